@@ -1,0 +1,227 @@
+//! The four kinds. Each spec is a typed union (exactly one worker type, its name is the key) with the shared settings
+//! beside it.
+
+use crate::applications::{Echo, StaticReply};
+use crate::dispatchers::{RoutingTable, Simple};
+use crate::resource::{Resource, Spec};
+use crate::shared::{BrokerRef, Duration, HttpListener, MiddlewareItem, Ordering, Retry};
+use crate::transports::{HttpApi, Telnet};
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Declares one kind: its spec struct (worker types first, then the settings that stand beside them) and the table of
+/// its worker types, from which the exactly-one rule, the docs index and the registration test are made.
+macro_rules! kind {
+    (
+        $(#[$meta:meta])*
+        $spec:ident, kind $kind:literal, types $table:ident {
+            $( $(#[$type_meta:meta])* $field:ident : $type:ident = $key:literal, )*
+        }
+        settings {
+            $( $(#[$setting_meta:meta])* $setting:ident : $setting_type:ty, )*
+        }
+    ) => {
+        $(#[$meta])*
+        #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+        #[kube(group = "vumi.dev", version = "v1alpha1", kind = $kind, namespaced, category = "vumi")]
+        #[serde(rename_all = "camelCase", deny_unknown_fields)]
+        pub struct $spec {
+            $(
+                $(#[$type_meta])*
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $field: Option<$type>,
+            )*
+            $(
+                $(#[$setting_meta])*
+                #[serde(default, skip_serializing_if = "Option::is_none")]
+                pub $setting: Option<$setting_type>,
+            )*
+        }
+
+        #[doc = concat!("Worker types of kind ", $kind, ", in the order of the schema.")]
+        pub const $table: &[&str] = &[$($key),*];
+
+        impl $spec {
+            /// The worker types that are set: exactly one in a valid spec.
+            #[allow(unused_mut)] // a kind may have no worker type yet
+            pub fn types_set(&self) -> Vec<&'static str> {
+                let mut set = Vec::new();
+                $( if self.$field.is_some() { set.push($key); } )*
+                set
+            }
+        }
+    };
+}
+
+kind! {
+    /// A worker that speaks to a mobile network, a chat network or an HTTP client.
+    TransportSpec, kind "Transport", types TRANSPORT_TYPES {
+        /// A line-based TCP server: each connection is one user's session.
+        telnet: Telnet = "telnet",
+        /// Messages in by HTTP; the reply, if expected, is the response body.
+        http_api: HttpApi = "httpApi",
+    }
+    settings {
+        /// Name of its queues: `<transportName>.inbound`, `.outbound`, `.event`. Default `metadata.name`.
+        #[schemars(length(min = 1, max = 180), regex(pattern = r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*$"))]
+        transport_name: String,
+        /// Where the worker serves HTTP; for types that listen for requests.
+        http: HttpListener,
+        /// What is kept in order. The default depends on the worker type.
+        ordering: Ordering,
+        /// The broker. Default: the Secret `vumi-broker`.
+        broker: BrokerRef,
+        /// How temporary errors are retried.
+        retry: Retry,
+        /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
+        hold_limit: Duration,
+        /// Messages waiting in a target queue above which new work is refused. Default 10000.
+        #[schemars(range(min = 1, max = 10000000))]
+        backlog_limit: u32,
+        /// Run around every message, in order.
+        #[schemars(length(max = 32))]
+        middleware: Vec<MiddlewareItem>,
+    }
+}
+
+kind! {
+    /// A worker that holds the conversation.
+    ApplicationSpec, kind "Application", types APPLICATION_TYPES {
+        /// Answers every message with its own content.
+        echo: Echo = "echo",
+        /// Answers every message with one fixed text and ends the session.
+        static_reply: StaticReply = "staticReply",
+    }
+    settings {
+        /// Name of the connector it serves: a transport's, or one that a dispatcher exposes. Required.
+        #[schemars(length(min = 1, max = 180), regex(pattern = r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*$"))]
+        transport_name: String,
+        /// What is kept in order. The default depends on the worker type.
+        ordering: Ordering,
+        /// The broker. Default: the Secret `vumi-broker`.
+        broker: BrokerRef,
+        /// How temporary errors are retried.
+        retry: Retry,
+        /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
+        hold_limit: Duration,
+        /// Messages waiting in a target queue above which the worker pauses. Default 10000.
+        #[schemars(range(min = 1, max = 10000000))]
+        backlog_limit: u32,
+        /// Run around every message, in order.
+        #[schemars(length(max = 32))]
+        middleware: Vec<MiddlewareItem>,
+    }
+}
+
+kind! {
+    /// A worker that routes between transports and applications.
+    DispatcherSpec, kind "Dispatcher", types DISPATCHER_TYPES {
+        /// Fixed routes by transport name.
+        simple: Simple = "simple",
+        /// Routes by connector and endpoint.
+        routing_table: RoutingTable = "routingTable",
+    }
+    settings {
+        /// What is kept in order. The default depends on the worker type.
+        ordering: Ordering,
+        /// The broker. Default: the Secret `vumi-broker`.
+        broker: BrokerRef,
+        /// How temporary errors are retried.
+        retry: Retry,
+        /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
+        hold_limit: Duration,
+        /// Messages waiting in a target queue above which the worker pauses. Default 10000.
+        #[schemars(range(min = 1, max = 10000000))]
+        backlog_limit: u32,
+        /// Run around every message, in order.
+        #[schemars(length(max = 32))]
+        middleware: Vec<MiddlewareItem>,
+    }
+}
+
+kind! {
+    /// A pool of metric workers. Reserved: this version has none, and refuses resources of this kind with a sentence.
+    MetricAggregatorSpec, kind "MetricAggregator", types METRIC_AGGREGATOR_TYPES {
+    }
+    settings {
+    }
+}
+
+impl Resource {
+    /// The spec of a `Transport`.
+    pub fn transport(&self) -> Option<&TransportSpec> {
+        match &self.spec {
+            Spec::Transport(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// The spec of an `Application`.
+    pub fn application(&self) -> Option<&ApplicationSpec> {
+        match &self.spec {
+            Spec::Application(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// The spec of a `Dispatcher`.
+    pub fn dispatcher(&self) -> Option<&DispatcherSpec> {
+        match &self.spec {
+            Spec::Dispatcher(spec) => Some(spec),
+            _ => None,
+        }
+    }
+
+    /// The connector name of a transport or application; `metadata.name` where none is written.
+    pub fn transport_name(&self) -> &str {
+        match &self.spec {
+            Spec::Transport(spec) => spec.transport_name.as_deref(),
+            Spec::Application(spec) => spec.transport_name.as_deref(),
+            Spec::Dispatcher(_) | Spec::MetricAggregator(_) => None,
+        }
+        .unwrap_or(&self.name)
+    }
+}
+
+/// The settings that every running worker shares, whatever its kind.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Settings {
+    /// What is kept in order, when written.
+    pub ordering: Option<Ordering>,
+    /// The broker, when written.
+    pub broker: Option<BrokerRef>,
+    /// Retries, when written.
+    pub retry: Option<Retry>,
+    /// Hold limit, when written.
+    pub hold_limit: Option<Duration>,
+    /// Backlog limit, when written.
+    pub backlog_limit: Option<u32>,
+    /// Middleware in list order.
+    pub middleware: Vec<MiddlewareItem>,
+}
+
+macro_rules! settings_of {
+    ($spec:expr) => {
+        Settings {
+            ordering: $spec.ordering.clone(),
+            broker: $spec.broker.clone(),
+            retry: $spec.retry.clone(),
+            hold_limit: $spec.hold_limit,
+            backlog_limit: $spec.backlog_limit,
+            middleware: $spec.middleware.clone().unwrap_or_default(),
+        }
+    };
+}
+
+impl Resource {
+    /// The settings that every running worker shares.
+    pub fn settings(&self) -> Settings {
+        match &self.spec {
+            Spec::Transport(spec) => settings_of!(spec),
+            Spec::Application(spec) => settings_of!(spec),
+            Spec::Dispatcher(spec) => settings_of!(spec),
+            Spec::MetricAggregator(_) => Settings::default(),
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! The contract of Vumi on Kubernetes: the kinds of group `vumi.dev`, one config struct per worker type, the
+//! settings that all types share, and the rules they must meet. Pure: no I/O, no async, no clocks.
+//!
+//! One Rust type is the parser, the CRD schema, `kubectl explain` and the reference page. `serde(flatten)` and
+//! untagged enums are forbidden here, because they let mistyped keys through.
+
+pub mod applications;
+pub mod dispatchers;
+pub mod kinds;
+pub mod resource;
+pub mod shared;
+pub mod topology;
+pub mod transports;
+
+pub use kinds::{
+    Application, ApplicationSpec, Dispatcher, DispatcherSpec, MetricAggregator,
+    MetricAggregatorSpec, Settings, Transport, TransportSpec,
+};
+pub use resource::{Kind, Resource, Spec, WorkerConfig};
+pub use shared::{Duration, OrderingMode, SecretKeyRef, SecretValue, Size};
+pub use topology::{Flow, Port, Topology};

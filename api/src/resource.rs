@@ -1,0 +1,107 @@
+//! A worker as read from a manifest: kind, name and spec, and the trait that ties a config struct to its key in the
+//! union.
+
+use crate::kinds::{ApplicationSpec, DispatcherSpec, MetricAggregatorSpec, TransportSpec};
+use crate::shared::OrderingMode;
+use crate::topology::Topology;
+use serde::{Deserialize, Serialize};
+
+/// The four kinds of group `vumi.dev`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Kind {
+    /// Speaks to a mobile network, a chat network or an HTTP client.
+    Transport,
+    /// Holds the conversation.
+    Application,
+    /// Routes between transports and applications.
+    Dispatcher,
+    /// A pool of metric workers.
+    MetricAggregator,
+}
+
+impl Kind {
+    /// All kinds, in the order in which they are listed to users.
+    pub const ALL: [Kind; 4] = [
+        Kind::Transport,
+        Kind::Application,
+        Kind::Dispatcher,
+        Kind::MetricAggregator,
+    ];
+
+    /// The name as written in a manifest's `kind`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Transport => "Transport",
+            Kind::Application => "Application",
+            Kind::Dispatcher => "Dispatcher",
+            Kind::MetricAggregator => "MetricAggregator",
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The spec of a resource of any kind.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Spec {
+    /// Spec of a `Transport`.
+    Transport(Box<TransportSpec>),
+    /// Spec of an `Application`.
+    Application(Box<ApplicationSpec>),
+    /// Spec of a `Dispatcher`.
+    Dispatcher(Box<DispatcherSpec>),
+    /// Spec of a `MetricAggregator`.
+    MetricAggregator(Box<MetricAggregatorSpec>),
+}
+
+/// One worker as read from a manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resource {
+    /// `metadata.name`: at most 40 characters, no dots.
+    pub name: String,
+    /// `metadata.namespace`, when written.
+    pub namespace: Option<String>,
+    /// The spec, typed.
+    pub spec: Spec,
+}
+
+impl Resource {
+    /// The kind of this resource.
+    pub fn kind(&self) -> Kind {
+        match self.spec {
+            Spec::Transport(_) => Kind::Transport,
+            Spec::Application(_) => Kind::Application,
+            Spec::Dispatcher(_) => Kind::Dispatcher,
+            Spec::MetricAggregator(_) => Kind::MetricAggregator,
+        }
+    }
+
+    /// Kind and name as users write them: `transport/smpp-za`.
+    pub fn key(&self) -> String {
+        format!("{}/{}", self.kind().as_str().to_lowercase(), self.name)
+    }
+}
+
+/// What a worker type's config struct must say about itself. Implemented beside the struct; the union macros of the
+/// kinds tie it to its key.
+pub trait WorkerConfig: Sized {
+    /// Kind whose union holds this type.
+    const KIND: Kind;
+    /// Key in the union, camelCase: the name of the worker type.
+    const TYPE: &'static str;
+    /// Ordering when the manifest does not say (R2).
+    const ORDERING: OrderingMode;
+
+    /// The config inside a resource, if the resource is of this type.
+    fn pick(resource: &Resource) -> Option<&Self>;
+
+    /// Queues consumed and published and addresses listened on, as a pure function of the manifest.
+    fn topology(&self, resource: &Resource) -> Topology;
+
+    /// What the schema cannot say, as `(path below spec, sentence)` pairs. Pure; an empty list means valid.
+    fn validate(&self, resource: &Resource) -> Vec<(String, String)>;
+}

@@ -1,0 +1,47 @@
+//! The HTTP server of a worker that listens for requests.
+
+use super::quantity::{Duration, Size};
+use super::secret::SecretValue;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Where and how a worker serves HTTP.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpListener {
+    /// Address to listen on. Default `0.0.0.0`; `::` for IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// Port to listen on. 9464 is the admin port.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub port: u16,
+    /// Path of the requests, e.g. `/api/messages`. Default `/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/.*$"))]
+    pub path: Option<String>,
+    /// Path that answers load balancers with the number of pending requests. Default `/health`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/.*$"))]
+    pub health_path: Option<String>,
+    /// HTTP Basic credentials that callers must present. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<BasicAuth>,
+    /// Largest accepted request body; larger ones get 413. Default `1Mi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_body: Option<Size>,
+    /// How long a request may wait for its reply before it gets 504. Default `240s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request_timeout: Option<Duration>,
+}
+
+/// HTTP Basic credentials.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BasicAuth {
+    /// User name.
+    #[schemars(length(min = 1, max = 255))]
+    pub username: String,
+    /// Password.
+    pub password: SecretValue,
+}

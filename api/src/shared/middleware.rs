@@ -1,0 +1,59 @@
+//! Middleware: an ordered list, each item one type, run around every message of a worker.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// One middleware. Exactly one type key is given. Consumed messages pass the list in ascending `consumePriority`,
+/// published ones in ascending `publishPriority`; ties go in list order when consuming, in reverse list order when
+/// publishing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct MiddlewareItem {
+    /// Name, unique in the list; appears in logs.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// Place among consumed messages; lower runs first. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consume_priority: Option<i32>,
+    /// Place among published messages; lower runs first. Default 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub publish_priority: Option<i32>,
+    /// Writes one log line per message: ids, hashed addresses, never contents.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub logging: Option<Logging>,
+    /// Replaces addresses by a table, outbound on `to_addr`, inbound on `from_addr` in reverse.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_translation: Option<AddressTranslation>,
+}
+
+/// Settings of the logging middleware.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Logging {
+    /// Level of the lines. Default `info`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub level: Option<LogLevel>,
+}
+
+/// Level of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum LogLevel {
+    /// For developers.
+    Debug,
+    /// Normal operation.
+    Info,
+    /// Needs attention.
+    Warn,
+}
+
+/// Settings of the address translation middleware.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AddressTranslation {
+    /// Address as the application knows it → address as the network knows it. Targets must be distinct, so that the
+    /// way back is clear.
+    #[schemars(length(min = 1, max = 1000))]
+    pub outbound_map: BTreeMap<String, String>,
+}

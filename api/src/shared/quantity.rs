@@ -1,0 +1,150 @@
+//! Durations and sizes as strings, one Rust type each: `30s`, `1m30s`, `10Mi`.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::borrow::Cow;
+use std::fmt;
+use std::str::FromStr;
+
+/// A length of time: one or more numbers with a unit of `ms`, `s`, `m` or `h`, e.g. `30s`, `1m30s`. No days.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Duration(pub std::time::Duration);
+
+/// Pattern of a duration, as the CRD states it (K20).
+pub const DURATION_PATTERN: &str = "^([0-9]+(ms|s|m|h))+$";
+/// Pattern of a size in bytes, as the CRD states it.
+pub const SIZE_PATTERN: &str = "^[0-9]+(Ki|Mi|Gi)?$";
+
+impl FromStr for Duration {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not a duration; write e.g. 500ms, 30s, 1m30s or 2h");
+        if text.is_empty() || text.len() > 20 {
+            return Err(bad());
+        }
+        let mut rest = text;
+        let mut millis: u64 = 0;
+        while !rest.is_empty() {
+            let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+            let number: u64 = rest[..digits].parse().map_err(|_| bad())?;
+            rest = &rest[digits..];
+            let (factor, len) = if rest.starts_with("ms") {
+                (1, 2)
+            } else if rest.starts_with('s') {
+                (1_000, 1)
+            } else if rest.starts_with('m') {
+                (60_000, 1)
+            } else if rest.starts_with('h') {
+                (3_600_000, 1)
+            } else {
+                return Err(bad());
+            };
+            rest = &rest[len..];
+            millis = number
+                .checked_mul(factor)
+                .and_then(|m| millis.checked_add(m))
+                .ok_or_else(bad)?;
+        }
+        Ok(Self(std::time::Duration::from_millis(millis)))
+    }
+}
+
+impl fmt::Display for Duration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut left = self.0.as_millis();
+        if left == 0 {
+            return f.write_str("0s");
+        }
+        for (unit, size) in [("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)] {
+            if left >= size {
+                write!(f, "{}{unit}", left / size)?;
+                left %= size;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A number of bytes: a whole number, optionally with `Ki`, `Mi` or `Gi`, e.g. `1Mi`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Size(pub u64);
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let bad = || format!("{text:?} is not a size; write e.g. 65536, 64Ki or 1Mi");
+        let end = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
+        let number: u64 = text[..end].parse().map_err(|_| bad())?;
+        let factor: u64 = match &text[end..] {
+            "" => 1,
+            "Ki" => 1 << 10,
+            "Mi" => 1 << 20,
+            "Gi" => 1 << 30,
+            _ => return Err(bad()),
+        };
+        number.checked_mul(factor).map(Self).ok_or_else(bad)
+    }
+}
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (unit, size) in [("Gi", 1u64 << 30), ("Mi", 1 << 20), ("Ki", 1 << 10)] {
+            if self.0 >= size && self.0 % size == 0 {
+                return write!(f, "{}{unit}", self.0 / size);
+            }
+        }
+        write!(f, "{}", self.0)
+    }
+}
+
+macro_rules! text_quantity {
+    ($type:ident, $pattern:expr, $description:literal) => {
+        impl Serialize for $type {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $type {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?
+                    .parse()
+                    .map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl JsonSchema for $type {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut SchemaGenerator) -> Schema {
+                json_schema!({
+                    "type": "string",
+                    "pattern": $pattern,
+                    "maxLength": 20,
+                    "description": $description
+                })
+            }
+        }
+    };
+}
+
+text_quantity!(
+    Duration,
+    DURATION_PATTERN,
+    "A duration such as 500ms, 30s or 1m30s."
+);
+text_quantity!(
+    Size,
+    SIZE_PATTERN,
+    "A number of bytes such as 65536, 64Ki or 1Mi."
+);

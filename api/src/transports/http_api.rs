@@ -1,0 +1,67 @@
+//! What it is: a small HTTP API through which other programs post messages and, if asked, wait for the reply.
+//!
+//! Provider's specification: none; the request fields are those of Vumi's HTTP API transport.
+//!
+//! Statuses: `listener` ok while the port is open; `response` ok, degraded or down by the time replies take.
+//!
+//! Limits: without `replyExpected`, outbound messages have nowhere to go and are answered with a nack event.
+
+use crate::resource::{Kind, Resource, WorkerConfig};
+use crate::shared::OrderingMode;
+use crate::topology::Topology;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Messages in by HTTP GET, POST or PUT; the reply, if expected, is the response body.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpApi {
+    /// Hold each request until the application replies, and answer with the reply. Default false: answer at once with
+    /// the message id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reply_expected: Option<bool>,
+    /// Request fields that callers may set. Default `content, to_addr, from_addr, group, session_event`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 63)))]
+    pub allowed_fields: Option<Vec<String>>,
+    /// Message fields set when the caller does not set them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    pub field_defaults: Option<BTreeMap<String, String>>,
+    /// Request field that holds the caller's own id of the message. A repeated request with the same id yields the
+    /// same `message_id` (R7). Default: callers give none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub id_field: Option<String>,
+}
+
+impl WorkerConfig for HttpApi {
+    const KIND: Kind = Kind::Transport;
+    const TYPE: &'static str = "httpApi";
+    const ORDERING: OrderingMode = OrderingMode::None;
+
+    fn pick(resource: &Resource) -> Option<&Self> {
+        resource.transport().and_then(|t| t.http_api.as_ref())
+    }
+
+    fn topology(&self, resource: &Resource) -> Topology {
+        let mut t = Topology::transport(resource.transport_name());
+        if let Some(http) = resource.transport().and_then(|t| t.http.as_ref()) {
+            let host = http.host.clone().unwrap_or_else(|| "0.0.0.0".into());
+            t.listens.push((host, http.port));
+        }
+        t.holds_requests = self.reply_expected.unwrap_or(false);
+        t
+    }
+
+    fn validate(&self, resource: &Resource) -> Vec<(String, String)> {
+        if resource.transport().is_some_and(|t| t.http.is_none()) {
+            return vec![(
+                "http".into(),
+                "httpApi listens for requests: add `http: {port: 8080}` beside it".into(),
+            )];
+        }
+        Vec::new()
+    }
+}

@@ -1,0 +1,65 @@
+//! What it is: a TCP server for line-based conversations with telnet or netcat, one session per connection.
+//!
+//! Provider's specification: RFC 854 (Telnet protocol), of which option negotiation is refused politely.
+//!
+//! Statuses: `listener` ok while the port is open.
+//!
+//! Limits: for trying out and for tests; nothing authenticates the caller.
+
+use crate::resource::{Kind, Resource, WorkerConfig};
+use crate::shared::{Duration, OrderingMode, Size};
+use crate::topology::Topology;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A line-based TCP server: each connection is one user's session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Telnet {
+    /// Address to listen on. Default `0.0.0.0`; `::` for IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub host: Option<String>,
+    /// Port to listen on. 9464 is the admin port.
+    #[schemars(range(min = 1024, max = 65535))]
+    pub port: u16,
+    /// Address that callers reach, set as `to_addr` of inbound messages. Default `host:port` of the listener.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 255))]
+    pub to_addr: Option<String>,
+    /// `transport_type` of messages. Default `telnet`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub transport_type: Option<String>,
+    /// Connections without input for so long are closed. Default `30m`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<Duration>,
+    /// Longest accepted line; a longer one is answered with a sentence and dropped. Default `4Ki`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_line: Option<Size>,
+    /// Most clients at one time; further ones are told "busy". Default 1000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100000))]
+    pub max_clients: Option<u32>,
+}
+
+impl WorkerConfig for Telnet {
+    const KIND: Kind = Kind::Transport;
+    const TYPE: &'static str = "telnet";
+    const ORDERING: OrderingMode = OrderingMode::PerUser;
+
+    fn pick(resource: &Resource) -> Option<&Self> {
+        resource.transport().and_then(|t| t.telnet.as_ref())
+    }
+
+    fn topology(&self, resource: &Resource) -> Topology {
+        let mut t = Topology::transport(resource.transport_name());
+        let host = self.host.clone().unwrap_or_else(|| "0.0.0.0".into());
+        t.listens.push((host, self.port));
+        t
+    }
+
+    fn validate(&self, _: &Resource) -> Vec<(String, String)> {
+        Vec::new()
+    }
+}

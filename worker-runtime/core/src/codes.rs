@@ -1,0 +1,72 @@
+//! Every dotted error code, registered once with a sentence that says what to do. `vumi explain CODE` and the
+//! reference pages print this table.
+
+/// A registered code such as `park.bad_json`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Code {
+    /// The dotted name, also the label in metrics and parked messages.
+    pub name: &'static str,
+    /// What happened, in one sentence.
+    pub meaning: &'static str,
+    /// What to do about it.
+    pub fix: &'static str,
+}
+
+impl std::fmt::Display for Code {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+macro_rules! codes {
+    ($( $konst:ident = $name:literal, $meaning:literal, $fix:literal; )*) => {
+        $(
+            #[doc = $meaning]
+            pub const $konst: Code = Code { name: $name, meaning: $meaning, fix: $fix };
+        )*
+
+        /// All codes, in the order of this file.
+        pub const ALL: &[Code] = &[$($konst),*];
+    };
+}
+
+codes! {
+    MESSAGE_NOT_JSON = "message.not_json", "The body of a message is not a JSON object.",
+        "Find the producer that writes to this queue; look at the body with `vumi parked show`.";
+    MESSAGE_INVALID = "message.invalid", "A message lacks a required field or holds an impossible value.",
+        "The reason names the field; correct the producer, then `vumi parked requeue` or `drop`.";
+    MESSAGE_TOO_LARGE = "message.too_large", "A message is larger or nested deeper than is accepted.",
+        "Send a smaller message; the limits are 1 MiB and 64 levels.";
+    MESSAGE_VERSION = "message.version", "A message has a version other than 20110921.",
+        "Only version 20110921 exists on the wire; correct the producer.";
+    BUG_PANIC = "bug.panic", "Handling the message panicked three times.",
+        "Report the log lines with this message id; requeue it after an upgrade.";
+    RETRY_NO_STORE = "retry.no_store", "Retries reached the hold limit and no state store is configured to keep the message longer.",
+        "Cure the cause named in the reason, then `vumi parked requeue`.";
+    RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
+        "The reason names the last error; cure it and send again.";
+    ROUTE_NONE = "route.none", "No route for this message.",
+        "Add the missing row to the dispatcher's routes.";
+    ROUTE_NO_QUEUE = "route.no_queue", "The target queue does not exist and could not be declared.",
+        "Check the connector name and the broker's permissions.";
+    BACKLOG_FULL = "backlog.full", "Too many messages wait in the target queue.",
+        "Start or scale the consumer of that queue, or raise backlogLimit.";
+    BROKER_UNREACHABLE = "broker.unreachable", "The broker cannot be reached.",
+        "Check that it runs and that host, port and network allow the connection.";
+    BROKER_REFUSED = "broker.refused", "The broker refused the credentials or the virtual host.",
+        "Check username, password and vhost in the broker's Secret.";
+    BROKER_QUEUE_TYPE = "broker.queue_type_mismatch", "A queue exists with other properties than ours.",
+        "Use a vhost whose default queue type is classic, or delete the foreign queue.";
+    BROKER_FENCE = "broker.fence_not_honoured", "The broker accepted a second consumer beside an exclusive one.",
+        "The queue is a quorum queue; use a vhost whose default queue type is classic.";
+    HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
+        "The user got no answer; they will have to ask again.";
+    SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",
+        "Reply faster than the network's deadline.";
+    LISTEN_FAILED = "listen.failed", "The address to listen on cannot be opened.",
+        "Another program uses the port, or the address is not of this machine.";
+    SECRET_MISSING = "secret.missing", "A referenced Secret or key does not exist.",
+        "Put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
+    CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
+        "Run `vumi lint`, which names file, line and field.";
+}

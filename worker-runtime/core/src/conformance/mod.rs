@@ -1,0 +1,26 @@
+//! One suite over the registration table: every worker type, with a simulated peer, on every broker.
+
+use async_trait::async_trait;
+
+/// What a worker type brings to the suite.
+pub struct Fixture {
+    /// A manifest (YAML) that runs as it is; `{port}` is replaced by a free port. Several documents are allowed, the
+    /// first is the worker under test.
+    pub manifest: &'static str,
+    /// Makes the simulated peer for a worker listening on (or calling) `port`. `None` for workers whose only peers are
+    /// queues: applications and dispatchers.
+    pub peer: Option<fn(port: u16) -> Box<dyn Peer>>,
+}
+
+/// The far end of a transport, driven by the suite.
+#[async_trait]
+pub trait Peer: Send {
+    /// Sends `text` as user `user`, and returns once the peer got its OK (the protocol's own answer that it was taken
+    /// over; for protocols without one, the bytes were written).
+    async fn send(&mut self, user: usize, text: &str) -> Result<(), String>;
+    /// The next thing that user `user` receives; an error after `within`.
+    async fn receive(&mut self, user: usize, within: std::time::Duration)
+    -> Result<String, String>;
+    /// Sends bytes that are not the protocol.
+    async fn garbage(&mut self) -> Result<(), String>;
+}

@@ -1,0 +1,141 @@
+//! Runs one worker: consumers, lanes, verdicts, publishing, retries, parking, status, readiness, two-stage stop.
+
+use crate::broker::{Broker, ConsumerState, Durability, LinkState};
+use crate::error::WorkError;
+use crate::secrets::Secrets;
+use crate::status::StatusReport;
+use crate::supervisor::listeners::Listeners;
+use crate::telemetry::Telemetry;
+use crate::worker::Registration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use vumi_api::Resource;
+
+/// What a worker needs from its process.
+#[derive(Clone)]
+pub struct Environment {
+    /// The broker its resource names.
+    pub broker: Arc<dyn Broker>,
+    /// Secrets.
+    pub secrets: Arc<Secrets>,
+    /// Listening sockets, kept across reloads.
+    pub listeners: Arc<Listeners>,
+    /// Metrics of the process.
+    pub telemetry: Arc<Telemetry>,
+    /// Name of this replica, unique on the broker.
+    pub instance: String,
+    /// `system_id` of heartbeats.
+    pub system_id: String,
+}
+
+/// A worker that is built but consumes nothing yet: what does not build leaves the old one running.
+pub struct BuiltWorker {
+    // engine-private
+}
+
+/// A worker that runs.
+pub struct RunningWorker {
+    // engine-private
+}
+
+/// What a worker is doing, for `vumi status`, readiness and the supervisor.
+#[derive(Clone, Debug)]
+pub struct WorkerSnapshot {
+    /// Kind and name.
+    pub key: String,
+    /// Worker type.
+    pub type_name: &'static str,
+    /// Ready as R9 defines it.
+    pub ready: bool,
+    /// Whether its listeners accept; none for workers without.
+    pub accepting: Option<bool>,
+    /// One word: `running`, `standby`, `paused`, `connecting`, `stalled`, `stopping`.
+    pub state: &'static str,
+    /// Why, in one sentence; empty while all is well.
+    pub why: String,
+    /// Per consumed queue.
+    pub consumers: Vec<(String, ConsumerState)>,
+    /// Broker connection.
+    pub link: LinkState,
+    /// Durability of a confirmed message.
+    pub durability: Durability,
+    /// Last report per component.
+    pub components: Vec<StatusReport>,
+    /// Counters of this process: received, done, retried (waiting in its lane), parked, in flight.
+    pub counts: Counts,
+    /// When it started.
+    pub since: SystemTime,
+}
+
+/// The zero-sum ledger of a worker: `received = done + parked + in_flight` at all times (retries stay in flight).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Deliveries taken from the broker in this generation or an earlier one.
+    pub received: u64,
+    /// Handled, outputs confirmed, acknowledged.
+    pub done: u64,
+    /// Attempts after the first.
+    pub retried: u64,
+    /// Set aside and acknowledged.
+    pub parked: u64,
+    /// Returned to the queue unhandled: shutdown, generation change.
+    pub returned: u64,
+    /// Being handled now, retries and lane waits included.
+    pub in_flight: u64,
+}
+
+/// Bounds of the stages of a stop (R8).
+#[derive(Clone, Copy, Debug)]
+pub struct StopLimits {
+    /// Held requests get their replies within this.
+    pub drain: Duration,
+    /// Messages in flight finish and confirms arrive within this.
+    pub flush: Duration,
+    /// Goodbye to the peer takes at most this.
+    pub close: Duration,
+}
+
+impl Default for StopLimits {
+    fn default() -> Self {
+        Self {
+            drain: Duration::from_secs(20),
+            flush: Duration::from_secs(5),
+            close: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Builds a worker (phase three): may read secrets and make clients, opens nothing exclusive.
+pub async fn build(
+    _registration: &Registration,
+    _resource: Arc<Resource>,
+    _environment: Environment,
+) -> Result<BuiltWorker, WorkError> {
+    unreachable!("filled in by the engine")
+}
+
+impl BuiltWorker {
+    /// Starts consuming and listening. Errors later are statuses.
+    pub async fn start(self) -> RunningWorker {
+        unreachable!("filled in by the engine")
+    }
+}
+
+impl RunningWorker {
+    /// What it is doing now.
+    pub fn snapshot(&self) -> WorkerSnapshot {
+        unreachable!("filled in by the engine")
+    }
+
+    /// Stops in two stages: intake, then replies; every stage bounded.
+    pub async fn stop(self, _limits: StopLimits) {}
+
+    /// Goes on after `Paused/TooManyParked`.
+    pub fn resume_parked(&self) {}
+
+    /// Resolves if the worker's own task ended although nobody stopped it (a panic of the engine's): the supervisor
+    /// restarts it with back-off.
+    pub async fn failed(&self) -> WorkError {
+        std::future::pending().await
+    }
+}

@@ -1,0 +1,153 @@
+//! The closed set of error classes that decides everything: retry, park, event, HTTP answer, log level, exit code.
+
+use crate::codes::Code;
+use std::time::Duration;
+
+/// What kind of error it is, and so what happens next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ErrorClass {
+    /// The manifest is wrong; an edit is needed.
+    Config,
+    /// Credentials were refused.
+    Auth,
+    /// The peer cannot be reached.
+    Connect,
+    /// The peer asks us to slow down; with the waiting time if it gave one.
+    Throttled(Option<Duration>),
+    /// The peer did not answer in time.
+    Timeout,
+    /// The peer failed and may succeed later.
+    RemoteTemporary,
+    /// The peer refused for good.
+    RemotePermanent,
+    /// The input is malformed or impossible.
+    BadInput,
+    /// No route, queue or address for it.
+    Unroutable,
+    /// Our own mistake, panics included.
+    Bug,
+}
+
+/// What the engine does with a message whose handling failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Disposition {
+    /// Try again in its lane, up to the retry and hold limits.
+    Retry,
+    /// Give up at once: nack event (outbound) or parking (inbound, event).
+    GiveUp,
+    /// Try again up to three times, then park.
+    RetryThenPark,
+    /// Park at once.
+    Park,
+}
+
+impl ErrorClass {
+    /// The one table: what happens to a message.
+    pub fn disposition(self) -> Disposition {
+        match self {
+            ErrorClass::Connect
+            | ErrorClass::Throttled(_)
+            | ErrorClass::Timeout
+            | ErrorClass::RemoteTemporary
+            | ErrorClass::Auth => Disposition::Retry,
+            ErrorClass::RemotePermanent | ErrorClass::Unroutable => Disposition::GiveUp,
+            ErrorClass::BadInput | ErrorClass::Config => Disposition::Park,
+            ErrorClass::Bug => Disposition::RetryThenPark,
+        }
+    }
+
+    /// Status code that an HTTP peer gets for a request that failed so.
+    pub fn http_status(self) -> u16 {
+        match self {
+            ErrorClass::BadInput => 400,
+            ErrorClass::Throttled(_) => 429,
+            ErrorClass::Timeout => 504,
+            ErrorClass::RemotePermanent | ErrorClass::RemoteTemporary => 502,
+            ErrorClass::Connect
+            | ErrorClass::Unroutable
+            | ErrorClass::Auth
+            | ErrorClass::Config => 503,
+            ErrorClass::Bug => 500,
+        }
+    }
+
+    /// Metric label and log field.
+    pub fn label(self) -> &'static str {
+        match self {
+            ErrorClass::Config => "config",
+            ErrorClass::Auth => "auth",
+            ErrorClass::Connect => "connect",
+            ErrorClass::Throttled(_) => "throttled",
+            ErrorClass::Timeout => "timeout",
+            ErrorClass::RemoteTemporary => "remote_temporary",
+            ErrorClass::RemotePermanent => "remote_permanent",
+            ErrorClass::BadInput => "bad_input",
+            ErrorClass::Unroutable => "unroutable",
+            ErrorClass::Bug => "bug",
+        }
+    }
+
+    /// Process exit code when a command ends with such an error: 1 runtime, 2 validation, 3 environment.
+    pub fn exit_code(self) -> u8 {
+        match self {
+            ErrorClass::Config | ErrorClass::BadInput => 2,
+            ErrorClass::Auth | ErrorClass::Connect => 3,
+            _ => 1,
+        }
+    }
+
+    /// Failure class of a message's fate when it ends so (R11).
+    pub fn fate_class(self) -> &'static str {
+        match self {
+            ErrorClass::Config | ErrorClass::Bug => "ours",
+            ErrorClass::Auth => "credential",
+            ErrorClass::Connect
+            | ErrorClass::Timeout
+            | ErrorClass::RemoteTemporary
+            | ErrorClass::RemotePermanent => "provider",
+            ErrorClass::Throttled(_) => "throttle",
+            ErrorClass::BadInput => "content",
+            ErrorClass::Unroutable => "route",
+        }
+    }
+}
+
+/// Implemented by every crate's error enum.
+pub trait Classify: std::error::Error {
+    /// The class that decides what happens.
+    fn class(&self) -> ErrorClass;
+    /// The registered code, explained by `vumi explain CODE`.
+    fn code(&self) -> Code;
+}
+
+/// An error as the engine sees it: class, registered code, a sentence, and the provider's own code if there is one.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct WorkError {
+    /// What happens next.
+    pub class: ErrorClass,
+    /// Registered code.
+    pub code: Code,
+    /// What was wrong, where, and what to do. Never contains message content, addresses or secrets.
+    pub text: String,
+    /// The peer's own code; data, never a label.
+    pub provider_code: Option<String>,
+}
+
+impl WorkError {
+    /// An error with a registered code and a sentence.
+    pub fn new(class: ErrorClass, code: Code, text: impl Into<String>) -> Self {
+        Self {
+            class,
+            code,
+            text: text.into(),
+            provider_code: None,
+        }
+    }
+}
+
+impl<E: Classify> From<E> for WorkError {
+    fn from(error: E) -> Self {
+        Self::new(error.class(), error.code(), error.to_string())
+    }
+}

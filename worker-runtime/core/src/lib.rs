@@ -1,0 +1,18 @@
+//! The worker runtime's core: everything that workers share and none of what makes one worker special.
+//!
+//! Life of a message: broker → [`broker::RawDelivery`] → lane of its user → middleware → [`worker::Worker::handle`] →
+//! middleware → published and confirmed → acknowledged. The engine owns every loop; a worker says what to do with one
+//! message and, if it has a peer, how to listen to it.
+
+pub mod broker;
+pub mod codes;
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod engine;
+pub mod error;
+pub mod message;
+pub mod secrets;
+pub mod status;
+pub mod supervisor;
+pub mod telemetry;
+pub mod worker;

@@ -1,0 +1,262 @@
+//! User messages: content from or to a user (`message_type` `user_message`).
+
+use super::fields::{DecodeError, Fields, MESSAGE_VERSION};
+use super::{Timestamp, random_id};
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+
+/// Where a message stands in a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionEvent {
+    /// First message of a session; content is often null.
+    New,
+    /// Further input in a session.
+    Resume,
+    /// Inbound: the session has ended, do not reply. Outbound: deliver, then end the session.
+    Close,
+}
+
+impl SessionEvent {
+    /// The wire text.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            SessionEvent::New => "new",
+            SessionEvent::Resume => "resume",
+            SessionEvent::Close => "close",
+        }
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "new" => Some(SessionEvent::New),
+            "resume" => Some(SessionEvent::Resume),
+            "close" => Some(SessionEvent::Close),
+            _ => None,
+        }
+    }
+}
+
+/// A user message: its JSON object with typed access. Fields nobody knows are kept.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UserMessage(pub(super) Fields);
+
+impl UserMessage {
+    /// A new message with every field of the format present. `message_id` random, `timestamp` now.
+    pub fn new(transport_type: &str, to_addr: Option<&str>, from_addr: Option<&str>) -> Self {
+        let mut fields = Fields::default();
+        fields.set("message_version", MESSAGE_VERSION);
+        fields.set("message_type", "user_message");
+        fields.set("message_id", random_id());
+        fields.set("timestamp", Timestamp::now().to_string());
+        fields.set_text("to_addr", to_addr);
+        fields.set_text("from_addr", from_addr);
+        fields.set("content", Value::Null);
+        fields.set("session_event", Value::Null);
+        fields.set("in_reply_to", Value::Null);
+        fields.set("group", Value::Null);
+        fields.set("provider", Value::Null);
+        fields.set("transport_name", Value::Null);
+        fields.set("transport_type", transport_type);
+        fields.set("transport_metadata", json!({}));
+        fields.set("helper_metadata", json!({}));
+        fields.set("routing_metadata", json!({}));
+        fields.set("to_addr_type", Value::Null);
+        fields.set("from_addr_type", Value::Null);
+        Self(fields)
+    }
+
+    /// Decodes and validates a body.
+    pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
+        let mut fields = Fields::parse(body)?;
+        fields.check_common()?;
+        fields.require("timestamp")?;
+        for key in [
+            "message_id",
+            "to_addr",
+            "from_addr",
+            "in_reply_to",
+            "content",
+            "transport_name",
+            "transport_type",
+        ] {
+            fields.require_text_or_null(key)?;
+        }
+        match fields.require("session_event")? {
+            Value::Null => {}
+            Value::String(text) if SessionEvent::parse(text).is_some() => {}
+            other => {
+                return Err(DecodeError::Field {
+                    field: "session_event",
+                    problem: format!("{other} is none of null, new, resume, close"),
+                });
+            }
+        }
+        fields.require("transport_metadata")?;
+        for key in ["group", "provider"] {
+            fields.0.entry(key).or_insert(Value::Null);
+        }
+        for key in ["helper_metadata", "routing_metadata"] {
+            fields
+                .0
+                .entry(key)
+                .or_insert_with(|| Value::Object(Map::new()));
+        }
+        Ok(Self(fields))
+    }
+
+    /// The body.
+    pub fn encode(&self) -> Bytes {
+        self.0.encode()
+    }
+
+    /// A reply to this message with the derived id of `worker`'s `index`-th output: addresses swapped, metadata,
+    /// endpoint, group, provider and transport copied.
+    pub fn reply(&self, worker: &str, index: usize, content: Option<&str>, close: bool) -> Self {
+        let mut reply = Self::new(
+            self.0.text("transport_type").unwrap_or_default(),
+            self.from_addr(),
+            self.to_addr(),
+        );
+        reply.set_message_id(&super::reply_id(self.message_id(), worker, index));
+        reply.0.set_text("content", content);
+        reply.0.set_text("in_reply_to", Some(self.message_id()));
+        for key in [
+            "group",
+            "provider",
+            "transport_name",
+            "transport_type",
+            "transport_metadata",
+            "helper_metadata",
+        ] {
+            if let Some(value) = self.0.0.get(key) {
+                reply.0.set(key, value.clone());
+            }
+        }
+        if close {
+            reply.set_session_event(Some(SessionEvent::Close));
+        }
+        reply.set_endpoint(self.endpoint());
+        reply
+    }
+
+    /// A reply to the whole group: as [`Self::reply`], with `to_addr` null when the message came from a group.
+    pub fn reply_to_group(
+        &self,
+        worker: &str,
+        index: usize,
+        content: Option<&str>,
+        close: bool,
+    ) -> Self {
+        let mut reply = self.reply(worker, index, content, close);
+        if self.group().is_some() {
+            reply.0.set_text("to_addr", None);
+        }
+        reply
+    }
+
+    /// `message_id`; empty if null.
+    pub fn message_id(&self) -> &str {
+        self.0.text("message_id").unwrap_or_default()
+    }
+
+    /// Sets `message_id`.
+    pub fn set_message_id(&mut self, id: &str) {
+        self.0.set("message_id", id);
+    }
+
+    /// `in_reply_to`: id of the message answered.
+    pub fn in_reply_to(&self) -> Option<&str> {
+        self.0.text("in_reply_to")
+    }
+
+    /// `to_addr`.
+    pub fn to_addr(&self) -> Option<&str> {
+        self.0.text("to_addr")
+    }
+
+    /// Sets `to_addr`.
+    pub fn set_to_addr(&mut self, addr: Option<&str>) {
+        self.0.set_text("to_addr", addr);
+    }
+
+    /// `from_addr`.
+    pub fn from_addr(&self) -> Option<&str> {
+        self.0.text("from_addr")
+    }
+
+    /// Sets `from_addr`.
+    pub fn set_from_addr(&mut self, addr: Option<&str>) {
+        self.0.set_text("from_addr", addr);
+    }
+
+    /// `content`.
+    pub fn content(&self) -> Option<&str> {
+        self.0.text("content")
+    }
+
+    /// Sets `content`.
+    pub fn set_content(&mut self, content: Option<&str>) {
+        self.0.set_text("content", content);
+    }
+
+    /// `group`.
+    pub fn group(&self) -> Option<&str> {
+        self.0.text("group")
+    }
+
+    /// `transport_name`.
+    pub fn transport_name(&self) -> Option<&str> {
+        self.0.text("transport_name")
+    }
+
+    /// Sets `transport_name`.
+    pub fn set_transport_name(&mut self, name: &str) {
+        self.0.set("transport_name", name);
+    }
+
+    /// `session_event`.
+    pub fn session_event(&self) -> Option<SessionEvent> {
+        self.0.text("session_event").and_then(SessionEvent::parse)
+    }
+
+    /// Sets `session_event`.
+    pub fn set_session_event(&mut self, event: Option<SessionEvent>) {
+        self.0
+            .set_text("session_event", event.map(SessionEvent::as_str));
+    }
+
+    /// Any field.
+    pub fn field(&self, key: &str) -> Option<&Value> {
+        self.0.0.get(key)
+    }
+
+    /// Sets any field.
+    pub fn set_field(&mut self, key: &str, value: impl Into<Value>) {
+        self.0.set(key, value);
+    }
+
+    /// `transport_metadata`, to be echoed in replies.
+    pub fn transport_metadata(&self) -> Option<&Map<String, Value>> {
+        self.0.object("transport_metadata")
+    }
+
+    /// `transport_metadata` for writing; made when absent.
+    pub fn transport_metadata_mut(&mut self) -> &mut Map<String, Value> {
+        self.0.object_mut("transport_metadata")
+    }
+
+    /// `helper_metadata` for writing; made when absent.
+    pub fn helper_metadata_mut(&mut self) -> &mut Map<String, Value> {
+        self.0.object_mut("helper_metadata")
+    }
+
+    /// The endpoint; `default` when absent or null.
+    pub fn endpoint(&self) -> &str {
+        self.0.endpoint()
+    }
+
+    /// Sets the endpoint.
+    pub fn set_endpoint(&mut self, endpoint: &str) {
+        self.0.set_endpoint(endpoint);
+    }
+}

@@ -1,0 +1,56 @@
+//! Status of a worker's components, published as Vumi status events: edges at once, the present state again every 60 s.
+
+use serde::{Deserialize, Serialize};
+
+/// Health of a component.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StatusLevel {
+    /// Works.
+    Ok,
+    /// Works with trouble.
+    Degraded,
+    /// Does not work.
+    Down,
+}
+
+impl StatusLevel {
+    /// The wire text: `ok`, `degraded` or `down`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            StatusLevel::Ok => "ok",
+            StatusLevel::Degraded => "degraded",
+            StatusLevel::Down => "down",
+        }
+    }
+}
+
+/// One report about one component of a worker, e.g. `listener`, `broker`, `link`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatusReport {
+    /// Part concerned.
+    pub component: String,
+    /// Its health.
+    pub level: StatusLevel,
+    /// Machine-readable reason, snake_case.
+    pub reason: String,
+    /// A sentence for people; no secrets, no addresses of users.
+    pub message: String,
+}
+
+impl StatusReport {
+    /// A report.
+    pub fn new(
+        component: impl Into<String>,
+        level: StatusLevel,
+        reason: impl Into<String>,
+        message: impl Into<String>,
+    ) -> Self {
+        Self {
+            component: component.into(),
+            level,
+            reason: reason.into(),
+            message: message.into(),
+        }
+    }
+}

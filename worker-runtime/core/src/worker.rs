@@ -1,0 +1,306 @@
+//! What a worker is to the engine: how it handles one message, how it listens to its peer, how it is registered.
+
+use crate::error::WorkError;
+use crate::message::{Message, UserMessage};
+use crate::secrets::Secrets;
+use crate::status::StatusReport;
+use async_trait::async_trait;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use vumi_api::{Kind, OrderingMode, Port, Resource, Topology, WorkerConfig};
+
+/// One consumed message, after middleware.
+#[derive(Clone, Debug)]
+pub struct Input {
+    /// Where it arrived.
+    pub port: Port,
+    /// The message.
+    pub message: Message,
+    /// 1 for the first attempt.
+    pub attempt: u32,
+}
+
+/// Where an output goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The data queue of a port, through the publish chain.
+    Port(Port),
+    /// The reply queue of the replica that holds the request, as it is (R19).
+    Holder(String),
+}
+
+/// One message that handling an input caused. Published, mandatory and confirmed before the input is acknowledged.
+#[derive(Clone, Debug)]
+pub struct Output {
+    /// Where it goes.
+    pub target: Target,
+    /// The message. Its id is derived from the input (R6).
+    pub message: Message,
+    /// Published instead when no queue took it.
+    pub if_returned: Option<Box<Output>>,
+}
+
+impl Output {
+    /// A message for a port.
+    pub fn new(port: Port, message: impl Into<Message>) -> Self {
+        Self {
+            target: Target::Port(port),
+            message: message.into(),
+            if_returned: None,
+        }
+    }
+}
+
+/// A running worker. The engine owns the loops; a worker says what to do.
+#[async_trait]
+pub trait Worker: Send + Sync + 'static {
+    /// Handles one message and returns everything it causes. Called in order within a lane, in parallel across lanes.
+    /// May be called again for the same input: outputs must come out with equal ids.
+    async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError>;
+
+    /// The side towards the peer: listens or binds until `cx.closing()` fires, and returns soon after. An error is
+    /// retried by the engine with back-off. Workers without a peer leave it as it is.
+    async fn run(&self, cx: Arc<WorkerContext>) -> Result<(), WorkError> {
+        cx.closing().cancelled().await;
+        Ok(())
+    }
+
+    /// After the intake closed: returns when every held request has its answer. Bounded by the engine.
+    async fn drained(&self) {}
+
+    /// After everything else: says goodbye to the peer (unbind, close sessions). Bounded by the engine.
+    async fn close(&self) {}
+}
+
+/// What a worker may ask of the engine.
+pub struct WorkerContext {
+    pub(crate) name: String,
+    pub(crate) resource: Arc<Resource>,
+    pub(crate) instance: String,
+    pub(crate) secrets: Arc<Secrets>,
+    pub(crate) closing: CancellationToken,
+    pub(crate) services: Arc<dyn Services>,
+}
+
+/// The engine's side of a [`WorkerContext`]; conformance and unit tests bring their own.
+#[async_trait]
+pub trait Services: Send + Sync {
+    /// Publishes a message of the peer: middleware, backlog limit, mandatory, confirmed. `Ok` means the broker has it
+    /// and the peer may get its OK.
+    async fn accept(&self, output: Output) -> Result<(), WorkError>;
+    /// Reports on a component; edges are detected and repeats sent by the engine.
+    fn report(&self, report: StatusReport);
+    /// Opens, or takes over from a predecessor, a listening socket that the supervisor keeps across reloads.
+    async fn listen(&self, host: &str, port: u16) -> Result<crate::worker::Listener, WorkError>;
+    /// Marks traffic with the peer for the `link` metrics.
+    fn traffic(&self, direction: Traffic);
+}
+
+/// Direction of traffic with a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Traffic {
+    /// From the peer.
+    Inbound,
+    /// To the peer.
+    Outbound,
+}
+
+/// A listening socket lent by the supervisor: it stays open when the worker is replaced, so no connection is refused.
+#[derive(Clone)]
+pub struct Listener {
+    pub(crate) socket: Arc<tokio::net::TcpListener>,
+}
+
+impl Listener {
+    /// Lends a socket.
+    pub fn new(socket: Arc<tokio::net::TcpListener>) -> Self {
+        Self { socket }
+    }
+
+    /// The next connection.
+    pub async fn accept(&self) -> std::io::Result<(tokio::net::TcpStream, std::net::SocketAddr)> {
+        self.socket.accept().await
+    }
+
+    /// The address it listens on.
+    pub fn local_addr(&self) -> std::io::Result<std::net::SocketAddr> {
+        self.socket.local_addr()
+    }
+}
+
+impl WorkerContext {
+    /// A context; the engine makes it, and tests may.
+    pub fn new(
+        resource: Arc<Resource>,
+        instance: String,
+        secrets: Arc<Secrets>,
+        closing: CancellationToken,
+        services: Arc<dyn Services>,
+    ) -> Self {
+        Self {
+            name: resource.key(),
+            resource,
+            instance,
+            secrets,
+            closing,
+            services,
+        }
+    }
+
+    /// Kind and name, `transport/smpp-za`: part of derived ids, so it never changes while the worker lives.
+    pub fn worker_name(&self) -> &str {
+        &self.name
+    }
+
+    /// The resource it was built from.
+    pub fn resource(&self) -> &Resource {
+        &self.resource
+    }
+
+    /// Its connector name.
+    pub fn transport_name(&self) -> &str {
+        self.resource.transport_name()
+    }
+
+    /// A name of this replica, unique on the broker: its reply queue is `<transport_name>.reply.<instance>`.
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    /// The reply queue of this replica (R19).
+    pub fn reply_queue(&self) -> String {
+        format!("{}.reply.{}", self.transport_name(), self.instance)
+    }
+
+    /// Secrets.
+    pub fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// Fires when the intake must close.
+    pub fn closing(&self) -> &CancellationToken {
+        &self.closing
+    }
+
+    /// Hands an inbound user message to the broker; `transport_name` is set. `Ok` means confirmed.
+    pub async fn accept(&self, mut message: UserMessage) -> Result<(), WorkError> {
+        message.set_transport_name(self.transport_name());
+        let port = Port::new(self.transport_name(), vumi_api::Flow::Inbound);
+        self.services.accept(Output::new(port, message)).await
+    }
+
+    /// Hands an event to the broker; `transport_name` is set. `Ok` means confirmed.
+    pub async fn event(&self, mut event: crate::message::Event) -> Result<(), WorkError> {
+        event.set_transport_name(self.transport_name());
+        let port = Port::new(self.transport_name(), vumi_api::Flow::Event);
+        self.services.accept(Output::new(port, event)).await
+    }
+
+    /// Reports on a component.
+    pub fn report(&self, report: StatusReport) {
+        self.services.report(report);
+    }
+
+    /// Marks traffic with the peer.
+    pub fn traffic(&self, direction: Traffic) {
+        self.services.traffic(direction);
+    }
+
+    /// Opens or takes over a listening socket.
+    pub async fn listen(&self, host: &str, port: u16) -> Result<Listener, WorkError> {
+        self.services.listen(host, port).await
+    }
+}
+
+/// How repeats of the provider's deliveries are recognised (R7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dedupe {
+    /// The provider gives an id; where it comes from, for the reference page.
+    ProviderId(&'static str),
+    /// The provider gives none.
+    None,
+}
+
+/// A worker type's definition, implemented in its family crate.
+#[async_trait]
+pub trait WorkerType: 'static {
+    /// Its config in `vumi-api`.
+    type Config: WorkerConfig + Clone + Send + Sync + 'static;
+    /// How repeats are recognised.
+    const DEDUPE: Dedupe = Dedupe::None;
+
+    /// Builds a worker from a validated config: reads secrets, makes clients, opens nothing exclusive. A broker or peer
+    /// that is away is not an error here.
+    async fn build(
+        config: Self::Config,
+        cx: Arc<WorkerContext>,
+    ) -> Result<Arc<dyn Worker>, WorkError>;
+
+    /// The example manifest and simulated peer by which the conformance suite judges it.
+    #[cfg(any(test, feature = "conformance"))]
+    fn fixture() -> crate::conformance::Fixture;
+}
+
+type BuildFn = fn(
+    Arc<WorkerContext>,
+) -> std::pin::Pin<
+    Box<dyn std::future::Future<Output = Result<Arc<dyn Worker>, WorkError>> + Send>,
+>;
+
+/// One row of a family's registration table.
+#[derive(Clone, Copy)]
+pub struct Registration {
+    /// Kind whose union holds the type.
+    pub kind: Kind,
+    /// Key in the union.
+    pub type_name: &'static str,
+    /// Ordering when the manifest does not say.
+    pub ordering: OrderingMode,
+    /// How repeats are recognised.
+    pub dedupe: Dedupe,
+    /// Whether a resource is of this type.
+    pub matches: fn(&Resource) -> bool,
+    /// Topology of a resource of this type; none for other types.
+    pub topology: fn(&Resource) -> Option<Topology>,
+    /// Pure validation of a resource of this type.
+    pub validate: fn(&Resource) -> Vec<(String, String)>,
+    pub(crate) build: BuildFn,
+    /// Conformance fixture.
+    #[cfg(any(test, feature = "conformance"))]
+    pub fixture: fn() -> crate::conformance::Fixture,
+}
+
+impl Registration {
+    /// The row of a worker type.
+    pub const fn of<T: WorkerType>() -> Self {
+        Self {
+            kind: T::Config::KIND,
+            type_name: T::Config::TYPE,
+            ordering: T::Config::ORDERING,
+            dedupe: T::DEDUPE,
+            matches: |resource| T::Config::pick(resource).is_some(),
+            topology: |resource| T::Config::pick(resource).map(|c| c.topology(resource)),
+            validate: |resource| {
+                T::Config::pick(resource).map_or_else(Vec::new, |c| c.validate(resource))
+            },
+            build: |cx| {
+                Box::pin(async move {
+                    match T::Config::pick(cx.resource()).cloned() {
+                        Some(config) => T::build(config, cx).await,
+                        None => Err(WorkError::new(
+                            crate::error::ErrorClass::Bug,
+                            crate::codes::CONFIG_INVALID,
+                            format!("{} is not of type {}", cx.worker_name(), T::Config::TYPE),
+                        )),
+                    }
+                })
+            },
+            #[cfg(any(test, feature = "conformance"))]
+            fixture: T::fixture,
+        }
+    }
+}
+
+/// Default of `holdLimit`.
+pub const HOLD_LIMIT: Duration = Duration::from_secs(30);

@@ -1,0 +1,1 @@
+//! Dispatchers, one module per router.

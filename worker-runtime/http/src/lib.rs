@@ -1,0 +1,1 @@
+//! HTTP server helpers that several families share.

@@ -1,0 +1,2 @@
+//! The `vumi` command.
+fn main() {}

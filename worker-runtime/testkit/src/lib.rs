@@ -1,0 +1,1 @@
+//! Starts real brokers, stores and API servers for tests, on free ports in temporary folders.

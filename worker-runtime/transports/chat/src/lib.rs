@@ -1,0 +1,1 @@
+//! Transports of the chat family: telnet.

@@ -1,0 +1,1 @@
+//! Transports that speak HTTP, each a declaration on one request/reply engine.
