@@ -1,0 +1,47 @@
+# The commands of the project. `make` alone lists them.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+export CARGO_TERM_PROGRESS_WHEN ?= auto
+RUN_ARGS ?=
+
+.PHONY: help run test setup fmt lint check crds docs bench deny clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: ## Build, then run a campaign (telnet echo and an HTTP API) on the embedded broker in one process
+	@scripts/setup build
+	cargo build --release -p vumi
+	target/release/vumi run -f examples/two-transports-one-app $(RUN_ARGS)
+
+setup: ## Install what the tests need: Debian packages, both RabbitMQ versions, the API server
+	@scripts/setup test
+
+test: setup ## Run every test below the cluster, on real brokers and a real API server
+	scripts/test
+
+check: fmt lint ## Formatting and lints
+
+fmt:
+	cargo fmt --all --check
+
+lint:
+	cargo clippy --workspace --all-targets --all-features -- -D warnings
+
+crds: ## Write deploy/crds from the types
+	cargo run -q -p vumi -- crds --out deploy/crds
+
+docs: ## Write docs/reference from the types
+	cargo run -q -p vumi -- docs --out docs/reference
+
+bench: ## Measure ratios against a bare client in the same run
+	@scripts/setup bench
+	cargo build --release -p vumi -p vumi-bench
+	target/release/vumi-bench $(BENCH_ARGS)
+
+deny: ## Check licences and sources of all dependencies
+	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
+	cargo deny check licenses bans sources
+
+clean: ## Remove build output
+	cargo clean
