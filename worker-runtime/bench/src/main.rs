@@ -1,2 +1,86 @@
-//! Benchmarks: ratios against a bare batched lapin loop in the same run.
-fn main() {}
+//! `make bench`: what Vumi's runtime costs beside a bare client that gives the same guarantees, measured in one run.
+//! Prints a table of ratios, medians of alternating runs with their spread, and CPU per message.
+
+mod bare;
+mod embedded;
+mod hop;
+mod http;
+mod process;
+mod report;
+mod start;
+
+use clap::{Parser, Subcommand};
+use report::Report;
+use std::path::PathBuf;
+
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+#[derive(Parser)]
+#[command(about = "Benchmarks of the worker runtime", after_help = "Example: vumi-bench --runs 7 --write docs/performance.md")]
+struct Arguments {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// Alternating runs per row; the median is reported.
+    #[arg(long, default_value_t = 7)]
+    runs: usize,
+    /// Messages per run and row.
+    #[arg(long, default_value_t = 20_000)]
+    messages: u32,
+    /// Only rows whose name contains this text.
+    #[arg(long)]
+    only: Option<String>,
+    /// Replace the measured table in this Markdown file (between its two marker lines).
+    #[arg(long)]
+    write: Option<PathBuf>,
+}
+
+/// Parts that run as processes of their own, so that their CPU time is theirs alone.
+#[derive(Subcommand)]
+enum Part {
+    /// The baseline: consume, publish, confirm, acknowledge in batches.
+    #[command(hide = true)]
+    Bare(bare::Options),
+    /// A worker whose handler holds one user's message for ever.
+    #[command(hide = true)]
+    Held(hop::HeldOptions),
+    /// A dispatcher hop on the embedded broker.
+    #[command(hide = true)]
+    Embedded(embedded::Options),
+}
+
+fn main() -> Result<(), AnyError> {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(async {
+        match arguments.part {
+            Some(Part::Bare(options)) => bare::run(options).await,
+            Some(Part::Held(options)) => hop::run_held(options).await,
+            Some(Part::Embedded(options)) => embedded::run(options).await,
+            None => measure(arguments).await,
+        }
+    })
+}
+
+async fn measure(arguments: Arguments) -> Result<(), AnyError> {
+    let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| name.contains(only));
+    let mut report = Report::new(arguments.runs, arguments.messages);
+    if wanted("start") {
+        start::rows(&mut report).await?;
+    }
+    if wanted("embedded") {
+        embedded::rows(&mut report, arguments.runs, arguments.messages).await?;
+    }
+    if wanted("http") {
+        http::rows(&mut report).await?;
+    }
+    if wanted("hop") {
+        hop::rows(&mut report, arguments.runs, arguments.messages).await?;
+    }
+    let table = report.to_markdown();
+    println!("{table}");
+    if let Some(path) = arguments.write {
+        report::write_between_markers(&path, &table)?;
+        println!("written to {}", path.display());
+    }
+    Ok(())
+}

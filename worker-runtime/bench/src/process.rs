@@ -1,0 +1,109 @@
+//! Child processes under measurement: CPU time, memory, manifests in a temporary folder, killed when dropped.
+
+use crate::AnyError;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+use tokio::process::{Child, Command};
+
+/// A running child.
+pub struct Measured {
+    child: Child,
+    id: u32,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Measured {
+    /// CPU seconds used so far, user and system.
+    pub fn cpu(&self) -> f64 {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.id)).unwrap_or_default();
+        let after_name = stat.rsplit(')').next().unwrap_or_default();
+        let ticks: f64 = after_name
+            .split_whitespace()
+            .skip(11)
+            .take(2)
+            .filter_map(|t| t.parse::<f64>().ok())
+            .sum();
+        ticks / 100.0
+    }
+
+    /// Resident memory in MiB.
+    pub fn rss(&self) -> f64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).unwrap_or_default();
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .and_then(|rest| rest.split_whitespace().next())
+            .and_then(|kib| kib.parse::<f64>().ok())
+            .map_or(f64::NAN, |kib| kib / 1024.0)
+    }
+
+    /// Kills it and waits until it is gone.
+    pub async fn stop(mut self) {
+        let _ = self.child.kill().await;
+    }
+}
+
+/// This program, for its own parts.
+pub fn this_program() -> Result<PathBuf, AnyError> {
+    Ok(std::env::current_exe()?)
+}
+
+/// The `vumi` binary beside this one.
+pub fn vumi() -> Result<PathBuf, AnyError> {
+    let path = this_program()?.with_file_name("vumi");
+    if path.exists() {
+        Ok(path)
+    } else {
+        Err(format!("{} is missing: cargo build --release -p vumi", path.display()).into())
+    }
+}
+
+/// Starts a program.
+pub fn spawn(program: &Path, arguments: &[&str], folder: Option<tempfile::TempDir>) -> Result<Measured, AnyError> {
+    let log = std::env::var_os("VUMI_BENCH_LOG").is_some();
+    let child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(if log { Stdio::inherit() } else { Stdio::null() })
+        .kill_on_drop(true)
+        .spawn()?;
+    let id = child.id().ok_or("the child ended at once")?;
+    Ok(Measured { child, id, _folder: folder })
+}
+
+/// `vumi run` on manifests, with further arguments.
+pub fn vumi_run(manifests: &str, more: &[&str]) -> Result<(Measured, PathBuf), AnyError> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join("campaign.yaml");
+    std::fs::write(&file, manifests)?;
+    let text = file.to_str().ok_or("temporary folder is not UTF-8")?;
+    let mut arguments = vec!["run", "-f", text, "--log-level", "warn"];
+    arguments.extend_from_slice(more);
+    Ok((spawn(&vumi()?, &arguments, Some(folder))?, file))
+}
+
+/// A free port of the loopback address.
+pub fn free_port() -> Result<u16, AnyError> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// Waits until `GET path` on the port answers 200.
+pub async fn until_ready(port: u16, path: &str) -> Result<(), AnyError> {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    for _ in 0..10_000 {
+        if let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
+            let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            let mut answer = Vec::new();
+            if stream.write_all(request.as_bytes()).await.is_ok()
+                && stream.read_to_end(&mut answer).await.is_ok()
+                && answer.starts_with(b"HTTP/1.1 200")
+            {
+                return Ok(());
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Err(format!("port {port} {path} did not become ready").into())
+}
