@@ -7,7 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use vumi_core::broker::{Broker, Publication, PublicationClass};
-use vumi_core::worker::Worker;
+use vumi_core::engine::{self, Environment, RunningWorker};
+use vumi_core::worker::Registration;
 
 const DISPATCHER: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Dispatcher\nmetadata: {name: hop}\nspec:\n  simple: {transports: [bench_in], exposed: [bench_out]}\n  backlogLimit: 10000000\n";
 
@@ -40,7 +41,8 @@ pub async fn run(options: Options) -> Result<(), AnyError> {
         receipt.confirmation().await;
     }
     let begin = Instant::now();
-    let worker = dispatcher(&broker).await?;
+    let simple = vumi_dispatchers::WORKERS.iter().find(|row| row.type_name == "simple").ok_or("no dispatcher `simple`")?;
+    let worker = start_worker(simple, DISPATCHER, Arc::clone(&broker)).await?;
     loop {
         let depth = broker.depth("bench_out.inbound").await.map_err(|e| e.to_string())?;
         if depth.is_some_and(|d| d.ready >= options.messages) {
@@ -74,4 +76,24 @@ pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<(),
         report.row(&format!("embedded hop, {durability}"), format!("{rate} msg/s"), "see the RabbitMQ hop", None);
     }
     Ok(())
+}
+
+/// Runs one worker of a manifest on a broker, in this process.
+pub async fn start_worker(
+    registration: &Registration,
+    manifest: &str,
+    broker: Arc<dyn Broker>,
+) -> Result<RunningWorker, AnyError> {
+    let manifests = vumi_api::manifest::load(&[("bench.yaml".into(), manifest.into())], vumi_api::manifest::Target::Local);
+    let loaded = manifests.resources.into_iter().next().ok_or("the manifest is not valid")?;
+    let environment = Environment {
+        broker,
+        secrets: Arc::default(),
+        listeners: Arc::default(),
+        telemetry: Arc::default(),
+        instance: "bench".into(),
+        system_id: "global".into(),
+    };
+    let built = engine::build(registration, Arc::new(loaded.resource), environment).await.map_err(|e| e.to_string())?;
+    Ok(built.start().await)
 }

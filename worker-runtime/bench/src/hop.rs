@@ -12,9 +12,12 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties, ExchangeKind};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use vumi_api::dispatchers::Simple;
+use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
+use vumi_core::conformance::Fixture;
 use vumi_core::error::WorkError;
 use vumi_core::message::UserMessage;
-use vumi_core::worker::{Input, Output, Worker};
+use vumi_core::worker::{Input, Output, Registration, Worker, WorkerContext, WorkerType};
 use vumi_testkit::rabbitmq::{RabbitMq, Version};
 
 const DISPATCHER: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Dispatcher\nmetadata: {name: hop}\nspec:\n  simple: {transports: [bench_in], exposed: [bench_out]}\n  backlogLimit: 10000000\n";
@@ -256,6 +259,19 @@ pub struct HeldOptions {
 struct Holding;
 
 #[async_trait]
+impl WorkerType for Holding {
+    type Config = Simple;
+
+    async fn build(_: Simple, _: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
+        Ok(Arc::new(Holding))
+    }
+
+    fn fixture() -> Fixture {
+        Fixture { manifest: DISPATCHER, peer: None }
+    }
+}
+
+#[async_trait]
 impl Worker for Holding {
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
         if let vumi_core::message::Message::User(message) = &input.message
@@ -270,7 +286,7 @@ impl Worker for Holding {
 
 /// Runs the holding worker on the engine until it is killed.
 pub async fn run_held(options: HeldOptions) -> Result<(), AnyError> {
-    let broker = vumi_core::broker::amqp::connect_url(&options.url)?;
-    let _running = crate::embedded::start_worker(DISPATCHER, Arc::new(Holding), broker).await?;
+    let broker = AmqpBroker::connect(AmqpConfig::from_url(&options.url)?);
+    let _running = crate::embedded::start_worker(&Registration::of::<Holding>(), DISPATCHER, broker).await?;
     std::future::pending().await
 }
