@@ -6,7 +6,6 @@
 
 pub mod broker;
 pub mod codes;
-#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod engine;
 pub mod error;
