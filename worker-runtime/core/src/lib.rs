@@ -10,6 +10,7 @@ pub mod conformance;
 pub mod engine;
 pub mod error;
 pub mod message;
+pub mod outcome;
 pub mod secrets;
 pub mod status;
 pub mod supervisor;
