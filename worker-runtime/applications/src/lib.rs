@@ -2,6 +2,8 @@
 //! taken and need no answer.
 
 mod echo;
+#[cfg(test)]
+mod examples_test;
 mod static_reply;
 
 use vumi_core::worker::{Output, Registration, WorkerContext};

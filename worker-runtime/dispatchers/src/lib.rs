@@ -1,6 +1,8 @@
 //! Dispatchers, one module per router. A router chooses ports; the message itself is forwarded as it is, unknown
 //! fields included, and every copy keeps its id.
 
+#[cfg(test)]
+mod examples_test;
 mod routing_table;
 mod simple;
 

@@ -1,5 +1,7 @@
 //! Transports of the chat family: each speaks to many users at once over connections that last.
 
+#[cfg(test)]
+mod examples_test;
 mod telnet;
 
 use vumi_core::worker::Registration;

@@ -2,6 +2,8 @@
 
 mod desk;
 mod engine;
+#[cfg(test)]
+mod examples_test;
 mod http_api;
 mod peer;
 mod pending;
