@@ -63,6 +63,12 @@ codes! {
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",
         "Reply faster than the network's deadline.";
+    REPLY_NOT_EXPECTED = "reply.not_expected", "The transport answers its peer at once and cannot deliver replies.",
+        "Set replyExpected: true if callers wait for the reply; else the application must not reply on this transport.";
+    REPLY_NO_CLIENT = "reply.no_client", "No client is connected under the address of the message.",
+        "The user has left; reply to the message that came from the connection, not to a stored address.";
+    REPLY_FIELDS = "reply.missing_fields", "An outbound message lacks fields that this transport needs.",
+        "The reason names them; correct the application that sent it.";
     LISTEN_FAILED = "listen.failed", "The address to listen on cannot be opened.",
         "Another program uses the port, or the address is not of this machine.";
     SECRET_MISSING = "secret.missing", "A referenced Secret or key does not exist.",

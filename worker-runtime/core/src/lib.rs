@@ -6,11 +6,11 @@
 
 pub mod broker;
 pub mod codes;
-#[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod engine;
 pub mod error;
 pub mod message;
+pub mod outcome;
 pub mod secrets;
 pub mod status;
 pub mod supervisor;

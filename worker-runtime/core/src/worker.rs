@@ -237,8 +237,8 @@ pub trait WorkerType: 'static {
         cx: Arc<WorkerContext>,
     ) -> Result<Arc<dyn Worker>, WorkError>;
 
-    /// The example manifest and simulated peer by which the conformance suite judges it.
-    #[cfg(any(test, feature = "conformance"))]
+    /// The example manifest and simulated peer by which the conformance suite judges it. Part of every build, so that a
+    /// type without one does not compile; only the suite itself is behind feature `conformance`.
     fn fixture() -> crate::conformance::Fixture;
 }
 
@@ -267,7 +267,6 @@ pub struct Registration {
     pub validate: fn(&Resource) -> Vec<(String, String)>,
     pub(crate) build: BuildFn,
     /// Conformance fixture.
-    #[cfg(any(test, feature = "conformance"))]
     pub fixture: fn() -> crate::conformance::Fixture,
 }
 
@@ -296,7 +295,6 @@ impl Registration {
                     }
                 })
             },
-            #[cfg(any(test, feature = "conformance"))]
             fixture: T::fixture,
         }
     }

@@ -1,0 +1,47 @@
+//! `echo`: answers every message with its own content, and keeps the session open. A message without content (the
+//! start of a session) is answered with an empty text; the end of a session is not answered.
+
+use async_trait::async_trait;
+use std::sync::Arc;
+use vumi_api::applications::Echo;
+use vumi_core::conformance::Fixture;
+use vumi_core::error::WorkError;
+use vumi_core::message::{Message, SessionEvent};
+use vumi_core::worker::{Input, Output, Worker, WorkerContext, WorkerType};
+
+pub(crate) struct Def;
+
+struct EchoWorker {
+    cx: Arc<WorkerContext>,
+}
+
+#[async_trait]
+impl WorkerType for Def {
+    type Config = Echo;
+
+    async fn build(_: Echo, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
+        Ok(Arc::new(EchoWorker { cx }))
+    }
+
+    fn fixture() -> Fixture {
+        Fixture {
+            manifest: "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: echo}\nspec:\n  echo: {}\n  transportName: telnet\n",
+            peer: None,
+        }
+    }
+}
+
+#[async_trait]
+impl Worker for EchoWorker {
+    async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
+        let Message::User(message) = &input.message else {
+            return Ok(Vec::new());
+        };
+        if message.session_event() == Some(SessionEvent::Close) {
+            return Ok(Vec::new());
+        }
+        let text = message.content().unwrap_or_default();
+        let reply = message.reply(self.cx.worker_name(), 0, Some(text), false);
+        Ok(vec![crate::answer(&self.cx, reply)])
+    }
+}

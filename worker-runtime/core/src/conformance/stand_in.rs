@@ -1,0 +1,274 @@
+//! A stand-in for the engine in tests of single workers: keeps what a worker publishes and reports, lends real sockets
+//! on free ports, and fails on demand.
+
+use crate::error::WorkError;
+use crate::secrets::Secrets;
+use crate::status::StatusReport;
+use crate::worker::{Listener, Output, Services, Traffic, WorkerContext, WorkerType};
+use async_trait::async_trait;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use vumi_api::{Resource, Spec, WorkerConfig};
+
+/// How long [`StandIn::output`] waits.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+#[derive(Default)]
+struct Seen {
+    outputs: Vec<Output>,
+    reports: Vec<StatusReport>,
+    traffic: Vec<Traffic>,
+    refusal: Option<WorkError>,
+    hangs: bool,
+    sockets: HashMap<(String, u16), Listener>,
+    bound: Option<SocketAddr>,
+}
+
+/// Keeps what the workers of one test do.
+#[derive(Default)]
+pub struct StandIn {
+    seen: Mutex<Seen>,
+    changed: Notify,
+}
+
+impl StandIn {
+    /// A stand-in that accepts everything.
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self::default())
+    }
+
+    /// A context for a worker; several may share one stand-in.
+    pub fn context(
+        self: &Arc<Self>,
+        resource: Resource,
+        instance: &str,
+        closing: CancellationToken,
+    ) -> Arc<WorkerContext> {
+        let services: Arc<dyn Services> = Arc::clone(self) as Arc<dyn Services>;
+        Arc::new(WorkerContext::new(
+            Arc::new(resource),
+            instance.to_owned(),
+            Arc::new(Secrets::new(BTreeMap::new(), None)),
+            closing,
+            services,
+        ))
+    }
+
+    /// From now on refuses every message with this error; `None` accepts again.
+    pub fn refuse(&self, error: Option<WorkError>) {
+        self.lock().refusal = error;
+    }
+
+    /// From now on (not) leaves every message without an answer, as a broker that blocks.
+    pub fn hang(&self, hangs: bool) {
+        self.lock().hangs = hangs;
+        self.changed.notify_waiters();
+    }
+
+    /// Everything published so far.
+    pub fn outputs(&self) -> Vec<Output> {
+        self.lock().outputs.clone()
+    }
+
+    /// Everything reported so far.
+    pub fn reports(&self) -> Vec<StatusReport> {
+        self.lock().reports.clone()
+    }
+
+    /// Traffic marks so far.
+    pub fn traffic_marks(&self) -> Vec<Traffic> {
+        self.lock().traffic.clone()
+    }
+
+    /// The `index`-th published message (from 0); waits for it up to [`PATIENCE`].
+    pub async fn output(&self, index: usize) -> Result<Output, String> {
+        self.until(|seen| seen.outputs.get(index).cloned())
+            .await
+            .ok_or_else(|| {
+                format!(
+                    "no output {index} within {PATIENCE:?}; there are {}",
+                    self.outputs().len()
+                )
+            })
+    }
+
+    /// The address of the last socket opened; waits for it.
+    pub async fn address(&self) -> Result<SocketAddr, String> {
+        self.until(|seen| seen.bound)
+            .await
+            .ok_or_else(|| "the worker opened no socket".to_owned())
+    }
+
+    async fn until<T>(&self, look: impl Fn(&Seen) -> Option<T>) -> Option<T> {
+        let wait = async {
+            loop {
+                let changed = self.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if let Some(found) = look(&self.lock()) {
+                    return found;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.ok()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Seen> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Services for StandIn {
+    async fn accept(&self, output: Output) -> Result<(), WorkError> {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if !self.lock().hangs {
+                break;
+            }
+            changed.await;
+        }
+        {
+            let mut seen = self.lock();
+            if let Some(error) = &seen.refusal {
+                return Err(error.clone());
+            }
+            seen.outputs.push(output);
+        }
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    fn report(&self, report: StatusReport) {
+        self.lock().reports.push(report);
+        self.changed.notify_waiters();
+    }
+
+    async fn listen(&self, host: &str, port: u16) -> Result<Listener, WorkError> {
+        let key = (host.to_owned(), port);
+        if let Some(open) = self.lock().sockets.get(&key) {
+            return Ok(open.clone());
+        }
+        let failed = |e: std::io::Error| {
+            WorkError::new(
+                crate::error::ErrorClass::Connect,
+                crate::codes::LISTEN_FAILED,
+                format!("cannot listen on {host}: {e}"),
+            )
+        };
+        let socket = tokio::net::TcpListener::bind((host, 0))
+            .await
+            .map_err(failed)?;
+        let bound = socket.local_addr().map_err(failed)?;
+        let listener = Listener::new(Arc::new(socket));
+        {
+            let mut seen = self.lock();
+            seen.bound = Some(bound);
+            seen.sockets.insert(key, listener.clone());
+        }
+        self.changed.notify_waiters();
+        Ok(listener)
+    }
+
+    fn traffic(&self, direction: Traffic) {
+        self.lock().traffic.push(direction);
+    }
+}
+
+/// A resource from a manifest that was parsed as plain data, without the positions and findings of the real reader.
+pub fn resource(manifest: &serde_json::Value) -> Result<Resource, String> {
+    let spec = manifest.get("spec").cloned().unwrap_or_default();
+    let name = manifest.pointer("/metadata/name").and_then(|n| n.as_str());
+    let bad = |e: serde_json::Error| e.to_string();
+    let spec = match manifest.get("kind").and_then(|k| k.as_str()) {
+        Some("Transport") => Spec::Transport(serde_json::from_value(spec).map_err(bad)?),
+        Some("Application") => Spec::Application(serde_json::from_value(spec).map_err(bad)?),
+        Some("Dispatcher") => Spec::Dispatcher(serde_json::from_value(spec).map_err(bad)?),
+        other => return Err(format!("no worker has kind {other:?}")),
+    };
+    Ok(Resource {
+        name: name.ok_or("metadata.name is missing")?.to_owned(),
+        namespace: None,
+        spec,
+    })
+}
+
+/// Validates and builds a worker from its example manifest. Plain values stand for references to Secrets, of which the
+/// stand-in has none.
+pub async fn build_example<T: WorkerType>(manifest: &serde_json::Value) -> Result<(), String> {
+    let mut manifest = manifest.clone();
+    if let Some(password) = manifest.pointer_mut("/spec/http/auth/password") {
+        *password = serde_json::json!({"value": "x"});
+    }
+    let resource = resource(&manifest)?;
+    let Some(config) = T::Config::pick(&resource).cloned() else {
+        return Err(format!("not of type {}", T::Config::TYPE));
+    };
+    let findings = config.validate(&resource);
+    if !findings.is_empty() {
+        return Err(format!("{findings:?}"));
+    }
+    let cx = StandIn::new().context(resource, "one", CancellationToken::new());
+    let built = T::build(config, cx).await;
+    built.map(|_| ()).map_err(|e| e.to_string())
+}
+
+/// Fields of a JSON schema that `value` leaves unset, as paths; for the test that a full example is full. Items of a list
+/// count together, so that an example may show one alternative per item.
+pub fn unset_fields(schema: &serde_json::Value, value: &serde_json::Value) -> Vec<String> {
+    let mut unset = Vec::new();
+    walk(schema, schema, &[value], "", &mut unset);
+    unset
+}
+
+fn walk(
+    root: &serde_json::Value,
+    schema: &serde_json::Value,
+    values: &[&serde_json::Value],
+    path: &str,
+    unset: &mut Vec<String>,
+) {
+    if let Some(reference) = schema.get("$ref").and_then(|r| r.as_str()) {
+        if let Some(found) = root.pointer(reference.trim_start_matches('#')) {
+            walk(root, found, values, path, unset);
+        }
+        return;
+    }
+    for variant in schema
+        .get("anyOf")
+        .and_then(|v| v.as_array())
+        .into_iter()
+        .flatten()
+    {
+        walk(root, variant, values, path, unset);
+    }
+    if let Some(items) = schema.get("items") {
+        let items_of: Vec<_> = values
+            .iter()
+            .filter_map(|v| v.as_array())
+            .flatten()
+            .collect();
+        walk(root, items, &items_of, path, unset);
+    }
+    let properties = schema.get("properties").and_then(|p| p.as_object());
+    for (name, property) in properties.into_iter().flatten() {
+        let path = if path.is_empty() {
+            name.clone()
+        } else {
+            format!("{path}.{name}")
+        };
+        let below: Vec<_> = values.iter().filter_map(|v| v.get(name)).collect();
+        if below.is_empty() {
+            unset.push(path);
+        } else {
+            walk(root, property, &below, &path, unset);
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! What a transport says about an outbound message: the ack and nack events that it returns from `handle`, with their
+//! fate (R11), so that every transport says it alike.
+
+use crate::codes::Code;
+use crate::message::{Event, Fate, FateState, UserMessage};
+use crate::worker::{Output, WorkerContext};
+use vumi_api::{Flow, Port};
+
+/// Why a message will never be accepted by the peer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// Failure class: recipient, content, credit, credential, throttle, route, window, provider or ours.
+    pub class: &'static str,
+    /// Registered code.
+    pub code: Code,
+    /// A plain sentence without content, addresses or secrets.
+    pub text: String,
+    /// Who must act: campaign, operator, provider or nobody.
+    pub who: &'static str,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(
+        class: &'static str,
+        code: Code,
+        text: impl Into<String>,
+        who: &'static str,
+    ) -> Self {
+        Self {
+            class,
+            code,
+            text: text.into(),
+            who,
+        }
+    }
+}
+
+impl WorkerContext {
+    /// The peer accepted `message` as `sent_message_id`.
+    pub fn ack(&self, message: &UserMessage, sent_message_id: &str) -> Output {
+        self.event_output(Event::ack(message.message_id(), sent_message_id))
+    }
+
+    /// The peer will never get `message`; final.
+    pub fn nack(&self, message: &UserMessage, attempt: u32, refusal: Refusal) -> Output {
+        let fate = Fate {
+            state: FateState::Failed,
+            class: refusal.class.to_owned(),
+            code: refusal.code.name.to_owned(),
+            text: refusal.text,
+            who: refusal.who.to_owned(),
+            attempt,
+            is_final: true,
+        };
+        self.event_output(Event::nack(message.message_id(), &fate))
+    }
+
+    fn event_output(&self, mut event: Event) -> Output {
+        event.set_transport_name(self.transport_name());
+        Output::new(Port::new(self.transport_name(), Flow::Event), event)
+    }
+}

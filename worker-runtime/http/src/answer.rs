@@ -1,0 +1,103 @@
+//! Answers to requests, and the word that an answer was written.
+
+use bytes::Bytes;
+use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use http::{HeaderMap, StatusCode};
+use serde_json::Value;
+use tokio::sync::oneshot;
+use vumi_core::error::{ErrorClass, WorkError};
+
+/// Content type of plain answers.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+/// Content type of answers for machines.
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// One HTTP answer, whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers; `Content-Length` and `Date` are added by the server.
+    pub headers: HeaderMap,
+    /// Body.
+    pub body: Bytes,
+}
+
+impl Answer {
+    /// A `text/plain` answer in UTF-8.
+    pub fn text(status: StatusCode, body: impl Into<Bytes>) -> Self {
+        Self::new(status, TEXT, body.into())
+    }
+
+    /// A JSON answer, `application/json`.
+    pub fn json(status: StatusCode, body: &Value) -> Self {
+        Self::new(status, JSON, body.to_string().into())
+    }
+
+    fn new(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
+        let mut headers = HeaderMap::new();
+        headers.insert(http::header::CONTENT_TYPE, content_type);
+        Self {
+            status,
+            headers,
+            body,
+        }
+    }
+
+    /// The answer with one more header.
+    pub fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.insert(name, value);
+        self
+    }
+
+    /// The answer with `Retry-After` in seconds.
+    pub fn retry_after(self, seconds: u64) -> Self {
+        self.with(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
+    /// What a caller gets when their message could not be taken: the status of the error's class, its code and the
+    /// code's sentence. The error's own text stays in our logs, because it may name our hosts and queues.
+    pub fn refusal(error: &WorkError) -> Self {
+        let status = StatusCode::from_u16(error.class.http_status())
+            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let body = serde_json::json!({"error": error.code.name, "message": error.code.meaning});
+        let answer = Self::json(status, &body);
+        match error.class {
+            ErrorClass::Throttled(Some(wait)) => answer.retry_after(wait.as_secs().max(1)),
+            ErrorClass::BadInput | ErrorClass::RemotePermanent | ErrorClass::Bug => answer,
+            _ => answer.retry_after(5),
+        }
+    }
+}
+
+/// Tells whether an answer reached the caller's socket; an error if the caller was gone.
+pub type Written = oneshot::Receiver<()>;
+
+/// An answer, and whom to tell once it is written.
+#[derive(Debug)]
+pub struct Reply {
+    pub(crate) answer: Answer,
+    pub(crate) written: Option<oneshot::Sender<()>>,
+}
+
+impl Reply {
+    /// An answer with a receiver that resolves when its last byte was handed to the operating system, and fails when
+    /// the connection ended before.
+    pub fn watched(answer: Answer) -> (Self, Written) {
+        let (sender, receiver) = oneshot::channel();
+        let reply = Self {
+            answer,
+            written: Some(sender),
+        };
+        (reply, receiver)
+    }
+}
+
+impl From<Answer> for Reply {
+    fn from(answer: Answer) -> Self {
+        Self {
+            answer,
+            written: None,
+        }
+    }
+}

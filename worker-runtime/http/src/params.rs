@@ -1,0 +1,245 @@
+//! Request parameters as Vumi's transports read them. By hand, because Vumi separates pairs by `;` too and refuses
+//! what is not UTF-8, where the usual crates replace it.
+//!
+//! * Pairs are separated by `&` or `;`; a pair without `=` is dropped; `+` is a space; a malformed `%` stays literal.
+//! * Names are case-sensitive. Of repeated names the first value counts.
+//! * The body of a POST with `application/x-www-form-urlencoded` counts before the query string; bodies of other
+//!   methods and types are not read. Added to that: a POST with `application/json`, an object of text values, where
+//!   null means absent.
+
+use crate::server::Request;
+use http::{Method, StatusCode};
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::Value;
+
+/// Why the parameters of a request cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParamError {
+    /// The JSON body is not an object of text values.
+    #[error("the JSON body must be one object of text values: {0}")]
+    Json(String),
+    /// The body has a type that would carry parameters, but is not supported.
+    #[error("bodies of type {0} are not supported: send application/x-www-form-urlencoded")]
+    Type(&'static str),
+}
+
+impl ParamError {
+    /// Status of the answer.
+    pub fn status(&self) -> StatusCode {
+        match self {
+            ParamError::Json(_) => StatusCode::BAD_REQUEST,
+            ParamError::Type(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+        }
+    }
+}
+
+/// The parameters of one request, each name once.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Params(Vec<(Vec<u8>, Vec<u8>)>);
+
+impl Params {
+    /// Reads query and body.
+    pub fn read(request: &Request) -> Result<Self, ParamError> {
+        let mut params = Self::default();
+        if request.head.method == Method::POST {
+            let kind = request.head.content_type();
+            if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+                params.add_encoded(&request.body);
+            } else if kind.eq_ignore_ascii_case("application/json") {
+                params.add_json(&request.body)?;
+            } else if kind.eq_ignore_ascii_case("multipart/form-data") {
+                return Err(ParamError::Type("multipart/form-data"));
+            }
+        }
+        params.add_encoded(request.head.query.as_bytes());
+        Ok(params)
+    }
+
+    /// Value of a parameter: none if absent, an error if it is not UTF-8.
+    pub fn get(&self, name: &str) -> Option<Result<&str, std::str::Utf8Error>> {
+        self.0
+            .iter()
+            .find(|(key, _)| key == name.as_bytes())
+            .map(|(_, value)| std::str::from_utf8(value))
+    }
+
+    /// All names in the order of the request; bytes that are not UTF-8 replaced.
+    pub fn names(&self) -> impl Iterator<Item = String> + '_ {
+        self.0
+            .iter()
+            .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
+    }
+
+    fn add(&mut self, name: Vec<u8>, value: Vec<u8>) {
+        if !self.0.iter().any(|(held, _)| *held == name) {
+            self.0.push((name, value));
+        }
+    }
+
+    fn add_encoded(&mut self, text: &[u8]) {
+        for pair in text.split(|byte| matches!(byte, b'&' | b';')) {
+            if let Some(at) = pair.iter().position(|byte| *byte == b'=') {
+                self.add(unescape(&pair[..at]), unescape(&pair[at + 1..]));
+            }
+        }
+    }
+
+    fn add_json(&mut self, body: &[u8]) -> Result<(), ParamError> {
+        let bad = |text: String| ParamError::Json(text);
+        let members: Members = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
+        for (name, value) in members.0 {
+            match value {
+                Value::Null => {}
+                Value::String(text) => self.add(name.into_bytes(), text.into_bytes()),
+                _ => return Err(bad(format!("{name:?} is not text"))),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn unescape(text: &[u8]) -> Vec<u8> {
+    let digit = |at: usize| {
+        let byte = *text.get(at)?;
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|d| u8::try_from(d).ok())
+    };
+    let mut out = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(byte) = text.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                out.push(high * 16 + low);
+                at += 3;
+                continue;
+            }
+            (b'+', _, _) => out.push(b' '),
+            _ => out.push(*byte),
+        }
+        at += 1;
+    }
+    out
+}
+
+/// The members of a JSON object in order, repeated names included.
+struct Members(Vec<(String, Value)>);
+
+impl<'de> Deserialize<'de> for Members {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::server::Head;
+    use http::{HeaderMap, HeaderValue};
+
+    fn read(
+        method: Method,
+        query: &str,
+        kind: Option<&'static str>,
+        body: &[u8],
+    ) -> Result<Vec<(String, Option<String>)>, ParamError> {
+        let mut headers = HeaderMap::new();
+        if let Some(kind) = kind {
+            headers.insert("content-type", HeaderValue::from_static(kind));
+        }
+        let head = Head {
+            method,
+            path: "/".into(),
+            query: query.into(),
+            headers,
+        };
+        let body = body.to_vec().into();
+        let params = Params::read(&Request { head, body })?;
+        Ok(params
+            .names()
+            .map(|name| {
+                let value = params.get(&name).and_then(Result::ok).map(str::to_owned);
+                (name, value)
+            })
+            .collect())
+    }
+
+    fn pairs(list: &[(&str, &str)]) -> Vec<(String, Option<String>)> {
+        let owned = |(n, v): &(&str, &str)| ((*n).to_owned(), Some((*v).to_owned()));
+        list.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn query_strings() {
+        for (query, expected) in [
+            ("", &[][..]),
+            ("a=1&b=2", &[("a", "1"), ("b", "2")]),
+            ("a=1;b=2", &[("a", "1"), ("b", "2")]),
+            ("a=1&a=2", &[("a", "1")]),
+            ("a&b=2&&=3", &[("b", "2"), ("", "3")]),
+            ("a=&A=x", &[("a", ""), ("A", "x")]),
+            ("a=b%20c+d%2Be", &[("a", "b c d+e")]),
+            (
+                "a=100%&b=%zz&c=%4",
+                &[("a", "100%"), ("b", "%zz"), ("c", "%4")],
+            ),
+            ("group=%23g&x=1=2", &[("group", "#g"), ("x", "1=2")]),
+            ("a=Zo%C3%AB", &[("a", "Zoë")]),
+        ] {
+            assert_eq!(
+                read(Method::GET, query, None, b""),
+                Ok(pairs(expected)),
+                "{query}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_present_but_has_no_text() {
+        let params = read(Method::GET, "a=%E9", None, b"").unwrap();
+        assert_eq!(params, [("a".to_owned(), None)]);
+    }
+
+    #[test]
+    fn bodies_that_count() {
+        let form = Some("application/x-www-form-urlencoded; charset=utf-8");
+        let json = Some("application/json");
+        let read = |method, kind, body: &str| read(method, "a=query&b=2", kind, body.as_bytes());
+        let query = Ok(pairs(&[("a", "query"), ("b", "2")]));
+        assert_eq!(
+            read(Method::POST, form, "a=form&a=second"),
+            Ok(pairs(&[("a", "form"), ("b", "2")]))
+        );
+        assert_eq!(read(Method::PUT, form, "a=form"), query);
+        assert_eq!(read(Method::POST, Some("text/xml"), "a=form"), query);
+        assert_eq!(
+            read(Method::POST, json, r#"{"a": "Zoë", "c": null, "a": "x"}"#),
+            Ok(pairs(&[("a", "Zoë"), ("b", "2")]))
+        );
+        for bad in ["", "[]", "{", r#"{"a": 1}"#, r#"{"a": {"b": "c"}}"#] {
+            let error = read(Method::POST, json, bad).unwrap_err();
+            assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{bad}");
+        }
+        let deep = format!("{{\"a\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(read(Method::POST, json, &deep).is_err());
+        let multipart = Some("multipart/form-data; boundary=x");
+        let error = read(Method::POST, multipart, "--x").unwrap_err();
+        assert_eq!(error.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+    }
+}

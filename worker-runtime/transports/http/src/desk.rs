@@ -1,0 +1,252 @@
+//! One transport's desk: what every request goes through, how long it waits, and how a reply reaches its caller.
+
+use crate::engine::{Declaration, Inbound};
+use crate::pending::{Finished, Opened, Pending, Place};
+use async_trait::async_trait;
+use serde_json::json;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::task::TaskTracker;
+use vumi_api::shared::BasicAuth;
+use vumi_core::codes;
+use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::message::{UserMessage, derived_id};
+use vumi_core::outcome::Refusal;
+use vumi_core::status::{StatusLevel, StatusReport};
+use vumi_core::worker::{Traffic, WorkerContext};
+use vumi_http::{Answer, Head, Method, Reply, Request, Service, StatusCode};
+
+/// Key in `transport_metadata` that names the reply queue of the replica that holds the request.
+const HOLDER: &str = "vumi_holder";
+/// How long a request may wait for the broker.
+const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a caller may take to read their answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// Answers that took longer are reported as slow, and as very slow.
+const SLOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
+
+/// What requests and replies share.
+pub(crate) struct Desk {
+    pub(crate) declaration: Box<dyn Declaration>,
+    pub(crate) cx: Arc<WorkerContext>,
+    pub(crate) path: String,
+    pub(crate) health_path: String,
+    pub(crate) auth: Option<BasicAuth>,
+    pub(crate) request_timeout: Duration,
+    pub(crate) pending: Arc<Pending>,
+    /// Requests that may still be published.
+    pub(crate) intake: TaskTracker,
+}
+
+/// `path` is `root` or below it.
+fn is_below(path: &str, root: &str) -> bool {
+    path.strip_prefix(root)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[async_trait]
+impl Service for Desk {
+    fn by_head(&self, head: &Head) -> Option<Answer> {
+        if is_below(&head.path, &self.health_path) {
+            return Some(self.health(&head.method));
+        }
+        if !is_below(&head.path, &self.path) {
+            return Some(Answer::text(StatusCode::NOT_FOUND, "Not found.\n"));
+        }
+        if let Some(auth) = &self.auth {
+            match self.cx.secrets().resolve(&auth.password) {
+                Ok(password)
+                    if vumi_http::credentials_match(&head.headers, &auth.username, &password) => {}
+                Ok(_) => return Some(vumi_http::unauthorized()),
+                Err(error) => {
+                    tracing::error!(worker = self.cx.worker_name(), code = %error.code, reason = %error, "cannot check credentials");
+                    return Some(Answer::refusal(&error));
+                }
+            }
+        }
+        let methods = self.declaration.methods();
+        (!methods.contains(&head.method)).then(|| not_allowed(methods))
+    }
+
+    async fn answer(&self, request: Request) -> Reply {
+        let intake = self.intake.token();
+        let started = Instant::now();
+        self.cx.traffic(Traffic::Inbound);
+        let Inbound {
+            mut message,
+            provider_id,
+        } = match self.declaration.inbound(&request) {
+            Ok(inbound) => inbound,
+            Err(answer) => return (*answer).into(),
+        };
+        drop(request);
+        if let Some(id) = provider_id {
+            message.set_message_id(&derived_id(&["inbound", self.cx.transport_name(), &id]));
+        }
+        let id = message.message_id().to_owned();
+        if !self.declaration.holds() {
+            return match self.publish(message).await {
+                Ok(()) => {
+                    self.report_response(started.elapsed());
+                    self.declaration.accepted(&id).into()
+                }
+                Err(error) => self.refuse(&error),
+            };
+        }
+        message
+            .transport_metadata_mut()
+            .insert(HOLDER.into(), self.cx.reply_queue().into());
+        match self.pending.open(&id) {
+            Opened::First(mut place) => {
+                let published = self.publish(message).await;
+                drop(intake);
+                match published {
+                    Ok(()) => place.accepted(),
+                    // The confirmation was lost, but the message was not: the reply is here.
+                    Err(error) => {
+                        return place
+                            .reply
+                            .try_recv()
+                            .unwrap_or_else(|_| self.refuse(&error));
+                    }
+                }
+                self.wait(place, started).await
+            }
+            Opened::Repeat(place) => {
+                drop(intake);
+                self.wait(place, started).await
+            }
+            Opened::TooEarly => {
+                let text = "The same request is being taken over; please try again.\n";
+                let answer = Answer::text(StatusCode::SERVICE_UNAVAILABLE, text);
+                answer.retry_after(1).into()
+            }
+        }
+    }
+}
+
+impl Desk {
+    /// Number of held requests; 503 once the intake is closed, so that load balancers go elsewhere.
+    fn health(&self, method: &Method) -> Answer {
+        const METHODS: &[Method] = &[Method::GET, Method::HEAD];
+        if !METHODS.contains(method) {
+            return not_allowed(METHODS);
+        }
+        let status = if self.cx.closing().is_cancelled() {
+            StatusCode::SERVICE_UNAVAILABLE
+        } else {
+            StatusCode::OK
+        };
+        Answer::json(status, &json!({"pending_requests": self.pending.len()}))
+    }
+
+    async fn publish(&self, message: UserMessage) -> Result<(), WorkError> {
+        let limit = ACCEPT_TIMEOUT.min(self.request_timeout);
+        match tokio::time::timeout(limit, self.cx.accept(message)).await {
+            Ok(result) => result,
+            Err(_) => Err(WorkError::new(
+                ErrorClass::Connect,
+                codes::BROKER_UNREACHABLE,
+                format!("the broker did not confirm within {limit:?}"),
+            )),
+        }
+    }
+
+    fn refuse(&self, error: &WorkError) -> Reply {
+        tracing::warn!(worker = self.cx.worker_name(), code = %error.code, reason = %error, "request refused");
+        Answer::refusal(error).into()
+    }
+
+    /// Waits for the reply, up to the request's deadline.
+    async fn wait(&self, mut place: Place, started: Instant) -> Reply {
+        let left = self.request_timeout.saturating_sub(started.elapsed());
+        match tokio::time::timeout(left, &mut place.reply).await {
+            Ok(Ok(reply)) => reply,
+            Ok(Err(_)) => {
+                let text = "The service is stopping and got no reply in time; please try again.\n";
+                let answer = Answer::text(StatusCode::SERVICE_UNAVAILABLE, text);
+                answer.retry_after(1).into()
+            }
+            Err(_) => {
+                let text = format!("A request got no reply within {:?}.", self.request_timeout);
+                self.report("response", StatusLevel::Down, "timeout", text);
+                Answer::text(StatusCode::GATEWAY_TIMEOUT, "").into()
+            }
+        }
+    }
+
+    /// Gives `message` to the caller who waits for it; says what became of it.
+    pub(crate) async fn deliver(
+        &self,
+        message: &UserMessage,
+        request: &str,
+    ) -> Result<(), Refusal> {
+        let closed = |text: &str| Refusal::new("window", codes::SESSION_CLOSED, text, "nobody");
+        let answer = self.declaration.reply(message);
+        let id = message.message_id();
+        let (written, age) = match self.pending.finish(request, id, &answer) {
+            Finished::Repeated => return Ok(()),
+            Finished::NotPending => {
+                return Err(closed(
+                    "The request is answered, timed out, or its caller is gone.",
+                ));
+            }
+            Finished::Handed(written, age) => (written, age),
+        };
+        let deadline = tokio::time::Instant::now() + WRITE_TIMEOUT;
+        let mut reached = false;
+        for receipt in written {
+            reached |= matches!(tokio::time::timeout_at(deadline, receipt).await, Ok(Ok(())));
+        }
+        if !reached {
+            return Err(closed(
+                "The caller went away before the answer was written.",
+            ));
+        }
+        self.pending.remember(request, id);
+        self.cx.traffic(Traffic::Outbound);
+        self.report_response(age);
+        Ok(())
+    }
+
+    fn report_response(&self, took: Duration) {
+        let (slow, very_slow) = SLOW;
+        let (level, reason, text) = if took > very_slow {
+            let text = format!("A response took longer than {very_slow:?}.");
+            (StatusLevel::Down, "very_slow_response", text)
+        } else if took > slow {
+            let text = format!("A response took longer than {slow:?}.");
+            (StatusLevel::Degraded, "slow_response", text)
+        } else {
+            (
+                StatusLevel::Ok,
+                "response_sent",
+                "Responses are sent in time.".into(),
+            )
+        };
+        self.report("response", level, reason, text);
+    }
+
+    pub(crate) fn report(&self, component: &str, level: StatusLevel, reason: &str, text: String) {
+        self.cx
+            .report(StatusReport::new(component, level, reason, text));
+    }
+
+    /// The reply queue to forward to: another replica of this transport holds the request.
+    pub(crate) fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
+        let holder = message.transport_metadata()?.get(HOLDER)?.as_str()?;
+        // Never to a queue that is not ours, whatever a message says.
+        let ours = format!("{}.reply.", self.cx.transport_name());
+        let elsewhere = holder.starts_with(&ours) && holder != self.cx.reply_queue();
+        elsewhere.then(|| holder.to_owned())
+    }
+}
+
+fn not_allowed(methods: &[Method]) -> Answer {
+    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    let answer = Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
+    match names.join(", ").parse() {
+        Ok(allow) => answer.with(http::header::ALLOW, allow),
+        Err(_) => answer,
+    }
+}

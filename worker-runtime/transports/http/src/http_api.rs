@@ -1,0 +1,181 @@
+//! `httpApi`: other programs post messages by GET, POST or PUT, and wait for the reply if `replyExpected` is set. Field
+//! names, checks and answers are those of Vumi's HTTP API; what made its requests hang is answered with 400 here.
+
+use crate::engine::{Declaration, Engine, Inbound};
+use async_trait::async_trait;
+use serde_json::{Map, Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vumi_api::transports::HttpApi;
+use vumi_core::codes;
+use vumi_core::conformance::Fixture;
+use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::message::{SessionEvent, UserMessage};
+use vumi_core::worker::{Dedupe, Worker, WorkerContext, WorkerType};
+use vumi_http::{Answer, Method, Params, Request, StatusCode};
+
+/// Fields that callers may set when the manifest does not say.
+const ALLOWED: [&str; 5] = ["content", "to_addr", "from_addr", "group", "session_event"];
+/// Fields that must come from somewhere, if callers may set them.
+const REQUIRED: [&str; 3] = ["content", "to_addr", "from_addr"];
+/// Fields that are not text or not a caller's to say.
+const RESERVED: [&str; 8] = [
+    "message_version",
+    "message_type",
+    "timestamp",
+    "transport_name",
+    "in_reply_to",
+    "transport_metadata",
+    "helper_metadata",
+    "routing_metadata",
+];
+
+pub(crate) struct Def;
+
+struct Api {
+    holds: bool,
+    allowed: Vec<String>,
+    defaults: BTreeMap<String, String>,
+    id_field: Option<String>,
+}
+
+#[async_trait]
+impl WorkerType for Def {
+    type Config = HttpApi;
+    const DEDUPE: Dedupe = Dedupe::ProviderId("the request field named by `idField`, if set");
+
+    async fn build(config: HttpApi, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
+        Engine::build(Api::new(config)?, cx)
+    }
+
+    fn fixture() -> Fixture {
+        Fixture {
+            manifest: "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: api}\nspec:\n  httpApi: {replyExpected: true}\n  http: {host: 127.0.0.1, port: {port}}\n",
+            peer: Some(|port| Box::new(crate::peer::HttpPeer::new(port))),
+        }
+    }
+}
+
+impl Api {
+    fn new(config: HttpApi) -> Result<Self, WorkError> {
+        let allowed = config
+            .allowed_fields
+            .unwrap_or_else(|| ALLOWED.map(str::to_owned).to_vec());
+        let defaults = config.field_defaults.unwrap_or_default();
+        let reserved = allowed
+            .iter()
+            .chain(defaults.keys())
+            .find(|name| RESERVED.contains(&name.as_str()));
+        if let Some(name) = reserved {
+            return Err(invalid(format!(
+                "httpApi: field {name:?} belongs to the transport; remove it from allowedFields and fieldDefaults"
+            )));
+        }
+        if let Some(value) = defaults.get("session_event")
+            && session_event(value).is_none()
+        {
+            return Err(invalid(format!(
+                "httpApi.fieldDefaults.session_event: {value:?} is none of new, resume, close"
+            )));
+        }
+        Ok(Self {
+            holds: config.reply_expected.unwrap_or(false),
+            allowed,
+            defaults,
+            id_field: config.id_field,
+        })
+    }
+
+    fn may_set(&self, name: &str) -> bool {
+        self.allowed.iter().any(|field| field == name) || self.id_field.as_deref() == Some(name)
+    }
+}
+
+fn invalid(sentence: String) -> WorkError {
+    WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, sentence)
+}
+
+fn session_event(text: &str) -> Option<SessionEvent> {
+    [SessionEvent::New, SessionEvent::Resume, SessionEvent::Close]
+        .into_iter()
+        .find(|event| event.as_str() == text)
+}
+
+/// Findings about a request, as the answer lists them: kind → names of parameters.
+#[derive(Default)]
+struct Findings(Map<String, Value>);
+
+impl Findings {
+    fn add(&mut self, kind: &str, name: &str) {
+        let list = self.0.entry(kind).or_insert_with(|| json!([]));
+        if let Value::Array(names) = list {
+            names.push(name.into());
+        }
+    }
+}
+
+impl Declaration for Api {
+    fn methods(&self) -> &'static [Method] {
+        &[Method::GET, Method::POST, Method::PUT]
+    }
+
+    fn holds(&self) -> bool {
+        self.holds
+    }
+
+    fn inbound(&self, request: &Request) -> Result<Inbound, Box<Answer>> {
+        let params = Params::read(request).map_err(|error| {
+            let body = json!({"invalid_request": error.to_string()});
+            Box::new(Answer::text(error.status(), body.to_string()))
+        })?;
+        let mut findings = Findings::default();
+        for name in params.names().filter(|name| !self.may_set(name)) {
+            findings.add("unexpected_parameter", &name);
+        }
+        for name in REQUIRED.into_iter().filter(|name| self.may_set(name)) {
+            if !self.defaults.contains_key(name) && params.get(name).is_none() {
+                findings.add("missing_parameter", name);
+            }
+        }
+        let mut message = UserMessage::new("http_api", None, None);
+        for (name, value) in &self.defaults {
+            message.set_field(name, value.as_str());
+        }
+        for name in &self.allowed {
+            match params.get(name) {
+                None => {}
+                Some(Ok(text)) if name == "session_event" && session_event(text).is_none() => {
+                    findings.add("invalid_parameter", name);
+                }
+                Some(Ok(text)) => message.set_field(name, text),
+                Some(Err(_)) => findings.add("invalid_parameter", name),
+            }
+        }
+        let mut provider_id = None;
+        if let Some(field) = &self.id_field {
+            match params.get(field) {
+                Some(Ok(text)) if !text.is_empty() => provider_id = Some(text.to_owned()),
+                Some(_) => findings.add("invalid_parameter", field),
+                None => {}
+            }
+        }
+        if !findings.0.is_empty() {
+            let body = Value::Object(findings.0).to_string();
+            return Err(Box::new(Answer::text(StatusCode::BAD_REQUEST, body)));
+        }
+        Ok(Inbound {
+            message,
+            provider_id,
+        })
+    }
+
+    fn accepted(&self, message_id: &str) -> Answer {
+        let body = json!({"message_id": message_id});
+        Answer::text(StatusCode::OK, body.to_string())
+    }
+
+    fn reply(&self, message: &UserMessage) -> Answer {
+        let text = message.content().unwrap_or_default().to_owned();
+        Answer::text(StatusCode::OK, text)
+    }
+}

@@ -1,0 +1,279 @@
+//! Requests held until their reply comes: request id → the connections that wait. An entry lives as long as one of its
+//! callers does.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, oneshot};
+use vumi_http::{Answer, Reply, Written};
+
+/// Answered requests remembered, to recognise a reply that the engine repeats.
+const REMEMBERED: usize = 4096;
+
+/// All held requests of a transport.
+#[derive(Default)]
+pub(crate) struct Pending {
+    held: Mutex<Held>,
+    changed: Notify,
+}
+
+#[derive(Default)]
+struct Held {
+    entries: HashMap<String, Entry>,
+    next_caller: u64,
+    /// `(request id, id of the reply)` of answered requests, oldest first.
+    answered: VecDeque<(String, String)>,
+}
+
+struct Entry {
+    callers: Vec<(u64, oneshot::Sender<Reply>)>,
+    since: Instant,
+    /// Whether the broker has the request.
+    accepted: bool,
+}
+
+/// A caller's place in the map; leaves it when dropped.
+pub(crate) struct Place {
+    pending: Arc<Pending>,
+    id: String,
+    caller: u64,
+    /// Resolves with the reply; fails when the transport gives up.
+    pub(crate) reply: oneshot::Receiver<Reply>,
+}
+
+/// What became of a request that wants a place.
+pub(crate) enum Opened {
+    /// The first with this id: to be published.
+    First(Place),
+    /// A repeat of a request that the broker has: waits for the same reply.
+    Repeat(Place),
+    /// A repeat of a request that is being published: the caller must try again.
+    TooEarly,
+}
+
+/// What became of a reply.
+pub(crate) enum Finished {
+    /// Handed to the callers; with the age of the request.
+    Handed(Vec<Written>, Duration),
+    /// This very reply was written before.
+    Repeated,
+    /// Nobody waits for it.
+    NotPending,
+}
+
+impl Pending {
+    /// Takes a place for the request `id`.
+    pub(crate) fn open(self: &Arc<Self>, id: &str) -> Opened {
+        let mut held = self.lock();
+        held.next_caller += 1;
+        let caller = held.next_caller;
+        let (sender, reply) = oneshot::channel();
+        let first = match held.entries.get_mut(id) {
+            Some(entry) if !entry.accepted => return Opened::TooEarly,
+            Some(entry) => {
+                entry.callers.push((caller, sender));
+                false
+            }
+            None => {
+                let entry = Entry {
+                    callers: vec![(caller, sender)],
+                    since: Instant::now(),
+                    accepted: false,
+                };
+                held.entries.insert(id.to_owned(), entry);
+                true
+            }
+        };
+        let place = Place {
+            pending: Arc::clone(self),
+            id: id.to_owned(),
+            caller,
+            reply,
+        };
+        if first {
+            Opened::First(place)
+        } else {
+            Opened::Repeat(place)
+        }
+    }
+
+    /// Hands the reply `reply_id` to everyone who waits for request `id`.
+    pub(crate) fn finish(&self, id: &str, reply_id: &str, answer: &Answer) -> Finished {
+        let entry = {
+            let mut held = self.lock();
+            match held.entries.remove(id) {
+                Some(entry) => entry,
+                None => {
+                    let repeated = held.answered.iter().any(|(i, r)| i == id && r == reply_id);
+                    return if repeated {
+                        Finished::Repeated
+                    } else {
+                        Finished::NotPending
+                    };
+                }
+            }
+        };
+        self.changed.notify_waiters();
+        let mut written = Vec::new();
+        for (_, caller) in entry.callers {
+            let (reply, receipt) = Reply::watched(answer.clone());
+            if caller.send(reply).is_ok() {
+                written.push(receipt);
+            }
+        }
+        Finished::Handed(written, entry.since.elapsed())
+    }
+
+    /// Remembers that the reply `reply_id` to request `id` reached its caller.
+    pub(crate) fn remember(&self, id: &str, reply_id: &str) {
+        let mut held = self.lock();
+        if held.answered.len() == REMEMBERED {
+            held.answered.pop_front();
+        }
+        held.answered
+            .push_back((id.to_owned(), reply_id.to_owned()));
+    }
+
+    /// Requests held now.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().entries.len()
+    }
+
+    /// Waits until no request is held.
+    pub(crate) async fn empty(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if self.len() == 0 {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Gives up every held request: its callers' `reply` fails.
+    pub(crate) fn give_up(&self) {
+        let given_up = std::mem::take(&mut self.lock().entries);
+        drop(given_up);
+        self.changed.notify_waiters();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Place {
+    /// The broker has the request: repeats may wait for its reply.
+    pub(crate) fn accepted(&self) {
+        if let Some(entry) = self.pending.lock().entries.get_mut(&self.id) {
+            entry.accepted = true;
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.pending.lock();
+        let Some(entry) = held.entries.get_mut(&self.id) else {
+            return;
+        };
+        entry.callers.retain(|(caller, _)| *caller != self.caller);
+        if entry.callers.is_empty() {
+            held.entries.remove(&self.id);
+            drop(held);
+            self.pending.changed.notify_waiters();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vumi_http::StatusCode;
+
+    fn first(pending: &Arc<Pending>, id: &str) -> Place {
+        match pending.open(id) {
+            Opened::First(place) => place,
+            _ => panic!("{id} is held already"),
+        }
+    }
+
+    fn answer() -> Answer {
+        Answer::text(StatusCode::OK, "pong")
+    }
+
+    #[tokio::test]
+    async fn a_reply_reaches_everyone_who_waits_for_the_request() {
+        let pending = Arc::new(Pending::default());
+        let one = first(&pending, "r");
+        assert!(matches!(pending.open("r"), Opened::TooEarly));
+        one.accepted();
+        let Opened::Repeat(two) = pending.open("r") else {
+            panic!("a repeat of an accepted request waits");
+        };
+        let Finished::Handed(written, _) = pending.finish("r", "reply", &answer()) else {
+            panic!("the request is held");
+        };
+        assert_eq!(written.len(), 2);
+        assert_eq!(pending.len(), 0);
+        drop((one, two));
+    }
+
+    #[tokio::test]
+    async fn the_entry_leaves_with_its_last_caller() {
+        let pending = Arc::new(Pending::default());
+        let one = first(&pending, "r");
+        one.accepted();
+        let two = pending.open("r");
+        drop(one);
+        assert_eq!(pending.len(), 1);
+        drop(two);
+        assert_eq!(pending.len(), 0);
+        pending.empty().await;
+        let finished = pending.finish("r", "reply", &answer());
+        assert!(matches!(finished, Finished::NotPending));
+    }
+
+    #[tokio::test]
+    async fn a_place_of_an_older_life_does_not_end_a_newer_one() {
+        let pending = Arc::new(Pending::default());
+        let old = first(&pending, "r");
+        pending.finish("r", "reply", &answer());
+        let new = first(&pending, "r");
+        drop(old);
+        assert_eq!(pending.len(), 1);
+        drop(new);
+    }
+
+    #[tokio::test]
+    async fn only_the_same_reply_is_a_repeat() {
+        let pending = Arc::new(Pending::default());
+        pending.remember("r", "a");
+        assert!(matches!(
+            pending.finish("r", "a", &answer()),
+            Finished::Repeated
+        ));
+        assert!(matches!(
+            pending.finish("r", "b", &answer()),
+            Finished::NotPending
+        ));
+        for n in 0..REMEMBERED {
+            pending.remember(&n.to_string(), "x");
+        }
+        assert!(matches!(
+            pending.finish("r", "a", &answer()),
+            Finished::NotPending
+        ));
+    }
+
+    #[tokio::test]
+    async fn giving_up_fails_the_callers() {
+        let pending = Arc::new(Pending::default());
+        let mut place = first(&pending, "r");
+        pending.give_up();
+        assert!((&mut place.reply).await.is_err());
+        assert_eq!(pending.len(), 0);
+    }
+}

@@ -1,0 +1,303 @@
+//! Requests held for their reply: matching, deadlines, callers that leave, two replicas, graceful stop.
+
+use super::*;
+
+const GOOD: &str = "/?content=ping&to_addr=555&from_addr=123";
+
+async fn holding(http: Value) -> Server {
+    server(json!({"replyExpected": true, "idField": "id"}), http).await
+}
+
+impl Server {
+    /// Opens a request and waits until it is published as message `index`.
+    async fn held(&self, target: &str, index: usize) -> (TcpStream, UserMessage) {
+        let bytes = request(&format!("GET {target}"), "", b"");
+        let stream = self.open(&bytes).await;
+        (stream, self.inbound(index).await)
+    }
+
+    async fn until_pending(&self, expected: u64) {
+        let wait = async {
+            while self.pending().await != expected {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap();
+    }
+}
+
+fn refused(output: Output) -> String {
+    let event = event(output);
+    assert_eq!(event.event_type(), EventType::Nack);
+    event.fate().unwrap().code
+}
+
+#[tokio::test]
+async fn the_reply_is_the_answer_and_is_acked_once_written() {
+    let server = holding(json!({})).await;
+    let (mut caller, message) = server.held(GOOD, 0).await;
+    assert_eq!(
+        message.transport_metadata().unwrap()["vumi_holder"],
+        "api.reply.one"
+    );
+    assert_eq!(server.pending().await, 1);
+    let reply = message.reply("a", 0, Some("pong ☃"), false);
+    let event = event(server.outbound(&reply).await);
+    assert_eq!(event.event_type(), EventType::Ack);
+    assert_eq!(event.user_message_id(), reply.message_id());
+    assert_eq!(event.field("sent_message_id").unwrap(), reply.message_id());
+    assert_eq!(event.transport_name(), Some("api"));
+    let got = read_all(&mut caller).await;
+    assert_eq!((got.status, got.body.as_str()), (200, "pong ☃"));
+    assert!(got.head.contains("content-type: text/plain"));
+    assert_eq!(server.pending().await, 0);
+}
+
+#[tokio::test]
+async fn a_reply_that_outruns_the_confirmation_waits_for_it() {
+    let server = holding(json!({"requestTimeout": "5s"})).await;
+    server.engine.hang(true);
+    let bytes = request(&format!("GET {GOOD}&id=7"), "", b"");
+    let mut caller = server.open(&bytes).await;
+    server.until_pending(1).await;
+    let id = vumi_core::message::derived_id(&["inbound", "api", "7"]);
+    let mut inbound = UserMessage::new("http_api", None, Some("123"));
+    inbound.set_message_id(&id);
+    let reply = inbound.reply("a", 0, Some("early"), false);
+    let worker = Arc::clone(&server.worker);
+    let outcome = tokio::spawn(async move { handle(&worker, &reply).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(
+        !outcome.is_finished(),
+        "no ack before the answer is written"
+    );
+    server.engine.hang(false);
+    assert_eq!(event(outcome.await.unwrap()).event_type(), EventType::Ack);
+    assert_eq!(read_all(&mut caller).await.body, "early");
+}
+
+#[tokio::test]
+async fn replies_that_cannot_be_delivered_get_a_nack() {
+    let server = holding(json!({})).await;
+    let (mut caller, message) = server.held(GOOD, 0).await;
+    for (in_reply_to, content, expected) in [
+        (None, Some("hey"), "content: Missing fields: in_reply_to"),
+        (None, None, "content: Missing fields: in_reply_to, content"),
+        (
+            Some(""),
+            Some(""),
+            "content: Missing fields: in_reply_to, content",
+        ),
+        (Some("m"), Some(""), "content: Missing fields: content"),
+    ] {
+        let mut out = UserMessage::new("http_api", None, None);
+        out.set_field("in_reply_to", in_reply_to);
+        out.set_content(content);
+        let event = event(server.outbound(&out).await);
+        assert_eq!(event.field("nack_reason").unwrap(), expected);
+    }
+    let mut stray = UserMessage::new("http_api", None, None);
+    stray.set_field("in_reply_to", "unknown");
+    stray.set_content(Some("hey"));
+    assert_eq!(
+        refused(server.outbound(&stray).await),
+        codes::SESSION_CLOSED.name
+    );
+
+    let first = message.reply("a", 0, Some("one"), false);
+    let second = message.reply("a", 1, Some("two"), false);
+    let acked = event(server.outbound(&first).await);
+    assert_eq!(
+        refused(server.outbound(&second).await),
+        codes::SESSION_CLOSED.name
+    );
+    let repeated = event(server.outbound(&first).await);
+    assert_eq!(
+        repeated.event_type(),
+        EventType::Ack,
+        "the engine repeats, the caller has it"
+    );
+    assert_eq!(repeated.event_id(), acked.event_id());
+    assert_eq!(read_all(&mut caller).await.body, "one");
+}
+
+#[tokio::test]
+async fn no_reply_in_time_is_504() {
+    let server = holding(json!({"requestTimeout": "200ms"})).await;
+    let (mut caller, message) = server.held(GOOD, 0).await;
+    let got = read_all(&mut caller).await;
+    assert_eq!((got.status, got.body.as_str()), (504, ""));
+    assert_eq!(server.pending().await, 0);
+    let late = message.reply("a", 0, Some("late"), false);
+    assert_eq!(
+        refused(server.outbound(&late).await),
+        codes::SESSION_CLOSED.name
+    );
+    let reports = server.engine.reports();
+    let timeout = reports.iter().find(|r| r.component == "response").unwrap();
+    assert_eq!(
+        (timeout.level, timeout.reason.as_str()),
+        (StatusLevel::Down, "timeout")
+    );
+}
+
+#[tokio::test]
+async fn a_slow_reply_is_reported() {
+    let server = holding(json!({})).await;
+    let (mut caller, message) = server.held(GOOD, 0).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    server
+        .outbound(&message.reply("a", 0, Some("x"), false))
+        .await;
+    assert_eq!(read_all(&mut caller).await.status, 200);
+    let reports = server.engine.reports();
+    let slow = reports.iter().find(|r| r.component == "response").unwrap();
+    assert_eq!(
+        (slow.level, slow.reason.as_str()),
+        (StatusLevel::Degraded, "slow_response")
+    );
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_is_forgotten() {
+    let server = holding(json!({})).await;
+    let (caller, message) = server.held(GOOD, 0).await;
+    drop(caller);
+    server.until_pending(0).await;
+    let reply = message.reply("a", 0, Some("pong"), false);
+    assert_eq!(
+        refused(server.outbound(&reply).await),
+        codes::SESSION_CLOSED.name
+    );
+}
+
+#[tokio::test]
+async fn a_repeat_of_a_held_request_waits_for_the_same_reply() {
+    let server = holding(json!({})).await;
+    let target = format!("{GOOD}&id=7");
+    let (mut first, message) = server.held(&target, 0).await;
+    let bytes = request(&format!("GET {target}"), "", b"");
+    let mut again = server.open(&bytes).await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    let reply = message.reply("a", 0, Some("once"), false);
+    assert_eq!(
+        event(server.outbound(&reply).await).event_type(),
+        EventType::Ack
+    );
+    assert_eq!(read_all(&mut first).await.body, "once");
+    assert_eq!(read_all(&mut again).await.body, "once");
+    assert_eq!(server.engine.outputs().len(), 1, "published once");
+}
+
+#[tokio::test]
+async fn a_refused_request_is_not_held() {
+    let server = holding(json!({})).await;
+    let error = WorkError::new(ErrorClass::Connect, codes::BROKER_UNREACHABLE, "away");
+    server.engine.refuse(Some(error));
+    let got = server.get(GOOD).await;
+    assert_eq!(got.status, 503);
+    assert!(got.head.contains("retry-after"));
+    assert_eq!(server.pending().await, 0);
+}
+
+#[tokio::test]
+async fn two_replicas_forward_to_the_holder() {
+    let one = holding(json!({})).await;
+    let spec =
+        json!({"httpApi": {"replyExpected": true}, "http": {"host": "127.0.0.1", "port": 8080}});
+    let (two, _, _) = built(&StandIn::new(), "two", spec).await.unwrap();
+    let (mut caller, message) = one.held(GOOD, 0).await;
+    let mut reply = message.reply("a", 0, Some("pong"), false);
+    reply.set_field("customer_extension", json!({"kept": true}));
+
+    let forwarded = handle(&two, &reply).await;
+    assert_eq!(forwarded.target, Target::Holder("api.reply.one".into()));
+    assert_eq!(forwarded.message, Message::User(reply.clone()), "as it is");
+    let gone = *forwarded.if_returned.unwrap();
+    assert_eq!(
+        gone.message.id(),
+        vumi_core::message::event_id(reply.message_id(), "nack", "", "")
+    );
+    assert_eq!(refused(gone), codes::HOLDER_GONE.name);
+
+    assert_eq!(
+        event(one.outbound(&reply).await).event_type(),
+        EventType::Ack
+    );
+    assert_eq!(read_all(&mut caller).await.body, "pong");
+    // The holder itself never forwards, so a reply cannot travel in circles.
+    let late = message.reply("a", 1, Some("late"), false);
+    assert_eq!(
+        refused(one.outbound(&late).await),
+        codes::SESSION_CLOSED.name
+    );
+}
+
+#[tokio::test]
+async fn a_holder_that_is_not_a_reply_queue_of_this_transport_is_not_followed() {
+    let server = holding(json!({})).await;
+    for holder in [
+        json!("billing.inbound"),
+        json!("other.reply.x"),
+        json!(7),
+        Value::Null,
+    ] {
+        let (mut caller, message) = server.held(GOOD, server.engine.outputs().len()).await;
+        let mut reply = message.reply("a", 0, Some("pong"), false);
+        reply
+            .transport_metadata_mut()
+            .insert("vumi_holder".into(), holder);
+        assert_eq!(
+            event(server.outbound(&reply).await).event_type(),
+            EventType::Ack
+        );
+        assert_eq!(read_all(&mut caller).await.body, "pong");
+    }
+}
+
+#[tokio::test]
+async fn a_stop_refuses_new_requests_and_finishes_held_ones() {
+    let server = holding(json!({})).await;
+    let keep = format!("GET {GOOD} HTTP/1.1\r\nHost: test\r\n\r\n");
+    let mut idle = server.open(b"").await;
+    let mut caller = server.open(keep.as_bytes()).await;
+    let message = server.inbound(0).await;
+    // The idle connection was taken before the intake closes.
+    idle.write_all(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
+        .await
+        .unwrap();
+    assert_eq!(read_one(&mut idle).await.status, 200);
+
+    server.closing.cancel();
+    let worker = Arc::clone(&server.worker);
+    let drained = tokio::spawn(async move { worker.drained().await });
+    idle.write_all(keep.as_bytes()).await.unwrap();
+    let got = read_all(&mut idle).await;
+    assert_eq!(got.status, 503);
+    assert!(got.head.contains("retry-after: 1"), "{}", got.head);
+    assert!(got.head.contains("connection: close"), "{}", got.head);
+    assert!(!drained.is_finished(), "a request is still held");
+
+    let reply = message.reply("a", 0, Some("pong"), false);
+    assert_eq!(
+        event(server.outbound(&reply).await).event_type(),
+        EventType::Ack
+    );
+    tokio::time::timeout(PATIENCE, drained)
+        .await
+        .unwrap()
+        .unwrap();
+    let got = read_all(&mut caller).await;
+    assert_eq!((got.status, got.body.as_str()), (200, "pong"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_still_held_at_the_end_is_told_to_try_again() {
+    let server = holding(json!({})).await;
+    let (mut caller, _) = server.held(GOOD, 0).await;
+    server.stop().await;
+    let got = read_all(&mut caller).await;
+    assert_eq!(got.status, 503);
+    assert!(got.head.contains("retry-after"));
+}
