@@ -3,19 +3,21 @@
 
 use crate::applications::{Echo, StaticReply};
 use crate::dispatchers::{RoutingTable, Simple};
-use crate::resource::{Resource, Spec};
-use crate::shared::{BrokerRef, Duration, HttpListener, MiddlewareItem, Ordering, Retry};
+use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
+use crate::shared::{
+    BrokerRef, ConnectorName, Duration, HttpListener, MiddlewareItem, Ordering, Retry,
+};
 use crate::transports::{HttpApi, Telnet};
-use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// Declares one kind: its spec struct (worker types first, then the settings that stand beside them) and the table of
-/// its worker types, from which the exactly-one rule, the docs index and the registration test are made.
+/// its worker types, from which the exactly-one rule, validation, topology and the reference pages are made. The module
+/// of a type is `<folder>/<field>.rs`; the `//!` lines of that file are the head of its reference page.
 macro_rules! kind {
     (
         $(#[$meta:meta])*
-        $spec:ident, kind $kind:literal, types $table:ident {
+        $spec:ident, kind $kind:ident in $folder:literal, types $table:ident {
             $( $(#[$type_meta:meta])* $field:ident : $type:ident = $key:literal, )*
         }
         settings {
@@ -23,8 +25,7 @@ macro_rules! kind {
         }
     ) => {
         $(#[$meta])*
-        #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
-        #[kube(group = "vumi.dev", version = "v1alpha1", kind = $kind, namespaced, category = "vumi")]
+        #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
         #[serde(rename_all = "camelCase", deny_unknown_fields)]
         pub struct $spec {
             $(
@@ -39,11 +40,22 @@ macro_rules! kind {
             )*
         }
 
-        #[doc = concat!("Worker types of kind ", $kind, ", in the order of the schema.")]
-        pub const $table: &[&str] = &[$($key),*];
+        #[doc = concat!("Worker types of kind ", stringify!($kind), ", in the order of the schema.")]
+        pub static $table: &[WorkerType] = &[$(
+            WorkerType {
+                kind: Kind::$kind,
+                key: $key,
+                ordering: <$type as WorkerConfig>::ORDERING,
+                source: include_str!(concat!($folder, "/", stringify!($field), ".rs")),
+                topology: |resource| <$type>::pick(resource).map(|c| c.topology(resource)),
+                validate: |resource| {
+                    <$type>::pick(resource).map(|c| c.validate(resource)).unwrap_or_default()
+                },
+            },
+        )*];
 
         impl $spec {
-            /// The worker types that are set: exactly one in a valid spec.
+            /// Keys of the worker types that are set: exactly one in a valid spec.
             #[allow(unused_mut)] // a kind may have no worker type yet
             pub fn types_set(&self) -> Vec<&'static str> {
                 let mut set = Vec::new();
@@ -56,7 +68,7 @@ macro_rules! kind {
 
 kind! {
     /// A worker that speaks to a mobile network, a chat network or an HTTP client.
-    TransportSpec, kind "Transport", types TRANSPORT_TYPES {
+    TransportSpec, kind Transport in "transports", types TRANSPORT_TYPES {
         /// A line-based TCP server: each connection is one user's session.
         telnet: Telnet = "telnet",
         /// Messages in by HTTP; the reply, if expected, is the response body.
@@ -64,7 +76,7 @@ kind! {
     }
     settings {
         /// Name of its queues: `<transportName>.inbound`, `.outbound`, `.event`. Default `metadata.name`.
-        #[schemars(length(min = 1, max = 180), regex(pattern = r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*$"))]
+        #[schemars(with = "Option<ConnectorName>")]
         transport_name: String,
         /// Where the worker serves HTTP; for types that listen for requests.
         http: HttpListener,
@@ -76,10 +88,10 @@ kind! {
         retry: Retry,
         /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
         hold_limit: Duration,
-        /// Messages waiting in a target queue above which new work is refused. Default 10000.
+        /// Messages waiting in a target queue above which new work is refused. Default `10000`.
         #[schemars(range(min = 1, max = 10000000))]
         backlog_limit: u32,
-        /// Run around every message, in order.
+        /// Run around every message, in order. Default: none.
         #[schemars(length(max = 32))]
         middleware: Vec<MiddlewareItem>,
     }
@@ -87,7 +99,7 @@ kind! {
 
 kind! {
     /// A worker that holds the conversation.
-    ApplicationSpec, kind "Application", types APPLICATION_TYPES {
+    ApplicationSpec, kind Application in "applications", types APPLICATION_TYPES {
         /// Answers every message with its own content.
         echo: Echo = "echo",
         /// Answers every message with one fixed text and ends the session.
@@ -95,7 +107,7 @@ kind! {
     }
     settings {
         /// Name of the connector it serves: a transport's, or one that a dispatcher exposes. Required.
-        #[schemars(length(min = 1, max = 180), regex(pattern = r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*$"))]
+        #[schemars(with = "Option<ConnectorName>")]
         transport_name: String,
         /// What is kept in order. The default depends on the worker type.
         ordering: Ordering,
@@ -105,10 +117,10 @@ kind! {
         retry: Retry,
         /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
         hold_limit: Duration,
-        /// Messages waiting in a target queue above which the worker pauses. Default 10000.
+        /// Messages waiting in a target queue above which the worker pauses. Default `10000`.
         #[schemars(range(min = 1, max = 10000000))]
         backlog_limit: u32,
-        /// Run around every message, in order.
+        /// Run around every message, in order. Default: none.
         #[schemars(length(max = 32))]
         middleware: Vec<MiddlewareItem>,
     }
@@ -116,7 +128,7 @@ kind! {
 
 kind! {
     /// A worker that routes between transports and applications.
-    DispatcherSpec, kind "Dispatcher", types DISPATCHER_TYPES {
+    DispatcherSpec, kind Dispatcher in "dispatchers", types DISPATCHER_TYPES {
         /// Fixed routes by transport name.
         simple: Simple = "simple",
         /// Routes by connector and endpoint.
@@ -131,10 +143,10 @@ kind! {
         retry: Retry,
         /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
         hold_limit: Duration,
-        /// Messages waiting in a target queue above which the worker pauses. Default 10000.
+        /// Messages waiting in a target queue above which the worker pauses. Default `10000`.
         #[schemars(range(min = 1, max = 10000000))]
         backlog_limit: u32,
-        /// Run around every message, in order.
+        /// Run around every message, in order. Default: none.
         #[schemars(length(max = 32))]
         middleware: Vec<MiddlewareItem>,
     }
@@ -142,7 +154,7 @@ kind! {
 
 kind! {
     /// A pool of metric workers. Reserved: this version has none, and refuses resources of this kind with a sentence.
-    MetricAggregatorSpec, kind "MetricAggregator", types METRIC_AGGREGATOR_TYPES {
+    MetricAggregatorSpec, kind MetricAggregator in "metrics", types METRIC_AGGREGATOR_TYPES {
     }
     settings {
     }

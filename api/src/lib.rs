@@ -5,17 +5,20 @@
 //! untagged enums are forbidden here, because they let mistyped keys through.
 
 pub mod applications;
+pub mod crds;
 pub mod dispatchers;
+pub mod docs;
+pub mod explain;
 pub mod kinds;
+pub mod manifest;
+mod names;
 pub mod resource;
 pub mod shared;
 pub mod topology;
 pub mod transports;
 
-pub use kinds::{
-    Application, ApplicationSpec, Dispatcher, DispatcherSpec, MetricAggregator,
-    MetricAggregatorSpec, Settings, Transport, TransportSpec,
-};
-pub use resource::{Kind, Resource, Spec, WorkerConfig};
+pub use kinds::{ApplicationSpec, DispatcherSpec, MetricAggregatorSpec, Settings, TransportSpec};
+pub use manifest::{Finding, Manifests, Severity, Target};
+pub use resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
 pub use shared::{Duration, OrderingMode, SecretKeyRef, SecretValue, Size};
 pub use topology::{Flow, Port, Topology};

@@ -1,7 +1,10 @@
 //! A worker as read from a manifest: kind, name and spec, and the trait that ties a config struct to its key in the
 //! union.
 
-use crate::kinds::{ApplicationSpec, DispatcherSpec, MetricAggregatorSpec, TransportSpec};
+use crate::kinds::{
+    APPLICATION_TYPES, ApplicationSpec, DISPATCHER_TYPES, DispatcherSpec, METRIC_AGGREGATOR_TYPES,
+    MetricAggregatorSpec, TRANSPORT_TYPES, TransportSpec,
+};
 use crate::shared::OrderingMode;
 use crate::topology::Topology;
 use serde::{Deserialize, Serialize};
@@ -36,6 +39,50 @@ impl Kind {
             Kind::Dispatcher => "Dispatcher",
             Kind::MetricAggregator => "MetricAggregator",
         }
+    }
+
+    /// The plural in lower case, as in URLs and `kubectl get`.
+    pub fn plural(self) -> String {
+        format!("{}s", self.as_str().to_lowercase())
+    }
+
+    /// The worker types of this kind, in the order of the schema.
+    pub fn worker_types(self) -> &'static [WorkerType] {
+        match self {
+            Kind::Transport => TRANSPORT_TYPES,
+            Kind::Application => APPLICATION_TYPES,
+            Kind::Dispatcher => DISPATCHER_TYPES,
+            Kind::MetricAggregator => METRIC_AGGREGATOR_TYPES,
+        }
+    }
+}
+
+/// One worker type, as the kinds' tables list it.
+#[derive(Clone, Copy, Debug)]
+pub struct WorkerType {
+    /// Kind whose union holds it.
+    pub kind: Kind,
+    /// Key in the union.
+    pub key: &'static str,
+    /// Ordering when the manifest does not say.
+    pub ordering: OrderingMode,
+    /// Source of its config module, whose `//!` lines head the reference page.
+    pub source: &'static str,
+    /// Topology of a resource, if it is of this type.
+    pub topology: fn(&Resource) -> Option<Topology>,
+    /// Findings of the type's own validation, as `(path below spec, sentence)`.
+    pub validate: fn(&Resource) -> Vec<(String, String)>,
+}
+
+impl WorkerType {
+    /// Every worker type of every kind.
+    pub fn all() -> impl Iterator<Item = &'static WorkerType> {
+        Kind::ALL.into_iter().flat_map(|kind| kind.worker_types())
+    }
+
+    /// The worker type with this key.
+    pub fn find(key: &str) -> Option<&'static WorkerType> {
+        Self::all().find(|worker| worker.key == key)
     }
 }
 
@@ -78,6 +125,33 @@ impl Resource {
             Spec::Dispatcher(_) => Kind::Dispatcher,
             Spec::MetricAggregator(_) => Kind::MetricAggregator,
         }
+    }
+
+    /// The worker type that is set; the first one if an invalid spec sets several.
+    pub fn worker_type(&self) -> Option<&'static WorkerType> {
+        let set = match &self.spec {
+            Spec::Transport(spec) => spec.types_set(),
+            Spec::Application(spec) => spec.types_set(),
+            Spec::Dispatcher(spec) => spec.types_set(),
+            Spec::MetricAggregator(spec) => spec.types_set(),
+        };
+        set.first().and_then(|key| WorkerType::find(key))
+    }
+
+    /// Queues and addresses of this worker; empty if no worker type is set.
+    pub fn topology(&self) -> Topology {
+        self.worker_type()
+            .and_then(|worker| (worker.topology)(self))
+            .unwrap_or_default()
+    }
+
+    /// The ordering that applies: as written, else the worker type's own.
+    pub fn ordering_mode(&self) -> OrderingMode {
+        let own = || {
+            self.worker_type()
+                .map_or(OrderingMode::None, |w| w.ordering)
+        };
+        self.settings().ordering.map_or_else(own, |o| o.mode)
     }
 
     /// Kind and name as users write them: `transport/smpp-za`.

@@ -3,7 +3,8 @@
 //! Limits: a message without a row gets a nack event (outbound) or is parked (inbound, event).
 
 use crate::resource::{Kind, Resource, WorkerConfig};
-use crate::shared::OrderingMode;
+use crate::shared::shapes::Rows;
+use crate::shared::{ConnectorName, OrderingMode};
 use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,13 +15,13 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RoutingTable {
     /// Connectors towards transports: their inbound messages and events are consumed here.
-    #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 180)))]
+    #[schemars(with = "Vec<ConnectorName>", length(min = 1, max = 100))]
     pub transports: Vec<String>,
     /// Connectors towards applications: their outbound messages are consumed here.
-    #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 180)))]
+    #[schemars(with = "Vec<ConnectorName>", length(min = 1, max = 100))]
     pub exposed: Vec<String>,
     /// Connector a message arrived on → its endpoint (`default` when it names none) → where it goes.
-    #[schemars(length(min = 1, max = 200))]
+    #[schemars(with = "BTreeMap<String, Rows>", extend("minProperties" = 1, "maxProperties" = 200))]
     pub table: BTreeMap<String, BTreeMap<String, Route>>,
 }
 

@@ -4,7 +4,8 @@
 //! Limits: an outbound message whose `transport_name` is not among `transports` gets a nack event.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
-use crate::shared::OrderingMode;
+use crate::shared::shapes::{ConnectorRef, ConnectorRefs};
+use crate::shared::{ConnectorName, OrderingMode};
 use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,19 +16,19 @@ use std::collections::BTreeMap;
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Simple {
     /// Transports to join.
-    #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 180)))]
+    #[schemars(with = "Vec<ConnectorName>", length(min = 1, max = 100))]
     pub transports: Vec<String>,
     /// Names under which applications see them.
-    #[schemars(length(min = 1, max = 100), inner(length(min = 1, max = 180)))]
+    #[schemars(with = "Vec<ConnectorName>", length(min = 1, max = 100))]
     pub exposed: Vec<String>,
     /// Transport → exposed names that each get a copy of its inbound messages and events. Default: every transport to
     /// the only exposed name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 100))]
+    #[schemars(with = "Option<BTreeMap<String, ConnectorRefs>>", extend("maxProperties" = 100))]
     pub routes: Option<BTreeMap<String, Vec<String>>>,
     /// `transport_name` of an outbound message → transport it goes to. Default: the transport of that name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 100))]
+    #[schemars(with = "Option<BTreeMap<String, ConnectorRef>>", extend("maxProperties" = 100))]
     pub transport_mappings: Option<BTreeMap<String, String>>,
 }
 

@@ -19,7 +19,7 @@ pub struct SecretRef {
 pub struct BrokerRef {
     /// Secret with address and credentials.
     pub secret_ref: SecretRef,
-    /// Virtual host; overrides the Secret's.
+    /// Virtual host. Default: the Secret's, else `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub vhost: Option<String>,

@@ -2,6 +2,7 @@
 
 use super::quantity::{Duration, Size};
 use super::secret::SecretValue;
+use super::shapes::{ListenPort, PATH_PATTERN};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -9,22 +10,22 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpListener {
-    /// Address to listen on. Default `0.0.0.0`; `::` for IPv6.
+    /// Address to listen on. `::` for IPv6. Default `0.0.0.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub host: Option<String>,
-    /// Port to listen on. 9464 is the admin port.
-    #[schemars(range(min = 1024, max = 65535))]
+    /// Port to listen on; 1024 or higher, and not 9464, where the worker serves health checks and metrics.
+    #[schemars(with = "ListenPort")]
     pub port: u16,
     /// Path of the requests, e.g. `/api/messages`. Default `/`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 1024), regex(pattern = r"^/.*$"))]
+    #[schemars(length(min = 1, max = 1024), regex(pattern = PATH_PATTERN))]
     pub path: Option<String>,
     /// Path that answers load balancers with the number of pending requests. Default `/health`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/.*$"))]
+    #[schemars(length(min = 2, max = 1024), regex(pattern = PATH_PATTERN))]
     pub health_path: Option<String>,
-    /// HTTP Basic credentials that callers must present. Default: none.
+    /// HTTP Basic credentials that callers must present. Default: none; anyone may call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<BasicAuth>,
     /// Largest accepted request body; larger ones get 413. Default `1Mi`.
@@ -39,9 +40,9 @@ pub struct HttpListener {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BasicAuth {
-    /// User name.
+    /// Name that callers give.
     #[schemars(length(min = 1, max = 255))]
     pub username: String,
-    /// Password.
+    /// Password that callers give.
     pub password: SecretValue,
 }

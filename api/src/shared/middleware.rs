@@ -1,22 +1,28 @@
 //! Middleware: an ordered list, each item one type, run around every message of a worker.
 
+use super::shapes::Address;
+use crate::crds::one_of;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// The middleware types: the keys of an item of which exactly one is given.
+pub const MIDDLEWARE_TYPES: &[&str] = &["logging", "addressTranslation"];
 
 /// One middleware. Exactly one type key is given. Consumed messages pass the list in ascending `consumePriority`,
 /// published ones in ascending `publishPriority`; ties go in list order when consuming, in reverse list order when
 /// publishing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [one_of("middleware type", MIDDLEWARE_TYPES)]))]
 pub struct MiddlewareItem {
     /// Name, unique in the list; appears in logs.
     #[schemars(length(min = 1, max = 63))]
     pub name: String,
-    /// Place among consumed messages; lower runs first. Default 0.
+    /// Place among consumed messages; lower runs first. Default `0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consume_priority: Option<i32>,
-    /// Place among published messages; lower runs first. Default 0.
+    /// Place among published messages; lower runs first. Default `0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub publish_priority: Option<i32>,
     /// Writes one log line per message: ids, hashed addresses, never contents.
@@ -54,6 +60,6 @@ pub enum LogLevel {
 pub struct AddressTranslation {
     /// Address as the application knows it → address as the network knows it. Targets must be distinct, so that the
     /// way back is clear.
-    #[schemars(length(min = 1, max = 1000))]
+    #[schemars(with = "BTreeMap<String, Address>", extend("minProperties" = 1, "maxProperties" = 1000))]
     pub outbound_map: BTreeMap<String, String>,
 }

@@ -7,6 +7,7 @@ pub mod ordering;
 pub mod quantity;
 pub mod retry;
 pub mod secret;
+pub mod shapes;
 
 pub use broker::{BrokerRef, BrokerTls, SecretRef};
 pub use http::{BasicAuth, HttpListener};
@@ -15,3 +16,4 @@ pub use ordering::{Ordering, OrderingMode};
 pub use quantity::{Duration, Size};
 pub use retry::{Backoff, Retry};
 pub use secret::{SecretKeyRef, SecretValue};
+pub use shapes::ConnectorName;

@@ -3,6 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+/// The rule that refuses plain values (K11). It stands in the CRD; offline it is evaluated only for manifests that are
+/// meant for a cluster.
+pub const CLUSTER_ONLY_RULE: &str = "!has(self.value)";
+
 /// One key of a Secret in the resource's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -18,6 +22,17 @@ pub struct SecretKeyRef {
 /// A confidential value: a reference to a Secret, or (for `vumi run` only) the value itself.
 #[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": CLUSTER_ONLY_RULE, "message": "a plain value is for `vumi run` only; use secretKeyRef"},
+    {
+        "rule": "has(self.secretKeyRef) || has(self.value)",
+        "message": "say where the secret is kept: secretKeyRef: {name: …, key: …}",
+    },
+    {
+        "rule": "!(has(self.secretKeyRef) && has(self.value))",
+        "message": "give secretKeyRef or value, not both",
+    },
+]))]
 pub struct SecretValue {
     /// Where the value is kept. `vumi run` reads the same Secret from a file beside the manifests.
     #[serde(default, skip_serializing_if = "Option::is_none")]

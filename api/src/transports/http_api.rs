@@ -8,6 +8,7 @@
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::OrderingMode;
+use crate::shared::shapes::ShortText;
 use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,17 +18,17 @@ use std::collections::BTreeMap;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpApi {
-    /// Hold each request until the application replies, and answer with the reply. Default false: answer at once with
-    /// the message id.
+    /// Hold each request until the application replies, and answer with the reply. Without it, a request is
+    /// answered at once with the message id. Default `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reply_expected: Option<bool>,
     /// Request fields that callers may set. Default `content, to_addr, from_addr, group, session_event`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32), inner(length(min = 1, max = 63)))]
     pub allowed_fields: Option<Vec<String>>,
-    /// Message fields set when the caller does not set them.
+    /// Message fields set when the caller does not set them. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32))]
+    #[schemars(with = "Option<BTreeMap<String, ShortText>>", extend("maxProperties" = 32))]
     pub field_defaults: Option<BTreeMap<String, String>>,
     /// Request field that holds the caller's own id of the message. A repeated request with the same id yields the
     /// same `message_id` (R7). Default: callers give none.

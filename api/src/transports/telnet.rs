@@ -7,6 +7,7 @@
 //! Limits: for trying out and for tests; nothing authenticates the caller.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
+use crate::shared::shapes::ListenPort;
 use crate::shared::{Duration, OrderingMode, Size};
 use crate::topology::Topology;
 use schemars::JsonSchema;
@@ -16,14 +17,14 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Telnet {
-    /// Address to listen on. Default `0.0.0.0`; `::` for IPv6.
+    /// Address to listen on. `::` for IPv6. Default `0.0.0.0`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub host: Option<String>,
-    /// Port to listen on. 9464 is the admin port.
-    #[schemars(range(min = 1024, max = 65535))]
+    /// Port to listen on; 1024 or higher, and not 9464, where the worker serves health checks and metrics.
+    #[schemars(with = "ListenPort")]
     pub port: u16,
-    /// Address that callers reach, set as `to_addr` of inbound messages. Default `host:port` of the listener.
+    /// Address that callers reach, set as `to_addr` of inbound messages. Default: `host:port` of the listener.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub to_addr: Option<String>,
@@ -37,7 +38,7 @@ pub struct Telnet {
     /// Longest accepted line; a longer one is answered with a sentence and dropped. Default `4Ki`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_line: Option<Size>,
-    /// Most clients at one time; further ones are told "busy". Default 1000.
+    /// Most clients at one time; further ones are told "busy". Default `1000`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100000))]
     pub max_clients: Option<u32>,

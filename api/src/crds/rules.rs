@@ -1,0 +1,219 @@
+//! The rules that a schema cannot say, as CEL in `x-kubernetes-validations`, and the tables of names behind them. The
+//! API server evaluates them, and so does `vumi lint`.
+
+use crate::resource::Kind;
+use crate::shared::shapes;
+use serde_json::{Value, json};
+
+/// Shared settings of this and later versions (K25): no worker type may have such a name, and those that a kind does
+/// not have are refused as "not supported yet".
+pub const RESERVED_SETTINGS: &[&str] = &[
+    "broker",
+    "state",
+    "transportName",
+    "ordering",
+    "classes",
+    "backlogLimit",
+    "holdLimit",
+    "onUnknown",
+    "legacyFailures",
+    "legacyKeys",
+    "allowVolatileState",
+    "retention",
+    "replicas",
+    "autoscaling",
+    "suspend",
+    "updatePolicy",
+    "placement",
+    "retry",
+    "http",
+    "client",
+    "tls",
+    "rateLimit",
+    "session",
+    "middleware",
+    "service",
+    "binds",
+    "readiness",
+    "resources",
+    "pod",
+    "networkPolicy",
+    "deletionPolicy",
+    "overrides",
+];
+
+/// Keys below `spec` that later versions will have, as (object, key).
+pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
+    ("ordering", "partitions"),
+    ("ordering", "standby"),
+    ("broker", "management"),
+    ("broker", "profile"),
+];
+
+/// Settings that only some worker types honour, as (kind, setting, types): elsewhere they are refused, because a
+/// setting without effect is a mistake that nobody notices.
+pub const SETTING_ONLY_FOR: &[(Kind, &str, &[&str])] = &[(Kind::Transport, "http", &["httpApi"])];
+
+/// The exactly-one rule over `keys` of an object (K20); the message names what was found.
+pub fn one_of(what: &str, keys: &[&str]) -> Value {
+    let present: Vec<String> = keys.iter().map(|key| format!("has(self.{key})")).collect();
+    let absent: Vec<String> = keys.iter().map(|key| format!("!has(self.{key})")).collect();
+    let found: Vec<String> = keys
+        .iter()
+        .map(|key| format!("(has(self.{key}) ? ' {key}' : '')"))
+        .collect();
+    let sentence = format!("exactly one {what} is needed (one of {})", keys.join(", "));
+    json!({
+        "rule": format!("[{}].filter(x, x).size() == 1", present.join(", ")),
+        "message": sentence,
+        "messageExpression": format!(
+            "'{sentence}; found:' + {} + ({} ? ' none' : '')",
+            found.join(" + "),
+            absent.join(" && "),
+        ),
+    })
+}
+
+fn add(schema: &mut Value, rule: Value) {
+    let Some(fields) = schema.as_object_mut() else {
+        return;
+    };
+    let rules = fields
+        .entry("x-kubernetes-validations")
+        .or_insert_with(|| json!([]));
+    if let Some(rules) = rules.as_array_mut() {
+        rules.push(rule);
+    }
+}
+
+/// Adds the rules of `spec` of one kind.
+pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
+    let types: Vec<&str> = kind.worker_types().iter().map(|t| t.key).collect();
+    if !types.is_empty() {
+        add(spec, one_of("worker type", &types));
+    }
+    for (_, setting, types) in SETTING_ONLY_FOR.iter().filter(|(k, ..)| *k == kind) {
+        let has: Vec<String> = types.iter().map(|t| format!("has(self.{t})")).collect();
+        add(
+            spec,
+            json!({
+                "rule": format!("!has(self.{setting}) || {}", has.join(" || ")),
+                "message": format!("{setting} has no effect on this type: it is for {}", types.join(", ")),
+                "fieldPath": format!(".{setting}"),
+            }),
+        );
+    }
+    if kind == Kind::Application {
+        spec["required"] = json!(["transportName"]);
+    }
+    if !spec["properties"]["middleware"].is_null() {
+        add(
+            &mut spec["properties"]["middleware"],
+            json!({
+                "rule": "self.all(a, self.exists_one(b, b.name == a.name))",
+                "message": "each middleware needs a name of its own",
+            }),
+        );
+    }
+}
+
+/// Adds the rules of a whole resource of one kind.
+pub(super) fn finish_root(kind: Kind, root: &mut Value) {
+    add(
+        root,
+        json!({
+            "rule": "self.metadata.name.size() <= 40 && !self.metadata.name.contains('.')",
+            "message": "metadata.name must have at most 40 characters and no dots",
+        }),
+    );
+    if kind == Kind::Transport {
+        add(
+            root,
+            json!({
+                "rule": format!(
+                    "has(self.spec.transportName) || !self.metadata.name.matches('^{}$')",
+                    shapes::reserved_labels(),
+                ),
+                "message": shapes::reserved_sentence("metadata.name, without a transportName,"),
+            }),
+        );
+    }
+    if kind.worker_types().is_empty() {
+        add(
+            root,
+            json!({"rule": "false", "message": format!("kind {kind} is not supported yet")}),
+        );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CEL_WORDS: &[&str] = &[
+        "true",
+        "false",
+        "null",
+        "in",
+        "as",
+        "break",
+        "const",
+        "continue",
+        "else",
+        "for",
+        "function",
+        "if",
+        "import",
+        "let",
+        "loop",
+        "package",
+        "namespace",
+        "return",
+        "var",
+        "void",
+        "while",
+    ];
+
+    #[test]
+    fn no_worker_type_has_the_name_of_a_setting_or_a_cel_word() {
+        for kind in Kind::ALL {
+            for worker in kind.worker_types() {
+                assert!(!RESERVED_SETTINGS.contains(&worker.key), "{}", worker.key);
+                assert!(!CEL_WORDS.contains(&worker.key), "{}", worker.key);
+            }
+        }
+    }
+
+    #[test]
+    fn every_setting_is_reserved() {
+        for kind in Kind::ALL {
+            let spec = crate::crds::spec_schema(kind);
+            for name in spec["properties"]
+                .as_object()
+                .into_iter()
+                .flat_map(|p| p.keys())
+            {
+                let is_type = kind.worker_types().iter().any(|t| t.key == name);
+                assert!(
+                    is_type || RESERVED_SETTINGS.contains(&name.as_str()),
+                    "{kind} {name}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_middleware_table_names_every_type_of_an_item() {
+        let items = &crate::crds::spec_schema(Kind::Transport)["properties"]["middleware"]["items"];
+        let mut types: Vec<&str> = items["properties"]
+            .as_object()
+            .map(|p| p.keys().map(String::as_str).collect())
+            .unwrap_or_default();
+        types.retain(|key| !["name", "consumePriority", "publishPriority"].contains(key));
+        assert_eq!(types, shared_types());
+    }
+
+    fn shared_types() -> Vec<&'static str> {
+        crate::shared::middleware::MIDDLEWARE_TYPES.to_vec()
+    }
+}

@@ -1,0 +1,329 @@
+//! What only shows when all manifests are seen together: queues, listeners, order, Secrets.
+
+use super::document::locate;
+use super::finding::{
+    Finding, LISTEN_CLASH, NO_CONSUMER, ORDER_BROKEN, QUEUE_CLASH, SECRET_MISSING, Severity,
+};
+use super::{LoadedResource, Manifests, Target};
+use crate::names::{listed, nearest};
+use crate::resource::Kind;
+use crate::shared::OrderingMode;
+use crate::topology::{Port, Topology};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Findings about the campaign as a whole. Resources with errors of their own are not part of it, and while there are
+/// such resources, missing consumers are not reported.
+pub fn campaign_findings(manifests: &Manifests) -> Vec<Finding> {
+    let workers: Vec<Worker<'_>> = manifests.resources.iter().map(Worker::new).collect();
+    let mut findings = Vec::new();
+    queue_clashes(&workers, &mut findings);
+    if !manifests.has_errors() {
+        missing_consumers(&workers, &mut findings);
+    }
+    if manifests.target == Target::Local {
+        listen_clashes(&workers, &mut findings);
+        missing_secrets(manifests, &workers, &mut findings);
+    }
+    broken_order(&workers, &mut findings);
+    findings
+}
+
+/// One worker with what it touches.
+struct Worker<'m> {
+    loaded: &'m LoadedResource,
+    topology: Topology,
+    mode: OrderingMode,
+}
+
+impl<'m> Worker<'m> {
+    fn new(loaded: &'m LoadedResource) -> Self {
+        Self {
+            loaded,
+            topology: loaded.resource.topology(),
+            mode: loaded.resource.ordering_mode(),
+        }
+    }
+
+    fn key(&self) -> String {
+        self.loaded.resource.key()
+    }
+
+    fn kind(&self) -> Kind {
+        self.loaded.resource.kind()
+    }
+
+    fn consumes(&self) -> impl Iterator<Item = &Port> {
+        self.topology.intake.iter().chain(&self.topology.replies)
+    }
+
+    /// The field that makes this worker use `connector`.
+    fn connector_path(&self, connector: &str) -> String {
+        let worker = self.loaded.resource.worker_type().map_or("", |w| w.key);
+        match self.kind() {
+            Kind::Transport | Kind::Application => "transportName".into(),
+            Kind::Dispatcher | Kind::MetricAggregator => {
+                let spec = &self.loaded.document()["spec"][worker];
+                ["transports", "exposed"]
+                    .iter()
+                    .find_map(|list| {
+                        let index = spec[*list]
+                            .as_array()?
+                            .iter()
+                            .position(|name| name == connector)?;
+                        Some(format!("{worker}.{list}[{index}]"))
+                    })
+                    .unwrap_or_else(|| worker.to_owned())
+            }
+        }
+    }
+
+    fn finding(
+        &self,
+        severity: Severity,
+        code: &'static str,
+        path: &str,
+        message: String,
+    ) -> Finding {
+        let place = locate(&self.loaded.root, path);
+        Finding {
+            severity,
+            code,
+            file: self.loaded.file.clone(),
+            line: place.line,
+            column: place.column,
+            path: if path.is_empty() {
+                "spec".into()
+            } else {
+                format!("spec.{path}")
+            },
+            message: format!("{}: {message}", self.key()),
+            help: None,
+        }
+    }
+}
+
+fn queue_clashes(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
+    let mut owners: BTreeMap<&Port, &Worker<'_>> = BTreeMap::new();
+    // Queues that two workers share, gathered so that a pair of workers is reported once per connector.
+    let mut clashes: BTreeMap<(String, String, &str), (&Worker<'_>, &Worker<'_>, Vec<String>)> =
+        BTreeMap::new();
+    for worker in workers {
+        for port in worker.consumes() {
+            match owners.get(port) {
+                Some(owner) => clashes
+                    .entry((owner.key(), worker.key(), &port.connector))
+                    .or_insert_with(|| (owner, worker, Vec::new()))
+                    .2
+                    .push(port.queue()),
+                None => {
+                    owners.insert(port, worker);
+                }
+            }
+        }
+    }
+    for ((owner, _, connector), (first, second, queues)) in clashes {
+        let names = listed(queues.iter().map(String::as_str));
+        let message =
+            format!("{names} would be shared with {owner}, each getting a part of the messages");
+        let mut finding = second.finding(
+            Severity::Error,
+            QUEUE_CLASH,
+            &second.connector_path(connector),
+            message,
+        );
+        finding.help = Some(format!(
+            "give one of them another name, or put a dispatcher between; {owner} is at {}:{}",
+            first.loaded.file, first.loaded.line
+        ));
+        findings.push(finding);
+    }
+}
+
+fn missing_consumers(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
+    let consumed: BTreeSet<&Port> = workers.iter().flat_map(Worker::consumes).collect();
+    for worker in workers {
+        let mut missing: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for port in &worker.topology.publishes {
+            if !consumed.contains(port) {
+                missing
+                    .entry(&port.connector)
+                    .or_default()
+                    .push(port.queue());
+            }
+        }
+        for (connector, queues) in missing {
+            let path = worker.connector_path(connector);
+            let message = format!(
+                "no manifest consumes {}",
+                listed(queues.iter().map(String::as_str))
+            );
+            let mut finding = worker.finding(Severity::Warning, NO_CONSUMER, &path, message);
+            // Connectors that other workers use in this direction, which a slip may have meant.
+            let others = consumed
+                .iter()
+                .map(|port| port.connector.as_str())
+                .filter(|other| *other != connector);
+            finding.help = Some(match nearest(connector, others) {
+                Some(name) => format!("did you mean {name}?"),
+                None => "its messages wait there until a worker is added, or one outside these files reads them".into(),
+            });
+            findings.push(finding);
+        }
+    }
+}
+
+fn listen_clashes(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
+    let every = |host: &str| matches!(host, "0.0.0.0" | "::" | "[::]");
+    let mut open: Vec<(&str, u16, &Worker<'_>)> = Vec::new();
+    for worker in workers {
+        for (host, port) in &worker.topology.listens {
+            let other = open
+                .iter()
+                .find(|(h, p, _)| p == port && (h == host || every(h) || every(host)));
+            if let Some((_, _, first)) = other {
+                let message = format!("port {port} of {host} is taken by {}", first.key());
+                let path = listen_path(worker);
+                let mut finding = worker.finding(Severity::Error, LISTEN_CLASH, &path, message);
+                finding.help = Some("choose another port".into());
+                findings.push(finding);
+            } else {
+                open.push((host, *port, worker));
+            }
+        }
+    }
+}
+
+fn listen_path(worker: &Worker<'_>) -> String {
+    let spec = &worker.loaded.document()["spec"];
+    let key = worker.loaded.resource.worker_type().map_or("", |w| w.key);
+    match spec[key]["port"].is_null() {
+        true => "http.port".into(),
+        false => format!("{key}.port"),
+    }
+}
+
+/// Names the hops that do not keep the order that workers on both sides of them keep (R2). Worker types that keep no
+/// order by themselves are ends of a path where order was never promised, so only a written `none` is reported.
+fn broken_order(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
+    for (index, worker) in workers.iter().enumerate() {
+        let own = worker.loaded.resource.worker_type().map(|w| w.ordering);
+        if worker.mode != OrderingMode::None || own == Some(OrderingMode::None) {
+            continue;
+        }
+        let reached = reachable(workers, index);
+        let ordered = |kind: Kind| {
+            reached
+                .iter()
+                .map(|i| &workers[*i])
+                .find(|w| w.kind() == kind && w.mode != OrderingMode::None)
+                .map(Worker::key)
+        };
+        let sides = match worker.kind() {
+            Kind::Dispatcher => ordered(Kind::Transport).zip(ordered(Kind::Application)),
+            Kind::Transport => ordered(Kind::Application).map(|other| (worker.key(), other)),
+            Kind::Application => ordered(Kind::Transport).map(|other| (other, worker.key())),
+            Kind::MetricAggregator => None,
+        };
+        if let Some((transport, application)) = sides {
+            let message = format!(
+                "keeps no order, so the path between {transport} and {application} keeps none either"
+            );
+            let mut finding =
+                worker.finding(Severity::Warning, ORDER_BROKEN, "ordering.mode", message);
+            finding.help =
+                Some("leave ordering out here, or set it to none on the whole path".into());
+            findings.push(finding);
+        }
+    }
+}
+
+/// Workers connected with `start` by queues, through dispatchers of any number.
+fn reachable(workers: &[Worker<'_>], start: usize) -> BTreeSet<usize> {
+    let touches = |a: &Worker<'_>, b: &Worker<'_>| {
+        a.topology
+            .publishes
+            .iter()
+            .any(|port| b.consumes().any(|other| other == port))
+            || b.topology
+                .publishes
+                .iter()
+                .any(|port| a.consumes().any(|other| other == port))
+    };
+    let mut reached = BTreeSet::new();
+    let mut next = vec![start];
+    while let Some(from) = next.pop() {
+        if from != start && workers[from].kind() != Kind::Dispatcher {
+            continue;
+        }
+        for (index, other) in workers.iter().enumerate() {
+            if index != start && !reached.contains(&index) && touches(&workers[from], other) {
+                reached.insert(index);
+                next.push(index);
+            }
+        }
+    }
+    reached
+}
+
+/// Secrets that a worker needs in one process. The broker's Secret is not among them: `vumi run` uses the embedded
+/// broker or the one given on the command line.
+fn missing_secrets(manifests: &Manifests, workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
+    for worker in workers {
+        let document = worker.loaded.document();
+        let mut references = Vec::new();
+        secret_references(&document["spec"], String::new(), &mut references);
+        for (path, name, key) in references {
+            let (field, message, candidates): (_, _, Vec<&str>) = match manifests.secrets.get(&name)
+            {
+                None => (
+                    "name",
+                    format!("there is no Secret {name:?}"),
+                    manifests.secrets.keys().map(String::as_str).collect(),
+                ),
+                Some(keys) if !keys.contains_key(&key) => (
+                    "key",
+                    format!("Secret {name:?} has no key {key:?}"),
+                    keys.keys().map(String::as_str).collect(),
+                ),
+                Some(_) => continue,
+            };
+            let wrong = if field == "name" { &name } else { &key };
+            let path = format!("{path}.{field}");
+            let mut finding = worker.finding(Severity::Error, SECRET_MISSING, &path, message);
+            finding.help = Some(match nearest(wrong, candidates) {
+                Some(near) => format!("did you mean {near}?"),
+                None => "put a `kind: Secret` document beside the manifests, or give --secrets DIR"
+                    .into(),
+            });
+            findings.push(finding);
+        }
+    }
+}
+
+fn secret_references(value: &Value, path: String, into: &mut Vec<(String, String, String)>) {
+    match value {
+        Value::Object(fields) => {
+            for (field, below) in fields {
+                let path = if path.is_empty() {
+                    field.clone()
+                } else {
+                    format!("{path}.{field}")
+                };
+                if field == "secretKeyRef"
+                    && let (Some(name), Some(key)) = (below["name"].as_str(), below["key"].as_str())
+                {
+                    into.push((path, name.to_owned(), key.to_owned()));
+                } else {
+                    secret_references(below, path, into);
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (index, below) in items.iter().enumerate() {
+                secret_references(below, format!("{path}[{index}]"), into);
+            }
+        }
+        _ => {}
+    }
+}

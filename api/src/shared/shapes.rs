@@ -1,0 +1,116 @@
+//! Schema-only types: shapes that several fields share and that no Rust type states. They are named with
+//! `#[schemars(with = "…")]`; the field itself keeps its plain type.
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use std::borrow::Cow;
+
+/// Pattern of a connector name (S15): what Vumi accepts as a routing key, in lower case.
+pub const CONNECTOR_PATTERN: &str = r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*$";
+/// Pattern of a path in a URL.
+pub const PATH_PATTERN: &str = r"^/[^ ?#]*$";
+/// Longest connector name, so that every queue made from it stays below the broker's limit of 255 bytes.
+pub const CONNECTOR_MAX: u32 = 180;
+/// Port of health checks and metrics in every worker pod (K27).
+pub const ADMIN_PORT: u16 = 9464;
+/// Last labels that a connector name must not have, because queues get them as suffixes (S15); `p0`, `p1`, … as well.
+pub const RESERVED_LABELS: &[&str] = &[
+    "inbound", "outbound", "event", "status", "failures", "parked", "reply", "bind",
+];
+
+/// The reserved last labels as a regular expression without anchors.
+pub(crate) fn reserved_labels() -> String {
+    format!("({}|p[0-9]+)", RESERVED_LABELS.join("|"))
+}
+
+/// Ends a message about a reserved label.
+pub(crate) fn reserved_sentence(subject: &str) -> String {
+    format!(
+        "{subject} must not end in a suffix of our queues: {} or p0, p1, …",
+        RESERVED_LABELS.join(", ")
+    )
+}
+
+macro_rules! shape {
+    ($(#[$meta:meta])* $name:ident, $generator:pat => $schema:expr) => {
+        $(#[$meta])*
+        pub struct $name;
+
+        impl JsonSchema for $name {
+            fn inline_schema() -> bool {
+                true
+            }
+
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema($generator: &mut SchemaGenerator) -> Schema {
+                $schema
+            }
+        }
+    };
+}
+
+shape!(
+    /// A connector name: the part of a queue's name before `.inbound`, `.outbound` or `.event`.
+    ConnectorName, _ => json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": CONNECTOR_MAX,
+        "pattern": CONNECTOR_PATTERN,
+        "x-kubernetes-validations": [{
+            "rule": format!("!self.matches('(^|[.]){}$')", reserved_labels()),
+            "message": reserved_sentence("a connector name"),
+        }],
+    })
+);
+
+shape!(
+    /// A list of connectors named elsewhere in the same spec; membership is checked there.
+    ConnectorRefs, _ => json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 100,
+        "items": {"type": "string", "minLength": 1, "maxLength": CONNECTOR_MAX},
+    })
+);
+
+shape!(
+    /// A connector named elsewhere in the same spec; membership is checked there.
+    ConnectorRef, _ => json_schema!({"type": "string", "minLength": 1, "maxLength": CONNECTOR_MAX})
+);
+
+shape!(
+    /// A port to listen on (K27).
+    ListenPort, _ => json_schema!({
+        "type": "integer",
+        "minimum": 1024,
+        "maximum": u16::MAX,
+        "x-kubernetes-validations": [{
+            "rule": format!("self != {ADMIN_PORT}"),
+            "message": format!(
+                "port {ADMIN_PORT} is the worker's own port for health checks and metrics: choose another"
+            ),
+        }],
+    })
+);
+
+shape!(
+    /// An address of a user or service: MSISDN, short code, JID, …
+    Address, _ => json_schema!({"type": "string", "minLength": 1, "maxLength": 255})
+);
+
+shape!(
+    /// A short free text.
+    ShortText, _ => json_schema!({"type": "string", "maxLength": 1024})
+);
+
+shape!(
+    /// Endpoint → route, one connector's rows of a routing table.
+    Rows, generator => json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 100,
+        "additionalProperties": generator.subschema_for::<crate::dispatchers::Route>(),
+    })
+);

@@ -1,0 +1,130 @@
+//! The generated CRDs: up to date in `deploy/crds`, small enough for client-side apply, and free of what Kubernetes
+//! refuses or stores by surprise.
+
+use serde_json::Value;
+use std::path::Path;
+use vumi_api::crds::{crd_files, root_schema};
+use vumi_api::{Kind, WorkerType};
+
+fn folder() -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/crds")
+}
+
+/// Calls `check` on a schema and every schema below it, with its path.
+fn each(schema: &Value, path: &str, check: &mut dyn FnMut(&Value, &str)) {
+    check(schema, path);
+    for (name, below) in schema["properties"].as_object().into_iter().flatten() {
+        each(below, &format!("{path}.{name}"), check);
+    }
+    for (key, mark) in [("items", "[]"), ("additionalProperties", "{}")] {
+        if schema[key].is_object() {
+            each(&schema[key], &format!("{path}{mark}"), check);
+        }
+    }
+}
+
+fn each_of_all_kinds(check: &mut dyn FnMut(&Value, &str)) {
+    for kind in Kind::ALL {
+        each(root_schema(kind), kind.as_str(), check);
+    }
+}
+
+#[test]
+fn deploy_crds_are_up_to_date() {
+    let update = std::env::var_os("UPDATE_CRDS").is_some();
+    if update {
+        std::fs::create_dir_all(folder()).unwrap();
+    }
+    let mut expected: Vec<String> = Vec::new();
+    for (name, text) in crd_files() {
+        let path = folder().join(&name);
+        if update {
+            std::fs::write(&path, &text).unwrap();
+        }
+        let held = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(
+            held == text,
+            "deploy/crds/{name} is stale: run `make crds` (or UPDATE_CRDS=1 cargo test -p vumi-api --test it crds)"
+        );
+        assert!(text.len() < 200 * 1024, "{name} has {} bytes", text.len());
+        expected.push(name);
+    }
+    for entry in std::fs::read_dir(folder()).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        assert!(expected.contains(&name), "deploy/crds/{name} belongs to no kind: delete it");
+    }
+}
+
+#[test]
+fn files_hold_the_whole_definition() {
+    for ((_, text), crd) in crd_files().iter().zip(vumi_api::crds::crds()) {
+        let read: Value = serde_yaml::from_str(text).unwrap();
+        assert_eq!(read.to_string(), crd.to_string());
+    }
+}
+
+#[test]
+fn everything_is_bounded() {
+    each_of_all_kinds(&mut |schema, path| {
+        let has = |key: &str| schema[key].is_u64();
+        match schema["type"].as_str() {
+            Some("array") => assert!(has("maxItems"), "{path} has no maxItems"),
+            Some("string") => {
+                assert!(has("maxLength") || schema["enum"].is_array(), "{path} has no maxLength");
+            }
+            Some("integer") => {
+                let bounded = schema["minimum"].is_i64() && schema["maximum"].is_i64();
+                assert!(bounded, "{path} has no range");
+            }
+            Some("object") if schema["additionalProperties"].is_object() => {
+                assert!(has("maxProperties"), "{path} has no maxProperties");
+            }
+            Some("object" | "boolean") => {}
+            other => panic!("{path} has type {other:?}"),
+        }
+    });
+}
+
+#[test]
+fn nothing_is_stored_or_refused_by_surprise() {
+    let known = [
+        "type", "description", "properties", "required", "additionalProperties", "items", "enum", "pattern",
+        "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minimum", "maximum",
+        "x-kubernetes-validations",
+    ];
+    each_of_all_kinds(&mut |schema, path| {
+        for key in schema.as_object().unwrap().keys() {
+            assert!(known.contains(&key.as_str()), "{path} has {key}");
+        }
+    });
+}
+
+#[test]
+fn every_field_says_what_it_is_and_its_default() {
+    each_of_all_kinds(&mut |schema, path| {
+        let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let rules = schema["x-kubernetes-validations"].to_string();
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            if path.split('.').count() == 1 {
+                continue;
+            }
+            let text = field["description"].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "{path}.{name} has no description");
+            // Exactly one of these is given, so none has a default.
+            let member = rules.contains(&format!("has(self.{name})"));
+            let leaf = field["properties"].is_null();
+            if leaf && !member && !required.contains(&name.as_str()) {
+                assert!(text.contains("Default"), "{path}.{name} does not say its default: {text}");
+            }
+        }
+    });
+}
+
+#[test]
+fn registered_types_are_what_they_say() {
+    for worker in WorkerType::all() {
+        let schema = &vumi_api::crds::spec_schema(worker.kind)["properties"][worker.key];
+        assert_eq!(schema["type"], "object", "{}", worker.key);
+        assert!(worker.source.starts_with("//! What it is:"), "{} lacks its header", worker.key);
+    }
+}
