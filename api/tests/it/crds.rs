@@ -51,7 +51,10 @@ fn deploy_crds_are_up_to_date() {
     }
     for entry in std::fs::read_dir(folder()).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        assert!(expected.contains(&name), "deploy/crds/{name} belongs to no kind: delete it");
+        assert!(
+            expected.contains(&name),
+            "deploy/crds/{name} belongs to no kind: delete it"
+        );
     }
 }
 
@@ -70,7 +73,10 @@ fn everything_is_bounded() {
         match schema["type"].as_str() {
             Some("array") => assert!(has("maxItems"), "{path} has no maxItems"),
             Some("string") => {
-                assert!(has("maxLength") || schema["enum"].is_array(), "{path} has no maxLength");
+                assert!(
+                    has("maxLength") || schema["enum"].is_array(),
+                    "{path} has no maxLength"
+                );
             }
             Some("integer") => {
                 let bounded = schema["minimum"].is_i64() && schema["maximum"].is_i64();
@@ -88,8 +94,22 @@ fn everything_is_bounded() {
 #[test]
 fn nothing_is_stored_or_refused_by_surprise() {
     let known = [
-        "type", "description", "properties", "required", "additionalProperties", "items", "enum", "pattern",
-        "minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties", "minimum", "maximum",
+        "type",
+        "description",
+        "properties",
+        "required",
+        "additionalProperties",
+        "items",
+        "enum",
+        "pattern",
+        "minLength",
+        "maxLength",
+        "minItems",
+        "maxItems",
+        "minProperties",
+        "maxProperties",
+        "minimum",
+        "maximum",
         "x-kubernetes-validations",
     ];
     each_of_all_kinds(&mut |schema, path| {
@@ -102,7 +122,12 @@ fn nothing_is_stored_or_refused_by_surprise() {
 #[test]
 fn every_field_says_what_it_is_and_its_default() {
     each_of_all_kinds(&mut |schema, path| {
-        let required: Vec<&str> = schema["required"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let required: Vec<&str> = schema["required"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let rules = schema["x-kubernetes-validations"].to_string();
         for (name, field) in schema["properties"].as_object().into_iter().flatten() {
             if path.split('.').count() == 1 {
@@ -114,7 +139,10 @@ fn every_field_says_what_it_is_and_its_default() {
             let member = rules.contains(&format!("has(self.{name})"));
             let leaf = field["properties"].is_null();
             if leaf && !member && !required.contains(&name.as_str()) {
-                assert!(text.contains("Default"), "{path}.{name} does not say its default: {text}");
+                assert!(
+                    text.contains("Default"),
+                    "{path}.{name} does not say its default: {text}"
+                );
             }
         }
     });
@@ -125,6 +153,10 @@ fn registered_types_are_what_they_say() {
     for worker in WorkerType::all() {
         let schema = &vumi_api::crds::spec_schema(worker.kind)["properties"][worker.key];
         assert_eq!(schema["type"], "object", "{}", worker.key);
-        assert!(worker.source.starts_with("//! What it is:"), "{} lacks its header", worker.key);
+        assert!(
+            worker.source.starts_with("//! What it is:"),
+            "{} lacks its header",
+            worker.key
+        );
     }
 }

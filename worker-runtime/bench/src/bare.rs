@@ -5,7 +5,8 @@ use crate::AnyError;
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
@@ -29,13 +30,20 @@ pub async fn run(options: Options) -> Result<(), AnyError> {
     let publishing = Connection::connect(&options.url, properties()).await?;
     let input = consuming.create_channel().await?;
     let output = publishing.create_channel().await?;
-    output.confirm_select(ConfirmSelectOptions::default()).await?;
-    input.basic_qos(options.prefetch, BasicQosOptions::default()).await?;
+    output
+        .confirm_select(ConfirmSelectOptions::default())
+        .await?;
+    input
+        .basic_qos(options.prefetch, BasicQosOptions::default())
+        .await?;
     let mut deliveries = input
         .basic_consume(
             options.input.as_str().into(),
             "bare".into(),
-            BasicConsumeOptions { exclusive: true, ..BasicConsumeOptions::default() },
+            BasicConsumeOptions {
+                exclusive: true,
+                ..BasicConsumeOptions::default()
+            },
             FieldTable::default(),
         )
         .await?;

@@ -1,8 +1,8 @@
 //! Hops on the embedded broker, one row per durability: publish, dispatcher, output queue, in one process.
 
+use crate::AnyError;
 use crate::process::this_program;
 use crate::report::{Report, median};
-use crate::AnyError;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
@@ -41,10 +41,16 @@ pub async fn run(options: Options) -> Result<(), AnyError> {
         receipt.confirmation().await;
     }
     let begin = Instant::now();
-    let simple = vumi_dispatchers::WORKERS.iter().find(|row| row.type_name == "simple").ok_or("no dispatcher `simple`")?;
+    let simple = vumi_dispatchers::WORKERS
+        .iter()
+        .find(|row| row.type_name == "simple")
+        .ok_or("no dispatcher `simple`")?;
     let worker = start_worker(simple, DISPATCHER, Arc::clone(&broker)).await?;
     loop {
-        let depth = broker.depth("bench_out.inbound").await.map_err(|e| e.to_string())?;
+        let depth = broker
+            .depth("bench_out.inbound")
+            .await
+            .map_err(|e| e.to_string())?;
         if depth.is_some_and(|d| d.ready >= options.messages) {
             break;
         }
@@ -53,7 +59,10 @@ pub async fn run(options: Options) -> Result<(), AnyError> {
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    println!("{}", f64::from(options.messages) / begin.elapsed().as_secs_f64());
+    println!(
+        "{}",
+        f64::from(options.messages) / begin.elapsed().as_secs_f64()
+    );
     drop(worker);
     Ok(())
 }
@@ -64,16 +73,30 @@ pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<(),
         let mut rates = Vec::new();
         for _ in 0..runs {
             let output = tokio::process::Command::new(this_program()?)
-                .args(["embedded", "--durability", durability, "--messages", &messages.to_string()])
+                .args([
+                    "embedded",
+                    "--durability",
+                    durability,
+                    "--messages",
+                    &messages.to_string(),
+                ])
                 .output()
                 .await?;
             let text = String::from_utf8_lossy(&output.stdout);
             rates.push(text.trim().parse().map_err(|_| {
-                format!("embedded hop failed: {}", String::from_utf8_lossy(&output.stderr))
+                format!(
+                    "embedded hop failed: {}",
+                    String::from_utf8_lossy(&output.stderr)
+                )
             })?);
         }
         let rate = median(rates);
-        report.row(&format!("embedded hop, {durability}"), format!("{rate} msg/s"), "see the RabbitMQ hop", None);
+        report.row(
+            &format!("embedded hop, {durability}"),
+            format!("{rate} msg/s"),
+            "see the RabbitMQ hop",
+            None,
+        );
     }
     Ok(())
 }
@@ -84,8 +107,15 @@ pub async fn start_worker(
     manifest: &str,
     broker: Arc<dyn Broker>,
 ) -> Result<RunningWorker, AnyError> {
-    let manifests = vumi_api::manifest::load(&[("bench.yaml".into(), manifest.into())], vumi_api::manifest::Target::Local);
-    let loaded = manifests.resources.into_iter().next().ok_or("the manifest is not valid")?;
+    let manifests = vumi_api::manifest::load(
+        &[("bench.yaml".into(), manifest.into())],
+        vumi_api::manifest::Target::Local,
+    );
+    let loaded = manifests
+        .resources
+        .into_iter()
+        .next()
+        .ok_or("the manifest is not valid")?;
     let environment = Environment {
         broker,
         secrets: Arc::default(),
@@ -94,6 +124,8 @@ pub async fn start_worker(
         instance: "bench".into(),
         system_id: "global".into(),
     };
-    let built = engine::build(registration, Arc::new(loaded.resource), environment).await.map_err(|e| e.to_string())?;
+    let built = engine::build(registration, Arc::new(loaded.resource), environment)
+        .await
+        .map_err(|e| e.to_string())?;
     Ok(built.start().await)
 }

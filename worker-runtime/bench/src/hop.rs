@@ -1,8 +1,8 @@
 //! Hops over RabbitMQ: a worker process and the bare loop, alternating, on equal queues of the same broker.
 
+use crate::AnyError;
 use crate::process::{Measured, spawn, this_program, vumi_run};
 use crate::report::{Median, Report, median};
-use crate::AnyError;
 use async_trait::async_trait;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions,
@@ -27,7 +27,8 @@ const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: 
 pub fn bodies(count: u32) -> Vec<Vec<u8>> {
     (0..count)
         .map(|n| {
-            let mut message = UserMessage::new("sms", Some("12345"), Some(&format!("+2772{:07}", n % 1000)));
+            let mut message =
+                UserMessage::new("sms", Some("12345"), Some(&format!("+2772{:07}", n % 1000)));
             message.set_transport_name("bench_in");
             message.set_content(Some(""));
             let padding = 600usize.saturating_sub(message.encode().len());
@@ -52,32 +53,54 @@ struct Run {
 impl Rig {
     async fn new(messages: u32) -> Result<Self, AnyError> {
         let broker = RabbitMq::start(Version::V4_0).await?;
-        let connection = Connection::connect(&broker.url("/"), ConnectionProperties::default()).await?;
+        let connection =
+            Connection::connect(&broker.url("/"), ConnectionProperties::default()).await?;
         let channel = connection.create_channel().await?;
-        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
         channel
             .exchange_declare(
                 "vumi".into(),
                 ExchangeKind::Direct,
-                ExchangeDeclareOptions { durable: true, ..ExchangeDeclareOptions::default() },
+                ExchangeDeclareOptions {
+                    durable: true,
+                    ..ExchangeDeclareOptions::default()
+                },
                 FieldTable::default(),
             )
             .await?;
         for queue in ["bench_in.inbound", "bench_in.outbound", "bench_out.inbound"] {
             let mut arguments = FieldTable::default();
-            arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+            arguments.insert(
+                "x-queue-type".into(),
+                AMQPValue::LongString("classic".into()),
+            );
             channel
                 .queue_declare(
                     queue.into(),
-                    QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() },
+                    QueueDeclareOptions {
+                        durable: true,
+                        ..QueueDeclareOptions::default()
+                    },
                     arguments,
                 )
                 .await?;
             channel
-                .queue_bind(queue.into(), "vumi".into(), queue.into(), QueueBindOptions::default(), FieldTable::default())
+                .queue_bind(
+                    queue.into(),
+                    "vumi".into(),
+                    queue.into(),
+                    QueueBindOptions::default(),
+                    FieldTable::default(),
+                )
                 .await?;
         }
-        Ok(Self { broker, channel, bodies: bodies(messages) })
+        Ok(Self {
+            broker,
+            channel,
+            bodies: bodies(messages),
+        })
     }
 
     async fn publish(&self, bodies: &[Vec<u8>]) -> Result<(), AnyError> {
@@ -102,20 +125,41 @@ impl Rig {
     }
 
     async fn ready(&self, queue: &str) -> Result<u32, AnyError> {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        Ok(self.channel.queue_declare(queue.into(), options, FieldTable::default()).await?.message_count())
+        let options = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        Ok(self
+            .channel
+            .queue_declare(queue.into(), options, FieldTable::default())
+            .await?
+            .message_count())
     }
 
     async fn clear(&self) -> Result<(), AnyError> {
         for queue in ["bench_in.inbound", "bench_in.outbound", "bench_out.inbound"] {
-            self.channel.queue_purge(queue.into(), QueuePurgeOptions::default()).await?;
+            self.channel
+                .queue_purge(queue.into(), QueuePurgeOptions::default())
+                .await?;
         }
         Ok(())
     }
 
     fn bare(&self, output: &str) -> Result<Measured, AnyError> {
         let url = self.broker.url("/");
-        spawn(&this_program()?, &["bare", "--url", &url, "--input", "bench_in.inbound", "--output", output], None)
+        spawn(
+            &this_program()?,
+            &[
+                "bare",
+                "--url",
+                &url,
+                "--input",
+                "bench_in.inbound",
+                "--output",
+                output,
+            ],
+            None,
+        )
     }
 
     fn worker(&self, manifest: &str) -> Result<Measured, AnyError> {
@@ -124,7 +168,12 @@ impl Rig {
     }
 
     /// Throughput: the queue is filled first; the time runs from the first tenth of the outputs to the last.
-    async fn throughput(&self, process: Measured, output: &str, expect: u32) -> Result<Run, AnyError> {
+    async fn throughput(
+        &self,
+        process: Measured,
+        output: &str,
+        expect: u32,
+    ) -> Result<Run, AnyError> {
         let (mut begin, deadline) = (None, Instant::now() + Duration::from_secs(120));
         loop {
             let ready = self.ready(output).await?;
@@ -135,7 +184,9 @@ impl Rig {
                 break;
             }
             if Instant::now() > deadline {
-                return Err(format!("only {ready} of {expect} messages arrived in {output}").into());
+                return Err(
+                    format!("only {ready} of {expect} messages arrived in {output}").into(),
+                );
             }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
@@ -150,19 +201,34 @@ impl Rig {
         Ok(run)
     }
 
-    async fn filled(&self, process: impl FnOnce() -> Result<Measured, AnyError>, output: &str) -> Result<Run, AnyError> {
+    async fn filled(
+        &self,
+        process: impl FnOnce() -> Result<Measured, AnyError>,
+        output: &str,
+    ) -> Result<Run, AnyError> {
         self.clear().await?;
         self.publish(&self.bodies).await?;
-        self.throughput(process()?, output, u32::try_from(self.bodies.len())?).await
+        self.throughput(process()?, output, u32::try_from(self.bodies.len())?)
+            .await
     }
 
     /// One message at a time: microseconds from publish to arrival, sorted.
-    async fn one_by_one(&self, process: Measured, output: &str, count: usize) -> Result<Vec<f64>, AnyError> {
+    async fn one_by_one(
+        &self,
+        process: Measured,
+        output: &str,
+        count: usize,
+    ) -> Result<Vec<f64>, AnyError> {
         use futures::StreamExt;
         self.clear().await?;
         let mut arrivals = self
             .channel
-            .basic_consume(output.into(), "arrivals".into(), BasicConsumeOptions::default(), FieldTable::default())
+            .basic_consume(
+                output.into(),
+                "arrivals".into(),
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
             .await?;
         let mut times = Vec::with_capacity(count);
         for (n, body) in self.bodies.iter().cycle().take(count + 50).enumerate() {
@@ -177,7 +243,9 @@ impl Rig {
             }
             arrival.ack(BasicAckOptions::default()).await?;
         }
-        self.channel.basic_cancel("arrivals".into(), Default::default()).await?;
+        self.channel
+            .basic_cancel("arrivals".into(), Default::default())
+            .await?;
         process.stop().await;
         times.sort_by(f64::total_cmp);
         Ok(times)
@@ -202,31 +270,79 @@ pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<(),
     let count = 2000;
     let (mut p50, mut p99) = (Vec::new(), Vec::new());
     for _ in 0..runs.min(3) {
-        let bare = rig.one_by_one(rig.bare("bench_out.inbound")?, "bench_out.inbound", count).await?;
-        let ours = rig.one_by_one(rig.worker(DISPATCHER)?, "bench_out.inbound", count).await?;
+        let bare = rig
+            .one_by_one(rig.bare("bench_out.inbound")?, "bench_out.inbound", count)
+            .await?;
+        let ours = rig
+            .one_by_one(rig.worker(DISPATCHER)?, "bench_out.inbound", count)
+            .await?;
         p50.push((bare[count / 2], ours[count / 2]));
         p99.push((bare[count * 99 / 100], ours[count * 99 / 100]));
     }
-    let ratio = |pairs: &[(f64, f64)]| median(pairs.iter().map(|(bare, ours)| ours / bare).collect());
+    let ratio =
+        |pairs: &[(f64, f64)]| median(pairs.iter().map(|(bare, ours)| ours / bare).collect());
     let ours = median(p50.iter().map(|p| p.1).collect());
     let r = ratio(&p50);
-    report.row("one message at a time, p50, × bare", format!("{r}; {ours} µs"), "≤ 1.3", Some(r.value <= 1.3));
+    report.row(
+        "one message at a time, p50, × bare",
+        format!("{r}; {ours} µs"),
+        "≤ 1.3",
+        Some(r.value <= 1.3),
+    );
     let late = median(p99.iter().map(|p| p.1).collect());
     let share = late.value / ours.value;
-    report.row("one message at a time, p99", format!("{late} µs = {share:.1} × p50; × bare {}", ratio(&p99)), "≤ 4 × p50", Some(share <= 4.0));
+    report.row(
+        "one message at a time, p99",
+        format!("{late} µs = {share:.1} × p50; × bare {}", ratio(&p99)),
+        "≤ 4 × p50",
+        Some(share <= 4.0),
+    );
 
     one_lane_held(report, &rig, runs).await
 }
 
 fn compare(report: &mut Report, name: &str, bare: &[Run], ours: &[Run]) {
     let of = |runs: &[Run], value: fn(&Run) -> f64| median(runs.iter().map(value).collect());
-    let ratio: Median = median(ours.iter().zip(bare).map(|(o, b)| o.rate / b.rate).collect());
-    let cpu: Median = median(ours.iter().zip(bare).map(|(o, b)| o.cpu_micros / b.cpu_micros).collect());
-    let rates = format!("{ratio}; {} against {} msg/s", of(ours, |r| r.rate), of(bare, |r| r.rate));
-    report.row(&format!("{name}, rate × bare (RabbitMQ 4.0, process)"), rates, "≥ 0.9", Some(ratio.value >= 0.9));
-    let micros = format!("{cpu}; {} against {} µs/message", of(ours, |r| r.cpu_micros), of(bare, |r| r.cpu_micros));
-    report.row(&format!("{name}, worker CPU × bare"), micros, "≤ 1.5", Some(cpu.value <= 1.5));
-    report.row(&format!("{name}, RSS under load"), format!("{} MiB", of(ours, |r| r.rss)), "reported", None);
+    let ratio: Median = median(
+        ours.iter()
+            .zip(bare)
+            .map(|(o, b)| o.rate / b.rate)
+            .collect(),
+    );
+    let cpu: Median = median(
+        ours.iter()
+            .zip(bare)
+            .map(|(o, b)| o.cpu_micros / b.cpu_micros)
+            .collect(),
+    );
+    let rates = format!(
+        "{ratio}; {} against {} msg/s",
+        of(ours, |r| r.rate),
+        of(bare, |r| r.rate)
+    );
+    report.row(
+        &format!("{name}, rate × bare (RabbitMQ 4.0, process)"),
+        rates,
+        "≥ 0.9",
+        Some(ratio.value >= 0.9),
+    );
+    let micros = format!(
+        "{cpu}; {} against {} µs/message",
+        of(ours, |r| r.cpu_micros),
+        of(bare, |r| r.cpu_micros)
+    );
+    report.row(
+        &format!("{name}, worker CPU × bare"),
+        micros,
+        "≤ 1.5",
+        Some(cpu.value <= 1.5),
+    );
+    report.row(
+        &format!("{name}, RSS under load"),
+        format!("{} MiB", of(ours, |r| r.rss)),
+        "reported",
+        None,
+    );
 }
 
 /// Throughput of the others while the first user's message is held in its lane, against the same worker holding none.
@@ -241,11 +357,18 @@ async fn one_lane_held(report: &mut Report, rig: &Rig, runs: usize) -> Result<()
         rig.clear().await?;
         rig.publish(&[held.encode().to_vec()]).await?;
         rig.publish(&rig.bodies).await?;
-        let with = rig.throughput(start()?, output, u32::try_from(rig.bodies.len())?).await?;
+        let with = rig
+            .throughput(start()?, output, u32::try_from(rig.bodies.len())?)
+            .await?;
         ratios.push(with.rate / free.rate);
     }
     let ratio = median(ratios);
-    report.row("one lane held, rate of the others × normal", ratio.to_string(), "≥ 0.9", Some(ratio.value >= 0.9));
+    report.row(
+        "one lane held, rate of the others × normal",
+        ratio.to_string(),
+        "≥ 0.9",
+        Some(ratio.value >= 0.9),
+    );
     Ok(())
 }
 
@@ -267,7 +390,10 @@ impl WorkerType for Holding {
     }
 
     fn fixture() -> Fixture {
-        Fixture { manifest: DISPATCHER, peer: None }
+        Fixture {
+            manifest: DISPATCHER,
+            peer: None,
+        }
     }
 }
 
@@ -287,6 +413,7 @@ impl Worker for Holding {
 /// Runs the holding worker on the engine until it is killed.
 pub async fn run_held(options: HeldOptions) -> Result<(), AnyError> {
     let broker = AmqpBroker::connect(AmqpConfig::from_url(&options.url)?);
-    let _running = crate::embedded::start_worker(&Registration::of::<Holding>(), DISPATCHER, broker).await?;
+    let _running =
+        crate::embedded::start_worker(&Registration::of::<Holding>(), DISPATCHER, broker).await?;
     std::future::pending().await
 }

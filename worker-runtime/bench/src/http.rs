@@ -1,8 +1,8 @@
 //! HTTP round trips through `httpApi` and `echo`, and what a reload costs the callers.
 
+use crate::AnyError;
 use crate::process::{free_port, until_ready, vumi_run};
 use crate::report::Report;
-use crate::AnyError;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -27,27 +27,49 @@ pub async fn rows(report: &mut Report) -> Result<(), AnyError> {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let field = |name: &str| {
         text.lines()
-            .find_map(|line| line.trim().strip_prefix(name).map(str::trim).map(str::to_owned))
+            .find_map(|line| {
+                line.trim()
+                    .strip_prefix(name)
+                    .map(str::trim)
+                    .map(str::to_owned)
+            })
             .unwrap_or_else(|| "?".into())
     };
     let (p50, p99) = (field("50%"), field("99%"));
     let ratio = micros(&p99) / micros(&p50);
     report.row(
         "HTTP round trip through `echo`, 20 connections (embedded, memory)",
-        format!("{} requests/s; p50 {p50}, p99 {p99} = {ratio:.1} × p50", field("Requests/sec:")),
+        format!(
+            "{} requests/s; p50 {p50}, p99 {p99} = {ratio:.1} × p50",
+            field("Requests/sec:")
+        ),
         "p99 ≤ 4 × p50",
         Some(ratio <= 4.0),
     );
-    let refused = text.lines().find(|l| l.contains("Non-2xx") || l.contains("Socket errors"));
-    report.row("HTTP round trip, errors", refused.unwrap_or("none").trim().to_owned(), "none", Some(refused.is_none()));
+    let refused = text
+        .lines()
+        .find(|l| l.contains("Non-2xx") || l.contains("Socket errors"));
+    report.row(
+        "HTTP round trip, errors",
+        refused.unwrap_or("none").trim().to_owned(),
+        "none",
+        Some(refused.is_none()),
+    );
     reload(report, port, &file).await?;
-    report.row("`vumi run` with two workers, RSS after the load", format!("{:.1} MiB", process.rss()), "reported", None);
+    report.row(
+        "`vumi run` with two workers, RSS after the load",
+        format!("{:.1} MiB", process.rss()),
+        "reported",
+        None,
+    );
     process.stop().await;
     Ok(())
 }
 
 fn micros(text: &str) -> f64 {
-    let end = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let end = text
+        .find(|c: char| c.is_ascii_alphabetic())
+        .unwrap_or(text.len());
     let number: f64 = text[..end].parse().unwrap_or(f64::NAN);
     match &text[end..] {
         "s" => number * 1e6,
@@ -76,7 +98,10 @@ async fn reload(report: &mut Report, port: u16, file: &std::path::Path) -> Resul
     }
     report.row(
         "reload of a listening worker, 4 times",
-        format!("{refused} refused, {failed} answered 503 of {asked}; longest wait {:.0} ms", longest.as_secs_f64() * 1e3),
+        format!(
+            "{refused} refused, {failed} answered 503 of {asked}; longest wait {:.0} ms",
+            longest.as_secs_f64() * 1e3
+        ),
         "0 refused, pause ≤ 1 s",
         Some(refused == 0 && longest <= Duration::from_secs(1)),
     );

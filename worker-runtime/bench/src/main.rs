@@ -16,7 +16,10 @@ use std::path::PathBuf;
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
 #[derive(Parser)]
-#[command(about = "Benchmarks of the worker runtime", after_help = "Example: vumi-bench --runs 7 --write docs/performance.md")]
+#[command(
+    about = "Benchmarks of the worker runtime",
+    after_help = "Example: vumi-bench --runs 7 --write docs/performance.md"
+)]
 struct Arguments {
     #[command(subcommand)]
     part: Option<Part>,
@@ -50,7 +53,10 @@ enum Part {
 
 fn main() -> Result<(), AnyError> {
     let arguments = Arguments::parse();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()?;
     runtime.block_on(async {
         match arguments.part {
             Some(Part::Bare(options)) => bare::run(options).await,
@@ -62,7 +68,12 @@ fn main() -> Result<(), AnyError> {
 }
 
 async fn measure(arguments: Arguments) -> Result<(), AnyError> {
-    let wanted = |name: &str| arguments.only.as_deref().is_none_or(|only| name.contains(only));
+    let wanted = |name: &str| {
+        arguments
+            .only
+            .as_deref()
+            .is_none_or(|only| name.contains(only))
+    };
     let mut report = Report::new(arguments.runs, arguments.messages);
     if wanted("start") {
         start::rows(&mut report).await?;

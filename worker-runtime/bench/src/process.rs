@@ -29,7 +29,8 @@ impl Measured {
 
     /// Resident memory in MiB.
     pub fn rss(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).unwrap_or_default();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.id)).unwrap_or_default();
         status
             .lines()
             .find_map(|line| line.strip_prefix("VmRSS:"))
@@ -55,12 +56,20 @@ pub fn vumi() -> Result<PathBuf, AnyError> {
     if path.exists() {
         Ok(path)
     } else {
-        Err(format!("{} is missing: cargo build --release -p vumi", path.display()).into())
+        Err(format!(
+            "{} is missing: cargo build --release -p vumi",
+            path.display()
+        )
+        .into())
     }
 }
 
 /// Starts a program.
-pub fn spawn(program: &Path, arguments: &[&str], folder: Option<tempfile::TempDir>) -> Result<Measured, AnyError> {
+pub fn spawn(
+    program: &Path,
+    arguments: &[&str],
+    folder: Option<tempfile::TempDir>,
+) -> Result<Measured, AnyError> {
     let log = std::env::var_os("VUMI_BENCH_LOG").is_some();
     let child = Command::new(program)
         .args(arguments)
@@ -70,7 +79,11 @@ pub fn spawn(program: &Path, arguments: &[&str], folder: Option<tempfile::TempDi
         .kill_on_drop(true)
         .spawn()?;
     let id = child.id().ok_or("the child ended at once")?;
-    Ok(Measured { child, id, _folder: folder })
+    Ok(Measured {
+        child,
+        id,
+        _folder: folder,
+    })
 }
 
 /// `vumi run` on manifests, with further arguments.
@@ -86,7 +99,9 @@ pub fn vumi_run(manifests: &str, more: &[&str]) -> Result<(Measured, PathBuf), A
 
 /// A free port of the loopback address.
 pub fn free_port() -> Result<u16, AnyError> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
 }
 
 /// Waits until `GET path` on the port answers 200.
@@ -94,7 +109,8 @@ pub async fn until_ready(port: u16, path: &str) -> Result<(), AnyError> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     for _ in 0..10_000 {
         if let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await {
-            let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+            let request =
+                format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
             let mut answer = Vec::new();
             if stream.write_all(request.as_bytes()).await.is_ok()
                 && stream.read_to_end(&mut answer).await.is_ok()

@@ -69,12 +69,16 @@ impl Report {
             None => "",
         };
         eprintln!("{what}: {measured}   [{budget}] {verdict}");
-        self.rows.push([what.into(), measured, budget.into(), verdict.into()]);
+        self.rows
+            .push([what.into(), measured, budget.into(), verdict.into()]);
     }
 
     /// The table as Markdown.
     pub fn to_markdown(&self) -> String {
-        let mut out = format!("{}\n\n| What | Measured | Budget | Met |\n|---|---|---|---|\n", self.head);
+        let mut out = format!(
+            "{}\n\n| What | Measured | Budget | Met |\n|---|---|---|---|\n",
+            self.head
+        );
         for [what, measured, budget, met] in &self.rows {
             out.push_str(&format!("| {what} | {measured} | {budget} | {met} |\n"));
         }

@@ -47,9 +47,13 @@ impl EmbeddedBroker {
     /// Opens the broker. With a state folder, queues and messages of an earlier process are there again.
     pub fn open(options: EmbeddedOptions) -> Result<Arc<dyn Broker>, WorkError> {
         let _ = options;
-        let (link, _) = watch::channel(LinkState::Up { server: "embedded".into() });
+        let (link, _) = watch::channel(LinkState::Up {
+            server: "embedded".into(),
+        });
         Ok(Arc::new(Self {
-            inner: Arc::new(Inner { state: Mutex::new(State::default()) }),
+            inner: Arc::new(Inner {
+                state: Mutex::new(State::default()),
+            }),
             link,
         }))
     }
@@ -128,7 +132,10 @@ impl Broker for EmbeddedBroker {
         Subscription {
             deliveries,
             state: state_receiver,
-            acker: Arc::new(Handle { inner: Arc::clone(&self.inner), id }),
+            acker: Arc::new(Handle {
+                inner: Arc::clone(&self.inner),
+                id,
+            }),
         }
     }
 
@@ -182,7 +189,10 @@ impl Shelf for EmbeddedShelf {
     }
 
     async fn remove(&mut self, tag: u64) -> Result<(), WorkError> {
-        if let Some(slot) = usize::try_from(tag).ok().and_then(|n| self.kept.get_mut(n.wrapping_sub(1))) {
+        if let Some(slot) = usize::try_from(tag)
+            .ok()
+            .and_then(|n| self.kept.get_mut(n.wrapping_sub(1)))
+        {
             *slot = None;
         }
         Ok(())

@@ -88,7 +88,11 @@ impl State {
         self.queues.insert(name.to_owned(), queue);
         match spec {
             QueueSpec::Data(name) => self.bind(EXCHANGE, name, name),
-            QueueSpec::Copy { name, exchange, keys } => {
+            QueueSpec::Copy {
+                name,
+                exchange,
+                keys,
+            } => {
                 for key in keys {
                     self.bind(exchange, key, name);
                 }
@@ -112,7 +116,12 @@ impl State {
     /// Queues that a publication reaches.
     pub(super) fn route(&self, exchange: &str, key: &str) -> Vec<String> {
         if exchange.is_empty() {
-            return self.queues.contains_key(key).then(|| key.to_owned()).into_iter().collect();
+            return self
+                .queues
+                .contains_key(key)
+                .then(|| key.to_owned())
+                .into_iter()
+                .collect();
         }
         self.bindings
             .get(exchange)
@@ -132,8 +141,13 @@ impl State {
     pub(super) fn depth(&self, queue: &str) -> Option<QueueDepth> {
         self.queues.get(queue).map(|q| QueueDepth {
             ready: u32::try_from(q.ready.len()).unwrap_or(u32::MAX),
-            consumers: u32::try_from(q.consumers.iter().filter(|id| self.is_serving(q, **id)).count())
-                .unwrap_or(u32::MAX),
+            consumers: u32::try_from(
+                q.consumers
+                    .iter()
+                    .filter(|id| self.is_serving(q, **id))
+                    .count(),
+            )
+            .unwrap_or(u32::MAX),
         })
     }
 
@@ -165,9 +179,14 @@ impl State {
         if queue.holder.is_none() && !plain {
             queue.holder = queue.consumers.iter().find(|id| active(id)).copied();
         }
-        let holder_tag = queue.holder.and_then(|id| consumers.get(&id)).map(|c| c.tag.clone());
+        let holder_tag = queue
+            .holder
+            .and_then(|id| consumers.get(&id))
+            .map(|c| c.tag.clone());
         for id in &queue.consumers {
-            let Some(consumer) = consumers.get(id) else { continue };
+            let Some(consumer) = consumers.get(id) else {
+                continue;
+            };
             let state = if consumer.cancelled {
                 ConsumerState::Stopped
             } else if queue.shelved
@@ -212,7 +231,9 @@ impl State {
                 passed_over += 1;
                 continue;
             };
-            let Some(message) = queue.ready.pop_front() else { break };
+            let Some(message) = queue.ready.pop_front() else {
+                break;
+            };
             let tag = consumer.next_tag;
             consumer.next_tag += 1;
             permit.send(message.delivery(tag, consumer.generation));
@@ -223,7 +244,9 @@ impl State {
 
     /// The queue of a consumer, if its generation is the given one.
     fn current(&mut self, id: u64, generation: u64) -> Option<&mut Consumer> {
-        self.consumers.get_mut(&id).filter(|c| c.generation == generation)
+        self.consumers
+            .get_mut(&id)
+            .filter(|c| c.generation == generation)
     }
 
     pub(super) fn ack(&mut self, id: u64, generation: u64, tag: u64, multiple: bool) -> bool {
@@ -240,7 +263,10 @@ impl State {
     }
 
     pub(super) fn requeue(&mut self, id: u64, generation: u64, tag: u64) -> bool {
-        let Some(message) = self.current(id, generation).and_then(|c| c.unacked.remove(&tag)) else {
+        let Some(message) = self
+            .current(id, generation)
+            .and_then(|c| c.unacked.remove(&tag))
+        else {
             return false;
         };
         let Some(queue) = self.consumers.get(&id).map(|c| c.queue.clone()) else {
@@ -264,7 +290,9 @@ impl State {
         };
         for mut message in messages.into_iter().rev() {
             message.redelivered = true;
-            let place = queue.ready.partition_point(|m| m.sequence < message.sequence);
+            let place = queue
+                .ready
+                .partition_point(|m| m.sequence < message.sequence);
             queue.ready.insert(place, message);
         }
     }
@@ -327,7 +355,11 @@ impl State {
         if queue.shelved {
             return Err("another command".into());
         }
-        if let Some(reader) = queue.consumers.first().and_then(|id| self.consumers.get(id)) {
+        if let Some(reader) = queue
+            .consumers
+            .first()
+            .and_then(|id| self.consumers.get(id))
+        {
             return Err(reader.tag.clone());
         }
         queue.shelved = true;
