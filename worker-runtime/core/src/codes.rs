@@ -41,6 +41,8 @@ codes! {
         "Only version 20110921 exists on the wire; correct the producer.";
     BUG_PANIC = "bug.panic", "Handling the message panicked three times.",
         "Report the log lines with this message id; requeue it after an upgrade.";
+    BUG_ENDED = "bug.ended", "A loop of a worker ended or panicked although nobody stopped it; it is started again.",
+        "Report the log lines around it.";
     RETRY_NO_STORE = "retry.no_store", "Retries reached the hold limit and no state store is configured to keep the message longer.",
         "Cure the cause named in the reason, then `vumi parked requeue`.";
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
