@@ -9,6 +9,7 @@ pub mod codes;
 pub mod conformance;
 pub mod engine;
 pub mod error;
+pub mod logging;
 pub mod message;
 pub mod outcome;
 pub mod secrets;
