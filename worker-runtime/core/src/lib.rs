@@ -11,6 +11,7 @@ pub mod engine;
 pub mod error;
 pub mod logging;
 pub mod message;
+pub mod middleware;
 pub mod outcome;
 pub mod secrets;
 pub mod status;
