@@ -13,6 +13,7 @@ pub mod logging;
 pub mod message;
 pub mod middleware;
 pub mod outcome;
+pub mod parking;
 pub mod secrets;
 pub mod status;
 pub mod supervisor;
