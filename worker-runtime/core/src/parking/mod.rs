@@ -1,5 +1,5 @@
 //! Parking: messages that must not be retried are set aside in `<consumed queue>.parked`, with their reason, until a
-//! person looks at them (R18). The envelope is here; what people do with it in [`desk`]; when to stop in [`breaker`].
+//! person looks at them (R18). The envelope is here, what people do with it in `desk`, when to stop in `breaker`.
 
 mod breaker;
 mod desk;
