@@ -51,12 +51,15 @@ pub(super) struct Watched {
     pub(super) state: watch::Receiver<ConsumerState>,
     pub(super) paused: watch::Receiver<Option<String>>,
     pub(super) counters: Arc<Counters>,
-    /// Turns of its loop happen at least this recently.
+    /// When its loop last turned, in milliseconds since the worker began.
     pub(super) turned: Arc<AtomicU64>,
+    #[cfg(test)]
+    pub(super) acker: Arc<dyn Acker>,
 }
 
 pub(super) struct Consumer {
     desk: Arc<Desk>,
+    queue: String,
     label: String,
     backlog: Arc<Backlog>,
     broker: Arc<dyn Broker>,
@@ -103,6 +106,7 @@ pub(super) struct Parts {
 
 impl Consumer {
     pub(super) async fn subscribe(parts: Parts) -> (Self, Watched) {
+        let queue = parts.queue.name().to_owned();
         let subscription = parts
             .broker
             .subscribe(Subscribe {
@@ -124,9 +128,12 @@ impl Consumer {
             paused: paused_receiver,
             counters: Arc::clone(&counters),
             turned: Arc::clone(&turned),
+            #[cfg(test)]
+            acker: Arc::clone(&subscription.acker),
         };
         let consumer = Self {
             desk: parts.desk,
+            queue,
             label: parts.label,
             backlog: parts.backlog,
             broker: parts.broker,
@@ -397,7 +404,7 @@ impl Consumer {
     async fn doubt(&mut self) {
         let consuming = *self.state.borrow() == ConsumerState::Consuming;
         let room = self.running.is_empty() && self.paused.borrow().is_none();
-        let waits = match self.broker.depth(&self.desk.queue).await {
+        let waits = match self.broker.depth(&self.queue).await {
             Ok(Some(depth)) => depth.ready > 0 && depth.consumers <= 1,
             Ok(None) | Err(_) => false,
         };
