@@ -77,7 +77,7 @@ codes! {
         "Put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
     CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
         "Run `vumi lint`, which names file, line and field.";
-    PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope of ours.",
+    PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope: it was too large for one, or something else wrote it.",
         "Look at it with `vumi parked show`; requeue it to the queue it was parked beside, or drop it.";
     PARKED_TOO_MANY = "parked.too_many", "Too many messages of this worker were set aside, so it paused.",
         "Look with `vumi parked list`, cure the cause, requeue or drop, then `vumi parked resume`.";
