@@ -73,11 +73,10 @@ impl Rig {
         T: Future<Output = Result<Vec<Output>, WorkError>> + Send + 'static,
     {
         let name = format!("app{}", NUMBER.fetch_add(1, Ordering::Relaxed));
-        HANDLERS
-            .lock()
-            .unwrap()
-            .get_or_insert_default()
-            .insert(name.clone(), Arc::new(move |i, cx| Box::pin(handler(i, cx))));
+        HANDLERS.lock().unwrap().get_or_insert_default().insert(
+            name.clone(),
+            Arc::new(move |i, cx| Box::pin(handler(i, cx))),
+        );
         let mut spec = json!({"echo": {}, "transportName": "t"});
         let wanted = settings.as_object().cloned().unwrap_or_default();
         spec.as_object_mut().unwrap().extend(wanted);
@@ -151,7 +150,8 @@ impl Rig {
             .await;
         let mut bodies = Vec::new();
         while bodies.len() < count {
-            let next = tokio::time::timeout(Duration::from_secs(20), subscription.deliveries.recv());
+            let next =
+                tokio::time::timeout(Duration::from_secs(20), subscription.deliveries.recv());
             let delivery = next
                 .await
                 .unwrap_or_else(|_| panic!("only {} of {count} in {queue}", bodies.len()))
@@ -280,7 +280,13 @@ async fn temporary_errors_are_retried_in_their_lane() {
     let counter = Arc::clone(&failures);
     let rig = Rig::new(fast_retry(10), move |i, cx| {
         let fail = content(&i) == "one" && counter.fetch_add(1, Ordering::Relaxed) < 3;
-        async move { if fail { Err(temporary()) } else { Ok(echo(&i, &cx)) } }
+        async move {
+            if fail {
+                Err(temporary())
+            } else {
+                Ok(echo(&i, &cx))
+            }
+        }
     })
     .await;
     rig.send("u", "one").await;
@@ -298,7 +304,13 @@ async fn an_inbound_message_that_exhausts_its_attempts_is_parked_and_can_be_requ
     let flag = Arc::clone(&healed);
     let rig = Rig::new(fast_retry(3), move |i, cx| {
         let ok = flag.load(Ordering::Relaxed);
-        async move { if ok { Ok(echo(&i, &cx)) } else { Err(temporary()) } }
+        async move {
+            if ok {
+                Ok(echo(&i, &cx))
+            } else {
+                Err(temporary())
+            }
+        }
     })
     .await;
     rig.send("u", "one").await;
@@ -347,7 +359,8 @@ async fn garbage_is_parked_with_its_reason() {
         (wrong_version.as_bytes(), codes::MESSAGE_VERSION.name),
     ];
     for (body, _) in bad {
-        rig.publish("t.inbound", bytes::Bytes::copy_from_slice(body)).await;
+        rig.publish("t.inbound", bytes::Bytes::copy_from_slice(body))
+            .await;
     }
     rig.send("u", "fine").await;
     assert_eq!(rig.replies(1).await.len(), 1);
@@ -378,7 +391,10 @@ async fn too_many_parked_pause_the_worker_until_it_is_resumed() {
 
 #[tokio::test]
 async fn a_full_target_pauses_reading_and_draining_it_resumes() {
-    let rig = Rig::new(json!({"backlogLimit": 5}), |i, cx| async move { Ok(echo(&i, &cx)) }).await;
+    let rig = Rig::new(json!({"backlogLimit": 5}), |i, cx| async move {
+        Ok(echo(&i, &cx))
+    })
+    .await;
     for n in 0..10 {
         rig.send(&format!("u{n}"), "x").await;
     }
@@ -413,7 +429,10 @@ async fn a_stop_finishes_what_runs_and_leaves_the_rest_to_the_broker() {
         .iter()
         .map(|b| UserMessage::decode(b).unwrap().content().map(str::to_owned))
         .collect();
-    assert_eq!(texts, [Some("behind".to_owned()), Some("retried".to_owned())]);
+    assert_eq!(
+        texts,
+        [Some("behind".to_owned()), Some("retried".to_owned())]
+    );
 }
 
 #[tokio::test]
@@ -523,7 +542,10 @@ async fn outbound_messages_that_are_given_up_are_answered_with_a_nack() {
     assert_eq!(event.event_type(), EventType::Nack);
     assert_eq!(event.user_message_id(), message.message_id());
     let fate = event.fate().unwrap();
-    assert_eq!((fate.code.as_str(), fate.class.as_str()), ("E404", "provider"));
+    assert_eq!(
+        (fate.code.as_str(), fate.class.as_str()),
+        ("E404", "provider")
+    );
     assert!(fate.is_final);
 }
 
@@ -549,7 +571,11 @@ async fn work_of_a_lost_channel_keeps_its_lane_and_its_verdict_is_ignored() {
     rig.running().rebuild_consumers();
     let replies = rig.replies(3).await;
     let texts: Vec<_> = replies.iter().map(|r| r.content().unwrap()).collect();
-    assert_eq!(texts, ["one", "one", "two"], "first occurrences are in order");
+    assert_eq!(
+        texts,
+        ["one", "one", "two"],
+        "first occurrences are in order"
+    );
     assert_eq!(replies[0].message_id(), replies[1].message_id());
     let counts = rig.at_rest().await;
     assert_eq!((counts.received, counts.done, counts.returned), (4, 2, 2));
