@@ -41,6 +41,8 @@ codes! {
         "Only version 20110921 exists on the wire; correct the producer.";
     BUG_PANIC = "bug.panic", "Handling the message panicked three times.",
         "Report the log lines with this message id; requeue it after an upgrade.";
+    BUG_ENDED = "bug.ended", "A loop of a worker ended or panicked although nobody stopped it; it is started again.",
+        "Report the log lines around it.";
     RETRY_NO_STORE = "retry.no_store", "Retries reached the hold limit and no state store is configured to keep the message longer.",
         "Cure the cause named in the reason, then `vumi parked requeue`.";
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
@@ -75,4 +77,10 @@ codes! {
         "Put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
     CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
         "Run `vumi lint`, which names file, line and field.";
+    PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope of ours.",
+        "Look at it with `vumi parked show`; requeue it to the queue it was parked beside, or drop it.";
+    PARKED_TOO_MANY = "parked.too_many", "Too many messages of this worker were set aside, so it paused.",
+        "Look with `vumi parked list`, cure the cause, requeue or drop, then `vumi parked resume`.";
+    PARKED_DROPPED = "parked.dropped", "A person dropped a parked message for good.",
+        "Nothing; the log line names the message.";
 }
