@@ -1,0 +1,7 @@
+//! The `vumi` command line and worker runtime: what its commands share, and one module per command.
+
+pub mod commands;
+pub mod error;
+pub mod manifests;
+pub mod output;
+pub mod registry;
