@@ -4,4 +4,5 @@ pub mod commands;
 pub mod error;
 pub mod manifests;
 pub mod output;
+pub mod reference;
 pub mod registry;

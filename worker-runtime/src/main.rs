@@ -3,7 +3,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
-use vumi::commands::{completions, crds, lint};
+use vumi::commands::{completions, crds, docs, explain, lint};
 use vumi::error::CliError;
 
 #[derive(Parser)]
@@ -32,6 +32,10 @@ enum Command {
     Lint(lint::Arguments),
     /// Print the custom resource definitions of the four kinds
     Crds(crds::Arguments),
+    /// Write the reference pages
+    Docs(docs::Arguments),
+    /// Explain a kind, a worker type, a field or an error code
+    Explain(explain::Arguments),
     /// Print a shell's completion script
     Completions(completions::Arguments),
 }
@@ -48,6 +52,8 @@ fn run(command: Command) -> Result<(), CliError> {
     match command {
         Command::Lint(arguments) => lint::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
+        Command::Docs(arguments) => docs::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
     }
 }

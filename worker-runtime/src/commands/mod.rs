@@ -2,4 +2,6 @@
 
 pub mod completions;
 pub mod crds;
+pub mod docs;
+pub mod explain;
 pub mod lint;
