@@ -69,7 +69,7 @@ async fn child() {
         loop {
             let delivery = next(&mut subscription).await;
             say("got", number(&delivery));
-            if number(&delivery) % 7 != 0 {
+            if !number(&delivery).is_multiple_of(7) {
                 subscription
                     .acker
                     .ack(delivery.generation, delivery.tag, false);
