@@ -107,7 +107,7 @@ async fn hop(broker: &Arc<dyn Broker>, messages: u32) -> Result<(f64, f64), AnyE
         moved / at.elapsed().as_secs_f64(),
         (own_cpu() - cpu) * 1e6 / moved,
     );
-    drop(worker);
+    worker.stop(engine::StopLimits::default()).await;
     Ok(result)
 }
 
