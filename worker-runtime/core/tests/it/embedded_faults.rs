@@ -22,6 +22,7 @@ use vumi_core::codes;
 const FOLDER: &str = "VUMI_TEST_STATE_FOLDER";
 const SYNC: &str = "VUMI_TEST_STATE_SYNC";
 const FIRST: &str = "VUMI_TEST_FIRST_NUMBER";
+const WIDTH: &str = "VUMI_TEST_BODY_WIDTH";
 const QUEUE: &str = "faults.inbound";
 
 fn open(folder: &Path, sync: bool) -> Arc<dyn Broker> {
@@ -50,6 +51,7 @@ async fn child() {
     };
     let sync = std::env::var_os(SYNC).is_some();
     let first: u32 = std::env::var(FIRST).map_or(1, |n| n.parse().expect("a number"));
+    let width: usize = std::env::var(WIDTH).map_or(1, |n| n.parse().expect("a number"));
     let broker = open(Path::new(&folder), sync);
     let mut subscription = consume(&broker, QUEUE, 2000, Access::Fenced).await;
     let mut link = broker.link();
@@ -79,7 +81,7 @@ async fn child() {
     let (receipts, mut waiting) = tokio::sync::mpsc::channel(64);
     tokio::spawn(async move {
         for n in first.. {
-            let receipt = broker.publish(data(QUEUE, n.to_string())).await;
+            let receipt = broker.publish(data(QUEUE, format!("{n:0>width$}"))).await;
             let _ = receipts.send((n, receipt)).await;
         }
     });
@@ -98,7 +100,7 @@ struct Running {
 }
 
 impl Running {
-    fn start(folder: &Path, sync: bool, first: u32) -> Self {
+    fn start(folder: &Path, sync: bool, first: u32, width: usize) -> Self {
         // The signal for files that grow too large would end the child; ignored, the write fails as on a full disk.
         let mut command = Command::new("sh");
         command
@@ -108,6 +110,7 @@ impl Running {
             .args(["--nocapture", "--test-threads=1"])
             .env(FOLDER, folder)
             .env(FIRST, first.to_string())
+            .env(WIDTH, width.to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped());
         if sync {
@@ -210,13 +213,13 @@ async fn contents(folder: &Path, sync: bool) -> Vec<(u32, bool)> {
     all
 }
 
-async fn killed_again_and_again(sync: bool) {
+async fn killed_again_and_again(sync: bool, width: usize, rounds: u64, at_least: usize) {
     let folder = tempfile::tempdir().expect("folder");
     let (mut confirmed, mut got) = (BTreeSet::new(), BTreeSet::new());
     let mut first = 1;
-    for round in 0..6u64 {
-        let mut child = Running::start(folder.path(), sync, first);
-        child.until("confirmed", 20);
+    for round in 0..rounds {
+        let mut child = Running::start(folder.path(), sync, first, width);
+        child.until("confirmed", at_least);
         // A moment that differs from run to run.
         let nanos = u64::from(
             std::time::SystemTime::now()
@@ -255,18 +258,24 @@ async fn killed_again_and_again(sync: bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_loses_nothing_confirmed() {
-    killed_again_and_again(false).await;
+    killed_again_and_again(false, 1, 6, 20).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_loses_nothing_confirmed_with_sync() {
-    killed_again_and_again(true).await;
+    killed_again_and_again(true, 1, 6, 20).await;
+}
+
+/// Enough bytes per round that the store writes tables and changes journals meanwhile.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kill_loses_nothing_confirmed_with_large_bodies() {
+    killed_again_and_again(false, 30_000, 4, 1500).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_disk_confirms_nothing_and_recovers() {
     let folder = tempfile::tempdir().expect("folder");
-    let mut child = Running::start(folder.path(), false, 1);
+    let mut child = Running::start(folder.path(), false, 1, 1);
     child.until("confirmed", 100);
     child.limit_files("1000");
     child.until("blocked", 0);
@@ -309,7 +318,7 @@ async fn full_disk_confirms_nothing_and_recovers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn second_process_on_the_folder_is_refused() {
     let folder = tempfile::tempdir().expect("folder");
-    let mut child = Running::start(folder.path(), false, 1);
+    let mut child = Running::start(folder.path(), false, 1, 1);
     child.until("confirmed", 1);
     let options = EmbeddedOptions {
         state: Some(folder.path().to_owned()),

@@ -7,6 +7,9 @@ use crate::broker::{ConsumerState, RawDelivery};
 use crate::codes;
 use tokio::sync::mpsc;
 
+/// Places for messages that an empty queue may keep: the memory of a backlog is given back.
+const SPARE: usize = 4096;
+
 impl State {
     pub(super) fn add_consumer(&mut self, consumer: Consumer) {
         let id = consumer.id;
@@ -124,6 +127,9 @@ impl State {
             permit.send(message.delivery(tag, consumer.generation));
             consumer.unacked.insert(tag, message);
             passed_over = 0;
+        }
+        if queue.ready.is_empty() && queue.ready.capacity() > SPARE {
+            queue.ready.shrink_to(SPARE / 2);
         }
         if let Some(reader) = deserted {
             // Nobody listens any more; verdicts on what it has may still come.

@@ -33,6 +33,8 @@ pub(super) struct State {
     pub(super) memory_alarm: bool,
     /// Set when publishers that wait should look again.
     pub(super) room: bool,
+    /// The writer waits for work.
+    pub(super) writer_idle: bool,
 }
 
 impl State {
@@ -49,6 +51,7 @@ impl State {
             memory_limit,
             memory_alarm: false,
             room: false,
+            writer_idle: false,
         }
     }
 
@@ -59,7 +62,11 @@ impl State {
 
     /// Whom to wake after a change: the writer, the waiting publishers.
     pub(super) fn wakes(&mut self) -> (bool, bool) {
-        let work = self.pending.as_ref().is_some_and(|p| !p.is_empty());
+        let work = self.writer_idle
+            && (self.is_closed() || self.pending.as_ref().is_some_and(|p| !p.is_empty()));
+        if work {
+            self.writer_idle = false;
+        }
         (work, std::mem::take(&mut self.room))
     }
 
@@ -88,6 +95,12 @@ impl State {
             .filter(|c| c.session == id)
             .map(|c| c.id)
             .collect();
+        // All at once, so that what one returns is not delivered to another that is about to end.
+        for consumer in &mine {
+            if let Some(consumer) = self.consumers.get_mut(consumer) {
+                consumer.cancelled = true;
+            }
+        }
         for consumer in mine {
             self.close_consumer(consumer);
         }
