@@ -54,6 +54,10 @@ pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
 /// setting without effect is a mistake that nobody notices.
 pub const SETTING_ONLY_FOR: &[(Kind, &str, &[&str])] = &[(Kind::Transport, "http", &["httpApi"])];
 
+/// Settings that a worker type cannot do without, as (kind, type, setting, how it is written).
+pub const SETTING_NEEDED: &[(Kind, &str, &str, &str)] =
+    &[(Kind::Transport, "httpApi", "http", "http: {port: 8080}")];
+
 /// The exactly-one rule over `keys` of an object (K20); the message names what was found.
 pub fn one_of(what: &str, keys: &[&str]) -> Value {
     let present: Vec<String> = keys.iter().map(|key| format!("has(self.{key})")).collect();
@@ -100,6 +104,16 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
                 "rule": format!("!has(self.{setting}) || {}", has.join(" || ")),
                 "message": format!("{setting} has no effect on this type: it is for {}", types.join(", ")),
                 "fieldPath": format!(".{setting}"),
+            }),
+        );
+    }
+    for (_, worker, setting, written) in SETTING_NEEDED.iter().filter(|(k, ..)| *k == kind) {
+        add(
+            spec,
+            json!({
+                "rule": format!("!has(self.{worker}) || has(self.{setting})"),
+                "message": format!("{worker} needs {setting}: add `{written}` beside it"),
+                "fieldPath": format!(".{worker}"),
             }),
         );
     }

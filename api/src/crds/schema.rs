@@ -50,6 +50,8 @@ fn clean(schema: &mut Value) {
     // Unknown keys are refused by Kubernetes itself where properties are listed.
     if fields.get("additionalProperties").and_then(Value::as_bool) == Some(false) {
         fields.remove("additionalProperties");
+        // A struct without fields: "no field may stand here" is not "anything may".
+        fields.entry("properties").or_insert_with(|| json!({}));
     }
     if let Some(text) = fields.get("description").and_then(Value::as_str) {
         let text = paragraphs(text);

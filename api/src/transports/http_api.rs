@@ -59,13 +59,7 @@ impl WorkerConfig for HttpApi {
         t
     }
 
-    fn validate(&self, resource: &Resource) -> Vec<(String, String)> {
-        if resource.transport().is_some_and(|t| t.http.is_none()) {
-            return vec![(
-                "http".into(),
-                "httpApi listens for requests: add `http: {port: 8080}` beside it".into(),
-            )];
-        }
+    fn validate(&self, _: &Resource) -> Vec<(String, String)> {
         Vec::new()
     }
 }
