@@ -155,13 +155,11 @@ impl Walk<'_, '_> {
                 );
             }
         }
-        self.size(
-            schema,
-            at,
-            entries.len(),
-            ["minProperties", "maxProperties"],
-            "entries",
-        );
+        // Where no field may stand, each one is reported already.
+        if schema["maxProperties"] != 0 {
+            let keys = ["minProperties", "maxProperties"];
+            self.size(schema, at, entries.len(), keys, "entries");
+        }
     }
 
     fn unknown(&mut self, schema: &Value, at: At<'_>, entry: &Entry, path: &str) {

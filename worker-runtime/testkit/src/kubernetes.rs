@@ -109,8 +109,8 @@ impl ApiServer {
             &at("kube-apiserver.log"),
         )?;
         let mut this = Self {
-            server: server,
-            etcd: etcd,
+            server,
+            etcd,
             folder,
             port,
         };

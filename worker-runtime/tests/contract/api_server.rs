@@ -134,7 +134,7 @@ fn bad_manifests_are_refused_by_both(server: &ApiServer) {
         assert!(refused_offline(bad, &text), "offline accepts\n{text}");
         let (status, message) = apply(server, &text);
         assert!(
-            (400..500).contains(&status),
+            refused(status, &message),
             "the server says {status} {message:?} to\n{text}"
         );
         if bad.code == "manifest.rule" {
@@ -145,6 +145,12 @@ fn bad_manifests_are_refused_by_both(server: &ApiServer) {
             );
         }
     }
+}
+
+/// A refusal on purpose. For fields and types that the schema does not have, server-side apply says 500.
+fn refused(status: u16, message: &str) -> bool {
+    (400..500).contains(&status)
+        || status == 500 && message.starts_with("failed to create typed patch object")
 }
 
 fn refused_offline(bad: &Bad, text: &str) -> bool {
@@ -169,8 +175,10 @@ fn misspelt_keys_of_examples_are_refused(server: &ApiServer) {
             let mut wrong = document.clone();
             wrong.pointer_mut(&pointer).unwrap()["zzz"] = 1.into();
             let (status, message) = apply(server, &wrong.to_string());
-            assert!((400..500).contains(&status), "{name} {pointer}: {status}");
-            assert!(message.contains("zzz"), "{name} {pointer}: {message}");
+            assert!(refused(status, &message), "{name} {pointer}: {status}");
+            // Where no field may stand, the server counts instead of naming.
+            let named = message.contains("zzz") || message.contains("Too many");
+            assert!(named, "{name} {pointer}: {message}");
         }
     }
 }
