@@ -44,6 +44,7 @@ impl WorkerConfig for HttpApi {
     const KIND: Kind = Kind::Transport;
     const TYPE: &'static str = "httpApi";
     const ORDERING: OrderingMode = OrderingMode::None;
+    const NEEDS: &'static [&'static str] = &["http"];
 
     fn pick(resource: &Resource) -> Option<&Self> {
         resource.transport().and_then(|t| t.http_api.as_ref())

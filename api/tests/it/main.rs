@@ -1,9 +1,12 @@
 //! Tests of the contract as a whole: generated CRDs, manifests good and bad, campaigns, names, and text of any kind.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
 mod any_text;
 mod bad_manifests;
 mod campaign;
 mod crds;
+mod fuzz_smoke;
 mod secrets;
 mod table;
 mod unknown_keys;

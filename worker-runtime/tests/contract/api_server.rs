@@ -9,11 +9,11 @@ use vumi_api::{Kind, Severity, Target, WorkerType};
 use vumi_testkit::kubernetes::{ApiServer, KubernetesError};
 
 /// A server with all definitions; `None`, said loudly, where it is not installed.
-fn server(test: &str) -> Option<ApiServer> {
+fn server() -> Option<ApiServer> {
     let server = match ApiServer::start() {
         Ok(server) => server,
         Err(missing @ KubernetesError::Missing(_)) => {
-            vumi_testkit::skip(test, &missing.to_string());
+            vumi_testkit::skip(&missing.to_string());
             return None;
         }
         Err(error) => panic!("{error}"),
@@ -54,7 +54,7 @@ fn ours(text: &str) -> impl Iterator<Item = &str> {
 // One server for all parts: starting it takes longer than everything that is asked of it.
 #[test]
 fn the_api_server_and_the_reader_agree() {
-    let Some(server) = server("the_api_server_and_the_reader_agree") else {
+    let Some(server) = server() else {
         return;
     };
     definitions_are_as_generated(&server);

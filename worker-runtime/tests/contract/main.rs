@@ -1,6 +1,8 @@
 //! The contract seen from outside: the same manifests before the reader and before a real API server, the generated
 //! pages, and the command line.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
 #[path = "../../../api/tests/it/table.rs"]
 mod table;
 
