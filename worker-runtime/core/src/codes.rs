@@ -79,4 +79,10 @@ codes! {
         "Start `vumi run`, or name its socket with --socket; only the user who started it may use it.";
     CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
         "Run `vumi lint`, which names file, line and field.";
+    PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope of ours.",
+        "Look at it with `vumi parked show`; requeue it to the queue it was parked beside, or drop it.";
+    PARKED_TOO_MANY = "parked.too_many", "Too many messages of this worker were set aside, so it paused.",
+        "Look with `vumi parked list`, cure the cause, requeue or drop, then `vumi parked resume`.";
+    PARKED_DROPPED = "parked.dropped", "A person dropped a parked message for good.",
+        "Nothing; the log line names the message.";
 }

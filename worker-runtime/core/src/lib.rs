@@ -4,14 +4,18 @@
 //! middleware → published and confirmed → acknowledged. The engine owns every loop; a worker says what to do with one
 //! message and, if it has a peer, how to listen to it.
 
+mod beacon;
 pub mod broker;
 pub mod codes;
 pub mod conformance;
 pub mod engine;
 pub mod error;
+pub mod heartbeat;
 pub mod logging;
 pub mod message;
+pub mod middleware;
 pub mod outcome;
+pub mod parking;
 pub mod secrets;
 pub mod status;
 pub mod supervisor;

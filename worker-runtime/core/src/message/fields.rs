@@ -53,6 +53,12 @@ impl Classify for DecodeError {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Fields(pub(super) Map<String, Value>);
 
+impl From<Map<String, Value>> for Fields {
+    fn from(map: Map<String, Value>) -> Self {
+        Self(map)
+    }
+}
+
 impl Fields {
     /// Parses a body after checking size, depth and UTF-8.
     pub(super) fn parse(body: &[u8]) -> Result<Self, DecodeError> {
@@ -74,6 +80,14 @@ impl Fields {
     pub(super) fn encode(&self) -> Bytes {
         let text = serde_json::to_string(&self.0).unwrap_or_default();
         Bytes::from(ascii(text))
+    }
+
+    pub(super) fn get(&self, key: &str) -> Option<&Value> {
+        self.0.get(key)
+    }
+
+    pub(super) fn to_value(&self) -> Value {
+        Value::Object(self.0.clone())
     }
 
     pub(super) fn text(&self, key: &str) -> Option<&str> {
@@ -124,6 +138,21 @@ impl Fields {
             field: key,
             problem: "missing".into(),
         })
+    }
+
+    /// A field that must be present and one of a closed list.
+    pub(super) fn require_one_of(
+        &self,
+        key: &'static str,
+        list: &[&str],
+    ) -> Result<(), DecodeError> {
+        match self.require(key)? {
+            Value::String(text) if list.contains(&text.as_str()) => Ok(()),
+            _ => Err(DecodeError::Field {
+                field: key,
+                problem: format!("is none of {}", list.join(", ")),
+            }),
+        }
     }
 
     /// A field that must be present and text or null.

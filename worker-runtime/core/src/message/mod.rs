@@ -4,16 +4,22 @@
 //! (the format is described in the project's `docs/wire-protocol.md`).
 
 mod event;
+mod failure;
 mod fate;
 mod fields;
+mod heartbeat;
 mod ids;
+mod status;
 mod timestamp;
 mod user;
 
 pub use event::{DeliveryStatus, Event, EventType};
+pub use failure::{FailureCode, FailureMessage};
 pub use fate::{Fate, FateState};
 pub use fields::{DecodeError, MAX_BODY, MAX_DEPTH, MESSAGE_VERSION};
+pub use heartbeat::{HEARTBEAT_KEY, HEARTBEAT_VERSION, Heartbeat};
 pub use ids::{derived_id, event_id, random_id, reply_id};
+pub use status::TransportStatus;
 pub use timestamp::Timestamp;
 pub use user::{SessionEvent, UserMessage};
 

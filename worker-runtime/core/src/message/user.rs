@@ -67,7 +67,11 @@ impl UserMessage {
 
     /// Decodes and validates a body.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let mut fields = Fields::parse(body)?;
+        Self::check(Fields::parse(body)?)
+    }
+
+    /// Validates an object and fills in what older peers leave out.
+    pub(super) fn check(mut fields: Fields) -> Result<Self, DecodeError> {
         fields.check_common()?;
         fields.require("timestamp")?;
         for key in [

@@ -1,0 +1,273 @@
+//! What people do with parked messages: list, show, requeue, drop. Each takes the parking queue exclusively on a shelf,
+//! and what it did not remove returns to the queue in order.
+
+use super::{Envelope, object_in, parked_id, parked_queue};
+use crate::broker::{
+    Broker, Confirmation, Publication, PublicationClass, RawDelivery, Receipt, Shelf,
+};
+use crate::codes::{self, Code};
+use crate::error::WorkError;
+use crate::logging::hashed_address;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// Messages looked at by one command, when it does not say less.
+const SHELF_LIMIT: usize = super::KEPT_LIMIT as usize;
+/// Publications whose confirmations are awaited together.
+const BATCH: usize = 100;
+
+/// Which parked messages are meant.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Selection {
+    /// All of them.
+    All,
+    /// Those with this code.
+    Code(String),
+    /// Those with these ids.
+    Ids(Vec<String>),
+}
+
+impl Selection {
+    fn takes(&self, id: &str, envelope: &Envelope) -> bool {
+        match self {
+            Selection::All => true,
+            Selection::Code(code) => *code == envelope.code,
+            Selection::Ids(ids) => ids.iter().any(|wanted| wanted == id),
+        }
+    }
+}
+
+/// A parked message without its content.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Id for [`Selection::Ids`]; the same in every listing.
+    pub id: String,
+    /// Queue it came from.
+    pub origin: String,
+    /// Registered code.
+    pub code: String,
+    /// One sentence.
+    pub reason: String,
+    /// Label of the error class.
+    pub class: String,
+    /// Worker that parked it.
+    pub worker: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it was parked: seconds since 1970; 0 if not known.
+    pub time: f64,
+    /// `message_id` or `event_id`, if the body could be read.
+    pub message_id: Option<String>,
+    /// Hash of the recipient, if the body could be read.
+    pub to_addr: Option<String>,
+    /// Hash of the sender, if the body could be read.
+    pub from_addr: Option<String>,
+    /// Bytes of the original body.
+    pub size: usize,
+}
+
+/// A parked message with its content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parked {
+    /// What a listing shows of it.
+    pub summary: Summary,
+    /// All of it.
+    pub envelope: Envelope,
+}
+
+/// What a requeue or drop did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Handled {
+    /// Messages that left the parking queue.
+    pub done: usize,
+    /// Messages seen and kept.
+    pub kept: usize,
+    /// Why it stopped early, if it did; what was not done is still parked.
+    pub stopped: Option<String>,
+}
+
+/// Up to `limit` messages parked of the queue `consumed`, oldest first, without content.
+pub async fn list(
+    broker: &dyn Broker,
+    consumed: &str,
+    limit: usize,
+) -> Result<Vec<Summary>, WorkError> {
+    let Some(shelf) = take(broker, consumed, limit).await? else {
+        return Ok(Vec::new());
+    };
+    let summaries = shelf
+        .messages()
+        .iter()
+        .map(|delivery| read(consumed, delivery).summary)
+        .collect();
+    shelf.close().await;
+    Ok(summaries)
+}
+
+/// The message `id` with its content; none if it is not there.
+pub async fn show(
+    broker: &dyn Broker,
+    consumed: &str,
+    id: &str,
+) -> Result<Option<Parked>, WorkError> {
+    let Some(shelf) = take(broker, consumed, SHELF_LIMIT).await? else {
+        return Ok(None);
+    };
+    let found = shelf
+        .messages()
+        .iter()
+        .find(|delivery| parked_id(&delivery.body) == id)
+        .map(|delivery| read(consumed, delivery));
+    shelf.close().await;
+    Ok(found)
+}
+
+/// Publishes the selected messages to the queues they came from, as they were. Each leaves the parking queue only after
+/// its publication is confirmed, so a crash in between repeats it and loses nothing. Stops at the first that fails.
+pub async fn requeue(
+    broker: &dyn Broker,
+    consumed: &str,
+    selection: &Selection,
+) -> Result<Handled, WorkError> {
+    let Some(mut shelf) = take(broker, consumed, SHELF_LIMIT).await? else {
+        return Ok(Handled::default());
+    };
+    let mut handled = Handled::default();
+    let chosen = choose(shelf.as_ref(), consumed, selection);
+    for batch in chosen.chunks(BATCH) {
+        let mut waiting: Vec<(u64, &str, Receipt)> = Vec::with_capacity(batch.len());
+        for (tag, envelope) in batch {
+            let receipt = broker.publish(back(envelope)).await;
+            waiting.push((*tag, &envelope.origin, receipt));
+        }
+        // The whole batch is on its way: every confirmed one is removed even when another fails.
+        for (tag, origin, receipt) in waiting {
+            let outcome = match refusal(origin, receipt.confirmation().await) {
+                None => shelf.remove(tag).await.map_err(|e| e.text),
+                Some(why) => Err(why),
+            };
+            match outcome {
+                Ok(()) => handled.done += 1,
+                Err(why) => {
+                    handled.stopped.get_or_insert(why);
+                }
+            }
+        }
+        if handled.stopped.is_some() {
+            break;
+        }
+    }
+    Ok(finish(shelf, handled).await)
+}
+
+/// Removes the selected messages for good.
+pub async fn drop(
+    broker: &dyn Broker,
+    consumed: &str,
+    selection: &Selection,
+) -> Result<Handled, WorkError> {
+    let Some(mut shelf) = take(broker, consumed, SHELF_LIMIT).await? else {
+        return Ok(Handled::default());
+    };
+    let mut handled = Handled::default();
+    for (tag, envelope) in choose(shelf.as_ref(), consumed, selection) {
+        if let Err(error) = shelf.remove(tag).await {
+            handled.stopped = Some(error.text);
+            break;
+        }
+        handled.done += 1;
+        let Code { name, .. } = codes::PARKED_DROPPED;
+        tracing::warn!(
+            code = name,
+            queue = consumed,
+            message_id = envelope.message_id.as_deref().unwrap_or_default(),
+            parked_for = envelope.code.as_str(),
+            "dropped a parked message"
+        );
+    }
+    Ok(finish(shelf, handled).await)
+}
+
+/// None if nothing was ever parked of the queue.
+async fn take(
+    broker: &dyn Broker,
+    consumed: &str,
+    limit: usize,
+) -> Result<Option<Box<dyn Shelf>>, WorkError> {
+    let queue = parked_queue(consumed);
+    if broker.depth(&queue).await?.is_none() {
+        return Ok(None);
+    }
+    broker.shelf(&queue, limit).await.map(Some)
+}
+
+async fn finish(shelf: Box<dyn Shelf>, mut handled: Handled) -> Handled {
+    handled.kept = shelf.messages().len().saturating_sub(handled.done);
+    shelf.close().await;
+    handled
+}
+
+fn choose(shelf: &dyn Shelf, consumed: &str, selection: &Selection) -> Vec<(u64, Envelope)> {
+    shelf
+        .messages()
+        .iter()
+        .map(|delivery| (delivery.tag, read(consumed, delivery)))
+        .filter(|(_, parked)| selection.takes(&parked.summary.id, &parked.envelope))
+        .map(|(tag, parked)| (tag, parked.envelope))
+        .collect()
+}
+
+fn read(consumed: &str, delivery: &RawDelivery) -> Parked {
+    let envelope = Envelope::decode(&delivery.body)
+        .unwrap_or_else(|problem| Envelope::foreign(consumed, delivery, &problem));
+    let object = object_in(&envelope.body);
+    let hashed = |key: &str| {
+        let address = object.as_ref()?.get(key).and_then(Value::as_str)?;
+        Some(hashed_address(address))
+    };
+    let summary = Summary {
+        id: parked_id(&delivery.body),
+        origin: envelope.origin.clone(),
+        code: envelope.code.clone(),
+        reason: envelope.reason.clone(),
+        class: envelope.class.clone(),
+        worker: envelope.worker.clone(),
+        attempts: envelope.attempts,
+        time: envelope.time,
+        message_id: envelope.message_id.clone(),
+        to_addr: hashed("to_addr"),
+        from_addr: hashed("from_addr"),
+        size: envelope.body.len(),
+    };
+    Parked { summary, envelope }
+}
+
+fn back(envelope: &Envelope) -> Publication {
+    Publication {
+        exchange: String::new(),
+        routing_key: envelope.origin.clone(),
+        body: envelope.body.clone(),
+        message_id: envelope.amqp_message_id.clone(),
+        class: PublicationClass::Direct,
+    }
+}
+
+/// Why the broker did not take a message back; none if it did.
+fn refusal(origin: &str, confirmation: Confirmation) -> Option<String> {
+    match confirmation {
+        Confirmation::Confirmed => None,
+        Confirmation::Returned(_) => Some(format!(
+            "queue {origin:?} does not exist; start its consumer and requeue again"
+        )),
+        Confirmation::Nacked => Some(format!(
+            "the broker refused a message for {origin:?}; it may be overloaded, requeue again later"
+        )),
+        Confirmation::Lost => Some(
+            "the connection to the broker ended; requeue again, what was confirmed is not repeated"
+                .into(),
+        ),
+    }
+}

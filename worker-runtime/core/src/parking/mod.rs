@@ -1,0 +1,197 @@
+//! Parking: messages that must not be retried are set aside in `<consumed queue>.parked`, with their reason, until a
+//! person looks at them (R18). The envelope is here; what people do with it in [`desk`]; when to stop in [`breaker`].
+
+mod breaker;
+mod desk;
+
+pub use breaker::{Breaker, KEPT_LIMIT, Trip};
+pub use desk::{Handled, Parked, Selection, Summary, drop, list, requeue, show};
+
+use crate::broker::{Publication, PublicationClass, RawDelivery};
+use crate::codes::{self, Code};
+use crate::error::WorkError;
+use crate::message::{MAX_BODY, Timestamp};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+const SUFFIX: &str = ".parked";
+
+/// The queue that keeps what was parked of `consumed`.
+pub fn parked_queue(consumed: &str) -> String {
+    format!("{consumed}{SUFFIX}")
+}
+
+/// A parked message: where it came from, why it is here, and its body as it was.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Envelope {
+    /// Queue it was consumed from and is requeued to.
+    pub origin: String,
+    /// Registered code, such as `message.invalid`.
+    pub code: String,
+    /// One sentence; no content, addresses or secrets.
+    pub reason: String,
+    /// Label of the error class.
+    pub class: String,
+    /// Kind and name of the worker that parked it.
+    pub worker: String,
+    /// Attempts made.
+    pub attempts: u32,
+    /// When it was parked: seconds since 1970.
+    pub time: f64,
+    /// `message_id` or `event_id` of the body, if it could be read.
+    pub message_id: Option<String>,
+    /// AMQP `message_id` property.
+    pub amqp_message_id: Option<String>,
+    /// The body, byte for byte.
+    pub body: Bytes,
+}
+
+/// The part of the wire form that is not the same as in [`Envelope`]: text where possible, so that people can read it.
+#[derive(Deserialize)]
+struct Wire {
+    origin: String,
+    code: String,
+    reason: String,
+    class: String,
+    worker: String,
+    attempts: u32,
+    time: f64,
+    message_id: Option<String>,
+    amqp_message_id: Option<String>,
+    encoding: Encoding,
+    body: String,
+}
+
+#[derive(Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Encoding {
+    Text,
+    Base64,
+}
+
+impl Envelope {
+    /// Parks `delivery`, which `worker` (kind and name) consumed from `origin` and gave up after `attempts`.
+    pub fn new(
+        origin: &str,
+        delivery: &RawDelivery,
+        error: &WorkError,
+        worker: &str,
+        attempts: u32,
+    ) -> Self {
+        Self {
+            origin: origin.to_owned(),
+            code: error.code.name.to_owned(),
+            reason: error.text.clone(),
+            class: error.class.label().to_owned(),
+            worker: worker.to_owned(),
+            attempts,
+            // Milliseconds are enough, and as text they read back exactly.
+            time: (Timestamp::now().epoch() * 1e3).round() / 1e3,
+            message_id: id_in(&delivery.body),
+            amqp_message_id: delivery.message_id.clone(),
+            body: delivery.body.clone(),
+        }
+    }
+
+    /// The body of the parked message: one JSON object.
+    pub fn encode(&self) -> Bytes {
+        let (encoding, body) = match std::str::from_utf8(&self.body) {
+            Ok(text) => ("text", text.to_owned()),
+            Err(_) => ("base64", BASE64.encode(&self.body)),
+        };
+        let wire = json!({
+            "origin": self.origin,
+            "code": self.code,
+            "reason": self.reason,
+            "class": self.class,
+            "worker": self.worker,
+            "attempts": self.attempts,
+            "time": self.time,
+            "message_id": self.message_id,
+            "amqp_message_id": self.amqp_message_id,
+            "encoding": encoding,
+            "body": body,
+        });
+        Bytes::from(wire.to_string())
+    }
+
+    /// Reads what [`Self::encode`] wrote; the error says what is wrong.
+    pub fn decode(body: &[u8]) -> Result<Self, String> {
+        let wire: Wire = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+        let body = match wire.encoding {
+            Encoding::Text => Bytes::from(wire.body),
+            Encoding::Base64 => BASE64
+                .decode(&wire.body)
+                .map_err(|e| format!("field body: {e}"))?
+                .into(),
+        };
+        Ok(Self {
+            origin: wire.origin,
+            code: wire.code,
+            reason: wire.reason,
+            class: wire.class,
+            worker: wire.worker,
+            attempts: wire.attempts,
+            time: wire.time,
+            message_id: wire.message_id,
+            amqp_message_id: wire.amqp_message_id,
+            body,
+        })
+    }
+
+    /// The publication that parks it: the queue must be declared ([`crate::broker::QueueSpec::Parking`]) before, and
+    /// the delivery is acknowledged only after the confirmation.
+    pub fn publication(&self) -> Publication {
+        Publication {
+            exchange: String::new(),
+            routing_key: parked_queue(&self.origin),
+            body: self.encode(),
+            message_id: self.amqp_message_id.clone(),
+            class: PublicationClass::Direct,
+        }
+    }
+
+    /// A body in the parking queue of `consumed` that is no envelope: kept, listed, requeued and dropped as others.
+    fn foreign(consumed: &str, delivery: &RawDelivery, problem: &str) -> Self {
+        let Code { name, .. } = codes::PARKED_FOREIGN;
+        Self {
+            origin: consumed.to_owned(),
+            code: name.to_owned(),
+            reason: format!("something else wrote this to the parking queue: {problem}"),
+            class: String::new(),
+            worker: String::new(),
+            attempts: 0,
+            time: 0.0,
+            message_id: id_in(&delivery.body),
+            amqp_message_id: delivery.message_id.clone(),
+            body: delivery.body.clone(),
+        }
+    }
+}
+
+/// Stable id of a parked message: derived from its envelope, so that every listing shows the same.
+fn parked_id(envelope: &[u8]) -> String {
+    let digest = Sha256::digest(envelope);
+    digest[..6].iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// The body as a JSON object, if it is a reasonable one.
+fn object_in(body: &[u8]) -> Option<serde_json::Map<String, Value>> {
+    if body.len() > MAX_BODY {
+        return None;
+    }
+    serde_json::from_slice(body).ok()
+}
+
+fn id_in(body: &[u8]) -> Option<String> {
+    let object = object_in(body)?;
+    let id = object.get("message_id").or_else(|| object.get("event_id"));
+    id.and_then(Value::as_str).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests;
