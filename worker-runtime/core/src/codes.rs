@@ -77,6 +77,8 @@ codes! {
         "Report the panic that stands in the log; the other workers are not concerned.";
     CONTROL_SOCKET = "control.socket", "The control socket of a running process cannot be used.",
         "Start `vumi run`, or name its socket with --socket; only the user who started it may use it.";
+    CONTROL_REQUEST = "control.request", "A running process was asked for something that it does not have.",
+        "The sentence names what there is.";
     CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
         "Run `vumi lint`, which names file, line and field.";
     PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope of ours.",

@@ -32,6 +32,9 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use vumi_api::{Kind, Resource};
 
+/// A reload waits so long for new workers to start, then leaves them to themselves.
+const SETTLE: Duration = Duration::from_secs(10);
+
 /// How a process wants its workers run.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -259,8 +262,7 @@ impl Supervisor {
                 Some(snapshot) => {
                     let old = std::mem::take(&mut snapshot.why);
                     let gap = if old.is_empty() { "" } else { "; " };
-                    snapshot.why =
-                        format!("runs as before its last edit: {}{gap}{old}", held.why);
+                    snapshot.why = format!("runs as before its last edit: {}{gap}{old}", held.why);
                 }
                 None => {
                     let snapshot = idle(&held.resource, held.since, held.why.clone());
@@ -373,8 +375,10 @@ impl Supervisor {
             return Outcome::default();
         }
         let plan = self.plan(wanted);
-        let resources: BTreeMap<String, &Arc<Resource>> =
-            wanted.iter().map(|resource| (resource.key(), resource)).collect();
+        let resources: BTreeMap<String, &Arc<Resource>> = wanted
+            .iter()
+            .map(|resource| (resource.key(), resource))
+            .collect();
         let starts = plan
             .steps
             .iter()
@@ -394,13 +398,19 @@ impl Supervisor {
                 .filter(|(key, ..)| slots.get(key).is_some_and(Slot::alive))
                 .filter_map(|(key, _, built)| {
                     let error = built.as_ref().err()?;
-                    Some((key.clone(), format!("the new version does not build: {error}")))
+                    Some((
+                        key.clone(),
+                        format!("the new version does not build: {error}"),
+                    ))
                 })
                 .collect()
         };
         let mut held = stuck.clone();
         for (key, blocker) in plan.held_by(&stuck.into_keys().collect()) {
-            held.insert(key, format!("needs what {blocker} keeps, because its new version is held back"));
+            held.insert(
+                key,
+                format!("needs what {blocker} keeps, because its new version is held back"),
+            );
         }
         self.carry_out(&plan, builds, &held).await;
         self.remember(&held, &resources);
@@ -437,7 +447,11 @@ impl Supervisor {
     async fn carry_out(
         &self,
         plan: &Plan,
-        builds: Vec<(String, Arc<Resource>, Result<(String, Box<dyn Built>), WorkError>)>,
+        builds: Vec<(
+            String,
+            Arc<Resource>,
+            Result<(String, Box<dyn Built>), WorkError>,
+        )>,
         held: &BTreeMap<String, String>,
     ) {
         let mut builds: BTreeMap<String, _> = builds
@@ -494,7 +508,16 @@ impl Supervisor {
             }
         });
         futures::future::join_all(stops).await;
-        let in_use = lock(&self.slots).values().filter_map(Slot::broker).collect();
+        let settled: Vec<CancellationToken> = lock(&self.slots)
+            .values()
+            .map(|slot| slot.settled.clone())
+            .collect();
+        let all = futures::future::join_all(settled.iter().map(CancellationToken::cancelled));
+        let _ = tokio::time::timeout(SETTLE, all).await;
+        let in_use = lock(&self.slots)
+            .values()
+            .filter_map(Slot::broker)
+            .collect();
         self.shared.brokers.keep_only(&in_use).await;
     }
 
@@ -507,7 +530,11 @@ impl Supervisor {
         self.shared.listeners.keep_only(&wanted).await;
     }
 
-    fn remember(&self, held: &BTreeMap<String, String>, resources: &BTreeMap<String, &Arc<Resource>>) {
+    fn remember(
+        &self,
+        held: &BTreeMap<String, String>,
+        resources: &BTreeMap<String, &Arc<Resource>>,
+    ) {
         let mut before = lock(&self.held);
         let mut now = BTreeMap::new();
         for (key, why) in held {

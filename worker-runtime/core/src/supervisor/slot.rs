@@ -15,7 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use vumi_api::Resource;
 
 /// On top of the limits of a stop, for the engine's own bookkeeping; after that the worker is dropped.
@@ -48,6 +48,8 @@ pub(super) struct Leaving {
 pub(super) struct Slot {
     pub(super) resource: Arc<Resource>,
     pub(super) leaving: Leaving,
+    /// Fires when it has started, or has failed to for the first time.
+    pub(super) settled: CancellationToken,
     /// Whether it has ever been started: one that never was has nothing worth keeping.
     alive: Arc<AtomicBool>,
     broker: Arc<Mutex<Option<String>>>,
@@ -71,6 +73,7 @@ impl Slot {
         let alive = Arc::new(AtomicBool::new(false));
         let stop = CancellationToken::new();
         let leaving = Leaving::default();
+        let settled = CancellationToken::new();
         let limits = Arc::new(Mutex::new(StopLimits::default()));
         let life = Life {
             resource: Arc::clone(&resource),
@@ -79,6 +82,8 @@ impl Slot {
             asks: receiver,
             stop: stop.clone(),
             leaving: leaving.clone(),
+            settled: settled.clone(),
+            _ends_settled: settled.clone().drop_guard(),
             limits: Arc::clone(&limits),
             why: "waits for its turn: another worker is finishing its work".into(),
             since: SystemTime::now(),
@@ -87,6 +92,7 @@ impl Slot {
         Self {
             resource,
             leaving,
+            settled,
             alive,
             broker: slot_broker,
             asks,
@@ -152,6 +158,9 @@ struct Life {
     asks: mpsc::Receiver<Ask>,
     stop: CancellationToken,
     leaving: Leaving,
+    settled: CancellationToken,
+    /// Whoever waits for it to settle goes on when its life ends before it began.
+    _ends_settled: DropGuard,
     limits: Arc<Mutex<StopLimits>>,
     why: String,
     since: SystemTime,
@@ -221,6 +230,7 @@ impl Life {
             Err(error) => return Some(error),
         };
         self.alive.store(true, Ordering::Release);
+        self.settled.cancel();
         self.why.clear();
         tracing::info!(worker = self.resource.key(), "worker started");
         let ended = self
@@ -314,6 +324,7 @@ impl Life {
             self.why = error.to_string();
         }
         self.since = SystemTime::now();
+        self.settled.cancel();
     }
 
     fn alive(&self) -> bool {
