@@ -1,6 +1,8 @@
 //! The reload rules, with workers that build, drain, fail and listen as each test says. What they do is written to one
 //! record, in order.
 
+mod doors;
+
 use super::*;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use crate::broker::{Broker, Durability, LinkState};
