@@ -60,10 +60,10 @@ impl ErrorClass {
     pub fn http_status(self) -> u16 {
         match self {
             ErrorClass::BadInput => 400,
-            ErrorClass::Throttled(_) => 429,
             ErrorClass::Timeout => 504,
             ErrorClass::RemotePermanent | ErrorClass::RemoteTemporary => 502,
             ErrorClass::Connect
+            | ErrorClass::Throttled(_)
             | ErrorClass::Unroutable
             | ErrorClass::Auth
             | ErrorClass::Config => 503,
@@ -108,6 +108,21 @@ impl ErrorClass {
             ErrorClass::Throttled(_) => "throttle",
             ErrorClass::BadInput => "content",
             ErrorClass::Unroutable => "route",
+        }
+    }
+
+    /// Who must act when a message ends so: campaign, operator, provider or nobody (R11).
+    pub fn who_acts(self) -> &'static str {
+        match self {
+            ErrorClass::Config | ErrorClass::Auth | ErrorClass::Unroutable | ErrorClass::Bug => {
+                "operator"
+            }
+            ErrorClass::Connect
+            | ErrorClass::Timeout
+            | ErrorClass::RemoteTemporary
+            | ErrorClass::RemotePermanent => "provider",
+            ErrorClass::BadInput => "campaign",
+            ErrorClass::Throttled(_) => "nobody",
         }
     }
 }

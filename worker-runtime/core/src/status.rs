@@ -1,5 +1,9 @@
 //! Status of a worker's components, published as Vumi status events: edges at once, the present state again every 60 s.
 
+mod desk;
+
+pub use desk::{StatusDesk, StatusIdentity};
+
 use serde::{Deserialize, Serialize};
 
 /// Health of a component.

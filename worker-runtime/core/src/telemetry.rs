@@ -1,31 +1,369 @@
-//! Metrics: every name and label in one place, registered when a worker starts, emitted by the engine around it.
+//! Metrics: every name and label in one place, emitted by the engine around the workers. Labels are bounded: never an
+//! address, an id or a provider's code.
 
-use prometheus::Registry;
+use crate::error::WorkError;
+use crate::worker::Traffic;
+use prometheus::core::Collector;
+use prometheus::{
+    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry,
+};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Instant, SystemTime};
+
+macro_rules! metrics {
+    ($( $field:ident : $kind:ident = $name:literal [$($label:literal),*] $help:literal; )*) => {
+        struct Families {
+            $( $field: $kind, )*
+        }
+
+        impl Families {
+            fn new(registry: &Registry) -> Self {
+                Self {
+                    $( $field: register(registry, <$kind as Family>::make($name, $help, &[$($label),*])), )*
+                }
+            }
+
+            /// Removes every series of one worker.
+            fn forget(&self, worker: &str) {
+                $( self.$field.forget(worker); )*
+            }
+        }
+
+        /// Every metric as `(name, kind, labels, meaning)`, for the reference pages.
+        pub const METRICS: &[(&str, &str, &[&str], &str)] = &[
+            $( ($name, <$kind as Family>::KIND, &[$($label),*], $help), )*
+        ];
+    };
+}
+
+metrics! {
+    received: IntCounterVec = "vumi_messages_received_total" ["worker", "queue"]
+        "Deliveries taken from the broker.";
+    done: IntCounterVec = "vumi_messages_done_total" ["worker", "queue"]
+        "Deliveries handled: everything they caused is confirmed, and they are acknowledged.";
+    retried: IntCounterVec = "vumi_messages_retried_total" ["worker", "queue"]
+        "Attempts after the first.";
+    parked: IntCounterVec = "vumi_messages_parked_total" ["worker", "queue"]
+        "Deliveries set aside with a reason.";
+    returned: IntCounterVec = "vumi_messages_returned_total" ["worker", "queue"]
+        "Deliveries given back unhandled, or whose verdict came after their channel was lost; the broker delivers them again.";
+    in_flight: IntGaugeVec = "vumi_messages_in_flight" ["worker", "queue"]
+        "Deliveries being handled, waits in lanes and for retries included.";
+    handling: HistogramVec = "vumi_handling_seconds" ["worker", "queue"]
+        "Time from delivery to verdict, in seconds.";
+    oldest: GaugeVec = "vumi_oldest_message_seconds" ["worker", "queue"]
+        "Age of the oldest message that waits, in seconds; 0 when none does.";
+    ready: IntGaugeVec = "vumi_queue_ready" ["worker", "queue"]
+        "Messages ready in a consumed queue, as the broker says.";
+    kept: IntGaugeVec = "vumi_parked_kept" ["worker", "queue"]
+        "Messages in the parking queue of a consumed queue.";
+    backlog: IntGaugeVec = "vumi_backlog" ["worker", "queue"]
+        "Messages ready in a target queue; above backlogLimit new work is refused.";
+    published: IntCounterVec = "vumi_published_total" ["worker", "queue"]
+        "Messages published and confirmed.";
+    republished: IntCounterVec = "vumi_republished_total" ["worker", "queue"]
+        "Publications repeated because the broker refused them or the connection was lost.";
+    errors: IntCounterVec = "vumi_errors_total" ["worker", "class", "code"]
+        "Failed attempts and refused messages by error class and code.";
+    consumer: IntGaugeVec = "vumi_consumer_state" ["worker", "queue", "state"]
+        "1 for the state the consumer is in: connecting, consuming, standby, paused, refused, stopped.";
+    rebuilt: IntCounterVec = "vumi_consumer_rebuilt_total" ["worker", "queue"]
+        "Channels rebuilt because the broker had messages and sent none.";
+    broker_up: IntGaugeVec = "vumi_broker_up" ["worker"]
+        "1 while the broker connection is up and not blocked.";
+    ready_state: IntGaugeVec = "vumi_worker_ready" ["worker"]
+        "1 while the worker is ready.";
+    component: IntGaugeVec = "vumi_component_status" ["worker", "component"]
+        "Last status of a component: 0 ok, 1 degraded, 2 down.";
+    link_last: GaugeVec = "vumi_link_last_traffic_timestamp_seconds" ["worker", "direction"]
+        "When the peer last sent something (inbound) or took something (outbound), in seconds since 1970.";
+    peer_restarts: IntCounterVec = "vumi_peer_restarts_total" ["worker"]
+        "How often the side towards the peer ended and was started again.";
+}
+
+trait Family: Collector + Clone + 'static {
+    const KIND: &'static str;
+    fn make(name: &str, help: &str, labels: &[&str]) -> Self;
+    fn forget(&self, worker: &str);
+}
+
+macro_rules! family {
+    ($type:ident, $kind:literal, $options:ident) => {
+        impl Family for $type {
+            const KIND: &'static str = $kind;
+
+            fn make(name: &str, help: &str, labels: &[&str]) -> Self {
+                $type::new($options::new(name, help).into(), labels)
+                    .unwrap_or_else(|e| unreachable!("{name}: {e}"))
+            }
+
+            fn forget(&self, worker: &str) {
+                for family in self.collect() {
+                    for metric in family.get_metric() {
+                        let labels: HashMap<&str, &str> = metric
+                            .get_label()
+                            .iter()
+                            .map(|l| (l.name(), l.value()))
+                            .collect();
+                        if labels.get("worker") == Some(&worker) {
+                            let _ = self.remove(&labels);
+                        }
+                    }
+                }
+            }
+        }
+    };
+}
+
+family!(IntCounterVec, "counter", Opts);
+family!(IntGaugeVec, "gauge", Opts);
+family!(GaugeVec, "gauge", Opts);
+family!(HistogramVec, "histogram", HistogramOpts);
+
+fn register<C: Family>(registry: &Registry, collector: C) -> C {
+    registry
+        .register(Box::new(collector.clone()))
+        .unwrap_or_else(|e| unreachable!("metric names are unique: {e}"));
+    collector
+}
 
 /// Metrics of a process.
 pub struct Telemetry {
     registry: Registry,
+    families: Arc<Families>,
+    workers: Mutex<HashMap<String, Weak<WorkerMetrics>>>,
+    started: Instant,
+    uptime: Gauge,
 }
 
 impl Telemetry {
     /// An empty set.
     pub fn new() -> Self {
+        let registry = Registry::new();
+        let families = Arc::new(Families::new(&registry));
+        let build = IntGauge::with_opts(
+            Opts::new("vumi_build_info", "1, with the version as a label.")
+                .const_label("version", env!("CARGO_PKG_VERSION")),
+        )
+        .unwrap_or_else(|e| unreachable!("{e}"));
+        build.set(1);
+        let uptime = Gauge::new("vumi_uptime_seconds", "Age of the process, in seconds.")
+            .unwrap_or_else(|e| unreachable!("{e}"));
+        let _ = registry.register(Box::new(build));
+        let _ = registry.register(Box::new(uptime.clone()));
         Self {
-            registry: Registry::new(),
+            registry,
+            families,
+            workers: Mutex::default(),
+            started: Instant::now(),
+            uptime,
         }
     }
 
     /// The Prometheus text of all metrics.
     pub fn render(&self) -> String {
+        self.uptime.set(self.started.elapsed().as_secs_f64());
         let mut text = String::new();
         let encoder = prometheus::TextEncoder::new();
         let _ = encoder.encode_utf8(&self.registry.gather(), &mut text);
         text
+    }
+
+    /// The series of one worker, by kind and name. A worker and its successor after a reload share them; they vanish
+    /// with the last of the two.
+    pub fn worker(&self, key: &str) -> Arc<WorkerMetrics> {
+        let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(known) = workers.get(key).and_then(Weak::upgrade) {
+            return known;
+        }
+        let metrics = Arc::new(WorkerMetrics {
+            key: key.to_owned(),
+            families: Arc::clone(&self.families),
+            broker_up: self.families.broker_up.with_label_values(&[key]),
+            ready: self.families.ready_state.with_label_values(&[key]),
+            peer_restarts: self.families.peer_restarts.with_label_values(&[key]),
+        });
+        workers.insert(key.to_owned(), Arc::downgrade(&metrics));
+        metrics
     }
 }
 
 impl Default for Telemetry {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Metrics of one worker.
+pub struct WorkerMetrics {
+    key: String,
+    families: Arc<Families>,
+    /// 1 while the broker connection is up.
+    pub broker_up: IntGauge,
+    /// 1 while ready.
+    pub ready: IntGauge,
+    /// Restarts of the side towards the peer.
+    pub peer_restarts: IntCounter,
+}
+
+impl WorkerMetrics {
+    /// The series of one consumed queue.
+    pub fn queue(&self, queue: &str) -> QueueMetrics {
+        let labels = &[self.key.as_str(), queue];
+        let f = &self.families;
+        QueueMetrics {
+            received: f.received.with_label_values(labels),
+            done: f.done.with_label_values(labels),
+            retried: f.retried.with_label_values(labels),
+            parked: f.parked.with_label_values(labels),
+            returned: f.returned.with_label_values(labels),
+            in_flight: f.in_flight.with_label_values(labels),
+            handling: f.handling.with_label_values(labels),
+            oldest: f.oldest.with_label_values(labels),
+            ready: f.ready.with_label_values(labels),
+            kept: f.kept.with_label_values(labels),
+            rebuilt: f.rebuilt.with_label_values(labels),
+        }
+    }
+
+    /// The series of one target queue.
+    pub fn target(&self, queue: &str) -> TargetMetrics {
+        let labels = &[self.key.as_str(), queue];
+        TargetMetrics {
+            published: self.families.published.with_label_values(labels),
+            republished: self.families.republished.with_label_values(labels),
+            backlog: self.families.backlog.with_label_values(labels),
+        }
+    }
+
+    /// An attempt or a message failed.
+    pub fn error(&self, error: &WorkError) {
+        self.families
+            .errors
+            .with_label_values(&[self.key.as_str(), error.class.label(), error.code.name])
+            .inc();
+    }
+
+    /// A consumer is in `state` now.
+    pub fn consumer_state(&self, queue: &str, state: &str) {
+        const STATES: [&str; 6] = [
+            "connecting",
+            "consuming",
+            "standby",
+            "paused",
+            "refused",
+            "stopped",
+        ];
+        for name in STATES {
+            self.families
+                .consumer
+                .with_label_values(&[self.key.as_str(), queue, name])
+                .set(i64::from(name == state));
+        }
+    }
+
+    /// A component reported.
+    pub fn component(&self, component: &str, level: crate::status::StatusLevel) {
+        self.families
+            .component
+            .with_label_values(&[self.key.as_str(), component])
+            .set(level as i64);
+    }
+
+    /// Traffic with the peer, now.
+    pub fn traffic(&self, direction: Traffic) {
+        let direction = match direction {
+            Traffic::Inbound => "inbound",
+            Traffic::Outbound => "outbound",
+        };
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_or(0.0, |d| d.as_secs_f64());
+        self.families
+            .link_last
+            .with_label_values(&[self.key.as_str(), direction])
+            .set(now);
+    }
+}
+
+impl Drop for WorkerMetrics {
+    fn drop(&mut self) {
+        self.families.forget(&self.key);
+    }
+}
+
+/// Metrics of one consumed queue.
+#[derive(Clone)]
+pub struct QueueMetrics {
+    /// Deliveries taken.
+    pub received: IntCounter,
+    /// Handled and acknowledged.
+    pub done: IntCounter,
+    /// Attempts after the first.
+    pub retried: IntCounter,
+    /// Set aside.
+    pub parked: IntCounter,
+    /// Given back.
+    pub returned: IntCounter,
+    /// Being handled.
+    pub in_flight: IntGauge,
+    /// Seconds from delivery to verdict.
+    pub handling: Histogram,
+    /// Age of the oldest waiting message, seconds.
+    pub oldest: Gauge,
+    /// Ready at the broker.
+    pub ready: IntGauge,
+    /// In the parking queue.
+    pub kept: IntGauge,
+    /// Channels rebuilt.
+    pub rebuilt: IntCounter,
+}
+
+/// Metrics of one target queue.
+#[derive(Clone)]
+pub struct TargetMetrics {
+    /// Confirmed publications.
+    pub published: IntCounter,
+    /// Repeated publications.
+    pub republished: IntCounter,
+    /// Ready there.
+    pub backlog: IntGauge,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codes;
+    use crate::error::ErrorClass;
+
+    #[test]
+    fn series_live_as_long_as_their_worker_and_survive_a_successor() {
+        let telemetry = Telemetry::new();
+        let old = telemetry.worker("transport/telnet");
+        old.queue("telnet.outbound").done.inc();
+        old.error(&WorkError::new(ErrorClass::Timeout, codes::BUG_PANIC, "x"));
+        let other = telemetry.worker("application/echo");
+        other.queue("telnet.inbound").done.inc();
+        let new = telemetry.worker("transport/telnet");
+        drop(old);
+        new.queue("telnet.outbound").done.inc();
+        let line =
+            "vumi_messages_done_total{queue=\"telnet.outbound\",worker=\"transport/telnet\"} 2";
+        assert!(telemetry.render().contains(line), "{}", telemetry.render());
+        drop(new);
+        let text = telemetry.render();
+        assert!(!text.contains("transport/telnet"), "{text}");
+        assert!(text.contains("application/echo"), "{text}");
+    }
+
+    #[test]
+    fn names_follow_the_conventions() {
+        for (name, kind, _, help) in METRICS {
+            assert!(name.starts_with("vumi_"), "{name}");
+            assert_eq!(name.ends_with("_total"), *kind == "counter", "{name}");
+            assert!(help.ends_with('.'), "{name}: {help}");
+        }
     }
 }

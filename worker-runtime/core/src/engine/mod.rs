@@ -1,15 +1,26 @@
 //! Runs one worker: consumers, lanes, verdicts, publishing, retries, parking, status, readiness, two-stage stop.
 
+mod acks;
+mod backlog;
+mod backoff;
+mod consumer;
+mod delivery;
+mod lanes;
+mod outlet;
+mod peer;
+mod running;
+mod watch;
+
+pub use backoff::Backoff;
+pub use running::{BuiltWorker, RunningWorker, build};
+
 use crate::broker::{Broker, ConsumerState, Durability, LinkState};
-use crate::error::WorkError;
 use crate::secrets::Secrets;
 use crate::status::StatusReport;
 use crate::supervisor::listeners::Listeners;
 use crate::telemetry::Telemetry;
-use crate::worker::Registration;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use vumi_api::Resource;
 
 /// What a worker needs from its process.
 #[derive(Clone)]
@@ -28,16 +39,6 @@ pub struct Environment {
     pub system_id: String,
 }
 
-/// A worker that is built but consumes nothing yet: what does not build leaves the old one running.
-pub struct BuiltWorker {
-    // engine-private
-}
-
-/// A worker that runs.
-pub struct RunningWorker {
-    // engine-private
-}
-
 /// What a worker is doing, for `vumi status`, readiness and the supervisor.
 #[derive(Clone, Debug)]
 pub struct WorkerSnapshot {
@@ -47,9 +48,11 @@ pub struct WorkerSnapshot {
     pub type_name: &'static str,
     /// Ready as R9 defines it.
     pub ready: bool,
+    /// Its loops turned lately; false means that the process should be restarted.
+    pub alive: bool,
     /// Whether its listeners accept; none for workers without.
     pub accepting: Option<bool>,
-    /// One word: `running`, `standby`, `paused`, `connecting`, `stalled`, `stopping`.
+    /// One word: `running`, `standby`, `paused`, `blocked`, `connecting`, `stalled`, `stopping`.
     pub state: &'static str,
     /// Why, in one sentence; empty while all is well.
     pub why: String,
@@ -67,7 +70,8 @@ pub struct WorkerSnapshot {
     pub since: SystemTime,
 }
 
-/// The zero-sum ledger of a worker: `received = done + parked + in_flight` at all times (retries stay in flight).
+/// The zero-sum ledger of a worker: `received = done + parked + returned + in_flight` at all times
+/// (retries stay in flight).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Deliveries taken from the broker in this generation or an earlier one.
@@ -105,37 +109,5 @@ impl Default for StopLimits {
     }
 }
 
-/// Builds a worker (phase three): may read secrets and make clients, opens nothing exclusive.
-pub async fn build(
-    _registration: &Registration,
-    _resource: Arc<Resource>,
-    _environment: Environment,
-) -> Result<BuiltWorker, WorkError> {
-    unreachable!("filled in by the engine")
-}
-
-impl BuiltWorker {
-    /// Starts consuming and listening. Errors later are statuses.
-    pub async fn start(self) -> RunningWorker {
-        unreachable!("filled in by the engine")
-    }
-}
-
-impl RunningWorker {
-    /// What it is doing now.
-    pub fn snapshot(&self) -> WorkerSnapshot {
-        unreachable!("filled in by the engine")
-    }
-
-    /// Stops in two stages: intake, then replies; every stage bounded.
-    pub async fn stop(self, _limits: StopLimits) {}
-
-    /// Goes on after `Paused/TooManyParked`.
-    pub fn resume_parked(&self) {}
-
-    /// Resolves if the worker's own task ended although nobody stopped it (a panic of the engine's): the supervisor
-    /// restarts it with back-off.
-    pub async fn failed(&self) -> WorkError {
-        std::future::pending().await
-    }
-}
+#[cfg(test)]
+mod tests;

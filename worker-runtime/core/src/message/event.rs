@@ -104,38 +104,19 @@ impl Event {
 
     /// Decodes and validates a body.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
-        let fields = Fields::parse(body)?;
+        let mut fields = Fields::parse(body)?;
         fields.check_common()?;
         for key in ["timestamp", "event_id", "user_message_id"] {
             fields.require(key)?;
         }
-        let needed = match fields.require("event_type")?.as_str() {
-            Some("ack") => "sent_message_id",
-            Some("nack") => "nack_reason",
-            Some("delivery_report") => "delivery_status",
-            _ => {
-                return Err(DecodeError::Field {
-                    field: "event_type",
-                    problem: "is none of ack, nack, delivery_report".into(),
-                });
-            }
-        };
-        if fields.require(needed)?.is_null() {
-            return Err(DecodeError::Field {
-                field: needed,
-                problem: "is null".into(),
-            });
+        fields.require_one_of("event_type", &["ack", "nack", "delivery_report"])?;
+        match fields.text("event_type") {
+            Some("ack") => fields.require_value("sent_message_id")?,
+            Some("nack") => fields.require_value("nack_reason")?,
+            _ => fields.require_one_of("delivery_status", &["pending", "failed", "delivered"])?,
         }
-        if needed == "delivery_status"
-            && !matches!(
-                fields.text(needed),
-                Some("pending" | "failed" | "delivered")
-            )
-        {
-            return Err(DecodeError::Field {
-                field: needed,
-                problem: "is none of pending, failed, delivered".into(),
-            });
+        for key in ["event_id", "user_message_id", "transport_name"] {
+            fields.text_or_null(key)?;
         }
         Ok(Self(fields))
     }
@@ -164,6 +145,31 @@ impl Event {
         self.0.text("user_message_id").unwrap_or_default()
     }
 
+    /// Id of the message at the peer, in an ack.
+    pub fn sent_message_id(&self) -> Option<&str> {
+        self.0.text("sent_message_id")
+    }
+
+    /// Why the message was refused, in a nack.
+    pub fn nack_reason(&self) -> Option<&str> {
+        self.0.text("nack_reason")
+    }
+
+    /// What became of the message, in a delivery report.
+    pub fn delivery_status(&self) -> Option<DeliveryStatus> {
+        match self.0.text("delivery_status")? {
+            "pending" => Some(DeliveryStatus::Pending),
+            "failed" => Some(DeliveryStatus::Failed),
+            "delivered" => Some(DeliveryStatus::Delivered),
+            _ => None,
+        }
+    }
+
+    /// `timestamp`; none if it is not in the format.
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        self.0.text("timestamp")?.parse().ok()
+    }
+
     /// `transport_name`, if there is one.
     pub fn transport_name(&self) -> Option<&str> {
         self.0.text("transport_name")
@@ -176,7 +182,7 @@ impl Event {
 
     /// Any field.
     pub fn field(&self, key: &str) -> Option<&Value> {
-        self.0.0.get(key)
+        self.0.get(key)
     }
 
     /// Sets any field.

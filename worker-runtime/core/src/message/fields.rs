@@ -1,5 +1,6 @@
 //! What all message types share: a JSON object, its limits, and access to its fields.
 
+use super::scan;
 use crate::codes::{self, Code};
 use crate::error::{Classify, ErrorClass};
 use bytes::Bytes;
@@ -22,7 +23,7 @@ pub enum DecodeError {
     #[error("the body is not a JSON object: {0}")]
     NotJson(String),
     /// `message_version` is not ours.
-    #[error("message_version is {0}, only 20110921 is known")]
+    #[error("message_version is {0}; only 20110921 is known")]
     Version(String),
     /// A field is missing or impossible.
     #[error("field {field}: {problem}")]
@@ -49,13 +50,23 @@ impl Classify for DecodeError {
     }
 }
 
-/// A JSON object with the accessors that message types are made of.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Fields(pub(super) Map<String, Value>);
+/// A JSON object with the accessors that message types are made of. While nothing is changed it keeps the body it was
+/// read from, so that a hop that only forwards does not write it anew; every way to write drops that body.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Fields {
+    map: Map<String, Value>,
+    body: Option<Bytes>,
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.map == other.map
+    }
+}
 
 impl From<Map<String, Value>> for Fields {
     fn from(map: Map<String, Value>) -> Self {
-        Self(map)
+        Self { map, body: None }
     }
 }
 
@@ -67,44 +78,74 @@ impl Fields {
         }
         let text = std::str::from_utf8(body)
             .map_err(|e| DecodeError::NotJson(format!("not UTF-8: {e}")))?;
-        if nesting(text.as_bytes()) > MAX_DEPTH {
-            return Err(DecodeError::TooLarge(format!(
-                "nested deeper than {MAX_DEPTH} levels"
-            )));
+        scan::check(text)?;
+        match serde_json::from_str(text) {
+            Ok(map) => Ok(Self {
+                map,
+                body: Some(Bytes::copy_from_slice(body)),
+            }),
+            Err(error) => scan::repair_surrogates(text)
+                .and_then(|repaired| serde_json::from_str(&repaired).ok())
+                .map(|map: Map<String, Value>| Self::from(map))
+                .ok_or_else(|| DecodeError::NotJson(without_content(&error))),
         }
-        serde_json::from_str(text)
-            .map(Self)
-            .map_err(|e| DecodeError::NotJson(e.to_string()))
     }
 
+    /// The body as it was read if nothing was changed, else written anew: ASCII, as both Vumi generations write it.
     pub(super) fn encode(&self) -> Bytes {
-        let text = serde_json::to_string(&self.0).unwrap_or_default();
+        if let Some(body) = &self.body {
+            return body.clone();
+        }
+        let text = serde_json::to_string(&self.map).unwrap_or_default();
         Bytes::from(ascii(text))
     }
 
     pub(super) fn get(&self, key: &str) -> Option<&Value> {
-        self.0.get(key)
+        self.map.get(key)
     }
 
     pub(super) fn to_value(&self) -> Value {
-        Value::Object(self.0.clone())
+        Value::Object(self.map.clone())
     }
 
     pub(super) fn text(&self, key: &str) -> Option<&str> {
-        self.0.get(key).and_then(Value::as_str)
+        self.get(key).and_then(Value::as_str)
+    }
+
+    pub(super) fn object(&self, key: &str) -> Option<&Map<String, Value>> {
+        self.get(key).and_then(Value::as_object)
     }
 
     pub(super) fn set(&mut self, key: &str, value: impl Into<Value>) {
-        self.0.insert(key.to_owned(), value.into());
+        let value = value.into();
+        if let Some(slot) = self.map.get_mut(key) {
+            if *slot != value {
+                *slot = value;
+                self.body = None;
+            }
+        } else {
+            self.map.insert(key.to_owned(), value);
+            self.body = None;
+        }
     }
 
     pub(super) fn set_text(&mut self, key: &str, value: Option<&str>) {
-        self.set(key, value.map_or(Value::Null, Value::from));
+        if value.is_none() || self.text(key) != value {
+            self.set(key, value.map_or(Value::Null, Value::from));
+        }
     }
 
-    /// The object under `key`; made when absent or not an object.
+    /// Fills in a field that is absent.
+    pub(super) fn fill(&mut self, key: &str, value: impl FnOnce() -> Value) {
+        if !self.map.contains_key(key) {
+            self.set(key, value());
+        }
+    }
+
+    /// The object under `key`, for writing; made when absent or not an object.
     pub(super) fn object_mut(&mut self, key: &str) -> &mut Map<String, Value> {
-        let slot = self.0.entry(key.to_owned()).or_insert(Value::Null);
+        self.body = None;
+        let slot = self.map.entry(key.to_owned()).or_insert(Value::Null);
         if !slot.is_object() {
             *slot = Value::Object(Map::new());
         }
@@ -114,17 +155,14 @@ impl Fields {
         }
     }
 
-    pub(super) fn object(&self, key: &str) -> Option<&Map<String, Value>> {
-        self.0.get(key).and_then(Value::as_object)
-    }
-
     pub(super) fn check_common(&self) -> Result<(), DecodeError> {
-        match self.0.get("message_version") {
+        match self.map.get("message_version") {
             Some(Value::String(v)) if v == MESSAGE_VERSION => {}
-            Some(other) => return Err(DecodeError::Version(other.to_string())),
+            Some(Value::String(v)) if v.len() <= 16 => return Err(DecodeError::Version(v.clone())),
+            Some(_) => return Err(DecodeError::Version("another".into())),
             None => return Err(DecodeError::Version("missing".into())),
         }
-        match self.0.get("message_type") {
+        match self.map.get("message_type") {
             Some(Value::Null) | None => Err(DecodeError::Field {
                 field: "message_type",
                 problem: "missing or null".into(),
@@ -134,10 +172,21 @@ impl Fields {
     }
 
     pub(super) fn require(&self, key: &'static str) -> Result<&Value, DecodeError> {
-        self.0.get(key).ok_or_else(|| DecodeError::Field {
+        self.map.get(key).ok_or_else(|| DecodeError::Field {
             field: key,
             problem: "missing".into(),
         })
+    }
+
+    /// A field that must be present and not null.
+    pub(super) fn require_value(&self, key: &'static str) -> Result<(), DecodeError> {
+        match self.require(key)? {
+            Value::Null => Err(DecodeError::Field {
+                field: key,
+                problem: "is null".into(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// A field that must be present and one of a closed list.
@@ -155,15 +204,21 @@ impl Fields {
         }
     }
 
-    /// A field that must be present and text or null.
-    pub(super) fn require_text_or_null(&self, key: &'static str) -> Result<(), DecodeError> {
-        match self.require(key)? {
-            Value::Null | Value::String(_) => Ok(()),
-            other => Err(DecodeError::Field {
-                field: key,
-                problem: format!("must be text or null, is {}", json_type(other)),
-            }),
-        }
+    /// A field that must be text or null where it is present. A number becomes its text, as Vumi 2 reads it: peers
+    /// that write addresses without quotes are served, not parked.
+    pub(super) fn text_or_null(&mut self, key: &'static str) -> Result<(), DecodeError> {
+        let text = match self.get(key) {
+            None | Some(Value::Null | Value::String(_)) => return Ok(()),
+            Some(Value::Number(number)) => number.to_string(),
+            Some(other) => {
+                return Err(DecodeError::Field {
+                    field: key,
+                    problem: format!("must be text or null, is {}", json_type(other)),
+                });
+            }
+        };
+        self.set(key, text);
+        Ok(())
     }
 
     pub(super) fn endpoint(&self) -> &str {
@@ -174,8 +229,12 @@ impl Fields {
     }
 
     pub(super) fn set_endpoint(&mut self, endpoint: &str) {
-        self.object_mut("routing_metadata")
-            .insert("endpoint_name".into(), endpoint.into());
+        let key = "endpoint_name";
+        let written = self.object("routing_metadata").and_then(|m| m.get(key));
+        if written.and_then(Value::as_str) != Some(endpoint) {
+            self.object_mut("routing_metadata")
+                .insert(key.into(), endpoint.into());
+        }
     }
 }
 
@@ -190,34 +249,18 @@ pub(super) fn json_type(value: &Value) -> &'static str {
     }
 }
 
-/// Deepest nesting of brackets outside of strings.
-fn nesting(body: &[u8]) -> usize {
-    let (mut depth, mut deepest, mut in_text, mut escaped) = (0usize, 0usize, false, false);
-    for byte in body {
-        if in_text {
-            match byte {
-                _ if escaped => escaped = false,
-                b'\\' => escaped = true,
-                b'"' => in_text = false,
-                _ => {}
-            }
-            continue;
-        }
-        match byte {
-            b'"' => in_text = true,
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
+/// What is wrong, in words that quote nothing: serde_json names the value when its type is wrong.
+fn without_content(error: &serde_json::Error) -> String {
+    if error.is_data() {
+        "it is another kind of JSON value".into()
+    } else {
+        error.to_string()
     }
-    deepest
 }
 
 /// Escapes everything beyond ASCII as `\uXXXX`, as both Vumi generations write it.
 fn ascii(text: String) -> String {
+    use std::fmt::Write;
     if text.is_ascii() {
         return text;
     }
@@ -228,7 +271,7 @@ fn ascii(text: String) -> String {
             out.push(c);
         } else {
             for unit in c.encode_utf16(&mut units) {
-                out.push_str(&format!("\\u{unit:04x}"));
+                let _ = write!(out, "\\u{unit:04x}");
             }
         }
     }

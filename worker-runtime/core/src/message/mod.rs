@@ -9,7 +9,10 @@ mod fate;
 mod fields;
 mod heartbeat;
 mod ids;
+mod scan;
 mod status;
+#[cfg(test)]
+mod tests;
 mod timestamp;
 mod user;
 

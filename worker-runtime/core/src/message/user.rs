@@ -1,7 +1,7 @@
 //! User messages: content from or to a user (`message_type` `user_message`).
 
 use super::fields::{DecodeError, Fields, MESSAGE_VERSION};
-use super::{Timestamp, random_id};
+use super::{Timestamp, derived_id, random_id};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
@@ -36,6 +36,17 @@ impl SessionEvent {
     }
 }
 
+/// Fields that are text or null, and never absent.
+const TEXTS: [&str; 7] = [
+    "message_id",
+    "to_addr",
+    "from_addr",
+    "in_reply_to",
+    "content",
+    "transport_name",
+    "transport_type",
+];
+
 /// A user message: its JSON object with typed access. Fields nobody knows are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserMessage(pub(super) Fields);
@@ -65,6 +76,15 @@ impl UserMessage {
         Self(fields)
     }
 
+    /// A message that answers none: sender, transport and its type are null until the caller or a dispatcher sets them.
+    /// Vumi 2 refuses a null `transport_type`.
+    pub fn send(to_addr: &str, content: Option<&str>) -> Self {
+        let mut message = Self::new("", Some(to_addr), None);
+        message.0.set_text("transport_type", None);
+        message.0.set_text("content", content);
+        message
+    }
+
     /// Decodes and validates a body.
     pub fn decode(body: &[u8]) -> Result<Self, DecodeError> {
         Self::check(Fields::parse(body)?)
@@ -73,37 +93,34 @@ impl UserMessage {
     /// Validates an object and fills in what older peers leave out.
     pub(super) fn check(mut fields: Fields) -> Result<Self, DecodeError> {
         fields.check_common()?;
-        fields.require("timestamp")?;
-        for key in [
-            "message_id",
-            "to_addr",
-            "from_addr",
-            "in_reply_to",
-            "content",
-            "transport_name",
-            "transport_type",
-        ] {
-            fields.require_text_or_null(key)?;
+        for key in ["timestamp", "transport_metadata"] {
+            fields.require(key)?;
+        }
+        for key in TEXTS {
+            fields.require(key)?;
+            fields.text_or_null(key)?;
         }
         match fields.require("session_event")? {
             Value::Null => {}
             Value::String(text) if SessionEvent::parse(text).is_some() => {}
-            other => {
+            _ => {
                 return Err(DecodeError::Field {
                     field: "session_event",
-                    problem: format!("{other} is none of null, new, resume, close"),
+                    problem: "is none of null, new, resume, close".into(),
                 });
             }
         }
-        fields.require("transport_metadata")?;
-        for key in ["group", "provider"] {
-            fields.0.entry(key).or_insert(Value::Null);
+        for key in ["group", "provider", "to_addr_type", "from_addr_type"] {
+            fields.fill(key, || Value::Null);
+            fields.text_or_null(key)?;
         }
         for key in ["helper_metadata", "routing_metadata"] {
-            fields
-                .0
-                .entry(key)
-                .or_insert_with(|| Value::Object(Map::new()));
+            fields.fill(key, || json!({}));
+        }
+        if fields.text("message_id").unwrap_or_default().is_empty() {
+            // Derived, so that a redelivery gets the same one (R6): replies and events hang on it.
+            let id = derived_id(&["body", &fields.to_value().to_string()]);
+            fields.set("message_id", id);
         }
         Ok(Self(fields))
     }
@@ -124,16 +141,12 @@ impl UserMessage {
         reply.set_message_id(&super::reply_id(self.message_id(), worker, index));
         reply.0.set_text("content", content);
         reply.0.set_text("in_reply_to", Some(self.message_id()));
-        for key in [
-            "group",
-            "provider",
-            "transport_name",
-            "transport_type",
-            "transport_metadata",
-            "helper_metadata",
-        ] {
-            if let Some(value) = self.0.0.get(key) {
-                reply.0.set(key, value.clone());
+        for key in ["group", "provider", "transport_name", "transport_type"] {
+            reply.0.set_text(key, self.0.text(key));
+        }
+        for key in ["transport_metadata", "helper_metadata"] {
+            if let Some(object) = self.0.object(key) {
+                reply.0.set(key, object.clone());
             }
         }
         if close {
@@ -193,6 +206,11 @@ impl UserMessage {
         self.0.set_text("from_addr", addr);
     }
 
+    /// `timestamp`; none if it is not in the format.
+    pub fn timestamp(&self) -> Option<Timestamp> {
+        self.0.text("timestamp")?.parse().ok()
+    }
+
     /// `content`.
     pub fn content(&self) -> Option<&str> {
         self.0.text("content")
@@ -218,6 +236,11 @@ impl UserMessage {
         self.0.set("transport_name", name);
     }
 
+    /// `transport_type`.
+    pub fn transport_type(&self) -> Option<&str> {
+        self.0.text("transport_type")
+    }
+
     /// `session_event`.
     pub fn session_event(&self) -> Option<SessionEvent> {
         self.0.text("session_event").and_then(SessionEvent::parse)
@@ -231,7 +254,7 @@ impl UserMessage {
 
     /// Any field.
     pub fn field(&self, key: &str) -> Option<&Value> {
-        self.0.0.get(key)
+        self.0.get(key)
     }
 
     /// Sets any field.
@@ -247,6 +270,11 @@ impl UserMessage {
     /// `transport_metadata` for writing; made when absent.
     pub fn transport_metadata_mut(&mut self) -> &mut Map<String, Value> {
         self.0.object_mut("transport_metadata")
+    }
+
+    /// `helper_metadata`: for middleware and dispatchers.
+    pub fn helper_metadata(&self) -> Option<&Map<String, Value>> {
+        self.0.object("helper_metadata")
     }
 
     /// `helper_metadata` for writing; made when absent.

@@ -1,0 +1,228 @@
+//! The way out of a worker: publish chain, mandatory publication, confirmation. Shared by everything that a worker
+//! causes: outputs of handled messages, messages of the peer, nack events, parked messages.
+
+use super::backlog::Backlog;
+use super::backoff::Backoff;
+use crate::broker::{
+    Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, Receipt,
+};
+use crate::codes;
+use crate::error::{ErrorClass, WorkError};
+use crate::middleware::Chain;
+use crate::parking::{Envelope, parked_queue};
+use crate::telemetry::{TargetMetrics, WorkerMetrics};
+use crate::worker::{Output, Target};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use vumi_api::Port;
+
+const REPUBLISH: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+/// How often a publication that no queue takes is repeated before its cause is retried as a whole.
+const RETURNS: u32 = 3;
+
+pub(super) struct Outlet {
+    broker: Arc<dyn Broker>,
+    chain: Arc<Chain>,
+    pub(super) backlog: Arc<Backlog>,
+    targets: HashMap<String, TargetMetrics>,
+}
+
+/// Why something was not published.
+#[derive(Debug)]
+pub(super) enum Unpublished {
+    /// The engine wants to stop, or the delivery behind it is no longer ours.
+    Interrupted,
+    /// It cannot be published.
+    Failed(WorkError),
+}
+
+impl From<WorkError> for Unpublished {
+    fn from(error: WorkError) -> Self {
+        Unpublished::Failed(error)
+    }
+}
+
+/// A publication under way.
+struct Sent {
+    publication: Publication,
+    receipt: Receipt,
+    if_returned: Option<Box<Output>>,
+}
+
+impl Outlet {
+    pub(super) fn new(
+        broker: Arc<dyn Broker>,
+        chain: Arc<Chain>,
+        backlog: Arc<Backlog>,
+        metrics: &WorkerMetrics,
+        publishes: &[Port],
+    ) -> Self {
+        let targets = publishes
+            .iter()
+            .map(|port| (port.queue(), metrics.target(&port.queue())))
+            .collect();
+        Self {
+            broker,
+            chain,
+            backlog,
+            targets,
+        }
+    }
+
+    /// Publishes outputs in their order and waits until the broker has every one. `interrupted` is asked before a
+    /// publication is repeated.
+    pub(super) async fn publish_all(
+        &self,
+        outputs: Vec<Output>,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Unpublished> {
+        let mut sent = Vec::with_capacity(outputs.len());
+        for output in outputs {
+            sent.push(self.send(output).await?);
+        }
+        for one in sent {
+            self.confirmed(one, interrupted).await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes one output and waits until the broker has it.
+    pub(super) async fn publish(
+        &self,
+        output: Output,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Unpublished> {
+        let sent = self.send(output).await?;
+        self.confirmed(sent, interrupted).await
+    }
+
+    /// Puts a message into the parking queue of the queue it came from.
+    pub(super) async fn park(
+        &self,
+        envelope: &Envelope,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Unpublished> {
+        let parking = parked_queue(&envelope.origin);
+        let publication = envelope.publication();
+        let mut attempt = 0;
+        loop {
+            let declared = self
+                .broker
+                .declare(&QueueSpec::Parking(parking.clone()))
+                .await;
+            let failed = match declared {
+                Ok(()) => {
+                    let receipt = self.broker.publish(publication.clone()).await;
+                    let sent = Sent {
+                        publication: publication.clone(),
+                        receipt,
+                        if_returned: None,
+                    };
+                    match self.confirmed(sent, interrupted).await {
+                        Err(Unpublished::Failed(error)) => error,
+                        done => return done,
+                    }
+                }
+                Err(error) => error,
+            };
+            // Parking is the last resort: nothing else can become of the message, so this goes on until it works.
+            if interrupted() {
+                return Err(Unpublished::Interrupted);
+            }
+            attempt += 1;
+            tracing::warn!(queue = parking, code = %failed.code, reason = %failed, "cannot set a message aside; trying again");
+            tokio::time::sleep(REPUBLISH.after(attempt)).await;
+        }
+    }
+
+    async fn send(&self, output: Output) -> Result<Sent, WorkError> {
+        let Output {
+            target,
+            mut message,
+            if_returned,
+        } = output;
+        let (exchange, routing_key, class) = match target {
+            Target::Port(port) => {
+                if !self.chain.is_empty() {
+                    message = self.chain.publish(&port, message).await?;
+                }
+                (EXCHANGE.to_owned(), port.queue(), PublicationClass::Data)
+            }
+            Target::Holder(queue) => (String::new(), queue, PublicationClass::Direct),
+        };
+        let publication = Publication {
+            exchange,
+            routing_key,
+            message_id: Some(message.id().to_owned()),
+            body: message.encode(),
+            class,
+        };
+        let receipt = self.broker.publish(publication.clone()).await;
+        Ok(Sent {
+            publication,
+            receipt,
+            if_returned,
+        })
+    }
+
+    async fn confirmed(
+        &self,
+        sent: Sent,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Unpublished> {
+        let Sent {
+            publication,
+            mut receipt,
+            mut if_returned,
+        } = sent;
+        let metrics = self.targets.get(&publication.routing_key);
+        let (mut attempt, mut returns) = (0, 0);
+        loop {
+            let wait = match receipt.confirmation().await {
+                Confirmation::Confirmed => {
+                    if let Some(metrics) = metrics {
+                        metrics.published.inc();
+                    }
+                    return Ok(());
+                }
+                Confirmation::Returned(_) if if_returned.is_some() => {
+                    let instead = if_returned.take().map(|output| *output);
+                    if let Some(output) = instead {
+                        return Box::pin(self.publish(output, interrupted)).await;
+                    }
+                    Duration::ZERO
+                }
+                Confirmation::Returned(reason) => {
+                    returns += 1;
+                    if returns >= RETURNS {
+                        return Err(Unpublished::Failed(WorkError::new(
+                            ErrorClass::Connect,
+                            codes::ROUTE_NO_QUEUE,
+                            format!("no queue took {:?}: {reason}", publication.routing_key),
+                        )));
+                    }
+                    REPUBLISH.after(returns)
+                }
+                Confirmation::Nacked => {
+                    attempt += 1;
+                    REPUBLISH.after(attempt)
+                }
+                // The next `publish` waits for the connection by itself.
+                Confirmation::Lost => Duration::ZERO,
+            };
+            if interrupted() {
+                return Err(Unpublished::Interrupted);
+            }
+            tokio::time::sleep(wait).await;
+            if let Some(metrics) = metrics {
+                metrics.republished.inc();
+            }
+            receipt = self.broker.publish(publication.clone()).await;
+        }
+    }
+
+    pub(super) fn target_metrics(&self, queue: &str) -> Option<&TargetMetrics> {
+        self.targets.get(queue)
+    }
+}

@@ -1,0 +1,514 @@
+//! A worker from build to stop: puts the parts of the engine together, tells what the worker is doing, and stops it in
+//! two stages (R8).
+
+use super::backlog::Backlog;
+use super::backoff::RetryPolicy;
+use super::consumer::{Consumer, Parts, Phase, Watched, state_word};
+use super::delivery::Desk;
+use super::outlet::Outlet;
+use super::peer::{self, Counter};
+use super::{Counts, Environment, StopLimits, WorkerSnapshot, watch};
+use crate::broker::{ConsumerState, LinkState, QueueSpec};
+use crate::codes;
+use crate::error::{ErrorClass, WorkError};
+use crate::heartbeat::{self, HeartbeatInfo};
+use crate::middleware::Chain;
+use crate::status::{StatusDesk, StatusIdentity};
+use crate::telemetry::{QueueMetrics, WorkerMetrics};
+use crate::worker::{HOLD_LIMIT, Registration, Services, Worker, WorkerContext};
+use futures::FutureExt;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch as channel;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use vumi_api::{Flow, Port, Resource, Topology};
+
+/// Messages in a target queue above which new work is refused, unless the manifest says otherwise.
+const BACKLOG_LIMIT: u32 = 10_000;
+/// A consumer whose loop did not turn for so long is stuck.
+const STUCK: Duration = Duration::from_secs(30);
+
+/// A worker that is built but consumes nothing yet: what does not build leaves the old one running.
+pub struct BuiltWorker {
+    worker: Arc<dyn Worker>,
+    cx: Arc<WorkerContext>,
+    type_name: &'static str,
+    topology: Topology,
+    environment: Environment,
+    outlet: Arc<Outlet>,
+    backlog: Arc<Backlog>,
+    chain: Arc<Chain>,
+    status: Arc<StatusDesk>,
+    metrics: Arc<WorkerMetrics>,
+    accepting: Arc<AtomicBool>,
+    abandoned: CancellationToken,
+}
+
+/// Builds a worker (phase three): may read secrets and make clients, opens nothing exclusive.
+pub async fn build(
+    registration: &Registration,
+    resource: Arc<Resource>,
+    environment: Environment,
+) -> Result<BuiltWorker, WorkError> {
+    let key = resource.key();
+    let settings = resource.settings();
+    let topology = resource.topology();
+    let metrics = environment.telemetry.worker(&key);
+    let chain = Arc::new(Chain::build(&settings.middleware, &key)?);
+    let limit = settings.backlog_limit.unwrap_or(BACKLOG_LIMIT);
+    let backlog = Arc::new(Backlog::new(resource.kind(), limit));
+    let outlet = Arc::new(Outlet::new(
+        Arc::clone(&environment.broker),
+        Arc::clone(&chain),
+        Arc::clone(&backlog),
+        &metrics,
+        &topology.publishes,
+    ));
+    let status = StatusDesk::new(
+        Arc::clone(&environment.broker),
+        StatusIdentity::of(&resource, &environment.instance),
+    );
+    let accepting = Arc::new(AtomicBool::new(false));
+    let abandoned = CancellationToken::new();
+    let services: Arc<dyn Services> = Arc::new(Counter {
+        outlet: Arc::clone(&outlet),
+        status: Arc::clone(&status),
+        metrics: Arc::clone(&metrics),
+        listeners: Arc::clone(&environment.listeners),
+        accepting: Arc::clone(&accepting),
+        abandoned: abandoned.clone(),
+    });
+    let cx = Arc::new(WorkerContext::new(
+        resource,
+        environment.instance.clone(),
+        Arc::clone(&environment.secrets),
+        CancellationToken::new(),
+        services,
+    ));
+    let worker = AssertUnwindSafe((registration.build)(Arc::clone(&cx)))
+        .catch_unwind()
+        .await
+        .unwrap_or_else(|_| {
+            Err(WorkError::new(
+                ErrorClass::Bug,
+                codes::BUG_ENDED,
+                format!("building {key} panicked; the process's output shows where"),
+            ))
+        })?;
+    Ok(BuiltWorker {
+        worker,
+        cx,
+        type_name: registration.type_name,
+        topology,
+        environment,
+        outlet,
+        backlog,
+        chain,
+        status,
+        metrics,
+        accepting,
+        abandoned,
+    })
+}
+
+/// The consumers of one stage of a stop.
+struct Stage {
+    phase: channel::Sender<Phase>,
+    halt: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Stage {
+    fn new() -> Self {
+        Self {
+            phase: channel::Sender::new(Phase::Run),
+            halt: CancellationToken::new(),
+            tasks: Vec::new(),
+        }
+    }
+
+    /// Takes nothing new, finishes what runs within `limit`; what is left then stays with the broker.
+    async fn drain(&mut self, limit: Duration) {
+        self.phase.send_replace(Phase::Drain);
+        self.halt.cancel();
+        let deadline = tokio::time::Instant::now() + limit;
+        for task in &mut self.tasks {
+            if tokio::time::timeout_at(deadline, &mut *task).await.is_err() {
+                task.abort();
+            }
+        }
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// A worker that runs.
+pub struct RunningWorker {
+    worker: Arc<dyn Worker>,
+    cx: Arc<WorkerContext>,
+    type_name: &'static str,
+    listens: bool,
+    environment: Environment,
+    backlog: Arc<Backlog>,
+    status: Arc<StatusDesk>,
+    metrics: Arc<WorkerMetrics>,
+    accepting: Arc<AtomicBool>,
+    abandoned: CancellationToken,
+    intake: Stage,
+    replies: Stage,
+    peer: Stage,
+    /// Status, heartbeats and watches, which end last.
+    background: Stage,
+    watched: Vec<Watched>,
+    failure: channel::Sender<Option<WorkError>>,
+    stopping: AtomicBool,
+    epoch: Instant,
+    since: SystemTime,
+}
+
+impl BuiltWorker {
+    /// Starts consuming and listening. Errors later are statuses.
+    pub async fn start(self) -> RunningWorker {
+        let listens = !self.topology.listens.is_empty();
+        let mut running = RunningWorker {
+            worker: self.worker,
+            cx: self.cx,
+            type_name: self.type_name,
+            listens,
+            environment: self.environment,
+            backlog: self.backlog,
+            status: self.status,
+            metrics: self.metrics,
+            accepting: self.accepting,
+            abandoned: self.abandoned,
+            intake: Stage::new(),
+            replies: Stage::new(),
+            peer: Stage::new(),
+            background: Stage::new(),
+            watched: Vec::new(),
+            failure: channel::Sender::new(None),
+            stopping: AtomicBool::new(false),
+            epoch: Instant::now(),
+            since: SystemTime::now(),
+        };
+        let mut consumed = Vec::new();
+        let parts = Consumed {
+            outlet: self.outlet,
+            chain: self.chain,
+        };
+        for port in &self.topology.intake {
+            let queue = QueueSpec::Data(port.queue());
+            consumed.push(running.consume(&parts, port, queue, true).await);
+        }
+        for port in &self.topology.replies {
+            let queue = QueueSpec::Data(port.queue());
+            consumed.push(running.consume(&parts, port, queue, false).await);
+        }
+        if self.topology.holds_requests {
+            let port = Port::new(running.cx.transport_name(), Flow::Outbound);
+            let queue = QueueSpec::Reply(running.cx.reply_queue());
+            running.consume(&parts, &port, queue, false).await;
+        }
+        running.keep_watch(self.topology.publishes, consumed, parts.outlet);
+        let peer = peer::run(
+            Arc::clone(&running.worker),
+            Arc::clone(&running.cx),
+            Arc::clone(&running.accepting),
+            Arc::clone(&running.metrics),
+        );
+        let task = running.guarded(peer);
+        running.peer.tasks.push(task);
+        tracing::info!(
+            worker = running.cx.worker_name(),
+            r#type = running.type_name,
+            broker = running.environment.broker.describe(),
+            durability = running.environment.broker.durability().as_str(),
+            "started"
+        );
+        running
+    }
+}
+
+struct Consumed {
+    outlet: Arc<Outlet>,
+    chain: Arc<Chain>,
+}
+
+impl RunningWorker {
+    /// Starts one consumer.
+    async fn consume(
+        &mut self,
+        parts: &Consumed,
+        port: &Port,
+        queue: QueueSpec,
+        intake: bool,
+    ) -> (String, QueueMetrics) {
+        let resource = self.cx.resource();
+        let settings = resource.settings();
+        // Replies that were forwarded to this replica have no order to keep: their requests wait side by side.
+        let mode = match queue {
+            QueueSpec::Reply(_) => vumi_api::OrderingMode::None,
+            _ => resource.ordering_mode(),
+        };
+        let name = queue.name().to_owned();
+        // The reply queue is named after this replica, and its series after the port, so that labels stay bounded.
+        let label = match queue {
+            QueueSpec::Reply(_) => format!("{}.reply", port.connector),
+            _ => name.clone(),
+        };
+        let metrics = self.metrics.queue(&label);
+        let stage = if intake { &self.intake } else { &self.replies };
+        let desk = Arc::new(Desk {
+            worker: Arc::clone(&self.worker),
+            key: self.cx.worker_name().to_owned(),
+            port: port.clone(),
+            // What cannot be handled from the reply queue is parked with its connector: the reply queue vanishes.
+            queue: match queue {
+                QueueSpec::Reply(_) => port.queue(),
+                _ => name,
+            },
+            chain: Arc::clone(&parts.chain),
+            outlet: Arc::clone(&parts.outlet),
+            policy: RetryPolicy::new(
+                settings.retry.as_ref(),
+                settings.hold_limit.map_or(HOLD_LIMIT, |d| d.0),
+            ),
+            metrics: metrics.clone(),
+            counters: Arc::default(),
+            worker_metrics: Arc::clone(&self.metrics),
+            generation: AtomicU64::new(0),
+            halt: stage.halt.clone(),
+        });
+        let (consumer, watched) = Consumer::subscribe(Parts {
+            backlog: Arc::clone(&self.backlog),
+            broker: Arc::clone(&self.environment.broker),
+            status: Arc::clone(&self.status),
+            phase: stage.phase.subscribe(),
+            mode,
+            queue,
+            label: label.clone(),
+            tag: format!("{}@{}", self.cx.worker_name(), self.cx.instance()),
+            epoch: self.epoch,
+            desk,
+        })
+        .await;
+        self.watched.push(watched);
+        let task = self.guarded(consumer.run());
+        if intake {
+            self.intake.tasks.push(task);
+        } else {
+            self.replies.tasks.push(task);
+        }
+        (label, metrics)
+    }
+
+    /// Starts what runs beside the messages.
+    fn keep_watch(
+        &mut self,
+        publishes: Vec<Port>,
+        consumed: Vec<(String, QueueMetrics)>,
+        outlet: Arc<Outlet>,
+    ) {
+        let broker = || Arc::clone(&self.environment.broker);
+        let status = || Arc::clone(&self.status);
+        let link = watch::link(
+            broker(),
+            publishes.clone(),
+            status(),
+            Arc::clone(&self.metrics),
+            self.cx.worker_name().to_owned(),
+        );
+        let depths = watch::depths(
+            broker(),
+            publishes,
+            consumed,
+            Arc::clone(&self.backlog),
+            outlet,
+            status(),
+        );
+        let info = HeartbeatInfo::of_this_process(
+            self.environment.system_id.as_str(),
+            self.cx.resource().name.as_str(),
+        );
+        let beats = heartbeat::run(broker(), info, self.background.halt.clone());
+        let (desk, stop) = (status(), self.background.halt.clone());
+        let statuses = async move { desk.run(stop).await };
+        let tasks = [
+            self.guarded(link),
+            self.guarded(depths),
+            self.guarded(beats),
+            self.guarded(statuses),
+        ];
+        self.background.tasks.extend(tasks);
+    }
+
+    /// Spawns a loop of the engine; if it panics, [`Self::failed`] says so.
+    fn guarded(&self, task: impl Future<Output = ()> + Send + 'static) -> JoinHandle<()> {
+        let failure = self.failure.clone();
+        let key = self.cx.worker_name().to_owned();
+        tokio::spawn(async move {
+            if AssertUnwindSafe(task).catch_unwind().await.is_err() {
+                failure.send_replace(Some(WorkError::new(
+                    ErrorClass::Bug,
+                    codes::BUG_ENDED,
+                    format!("a loop of {key} panicked; the process's output shows where"),
+                )));
+            }
+        })
+    }
+
+    /// What it is doing now.
+    pub fn snapshot(&self) -> WorkerSnapshot {
+        let link = self.environment.broker.link().borrow().clone();
+        let consumers: Vec<(String, ConsumerState)> = self
+            .watched
+            .iter()
+            .map(|w| (w.queue.clone(), w.state.borrow().clone()))
+            .collect();
+        let paused: Option<String> = self.watched.iter().find_map(|w| w.paused.borrow().clone());
+        let stopping = self.stopping.load(Ordering::Relaxed);
+        let (state, why) = self.state(stopping, &link, &consumers, paused);
+        let mut counts = Counts::default();
+        self.watched
+            .iter()
+            .for_each(|w| w.counters.add_to(&mut counts));
+        let now = self.epoch.elapsed();
+        let alive = stopping
+            || self.watched.iter().all(|w| {
+                let turned = Duration::from_millis(w.turned.load(Ordering::Relaxed));
+                now.saturating_sub(turned) < STUCK
+            });
+        let ready = matches!(state, "running" | "standby" | "paused");
+        self.metrics.ready.set(i64::from(ready));
+        WorkerSnapshot {
+            key: self.cx.worker_name().to_owned(),
+            type_name: self.type_name,
+            ready,
+            alive,
+            accepting: self
+                .listens
+                .then(|| self.accepting.load(Ordering::Relaxed) && !stopping),
+            state,
+            why,
+            consumers,
+            link,
+            durability: self.environment.broker.durability(),
+            components: self.status.components(),
+            counts,
+            since: self.since,
+        }
+    }
+
+    /// The state as one word and its reason (R9).
+    fn state(
+        &self,
+        stopping: bool,
+        link: &LinkState,
+        consumers: &[(String, ConsumerState)],
+        paused: Option<String>,
+    ) -> (&'static str, String) {
+        if stopping {
+            return ("stopping", String::new());
+        }
+        match link {
+            LinkState::Connecting { error, .. } => {
+                let why = error.clone().unwrap_or_default();
+                return ("connecting", why);
+            }
+            LinkState::Closed => return ("connecting", "the connection is closed".into()),
+            LinkState::Blocked(why) => return ("blocked", why.clone()),
+            LinkState::Up { .. } => {}
+        }
+        let words: Vec<&str> = consumers
+            .iter()
+            .map(|(_, s)| state_word(s, false))
+            .collect();
+        for (_, state) in consumers {
+            match state {
+                ConsumerState::Refused(_, why) => return ("stalled", why.clone()),
+                ConsumerState::Connecting(why) => {
+                    return ("connecting", why.clone().unwrap_or_default());
+                }
+                _ => {}
+            }
+        }
+        if let Some(why) = paused {
+            return ("paused", why);
+        }
+        let standby = consumers.iter().find_map(|(queue, state)| match state {
+            ConsumerState::Standby(holder) => Some((queue, holder)),
+            _ => None,
+        });
+        match standby {
+            Some((queue, holder)) if !words.contains(&"consuming") => {
+                let holder = holder.as_deref().unwrap_or("another consumer");
+                ("standby", format!("{queue} is read by {holder}"))
+            }
+            _ => ("running", String::new()),
+        }
+    }
+
+    /// Stops in two stages: intake, then replies; every stage bounded.
+    pub async fn stop(mut self, limits: StopLimits) {
+        self.stopping.store(true, Ordering::Relaxed);
+        self.metrics.ready.set(0);
+        let key = self.cx.worker_name().to_owned();
+        // First stage: nothing new comes in. What was taken is finished.
+        self.cx.closing.cancel();
+        self.accepting.store(false, Ordering::Relaxed);
+        tokio::join!(
+            self.peer.drain(limits.flush),
+            self.intake.drain(limits.flush)
+        );
+        if tokio::time::timeout(limits.drain, self.worker.drained())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                worker = key,
+                "requests or sessions still wait for replies; stopping all the same"
+            );
+        }
+        // Second stage: replies end, then the peer hears goodbye.
+        self.replies.drain(limits.flush).await;
+        self.abandoned.cancel();
+        if tokio::time::timeout(limits.close, self.worker.close())
+            .await
+            .is_err()
+        {
+            tracing::warn!(worker = key, "saying goodbye to the peer took too long");
+        }
+        self.background.drain(Duration::from_millis(200)).await;
+        tracing::info!(worker = key, "stopped");
+    }
+
+    /// Goes on after `Paused/TooManyParked`.
+    pub fn resume_parked(&self) {
+        self.backlog.resume();
+    }
+
+    /// As if every channel were lost.
+    #[cfg(test)]
+    pub(super) fn rebuild_consumers(&self) {
+        self.watched.iter().for_each(|w| w.acker.rebuild());
+    }
+
+    /// Resolves if a loop of the engine ended although nobody stopped it (a panic of the engine's): the supervisor
+    /// restarts the worker with back-off.
+    pub async fn failed(&self) -> WorkError {
+        let mut failure = self.failure.subscribe();
+        let failed = failure.wait_for(Option::is_some).await;
+        match failed.ok().and_then(|error| error.clone()) {
+            Some(error) => error,
+            None => std::future::pending().await,
+        }
+    }
+}
