@@ -79,8 +79,6 @@ codes! {
         "Another program uses the port, or the address is not of this machine.";
     SECRET_MISSING = "secret.missing", "A referenced Secret or key does not exist.",
         "Put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
-    WORKER_FAILED = "worker.failed", "A worker's own loop panicked; it is being restarted with back-off.",
-        "Report the panic that stands in the log; the other workers are not concerned.";
     CONTROL_SOCKET = "control.socket", "The control socket of a running process cannot be used.",
         "Start `vumi run`, or name its socket with --socket; only the user who started it may use it.";
     CONTROL_REQUEST = "control.request", "A running process was asked for something that it does not have.",

@@ -236,7 +236,7 @@ impl Supervisor {
         self.look().await.0
     }
 
-    /// The snapshots, and the workers whose task does not answer.
+    /// The snapshots, and the workers whose loops do not turn.
     async fn look(&self) -> (Vec<WorkerSnapshot>, Vec<String>) {
         let asked: Vec<(Arc<Resource>, Questions)> = lock(&self.slots)
             .values()
@@ -250,10 +250,16 @@ impl Supervisor {
         let mut silent = Vec::new();
         for (resource, snapshot) in futures::future::join_all(answers).await {
             let key = resource.key();
+            if snapshot.as_ref().is_some_and(|snapshot| !snapshot.alive) {
+                silent.push(key.clone());
+            }
             let snapshot = snapshot.unwrap_or_else(|| {
                 silent.push(key.clone());
                 let why = "its task does not answer".to_owned();
-                idle(&resource, SystemTime::now(), why)
+                WorkerSnapshot {
+                    alive: false,
+                    ..idle(&resource, SystemTime::now(), why)
+                }
             });
             found.insert(key, snapshot);
         }
@@ -273,11 +279,11 @@ impl Supervisor {
         (found.into_values().collect(), silent)
     }
 
-    /// Whether the loops of the process turn: every worker's task answers.
+    /// Whether the loops of the process turn: every worker's task answers and its consumers are not stuck (R9).
     pub async fn live(&self) -> Result<(), String> {
         match self.look().await.1 {
             silent if silent.is_empty() => Ok(()),
-            silent => Err(format!("does not answer: {}", silent.join(", "))),
+            silent => Err(format!("its loops do not turn: {}", silent.join(", "))),
         }
     }
 

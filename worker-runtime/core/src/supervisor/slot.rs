@@ -256,7 +256,7 @@ impl Life {
         last.state = "stopping";
         last.ready = false;
         last.accepting = last.accepting.map(|_| false);
-        let most = limits.drain + limits.flush + limits.close + STOP_SLACK;
+        let most = limits.drain + 2 * limits.flush + limits.close + STOP_SLACK;
         let stopping = guarded(running.stop(limits));
         let mut stopping = std::pin::pin!(tokio::time::timeout(most, stopping));
         // The first poll closes the intake.
@@ -350,6 +350,7 @@ pub(super) fn idle(resource: &Resource, since: SystemTime, why: String) -> Worke
         key: resource.key(),
         type_name: resource.worker_type().map_or("", |w| w.key),
         ready: false,
+        alive: true,
         accepting: (!resource.topology().listens.is_empty()).then_some(false),
         state: "stalled",
         why,
@@ -371,8 +372,8 @@ pub(super) async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, WorkE
     AssertUnwindSafe(work).catch_unwind().await.map_err(|_| {
         WorkError::new(
             ErrorClass::Bug,
-            codes::WORKER_FAILED,
-            "the worker's own loop panicked; the panic stands in the log",
+            codes::BUG_ENDED,
+            "the worker panicked; the process's output shows where",
         )
     })
 }

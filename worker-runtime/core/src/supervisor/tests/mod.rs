@@ -181,7 +181,7 @@ impl Running for FakeRunning {
             Some(ms) => tokio::time::sleep(Duration::from_millis(ms)).await,
             None => std::future::pending().await,
         }
-        WorkError::new(ErrorClass::Bug, codes::WORKER_FAILED, "told to fail")
+        WorkError::new(ErrorClass::Bug, codes::BUG_ENDED, "told to fail")
     }
 
     async fn stop(self: Box<Self>, limits: StopLimits) {
