@@ -343,11 +343,7 @@ mod tests {
         let telemetry = Telemetry::new();
         let old = telemetry.worker("transport/telnet");
         old.queue("telnet.outbound").done.inc();
-        old.error(&WorkError::new(
-            ErrorClass::Timeout,
-            codes::BUG_PANIC,
-            "x",
-        ));
+        old.error(&WorkError::new(ErrorClass::Timeout, codes::BUG_PANIC, "x"));
         let other = telemetry.worker("application/echo");
         other.queue("telnet.inbound").done.inc();
         let new = telemetry.worker("transport/telnet");

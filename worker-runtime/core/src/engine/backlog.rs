@@ -86,7 +86,8 @@ impl Backlog {
     /// Somebody looked at the parked messages and wants to go on.
     pub(super) fn resume(&self) {
         self.breaker(Breaker::reset);
-        self.pause.send_if_modified(|pause| pause.parked.take().is_some());
+        self.pause
+            .send_if_modified(|pause| pause.parked.take().is_some());
     }
 
     /// Why a consumer of `flow` pauses now: only targets that its messages can lead to count.

@@ -57,7 +57,14 @@ mod tests {
     #[test]
     fn waiting_times_double_up_to_the_maximum() {
         let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
-        for (attempt, full) in [(1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 10.0), (99, 10.0)] {
+        for (attempt, full) in [
+            (1, 1.0),
+            (2, 2.0),
+            (3, 4.0),
+            (4, 8.0),
+            (5, 10.0),
+            (99, 10.0),
+        ] {
             let wait = backoff.after(attempt).as_secs_f64();
             assert!(
                 (full / 2.0..=full).contains(&wait),

@@ -8,9 +8,9 @@ use super::lanes::{Lane, LaneChooser, Lanes};
 use crate::broker::{Access, Acker, Broker, ConsumerState, QueueSpec, RawDelivery, Subscribe};
 use crate::message::{Message, Timestamp};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
+use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
-use futures::FutureExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -322,7 +322,12 @@ impl Consumer {
         }
         let report = match &reason {
             Some(why) => {
-                tracing::warn!(worker = self.desk.key, queue = self.label, reason = why, "paused");
+                tracing::warn!(
+                    worker = self.desk.key,
+                    queue = self.label,
+                    reason = why,
+                    "paused"
+                );
                 StatusReport::new(self.component(), StatusLevel::Degraded, "paused", why)
             }
             None => {
@@ -360,11 +365,19 @@ impl Consumer {
                 (StatusLevel::Ok, "standby", text)
             }
             ConsumerState::Refused(code, text) => {
-                tracing::error!(worker = self.desk.key, queue, code, reason = text, "the queue cannot be consumed");
+                tracing::error!(
+                    worker = self.desk.key,
+                    queue,
+                    code,
+                    reason = text,
+                    "the queue cannot be consumed"
+                );
                 (StatusLevel::Down, "refused", text)
             }
             // A pause has its own report, a missing connection is the component `broker`.
-            ConsumerState::Consuming | ConsumerState::Connecting(_) | ConsumerState::Stopped => return,
+            ConsumerState::Consuming | ConsumerState::Connecting(_) | ConsumerState::Stopped => {
+                return;
+            }
         };
         self.status
             .report(StatusReport::new(self.component(), level, reason, text));
@@ -372,8 +385,10 @@ impl Consumer {
 
     async fn tick(&mut self) {
         let now = Instant::now();
-        self.turned
-            .store(now.duration_since(self.epoch).as_millis() as u64, Ordering::Relaxed);
+        self.turned.store(
+            now.duration_since(self.epoch).as_millis() as u64,
+            Ordering::Relaxed,
+        );
         let c = &self.counters;
         let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
         let in_flight = load(&c.received) - load(&c.done) - load(&c.parked) - load(&c.returned);
@@ -407,7 +422,11 @@ impl Consumer {
         }
         self.suspicion += 1;
         if self.suspicion >= 2 {
-            tracing::warn!(worker = self.desk.key, queue = self.label, "the broker has messages and sends none: rebuilding the channel");
+            tracing::warn!(
+                worker = self.desk.key,
+                queue = self.label,
+                "the broker has messages and sends none: rebuilding the channel"
+            );
             self.desk.metrics.rebuilt.inc();
             self.acker.rebuild();
             self.suspicion = 0;
@@ -459,4 +478,3 @@ impl Counters {
         counts.retried += load(&self.retried);
     }
 }
-

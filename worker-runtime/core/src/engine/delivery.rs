@@ -130,7 +130,9 @@ impl Desk {
                 Some(message) => message,
                 None => match Message::decode(self.port.flow, &raw.body) {
                     Ok(message) => message,
-                    Err(error) => return self.park(raw, &error.into(), attempt, &interrupted).await,
+                    Err(error) => {
+                        return self.park(raw, &error.into(), attempt, &interrupted).await;
+                    }
                 },
             };
             let error = match self.attempt(message, attempt).await {

@@ -232,7 +232,13 @@ impl BuiltWorker {
         );
         let task = running.guarded(peer);
         running.peer.tasks.push(task);
-        tracing::info!(worker = running.cx.worker_name(), r#type = running.type_name, broker = running.environment.broker.describe(), durability = running.environment.broker.durability().as_str(), "started");
+        tracing::info!(
+            worker = running.cx.worker_name(),
+            r#type = running.type_name,
+            broker = running.environment.broker.describe(),
+            durability = running.environment.broker.durability().as_str(),
+            "started"
+        );
         running
     }
 }
@@ -370,10 +376,7 @@ impl RunningWorker {
             .iter()
             .map(|w| (w.queue.clone(), w.state.borrow().clone()))
             .collect();
-        let paused: Option<String> = self
-            .watched
-            .iter()
-            .find_map(|w| w.paused.borrow().clone());
+        let paused: Option<String> = self.watched.iter().find_map(|w| w.paused.borrow().clone());
         let stopping = self.stopping.load(Ordering::Relaxed);
         let (state, why) = self.state(stopping, &link, &consumers, paused);
         let mut counts = Counts::default();
@@ -427,7 +430,10 @@ impl RunningWorker {
             LinkState::Blocked(why) => return ("blocked", why.clone()),
             LinkState::Up { .. } => {}
         }
-        let words: Vec<&str> = consumers.iter().map(|(_, s)| state_word(s, false)).collect();
+        let words: Vec<&str> = consumers
+            .iter()
+            .map(|(_, s)| state_word(s, false))
+            .collect();
         for (_, state) in consumers {
             match state {
                 ConsumerState::Refused(_, why) => return ("stalled", why.clone()),

@@ -117,6 +117,11 @@ fn report_backlog(status: &StatusDesk, port: &Port, full: bool, limit: u32) {
         let text = format!("{port} holds {limit} messages or more; new work is refused");
         StatusReport::new(component, StatusLevel::Degraded, "backlog_full", text)
     } else {
-        StatusReport::new(component, StatusLevel::Ok, "flowing", format!("{port} has room"))
+        StatusReport::new(
+            component,
+            StatusLevel::Ok,
+            "flowing",
+            format!("{port} has room"),
+        )
     });
 }
