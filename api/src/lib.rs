@@ -9,6 +9,7 @@ pub mod crds;
 pub mod dispatchers;
 pub mod docs;
 pub mod explain;
+mod fields;
 pub mod kinds;
 pub mod manifest;
 mod names;

@@ -20,7 +20,8 @@ pub(crate) fn nearest<'a>(
             let letters = wanted.chars().count().max(plain(name).chars().count());
             *distance * 3 <= letters && *distance < wanted.chars().count().max(1)
         })
-        .min_by_key(|(distance, _)| *distance)
+        // Among equals the one of the same length: `telnet.prot` is nearer to `telnet.port` than to `telnet`.
+        .min_by_key(|(distance, name)| (*distance, name.len().abs_diff(wrong.len())))
         .map(|(_, name)| name)
 }
 

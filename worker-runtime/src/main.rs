@@ -1,2 +1,59 @@
-//! The `vumi` command.
-fn main() {}
+//! The `vumi` command: its subcommands, their help, and the exit code.
+//! 0 ok · 1 runtime · 2 validation · 3 environment · 128 + signal (`error.rs`).
+
+use clap::{CommandFactory, Parser, Subcommand};
+use std::process::ExitCode;
+use vumi::commands::{completions, crds, docs, explain, lint};
+use vumi::error::CliError;
+
+#[derive(Parser)]
+#[command(
+    name = "vumi",
+    version,
+    about = "Runs messaging campaigns from manifests: transports, applications and dispatchers",
+    arg_required_else_help = true,
+    max_term_width = 100,
+    after_help = "Examples:
+  vumi lint examples/telnet-echo
+  vumi explain telnet.port
+  vumi new transport acmeSms --family http
+
+Exit codes: 0 ok · 1 runtime · 2 validation · 3 environment · 128+signal.
+`vumi COMMAND --help` shows examples of each command."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check manifests without running anything: names, types, rules, queues, ports, order, Secrets
+    Lint(lint::Arguments),
+    /// Print the custom resource definitions of the four kinds
+    Crds(crds::Arguments),
+    /// Write the reference pages
+    Docs(docs::Arguments),
+    /// Explain a kind, a worker type, a field or an error code
+    Explain(explain::Arguments),
+    /// Print a shell's completion script
+    Completions(completions::Arguments),
+}
+
+fn main() -> ExitCode {
+    let result = run(Cli::parse().command);
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => error.report(),
+    }
+}
+
+fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Lint(arguments) => lint::run(&arguments),
+        Command::Crds(arguments) => crds::run(&arguments),
+        Command::Docs(arguments) => docs::run(&arguments),
+        Command::Explain(arguments) => explain::run(&arguments),
+        Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
+    }
+}

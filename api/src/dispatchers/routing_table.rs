@@ -1,6 +1,8 @@
 //! What it is: routes by connector and endpoint, in both directions, by a fixed table.
 //!
 //! Limits: a message without a row gets a nack event (outbound) or is parked (inbound, event).
+//!
+//! Codes: `route.none`.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::shapes::Rows;

@@ -2,6 +2,8 @@
 //! transport they name.
 //!
 //! Limits: an outbound message whose `transport_name` is not among `transports` gets a nack event.
+//!
+//! Codes: `route.none`.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::shapes::{ConnectorRef, ConnectorRefs};

@@ -103,41 +103,56 @@ impl<'m> Worker<'m> {
     }
 }
 
-fn queue_clashes(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
+fn queue_clashes<'m>(workers: &'m [Worker<'m>], findings: &mut Vec<Finding>) {
     let mut owners: BTreeMap<&Port, &Worker<'_>> = BTreeMap::new();
     // Queues that two workers share, gathered so that a pair of workers is reported once per connector.
-    let mut clashes: BTreeMap<(String, String, &str), (&Worker<'_>, &Worker<'_>, Vec<String>)> =
-        BTreeMap::new();
-    for worker in workers {
-        for port in worker.consumes() {
-            match owners.get(port) {
-                Some(owner) => clashes
-                    .entry((owner.key(), worker.key(), &port.connector))
-                    .or_insert_with(|| (owner, worker, Vec::new()))
-                    .2
-                    .push(port.queue()),
-                None => {
-                    owners.insert(port, worker);
-                }
+    let mut clashes: Vec<Clash<'_>> = Vec::new();
+    for second in workers {
+        for port in second.consumes() {
+            let Some(first) = owners.get(port).copied() else {
+                owners.insert(port, second);
+                continue;
+            };
+            let connector = port.connector.as_str();
+            let same = clashes.iter_mut().find(|c| {
+                c.connector == connector
+                    && std::ptr::eq(c.first, first)
+                    && std::ptr::eq(c.second, second)
+            });
+            match same {
+                Some(clash) => clash.queues.push(port.queue()),
+                None => clashes.push(Clash {
+                    first,
+                    second,
+                    connector,
+                    queues: vec![port.queue()],
+                }),
             }
         }
     }
-    for ((owner, _, connector), (first, second, queues)) in clashes {
-        let names = listed(queues.iter().map(String::as_str));
+    for clash in clashes {
+        let owner = clash.first.key();
+        let names = listed(clash.queues.iter().map(String::as_str));
         let message =
             format!("{names} would be shared with {owner}, each getting a part of the messages");
-        let mut finding = second.finding(
-            Severity::Error,
-            QUEUE_CLASH,
-            &second.connector_path(connector),
-            message,
-        );
+        let path = clash.second.connector_path(clash.connector);
+        let mut finding = clash
+            .second
+            .finding(Severity::Error, QUEUE_CLASH, &path, message);
         finding.help = Some(format!(
             "give one of them another name, or put a dispatcher between; {owner} is at {}:{}",
-            first.loaded.file, first.loaded.line
+            clash.first.loaded.file, clash.first.loaded.line
         ));
         findings.push(finding);
     }
+}
+
+/// Two workers that would consume queues of one connector.
+struct Clash<'m> {
+    first: &'m Worker<'m>,
+    second: &'m Worker<'m>,
+    connector: &'m str,
+    queues: Vec<String>,
 }
 
 fn missing_consumers(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {

@@ -63,10 +63,8 @@ impl Walk<'_, '_> {
             Some("array") => self.list(schema, at),
             Some("string") => self.text(schema, at),
             Some("integer") => self.integer(schema, at),
-            Some("boolean") => {
-                if !matches!(at.node.data, Data::Bool(_)) {
-                    self.wrong_type(at, "true or false", None);
-                }
+            Some("boolean") if !matches!(at.node.data, Data::Bool(_)) => {
+                self.wrong_type(at, "true or false", None);
             }
             _ => {}
         }

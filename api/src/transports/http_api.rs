@@ -5,6 +5,9 @@
 //! Statuses: `listener` ok while the port is open; `response` ok, degraded or down by the time replies take.
 //!
 //! Limits: without `replyExpected`, outbound messages have nowhere to go and are answered with a nack event.
+//!
+//! Codes: `listen.failed`, `message.invalid`, `reply.not_expected`, `reply.missing_fields`, `reply.holder_gone`,
+//! `reply.session_closed`, `broker.unreachable`, `secret.missing`.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::OrderingMode;

@@ -5,6 +5,9 @@
 //! Statuses: `listener` ok while the port is open.
 //!
 //! Limits: for trying out and for tests; nothing authenticates the caller.
+//!
+//! Codes: `listen.failed`, `message.invalid`, `reply.missing_fields`, `reply.no_client`, `reply.session_closed`,
+//! `broker.unreachable`.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::shapes::ListenPort;

@@ -61,6 +61,10 @@ codes! {
         "Use a vhost whose default queue type is classic, or delete the foreign queue.";
     BROKER_FENCE = "broker.fence_not_honoured", "The broker accepted a second consumer beside an exclusive one.",
         "The queue is a quorum queue; use a vhost whose default queue type is classic.";
+    BROKER_STATE_IN_USE = "broker.state_in_use", "Another process uses the state folder of the embedded broker.",
+        "Stop that process, or give this one another --state folder.";
+    BROKER_STATE = "broker.state_unusable", "The state folder of the embedded broker cannot be read or written.",
+        "Check its permissions and the space on its disk; the error names the cause.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",
@@ -77,7 +81,7 @@ codes! {
         "Put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
     CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
         "Run `vumi lint`, which names file, line and field.";
-    PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope of ours.",
+    PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope: it was too large for one, or something else wrote it.",
         "Look at it with `vumi parked show`; requeue it to the queue it was parked beside, or drop it.";
     PARKED_TOO_MANY = "parked.too_many", "Too many messages of this worker were set aside, so it paused.",
         "Look with `vumi parked list`, cure the cause, requeue or drop, then `vumi parked resume`.";

@@ -25,6 +25,8 @@ const ACK_DELAY: Duration = Duration::from_millis(2);
 const TICK: Duration = Duration::from_secs(1);
 /// Without a delivery for so long while the queue holds messages, the channel is rebuilt (R9).
 const DEAF: Duration = Duration::from_secs(20);
+/// Asking the broker for a depth may keep the consumer from its messages for so long.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a consumer is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,17 +53,21 @@ pub(super) struct Watched {
     pub(super) state: watch::Receiver<ConsumerState>,
     pub(super) paused: watch::Receiver<Option<String>>,
     pub(super) counters: Arc<Counters>,
-    /// Turns of its loop happen at least this recently.
+    /// When its loop last turned, in milliseconds since the worker began.
     pub(super) turned: Arc<AtomicU64>,
+    #[cfg(test)]
+    pub(super) acker: Arc<dyn Acker>,
 }
 
 pub(super) struct Consumer {
     desk: Arc<Desk>,
+    queue: String,
     label: String,
     backlog: Arc<Backlog>,
     broker: Arc<dyn Broker>,
     status: Arc<StatusDesk>,
     phase: watch::Receiver<Phase>,
+    ordered: bool,
     chooser: LaneChooser,
     counters: Arc<Counters>,
     paused: watch::Sender<Option<String>>,
@@ -103,6 +109,7 @@ pub(super) struct Parts {
 
 impl Consumer {
     pub(super) async fn subscribe(parts: Parts) -> (Self, Watched) {
+        let queue = parts.queue.name().to_owned();
         let subscription = parts
             .broker
             .subscribe(Subscribe {
@@ -124,14 +131,18 @@ impl Consumer {
             paused: paused_receiver,
             counters: Arc::clone(&counters),
             turned: Arc::clone(&turned),
+            #[cfg(test)]
+            acker: Arc::clone(&subscription.acker),
         };
         let consumer = Self {
             desk: parts.desk,
+            queue,
             label: parts.label,
             backlog: parts.backlog,
             broker: parts.broker,
             status: parts.status,
             phase: parts.phase,
+            ordered: parts.mode != OrderingMode::None,
             chooser: LaneChooser::new(parts.mode),
             counters,
             paused,
@@ -166,6 +177,7 @@ impl Consumer {
         loop {
             let draining = *phase.borrow_and_update() == Phase::Drain;
             if draining {
+                self.let_others_have_it();
                 let waiting = self.lanes.clear_waiting();
                 self.count_returned(waiting);
                 if self.running.is_empty() {
@@ -341,8 +353,25 @@ impl Consumer {
             }
         };
         self.status.report(report);
+        if reason.is_some() {
+            self.let_others_have_it();
+        } else if !self.ordered {
+            self.acker.resume();
+        }
         self.paused.send_replace(reason);
         self.note_state();
+    }
+
+    /// Gives what was not begun to other consumers at once. Only where no order is kept: giving up a fence while
+    /// something still runs behind it would let a successor overtake it.
+    fn let_others_have_it(&mut self) {
+        if self.ordered {
+            return;
+        }
+        self.acker.cancel();
+        while let Ok(raw) = self.deliveries.try_recv() {
+            self.acker.requeue(raw.generation, raw.tag);
+        }
     }
 
     fn component(&self) -> String {
@@ -412,9 +441,10 @@ impl Consumer {
     async fn doubt(&mut self) {
         let consuming = *self.state.borrow() == ConsumerState::Consuming;
         let room = self.running.is_empty() && self.paused.borrow().is_none();
-        let waits = match self.broker.depth(&self.desk.queue).await {
-            Ok(Some(depth)) => depth.ready > 0 && depth.consumers <= 1,
-            Ok(None) | Err(_) => false,
+        let depth = tokio::time::timeout(LOOK_LIMIT, self.broker.depth(&self.queue)).await;
+        let waits = match depth {
+            Ok(Ok(Some(depth))) => depth.ready > 0 && depth.consumers <= 1,
+            _ => false,
         };
         if !(consuming && room && waits && self.deliveries.is_empty()) {
             self.suspicion = 0;
@@ -438,7 +468,7 @@ impl Consumer {
 pub(super) fn state_word(state: &ConsumerState, paused: bool) -> &'static str {
     match state {
         ConsumerState::Connecting(_) => "connecting",
-        ConsumerState::Consuming if paused => "paused",
+        ConsumerState::Consuming | ConsumerState::Stopped if paused => "paused",
         ConsumerState::Consuming => "consuming",
         ConsumerState::Standby(_) => "standby",
         ConsumerState::Refused(..) => "refused",

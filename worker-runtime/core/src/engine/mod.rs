@@ -108,3 +108,6 @@ impl Default for StopLimits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,13 +70,7 @@ pub async fn build(
     ));
     let status = StatusDesk::new(
         Arc::clone(&environment.broker),
-        StatusIdentity {
-            connector: resource.transport_name().to_owned(),
-            kind: resource.kind(),
-            name: resource.name.clone(),
-            type_name: registration.type_name.to_owned(),
-            instance: environment.instance.clone(),
-        },
+        StatusIdentity::of(&resource, &environment.instance),
     );
     let accepting = Arc::new(AtomicBool::new(false));
     let abandoned = CancellationToken::new();
@@ -340,7 +334,10 @@ impl RunningWorker {
             outlet,
             status(),
         );
-        let info = HeartbeatInfo::of(&self.environment.system_id, &self.cx.resource().name);
+        let info = HeartbeatInfo::of_this_process(
+            self.environment.system_id.as_str(),
+            self.cx.resource().name.as_str(),
+        );
         let beats = heartbeat::run(broker(), info, self.background.halt.clone());
         let (desk, stop) = (status(), self.background.halt.clone());
         let statuses = async move { desk.run(stop).await };
@@ -496,6 +493,12 @@ impl RunningWorker {
     /// Goes on after `Paused/TooManyParked`.
     pub fn resume_parked(&self) {
         self.backlog.resume();
+    }
+
+    /// As if every channel were lost.
+    #[cfg(test)]
+    pub(super) fn rebuild_consumers(&self) {
+        self.watched.iter().for_each(|w| w.acker.rebuild());
     }
 
     /// Resolves if a loop of the engine ended although nobody stopped it (a panic of the engine's): the supervisor

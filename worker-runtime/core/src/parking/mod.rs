@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 const SUFFIX: &str = ".parked";
+/// Largest envelope published. RabbitMQ takes no message above 16 MiB, and text in text or base64 grows.
+const ENVELOPE_LIMIT: usize = 15 << 20;
 
 /// The queue that keeps what was parked of `consumed`.
 pub fn parked_queue(consumed: &str) -> String {
@@ -119,14 +121,22 @@ impl Envelope {
         Bytes::from(wire.to_string())
     }
 
-    /// Reads what [`Self::encode`] wrote; the error says what is wrong.
+    /// Reads what [`Self::encode`] wrote; the error says what is wrong, without content.
     pub fn decode(body: &[u8]) -> Result<Self, String> {
-        let wire: Wire = serde_json::from_slice(body).map_err(|e| e.to_string())?;
+        // The parser's own sentence would quote the body.
+        let wire: Wire = serde_json::from_slice(body).map_err(|e| {
+            let what = if e.is_data() {
+                "other fields"
+            } else {
+                "no JSON"
+            };
+            format!("{what}, seen at line {} column {}", e.line(), e.column())
+        })?;
         let body = match wire.encoding {
             Encoding::Text => Bytes::from(wire.body),
             Encoding::Base64 => BASE64
                 .decode(&wire.body)
-                .map_err(|e| format!("field body: {e}"))?
+                .map_err(|_| "field body is not base64".to_owned())?
                 .into(),
         };
         Ok(Self {
@@ -144,24 +154,33 @@ impl Envelope {
     }
 
     /// The publication that parks it: the queue must be declared ([`crate::broker::QueueSpec::Parking`]) before, and
-    /// the delivery is acknowledged only after the confirmation.
+    /// the delivery is acknowledged only after the confirmation. A body too large to be wrapped is parked bare: better
+    /// its reason only in the log than a message that can be neither handled nor parked.
     pub fn publication(&self) -> Publication {
+        let envelope = self.encode();
+        let body = if envelope.len() <= ENVELOPE_LIMIT {
+            envelope
+        } else {
+            self.body.clone()
+        };
         Publication {
             exchange: String::new(),
             routing_key: parked_queue(&self.origin),
-            body: self.encode(),
+            body,
             message_id: self.amqp_message_id.clone(),
             class: PublicationClass::Direct,
         }
     }
 
-    /// A body in the parking queue of `consumed` that is no envelope: kept, listed, requeued and dropped as others.
+    /// A body in the parking queue of `consumed` without envelope: kept, listed, requeued and dropped as others.
     fn foreign(consumed: &str, delivery: &RawDelivery, problem: &str) -> Self {
         let Code { name, .. } = codes::PARKED_FOREIGN;
         Self {
             origin: consumed.to_owned(),
             code: name.to_owned(),
-            reason: format!("something else wrote this to the parking queue: {problem}"),
+            reason: format!(
+                "no envelope: too large for one, or written by something else ({problem})"
+            ),
             class: String::new(),
             worker: String::new(),
             attempts: 0,

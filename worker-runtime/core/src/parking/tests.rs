@@ -118,10 +118,25 @@ fn text_bodies_stay_readable_in_the_envelope() {
 }
 
 #[test]
-fn what_is_no_envelope_is_an_error_and_no_panic() {
-    for body in [&b""[..], b"[]", b"{}", b"\xff", b"{\"origin\": 1}"] {
-        assert!(Envelope::decode(body).is_err());
+fn what_is_no_envelope_is_an_error_without_content_and_no_panic() {
+    let mut not_base64: Value = serde_json::from_slice(&envelope("x").encode()).unwrap();
+    not_base64["encoding"] = "base64".into();
+    not_base64["body"] = "secret".into();
+    let mut wrong_type = not_base64.clone();
+    wrong_type["attempts"] = "secret".into();
+    for body in [
+        "".into(),
+        "[]".into(),
+        "{}".into(),
+        "secret".into(),
+        r#"{"origin": 1}"#.into(),
+        not_base64.to_string(),
+        wrong_type.to_string(),
+    ] {
+        let problem = Envelope::decode(body.as_bytes()).unwrap_err();
+        assert!(!problem.contains("secret"), "{problem}");
     }
+    assert!(Envelope::decode(b"\xff").is_err());
 }
 
 #[tokio::test]
@@ -278,4 +293,18 @@ async fn a_body_without_envelope_is_listed_and_can_be_requeued_or_dropped() {
     let handled = requeue(broker.as_ref(), ORIGIN, &selection).await.unwrap();
     assert_eq!(handled.done, 1);
     assert_eq!(consumed(broker.as_ref(), 1).await[0].body, body);
+}
+
+#[tokio::test]
+async fn a_body_too_large_for_an_envelope_is_parked_bare_and_comes_back() {
+    let body = Bytes::from(vec![0xff; 15 << 20]);
+    let broker = with_parked(&[envelope(body.clone())]).await;
+    let listed = list(broker.as_ref(), ORIGIN, 10).await.unwrap();
+    assert_eq!(
+        (listed[0].code.as_str(), listed[0].size),
+        ("parked.foreign", 15 << 20)
+    );
+    let handled = requeue(broker.as_ref(), ORIGIN, &Selection::All).await;
+    assert_eq!(handled.unwrap().done, 1);
+    assert!(consumed(broker.as_ref(), 1).await[0].body == body);
 }

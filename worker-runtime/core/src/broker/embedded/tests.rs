@@ -1,0 +1,1 @@
+//! Rules of the state, one by one, without tasks or time.

@@ -1,0 +1,4 @@
+//! Integration tests of the core: one binary, one module per part.
+
+mod broker_suite;
+mod embedded;

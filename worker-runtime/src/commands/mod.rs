@@ -1,0 +1,7 @@
+//! The commands, one module each: `Arguments` are what the user writes, `run` does it.
+
+pub mod completions;
+pub mod crds;
+pub mod docs;
+pub mod explain;
+pub mod lint;

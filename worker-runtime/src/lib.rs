@@ -1,0 +1,8 @@
+//! The `vumi` command line and worker runtime: what its commands share, and one module per command.
+
+pub mod commands;
+pub mod error;
+pub mod manifests;
+pub mod output;
+pub mod reference;
+pub mod registry;

@@ -1,0 +1,15 @@
+//! Writing results to standard output. A reader that closes the pipe early (`vumi crds | head`) is not an error.
+
+use crate::error::CliError;
+use std::io::Write;
+
+/// Writes `text` to standard output as it is.
+pub fn print(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::environment(
+            format!("cannot write to standard output: {error}"),
+        )),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,59 @@
+//! What the reference pages and `vumi explain` need from the runtime: codes, metrics, how repeats are recognised.
+
+use crate::registry;
+use vumi_api::docs::{CodeText, Facts, finding_codes};
+use vumi_core::worker::Dedupe;
+
+/// Every code: of errors first, then of findings.
+pub fn codes() -> Vec<CodeText> {
+    let mut codes = error_codes();
+    codes.extend(finding_codes());
+    codes
+}
+
+fn error_codes() -> Vec<CodeText> {
+    vumi_core::codes::ALL
+        .iter()
+        .map(|code| CodeText {
+            name: code.name,
+            meaning: code.meaning,
+            fix: code.fix,
+        })
+        .collect()
+}
+
+/// The facts of this binary with the given example manifests.
+pub fn facts(examples: Vec<(String, String)>) -> Facts {
+    Facts {
+        codes: error_codes(),
+        metrics: Vec::new(),
+        repeats: registry::all()
+            .map(|r| (r.type_name.to_owned(), repeats(r.dedupe)))
+            .collect(),
+        examples,
+    }
+}
+
+fn repeats(dedupe: Dedupe) -> String {
+    match dedupe {
+        Dedupe::ProviderId(place) => format!(
+            "a message delivered again gets the same `message_id`, which is derived from {place}."
+        ),
+        Dedupe::None => {
+            "its peer gives no id of its own, so a message sent again is a new message.".to_owned()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_code_is_registered_twice() {
+        let names: Vec<_> = codes().iter().map(|code| code.name).collect();
+        let distinct: BTreeSet<_> = names.iter().collect();
+        assert_eq!(names.len(), distinct.len());
+    }
+}

@@ -1,0 +1,39 @@
+//! Every worker type this binary can run: the tables of the family crates, one after the other.
+
+use vumi_core::worker::Registration;
+
+/// All registrations, family by family.
+pub fn all() -> impl Iterator<Item = &'static Registration> {
+    [
+        vumi_transports_chat::WORKERS,
+        vumi_transports_http::WORKERS,
+        vumi_applications::WORKERS,
+        vumi_dispatchers::WORKERS,
+    ]
+    .into_iter()
+    .flatten()
+}
+
+/// The registration of a worker type.
+pub fn find(type_name: &str) -> Option<&'static Registration> {
+    all().find(|registration| registration.type_name == type_name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+    use vumi_api::WorkerType;
+
+    #[test]
+    fn schema_and_tables_have_the_same_types() {
+        let tables: BTreeSet<_> = all()
+            .map(|r| (r.kind, r.type_name, format!("{:?}", r.ordering)))
+            .collect();
+        let schema: BTreeSet<_> = WorkerType::all()
+            .map(|w| (w.kind, w.key, format!("{:?}", w.ordering)))
+            .collect();
+        assert_eq!(tables, schema);
+        assert_eq!(all().count(), tables.len(), "a type is registered twice");
+    }
+}

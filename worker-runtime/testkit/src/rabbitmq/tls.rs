@@ -1,0 +1,84 @@
+//! A private certificate authority and one server certificate, made by openssl for one broker.
+//! Nothing of it outlives the broker's folder.
+
+use super::Error;
+use std::path::Path;
+use tokio::process::Command;
+
+/// Makes `ca.pem`, `server.pem` and `server.key` in `folder`; the certificate names `localhost` and 127.0.0.1.
+pub(super) async fn make_certificates(folder: &Path) -> Result<(), Error> {
+    std::fs::create_dir_all(folder).map_err(|e| Error::Io("folder for certificates", e))?;
+    std::fs::write(
+        folder.join("names"),
+        "subjectAltName=DNS:localhost,IP:127.0.0.1\n",
+    )
+    .map_err(|e| Error::Io("folder for certificates", e))?;
+    let key = [
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+    ];
+    let authority = [
+        "req",
+        "-x509",
+        "-subj",
+        "/CN=private authority",
+        "-days",
+        "2",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+    ];
+    openssl(folder, &[&authority[..], &key[..]].concat()).await?;
+    let request = [
+        "req",
+        "-subj",
+        "/CN=localhost",
+        "-keyout",
+        "server.key",
+        "-out",
+        "server.csr",
+    ];
+    openssl(folder, &[&request[..], &key[..]].concat()).await?;
+    openssl(
+        folder,
+        &[
+            "x509",
+            "-req",
+            "-in",
+            "server.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "names",
+            "-out",
+            "server.pem",
+        ],
+    )
+    .await
+}
+
+async fn openssl(folder: &Path, arguments: &[&str]) -> Result<(), Error> {
+    let output = Command::new("openssl")
+        .args(arguments)
+        .current_dir(folder)
+        .output()
+        .await
+        .map_err(|e| Error::Io("openssl cannot be started", e))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    Err(Error::Failed(format!(
+        "openssl {} failed: {}",
+        arguments[0],
+        String::from_utf8_lossy(&output.stderr)
+    )))
+}
