@@ -1,42 +1,55 @@
 //! The acknowledging side of one consumer of the embedded broker.
 
-use super::Inner;
+use super::core::Core;
 use crate::broker::Acker;
 use std::sync::Arc;
 
 pub(super) struct Handle {
-    pub(super) inner: Arc<Inner>,
+    pub(super) core: Arc<Core>,
     pub(super) id: u64,
 }
 
 impl Acker for Handle {
     fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool {
-        self.inner.lock().ack(self.id, generation, tag, multiple)
+        self.core
+            .with(|state| state.ack(self.id, generation, tag, multiple))
     }
 
     fn requeue(&self, generation: u64, tag: u64) -> bool {
-        self.inner.lock().requeue(self.id, generation, tag)
+        self.core
+            .with(|state| state.requeue(self.id, generation, tag))
     }
 
     fn cancel(&self) {
-        self.inner.lock().set_cancelled(self.id, true);
+        self.core.with(|state| state.set_cancelled(self.id, true));
     }
 
     fn resume(&self) {
-        self.inner.lock().set_cancelled(self.id, false);
+        self.core.with(|state| state.set_cancelled(self.id, false));
     }
 
     fn close(&self) {
-        self.inner.lock().close_consumer(self.id);
+        self.core.with(|state| state.close_consumer(self.id));
     }
 
     fn rebuild(&self) {
-        self.inner.lock().rebuild(self.id);
+        let stream = self.core.with(|state| state.rebuild(self.id));
+        let (Some((sender, window)), Ok(runtime)) = (stream, tokio::runtime::Handle::try_current())
+        else {
+            return;
+        };
+        // Deliveries of the old generation still fill the stream: go on when the receiver has read them.
+        let (core, id) = (Arc::clone(&self.core), self.id);
+        runtime.spawn(async move {
+            if sender.reserve_many(window).await.is_ok() {
+                core.with(|state| state.pump_consumer(id));
+            }
+        });
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.inner.lock().close_consumer(self.id);
+        self.close();
     }
 }

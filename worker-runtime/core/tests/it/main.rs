@@ -1,0 +1,5 @@
+//! Integration tests of the core: one binary, one module per part.
+
+mod broker_suite;
+mod embedded;
+mod embedded_faults;
