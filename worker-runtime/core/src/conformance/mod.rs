@@ -1,6 +1,8 @@
 //! One suite over the registration table: every worker type, with a simulated peer, on every broker.
 
 #[cfg(any(test, feature = "conformance"))]
+pub mod examples;
+#[cfg(any(test, feature = "conformance"))]
 pub mod stand_in;
 
 use async_trait::async_trait;
