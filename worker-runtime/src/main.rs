@@ -3,7 +3,7 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
-use vumi::commands::{completions, crds, docs, explain, lint};
+use vumi::commands::{completions, crds, docs, explain, lint, new};
 use vumi::error::CliError;
 
 #[derive(Parser)]
@@ -36,24 +36,27 @@ enum Command {
     Docs(docs::Arguments),
     /// Explain a kind, a worker type, a field or an error code
     Explain(explain::Arguments),
+    /// Write a new worker type into a source checkout
+    New(new::Arguments),
     /// Print a shell's completion script
     Completions(completions::Arguments),
 }
 
-fn main() -> ExitCode {
-    let result = run(Cli::parse().command);
-    match result {
+#[tokio::main]
+async fn main() -> ExitCode {
+    match dispatch(Cli::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
 }
 
-fn run(command: Command) -> Result<(), CliError> {
+async fn dispatch(command: Command) -> Result<(), CliError> {
     match command {
         Command::Lint(arguments) => lint::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::New(arguments) => new::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
     }
 }

@@ -5,3 +5,4 @@ pub mod crds;
 pub mod docs;
 pub mod explain;
 pub mod lint;
+pub mod new;
