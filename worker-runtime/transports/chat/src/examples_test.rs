@@ -42,6 +42,9 @@ async fn examples_build_and_full_ones_are_full() {
 
 /// The other types of the union, and the HTTP settings, which this family does not use.
 fn may_be_unset(path: &str, own: &str) -> bool {
-    let other_type = vumi_api::kinds::TRANSPORT_TYPES.contains(&path) && path != own;
+    let other_type = vumi_api::kinds::TRANSPORT_TYPES
+        .iter()
+        .any(|t| t.key == path)
+        && path != own;
     other_type || path == "http"
 }
