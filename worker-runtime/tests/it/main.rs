@@ -1,0 +1,7 @@
+//! End-to-end tests of the `vumi` binary: real processes, real sockets, real brokers.
+
+#![allow(clippy::unwrap_used)]
+
+mod examples;
+mod harness;
+mod replicas;
