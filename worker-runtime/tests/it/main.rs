@@ -4,4 +4,5 @@
 
 mod examples;
 mod harness;
+mod loss;
 mod replicas;

@@ -122,6 +122,19 @@ impl Campaign {
         Process::start(self.path(), name, &arguments)
     }
 
+    /// Sets a field of `spec` in the manifest of a worker's own folder.
+    pub fn edit_worker(&self, name: &str, field: &str, value: &str) {
+        let file = self.path().join(name).join("worker.yaml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let start = format!("  {field}:");
+        let mut lines: Vec<&str> = text.lines().filter(|l| !l.starts_with(&start)).collect();
+        let line = format!("{start} {value}");
+        lines.push(&line);
+        let draft = self.path().join(format!("{name}.draft"));
+        std::fs::write(&draft, lines.join("\n") + "\n").unwrap();
+        std::fs::rename(draft, file).unwrap();
+    }
+
     /// What `vumi status` says about the only process of this campaign.
     pub fn status(&self) -> Result<Status, String> {
         let output = run(self.path(), &["status", "--format", "json"]);

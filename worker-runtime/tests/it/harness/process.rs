@@ -20,7 +20,8 @@ pub fn command(folder: &Path) -> Command {
     command
         .env("XDG_RUNTIME_DIR", folder)
         .env_remove("RUST_LOG")
-        .env_remove("VUMI_BROKER")
+        .env_remove("VUMI_BROKER_URL")
+        .env_remove("VUMI_LOG")
         .current_dir(folder)
         .stdin(Stdio::null());
     command
