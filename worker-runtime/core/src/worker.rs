@@ -242,7 +242,7 @@ pub trait WorkerType: 'static {
     fn fixture() -> crate::conformance::Fixture;
 }
 
-type BuildFn = fn(
+pub(crate) type BuildFn = fn(
     Arc<WorkerContext>,
 ) -> std::pin::Pin<
     Box<dyn std::future::Future<Output = Result<Arc<dyn Worker>, WorkError>> + Send>,

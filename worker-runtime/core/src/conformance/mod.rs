@@ -1,7 +1,26 @@
 //! One suite over the registration table: every worker type, with a simulated peer, on every broker.
 
 #[cfg(any(test, feature = "conformance"))]
+mod cases;
+#[cfg(any(test, feature = "conformance"))]
+mod far_end;
+#[cfg(any(test, feature = "conformance"))]
+mod faults;
+#[cfg(any(test, feature = "conformance"))]
+pub mod oracle;
+#[cfg(any(test, feature = "conformance"))]
+mod rig;
+#[cfg(any(test, feature = "conformance"))]
+mod saboteur;
+#[cfg(any(test, feature = "conformance"))]
 pub mod stand_in;
+#[cfg(any(test, feature = "conformance"))]
+mod suite;
+#[cfg(any(test, feature = "conformance"))]
+mod waivers;
+
+#[cfg(any(test, feature = "conformance"))]
+pub use suite::{BrokerSource, Embedded, check, check_on};
 
 use async_trait::async_trait;
 

@@ -25,6 +25,8 @@ const ACK_DELAY: Duration = Duration::from_millis(2);
 const TICK: Duration = Duration::from_secs(1);
 /// Without a delivery for so long while the queue holds messages, the channel is rebuilt (R9).
 const DEAF: Duration = Duration::from_secs(20);
+/// Asking the broker for a depth may keep the consumer from its messages for so long.
+const LOOK_LIMIT: Duration = Duration::from_secs(2);
 
 /// What a consumer is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub(super) struct Consumer {
     broker: Arc<dyn Broker>,
     status: Arc<StatusDesk>,
     phase: watch::Receiver<Phase>,
+    ordered: bool,
     chooser: LaneChooser,
     counters: Arc<Counters>,
     paused: watch::Sender<Option<String>>,
@@ -139,6 +142,7 @@ impl Consumer {
             broker: parts.broker,
             status: parts.status,
             phase: parts.phase,
+            ordered: parts.mode != OrderingMode::None,
             chooser: LaneChooser::new(parts.mode),
             counters,
             paused,
@@ -173,6 +177,7 @@ impl Consumer {
         loop {
             let draining = *phase.borrow_and_update() == Phase::Drain;
             if draining {
+                self.let_others_have_it();
                 let waiting = self.lanes.clear_waiting();
                 self.count_returned(waiting);
                 if self.running.is_empty() {
@@ -348,8 +353,25 @@ impl Consumer {
             }
         };
         self.status.report(report);
+        if reason.is_some() {
+            self.let_others_have_it();
+        } else if !self.ordered {
+            self.acker.resume();
+        }
         self.paused.send_replace(reason);
         self.note_state();
+    }
+
+    /// Gives what was not begun to other consumers at once. Only where no order is kept: giving up a fence while
+    /// something still runs behind it would let a successor overtake it.
+    fn let_others_have_it(&mut self) {
+        if self.ordered {
+            return;
+        }
+        self.acker.cancel();
+        while let Ok(raw) = self.deliveries.try_recv() {
+            self.acker.requeue(raw.generation, raw.tag);
+        }
     }
 
     fn component(&self) -> String {
@@ -419,9 +441,10 @@ impl Consumer {
     async fn doubt(&mut self) {
         let consuming = *self.state.borrow() == ConsumerState::Consuming;
         let room = self.running.is_empty() && self.paused.borrow().is_none();
-        let waits = match self.broker.depth(&self.queue).await {
-            Ok(Some(depth)) => depth.ready > 0 && depth.consumers <= 1,
-            Ok(None) | Err(_) => false,
+        let depth = tokio::time::timeout(LOOK_LIMIT, self.broker.depth(&self.queue)).await;
+        let waits = match depth {
+            Ok(Ok(Some(depth))) => depth.ready > 0 && depth.consumers <= 1,
+            _ => false,
         };
         if !(consuming && room && waits && self.deliveries.is_empty()) {
             self.suspicion = 0;
@@ -445,7 +468,7 @@ impl Consumer {
 pub(super) fn state_word(state: &ConsumerState, paused: bool) -> &'static str {
     match state {
         ConsumerState::Connecting(_) => "connecting",
-        ConsumerState::Consuming if paused => "paused",
+        ConsumerState::Consuming | ConsumerState::Stopped if paused => "paused",
         ConsumerState::Consuming => "consuming",
         ConsumerState::Standby(_) => "standby",
         ConsumerState::Refused(..) => "refused",

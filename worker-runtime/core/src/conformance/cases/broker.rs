@@ -1,0 +1,161 @@
+//! Nothing is acknowledged before it is safe, and nothing that was not acknowledged is lost.
+
+use crate::conformance::far_end::Seen;
+use crate::conformance::faults::Mishap;
+use crate::conformance::rig::{Rig, eventually};
+use std::time::Duration;
+
+/// All outputs of `id` at one place have one id; the number of outputs.
+pub(super) fn equal_ids(rig: &Rig, id: &str) -> Result<usize, String> {
+    let seen = rig.far_end.caused_by(id);
+    let differs = |a: &Seen, b: &Seen| a.port == b.port && a.message.id() != b.message.id();
+    match seen.iter().find(|one| differs(one, &seen[0])) {
+        None => Ok(seen.len()),
+        Some(other) => Err(format!(
+            "message {id} came out as {} and as {}",
+            seen[0].message.id(),
+            other.message.id()
+        )),
+    }
+}
+
+/// While the broker has not confirmed what a message causes, the message is not acknowledged.
+pub(super) async fn confirmed_before_acknowledged(rig: &mut Rig) -> Result<(), String> {
+    let ports = rig.answering();
+    rig.faults.hold_confirmations(true);
+    for port in &ports {
+        let id = rig.send(port, &rig.message(port, 0, 0)).await?;
+        rig.far_end.output_of(&id).await?;
+    }
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let counts = rig.counts()?;
+    let early = rig.faults.acks_tried();
+    if early > 0 || counts.done > 0 || counts.in_flight != ports.len() as u64 {
+        return Err(format!(
+            "nothing was confirmed, {early} acknowledgements were made, and the counts are {counts:?}"
+        ));
+    }
+    rig.faults.hold_confirmations(false);
+    let counts = rig.settle().await?;
+    if counts.done != ports.len() as u64 {
+        return Err(format!("all is confirmed and the counts are {counts:?}"));
+    }
+    eventually(
+        "the acknowledgements reach the broker",
+        async || match rig.faults.acks_passed() {
+            0 => Err("none did".to_owned()),
+            _ => Ok(()),
+        },
+    )
+    .await
+}
+
+/// The process dies after the confirmation and before the acknowledgement: the message is handled again, and everything
+/// comes out with the same ids (R6).
+pub(super) async fn crash_between_confirm_and_ack(rig: &mut Rig) -> Result<(), String> {
+    rig.faults.swallow_acks(true);
+    let mut ids = Vec::new();
+    for port in rig.answering() {
+        let id = rig.send(&port, &rig.message(&port, 0, 0)).await?;
+        rig.far_end.output_of(&id).await?;
+        ids.push(id);
+    }
+    rig.settle().await?;
+    eventually("the worker acknowledges", async || {
+        match rig.faults.acks_tried() {
+            0 => Err("it does not".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await?;
+    rig.faults.swallow_acks(false);
+    rig.crash_and_restart().await?;
+    for id in &ids {
+        let twice = |seen: &[Seen]| {
+            let count = seen.iter().filter(|s| s.is_caused_by(id)).count();
+            (count >= 2).then_some(())
+        };
+        let what = format!("message {id} is handled again");
+        rig.far_end.until(&what, twice).await?;
+        equal_ids(rig, id)?;
+        match rig.plan.attempts(id) {
+            2 => {}
+            other => return Err(format!("message {id} was handled {other} times")),
+        }
+    }
+    rig.settle().await.map(drop)
+}
+
+/// Publications that are refused, returned or lost are repeated; nothing is lost, and repeats are equal.
+pub(super) async fn publications_are_repeated(rig: &mut Rig) -> Result<(), String> {
+    let mishaps = [
+        Mishap::Nacked,
+        Mishap::ConfirmationLost,
+        Mishap::Lost,
+        Mishap::Returned,
+    ];
+    for port in rig.answering() {
+        rig.faults.next(&mishaps);
+        let id = rig.send(&port, &rig.message(&port, 0, 0)).await?;
+        rig.far_end.output_of(&id).await?;
+        rig.settle().await?;
+        let left = rig.faults.mishaps_left();
+        if left > 0 {
+            return Err(format!(
+                "{port}: done although {left} publications were not repeated"
+            ));
+        }
+        // The one whose confirmation was lost, and the one that was confirmed.
+        match equal_ids(rig, &id)? {
+            2 => {}
+            other => return Err(format!("{port}: came out {other} times, expected 2")),
+        }
+    }
+    let counts = rig.settle().await?;
+    match counts.parked {
+        0 => Ok(()),
+        _ => Err(format!("{counts:?}")),
+    }
+}
+
+/// The channels are lost with messages in flight: consuming goes on, verdicts from before count for nothing, and nothing
+/// is lost.
+pub(super) async fn channel_lost(rig: &mut Rig) -> Result<(), String> {
+    rig.faults.hold_confirmations(true);
+    let mut ids = Vec::new();
+    for port in rig.answering() {
+        for user in 0..3 {
+            ids.push(rig.send(&port, &rig.message(&port, user, 0)).await?);
+        }
+    }
+    for id in &ids {
+        rig.far_end.output_of(id).await?;
+    }
+    let cut = rig.faults.cut();
+    if cut == 0 {
+        return Err("the worker has no channel".into());
+    }
+    // The repeats arrive while the old ones still wait for their confirmations.
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    rig.faults.hold_confirmations(false);
+    rig.until_consuming().await?;
+    let handled = eventually(
+        "every message is done in the new life of the channel",
+        async || match rig.counts()? {
+            c if c.done >= ids.len() as u64 => Ok(c),
+            c => Err(format!("{c:?}")),
+        },
+    )
+    .await?;
+    if handled.returned < ids.len() as u64 {
+        return Err(format!("the cut struck nothing: {handled:?}"));
+    }
+    for id in &ids {
+        equal_ids(rig, id)?;
+    }
+    for port in rig.answering() {
+        let id = rig.send(&port, &rig.message(&port, 0, 1)).await?;
+        rig.far_end.output_of(&id).await?;
+    }
+    rig.settle().await.map(drop)
+}

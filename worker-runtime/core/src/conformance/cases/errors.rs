@@ -1,0 +1,204 @@
+//! What happens to messages that cannot be read or handled, and to their neighbours.
+
+use crate::conformance::far_end::Seen;
+use crate::conformance::oracle::{Demands, Oracle};
+use crate::conformance::rig::{MARK, Rig, eventually};
+use crate::conformance::saboteur::Trouble;
+use crate::message::{EventType, MAX_BODY, MAX_DEPTH, Message};
+use bytes::Bytes;
+use vumi_api::{Flow, OrderingMode, Port};
+
+/// Bodies that are no messages, and the code each is parked with.
+fn garbage() -> [(Bytes, &'static str); 6] {
+    let deep = format!("{{\"x\": {}1", "[".repeat(MAX_DEPTH));
+    let large = format!("{{\"content\": \"{MARK}{}\"}}", "x".repeat(MAX_BODY));
+    let old = format!(r#"{{"message_version": "20110707", "content": "{MARK}"}}"#);
+    let bare = r#"{"message_version": "20110921", "message_type": "user_message"}"#;
+    [
+        (Bytes::from_static(b"\x00\xff not JSON"), "message.not_json"),
+        (Bytes::new(), "message.not_json"),
+        (deep.into(), "message.too_large"),
+        (large.into(), "message.too_large"),
+        (old.into(), "message.version"),
+        (bare.into(), "message.invalid"),
+    ]
+}
+
+/// Garbage on every consumed queue is set aside with its reason, and the flow goes on.
+pub(super) async fn garbage_is_parked(rig: &mut Rig) -> Result<(), String> {
+    let ports: Vec<_> = rig.consumed().cloned().collect();
+    for port in &ports {
+        for (body, _) in garbage() {
+            rig.feed(&port.queue(), body).await?;
+        }
+        let id = rig.send(port, &rig.message(port, 0, 0)).await?;
+        if rig.answers(port) {
+            rig.far_end.output_of(&id).await?;
+        }
+    }
+    let all = (ports.len() * garbage().len()) as u64;
+    eventually(
+        "all garbage is parked and all else done",
+        async || match rig.counts()? {
+            c if c.parked == all && c.done == ports.len() as u64 => Ok(()),
+            c => Err(format!("{c:?}")),
+        },
+    )
+    .await?;
+    for port in &ports {
+        let mut parked: Vec<String> = rig
+            .parked(port)
+            .await?
+            .into_iter()
+            .map(|e| e.code)
+            .collect();
+        let mut expected = garbage().map(|(_, code)| code);
+        parked.sort();
+        expected.sort();
+        if parked != expected {
+            return Err(format!(
+                "{port}: parked are {parked:?}, expected {expected:?}"
+            ));
+        }
+    }
+    rig.settle().await.map(drop)
+}
+
+/// A temporary error holds its user, in order, and nobody else.
+pub(super) async fn temporary_error_holds_one_user(rig: &mut Rig) -> Result<(), String> {
+    const FAILURES: u32 = 5;
+    for port in rig.answering().iter().filter(|p| p.flow != Flow::Event) {
+        let mut oracle = Oracle::default();
+        let held = rig.message(port, 0, 0).id().to_owned();
+        rig.plan.trouble(&held, Trouble::Temporary(FAILURES));
+        let mut others = Vec::new();
+        for n in 0..3 {
+            for user in 0..4 {
+                let id = rig.send(port, &rig.message(port, user, n)).await?;
+                oracle.owe(&id, &user.to_string(), Default::default());
+                if user > 0 {
+                    others.push(id);
+                }
+            }
+        }
+        let held_at = rig.far_end.output_of(&held).await?.at;
+        for id in &others {
+            if rig.far_end.output_of(id).await?.at > held_at {
+                return Err(format!("{port}: message {id} waited for another user's"));
+            }
+        }
+        rig.settle().await?;
+        if rig.plan.attempts(&held) != FAILURES + 1 {
+            return Err(format!("{port}: {} attempts", rig.plan.attempts(&held)));
+        }
+        let ids: Vec<String> = oracle.open().into_iter().map(str::to_owned).collect();
+        for seen in rig.far_end.seen() {
+            if let Some(cause) = ids.iter().find(|id| seen.is_caused_by(id)) {
+                oracle.observe(
+                    cause,
+                    &seen.port.queue(),
+                    seen.message.id(),
+                    Default::default(),
+                );
+            }
+        }
+        let order = rig.resource.ordering_mode() != OrderingMode::None;
+        oracle
+            .judge(Demands {
+                order,
+                within: None,
+            })
+            .require()?;
+    }
+    let counts = rig.settle().await?;
+    match (counts.parked, counts.retried) {
+        (0, retried) if retried >= u64::from(FAILURES) => Ok(()),
+        _ => Err(format!("{counts:?}")),
+    }
+}
+
+/// A permanent error is tried once: the sender of an outbound message is told, everything else is set aside.
+pub(super) async fn permanent_error(rig: &mut Rig) -> Result<(), String> {
+    let ports: Vec<_> = rig.consumed().cloned().collect();
+    let mut parked = 0;
+    for port in &ports {
+        let message = rig.message(port, 0, 0);
+        let id = message.id().to_owned();
+        rig.plan.trouble(&id, Trouble::Permanent);
+        rig.send(port, &message).await?;
+        if port.flow == Flow::Outbound {
+            expect_nack(rig, &id).await?;
+        } else {
+            expect_parked(rig, port, "message.invalid").await?;
+            parked += 1;
+        }
+        if rig.plan.attempts(&id) != 1 {
+            return Err(format!("{port}: tried {} times", rig.plan.attempts(&id)));
+        }
+    }
+    let counts = rig.settle().await?;
+    match counts.parked == parked && counts.retried == 0 {
+        true => Ok(()),
+        false => Err(format!("{counts:?}")),
+    }
+}
+
+async fn expect_nack(rig: &Rig, id: &str) -> Result<(), String> {
+    let nack = |seen: &[Seen]| {
+        let found = seen.iter().find(|s| s.is_caused_by(id))?;
+        Some(match &found.message {
+            Message::Event(event) => (event.event_type() == EventType::Nack)
+                .then(|| event.fate().is_some_and(|fate| fate.is_final))
+                .unwrap_or_default(),
+            Message::User(_) => false,
+        })
+    };
+    match rig.far_end.until("a nack for the sender", nack).await? {
+        true => Ok(()),
+        false => Err(format!("the output for {id} is no nack with a final fate")),
+    }
+}
+
+async fn expect_parked(rig: &Rig, port: &Port, code: &str) -> Result<(), String> {
+    eventually("the message is parked", async || {
+        let parked = rig.parked(port).await?;
+        match parked.iter().find(|e| e.code == code) {
+            Some(envelope) if envelope.reason.contains(MARK) => {
+                Err("its reason quotes the content".into())
+            }
+            Some(_) => Ok(()),
+            None => Err(format!("{} others are", parked.len())),
+        }
+    })
+    .await
+}
+
+/// A message whose handling panics is set aside at the third attempt; the worker lives and the neighbours flow (R15).
+pub(super) async fn panic_is_parked(rig: &mut Rig) -> Result<(), String> {
+    let ports: Vec<_> = rig.consumed().cloned().collect();
+    for port in &ports {
+        let poison = rig.message(port, 0, 0);
+        let id = poison.id().to_owned();
+        rig.plan.trouble(&id, Trouble::Panic);
+        rig.send(port, &poison).await?;
+        for user in 0..2 {
+            let neighbour = rig.send(port, &rig.message(port, user, 1)).await?;
+            if rig.answers(port) {
+                rig.far_end.output_of(&neighbour).await?;
+            }
+        }
+        expect_parked(rig, port, "bug.panic").await?;
+        if rig.plan.attempts(&id) != 3 {
+            return Err(format!("{port}: handled {} times", rig.plan.attempts(&id)));
+        }
+        if !rig.far_end.caused_by(&id).is_empty() {
+            return Err(format!("{port}: the panicking message came out"));
+        }
+    }
+    rig.until_consuming().await?;
+    let counts = rig.settle().await?;
+    match counts.parked == ports.len() as u64 {
+        true => Ok(()),
+        false => Err(format!("{counts:?}")),
+    }
+}

@@ -1,0 +1,90 @@
+//! The cases, one table: each gets a fresh bench with the worker running, and must leave it so that the counts add up.
+
+mod broker;
+mod errors;
+mod flow;
+mod peer;
+mod stop;
+mod surface;
+
+use super::rig::Rig;
+use crate::worker::Registration;
+use futures::future::LocalBoxFuture;
+use vumi_api::{Kind, OrderingMode};
+
+/// What decides whether a case applies to a worker type.
+pub(super) struct Subject {
+    pub(super) kind: Kind,
+    pub(super) has_peer: bool,
+    pub(super) ordering: OrderingMode,
+}
+
+impl Subject {
+    pub(super) fn of(registration: &Registration) -> Self {
+        Self {
+            kind: registration.kind,
+            has_peer: (registration.fixture)().peer.is_some(),
+            ordering: registration.ordering,
+        }
+    }
+}
+
+/// One demand on every worker type it applies to.
+pub(super) struct Case {
+    /// Name, as waivers have it.
+    pub(super) name: &'static str,
+    pub(super) applies: fn(&Subject) -> bool,
+    pub(super) run: for<'a> fn(&'a mut Rig) -> LocalBoxFuture<'a, Result<(), String>>,
+}
+
+fn all(_: &Subject) -> bool {
+    true
+}
+
+fn with_peer(subject: &Subject) -> bool {
+    subject.has_peer
+}
+
+fn dispatchers(subject: &Subject) -> bool {
+    subject.kind == Kind::Dispatcher
+}
+
+fn parallel_users(subject: &Subject) -> bool {
+    subject.ordering != OrderingMode::PerQueue
+}
+
+macro_rules! cases {
+    ($( $name:literal $applies:ident $module:ident :: $function:ident; )*) => {
+        /// Every case.
+        pub(super) const CASES: &[Case] = &[
+            $(Case {
+                name: $name,
+                applies: $applies,
+                run: |rig| Box::pin($module::$function(rig)),
+            },)*
+        ];
+    };
+}
+
+cases! {
+    "manifest" all surface::manifest;
+    "statuses" all surface::statuses;
+    "flow" all flow::everything_flows;
+    "metadata" all flow::metadata_is_kept;
+    "unknown-fields" dispatchers flow::unknown_fields_are_kept;
+    "order" all flow::order_per_user;
+    "confirm-before-ack" all broker::confirmed_before_acknowledged;
+    "crash-before-ack" all broker::crash_between_confirm_and_ack;
+    "publication-troubles" all broker::publications_are_repeated;
+    "channel-lost" all broker::channel_lost;
+    "garbage" all errors::garbage_is_parked;
+    "temporary-error" parallel_users errors::temporary_error_holds_one_user;
+    "permanent-error" all errors::permanent_error;
+    "panic" all errors::panic_is_parked;
+    "stop-finishes" all stop::stop_finishes_what_runs;
+    "stop-bounded" all stop::stop_is_bounded;
+    "conversation" with_peer peer::conversation;
+    "peer-garbage" with_peer peer::garbage;
+    "peer-confirm" with_peer peer::publication_troubles;
+    "drain" with_peer peer::replies_during_a_stop;
+}

@@ -1,0 +1,149 @@
+//! The far end of a worker's queues: consumes everything that the worker publishes and keeps it to be judged.
+
+use crate::broker::{Access, Broker, QueueSpec, Subscribe};
+use crate::message::Message;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+use vumi_api::{Flow, Port};
+
+/// How long the suite waits for anything before it calls it missing.
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One message that the worker published.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub(super) port: Port,
+    pub(super) message: Message,
+    pub(super) at: Instant,
+}
+
+impl Seen {
+    /// Whether handling the message `id` caused this: it is that message, answers it, or reports on it.
+    pub(super) fn is_caused_by(&self, id: &str) -> bool {
+        let cause = match &self.message {
+            Message::User(m) => m.in_reply_to().unwrap_or_default(),
+            Message::Event(e) => e.user_message_id(),
+        };
+        cause == id || self.message.id() == id
+    }
+}
+
+#[derive(Default)]
+struct Kept {
+    seen: Mutex<Vec<Seen>>,
+    changed: Notify,
+}
+
+/// Consumers of a worker's published queues.
+pub(super) struct FarEnd {
+    kept: Arc<Kept>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Drop for FarEnd {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+impl FarEnd {
+    pub(super) async fn open(broker: &Arc<dyn Broker>, ports: &[Port]) -> Self {
+        let kept = Arc::<Kept>::default();
+        let mut tasks = Vec::new();
+        for port in ports {
+            let mut subscription = broker
+                .subscribe(Subscribe {
+                    queue: QueueSpec::Data(port.queue()),
+                    prefetch: 1000,
+                    access: Access::Shared,
+                    tag: "conformance".into(),
+                })
+                .await;
+            let (kept, port) = (Arc::clone(&kept), port.clone());
+            tasks.push(tokio::spawn(async move {
+                while let Some(delivery) = subscription.deliveries.recv().await {
+                    if let Ok(message) = Message::decode(port.flow, &delivery.body) {
+                        let at = Instant::now();
+                        let port = port.clone();
+                        kept.lock().push(Seen { port, message, at });
+                        kept.changed.notify_waiters();
+                    }
+                    let acker = &subscription.acker;
+                    acker.ack(delivery.generation, delivery.tag, false);
+                }
+            }));
+        }
+        Self { kept, tasks }
+    }
+
+    /// Everything seen so far, in the order of arrival.
+    pub(super) fn seen(&self) -> Vec<Seen> {
+        self.kept.lock().clone()
+    }
+
+    /// What the message `id` caused so far.
+    pub(super) fn caused_by(&self, id: &str) -> Vec<Seen> {
+        let seen = self.kept.lock();
+        seen.iter()
+            .filter(|s| s.is_caused_by(id))
+            .cloned()
+            .collect()
+    }
+
+    /// Waits until `look` finds something among what was seen.
+    pub(super) async fn until<T>(
+        &self,
+        what: &str,
+        look: impl Fn(&[Seen]) -> Option<T>,
+    ) -> Result<T, String> {
+        let wait = async {
+            loop {
+                let changed = self.kept.changed.notified();
+                tokio::pin!(changed);
+                changed.as_mut().enable();
+                if let Some(found) = look(&self.kept.lock()) {
+                    return found;
+                }
+                changed.await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.map_err(|_| {
+            let seen = self.kept.lock();
+            let arrived: Vec<String> = seen.iter().map(|s| s.port.queue()).collect();
+            format!("{what}: nothing within {PATIENCE:?}; arrived: {arrived:?}")
+        })
+    }
+
+    /// The first output that the message `id` causes.
+    pub(super) async fn output_of(&self, id: &str) -> Result<Seen, String> {
+        let what = format!("an output caused by {id}");
+        let found = |seen: &[Seen]| seen.iter().find(|s| s.is_caused_by(id)).cloned();
+        self.until(&what, found).await
+    }
+
+    /// The first inbound message with this content.
+    pub(super) async fn inbound(&self, content: &str) -> Result<Seen, String> {
+        self.until("an inbound message of the peer", |seen| {
+            seen.iter()
+                .find(|s| s.port.flow == Flow::Inbound && content_of(&s.message) == Some(content))
+                .cloned()
+        })
+        .await
+    }
+}
+
+impl Kept {
+    fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(super) fn content_of(message: &Message) -> Option<&str> {
+    match message {
+        Message::User(m) => m.content(),
+        Message::Event(_) => None,
+    }
+}

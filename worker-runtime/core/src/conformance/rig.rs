@@ -1,0 +1,317 @@
+//! The test bench of one case: the worker under test between a faulty broker, the far end of its queues and its peer.
+
+use super::far_end::{FarEnd, PATIENCE};
+use super::faults::Faults;
+use super::saboteur::Plan;
+use super::{Fixture, Peer};
+use crate::broker::{Broker, Confirmation, ConsumerState, EXCHANGE, Publication, PublicationClass};
+use crate::engine::{self, Counts, Environment, RunningWorker, StopLimits};
+use crate::message::{Event, Message, UserMessage, derived_id, random_id};
+use crate::parking::parked_queue;
+use crate::secrets::Secrets;
+use crate::supervisor::listeners::Listeners;
+use crate::telemetry::Telemetry;
+use crate::worker::Registration;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use vumi_api::manifest::{self, Target};
+use vumi_api::{Flow, Kind, Port, Resource, Topology};
+
+/// In every content that the suite sends; must never be in a log line or a status.
+pub(super) const MARK: &str = "mArKeD-c0ntent";
+
+/// Stop limits that no case should need to the full.
+pub(super) const LIMITS: StopLimits = StopLimits {
+    drain: Duration::from_secs(5),
+    flush: Duration::from_secs(5),
+    close: Duration::from_secs(2),
+};
+
+pub(super) struct Rig {
+    pub(super) registration: Registration,
+    pub(super) resource: Arc<Resource>,
+    pub(super) topology: Topology,
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) faults: Arc<Faults>,
+    pub(super) far_end: FarEnd,
+    pub(super) plan: Arc<Plan>,
+    pub(super) worker: Option<RunningWorker>,
+    pub(super) instance: String,
+    pub(super) document: serde_json::Value,
+    peer: Option<fn(u16) -> Box<dyn Peer>>,
+    port: u16,
+    environment: Environment,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        Plan::forget(&self.instance);
+    }
+}
+
+/// The resource of a fixture, with quick retries so that cases about errors take no time.
+pub(super) fn load(fixture: &Fixture, port: u16) -> Result<(Resource, serde_json::Value), String> {
+    let text = fixture.manifest.replace("{port}", &port.to_string());
+    let first = manifest::load(&[("fixture.yaml", text.as_str())], Target::Local);
+    if first.has_errors() {
+        return Err(format!(
+            "its fixture manifest is wrong: {:?}",
+            first.findings
+        ));
+    }
+    let mut document = match first.resources.first() {
+        Some(loaded) => loaded.document(),
+        None => return Err("its fixture manifest holds no resource".into()),
+    };
+    let quick =
+        serde_json::json!({"maxAttempts": 6, "backoff": {"initial": "40ms", "max": "200ms"}});
+    if let Some(spec) = document
+        .pointer_mut("/spec")
+        .and_then(|s| s.as_object_mut())
+    {
+        spec.entry("retry").or_insert(quick);
+    }
+    let text = document.to_string();
+    let mut loaded = manifest::load(&[("fixture.json", text.as_str())], Target::Local);
+    match loaded.resources.pop() {
+        Some(loaded) => Ok((loaded.resource, document)),
+        None => Err(format!(
+            "it cannot be given a retry setting: {:?}",
+            loaded.findings
+        )),
+    }
+}
+
+fn free_port() -> Result<u16, String> {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0");
+    let address = socket.and_then(|s| s.local_addr());
+    address.map(|a| a.port()).map_err(|e| e.to_string())
+}
+
+impl Rig {
+    /// A bench with the worker running and consuming.
+    pub(super) async fn start(
+        registration: &Registration,
+        broker: Arc<dyn Broker>,
+    ) -> Result<Self, String> {
+        let fixture = (registration.fixture)();
+        let port = free_port()?;
+        let (resource, document) = load(&fixture, port)?;
+        let resource = Arc::new(resource);
+        let topology = resource.topology();
+        let instance = format!("conformance-{}", &random_id()[..12]);
+        let (plan, registration) = Plan::of(registration, &instance);
+        let faults = Faults::new(Arc::clone(&broker));
+        let environment = Environment {
+            broker: Arc::clone(&faults) as Arc<dyn Broker>,
+            secrets: Arc::new(Secrets::default()),
+            listeners: Arc::new(Listeners::default()),
+            telemetry: Arc::new(Telemetry::new()),
+            instance: instance.clone(),
+            system_id: "conformance".into(),
+        };
+        let mut rig = Self {
+            far_end: FarEnd::open(&broker, &topology.publishes).await,
+            registration,
+            resource,
+            topology,
+            broker,
+            faults,
+            plan,
+            worker: None,
+            instance,
+            document,
+            peer: fixture.peer,
+            port,
+            environment,
+        };
+        rig.run().await?;
+        Ok(rig)
+    }
+
+    /// Builds and starts the worker, and waits until it consumes.
+    pub(super) async fn run(&mut self) -> Result<(), String> {
+        let built = engine::build(
+            &self.registration,
+            Arc::clone(&self.resource),
+            self.environment.clone(),
+        )
+        .await
+        .map_err(|e| format!("it does not build: {} ({e})", e.code))?;
+        self.worker = Some(built.start().await);
+        self.until_consuming().await
+    }
+
+    pub(super) async fn until_consuming(&self) -> Result<(), String> {
+        let worker = self.running()?;
+        eventually("all its consumers consume and it is ready", async || {
+            let snapshot = worker.snapshot();
+            let all = snapshot.consumers.iter();
+            let consuming = all.clone().all(|(_, s)| *s == ConsumerState::Consuming);
+            let open = snapshot.accepting.unwrap_or(true);
+            match snapshot.ready && consuming && open && all.count() >= self.consumed().count() {
+                true => Ok(()),
+                false => Err(format!("{snapshot:?}")),
+            }
+        })
+        .await
+    }
+
+    pub(super) fn running(&self) -> Result<&RunningWorker, String> {
+        self.worker.as_ref().ok_or_else(|| "it does not run".into())
+    }
+
+    /// The ports of the data queues that it consumes.
+    pub(super) fn consumed(&self) -> impl Iterator<Item = &Port> {
+        self.topology.intake.iter().chain(&self.topology.replies)
+    }
+
+    pub(super) fn has_peer(&self) -> bool {
+        self.peer.is_some()
+    }
+
+    /// A far end of the transport.
+    pub(super) fn peer(&self) -> Result<Box<dyn Peer>, String> {
+        let make = self.peer.ok_or("its fixture has no peer")?;
+        Ok(make(self.port))
+    }
+
+    /// Whether a message on `port` must cause an output: applications take events without a word.
+    pub(super) fn answers(&self, port: &Port) -> bool {
+        !(self.registration.kind == Kind::Application && port.flow == Flow::Event)
+    }
+
+    /// The ports whose messages cause outputs.
+    pub(super) fn answering(&self) -> Vec<Port> {
+        let ports = self.consumed().filter(|port| self.answers(port));
+        ports.cloned().collect()
+    }
+
+    /// The `n`-th message of `user` for `port`: the same at every call.
+    pub(super) fn message(&self, port: &Port, user: usize, n: usize) -> Message {
+        let id = derived_id(&[
+            "conformance",
+            &self.instance,
+            &port.queue(),
+            &user.to_string(),
+            &n.to_string(),
+        ]);
+        let address = format!("+2782900{user:04}");
+        let outbound_target = self.topology.publishes.iter();
+        let transport = match port.flow {
+            Flow::Outbound => outbound_target
+                .filter(|p| p.flow == Flow::Outbound)
+                .map(|p| p.connector.as_str())
+                .next()
+                .unwrap_or(&port.connector),
+            Flow::Inbound | Flow::Event => &port.connector,
+        };
+        if port.flow == Flow::Event {
+            let mut event = Event::ack(&id, "remote");
+            event.set_field("event_id", derived_id(&["event", &id]));
+            event.set_transport_name(transport);
+            return event.into();
+        }
+        let (to, from) = match port.flow {
+            Flow::Outbound => (address.as_str(), "55555"),
+            _ => ("55555", address.as_str()),
+        };
+        let mut message = UserMessage::new("sms", Some(to), Some(from));
+        message.set_message_id(&id);
+        message.set_transport_name(transport);
+        message.set_content(Some(&format!("{MARK} {user} {n}")));
+        message.into()
+    }
+
+    /// Publishes a body to a consumed queue, past all faults.
+    pub(super) async fn feed(&self, queue: &str, body: Bytes) -> Result<(), String> {
+        let publication = Publication {
+            exchange: EXCHANGE.into(),
+            routing_key: queue.into(),
+            body,
+            message_id: None,
+            class: PublicationClass::Data,
+        };
+        let receipt = self.broker.publish(publication).await;
+        match receipt.confirmation().await {
+            Confirmation::Confirmed => Ok(()),
+            other => Err(format!("cannot publish to {queue}: {other:?}")),
+        }
+    }
+
+    /// Publishes a message to the queue of its port; its id.
+    pub(super) async fn send(&self, port: &Port, message: &Message) -> Result<String, String> {
+        self.feed(&port.queue(), message.encode()).await?;
+        Ok(message.id().to_owned())
+    }
+
+    /// Messages in the parking queue of a consumed queue.
+    pub(super) async fn parked(
+        &self,
+        port: &Port,
+    ) -> Result<Vec<crate::parking::Envelope>, String> {
+        let shelf = self.broker.shelf(&parked_queue(&port.queue()), 100).await;
+        let shelf = match shelf {
+            Ok(shelf) => shelf,
+            Err(_) => return Ok(Vec::new()),
+        };
+        let decoded = shelf.messages().iter();
+        let envelopes = decoded
+            .map(|m| crate::parking::Envelope::decode(&m.body))
+            .collect();
+        shelf.close().await;
+        envelopes
+    }
+
+    pub(super) fn counts(&self) -> Result<Counts, String> {
+        Ok(self.running()?.snapshot().counts)
+    }
+
+    /// Waits until nothing is in flight, and demands that every delivery has exactly one fate.
+    pub(super) async fn settle(&self) -> Result<Counts, String> {
+        let worker = self.running()?;
+        eventually("nothing is in flight and the counts add up", async || {
+            let c = worker.snapshot().counts;
+            let whole = c.received == c.done + c.parked + c.returned + c.in_flight;
+            match whole && c.in_flight == 0 {
+                true => Ok(c),
+                false => Err(format!("{c:?}")),
+            }
+        })
+        .await
+    }
+
+    /// Ends the process of the worker as a crash does: no goodbye, channels gone, then a new one starts.
+    pub(super) async fn crash_and_restart(&mut self) -> Result<(), String> {
+        drop(self.worker.take());
+        self.faults.sever();
+        self.run().await
+    }
+
+    /// Stops the worker.
+    pub(super) async fn stop(&mut self, limits: StopLimits) -> Result<Duration, String> {
+        let worker = self.worker.take().ok_or("it does not run")?;
+        let started = Instant::now();
+        worker.stop(limits).await;
+        Ok(started.elapsed())
+    }
+}
+
+/// Asks until the answer is good; the last bad one if it never is.
+pub(super) async fn eventually<T>(
+    what: &str,
+    mut ask: impl AsyncFnMut() -> Result<T, String>,
+) -> Result<T, String> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        match ask().await {
+            Ok(found) => return Ok(found),
+            Err(last) if Instant::now() >= deadline => {
+                return Err(format!("never came true: {what}; at last: {last}"));
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    }
+}

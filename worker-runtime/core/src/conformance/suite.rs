@@ -1,0 +1,237 @@
+//! Runs the cases: every worker type, every broker, each on a fresh bench, several at a time.
+
+use super::cases::{CASES, Case, Subject};
+use super::rig::{MARK, Rig};
+use super::waivers::{WAIVERS, Waiver};
+use crate::broker::Broker;
+use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+use crate::message::Message;
+use crate::worker::Registration;
+use async_trait::async_trait;
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+/// Longest time of one case.
+const CASE_LIMIT: Duration = Duration::from_secs(90);
+/// Cases that run at the same time: they wait more than they work.
+const AT_ONCE: usize = 6;
+
+/// Where the suite gets brokers from.
+#[async_trait]
+pub trait BrokerSource: Sync {
+    /// Name in findings.
+    fn name(&self) -> &str;
+    /// A connection to a broker, or a virtual host, that nobody else uses and that is empty.
+    async fn open(&self) -> Result<Arc<dyn Broker>, String>;
+}
+
+/// The embedded broker, in memory.
+pub struct Embedded;
+
+#[async_trait]
+impl BrokerSource for Embedded {
+    fn name(&self) -> &str {
+        "embedded"
+    }
+
+    async fn open(&self) -> Result<Arc<dyn Broker>, String> {
+        EmbeddedBroker::open(EmbeddedOptions::default()).map_err(|e| e.to_string())
+    }
+}
+
+/// Demands every case of every worker type, on the embedded broker.
+///
+/// # Panics
+/// If a case fails, or a waiver is no longer needed; the text lists all of them.
+pub fn check(registrations: &[Registration]) {
+    check_on(registrations, &[&Embedded]);
+}
+
+/// Demands every case of every worker type on each of `brokers`.
+///
+/// # Panics
+/// If a case fails, or a waiver is no longer needed; the text lists all of them.
+pub fn check_on(registrations: &[Registration], brokers: &[&dyn BrokerSource]) {
+    let findings = findings(registrations, brokers);
+    assert!(
+        findings.is_empty(),
+        "{} findings of the conformance suite:\n{}",
+        findings.len(),
+        findings.join("\n")
+    );
+}
+
+struct Job<'a> {
+    registration: &'a Registration,
+    broker: &'a dyn BrokerSource,
+    case: &'static Case,
+}
+
+fn findings(registrations: &[Registration], brokers: &[&dyn BrokerSource]) -> Vec<String> {
+    let mut jobs = VecDeque::new();
+    for registration in registrations {
+        let subject = Subject::of(registration);
+        for case in CASES.iter().filter(|case| (case.applies)(&subject)) {
+            for &broker in brokers {
+                jobs.push_back(Job {
+                    registration,
+                    broker,
+                    case,
+                });
+            }
+        }
+    }
+    let jobs = Mutex::new(jobs);
+    let found = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..AT_ONCE {
+            scope.spawn(|| {
+                while let Some(job) = next(&jobs) {
+                    if let Some(finding) = job.finding() {
+                        let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                        found.push(finding);
+                    }
+                }
+            });
+        }
+    });
+    let mut found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
+    found.sort();
+    found
+}
+
+fn next<'a>(jobs: &Mutex<VecDeque<Job<'a>>>) -> Option<Job<'a>> {
+    let mut jobs = jobs.lock().unwrap_or_else(PoisonError::into_inner);
+    jobs.pop_front()
+}
+
+impl Job<'_> {
+    fn finding(&self) -> Option<String> {
+        let (type_name, case) = (self.registration.type_name, self.case.name);
+        let place = format!("{type_name} / {case} on {}", self.broker.name());
+        let waiver = WAIVERS
+            .iter()
+            .find(|w| w.worker_type == type_name && w.case == case);
+        match (self.run(), waiver) {
+            (Ok(()), None) | (Err(_), Some(_)) => None,
+            (Err(what), None) => Some(format!("{place}: {what}")),
+            (Ok(()), Some(Waiver { reason, .. })) => Some(format!(
+                "{place}: passes, so its waiver ({reason}) is stale: remove it"
+            )),
+        }
+    }
+
+    /// One case, on its own thread and runtime, so that every log line in it is its own.
+    fn run(&self) -> Result<(), String> {
+        let log = Log::default();
+        let writer = log.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| e.to_string())?;
+        let ran = tracing::subscriber::with_default(subscriber, || {
+            let ran = runtime.block_on(async {
+                match tokio::time::timeout(CASE_LIMIT, self.case_on_bench()).await {
+                    Ok(ran) => ran,
+                    Err(_) => Err(format!("did not end within {CASE_LIMIT:?}")),
+                }
+            });
+            runtime.shutdown_timeout(Duration::from_secs(2));
+            ran
+        });
+        match ran {
+            Ok(private) => log.demand_silence_about(&private),
+            Err(what) => Err(format!("{what}{}", log.tail())),
+        }
+    }
+
+    /// Runs the case; what its log must not hold.
+    async fn case_on_bench(&self) -> Result<Vec<String>, String> {
+        let broker = self.broker.open().await?;
+        let mut rig = Rig::start(self.registration, Arc::clone(&broker)).await?;
+        (self.case.run)(&mut rig).await?;
+        if rig.worker.is_some() {
+            rig.settle().await?;
+            rig.stop(super::rig::LIMITS).await?;
+        }
+        let mut private = vec![MARK.to_owned(), "+27829000".to_owned()];
+        private.extend(secrets(&rig.document));
+        for seen in rig.far_end.seen() {
+            if let Message::User(message) = &seen.message {
+                let user = match seen.port.flow {
+                    vumi_api::Flow::Outbound => message.to_addr(),
+                    _ => message.from_addr(),
+                };
+                private.extend(user.filter(|a| a.len() > 6).map(str::to_owned));
+            }
+        }
+        drop(rig);
+        broker.close(Duration::from_secs(2)).await;
+        Ok(private)
+    }
+}
+
+/// Plain secret values in a manifest: `{value: …}` without anything beside it.
+fn secrets(value: &serde_json::Value) -> Vec<String> {
+    match value {
+        serde_json::Value::Object(map) => match (map.len(), map.get("value")) {
+            (1, Some(serde_json::Value::String(secret))) => vec![secret.clone()],
+            _ => map.values().flat_map(secrets).collect(),
+        },
+        serde_json::Value::Array(list) => list.iter().flat_map(secrets).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What one case logs.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    fn text(&self) -> String {
+        let bytes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    fn demand_silence_about(&self, private: &[String]) -> Result<(), String> {
+        let text = self.text();
+        for line in text.lines() {
+            if let Some(word) = private.iter().find(|word| line.contains(word.as_str())) {
+                let line = line.replace(word.as_str(), "<private>");
+                return Err(format!(
+                    "a log line holds a content, a secret or an address: {line}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    fn tail(&self) -> String {
+        let text = self.text();
+        let lines: Vec<&str> = text.lines().filter(|l| !l.contains(MARK)).collect();
+        let from = lines.len().saturating_sub(12);
+        lines[from..]
+            .iter()
+            .map(|line| format!("\n    {line}"))
+            .collect()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        log.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
