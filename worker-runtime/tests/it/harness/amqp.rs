@@ -27,7 +27,7 @@ impl Amqp {
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
         Ok(Self {
-            connection: connection,
+            connection,
             channel,
         })
     }
@@ -40,6 +40,24 @@ impl Amqp {
         };
         self.channel
             .queue_declare(queue.into(), options, arguments)
+            .await
+            .unwrap();
+    }
+
+    /// A queue that gets copies of everything published with `key`; it goes with the connection.
+    pub async fn tap(&self, queue: &str, key: &str) {
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let none = FieldTable::default();
+        self.channel
+            .queue_declare(queue.into(), options, none.clone())
+            .await
+            .unwrap();
+        let bind = QueueBindOptions::default();
+        self.channel
+            .queue_bind(queue.into(), "vumi".into(), key.into(), bind, none)
             .await
             .unwrap();
     }

@@ -14,11 +14,13 @@ pub struct Client {
 }
 
 /// Why a request has no answer.
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum Failed {
     /// Nobody listens.
+    #[error("refused: {0}")]
     Refused(String),
     /// The connection ended, or no answer came in time.
+    #[error("broken: {0}")]
     Broken(String),
 }
 

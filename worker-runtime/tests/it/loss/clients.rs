@@ -22,7 +22,8 @@ pub async fn http_client(port: u16, mut users: Vec<(usize, usize)>, ledger: Arc<
     while !users.is_empty() {
         for (user, _) in &users {
             let token = format!("u{user}.{number}");
-            let path = format!("/messages?content={token}&from_addr=u{user}&to_addr=12345&id={token}");
+            let path =
+                format!("/messages?content={token}&from_addr=u{user}&to_addr=12345&id={token}");
             let expected = derived_id(&["inbound", "http", &token]);
             loop {
                 match client.get(&path, ANSWER).await {
@@ -64,7 +65,9 @@ pub async fn telnet_user(port: u16, user: usize, lines: usize, ledger: Arc<Ledge
                 waiting.push_back(token);
                 said += 1;
             }
-            let Some(expected) = waiting.pop_front() else { break };
+            let Some(expected) = waiting.pop_front() else {
+                break;
+            };
             match telnet.hear(ANSWER * 2).await {
                 Some(line) if line == expected => {
                     ledger.owe(&expected, &connection);

@@ -79,7 +79,11 @@ pub async fn play(fault: &Fault, fleet: &mut Fleet, broker: &mut RabbitMq) {
             fleet.member(name).process.signal("CONT");
         }
         Fault::Roll(name) => {
-            let code = fleet.member(name).process.stop(Duration::from_secs(60)).await;
+            let code = fleet
+                .member(name)
+                .process
+                .stop(Duration::from_secs(60))
+                .await;
             assert_eq!(code, Some(143), "{name} ends as documented");
             fleet.restart(name);
         }

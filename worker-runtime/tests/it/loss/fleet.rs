@@ -86,7 +86,8 @@ impl Fleet {
     pub fn edit(&mut self, name: &str) {
         self.edits += 1;
         let limit = 20_000 + self.edits;
-        self.campaign.edit_worker(name, "backlogLimit", &limit.to_string());
+        self.campaign
+            .edit_worker(name, "backlogLimit", &limit.to_string());
     }
 
     /// Waits until a member has taken over its last edit.

@@ -40,7 +40,11 @@ const SETTLES: Duration = Duration::from_secs(120);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_under_faults() {
-    let number = |name: &str| std::env::var(name).ok().map(|text| text.parse::<u64>().unwrap());
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().unwrap())
+    };
     let messages = number("VUMI_LOSS_MESSAGES").map_or(MESSAGES, |n| n as usize);
     let seed = number("VUMI_LOSS_SEED").unwrap_or_else(|| rand::random::<u32>().into());
     eprintln!("loss test: {messages} messages, seed {seed}");
@@ -58,12 +62,23 @@ async fn nothing_is_lost_under_faults() {
     let mut clients = Vec::new();
     for client in 0..HTTP_CLIENTS {
         let users = (client..HTTP_USERS).step_by(HTTP_CLIENTS);
-        let share = users.map(|user| (user, share(http_messages, HTTP_USERS, user))).collect();
-        clients.push(tokio::spawn(http_client(fleet.http_port, share, Arc::clone(&ledger))));
+        let share = users
+            .map(|user| (user, share(http_messages, HTTP_USERS, user)))
+            .collect();
+        clients.push(tokio::spawn(http_client(
+            fleet.http_port,
+            share,
+            Arc::clone(&ledger),
+        )));
     }
     for user in 0..TELNET_USERS {
         let lines = share(telnet_messages, TELNET_USERS, user);
-        clients.push(tokio::spawn(telnet_user(fleet.telnet_port, user, lines, Arc::clone(&ledger))));
+        clients.push(tokio::spawn(telnet_user(
+            fleet.telnet_port,
+            user,
+            lines,
+            Arc::clone(&ledger),
+        )));
     }
 
     let began = Instant::now();
@@ -88,7 +103,11 @@ async fn nothing_is_lost_under_faults() {
         ledger.faults_ended();
         wait_for(&format!("the flow resumes after {fault}"), RESUMES, || {
             let resumed = ledger.arrived() > arrived || clients.iter().all(|c| c.is_finished());
-            async move { resumed.then_some(()).ok_or_else(|| "nothing new".to_owned()) }
+            async move {
+                resumed
+                    .then_some(())
+                    .ok_or_else(|| "nothing new".to_owned())
+            }
         })
         .await;
         eprintln!(
@@ -103,7 +122,13 @@ async fn nothing_is_lost_under_faults() {
     let sent = began.elapsed();
     wait_for("everything owed arrives", SETTLES, || {
         let open = ledger.open();
-        async move { if open == 0 { Ok(()) } else { Err(format!("{open} are missing")) } }
+        async move {
+            if open == 0 {
+                Ok(())
+            } else {
+                Err(format!("{open} are missing"))
+            }
+        }
     })
     .await;
     eprintln!(
@@ -115,7 +140,10 @@ async fn nothing_is_lost_under_faults() {
     // Repeats that are still under way belong to the judgement.
     ledger.quiet(Duration::from_secs(2)).await;
     observing.abort();
-    let demands = Demands { order: true, within: Some(SETTLES) };
+    let demands = Demands {
+        order: true,
+        within: Some(SETTLES),
+    };
     for (side, judgement) in ledger.judge(demands) {
         eprintln!(
             "loss test: {side}: {} owed, {} lost, {} duplicates with equal ids, {} unequal, {} out of order, {} late",
@@ -127,12 +155,23 @@ async fn nothing_is_lost_under_faults() {
             judgement.late.len(),
         );
         assert_eq!(judgement.lost, Vec::<String>::new(), "{side}: lost");
-        assert_eq!(judgement.unequal, Vec::<String>::new(), "{side}: repeats with other ids");
+        assert_eq!(
+            judgement.unequal,
+            Vec::<String>::new(),
+            "{side}: repeats with other ids"
+        );
         assert_eq!(judgement.disorder, Vec::new(), "{side}: out of order");
         assert_eq!(judgement.late, Vec::<String>::new(), "{side}: late");
-        assert!(judgement.owed >= messages, "{side}: every message was accepted");
+        assert!(
+            judgement.owed >= messages,
+            "{side}: every message was accepted"
+        );
     }
-    assert_eq!(ledger.parked(&fleet.url).await, Vec::<String>::new(), "nothing is set aside");
+    assert_eq!(
+        ledger.parked(&fleet.url).await,
+        Vec::<String>::new(),
+        "nothing is set aside"
+    );
 }
 
 /// How many of `total` fall to `user` of `users`.

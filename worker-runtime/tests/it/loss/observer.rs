@@ -99,7 +99,9 @@ impl Ledger {
         // The start and end of a telnet session have no content.
         let Some(token) = copy.content else { return };
         let mut books = self.books.lock().unwrap();
-        books.there.observe(&token, "application", &copy.message_id, at);
+        books
+            .there
+            .observe(&token, "application", &copy.message_id, at);
         let reply = reply_id(&copy.message_id, "application/echo", 0);
         books.replies.insert(reply, token.clone());
         if books.note(0, &token, at) {
@@ -115,7 +117,9 @@ impl Ledger {
         books.last = at;
         match books.replies.get(&event.user_message_id).cloned() {
             Some(token) => books.returned(&token, &event.event_id, at),
-            None => books.early.push((event.user_message_id, event.event_id, at)),
+            None => books
+                .early
+                .push((event.user_message_id, event.event_id, at)),
         }
     }
 
@@ -153,7 +157,10 @@ impl Ledger {
     pub fn judge(&self, demands: Demands) -> [(&'static str, Judgement); 2] {
         let mut books = self.books.lock().unwrap();
         books.settle();
-        let unordered = Demands { order: false, ..demands };
+        let unordered = Demands {
+            order: false,
+            ..demands
+        };
         [
             ("to the application", books.there.judge(demands)),
             ("back", books.back.judge(unordered)),
