@@ -100,24 +100,33 @@ impl Campaign {
 
     /// `vumi worker` on a manifest in a folder of its own.
     pub fn worker_with(&self, name: &str, manifest: &str, broker: &str) -> Process {
-        let folder = self.path().join(name);
-        std::fs::create_dir_all(&folder).unwrap();
-        std::fs::write(folder.join("worker.yaml"), manifest).unwrap();
+        self.place(name, manifest);
         self.worker_again(name, broker)
     }
 
-    /// `vumi worker` on the folder that [`Campaign::worker_with`] made for `name`.
+    /// Puts a manifest into a folder of its own.
+    pub fn place(&self, name: &str, manifest: &str) {
+        let folder = self.path().join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("worker.yaml"), manifest).unwrap();
+    }
+
+    /// `vumi worker` on a folder that is there.
     pub fn worker_again(&self, name: &str, broker: &str) -> Process {
+        self.alone("worker", "--manifests", name, broker)
+    }
+
+    /// `vumi run` on a folder that is there: the same, and its manifest may be edited.
+    pub fn run_again(&self, name: &str, broker: &str) -> Process {
+        self.alone("run", "-f", name, broker)
+    }
+
+    fn alone(&self, command: &str, option: &str, name: &str, broker: &str) -> Process {
         let folder = self.path().join(name);
         let admin = format!("127.0.0.1:{}", vumi_testkit::free_port().unwrap());
+        let folder = folder.to_str().unwrap();
         let arguments = [
-            "worker",
-            "--manifests",
-            folder.to_str().unwrap(),
-            "--broker",
-            broker,
-            "--admin",
-            &admin,
+            command, option, folder, "--name", name, "--broker", broker, "--admin", &admin,
         ];
         Process::start(self.path(), name, &arguments)
     }

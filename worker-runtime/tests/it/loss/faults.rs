@@ -1,7 +1,7 @@
 //! What goes wrong in the loss test, in an order that the seed decides.
 
 use super::HEARTBEAT;
-use super::fleet::Fleet;
+use super::fleet::{Fleet, RELOADED};
 use rand::seq::SliceRandom;
 use std::fmt;
 use std::time::Duration;
@@ -53,13 +53,10 @@ impl Fault {
             Roll("http"),
             Roll("join-a"),
             Roll("echo-b"),
-            Reload("http"),
-            Reload("telnet"),
-            Reload("join-b"),
-            Reload("echo-a"),
             Broker,
             Broker,
         ];
+        plan.extend(RELOADED.map(Reload));
         plan.shuffle(random);
         plan
     }

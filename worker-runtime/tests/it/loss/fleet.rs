@@ -10,10 +10,12 @@ use std::time::Duration;
 const DISPATCHER: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Dispatcher\nmetadata: {name: join}\nspec:\n  simple:\n    transports: [http, telnet]\n    exposed: [survey, observed]\n    routes: {http: [survey, observed], telnet: [survey, observed]}\n";
 const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: echo}\nspec:\n  echo: {}\n  transportName: survey\n";
 
+/// Members whose manifest may be edited while they run.
+pub const RELOADED: [&str; 4] = ["http", "telnet", "join-b", "echo-a"];
+
 /// One process.
 pub struct Member {
     pub name: &'static str,
-    /// Holds a listener, so that only one of its kind can run here.
     pub process: Process,
 }
 
@@ -47,9 +49,10 @@ impl Fleet {
             ("echo-b", ECHO),
         ]
         .into_iter()
-        .map(|(name, manifest)| Member {
-            name,
-            process: campaign.worker_with(name, manifest, url),
+        .map(|(name, manifest)| {
+            campaign.place(name, manifest);
+            let process = launch(&campaign, name, url);
+            Member { name, process }
         })
         .collect();
         Self {
@@ -78,7 +81,7 @@ impl Fleet {
 
     /// Starts a member again that has ended.
     pub fn restart(&mut self, name: &str) {
-        let process = self.campaign.worker_again(name, &self.url);
+        let process = launch(&self.campaign, name, &self.url);
         self.member(name).process = process;
     }
 
@@ -111,6 +114,14 @@ impl Fleet {
         for member in &mut self.members {
             member.process.assert_running();
         }
+    }
+}
+
+/// As pods run, by `vumi worker`, whose manifest is fixed; those that are reloaded by `vumi run`.
+fn launch(campaign: &Campaign, name: &str, url: &str) -> Process {
+    match RELOADED.contains(&name) {
+        true => campaign.run_again(name, url),
+        false => campaign.worker_again(name, url),
     }
 }
 
