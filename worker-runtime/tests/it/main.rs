@@ -6,4 +6,5 @@ mod bad_input;
 mod examples;
 mod harness;
 mod loss;
+mod python_client;
 mod replicas;
