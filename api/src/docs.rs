@@ -1,7 +1,7 @@
 //! The reference pages (`docs/reference`), made from the types: an index, one page per worker type, the shared settings,
 //! codes and metrics. What `api` cannot know (codes and metrics of the runtime, examples) is handed in.
 
-use crate::crds::{SETTING_ONLY_FOR, spec_schema};
+use crate::crds::{only_for, spec_schema};
 use crate::fields::{Field, fields, rules};
 use crate::names::listed;
 use crate::resource::{Kind, WorkerType};
@@ -251,10 +251,10 @@ fn type_page(worker: &WorkerType, facts: &Facts, codes: &[CodeText]) -> Result<S
 
 /// Whether a worker type honours a setting of its kind.
 fn honours(worker: &WorkerType, setting: &str) -> bool {
-    SETTING_ONLY_FOR
+    only_for(worker.kind)
         .iter()
-        .filter(|(kind, name, _)| *kind == worker.kind && *name == setting)
-        .all(|(_, _, types)| types.contains(&worker.key))
+        .filter(|(name, _)| *name == setting)
+        .all(|(_, types)| types.contains(&worker.key))
 }
 
 /// Codes that a header lists: the words in back-quotes.
@@ -305,10 +305,11 @@ fn settings_page() -> String {
         let _ = write!(text, "\n## {name}\n");
         for (kinds, all) in &groups {
             let of = listed(kinds.iter().map(|kind| kind.as_str()));
-            let only: Vec<&str> = SETTING_ONLY_FOR
+            let only: Vec<&str> = kinds
                 .iter()
-                .filter(|(kind, setting, _)| kinds.contains(kind) && *setting == name)
-                .flat_map(|(_, _, types)| types.iter().copied())
+                .flat_map(|kind| only_for(*kind))
+                .filter(|(setting, _)| *setting == name)
+                .flat_map(|(_, types)| types)
                 .collect();
             let types = match only.is_empty() {
                 true => String::new(),

@@ -18,7 +18,7 @@ macro_rules! kind {
     (
         $(#[$meta:meta])*
         $spec:ident, kind $kind:ident in $folder:literal, types $table:ident {
-            $( $(#[$type_meta:meta])* $field:ident : $type:ident = $key:literal, )*
+            $( $(#[$type_meta:meta])* $field:ident : $type:path = $key:literal, )*
         }
         settings {
             $( $(#[$setting_meta:meta])* $setting:ident : $setting_type:ty, )*
@@ -46,6 +46,7 @@ macro_rules! kind {
                 kind: Kind::$kind,
                 key: $key,
                 ordering: <$type as WorkerConfig>::ORDERING,
+                needs: <$type as WorkerConfig>::NEEDS,
                 source: include_str!(concat!($folder, "/", stringify!($field), ".rs")),
                 topology: |resource| <$type>::pick(resource).map(|c| c.topology(resource)),
                 validate: |resource| {

@@ -66,6 +66,8 @@ pub struct WorkerType {
     pub key: &'static str,
     /// Ordering when the manifest does not say.
     pub ordering: OrderingMode,
+    /// Shared settings that only types which name them have, and these must have.
+    pub needs: &'static [&'static str],
     /// Source of its config module, whose `//!` lines head the reference page.
     pub source: &'static str,
     /// Topology of a resource, if it is of this type.
@@ -169,6 +171,8 @@ pub trait WorkerConfig: Sized {
     const TYPE: &'static str;
     /// Ordering when the manifest does not say (R2).
     const ORDERING: OrderingMode;
+    /// Shared settings that this type needs and that types which do not name them must not have, such as `http`.
+    const NEEDS: &'static [&'static str] = &[];
 
     /// The config inside a resource, if the resource is of this type.
     fn pick(resource: &Resource) -> Option<&Self>;

@@ -1,7 +1,7 @@
 //! What the reference pages and `vumi explain` need from the runtime: codes, metrics, how repeats are recognised.
 
 use crate::registry;
-use vumi_api::docs::{CodeText, Facts, finding_codes};
+use vumi_api::docs::{CodeText, Facts, MetricText, finding_codes};
 use vumi_core::worker::Dedupe;
 
 /// Every code: of errors first, then of findings.
@@ -26,12 +26,24 @@ fn error_codes() -> Vec<CodeText> {
 pub fn facts(examples: Vec<(String, String)>) -> Facts {
     Facts {
         codes: error_codes(),
-        metrics: Vec::new(),
+        metrics: metrics(),
         repeats: registry::all()
             .map(|r| (r.type_name.to_owned(), repeats(r.dedupe)))
             .collect(),
         examples,
     }
+}
+
+fn metrics() -> Vec<MetricText> {
+    vumi_core::telemetry::METRICS
+        .iter()
+        .map(|(name, kind, labels, meaning)| MetricText {
+            name: (*name).to_owned(),
+            kind: (*kind).to_owned(),
+            labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+            meaning: (*meaning).to_owned(),
+        })
+        .collect()
 }
 
 fn repeats(dedupe: Dedupe) -> String {

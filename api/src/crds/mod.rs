@@ -4,7 +4,8 @@
 mod rules;
 mod schema;
 
-pub use rules::{RESERVED_SETTINGS, SETTING_ONLY_FOR, UNSUPPORTED_KEYS, one_of};
+pub(crate) use rules::only_for;
+pub use rules::{RESERVED_SETTINGS, UNSUPPORTED_KEYS, one_of};
 
 use crate::kinds::{ApplicationSpec, DispatcherSpec, MetricAggregatorSpec, TransportSpec};
 use crate::resource::Kind;

@@ -50,10 +50,6 @@ pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
     ("broker", "profile"),
 ];
 
-/// Settings that only some worker types honour, as (kind, setting, types): elsewhere they are refused, because a
-/// setting without effect is a mistake that nobody notices.
-pub const SETTING_ONLY_FOR: &[(Kind, &str, &[&str])] = &[(Kind::Transport, "http", &["httpApi"])];
-
 /// The exactly-one rule over `keys` of an object (K20); the message names what was found.
 pub fn one_of(what: &str, keys: &[&str]) -> Value {
     let present: Vec<String> = keys.iter().map(|key| format!("has(self.{key})")).collect();
@@ -74,6 +70,21 @@ pub fn one_of(what: &str, keys: &[&str]) -> Value {
     })
 }
 
+/// Settings of a kind that only some worker types honour, with these types: elsewhere such a setting is refused, because
+/// one without effect is a mistake that nobody notices.
+pub(crate) fn only_for(kind: Kind) -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut settings: Vec<(&'static str, Vec<&'static str>)> = Vec::new();
+    for worker in kind.worker_types() {
+        for setting in worker.needs {
+            match settings.iter_mut().find(|(name, _)| name == setting) {
+                Some((_, types)) => types.push(worker.key),
+                None => settings.push((setting, vec![worker.key])),
+            }
+        }
+    }
+    settings
+}
+
 fn add(schema: &mut Value, rule: Value) {
     let Some(fields) = schema.as_object_mut() else {
         return;
@@ -92,7 +103,7 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
     if !types.is_empty() {
         add(spec, one_of("worker type", &types));
     }
-    for (_, setting, types) in SETTING_ONLY_FOR.iter().filter(|(k, ..)| *k == kind) {
+    for (setting, types) in only_for(kind) {
         let has: Vec<String> = types.iter().map(|t| format!("has(self.{t})")).collect();
         add(
             spec,
@@ -102,6 +113,24 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
                 "fieldPath": format!(".{setting}"),
             }),
         );
+        let fields = spec["properties"][setting]["required"].as_array();
+        let fields: Vec<String> = fields
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .map(|field| format!("{field}: …"))
+            .collect();
+        let written = format!("{setting}: {{{}}}", fields.join(", "));
+        for worker in types {
+            add(
+                spec,
+                json!({
+                    "rule": format!("!has(self.{worker}) || has(self.{setting})"),
+                    "message": format!("{worker} needs {setting}: add `{written}` beside it"),
+                    "fieldPath": format!(".{worker}"),
+                }),
+            );
+        }
     }
     if kind == Kind::Application {
         spec["required"] = json!(["transportName"]);
@@ -180,6 +209,19 @@ mod tests {
             for worker in kind.worker_types() {
                 assert!(!RESERVED_SETTINGS.contains(&worker.key), "{}", worker.key);
                 assert!(!CEL_WORDS.contains(&worker.key), "{}", worker.key);
+            }
+        }
+    }
+
+    #[test]
+    fn types_need_settings_that_their_kind_has() {
+        for kind in Kind::ALL {
+            let spec = crate::crds::spec_schema(kind);
+            for (setting, types) in only_for(kind) {
+                assert!(
+                    !spec["properties"][setting].is_null(),
+                    "{types:?} {setting}"
+                );
             }
         }
     }

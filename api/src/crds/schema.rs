@@ -50,6 +50,13 @@ fn clean(schema: &mut Value) {
     // Unknown keys are refused by Kubernetes itself where properties are listed.
     if fields.get("additionalProperties").and_then(Value::as_bool) == Some(false) {
         fields.remove("additionalProperties");
+        // A struct without fields: "no field may stand here" is not "anything may". The API server takes an object
+        // without properties for the latter and drops what is written there, unless it is kept and counted.
+        if !fields.contains_key("properties") {
+            fields.insert("properties".into(), json!({}));
+            fields.insert("maxProperties".into(), 0.into());
+            fields.insert("x-kubernetes-preserve-unknown-fields".into(), true.into());
+        }
     }
     if let Some(text) = fields.get("description").and_then(Value::as_str) {
         let text = paragraphs(text);

@@ -35,7 +35,7 @@ pub enum Target {
 pub type Texts = BTreeMap<String, BTreeMap<String, String>>;
 
 /// A valid resource and where it was read.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, PartialEq)]
 pub struct LoadedResource {
     /// The resource.
     pub resource: Resource,
@@ -51,6 +51,17 @@ impl LoadedResource {
     /// The document as JSON, as it was written.
     pub fn document(&self) -> serde_json::Value {
         self.root.json()
+    }
+}
+
+// The document may hold a plain secret value, which the typed resource hides by itself.
+impl fmt::Debug for LoadedResource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadedResource")
+            .field("resource", &self.resource)
+            .field("file", &self.file)
+            .field("line", &self.line)
+            .finish_non_exhaustive()
     }
 }
 

@@ -34,6 +34,10 @@ fn number(text: &str) -> Option<Data> {
     if !shaped {
         return None;
     }
+    // `010` is ten in YAML 1.2 and eight in 1.1, which kubectl reads: it is no number here, and so never the wrong one.
+    if body.len() > 1 && body.starts_with('0') && body.chars().all(|c| c.is_ascii_digit()) {
+        return None;
+    }
     if body.chars().all(|c| c.is_ascii_digit())
         && let Ok(int) = text.parse()
     {
@@ -54,7 +58,15 @@ pub(super) fn other_reading(text: &str) -> Option<&'static str> {
     match text.to_ascii_lowercase().as_str() {
         "y" | "yes" | "on" => Some("true"),
         "n" | "no" | "off" => Some("false"),
-        _ => None,
+        word => {
+            // With underscores taken out; `0b` and a leading 0 are bases of their own.
+            let digits = word.trim_start_matches(['-', '+']).replace('_', "");
+            let digits = digits.strip_prefix("0b").unwrap_or(&digits);
+            let number = !digits.is_empty()
+                && digits.starts_with(|c: char| c.is_ascii_digit())
+                && digits.chars().all(|c| c.is_ascii_digit());
+            number.then_some("a number")
+        }
     }
 }
 
@@ -76,7 +88,9 @@ mod tests {
             ("0", Data::Int(0)),
             ("-12", Data::Int(-12)),
             ("+7", Data::Int(7)),
-            ("010", Data::Int(10)),
+            ("010", text("010")),
+            ("-007", text("-007")),
+            ("0", Data::Int(0)),
             ("0o17", Data::Int(15)),
             ("0xfF", Data::Int(255)),
             ("1.5", Data::Float(1.5)),
@@ -93,6 +107,21 @@ mod tests {
             ("30s", text("30s")),
         ] {
             assert_eq!(resolve(input), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn words_that_kubectl_reads_otherwise() {
+        for (word, reading) in [
+            ("yes", Some("true")),
+            ("Off", Some("false")),
+            ("0123", Some("a number")),
+            ("1_000", Some("a number")),
+            ("0b11", Some("a number")),
+            ("30s", None),
+            ("sms", None),
+        ] {
+            assert_eq!(other_reading(word), reading, "{word}");
         }
     }
 }

@@ -31,6 +31,8 @@ struct At<'n> {
     /// Place of the key that leads to the value, or of the value in a list.
     key: Place,
     path: &'n str,
+    /// True inside a secret field: what stands there may be the secret itself, even if it should not.
+    secret: bool,
 }
 
 impl Walk<'_, '_> {
@@ -42,6 +44,7 @@ impl Walk<'_, '_> {
                 node,
                 key: node.place,
                 path: "",
+                secret: false,
             },
         );
     }
@@ -58,6 +61,8 @@ impl Walk<'_, '_> {
     }
 
     fn value(&mut self, schema: &Value, at: At<'_>) {
+        let secret = at.secret || schema["properties"]["secretKeyRef"].is_object();
+        let at = At { secret, ..at };
         match schema["type"].as_str() {
             Some("object") => self.object(schema, at),
             Some("array") => self.list(schema, at),
@@ -83,7 +88,7 @@ impl Walk<'_, '_> {
 
     /// A value in words; the value itself only where it may be shown.
     fn found(&self, at: At<'_>) -> String {
-        let secret = self.confidential || at.path.ends_with(".value");
+        let secret = self.confidential || at.secret;
         match &at.node.data {
             Data::Null => "nothing".into(),
             Data::Bool(_) | Data::Int(_) | Data::Float(_) | Data::Text(..) if secret => {
@@ -121,6 +126,7 @@ impl Walk<'_, '_> {
                 node: &entry.value,
                 key: entry.place,
                 path: &path,
+                secret: at.secret,
             };
             match (properties.and_then(|p| p.get(&entry.key)), others) {
                 (Some(schema), _) | (None, Some(schema)) => self.value(schema, at_entry),
@@ -149,13 +155,11 @@ impl Walk<'_, '_> {
                 );
             }
         }
-        self.size(
-            schema,
-            at,
-            entries.len(),
-            ["minProperties", "maxProperties"],
-            "entries",
-        );
+        // Where no field may stand, each one is reported already.
+        if schema["maxProperties"] != 0 {
+            let keys = ["minProperties", "maxProperties"];
+            self.size(schema, at, entries.len(), keys, "entries");
+        }
     }
 
     fn unknown(&mut self, schema: &Value, at: At<'_>, entry: &Entry, path: &str) {
@@ -239,6 +243,7 @@ impl Walk<'_, '_> {
                     node: item,
                     key: item.place,
                     path: &path,
+                    secret: at.secret,
                 },
             );
         }
@@ -266,7 +271,11 @@ impl Walk<'_, '_> {
             return;
         }
         if *plain && let Some(reading) = scalar::other_reading(text) {
-            let message = format!("kubectl reads the unquoted word {text} as {reading}");
+            let word = match self.confidential || at.secret {
+                true => "this unquoted word".to_owned(),
+                false => format!("the unquoted word {text}"),
+            };
+            let message = format!("kubectl reads {word} as {reading}");
             self.report.warning(
                 AMBIGUOUS,
                 at.node.place,
@@ -287,7 +296,7 @@ impl Walk<'_, '_> {
         }
         self.size(schema, at, length, ["minLength", "maxLength"], "characters");
         if let Some(sentence) = schema["pattern"].as_str().and_then(|p| mismatch(p, text)) {
-            let message = match self.confidential {
+            let message = match self.confidential || at.secret {
                 true => "has a wrong form".to_owned(),
                 false => sentence,
             };
@@ -300,6 +309,9 @@ impl Walk<'_, '_> {
             let help = match &at.node.data {
                 Data::Text(text, false) if text.parse::<i64>().is_ok() => {
                     Some("a number in quotes is text: remove the quotes".to_owned())
+                }
+                Data::Text(text, true) if text.parse::<i64>().is_ok() => {
+                    Some("write it without leading zeros".to_owned())
                 }
                 _ => None,
             };

@@ -41,10 +41,8 @@ impl FromStr for Duration {
                 return Err(bad());
             };
             rest = &rest[len..];
-            millis = number
-                .checked_mul(factor)
-                .and_then(|m| millis.checked_add(m))
-                .ok_or_else(bad)?;
+            // What the pattern allows is always read; such lengths of time have no end anyway.
+            millis = millis.saturating_add(number.saturating_mul(factor));
         }
         Ok(Self(std::time::Duration::from_millis(millis)))
     }
@@ -78,15 +76,18 @@ impl FromStr for Size {
         let end = text
             .find(|c: char| !c.is_ascii_digit())
             .unwrap_or(text.len());
-        let number: u64 = text[..end].parse().map_err(|_| bad())?;
-        let factor: u64 = match &text[end..] {
+        if text.len() > 20 {
+            return Err(bad());
+        }
+        let number: u128 = text[..end].parse().map_err(|_| bad())?;
+        let factor: u128 = match &text[end..] {
             "" => 1,
             "Ki" => 1 << 10,
             "Mi" => 1 << 20,
             "Gi" => 1 << 30,
             _ => return Err(bad()),
         };
-        number.checked_mul(factor).map(Self).ok_or_else(bad)
+        Ok(Self(u64::try_from(number * factor).unwrap_or(u64::MAX)))
     }
 }
 

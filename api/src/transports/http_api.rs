@@ -44,6 +44,7 @@ impl WorkerConfig for HttpApi {
     const KIND: Kind = Kind::Transport;
     const TYPE: &'static str = "httpApi";
     const ORDERING: OrderingMode = OrderingMode::None;
+    const NEEDS: &'static [&'static str] = &["http"];
 
     fn pick(resource: &Resource) -> Option<&Self> {
         resource.transport().and_then(|t| t.http_api.as_ref())
@@ -59,13 +60,7 @@ impl WorkerConfig for HttpApi {
         t
     }
 
-    fn validate(&self, resource: &Resource) -> Vec<(String, String)> {
-        if resource.transport().is_some_and(|t| t.http.is_none()) {
-            return vec![(
-                "http".into(),
-                "httpApi listens for requests: add `http: {port: 8080}` beside it".into(),
-            )];
-        }
+    fn validate(&self, _: &Resource) -> Vec<(String, String)> {
         Vec::new()
     }
 }

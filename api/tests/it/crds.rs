@@ -111,10 +111,15 @@ fn nothing_is_stored_or_refused_by_surprise() {
         "minimum",
         "maximum",
         "x-kubernetes-validations",
+        "x-kubernetes-preserve-unknown-fields",
     ];
     each_of_all_kinds(&mut |schema, path| {
         for key in schema.as_object().unwrap().keys() {
             assert!(known.contains(&key.as_str()), "{path} has {key}");
+        }
+        // Unknown fields are kept only where none may stand, so that they can be counted and refused.
+        if schema["x-kubernetes-preserve-unknown-fields"] == true {
+            assert_eq!(schema["maxProperties"], 0, "{path}");
         }
     });
 }

@@ -49,18 +49,19 @@ pub async fn run(options: Options) -> Result<(), AnyError> {
         .await?;
     let mut confirms = FuturesOrdered::new();
     let batch = usize::from(options.prefetch / 4).max(1);
-    let (mut confirmed, mut unacknowledged) = (0u64, 0usize);
+    let mut unacknowledged = 0usize;
     loop {
         tokio::select! {
             biased;
             Some((tag, confirm)) = confirms.next(), if !confirms.is_empty() => {
                 let confirm: Result<lapin::Confirmation, lapin::Error> = confirm;
-                confirm?;
-                confirmed = tag;
+                let lapin::Confirmation::Ack(None) = confirm? else {
+                    return Err("a message was returned or refused".into());
+                };
                 unacknowledged += 1;
                 if unacknowledged >= batch || confirms.is_empty() {
                     unacknowledged = 0;
-                    input.basic_ack(confirmed, BasicAckOptions { multiple: true }).await?;
+                    input.basic_ack(tag, BasicAckOptions { multiple: true }).await?;
                 }
             }
             Some(delivery) = deliveries.next() => {

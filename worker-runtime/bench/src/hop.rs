@@ -252,8 +252,9 @@ impl Rig {
     }
 }
 
-/// The rows of this file.
-pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<(), AnyError> {
+/// The rows of this file; returns the rate of the dispatcher hop.
+pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<f64, AnyError> {
+    let mut dispatcher = f64::NAN;
     let rig = Rig::new(messages).await?;
     for (name, manifest, output) in [
         ("`simple` dispatcher hop", DISPATCHER, "bench_out.inbound"),
@@ -265,6 +266,9 @@ pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<(),
             ours.push(rig.filled(|| rig.worker(manifest), output).await?);
         }
         compare(report, name, &bare, &ours);
+        if manifest == DISPATCHER {
+            dispatcher = median(ours.iter().map(|r| r.rate).collect()).value;
+        }
     }
 
     let count = 2000;
@@ -298,7 +302,8 @@ pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<(),
         Some(share <= 4.0),
     );
 
-    one_lane_held(report, &rig, runs).await
+    one_lane_held(report, &rig, runs).await?;
+    Ok(dispatcher)
 }
 
 fn compare(report: &mut Report, name: &str, bare: &[Run], ours: &[Run]) {

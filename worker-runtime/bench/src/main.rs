@@ -78,14 +78,19 @@ async fn measure(arguments: Arguments) -> Result<(), AnyError> {
     if wanted("start") {
         start::rows(&mut report).await?;
     }
+    let mut embedded = None;
     if wanted("embedded") {
-        embedded::rows(&mut report, arguments.runs, arguments.messages).await?;
+        embedded = Some(embedded::rows(&mut report, arguments.runs, arguments.messages).await?);
     }
     if wanted("http") {
         http::rows(&mut report).await?;
     }
     if wanted("hop") {
-        hop::rows(&mut report, arguments.runs, arguments.messages).await?;
+        let rabbitmq = hop::rows(&mut report, arguments.runs, arguments.messages).await?;
+        if let Some((memory, process)) = embedded {
+            compare(&mut report, "memory", memory / rabbitmq, 5.0);
+            compare(&mut report, "process", process / rabbitmq, 1.0);
+        }
     }
     let table = report.to_markdown();
     println!("{table}");
@@ -94,4 +99,14 @@ async fn measure(arguments: Arguments) -> Result<(), AnyError> {
         println!("written to {}", path.display());
     }
     Ok(())
+}
+
+/// A hop on the embedded broker against the same worker's hop over RabbitMQ.
+fn compare(report: &mut Report, durability: &str, ratio: f64, least: f64) {
+    report.row(
+        &format!("embedded hop, durability `{durability}` × RabbitMQ 4.0 hop (process)"),
+        format!("{ratio:.1}"),
+        &format!("≥ {least}"),
+        Some(ratio >= least),
+    );
 }

@@ -79,6 +79,10 @@ codes! {
         "Another program uses the port, or the address is not of this machine.";
     SECRET_MISSING = "secret.missing", "A referenced Secret or key does not exist.",
         "Put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
+    CONTROL_SOCKET = "control.socket", "The control socket of a running process cannot be used.",
+        "Start `vumi run`, or name its socket with --socket; only the user who started it may use it.";
+    CONTROL_REQUEST = "control.request", "A running process was asked for something that it does not have.",
+        "`vumi status` and `vumi parked list` show what it has.";
     CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
         "Run `vumi lint`, which names file, line and field.";
     PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope: it was too large for one, or something else wrote it.",

@@ -4,6 +4,7 @@
 //! middleware → published and confirmed → acknowledged. The engine owns every loop; a worker says what to do with one
 //! message and, if it has a peer, how to listen to it.
 
+pub mod admin;
 mod beacon;
 pub mod broker;
 pub mod codes;

@@ -2,3 +2,4 @@
 
 mod broker_suite;
 mod embedded;
+mod embedded_faults;

@@ -33,7 +33,6 @@ impl Core {
         let mut state = self.lock();
         let result = change(&mut state);
         let (work, room) = state.wakes();
-        let work = work || state.is_closed();
         drop(state);
         if work {
             self.work.notify_one();
@@ -63,6 +62,7 @@ impl Core {
             if closed {
                 return None;
             }
+            state.writer_idle = true;
             state = self
                 .work
                 .wait(state)
@@ -85,9 +85,11 @@ impl Core {
     /// Sleeps for at most this long, less if every connection closes. Returns whether they did.
     pub(super) fn closed_within(&self, time: std::time::Duration) -> bool {
         let state = self.lock();
-        let waited = self
-            .work
-            .wait_timeout_while(state, time, |state| !state.is_closed());
+        let waited = self.work.wait_timeout_while(state, time, |state| {
+            // Wakes for other reasons are cheap here: the disk is broken.
+            state.writer_idle = true;
+            !state.is_closed()
+        });
         waited.unwrap_or_else(PoisonError::into_inner).0.is_closed()
     }
 }

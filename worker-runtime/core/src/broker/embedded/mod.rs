@@ -5,10 +5,12 @@
 //! pipelined, and all publishers share one commit. Bodies stay in memory too; the memory limit bounds both.
 
 mod consumer;
+mod consuming;
 mod core;
 mod disk;
 mod message;
 mod pending;
+mod publishing;
 mod queue;
 mod shelf;
 mod state;

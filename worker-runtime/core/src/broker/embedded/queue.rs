@@ -1,9 +1,14 @@
 //! One queue and one consumer of the embedded broker: plain data with the rules that concern nobody else.
 
-use super::message::{QueueId, Stored};
+use super::message::{QueueId, Stored, Write};
+use super::pending::Pending;
 use crate::broker::{ConsumerState, QueueSpec, RawDelivery};
 use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{mpsc, watch};
+
+/// So many messages are marked as perhaps delivered at a time: the cost of a mark against messages that come back
+/// flagged although nobody had them.
+const MARK_STEP: u64 = 512;
 
 pub(super) struct Consumer {
     pub(super) id: u64,
@@ -103,5 +108,21 @@ impl Queue {
                 .count();
             self.ready.insert(place, message);
         }
+    }
+
+    /// Makes sure that the disk knows about deliveries up to the message with this key: in good time, many at once.
+    /// Returns whether that message may be delivered now.
+    pub(super) fn mark(&mut self, id: QueueId, key: u64, pending: Option<&mut Pending>) -> bool {
+        let Some(pending) = pending else {
+            return true;
+        };
+        if key + MARK_STEP / 2 >= self.requested_below {
+            self.requested_below = key + MARK_STEP;
+            pending.push(Write::Delivered {
+                queue: id,
+                below: self.requested_below,
+            });
+        }
+        key < self.delivered_below
     }
 }

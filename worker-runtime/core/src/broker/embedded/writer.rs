@@ -5,6 +5,7 @@ use super::core::Core;
 use super::disk::Disk;
 use super::message::Write;
 use crate::broker::Confirmation;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 /// Writes until every connection is closed and nothing waits.
 pub(super) fn run(core: &Arc<Core>, mut disk: Disk) {
     while let Some(batch) = core.next_batch() {
-        match disk.commit(&batch) {
+        match guarded(|| disk.commit(&batch)) {
             Ok(()) => core.committed(batch),
             Err(error) => {
                 if !recover(core, &mut disk, batch, error) {
@@ -44,10 +45,11 @@ fn recover(core: &Core, disk: &mut Disk, batch: Vec<Write>, error: String) -> bo
             return false;
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
-        let written = disk
-            .reopen()
-            .and_then(|()| disk.probe())
-            .and_then(|()| disk.commit(&owed));
+        let written = guarded(|| {
+            disk.reopen()?;
+            disk.probe()?;
+            disk.commit(&owed)
+        });
         match written {
             Ok(()) => {
                 tracing::info!("the state folder can be written again");
@@ -90,4 +92,10 @@ fn refuse(writes: Vec<Write>, owed: &mut Vec<Write>) {
             other => owed.push(other),
         }
     }
+}
+
+/// A panic of the store is an error like others: the store is opened anew.
+fn guarded(write: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(write))
+        .unwrap_or_else(|_| Err("the store failed in a way it should not".into()))
 }

@@ -1,0 +1,499 @@
+//! Bad manifests, one mistake each: refused offline with a finding at the right field, and (but for the last group) by a
+//! real API server. Used by the tests of the reader here and by the test against the API server.
+
+/// One bad manifest.
+pub struct Bad {
+    /// Kind of the resource.
+    pub kind: &'static str,
+    /// `metadata.name`.
+    pub name: &'static str,
+    /// The text under `spec:`.
+    pub spec: &'static str,
+    /// Code of the finding.
+    pub code: &'static str,
+    /// Path of the finding.
+    pub path: &'static str,
+    /// Part of the finding's text. For a CEL rule, the API server says it as well.
+    pub says: &'static str,
+}
+
+impl Bad {
+    /// The manifest as a file.
+    pub fn manifest(&self) -> String {
+        let spec: String = self
+            .spec
+            .lines()
+            .map(|line| format!("  {line}\n"))
+            .collect();
+        format!(
+            "apiVersion: vumi.dev/v1alpha1\nkind: {}\nmetadata:\n  name: {}\nspec:\n{spec}",
+            self.kind, self.name
+        )
+    }
+}
+
+const fn transport(
+    spec: &'static str,
+    code: &'static str,
+    path: &'static str,
+    says: &'static str,
+) -> Bad {
+    Bad {
+        kind: "Transport",
+        name: "bad",
+        spec,
+        code,
+        path,
+        says,
+    }
+}
+
+const fn other(
+    kind: &'static str,
+    spec: &'static str,
+    code: &'static str,
+    path: &'static str,
+    says: &'static str,
+) -> Bad {
+    Bad {
+        kind,
+        name: "bad",
+        spec,
+        code,
+        path,
+        says,
+    }
+}
+
+const fn named(name: &'static str, says: &'static str) -> Bad {
+    Bad {
+        kind: "Transport",
+        name,
+        spec: "telnet: {port: 9010}",
+        code: "manifest.rule",
+        path: "",
+        says,
+    }
+}
+
+const UNKNOWN: &str = "manifest.unknown_field";
+const UNSUPPORTED: &str = "manifest.unsupported";
+const MISSING: &str = "manifest.missing_field";
+const TYPE: &str = "manifest.wrong_type";
+const VALUE: &str = "manifest.wrong_value";
+const RULE: &str = "manifest.rule";
+
+/// Refused offline for a cluster, and by the API server.
+pub const BAD: &[Bad] = &[
+    // Worker types.
+    transport(
+        "transportName: x",
+        RULE,
+        "spec",
+        "exactly one worker type is needed",
+    ),
+    transport(
+        "telnet: {port: 9010}\nhttpApi: {}\nhttp: {port: 8080}",
+        RULE,
+        "spec",
+        "found: telnet httpApi",
+    ),
+    other(
+        "Application",
+        "transportName: x",
+        RULE,
+        "spec",
+        "found: none",
+    ),
+    other(
+        "Application",
+        "echo: {}\nstaticReply: {text: x}\ntransportName: x",
+        RULE,
+        "spec",
+        "found: echo staticReply",
+    ),
+    other("Dispatcher", "holdLimit: 20s", RULE, "spec", "found: none"),
+    other(
+        "MetricAggregator",
+        "{}",
+        RULE,
+        "",
+        "kind MetricAggregator is not supported yet",
+    ),
+    // Names that do not exist.
+    transport(
+        "telnet: {port: 9010}\ntransportname: x",
+        UNKNOWN,
+        "spec.transportname",
+        "did you mean transportName?",
+    ),
+    transport(
+        "telnet: {port: 9010, idle_timeout: 3s}",
+        UNKNOWN,
+        "spec.telnet.idle_timeout",
+        "did you mean idleTimeout?",
+    ),
+    transport(
+        "telnet: {port: 9010, retry: {}}",
+        UNKNOWN,
+        "spec.telnet.retry",
+        "it belongs beside telnet",
+    ),
+    transport(
+        "telnet: {}\nport: 9010",
+        UNKNOWN,
+        "spec.port",
+        "it belongs inside telnet",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080, auth: {username: u, password: {secretKeyRef: {name: s, key: k, nam: x}}}}",
+        UNKNOWN,
+        "spec.http.auth.password.secretKeyRef.nam",
+        "did you mean name?",
+    ),
+    transport(
+        "telnet: {port: 9010}\nmiddleware:\n- {name: l, loging: {}}",
+        UNKNOWN,
+        "spec.middleware[0].loging",
+        "did you mean logging?",
+    ),
+    other(
+        "Application",
+        "echo: {loud: true}\ntransportName: x",
+        UNKNOWN,
+        "spec.echo.loud",
+        "echo has no fields",
+    ),
+    other(
+        "Dispatcher",
+        "routingTable: {transports: [a], exposed: [b], table: {a: {default: {conector: b}}}}",
+        UNKNOWN,
+        "spec.routingTable.table.a.default.conector",
+        "did you mean connector?",
+    ),
+    other(
+        "Dispatcher",
+        "simple: {transports: [a], exposed: [b]}\ntransportName: x",
+        UNKNOWN,
+        "spec.transportName",
+        "Transport and Application",
+    ),
+    // Reserved for later versions.
+    transport(
+        "telnet: {port: 9010}\nreplicas: 2",
+        UNSUPPORTED,
+        "spec.replicas",
+        "not supported yet",
+    ),
+    transport(
+        "telnet: {port: 9010}\nautoscaling: {maxReplicas: 3}",
+        UNSUPPORTED,
+        "spec.autoscaling",
+        "not supported yet",
+    ),
+    transport(
+        "telnet: {port: 9010}\nordering: {mode: perUser, partitions: 8}",
+        UNSUPPORTED,
+        "spec.ordering.partitions",
+        "not supported yet",
+    ),
+    // Missing fields.
+    transport(
+        "telnet: {}",
+        MISSING,
+        "spec.telnet.port",
+        "required, but missing",
+    ),
+    other(
+        "Application",
+        "echo: {}",
+        MISSING,
+        "spec.transportName",
+        "required, but missing",
+    ),
+    other(
+        "Dispatcher",
+        "simple: {transports: [a]}",
+        MISSING,
+        "spec.simple.exposed",
+        "required, but missing",
+    ),
+    transport(
+        "telnet: {port: 9010}\nbroker: {vhost: v}",
+        MISSING,
+        "spec.broker.secretRef",
+        "required, but missing",
+    ),
+    // Wrong types.
+    transport(
+        "telnet: {port: \"9010\"}",
+        TYPE,
+        "spec.telnet.port",
+        "remove the quotes",
+    ),
+    transport(
+        "telnet: {port: 9010.5}",
+        TYPE,
+        "spec.telnet.port",
+        "expected a whole number",
+    ),
+    transport(
+        "telnet: {port: [9010]}",
+        TYPE,
+        "spec.telnet.port",
+        "found a list",
+    ),
+    transport(
+        "telnet: {port: 9010, toAddr: 12345}",
+        TYPE,
+        "spec.telnet.toAddr",
+        "put it in quotes",
+    ),
+    transport("telnet: 9010", TYPE, "spec.telnet", "expected an object"),
+    transport(
+        "httpApi: {replyExpected: \"true\"}\nhttp: {port: 8080}",
+        TYPE,
+        "spec.httpApi.replyExpected",
+        "expected true or false",
+    ),
+    transport(
+        "telnet: {port: 9010}\nmiddleware: {name: l, logging: {}}",
+        TYPE,
+        "spec.middleware",
+        "a list of one is written",
+    ),
+    other(
+        "Dispatcher",
+        "simple: {transports: a, exposed: [b]}",
+        TYPE,
+        "spec.simple.transports",
+        "expected a list",
+    ),
+    other(
+        "Dispatcher",
+        "simple: {transports: [1], exposed: [b]}",
+        TYPE,
+        "spec.simple.transports[0]",
+        "expected text",
+    ),
+    // Values.
+    transport(
+        "telnet: {port: 80}",
+        VALUE,
+        "spec.telnet.port",
+        "1024 to 65535",
+    ),
+    transport(
+        "telnet: {port: 70000}",
+        VALUE,
+        "spec.telnet.port",
+        "1024 to 65535",
+    ),
+    transport(
+        "telnet: {port: 9464}",
+        RULE,
+        "spec.telnet.port",
+        "the worker's own port",
+    ),
+    transport(
+        "telnet: {port: 9010, idleTimeout: 1d}",
+        VALUE,
+        "spec.telnet.idleTimeout",
+        "not a duration",
+    ),
+    transport(
+        "telnet: {port: 9010, idleTimeout: \"30\"}",
+        VALUE,
+        "spec.telnet.idleTimeout",
+        "30s",
+    ),
+    transport(
+        "telnet: {port: 9010, idleTimeout: -5s}",
+        VALUE,
+        "spec.telnet.idleTimeout",
+        "not a duration",
+    ),
+    transport(
+        "telnet: {port: 9010}\nholdLimit: 30 s",
+        VALUE,
+        "spec.holdLimit",
+        "not a duration",
+    ),
+    transport(
+        "telnet: {port: 9010, maxLine: 4KB}",
+        VALUE,
+        "spec.telnet.maxLine",
+        "not a size",
+    ),
+    transport(
+        "telnet: {port: 9010, host: \"\"}",
+        VALUE,
+        "spec.telnet.host",
+        "must not be empty",
+    ),
+    transport(
+        "telnet: {port: 9010}\nordering: {mode: perMessage}",
+        VALUE,
+        "spec.ordering.mode",
+        "not one of perUser",
+    ),
+    transport(
+        "telnet: {port: 9010}\nbacklogLimit: 0",
+        VALUE,
+        "spec.backlogLimit",
+        "out of range",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080, path: messages}",
+        VALUE,
+        "spec.http.path",
+        "begins with /",
+    ),
+    transport(
+        "httpApi: {allowedFields: []}\nhttp: {port: 8080}",
+        VALUE,
+        "spec.httpApi.allowedFields",
+        "at least 1",
+    ),
+    transport(
+        "telnet: {port: 9010}\nmiddleware:\n- {name: a, addressTranslation: {outboundMap: {}}}",
+        VALUE,
+        "spec.middleware[0].addressTranslation.outboundMap",
+        "at least 1",
+    ),
+    other(
+        "Application",
+        "staticReply: {text: \"\"}\ntransportName: x",
+        VALUE,
+        "spec.staticReply.text",
+        "must not be empty",
+    ),
+    // Connector names.
+    transport(
+        "telnet: {port: 9010}\ntransportName: Telnet",
+        VALUE,
+        "spec.transportName",
+        "not a connector name",
+    ),
+    transport(
+        "telnet: {port: 9010}\ntransportName: a..b",
+        VALUE,
+        "spec.transportName",
+        "not a connector name",
+    ),
+    transport(
+        "telnet: {port: 9010}\ntransportName: a.inbound",
+        RULE,
+        "spec.transportName",
+        "a suffix of our queues",
+    ),
+    transport(
+        "telnet: {port: 9010}\ntransportName: a.p12",
+        RULE,
+        "spec.transportName",
+        "a suffix of our queues",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: parked",
+        RULE,
+        "spec.transportName",
+        "a suffix of our queues",
+    ),
+    other(
+        "Dispatcher",
+        "simple: {transports: [a.event], exposed: [b]}",
+        RULE,
+        "spec.simple.transports[0]",
+        "a suffix of our queues",
+    ),
+    // Names of resources.
+    named("a.b", "at most 40 characters and no dots"),
+    named(
+        "a2345678901234567890123456789012345678901",
+        "at most 40 characters and no dots",
+    ),
+    named("status", "without a transportName"),
+    // Settings that need, or have no meaning for, a type.
+    transport(
+        "telnet: {port: 9010}\nhttp: {port: 8080}",
+        RULE,
+        "spec.http",
+        "http has no effect on this type",
+    ),
+    transport(
+        "httpApi: {}",
+        RULE,
+        "spec.httpApi",
+        "httpApi needs http: add",
+    ),
+    // Middleware.
+    transport(
+        "telnet: {port: 9010}\nmiddleware:\n- {name: l}",
+        RULE,
+        "spec.middleware[0]",
+        "exactly one middleware type",
+    ),
+    transport(
+        "telnet: {port: 9010}\nmiddleware:\n- {name: l, logging: {}, addressTranslation: {outboundMap: {\"1\": \"2\"}}}",
+        RULE,
+        "spec.middleware[0]",
+        "found: logging addressTranslation",
+    ),
+    transport(
+        "telnet: {port: 9010}\nmiddleware:\n- {name: l, logging: {}}\n- {name: l, logging: {}}",
+        RULE,
+        "spec.middleware",
+        "each middleware needs a name of its own",
+    ),
+    // Secrets.
+    transport(
+        "httpApi: {}\nhttp: {port: 8080, auth: {username: u, password: {value: hunter2}}}",
+        RULE,
+        "spec.http.auth.password",
+        "a plain value is for `vumi run` only; use secretKeyRef",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080, auth: {username: u, password: {}}}",
+        RULE,
+        "spec.http.auth.password",
+        "say where the secret is kept",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080, auth: {username: u, password: {value: hunter2, secretKeyRef: {name: s, key: k}}}}",
+        RULE,
+        "spec.http.auth.password",
+        "give secretKeyRef or value, not both",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080, auth: {username: u, password: hunter2}}",
+        TYPE,
+        "spec.http.auth.password",
+        "expected an object",
+    ),
+];
+
+/// Refused offline by the worker type's own validation; the API server cannot see these, the operator will.
+pub const ONLY_OFFLINE: &[Bad] = &[
+    other(
+        "Dispatcher",
+        "simple: {transports: [a], exposed: [b, c]}",
+        "manifest.invalid",
+        "spec.simple.routes",
+        "more than one exposed name",
+    ),
+    other(
+        "Dispatcher",
+        "simple: {transports: [a], exposed: [b], routes: {a: [c]}}",
+        "manifest.invalid",
+        "spec.simple.routes.a",
+        "not one of exposed",
+    ),
+    other(
+        "Dispatcher",
+        "routingTable: {transports: [a], exposed: [b], table: {a: {default: {connector: a}}}}",
+        "manifest.invalid",
+        "spec.routingTable.table.a.default.connector",
+        "not on the other side",
+    ),
+];
