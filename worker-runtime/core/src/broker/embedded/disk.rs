@@ -21,6 +21,8 @@ const KEY_DELIVERED: u8 = b'd';
 const CACHE: u64 = 4 << 20;
 /// Memory for writes before they become a table; most messages are acknowledged before.
 const MEMTABLE: u64 = 16 << 20;
+/// Disk space for journals before the store turns them into tables.
+const JOURNALS: u64 = 128 << 20;
 
 /// The store, held by the writer thread alone.
 pub(super) struct Disk {
@@ -39,6 +41,7 @@ impl Open {
     fn new(folder: &PathBuf) -> Result<Self, fjall::Error> {
         let database = Database::builder(folder)
             .cache_size(CACHE)
+            .max_journaling_size(JOURNALS)
             .worker_threads(1)
             .open()?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE);
