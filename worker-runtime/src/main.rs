@@ -4,7 +4,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use vumi::commands::{
-    completions, crds, diff, docs, explain, lint, parked, run as campaign, status, worker,
+    completions, crds, diff, docs, explain, lint, new, parked, run as campaign, status, worker,
 };
 use vumi::error::CliError;
 
@@ -49,19 +49,21 @@ enum Command {
     Docs(docs::Arguments),
     /// Explain a kind, a worker type, a field or an error code
     Explain(explain::Arguments),
+    /// Write a new worker type into a source checkout
+    New(new::Arguments),
     /// Print a shell's completion script
     Completions(completions::Arguments),
 }
 
-fn main() -> ExitCode {
-    let result = run(Cli::parse().command);
-    match result {
+#[tokio::main]
+async fn main() -> ExitCode {
+    match dispatch(Cli::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
 }
 
-fn run(command: Command) -> Result<(), CliError> {
+async fn dispatch(command: Command) -> Result<(), CliError> {
     match command {
         Command::Run(arguments) => campaign::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
@@ -72,6 +74,7 @@ fn run(command: Command) -> Result<(), CliError> {
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::New(arguments) => new::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
     }
 }

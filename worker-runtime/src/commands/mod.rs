@@ -6,6 +6,7 @@ pub mod diff;
 pub mod docs;
 pub mod explain;
 pub mod lint;
+pub mod new;
 pub mod parked;
 pub mod run;
 pub mod status;

@@ -2,4 +2,10 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bad_input;
+mod examples;
+mod harness;
+mod loss;
+mod python_client;
 mod reload;
+mod replicas;

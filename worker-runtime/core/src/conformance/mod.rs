@@ -3,6 +3,8 @@
 #[cfg(any(test, feature = "conformance"))]
 mod cases;
 #[cfg(any(test, feature = "conformance"))]
+pub mod examples;
+#[cfg(any(test, feature = "conformance"))]
 mod far_end;
 #[cfg(any(test, feature = "conformance"))]
 mod faults;
@@ -16,6 +18,8 @@ mod saboteur;
 pub mod stand_in;
 #[cfg(any(test, feature = "conformance"))]
 mod suite;
+#[cfg(test)]
+mod suite_test;
 #[cfg(any(test, feature = "conformance"))]
 mod waivers;
 
