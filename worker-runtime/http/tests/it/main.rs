@@ -1,5 +1,7 @@
 //! The HTTP server with real connections: time and size limits, places, answers that were written or not.
 
+#![allow(clippy::unwrap_used)]
+
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -68,11 +70,12 @@ impl Running {
     async fn was_written(&self, index: usize) -> bool {
         let started = Instant::now();
         let written = loop {
-            let mut all = self.service.written.lock().unwrap();
-            if all.len() > index {
-                break all.remove(index);
+            {
+                let mut all = self.service.written.lock().unwrap();
+                if all.len() > index {
+                    break all.remove(index);
+                }
             }
-            drop(all);
             assert!(started.elapsed() < PATIENCE, "no answer {index}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
