@@ -174,7 +174,7 @@ impl Process {
                     ..StopLimits::default()
                 },
                 restart: Restart::default(),
-                recheck: Duration::from_secs(5),
+                recheck: Duration::from_secs(2),
             },
         );
         let admin = open_admin(

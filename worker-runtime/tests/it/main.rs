@@ -6,6 +6,7 @@ mod bad_input;
 mod examples;
 mod harness;
 mod loss;
+mod process;
 mod python_client;
 mod reload;
 mod replicas;
