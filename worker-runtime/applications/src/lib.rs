@@ -1,6 +1,8 @@
 //! Applications, one module each. An application handles user messages of its connector and answers on it; events are
 //! taken and need no answer.
 
+#[cfg(test)]
+mod conformance_test;
 mod echo;
 #[cfg(test)]
 mod examples_test;

@@ -2,6 +2,8 @@
 //! fields included, and every copy keeps its id.
 
 #[cfg(test)]
+mod conformance_test;
+#[cfg(test)]
 mod examples_test;
 mod routing_table;
 mod simple;

@@ -18,6 +18,8 @@ mod saboteur;
 pub mod stand_in;
 #[cfg(any(test, feature = "conformance"))]
 mod suite;
+#[cfg(test)]
+mod suite_test;
 #[cfg(any(test, feature = "conformance"))]
 mod waivers;
 

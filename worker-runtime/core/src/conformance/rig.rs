@@ -168,10 +168,6 @@ impl Rig {
         self.topology.intake.iter().chain(&self.topology.replies)
     }
 
-    pub(super) fn has_peer(&self) -> bool {
-        self.peer.is_some()
-    }
-
     /// A far end of the transport.
     pub(super) fn peer(&self) -> Result<Box<dyn Peer>, String> {
         let make = self.peer.ok_or("its fixture has no peer")?;
@@ -267,6 +263,11 @@ impl Rig {
 
     pub(super) fn counts(&self) -> Result<Counts, String> {
         Ok(self.running()?.snapshot().counts)
+    }
+
+    /// The metrics of its process, in Prometheus' text.
+    pub(super) fn metrics(&self) -> String {
+        self.environment.telemetry.render()
     }
 
     /// Waits until nothing is in flight, and demands that every delivery has exactly one fate.

@@ -69,7 +69,10 @@ struct Job<'a> {
     case: &'static Case,
 }
 
-fn findings(registrations: &[Registration], brokers: &[&dyn BrokerSource]) -> Vec<String> {
+pub(super) fn findings(
+    registrations: &[Registration],
+    brokers: &[&dyn BrokerSource],
+) -> Vec<String> {
     let mut jobs = VecDeque::new();
     for registration in registrations {
         let subject = Subject::of(registration);

@@ -1,6 +1,8 @@
 //! Transports of the chat family: each speaks to many users at once over connections that last.
 
 #[cfg(test)]
+mod conformance_test;
+#[cfg(test)]
 mod examples_test;
 mod telnet;
 

@@ -1,5 +1,7 @@
 //! Transports that speak HTTP, each a declaration on one request/reply engine.
 
+#[cfg(test)]
+mod conformance_test;
 mod desk;
 mod engine;
 #[cfg(test)]

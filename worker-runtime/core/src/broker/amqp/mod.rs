@@ -1,1 +1,180 @@
-//! RabbitMQ over AMQP 0-9-1.
+//! RabbitMQ over AMQP 0-9-1: two connections per process (S3), one for consuming and acknowledging, one for publishing,
+//! each healing itself. Everything here is at least once: what is not confirmed is reported lost, never assumed sent.
+
+mod config;
+mod consumer;
+mod dial;
+mod errors;
+mod fence;
+mod link;
+mod orders;
+mod publisher;
+mod shelf;
+mod topology;
+
+pub use config::AmqpConfig;
+
+use super::{
+    Broker, Durability, LinkState, Publication, QueueDepth, QueueSpec, Receipt, Shelf, Subscribe,
+    Subscription,
+};
+use crate::error::WorkError;
+use async_trait::async_trait;
+use errors::Trouble;
+use lapin::Channel;
+use link::{Hub, Line};
+use publisher::Publisher;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How long a one-off question (depth, declaration, shelf) waits for a connection.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A self-healing pair of connections to one virtual host of RabbitMQ.
+pub struct AmqpBroker {
+    config: Arc<AmqpConfig>,
+    hub: Arc<Hub>,
+    consuming: Line,
+    publisher: Publisher,
+    /// Channel for declarations and depths; none until needed and after an error closed it.
+    errands: Mutex<Option<Channel>>,
+    consumers: TaskTracker,
+    lines: TaskTracker,
+    stop_consumers: CancellationToken,
+    stop_lines: CancellationToken,
+}
+
+impl AmqpBroker {
+    /// Starts connecting and returns at once: a broker that is away is a state, not an error.
+    pub fn connect(config: AmqpConfig) -> Arc<dyn Broker> {
+        let config = Arc::new(config);
+        let hub = Arc::new(Hub::new());
+        let (lines, stop_lines) = (TaskTracker::new(), CancellationToken::new());
+        let line = |role| {
+            let (line, keeper) = link::line(&config, &hub, role, stop_lines.clone());
+            lines.spawn(keeper);
+            line
+        };
+        let consuming = line(link::Role::Consume);
+        let publishing = line(link::Role::Publish);
+        Arc::new(Self {
+            publisher: Publisher::start(publishing, hub.gate()),
+            config,
+            hub,
+            consuming,
+            errands: Mutex::new(None),
+            consumers: TaskTracker::new(),
+            lines,
+            stop_consumers: CancellationToken::new(),
+            stop_lines,
+        })
+    }
+
+    /// Runs one question on the errands channel; an error of the channel makes the next question open a new one.
+    async fn errand<T>(
+        &self,
+        what: &str,
+        ask: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
+    ) -> Result<T, (Trouble, String)> {
+        let asked = async {
+            let mut slot = self.errands.lock().await;
+            let channel = match slot.take().filter(|c| c.status().connected()) {
+                Some(channel) => channel,
+                None => self.consuming.channel().await?,
+            };
+            let answer = ask(&channel).await.map_err(|e| Trouble::of(&e))?;
+            *slot = Some(channel);
+            Ok(answer)
+        };
+        let answer = match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(answer) => answer,
+            Err(_) => Err(Trouble::Lost(self.hub.last_error())),
+        };
+        answer.map_err(|trouble| (trouble, what.to_owned()))
+    }
+}
+
+#[async_trait]
+impl Broker for AmqpBroker {
+    fn describe(&self) -> String {
+        format!("rabbitmq {}", self.config.describe())
+    }
+
+    fn durability(&self) -> Durability {
+        self.hub.durability()
+    }
+
+    fn link(&self) -> watch::Receiver<LinkState> {
+        self.hub.watch()
+    }
+
+    async fn publish(&self, publication: Publication) -> Receipt {
+        self.publisher.publish(publication).await
+    }
+
+    async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
+        let (subscription, task) = consumer::subscription(
+            subscribe,
+            self.consuming.clone(),
+            self.stop_consumers.child_token(),
+        );
+        self.consumers.spawn(task);
+        subscription
+    }
+
+    async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
+        self.errand(queue.name(), async |channel| {
+            topology::declare_queue(channel, queue).await
+        })
+        .await
+        .map_err(errors::work_error)
+    }
+
+    async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {
+        let asked = self
+            .errand(queue, async |channel| topology::depth(channel, queue).await)
+            .await;
+        match asked {
+            Ok(depth) => Ok(Some(depth)),
+            Err((Trouble::Missing(_), _)) => Ok(None),
+            Err(error) => Err(errors::work_error(error)),
+        }
+    }
+
+    async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
+        let taken = async {
+            let channel = self.consuming.channel().await?;
+            shelf::take(channel, queue, limit).await
+        };
+        match tokio::time::timeout(shelf::PATIENCE + PATIENCE, taken).await {
+            Ok(Ok(shelf)) => Ok(Box::new(shelf)),
+            Ok(Err(trouble)) => Err(errors::work_error((trouble, queue.to_owned()))),
+            Err(_) => Err(errors::work_error((
+                Trouble::Lost(self.hub.last_error()),
+                queue.to_owned(),
+            ))),
+        }
+    }
+
+    async fn close(&self, deadline: Duration) {
+        let deadline = tokio::time::Instant::now() + deadline;
+        self.publisher.close(deadline).await;
+        self.stop_consumers.cancel();
+        self.consumers.close();
+        let _ = tokio::time::timeout_at(deadline, self.consumers.wait()).await;
+        self.stop_lines.cancel();
+        self.lines.close();
+        let _ = tokio::time::timeout_at(deadline, self.lines.wait()).await;
+        self.hub.closed();
+    }
+}
+
+impl Drop for AmqpBroker {
+    fn drop(&mut self) {
+        self.stop_consumers.cancel();
+        self.stop_lines.cancel();
+    }
+}

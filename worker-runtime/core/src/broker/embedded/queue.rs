@@ -7,8 +7,10 @@ use std::collections::{BTreeMap, VecDeque};
 use tokio::sync::{mpsc, watch};
 
 /// So many messages are marked as perhaps delivered at a time: the cost of a mark against messages that come back
-/// flagged although nobody had them.
+/// flagged although nobody had them. A long queue takes larger steps, at least as large as a batch of publications, so
+/// that its consumer keeps up with its publishers.
 const MARK_STEP: u64 = 512;
+const LONG_MARK_STEP: u64 = 16_384;
 
 pub(super) struct Consumer {
     pub(super) id: u64,
@@ -96,17 +98,25 @@ impl Queue {
         self.ready.push_back(message);
     }
 
-    /// Returns messages (in order) to where they were, marked as redelivered. What is ahead of their place was returned
-    /// before them, so the search ends near the front.
-    pub(super) fn put_back(&mut self, messages: Vec<Stored>) {
-        for mut message in messages.into_iter().rev() {
+    /// Returns messages to where they were, marked as redelivered: merged with what was returned before, which is all
+    /// that can stand ahead of them.
+    pub(super) fn put_back(&mut self, mut messages: Vec<Stored>) {
+        // Not in order if something was returned and delivered again in between.
+        messages.sort_unstable_by_key(|m| m.position);
+        let Some(last) = messages.last().map(|m| m.position) else {
+            return;
+        };
+        let ahead = self.ready.partition_point(|m| m.position < last);
+        let mut ahead: Vec<Stored> = self.ready.drain(..ahead).collect();
+        while let Some(mut message) = messages.pop() {
+            while let Some(other) = ahead.pop_if(|m| m.position > message.position) {
+                self.ready.push_front(other);
+            }
             message.redelivered = true;
-            let place = self
-                .ready
-                .iter()
-                .take_while(|m| m.position < message.position)
-                .count();
-            self.ready.insert(place, message);
+            self.ready.push_front(message);
+        }
+        for other in ahead.into_iter().rev() {
+            self.ready.push_front(other);
         }
     }
 
@@ -116,8 +126,9 @@ impl Queue {
         let Some(pending) = pending else {
             return true;
         };
-        if key + MARK_STEP / 2 >= self.requested_below {
-            self.requested_below = key + MARK_STEP;
+        let step = (self.ready.len() as u64).clamp(MARK_STEP, LONG_MARK_STEP);
+        if key + step / 2 >= self.requested_below {
+            self.requested_below = key + step;
             pending.push(Write::Delivered {
                 queue: id,
                 below: self.requested_below,

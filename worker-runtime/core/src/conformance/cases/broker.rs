@@ -159,3 +159,36 @@ pub(super) async fn channel_lost(rig: &mut Rig) -> Result<(), String> {
     }
     rig.settle().await.map(drop)
 }
+
+/// With more messages waiting than a window holds and none of them finishing, the worker takes a bounded number; then
+/// all come out.
+pub(super) async fn window_is_bounded(rig: &mut Rig) -> Result<(), String> {
+    const MESSAGES: usize = 900;
+    const BOUND: u64 = 500;
+    let port = rig.answering().swap_remove(0);
+    rig.faults.hold_confirmations(true);
+    let mut last = String::new();
+    for n in 0..MESSAGES {
+        last = rig.send(&port, &rig.message(&port, n, 0)).await?;
+    }
+    eventually(
+        "the worker takes what its window holds",
+        async || match rig.counts()?.in_flight {
+            0 => Err("it takes nothing".to_owned()),
+            _ => Ok(()),
+        },
+    )
+    .await?;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    let counts = rig.counts()?;
+    if counts.received > BOUND {
+        return Err(format!("nothing finishes and the counts are {counts:?}"));
+    }
+    rig.faults.hold_confirmations(false);
+    rig.far_end.output_of(&last).await?;
+    let counts = rig.settle().await?;
+    match counts.done {
+        done if done == MESSAGES as u64 => Ok(()),
+        _ => Err(format!("{counts:?}")),
+    }
+}

@@ -69,6 +69,7 @@ macro_rules! cases {
 cases! {
     "manifest" all surface::manifest;
     "statuses" all surface::statuses;
+    "metrics" all surface::metrics;
     "flow" all flow::everything_flows;
     "metadata" all flow::metadata_is_kept;
     "unknown-fields" dispatchers flow::unknown_fields_are_kept;
@@ -77,6 +78,7 @@ cases! {
     "crash-before-ack" all broker::crash_between_confirm_and_ack;
     "publication-troubles" all broker::publications_are_repeated;
     "channel-lost" all broker::channel_lost;
+    "window" all broker::window_is_bounded;
     "garbage" all errors::garbage_is_parked;
     "temporary-error" parallel_users errors::temporary_error_holds_one_user;
     "permanent-error" all errors::permanent_error;

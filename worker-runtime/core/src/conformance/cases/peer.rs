@@ -103,6 +103,11 @@ pub(super) async fn garbage(rig: &mut Rig) -> Result<(), String> {
 /// A message of the peer survives publications that are refused and lost, and its repeats are equal.
 pub(super) async fn publication_troubles(rig: &mut Rig) -> Result<(), String> {
     let mut peer = rig.peer()?;
+    // Whatever opens the session comes first, so that the faults meet the message itself.
+    let opening = ask(rig, &mut peer, 0).await?;
+    let (text, _) = reply(rig, &opening).await?;
+    received(&mut peer, 0, &text).await?;
+    rig.settle().await?;
     rig.faults
         .next(&[Mishap::Nacked, Mishap::ConfirmationLost, Mishap::Lost]);
     let message = ask(rig, &mut peer, 0).await?;

@@ -101,3 +101,68 @@ pub(super) async fn statuses(rig: &mut Rig) -> Result<(), String> {
         false => rig.settle().await.map(drop),
     }
 }
+
+/// The standard metrics of a consumed queue, and the count that each must show.
+const STANDARD: [&str; 5] = [
+    "vumi_messages_received_total",
+    "vumi_messages_done_total",
+    "vumi_messages_parked_total",
+    "vumi_messages_retried_total",
+    "vumi_messages_returned_total",
+];
+
+/// The metrics say exactly what the counts say, and every published message is counted.
+pub(super) async fn metrics(rig: &mut Rig) -> Result<(), String> {
+    let ports: Vec<_> = rig.consumed().cloned().collect();
+    for port in &ports {
+        rig.feed(&port.queue(), bytes::Bytes::from_static(b"{}"))
+            .await?;
+        let id = rig.send(port, &rig.message(port, 0, 0)).await?;
+        if rig.answers(port) {
+            rig.far_end.output_of(&id).await?;
+        }
+    }
+    eventually("half is done and half is parked", async || {
+        match rig.counts()? {
+            c if c.done == c.parked && c.done == ports.len() as u64 => Ok(()),
+            c => Err(format!("{c:?}")),
+        }
+    })
+    .await?;
+    let counts = rig.settle().await?;
+    let text = rig.metrics();
+    let expected = [
+        counts.received,
+        counts.done,
+        counts.parked,
+        counts.retried,
+        counts.returned,
+    ];
+    for (name, expected) in STANDARD.into_iter().zip(expected) {
+        let shown = sum(&text, name, &rig.resource.key());
+        if shown != expected {
+            return Err(format!(
+                "{name} shows {shown} where the counts have {expected}"
+            ));
+        }
+    }
+    let published = sum(&text, "vumi_published_total", &rig.resource.key());
+    let seen = rig.far_end.seen().len() as u64;
+    match published == seen {
+        true => Ok(()),
+        false => Err(format!(
+            "vumi_published_total shows {published} of {seen} messages"
+        )),
+    }
+}
+
+/// Sum of a metric's series of one worker, in Prometheus' text.
+fn sum(text: &str, name: &str, worker: &str) -> u64 {
+    let worker = format!("worker=\"{worker}\"");
+    let series = text.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with('{')) && line.contains(&worker)
+    });
+    let values = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum::<f64>() as u64
+}

@@ -1,0 +1,307 @@
+//! Where the broker is and who we are there: a URL, or a Secret that is read anew at every attempt to connect, so that
+//! rotated credentials take effect without a restart. Nothing here prints a password.
+
+use crate::codes;
+use crate::error::{ErrorClass, WorkError};
+use crate::secrets::Secrets;
+use lapin::uri::{AMQPScheme, AMQPUri};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use vumi_api::shared::BrokerRef;
+
+/// Seconds between heartbeats: a frozen holder of a fence is noticed after three (R2).
+const HEARTBEAT: u16 = 10;
+/// Largest frame. lapin keeps buffers of 32 frames in each direction, so this bounds them to 1 MiB.
+const FRAME_MAX: u32 = 32 * 1024;
+const PLAIN_PORT: u16 = 5672;
+const TLS_PORT: u16 = 5671;
+
+/// How to reach one virtual host of one RabbitMQ.
+#[derive(Clone)]
+pub struct AmqpConfig {
+    address: Address,
+    vhost: Option<String>,
+    encrypted: bool,
+    authority: Authority,
+    heartbeat: u16,
+    name: String,
+}
+
+#[derive(Clone)]
+enum Address {
+    Url(AMQPUri),
+    Secret(Arc<Secrets>, String),
+}
+
+#[derive(Clone)]
+enum Authority {
+    System,
+    File(PathBuf),
+    Secret(Arc<Secrets>, String),
+}
+
+/// What one attempt to connect uses. Has no `Debug`: it holds the password.
+pub(super) struct Endpoint {
+    pub(super) uri: AMQPUri,
+    /// PEM of a private authority; none trusts the system's.
+    pub(super) authority: Option<String>,
+}
+
+impl std::fmt::Debug for AmqpConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.describe())
+    }
+}
+
+impl AmqpConfig {
+    /// From `amqp://user:password@host:port/vhost` or `amqps://…`; parts left out are RabbitMQ's defaults. An empty
+    /// path is the vhost `/`, and a slash inside the vhost may be written as it is or as `%2f`.
+    pub fn from_url(url: &str) -> Result<Self, WorkError> {
+        Ok(Self::new(Address::Url(parse(url, "the broker's URL")?)))
+    }
+
+    /// From a resource's `broker`: its Secret holds `connection_string`, or `host`, `port`, `username`, `password` and
+    /// optionally `vhost`, as the RabbitMQ cluster operator writes it. A Secret that is missing or wrong is no error
+    /// here but a state of the connection, because it may come later.
+    pub fn from_secret(secrets: Arc<Secrets>, broker: &BrokerRef) -> Self {
+        let name = broker.secret_ref.name.clone();
+        let mut config = Self::new(Address::Secret(Arc::clone(&secrets), name));
+        config.vhost = broker.vhost.clone();
+        if let Some(tls) = &broker.tls {
+            config.encrypted = true;
+            if let Some(ca) = &tls.ca_secret_ref {
+                config.authority = Authority::Secret(secrets, ca.name.clone());
+            }
+        }
+        config
+    }
+
+    fn new(address: Address) -> Self {
+        Self {
+            address,
+            vhost: None,
+            encrypted: false,
+            authority: Authority::System,
+            heartbeat: HEARTBEAT,
+            name: format!("vumi {}", std::process::id()),
+        }
+    }
+
+    /// Trusts only the authority in this PEM file, and encrypts.
+    pub fn with_ca_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.authority = Authority::File(path.into());
+        self.encrypted = true;
+        self
+    }
+
+    /// Seconds between heartbeats; default 10. The connection is given up after two without a sign of life.
+    pub fn with_heartbeat(mut self, interval: Duration) -> Self {
+        self.heartbeat = u16::try_from(interval.as_secs().max(1)).unwrap_or(u16::MAX);
+        self
+    }
+
+    /// Name that the broker's tools show for the connections.
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = name.into();
+        self
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The address without the password, for people.
+    pub(super) fn describe(&self) -> String {
+        match (self.locate(), &self.address) {
+            (Ok(uri), _) => format!(
+                "{}://{}@{}:{}/{}",
+                uri.scheme,
+                uri.authority.userinfo.username,
+                uri.authority.host,
+                uri.authority.port,
+                uri.vhost
+            ),
+            (Err(_), Address::Secret(_, name)) => format!("amqp (Secret {name:?})"),
+            (Err(_), Address::Url(_)) => "amqp".into(),
+        }
+    }
+
+    /// Address, credentials and trust as they are now.
+    pub(super) fn resolve(&self) -> Result<Endpoint, WorkError> {
+        let uri = self.locate()?;
+        let authority = match &self.authority {
+            _ if uri.scheme == AMQPScheme::AMQP => None,
+            Authority::System => None,
+            Authority::File(path) => Some(
+                std::fs::read_to_string(path)
+                    .map_err(|e| missing(format!("{} cannot be read: {e}", path.display())))?,
+            ),
+            Authority::Secret(secrets, name) => Some(required(secrets, name, "ca.crt")?),
+        };
+        Ok(Endpoint { uri, authority })
+    }
+
+    fn locate(&self) -> Result<AMQPUri, WorkError> {
+        let mut uri = match &self.address {
+            Address::Url(uri) => uri.clone(),
+            Address::Secret(secrets, name) => from_layout(secrets, name)?,
+        };
+        if let Some(vhost) = &self.vhost {
+            uri.vhost.clone_from(vhost);
+        }
+        if self.encrypted && uri.scheme == AMQPScheme::AMQP {
+            uri.scheme = AMQPScheme::AMQPS;
+            // The cluster operator's Secret names the plain port although TLS is on as well.
+            if uri.authority.port == PLAIN_PORT {
+                uri.authority.port = TLS_PORT;
+            }
+        }
+        uri.query.heartbeat.get_or_insert(self.heartbeat);
+        uri.query.frame_max.get_or_insert(FRAME_MAX);
+        Ok(uri)
+    }
+}
+
+fn from_layout(secrets: &Secrets, name: &str) -> Result<AMQPUri, WorkError> {
+    let mut uri = match secrets.get(name, "connection_string") {
+        Some(url) => parse(&url, &format!("Secret {name:?}, key \"connection_string\""))?,
+        None => {
+            let mut uri = AMQPUri::default();
+            uri.authority.host = required(secrets, name, "host")?;
+            uri.authority.userinfo.username = required(secrets, name, "username")?;
+            uri.authority.userinfo.password = required(secrets, name, "password")?;
+            uri.authority.port = match secrets.get(name, "port") {
+                None => PLAIN_PORT,
+                Some(port) => port.trim().parse().map_err(|_| {
+                    invalid(format!(
+                        "Secret {name:?}, key \"port\" is not a port number"
+                    ))
+                })?,
+            };
+            uri
+        }
+    };
+    if let Some(vhost) = secrets.get(name, "vhost") {
+        uri.vhost = vhost;
+    }
+    Ok(uri)
+}
+
+fn required(secrets: &Secrets, name: &str, key: &str) -> Result<String, WorkError> {
+    secrets
+        .get(name, key)
+        .ok_or_else(|| missing(format!("Secret {name:?} has no key {key:?}")))
+}
+
+fn parse(url: &str, place: &str) -> Result<AMQPUri, WorkError> {
+    let wrong = || {
+        // Not the parser's words: they repeat the URL, and with it the password.
+        invalid(format!(
+            "{place} is not of the form amqp://user:password@host:port/vhost"
+        ))
+    };
+    let mut uri: AMQPUri = url.trim().parse().map_err(|_| wrong())?;
+    if uri.vhost.is_empty() {
+        uri.vhost = "/".into();
+    }
+    // The parser knows no IPv6 addresses and would take its default host instead.
+    let authority = url
+        .split("://")
+        .nth(1)
+        .and_then(|rest| rest.split('/').next());
+    let host = authority
+        .and_then(|a| a.rsplit('@').next())
+        .unwrap_or_default();
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|h| h.split_once(']')) {
+        uri.authority.host = address.to_owned();
+    }
+    Ok(uri)
+}
+
+fn missing(text: String) -> WorkError {
+    WorkError::new(ErrorClass::Config, codes::SECRET_MISSING, text)
+}
+
+fn invalid(text: String) -> WorkError {
+    WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use vumi_api::shared::{BrokerTls, SecretRef};
+
+    fn secrets(pairs: &[(&str, &str)]) -> Arc<Secrets> {
+        let values = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string()));
+        let documents = BTreeMap::from([("broker".to_owned(), values.collect())]);
+        Arc::new(Secrets::new(documents, None))
+    }
+
+    fn reference() -> BrokerRef {
+        BrokerRef {
+            secret_ref: SecretRef {
+                name: "broker".into(),
+            },
+            vhost: None,
+            tls: None,
+        }
+    }
+
+    #[test]
+    fn urls() {
+        for (url, shown) in [
+            ("amqp://u:secret@h:1/%2fdevelop", "amqp://u@h:1//develop"),
+            ("amqp://u:secret@h//develop", "amqp://u@h:5672//develop"),
+            ("amqps://u:secret@h", "amqps://u@h:5671//"),
+            ("amqp://u:secret@h/", "amqp://u@h:5672//"),
+            ("amqp://u:secret@[::1]:7/v", "amqp://u@::1:7/v"),
+            ("amqp://127.0.0.1", "amqp://guest@127.0.0.1:5672//"),
+        ] {
+            let config = AmqpConfig::from_url(url).unwrap();
+            assert_eq!(config.describe(), shown);
+            assert!(!format!("{config:?}").contains("secret"));
+        }
+        let wrong = AmqpConfig::from_url("http://u:secret@h").unwrap_err();
+        assert!(!wrong.text.contains("secret"), "{wrong}");
+    }
+
+    #[test]
+    fn secret_layouts() {
+        let operator = secrets(&[
+            ("connection_string", "amqp://u:p@h:5672/"),
+            ("host", "other"),
+            ("username", "other"),
+        ]);
+        let config = AmqpConfig::from_secret(operator.clone(), &reference());
+        assert_eq!(config.describe(), "amqp://u@h:5672//");
+        let mut encrypted = reference();
+        encrypted.vhost = Some("mine".into());
+        encrypted.tls = Some(BrokerTls::default());
+        let config = AmqpConfig::from_secret(operator, &encrypted);
+        assert_eq!(config.describe(), "amqps://u@h:5671/mine");
+
+        let parts = secrets(&[
+            ("host", "h"),
+            ("port", "7"),
+            ("username", "u"),
+            ("password", "p@/:"),
+            ("vhost", "/develop"),
+        ]);
+        let config = AmqpConfig::from_secret(parts, &reference());
+        assert_eq!(config.describe(), "amqp://u@h:7//develop");
+        let endpoint = config.resolve().unwrap();
+        assert_eq!(endpoint.uri.authority.userinfo.password, "p@/:");
+        assert_eq!(endpoint.uri.query.heartbeat, Some(10));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        let config = AmqpConfig::from_secret(secrets(&[("host", "h")]), &reference());
+        let error = config.resolve().err().unwrap();
+        assert_eq!(error.code, codes::SECRET_MISSING);
+        assert_eq!(error.text, "Secret \"broker\" has no key \"username\"");
+        assert_eq!(config.describe(), "amqp (Secret \"broker\")");
+    }
+}

@@ -1,0 +1,346 @@
+//! A consumer that outlives channels and connections. Each life of its channel is a generation; whatever ends a life
+//! (cut connection, cancelled consumer, consumer timeout, deleted queue) the next one declares and consumes again.
+
+use super::errors::Trouble;
+use super::fence::Fence;
+use super::link::Line;
+use super::orders::{Desk, Handle};
+use super::topology;
+use crate::broker::{ConsumerState, RawDelivery, Subscribe, Subscription};
+use crate::codes;
+use futures::future::{FutureExt, try_join_all};
+use futures::stream::StreamExt;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::AMQPValue;
+use lapin::{Channel, Connection, Consumer};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// Between tries for a fence that another holds; jittered by a fifth (R2).
+const STANDBY: Duration = Duration::from_millis(50);
+/// Between tries where someone must act first.
+const REFUSED: Duration = Duration::from_secs(2);
+/// Between lives that ended by themselves, doubling up to the second.
+const PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// How long closing a channel may take; its connection may be dead without anyone knowing yet.
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// The subscription and the task that serves it until it is closed or `stop` is cancelled.
+pub(super) fn subscription(
+    subscribe: Subscribe,
+    line: Line,
+    stop: CancellationToken,
+) -> (Subscription, impl Future<Output = ()> + Send) {
+    let prefetch = subscribe.prefetch.max(1);
+    // Twice the prefetch, so that deliveries of a dead generation do not hold up the next one.
+    let (sender, deliveries) = mpsc::channel(usize::from(prefetch) * 2);
+    let (state, shown) = watch::channel(ConsumerState::Connecting(None));
+    let desk = Arc::new(Desk::default());
+    let acker = Arc::new(Handle(Arc::clone(&desk)));
+    let keeper = Keeper {
+        fence: Fence::from(subscribe.access),
+        subscribe,
+        prefetch,
+        line,
+        desk: Arc::clone(&desk),
+        sender,
+        state,
+        generation: 0,
+    };
+    let task = async move { keeper.run(stop).await };
+    let subscription = Subscription {
+        deliveries,
+        state: shown,
+        acker,
+    };
+    (subscription, task)
+}
+
+struct Keeper {
+    subscribe: Subscribe,
+    fence: Fence,
+    prefetch: u16,
+    line: Line,
+    desk: Arc<Desk>,
+    sender: mpsc::Sender<RawDelivery>,
+    state: watch::Sender<ConsumerState>,
+    generation: u64,
+}
+
+impl Keeper {
+    async fn run(mut self, stop: CancellationToken) {
+        let mut pause = PAUSE;
+        loop {
+            let desk = Arc::clone(&self.desk);
+            let ended = tokio::select! {
+                ended = self.life() => ended,
+                () = desk.closed() => Ok(()),
+                () = stop.cancelled() => Ok(()),
+            };
+            self.desk.live(None);
+            let (wait, state) = match ended {
+                Ok(()) if self.desk.is_closed() || stop.is_cancelled() => break,
+                // Lived, and was rebuilt on purpose.
+                Ok(()) => {
+                    pause = PAUSE;
+                    continue;
+                }
+                Err(Trouble::Held(_))
+                    if matches!(*self.state.borrow(), ConsumerState::Standby(_)) =>
+                {
+                    (STANDBY, None)
+                }
+                Err(trouble) => {
+                    let wait = match trouble {
+                        Trouble::Differs(_) | Trouble::Denied(_) | Trouble::FenceIgnored => REFUSED,
+                        _ => pause,
+                    };
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                    (wait, Some(self.shown(trouble)))
+                }
+            };
+            if let Some(state) = state {
+                self.show(state);
+            }
+            tokio::select! {
+                () = tokio::time::sleep(jittered(wait)) => {}
+                () = self.desk.closed() => break,
+                () = stop.cancelled() => break,
+            }
+            if *self.state.borrow() == ConsumerState::Consuming {
+                pause = PAUSE;
+            }
+        }
+        self.show(ConsumerState::Stopped);
+    }
+
+    fn shown(&self, trouble: Trouble) -> ConsumerState {
+        let refused =
+            |code: codes::Code, text: String| ConsumerState::Refused(code.name.into(), text);
+        match trouble {
+            Trouble::Lost(text) | Trouble::Missing(text) | Trouble::Held(text) => {
+                ConsumerState::Connecting(Some(text))
+            }
+            Trouble::Differs(text) => refused(codes::BROKER_QUEUE_TYPE, text),
+            Trouble::Denied(text) => refused(codes::BROKER_REFUSED, text),
+            Trouble::FenceIgnored => {
+                refused(codes::BROKER_FENCE, codes::BROKER_FENCE.meaning.into())
+            }
+        }
+    }
+
+    fn show(&self, state: ConsumerState) {
+        self.state.send_if_modified(|shown| {
+            let change = *shown != state;
+            if change {
+                tracing::debug!(queue = self.subscribe.queue.name(), ?state, "consumer");
+                *shown = state;
+            }
+            change
+        });
+    }
+
+    /// One generation, from connection to the end of its channel.
+    async fn life(&mut self) -> Result<(), Trouble> {
+        let connection = match self.line.connection().now_or_never() {
+            Some(connection) => connection?,
+            None => {
+                self.show(ConsumerState::Connecting(None));
+                self.line.connection().await?
+            }
+        };
+        let queue = self.subscribe.queue.name().to_owned();
+        let declaring = open(&connection, self.prefetch).await?;
+        topology::declare_queue(&declaring, &self.subscribe.queue)
+            .await
+            .map_err(|e| Trouble::of(&e))?;
+        let (channel, consumer) = self.take(&connection, declaring, &queue).await?;
+        self.generation += 1;
+        self.desk.live(Some(self.generation));
+        self.show(ConsumerState::Consuming);
+        let mut line = self.line.clone();
+        let served = tokio::select! {
+            served = self.serve(&connection, &channel, consumer) => served,
+            () = line.lost(&connection) => Err(Trouble::Lost("the connection ended".into())),
+        };
+        self.desk.live(None);
+        // Waits, so that everything is back in the queue before the next life looks.
+        let _ = tokio::time::timeout(CLOSING, channel.close(200, "closed by vumi".into())).await;
+        served
+    }
+
+    /// Consumes behind the fence, standing by while another holds it. A refusal closes the channel, so each try has
+    /// its own.
+    async fn take(
+        &self,
+        connection: &Connection,
+        first: Channel,
+        queue: &str,
+    ) -> Result<(Channel, Consumer), Trouble> {
+        let mut channel = first;
+        loop {
+            match self
+                .fence
+                .consume(connection, &channel, queue, &self.subscribe.tag)
+                .await
+            {
+                Ok(consumer) => return Ok((channel, consumer)),
+                Err(Trouble::Held(_)) => {
+                    // The broker does not say who.
+                    self.show(ConsumerState::Standby(None));
+                    tokio::time::sleep(jittered(STANDBY)).await;
+                    channel = open(connection, self.prefetch).await?;
+                }
+                Err(trouble) => return Err(trouble),
+            }
+        }
+    }
+
+    /// Forwards deliveries and carries out orders until the consumer or its channel ends.
+    async fn serve(
+        &self,
+        connection: &Connection,
+        channel: &Channel,
+        first: Consumer,
+    ) -> Result<(), Trouble> {
+        let mut consumer = Some(first);
+        loop {
+            let next = async {
+                match (&mut consumer, self.sender.reserve().await) {
+                    (Some(consumer), Ok(permit)) => (consumer.next().await, permit),
+                    // Cancelled, or the reader left and only acknowledges what it has.
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.desk.ordered() => {
+                    if self.desk.is_closed() || self.carry_out(channel).await? {
+                        return Ok(());
+                    }
+                    match (self.desk.is_cancelled(), &consumer) {
+                        (true, Some(_)) => self.stop(channel, &mut consumer).await?,
+                        (false, None) => {
+                            let tag = &self.subscribe.tag;
+                            let queue = self.subscribe.queue.name();
+                            consumer = Some(self.fence.consume(connection, channel, queue, tag).await?);
+                            self.show(ConsumerState::Consuming);
+                        }
+                        _ => {}
+                    }
+                }
+                (delivery, permit) = next => match delivery {
+                    Some(Ok(delivery)) => { permit.send(self.raw(delivery)); }
+                    Some(Err(error)) => return Err(Trouble::of(&error)),
+                    None => return Err(Trouble::Lost("the broker cancelled the consumer".into())),
+                },
+            }
+        }
+    }
+
+    /// Stops the broker from sending. What it sent before it heard is handed on as usual.
+    async fn stop(
+        &self,
+        channel: &Channel,
+        consumer: &mut Option<Consumer>,
+    ) -> Result<(), Trouble> {
+        let Some(mut stopping) = consumer.take() else {
+            return Ok(());
+        };
+        channel
+            .basic_cancel(stopping.tag(), BasicCancelOptions::default())
+            .await
+            .map_err(|e| Trouble::of(&e))?;
+        while let Some(Some(Ok(delivery))) = stopping.next().now_or_never() {
+            // At most the prefetch, and the channel holds two.
+            if self.sender.try_send(self.raw(delivery)).is_err() {
+                return Err(Trouble::Lost(
+                    "the reader did not take what was delivered".into(),
+                ));
+            }
+        }
+        self.show(ConsumerState::Stopped);
+        Ok(())
+    }
+
+    /// Sends what was ordered; true to rebuild.
+    async fn carry_out(&self, channel: &Channel) -> Result<bool, Trouble> {
+        let orders = self.desk.take();
+        if orders.rebuild {
+            return Ok(true);
+        }
+        let back = BasicNackOptions {
+            requeue: true,
+            multiple: false,
+        };
+        let returned = orders
+            .requeue
+            .iter()
+            .map(|tag| channel.basic_nack(*tag, back));
+        try_join_all(returned).await.map_err(|e| Trouble::of(&e))?;
+        let single = BasicAckOptions { multiple: false };
+        let acked = orders
+            .single
+            .iter()
+            .map(|tag| channel.basic_ack(*tag, single));
+        try_join_all(acked).await.map_err(|e| Trouble::of(&e))?;
+        if let Some(tag) = orders.multiple {
+            let multiple = BasicAckOptions { multiple: true };
+            channel
+                .basic_ack(tag, multiple)
+                .await
+                .map_err(|e| Trouble::of(&e))?;
+        }
+        Ok(false)
+    }
+
+    fn raw(&self, delivery: Delivery) -> RawDelivery {
+        raw(delivery, self.generation)
+    }
+}
+
+/// A delivery as the engine sees it; the body is moved, not copied.
+pub(super) fn raw(delivery: Delivery, generation: u64) -> RawDelivery {
+    let headers = delivery.properties.headers().as_ref();
+    let count = headers.and_then(|h| h.inner().get("x-delivery-count"));
+    let delivery_count = match count {
+        Some(AMQPValue::LongLongInt(n)) => Some(*n),
+        Some(AMQPValue::LongInt(n)) => Some(i64::from(*n)),
+        Some(AMQPValue::ShortInt(n)) => Some(i64::from(*n)),
+        Some(AMQPValue::ShortShortInt(n)) => Some(i64::from(*n)),
+        _ => None,
+    };
+    RawDelivery {
+        tag: delivery.delivery_tag,
+        generation,
+        redelivered: delivery.redelivered,
+        routing_key: delivery.routing_key.into(),
+        message_id: delivery
+            .properties
+            .message_id()
+            .as_ref()
+            .map(ToString::to_string),
+        delivery_count,
+        body: delivery.data.into(),
+    }
+}
+
+async fn open(connection: &Connection, prefetch: u16) -> Result<Channel, Trouble> {
+    let opening = async {
+        let channel = connection.create_channel().await?;
+        channel
+            .basic_qos(prefetch, BasicQosOptions::default())
+            .await?;
+        Ok(channel)
+    };
+    opening.await.map_err(|e: lapin::Error| Trouble::of(&e))
+}
+
+/// More or less by a fifth.
+fn jittered(wait: Duration) -> Duration {
+    wait.mul_f64(0.8 + 0.4 * rand::random::<f64>())
+}

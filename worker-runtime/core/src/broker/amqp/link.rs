@@ -1,0 +1,373 @@
+//! The two connections of a process (S3), each kept alive by a task, and the one state that people see of both.
+//! Reconnecting backs off from 100 ms to 3 s with full jitter (S5); credentials are read anew at every attempt.
+
+use super::config::AmqpConfig;
+use super::dial::{self, Failure};
+use super::errors::Trouble;
+use crate::broker::{Durability, LinkState};
+use futures::StreamExt;
+use lapin::{Channel, Connection, Event};
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+/// A connection that lived shorter counts as one more failed attempt.
+const LIVED: Duration = Duration::from_secs(3);
+/// How long closing may take: a broker with a memory alarm does not answer (R8).
+const CLOSING: Duration = Duration::from_secs(2);
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Deliveries, acknowledgements, declarations: never blocked by an alarm.
+    Consume,
+    /// Publications and confirms.
+    Publish,
+}
+
+/// Whether publications may be handed over now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Gate {
+    /// Connecting or blocked.
+    Shut,
+    /// Connected.
+    Open,
+    /// Closed by us, for good.
+    Closed,
+}
+
+/// One of the two connections as its users see it.
+#[derive(Clone)]
+pub(super) struct Line {
+    current: watch::Receiver<Option<Arc<Connection>>>,
+}
+
+impl Line {
+    /// Waits for a connection; an error once we closed it for good.
+    pub(super) async fn connection(&mut self) -> Result<Arc<Connection>, Trouble> {
+        let connected = self.current.wait_for(Option::is_some).await;
+        match connected.as_deref() {
+            Ok(Some(connection)) => Ok(Arc::clone(connection)),
+            _ => Err(Trouble::Lost("the connection was closed".into())),
+        }
+    }
+
+    /// A new channel on the connection, waiting for one.
+    pub(super) async fn channel(&self) -> Result<Channel, Trouble> {
+        let connection = self.clone().connection().await?;
+        connection
+            .create_channel()
+            .await
+            .map_err(|e| Trouble::of(&e))
+    }
+
+    /// Returns when `connection` is no longer the current one.
+    pub(super) async fn lost(&mut self, connection: &Arc<Connection>) {
+        let _ = self
+            .current
+            .wait_for(|c| c.as_ref().is_none_or(|c| !Arc::ptr_eq(c, connection)))
+            .await;
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Side {
+    Connecting {
+        error: Option<String>,
+        since: SystemTime,
+        refused: bool,
+    },
+    Up,
+    Blocked(String),
+}
+
+/// State of both connections, combined.
+pub(super) struct Hub {
+    sides: Mutex<Sides>,
+    state: watch::Sender<LinkState>,
+    gate: watch::Sender<Gate>,
+}
+
+struct Sides {
+    consume: Side,
+    publish: Side,
+    server: Option<String>,
+    closed: bool,
+}
+
+impl Hub {
+    pub(super) fn new() -> Self {
+        let since = SystemTime::now();
+        let side = Side::Connecting {
+            error: None,
+            since,
+            refused: false,
+        };
+        Self {
+            sides: Mutex::new(Sides {
+                consume: side.clone(),
+                publish: side,
+                server: None,
+                closed: false,
+            }),
+            state: watch::Sender::new(LinkState::Connecting {
+                error: None,
+                since,
+                refused: false,
+            }),
+            gate: watch::Sender::new(Gate::Shut),
+        }
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<LinkState> {
+        self.state.subscribe()
+    }
+
+    pub(super) fn gate(&self) -> watch::Sender<Gate> {
+        self.gate.clone()
+    }
+
+    pub(super) fn durability(&self) -> Durability {
+        self.lock()
+            .server
+            .as_deref()
+            .map_or(Durability::Process, dial::durability)
+    }
+
+    /// Why there is no answer, for errors of one-off questions.
+    pub(super) fn last_error(&self) -> String {
+        match &*self.state.borrow() {
+            LinkState::Connecting {
+                error: Some(error), ..
+            } => format!("not connected: {error}"),
+            LinkState::Connecting { .. } => "not connected yet".into(),
+            LinkState::Closed => "the connection was closed".into(),
+            LinkState::Up { .. } | LinkState::Blocked(_) => {
+                "the broker did not answer in time".into()
+            }
+        }
+    }
+
+    pub(super) fn closed(&self) {
+        self.lock().closed = true;
+        self.gate.send_replace(Gate::Closed);
+        self.show();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Sides> {
+        self.sides.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, role: Role, side: Side) {
+        let mut sides = self.lock();
+        if role == Role::Publish {
+            let gate = if matches!(side, Side::Up) {
+                Gate::Open
+            } else {
+                Gate::Shut
+            };
+            self.gate.send_if_modified(|now| {
+                let change = *now != gate && *now != Gate::Closed;
+                if change {
+                    *now = gate;
+                }
+                change
+            });
+        }
+        match role {
+            Role::Consume => sides.consume = side,
+            Role::Publish => sides.publish = side,
+        }
+        drop(sides);
+        self.show();
+    }
+
+    fn show(&self) {
+        let sides = self.lock();
+        let state = match (&sides.consume, &sides.publish) {
+            _ if sides.closed => LinkState::Closed,
+            (
+                Side::Connecting {
+                    error,
+                    since,
+                    refused,
+                },
+                _,
+            )
+            | (
+                _,
+                Side::Connecting {
+                    error,
+                    since,
+                    refused,
+                },
+            ) => LinkState::Connecting {
+                error: error.clone(),
+                since: *since,
+                refused: *refused,
+            },
+            (Side::Blocked(why), _) | (_, Side::Blocked(why)) => LinkState::Blocked(why.clone()),
+            (Side::Up, Side::Up) => LinkState::Up {
+                server: sides.server.clone().unwrap_or_else(|| "RabbitMQ".into()),
+            },
+        };
+        // Under the lock, so that two changes are shown in their order.
+        self.state.send_if_modified(|shown| {
+            let change = *shown != state;
+            if change {
+                *shown = state;
+            }
+            change
+        });
+    }
+}
+
+/// A connection and the task that keeps it.
+pub(super) fn line(
+    config: &Arc<AmqpConfig>,
+    hub: &Arc<Hub>,
+    role: Role,
+    stop: CancellationToken,
+) -> (Line, impl Future<Output = ()> + Send + use<>) {
+    let (sender, current) = watch::channel(None);
+    let (config, hub) = (Arc::clone(config), Arc::clone(hub));
+    let keeper = async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = keep(&config, &hub, role, &sender) => {}
+        }
+        let last = sender.send_replace(None);
+        if let Some(connection) = last {
+            let closing = connection.close(200, "closed by vumi".into());
+            let _ = tokio::time::timeout(CLOSING, closing).await;
+        }
+    };
+    (Line { current }, keeper)
+}
+
+async fn keep(
+    config: &AmqpConfig,
+    hub: &Hub,
+    role: Role,
+    current: &watch::Sender<Option<Arc<Connection>>>,
+) {
+    let mut since = SystemTime::now();
+    let mut attempts = 0;
+    loop {
+        let begin = Instant::now();
+        let failure = match attempt(config, hub, role).await {
+            Err(failure) => failure,
+            Ok(connection) => {
+                let connection = Arc::new(connection);
+                let events = connection.events_listener();
+                hub.set(role, Side::Up);
+                current.send_replace(Some(Arc::clone(&connection)));
+                let failure = until_lost(hub, role, &connection, events).await;
+                current.send_replace(None);
+                since = SystemTime::now();
+                if begin.elapsed() > LIVED {
+                    attempts = 0;
+                }
+                failure
+            }
+        };
+        tracing::debug!(?role, error = failure.text, "no connection to the broker");
+        hub.set(
+            role,
+            Side::Connecting {
+                error: Some(failure.text),
+                since,
+                refused: failure.refused,
+            },
+        );
+        tokio::time::sleep(wait(attempts)).await;
+        attempts += 1;
+    }
+}
+
+/// Full jitter: anything up to the exponential bound.
+fn wait(attempts: u32) -> Duration {
+    let bound = FIRST_WAIT
+        .saturating_mul(1 << attempts.min(10))
+        .min(LONGEST_WAIT);
+    bound.mul_f64(rand::random::<f64>())
+}
+
+async fn attempt(config: &AmqpConfig, hub: &Hub, role: Role) -> Result<Connection, Failure> {
+    let name = match role {
+        Role::Consume => format!("{} (consume)", config.name()),
+        Role::Publish => format!("{} (publish)", config.name()),
+    };
+    let connection = dial::connect(config.resolve()?, name).await?;
+    if role == Role::Publish {
+        // Asked at every connection, because the broker may have been upgraded meanwhile.
+        let server = dial::server(config.resolve()?).await;
+        hub.lock().server = server;
+    }
+    Ok(connection)
+}
+
+async fn until_lost(
+    hub: &Hub,
+    role: Role,
+    connection: &Connection,
+    events: impl futures::Stream<Item = Event>,
+) -> Failure {
+    let mut events = std::pin::pin!(events);
+    let mut look = tokio::time::interval(Duration::from_millis(250));
+    let mut error = None;
+    loop {
+        tokio::select! {
+            event = events.next() => match event {
+                Some(Event::ConnectionBlocked(why)) => hub.set(role, Side::Blocked(why)),
+                Some(Event::ConnectionUnblocked) => hub.set(role, Side::Up),
+                Some(Event::Error(e)) => error = Some(e),
+                _ => {}
+            },
+            _ = look.tick() => {}
+        }
+        // Errors of single channels come as events too; they are their users' business.
+        if !connection.status().connected() {
+            return Failure {
+                text: error.map_or_else(|| "the connection ended".into(), |e| e.to_string()),
+                refused: false,
+            };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waits_grow_to_a_cap_and_are_jittered() {
+        for attempts in 0..40 {
+            let bound = Duration::from_millis(100 << attempts.min(5)).min(LONGEST_WAIT);
+            assert!((0..100).all(|_| wait(attempts) <= bound));
+        }
+        assert!((0..100).any(|_| wait(9) > LONGEST_WAIT / 2));
+    }
+
+    #[test]
+    fn both_connections_make_one_state() {
+        let hub = Hub::new();
+        let state = hub.watch();
+        hub.set(Role::Consume, Side::Up);
+        assert!(matches!(*state.borrow(), LinkState::Connecting { .. }));
+        hub.set(Role::Publish, Side::Up);
+        assert!(matches!(*state.borrow(), LinkState::Up { .. }));
+        assert_eq!(*hub.gate.borrow(), Gate::Open);
+        hub.set(Role::Publish, Side::Blocked("memory".into()));
+        assert_eq!(*state.borrow(), LinkState::Blocked("memory".into()));
+        assert_eq!(*hub.gate.borrow(), Gate::Shut);
+        hub.closed();
+        hub.set(Role::Publish, Side::Up);
+        assert_eq!(*state.borrow(), LinkState::Closed);
+        assert_eq!(*hub.gate.borrow(), Gate::Closed);
+    }
+}

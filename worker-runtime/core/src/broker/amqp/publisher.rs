@@ -1,0 +1,196 @@
+//! Publishing: one task, one channel with confirms, many messages in flight, never one wait per message.
+//! What the connection takes with it is reported lost; what was not yet sent waits for the next connection.
+
+mod flight;
+mod routes;
+
+use super::link::{Gate, Line};
+use crate::broker::{Confirmation, Publication, Receipt};
+use flight::Flight;
+use lapin::Connection;
+use lapin::options::ConfirmSelectOptions;
+use routes::Routes;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+/// Unconfirmed messages at most.
+const UNCONFIRMED: usize = 1024;
+/// Unconfirmed bytes at most (one message may pass it).
+const UNCONFIRMED_BYTES: usize = 32 << 20;
+/// Messages handed over and not yet sent.
+const QUEUED: usize = 256;
+/// Pause before a new channel when one was closed and the connection was not.
+const CHANNEL_PAUSE: Duration = Duration::from_millis(100);
+
+/// A message on its way and the handle of its receipt. Dropping it resolves the receipt as lost.
+struct Job {
+    publication: Publication,
+    resolve: oneshot::Sender<Confirmation>,
+}
+
+/// The publishing side of the broker.
+pub(super) struct Publisher {
+    jobs: mpsc::Sender<Job>,
+    gate: watch::Receiver<Gate>,
+    close_gate: watch::Sender<Gate>,
+    drain: CancellationToken,
+    task: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Publisher {
+    pub(super) fn start(line: Line, gate: watch::Sender<Gate>) -> Self {
+        let (sender, jobs) = mpsc::channel(QUEUED);
+        let drain = CancellationToken::new();
+        let run = Run {
+            jobs,
+            line,
+            gate: gate.subscribe(),
+            drain: drain.clone(),
+        };
+        Self {
+            jobs: sender,
+            gate: gate.subscribe(),
+            close_gate: gate,
+            drain,
+            task: Mutex::new(Some(tokio::spawn(run.run()))),
+        }
+    }
+
+    pub(super) async fn publish(&self, publication: Publication) -> Receipt {
+        let (resolve, receipt) = Receipt::new();
+        let gate = *self.gate.borrow();
+        let open = match gate {
+            Gate::Open => true,
+            Gate::Closed => false,
+            Gate::Shut => {
+                let mut gate = self.gate.clone();
+                let opened = gate.wait_for(|gate| *gate != Gate::Shut).await;
+                opened.is_ok_and(|gate| *gate == Gate::Open)
+            }
+        };
+        if open {
+            // Refused only when closing: the job is dropped and its receipt says lost.
+            let _ = self
+                .jobs
+                .send(Job {
+                    publication,
+                    resolve,
+                })
+                .await;
+        }
+        receipt
+    }
+
+    /// Sends and confirms what was handed over, until the deadline; the rest is lost.
+    pub(super) async fn close(&self, deadline: tokio::time::Instant) {
+        self.close_gate.send_replace(Gate::Closed);
+        self.drain.cancel();
+        if let Some(mut task) = self.task.lock().await.take()
+            && tokio::time::timeout_at(deadline, &mut task).await.is_err()
+        {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Publisher {
+    fn drop(&mut self) {
+        if let Some(task) = self.task.get_mut().take() {
+            task.abort();
+        }
+    }
+}
+
+struct Run {
+    jobs: mpsc::Receiver<Job>,
+    line: Line,
+    gate: watch::Receiver<Gate>,
+    drain: CancellationToken,
+}
+
+/// Why a channel's life ended.
+enum End {
+    Drained,
+    Lost,
+}
+
+impl Run {
+    async fn run(mut self) {
+        loop {
+            let connection = tokio::select! {
+                connection = self.line.connection() => connection,
+                () = self.drain.cancelled(), if !self.jobs.is_closed() => {
+                    self.jobs.close();
+                    continue;
+                }
+                // Closing, and nothing is left to send.
+                () = std::future::ready(()), if self.jobs.is_closed() && self.jobs.is_empty() => return,
+            };
+            let Ok(connection) = connection else { return };
+            match self.life(&connection).await {
+                Ok(End::Drained) => return,
+                Ok(End::Lost) => {}
+                Err(error) => tracing::debug!(%error, "the publishing channel ended"),
+            }
+            if connection.status().connected() {
+                tokio::time::sleep(CHANNEL_PAUSE).await;
+            }
+        }
+    }
+
+    /// One channel, until it or its connection ends.
+    async fn life(&mut self, connection: &Arc<Connection>) -> lapin::Result<End> {
+        let channel = connection.create_channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        let mut routes = Routes::new(connection);
+        let mut flight = Flight::new(&channel);
+        let mut batch = Vec::with_capacity(64);
+        // A draining publisher goes on although the gate is closed; a blocked one would wait for ever, and is bounded
+        // by the deadline of close.
+        loop {
+            if self.jobs.is_closed() && self.jobs.is_empty() && flight.is_empty() {
+                return Ok(End::Drained);
+            }
+            let room = match *self.gate.borrow_and_update() {
+                Gate::Shut => 0,
+                Gate::Open | Gate::Closed if flight.bytes() >= UNCONFIRMED_BYTES => 0,
+                Gate::Open | Gate::Closed => UNCONFIRMED.saturating_sub(flight.len()).min(64),
+            };
+            tokio::select! {
+                biased;
+                settled = flight.settle(), if !flight.is_empty() => {
+                    for route in settled? {
+                        routes.forget(&route);
+                    }
+                }
+                count = self.jobs.recv_many(&mut batch, room), if room > 0 => {
+                    if count == 0 && flight.is_empty() {
+                        return Ok(End::Drained);
+                    }
+                    for job in batch.drain(..) {
+                        match routes.prepare(&job.publication).await? {
+                            None => flight.start(job),
+                            Some(refusal) => {
+                                let _ = job.resolve.send(Confirmation::Returned(refusal));
+                            }
+                        }
+                    }
+                    if count == 0 {
+                        // Closing: only confirms are left, and an empty queue would answer at once for ever.
+                        while !flight.is_empty() {
+                            flight.settle().await?;
+                        }
+                    }
+                }
+                _ = self.gate.changed() => {}
+                () = self.line.lost(connection) => return Ok(End::Lost),
+                () = self.drain.cancelled(), if !self.jobs.is_closed() => self.jobs.close(),
+            }
+        }
+    }
+}

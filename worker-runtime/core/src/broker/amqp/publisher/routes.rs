@@ -1,0 +1,117 @@
+//! Which exchanges and queues were declared on this connection, so that a message is only sent where it can arrive.
+//! Declared on a channel of their own: a refused declaration closes its channel, and must not take messages with it.
+
+use super::super::errors::Trouble;
+use super::super::topology;
+use crate::broker::{Publication, PublicationClass, QueueSpec};
+use lapin::{Channel, Connection};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// How long a refused queue is not asked for again.
+const REFUSED: Duration = Duration::from_secs(1);
+const LONGEST_NAME: usize = 255;
+
+pub(super) struct Routes {
+    connection: Arc<Connection>,
+    channel: Option<Channel>,
+    exchanges: HashSet<String>,
+    queues: HashSet<String>,
+    refused: HashMap<String, (Instant, String)>,
+}
+
+impl Routes {
+    pub(super) fn new(connection: &Arc<Connection>) -> Self {
+        Self {
+            connection: Arc::clone(connection),
+            channel: None,
+            exchanges: HashSet::from([String::new()]),
+            queues: HashSet::new(),
+            refused: HashMap::new(),
+        }
+    }
+
+    /// Declares what the message needs unless done before. Returns why it cannot be sent, if so.
+    pub(super) async fn prepare(
+        &mut self,
+        publication: &Publication,
+    ) -> lapin::Result<Option<String>> {
+        if publication
+            .exchange
+            .len()
+            .max(publication.routing_key.len())
+            > LONGEST_NAME
+        {
+            return Ok(Some(
+                "the exchange or routing key is longer than 255 bytes".into(),
+            ));
+        }
+        let data = publication.class == PublicationClass::Data;
+        if self.exchanges.contains(&publication.exchange)
+            && (!data || self.queues.contains(&publication.routing_key))
+        {
+            return Ok(None);
+        }
+        self.declare(publication, data).await
+    }
+
+    /// A message for this queue came back: declare it again before the next one.
+    pub(super) fn forget(&mut self, queue: &str) {
+        self.queues.remove(queue);
+    }
+
+    async fn declare(
+        &mut self,
+        publication: &Publication,
+        data: bool,
+    ) -> lapin::Result<Option<String>> {
+        let (exchange, key) = (&publication.exchange, &publication.routing_key);
+        if let Some((at, why)) = self.refused.get(key)
+            && at.elapsed() < REFUSED
+        {
+            return Ok(Some(why.clone()));
+        }
+        let channel = match self.channel.take().filter(|c| c.status().connected()) {
+            Some(channel) => channel,
+            None => self.connection.create_channel().await?,
+        };
+        if !self.exchanges.contains(exchange) {
+            match topology::declare_exchange(&channel, exchange).await {
+                Ok(()) => {}
+                Err(error) => match Trouble::of(&error) {
+                    // It exists and is someone else's; whether it takes the message is its matter.
+                    Trouble::Differs(_) => {
+                        self.exchanges.insert(exchange.clone());
+                        return Box::pin(self.declare(publication, data)).await;
+                    }
+                    Trouble::Denied(why) => return Ok(Some(self.refuse(key, why))),
+                    _ => return Err(error),
+                },
+            }
+            self.exchanges.insert(exchange.clone());
+        }
+        if data && !self.queues.contains(key) {
+            let declared = topology::declare_queue(&channel, &QueueSpec::Data(key.clone())).await;
+            match declared.map_err(|e| (Trouble::of(&e), e)) {
+                Ok(()) => {}
+                Err((Trouble::Lost(_), error)) => return Err(error),
+                Err((trouble, error)) => {
+                    tracing::debug!(?trouble, queue = key, "the queue cannot be declared");
+                    return Ok(Some(self.refuse(key, error.to_string())));
+                }
+            }
+            self.queues.insert(key.clone());
+            self.refused.remove(key);
+        }
+        self.channel = Some(channel);
+        Ok(None)
+    }
+
+    fn refuse(&mut self, key: &str, why: String) -> String {
+        self.refused.retain(|_, (at, _)| at.elapsed() < REFUSED);
+        self.refused
+            .insert(key.to_owned(), (Instant::now(), why.clone()));
+        why
+    }
+}

@@ -1,0 +1,96 @@
+//! Declarations, equal to Vumi's: direct durable exchanges, durable queues that are classic by argument (R1, R12),
+//! bound by their own name.
+
+use crate::broker::{EXCHANGE, QueueDepth, QueueSpec};
+use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{Channel, ExchangeKind};
+use std::io;
+
+/// AMQP's short string; an error where lapin would panic.
+pub(super) fn short(text: &str) -> lapin::Result<ShortString> {
+    ShortString::try_new(text).map_err(|_| {
+        let error = format!("a name of {} bytes is longer than AMQP's 255", text.len());
+        io::Error::new(io::ErrorKind::InvalidInput, error).into()
+    })
+}
+
+/// A direct, durable exchange.
+pub(super) async fn declare_exchange(channel: &Channel, exchange: &str) -> lapin::Result<()> {
+    let options = ExchangeDeclareOptions {
+        durable: true,
+        ..ExchangeDeclareOptions::default()
+    };
+    channel
+        .exchange_declare(
+            short(exchange)?,
+            ExchangeKind::Direct,
+            options,
+            FieldTable::default(),
+        )
+        .await
+}
+
+/// A queue of ours and its bindings.
+pub(super) async fn declare_queue(channel: &Channel, queue: &QueueSpec) -> lapin::Result<()> {
+    let ours_alone = matches!(queue, QueueSpec::Reply(_) | QueueSpec::Copy { .. });
+    let options = QueueDeclareOptions {
+        durable: !ours_alone,
+        exclusive: ours_alone,
+        auto_delete: ours_alone,
+        ..QueueDeclareOptions::default()
+    };
+    let mut arguments = FieldTable::default();
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("classic".into()),
+    );
+    channel
+        .queue_declare(short(queue.name())?, options, arguments)
+        .await?;
+    match queue {
+        QueueSpec::Data(name) => {
+            declare_exchange(channel, EXCHANGE).await?;
+            bind(channel, name, EXCHANGE, name).await
+        }
+        QueueSpec::Copy {
+            name,
+            exchange,
+            keys,
+        } => {
+            declare_exchange(channel, exchange).await?;
+            for key in keys {
+                bind(channel, name, exchange, key).await?;
+            }
+            Ok(())
+        }
+        QueueSpec::Parking(_) | QueueSpec::Reply(_) => Ok(()),
+    }
+}
+
+async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
+    channel
+        .queue_bind(
+            short(queue)?,
+            short(exchange)?,
+            short(key)?,
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        )
+        .await
+}
+
+/// Ready messages and consumers, by a passive declaration; a missing queue closes the channel with 404.
+pub(super) async fn depth(channel: &Channel, queue: &str) -> lapin::Result<QueueDepth> {
+    let options = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let answer = channel
+        .queue_declare(short(queue)?, options, FieldTable::default())
+        .await?;
+    Ok(QueueDepth {
+        ready: answer.message_count(),
+        consumers: answer.consumer_count(),
+    })
+}

@@ -1,0 +1,229 @@
+//! The suite judged: a good worker has no findings, and each bad one is found by the case meant for it.
+
+use super::Fixture;
+use super::suite::{BrokerSource, Embedded, findings};
+use crate::broker::{
+    Broker, Confirmation, Durability, LinkState, Publication, QueueDepth, QueueSpec, Receipt,
+    Shelf, Subscribe, Subscription,
+};
+use crate::error::{ErrorClass, WorkError};
+use crate::message::{Message, random_id};
+use crate::worker::{Input, Output, Registration, Worker, WorkerContext, WorkerType};
+use async_trait::async_trait;
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use vumi_api::applications::Echo;
+use vumi_api::{Flow, Port};
+
+const GOOD: u8 = 0;
+const RANDOM_IDS: u8 = 1;
+const FORGETFUL: u8 = 2;
+const TALKATIVE: u8 = 3;
+const LOSES_METADATA: u8 = 4;
+const PEER_SIDE_ENDS: u8 = 5;
+const PUBLISHES_BY_ITSELF: u8 = 6;
+
+/// An echo with one flaw.
+struct Flawed<const FLAW: u8> {
+    cx: Arc<WorkerContext>,
+}
+
+#[async_trait]
+impl<const FLAW: u8> WorkerType for Flawed<FLAW> {
+    type Config = Echo;
+
+    async fn build(_: Echo, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
+        Ok(Arc::new(Self { cx }))
+    }
+
+    fn fixture() -> Fixture {
+        Fixture {
+            manifest: "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: flawed}\nspec:\n  echo: {}\n  transportName: sms\n",
+            peer: None,
+        }
+    }
+}
+
+#[async_trait]
+impl<const FLAW: u8> Worker for Flawed<FLAW> {
+    async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
+        let Message::User(message) = &input.message else {
+            return Ok(Vec::new());
+        };
+        let mut reply = message.reply(self.cx.worker_name(), 0, message.content(), false);
+        match FLAW {
+            RANDOM_IDS => reply.set_message_id(&random_id()),
+            FORGETFUL if message.content().is_some_and(|c| c.ends_with("2 3")) => {
+                return Ok(Vec::new());
+            }
+            TALKATIVE => tracing::debug!(content = message.content(), "handled"),
+            LOSES_METADATA => reply.set_field("helper_metadata", json!({})),
+            _ => {}
+        }
+        let output = Output::new(Port::new(self.cx.transport_name(), Flow::Outbound), reply);
+        if FLAW == PUBLISHES_BY_ITSELF {
+            let services = Arc::clone(&self.cx.services);
+            tokio::spawn(async move { services.accept(output).await });
+            return Ok(Vec::new());
+        }
+        Ok(vec![output])
+    }
+
+    async fn run(&self, cx: Arc<WorkerContext>) -> Result<(), WorkError> {
+        if FLAW == PEER_SIDE_ENDS {
+            let code = crate::codes::LISTEN_FAILED;
+            return Err(WorkError::new(ErrorClass::Connect, code, "never opens"));
+        }
+        cx.closing().cancelled().await;
+        Ok(())
+    }
+}
+
+/// The cases that find something.
+fn found<const FLAW: u8>() -> Vec<String> {
+    let findings = findings(&[Registration::of::<Flawed<FLAW>>()], &[&Embedded]);
+    let case = |finding: String| {
+        let (place, _) = finding.split_once(" on ").unwrap();
+        place.trim_start_matches("echo / ").to_owned()
+    };
+    findings.into_iter().map(case).collect()
+}
+
+#[test]
+fn a_good_worker_has_no_findings() {
+    let findings = findings(&[Registration::of::<Flawed<GOOD>>()], &[&Embedded]);
+    assert!(findings.is_empty(), "{findings:#?}");
+}
+
+#[test]
+fn random_ids_are_found_wherever_a_message_is_handled_twice() {
+    let found = found::<RANDOM_IDS>();
+    for case in ["crash-before-ack", "channel-lost", "stop-bounded"] {
+        assert!(found.iter().any(|f| f == case), "{case} not in {found:?}");
+    }
+    assert!(!found.iter().any(|f| f == "flow"), "{found:?}");
+}
+
+#[test]
+fn a_message_that_is_forgotten_is_found() {
+    assert_eq!(found::<FORGETFUL>(), ["order"]);
+}
+
+#[test]
+fn a_content_in_the_log_is_found_in_every_case_with_messages() {
+    let found = found::<TALKATIVE>();
+    assert!(found.len() >= 12, "{found:?}");
+}
+
+#[test]
+fn lost_metadata_is_found() {
+    assert_eq!(found::<LOSES_METADATA>(), ["metadata"]);
+}
+
+#[test]
+fn a_bad_status_is_found() {
+    assert_eq!(found::<PEER_SIDE_ENDS>(), ["statuses"]);
+}
+
+#[test]
+fn an_output_that_the_acknowledgement_does_not_wait_for_is_found() {
+    let found = found::<PUBLISHES_BY_ITSELF>();
+    for case in ["confirm-before-ack", "publication-troubles"] {
+        assert!(found.iter().any(|f| f == case), "{case} not in {found:?}");
+    }
+}
+
+/// Confirms everything and keeps two of three data messages.
+struct Leaky {
+    inner: Arc<dyn Broker>,
+    count: AtomicU64,
+}
+
+#[async_trait]
+impl Broker for Leaky {
+    fn describe(&self) -> String {
+        "leaky".into()
+    }
+    fn durability(&self) -> Durability {
+        self.inner.durability()
+    }
+    fn link(&self) -> watch::Receiver<LinkState> {
+        self.inner.link()
+    }
+    async fn publish(&self, publication: Publication) -> Receipt {
+        let count = self.count.fetch_add(1, Ordering::Relaxed);
+        if publication.routing_key.ends_with(".outbound") && count.is_multiple_of(3) {
+            let (resolve, receipt) = Receipt::new();
+            let _ = resolve.send(Confirmation::Confirmed);
+            return receipt;
+        }
+        self.inner.publish(publication).await
+    }
+    async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
+        self.inner.subscribe(subscribe).await
+    }
+    async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
+        self.inner.declare(queue).await
+    }
+    async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {
+        self.inner.depth(queue).await
+    }
+    async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
+        self.inner.shelf(queue, limit).await
+    }
+    async fn close(&self, deadline: Duration) {
+        self.inner.close(deadline).await;
+    }
+}
+
+struct LeakySource;
+
+#[async_trait]
+impl BrokerSource for LeakySource {
+    fn name(&self) -> &str {
+        "leaky"
+    }
+    async fn open(&self) -> Result<Arc<dyn Broker>, String> {
+        Ok(Arc::new(Leaky {
+            inner: Embedded.open().await?,
+            count: AtomicU64::new(0),
+        }))
+    }
+}
+
+#[test]
+fn a_broker_that_loses_what_it_confirmed_is_found() {
+    let findings = findings(&[Registration::of::<Flawed<GOOD>>()], &[&LeakySource]);
+    let order = findings.iter().find(|f| f.contains("/ order on leaky"));
+    assert!(order.is_some(), "{findings:?}");
+}
+
+/// A family that lists worker types and does not call the suite over them.
+#[test]
+fn no_family_forgets_the_suite() {
+    let runtime = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folders = ["", "transports"].map(|f| std::fs::read_dir(runtime.join(f)).unwrap());
+    let sources = folders
+        .into_iter()
+        .flatten()
+        .map(|f| f.unwrap().path().join("src"));
+    let mut families = 0;
+    for source in sources {
+        let lib = std::fs::read_to_string(source.join("lib.rs")).unwrap_or_default();
+        if !lib.contains("pub const WORKERS: &[Registration]") {
+            continue;
+        }
+        families += 1;
+        let test = std::fs::read_to_string(source.join("conformance_test.rs")).unwrap_or_default();
+        let called = test.contains("conformance::check(crate::WORKERS)");
+        assert!(
+            called && lib.contains("mod conformance_test;"),
+            "{}",
+            source.display()
+        );
+    }
+    assert!(families >= 4, "only {families} families found");
+}

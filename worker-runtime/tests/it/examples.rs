@@ -1,0 +1,312 @@
+//! Every campaign of `examples/` runs as its README says, on the embedded broker and over RabbitMQ; and what a user may
+//! expect of the process around it: exit codes, replies at shutdown, reloads, messages kept on disk.
+
+use crate::harness::amqp::{Amqp, reply_to};
+use crate::harness::campaign::Campaign;
+use crate::harness::http::{self, Client, Failed};
+use crate::harness::process::Process;
+use crate::harness::telnet::{Telnet, greeted};
+use crate::harness::{PATIENCE, vhost, wait_for};
+use std::time::{Duration, Instant};
+
+/// 128 + SIGTERM, as every command ends.
+const TERMINATED: Option<i32> = Some(143);
+/// Bounds of all stages of a stop, twice (transports, then the rest), with room for a busy machine.
+const STOP: Duration = Duration::from_secs(60);
+const ANSWER: Duration = Duration::from_secs(20);
+
+/// `hello` by the HTTP API of `two-transports-one-app`.
+const HELLO: &str = "/messages?content=hello&from_addr=27820000001&to_addr=12345";
+
+/// Waits until the HTTP API answers `hello` with `hello`.
+async fn answers_hello(port: u16) {
+    wait_for("the HTTP API answers", PATIENCE, || async {
+        match http::get(port, HELLO, ANSWER).await {
+            Ok((200, body)) if body == "hello" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+}
+
+async fn telnet_echo(arguments: &[&str]) {
+    let campaign = Campaign::example("telnet-echo", &[9010]);
+    let mut run = campaign.run(arguments);
+    let mut ann = greeted(campaign.port(9010), PATIENCE).await;
+    let mut bob = Telnet::connect(campaign.port(9010)).await.unwrap();
+    assert_eq!(
+        bob.ask("I am Bob", ANSWER).await.as_deref(),
+        Some("I am Bob")
+    );
+    assert_eq!(ann.ask("grüße ☎", ANSWER).await.as_deref(), Some("grüße ☎"));
+    ann.say("/quit").await.unwrap();
+    assert_eq!(ann.hear(ANSWER).await, None, "/quit ends the connection");
+    assert_eq!(
+        bob.ask("still here", ANSWER).await.as_deref(),
+        Some("still here")
+    );
+    assert_eq!(run.stop(STOP).await, TERMINATED);
+    let goodbye = bob.hear(ANSWER).await.unwrap_or_default();
+    assert!(
+        goodbye.contains("Goodbye"),
+        "Bob hears a goodbye: {goodbye:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn telnet_echo_on_the_embedded_broker() {
+    telnet_echo(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn telnet_echo_over_rabbitmq() {
+    let Some(url) = vhost("telnet-echo").await else {
+        return;
+    };
+    telnet_echo(&["--broker", &url]).await;
+}
+
+async fn two_transports(arguments: &[&str]) {
+    let campaign = Campaign::example("two-transports-one-app", &[9010, 9011]);
+    let mut run = campaign.run(arguments);
+    let mut user = greeted(campaign.port(9010), PATIENCE).await;
+    answers_hello(campaign.port(9011)).await;
+    let (status, body) = http::get(
+        campaign.port(9011),
+        "/messages?from_addr=1&to_addr=2",
+        ANSWER,
+    )
+    .await
+    .unwrap();
+    assert_eq!(status, 400, "what the README suggests to try: {body}");
+    assert!(body.contains("content"), "it names what is missing: {body}");
+    assert_eq!(
+        user.ask("and telnet", ANSWER).await.as_deref(),
+        Some("and telnet")
+    );
+    assert_eq!(run.stop(STOP).await, TERMINATED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_transports_one_app_on_the_embedded_broker() {
+    two_transports(&[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_transports_one_app_over_rabbitmq() {
+    let Some(url) = vhost("two-transports").await else {
+        return;
+    };
+    two_transports(&["--broker", &url]).await;
+}
+
+/// What the README suggests: without the application an HTTP request waits, and is answered once it is back.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_wait_for_an_application_that_comes_back() {
+    let campaign = Campaign::example("two-transports-one-app", &[9010, 9011]);
+    let port = campaign.port(9011);
+    let _run = campaign.run(&[]);
+    answers_hello(port).await;
+    let manifest = campaign.read("echo.yaml");
+    campaign.remove("echo.yaml");
+    let waits = || async {
+        match http::get(port, HELLO, Duration::from_secs(1)).await {
+            Err(Failed::Broken(_)) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    wait_for("the application is gone", PATIENCE, waits).await;
+    let held = tokio::spawn(http::get(port, HELLO, PATIENCE));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert!(!held.is_finished());
+    campaign.write("echo.yaml", &manifest);
+    let (status, body) = held.await.unwrap().unwrap();
+    assert_eq!((status, body.as_str()), (200, "hello"));
+}
+
+/// Edits of the listening worker itself, under requests: no connection is refused, every request has its reply.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_by_editing_a_file_refuses_no_connection() {
+    let campaign = Campaign::example("two-transports-one-app", &[9010, 9011]);
+    let port = campaign.port(9011);
+    let mut run = campaign.run(&[]);
+    answers_hello(port).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let knocking: Vec<_> = (0..4)
+        .map(|_| {
+            let stop = stop.clone();
+            tokio::spawn(async move {
+                let mut served = 0;
+                while !stop.is_cancelled() {
+                    match http::get(port, HELLO, PATIENCE).await {
+                        Ok((200, body)) if body == "hello" => served += 1,
+                        // The old worker says "try again" to who comes while it closes.
+                        Ok((503, _)) => {}
+                        other => panic!("{other:?}"),
+                    }
+                }
+                served
+            })
+        })
+        .collect();
+    let before = campaign.read("http.yaml");
+    for round in 0..3 {
+        // A path that only the new worker serves shows that the edit is applied.
+        let health = format!("/round-{round}");
+        campaign.write("http.yaml", &format!("{before}    healthPath: {health}\n"));
+        wait_for("the edit is applied", PATIENCE, || async {
+            match http::get(port, &health, ANSWER).await {
+                Ok((200, body)) if body.contains("pending_requests") => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await;
+    }
+    stop.cancel();
+    for task in knocking {
+        assert!(task.await.unwrap() > 0, "requests were served meanwhile");
+    }
+    run.assert_running();
+}
+
+/// Requests that are held while SIGTERM arrives get their replies (R8): the test is the application, and answers late.
+#[tokio::test(flavor = "multi_thread")]
+async fn held_requests_get_their_reply_at_shutdown() {
+    let Some(url) = vhost("held").await else {
+        return;
+    };
+    let campaign = Campaign::example("two-transports-one-app", &[9010, 9011]);
+    campaign.remove("echo.yaml");
+    let port = campaign.port(9011);
+    let mut run = campaign.run(&["--broker", &url]);
+    wait_for("the HTTP API listens", PATIENCE, || async {
+        http::get(port, "/health", ANSWER)
+            .await
+            .map_err(|e| format!("{e:?}"))
+    })
+    .await;
+    let application = Amqp::connect(&url).await;
+    let held: Vec<_> = (0..5)
+        .map(|n| {
+            let path = format!("/messages?content=late-{n}&from_addr={n}&to_addr=2");
+            tokio::spawn(async move { http::get(port, &path, PATIENCE).await })
+        })
+        .collect();
+    wait_for("the dispatcher declares its queues", PATIENCE, || async {
+        let depth = application.ready("survey.inbound").await;
+        if depth >= Some(5) {
+            Ok(())
+        } else {
+            Err(format!("{depth:?} messages"))
+        }
+    })
+    .await;
+    let mut asked = Vec::new();
+    while asked.len() < 5 {
+        asked.push(application.next("survey.inbound", ANSWER).await);
+    }
+    let began = Instant::now();
+    run.signal("TERM");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    run.assert_running();
+    for (n, message) in asked.iter().enumerate() {
+        let content = message["content"].as_str().unwrap();
+        let reply = reply_to(
+            message,
+            &format!("reply-{n}"),
+            &format!("answer to {content}"),
+        );
+        application
+            .publish("survey.outbound", reply.to_string().as_bytes())
+            .await;
+    }
+    for (n, request) in held.into_iter().enumerate() {
+        let (status, body) = request.await.unwrap().unwrap();
+        assert_eq!((status, body), (200, format!("answer to late-{n}")));
+    }
+    let status = run.ends(STOP).await;
+    assert_eq!(status.code(), TERMINATED);
+    assert!(
+        began.elapsed() < Duration::from_secs(20),
+        "it ends once the replies are out, not at the end of the bound: {:?}",
+        began.elapsed()
+    );
+}
+
+/// What pods run: one worker per process, joined by the broker alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_worker_per_process_over_rabbitmq() {
+    let Some(url) = vhost("one-per-process").await else {
+        return;
+    };
+    let campaign = Campaign::example("two-transports-one-app", &[9010, 9011]);
+    let mut workers: Vec<Process> = ["telnet", "http", "dispatcher", "echo"]
+        .into_iter()
+        .map(|name| campaign.worker(name, &format!("{name}.yaml"), &url))
+        .collect();
+    let mut user = greeted(campaign.port(9010), PATIENCE).await;
+    answers_hello(campaign.port(9011)).await;
+    for worker in &mut workers {
+        worker.assert_running();
+    }
+    // The application is replaced, as a rolling update would.
+    let mut echo = workers.pop().unwrap();
+    assert_eq!(echo.stop(STOP).await, TERMINATED);
+    user.say("is anybody there").await.unwrap();
+    workers.push(campaign.worker("echo-2", "echo.yaml", &url));
+    assert_eq!(
+        user.hear(PATIENCE).await.as_deref(),
+        Some("is anybody there")
+    );
+    for worker in &mut workers {
+        assert_eq!(worker.stop(STOP).await, TERMINATED);
+    }
+}
+
+/// Messages that the embedded broker confirmed are there after `kill -9`, with `--state`.
+#[tokio::test(flavor = "multi_thread")]
+async fn confirmed_messages_survive_the_process() {
+    const COUNT: usize = 300;
+    let campaign = Campaign::example("two-transports-one-app", &[9010, 9011]);
+    let port = campaign.port(9011);
+    campaign.edit("http.yaml", "replyExpected: true", "idField: id");
+    let application = campaign.read("echo.yaml");
+    campaign.remove("echo.yaml");
+    let state = campaign.path().join("state");
+    let arguments = ["--state", state.to_str().unwrap()];
+    let mut run = campaign.run(&arguments);
+    wait_for("the HTTP API listens", PATIENCE, || async {
+        http::get(port, "/health", ANSWER)
+            .await
+            .map_err(|e| format!("{e:?}"))
+    })
+    .await;
+    let mut client = Client::new(port);
+    for n in 0..COUNT {
+        let path = format!("/messages?content=n{n}&from_addr=1&to_addr=2&id={n}");
+        let (status, body) = client.get(&path, ANSWER).await.unwrap();
+        assert_eq!(status, 200, "{body}");
+    }
+    run.kill();
+    campaign.write("echo.yaml", &application);
+    let mut run = campaign.run(&arguments);
+    let done = wait_for(
+        "the application handles what was kept",
+        PATIENCE,
+        || async {
+            let status = campaign.status()?;
+            let done = status.worker("application/echo")?["done"]
+                .as_u64()
+                .unwrap_or(0) as usize;
+            if done >= COUNT {
+                Ok(done)
+            } else {
+                Err(format!("{done} handled"))
+            }
+        },
+    )
+    .await;
+    assert!(done >= COUNT);
+    greeted(campaign.port(9010), PATIENCE).await;
+    assert_eq!(run.stop(STOP).await, TERMINATED);
+}

@@ -1,0 +1,177 @@
+//! The test's own AMQP client: what any other program on the broker would see and do.
+
+use futures::StreamExt;
+use lapin::options::*;
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// Connection and channel in confirm mode.
+pub struct Amqp {
+    connection: Connection,
+    channel: Channel,
+}
+
+impl Amqp {
+    /// Connects.
+    pub async fn connect(url: &str) -> Self {
+        Self::try_connect(url).await.unwrap()
+    }
+
+    /// Connects, if it can.
+    pub async fn try_connect(url: &str) -> Result<Self, lapin::Error> {
+        let connection = Connection::connect(url, ConnectionProperties::default()).await?;
+        let channel = connection.create_channel().await?;
+        channel
+            .confirm_select(ConfirmSelectOptions::default())
+            .await?;
+        Ok(Self {
+            connection,
+            channel,
+        })
+    }
+
+    /// Declares a durable queue with `arguments`.
+    pub async fn declare(&self, queue: &str, arguments: FieldTable) {
+        let options = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        self.channel
+            .queue_declare(queue.into(), options, arguments)
+            .await
+            .unwrap();
+    }
+
+    /// A queue that gets copies of everything published with `key`; it goes with the connection.
+    pub async fn tap(&self, queue: &str, key: &str) {
+        let options = QueueDeclareOptions {
+            exclusive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let none = FieldTable::default();
+        self.channel
+            .queue_declare(queue.into(), options, none.clone())
+            .await
+            .unwrap();
+        let bind = QueueBindOptions::default();
+        self.channel
+            .queue_bind(queue.into(), "vumi".into(), key.into(), bind, none)
+            .await
+            .unwrap();
+    }
+
+    /// Deletes a queue.
+    pub async fn delete(&self, queue: &str) {
+        self.channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default())
+            .await
+            .unwrap();
+    }
+
+    /// Messages ready in a queue; none if it does not exist. On a channel of its own, which a missing queue closes.
+    pub async fn ready(&self, queue: &str) -> Option<u32> {
+        let channel = self.connection.create_channel().await.ok()?;
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = channel
+            .queue_declare(queue.into(), passive, FieldTable::default())
+            .await
+            .ok()?;
+        Some(queue.message_count())
+    }
+
+    /// Publishes a persistent message on exchange `vumi` and waits until a queue has it.
+    pub async fn publish(&self, queue: &str, body: &[u8]) {
+        let options = BasicPublishOptions {
+            mandatory: true,
+            ..BasicPublishOptions::default()
+        };
+        let properties = BasicProperties::default().with_delivery_mode(2);
+        let confirmation = self
+            .channel
+            .basic_publish("vumi".into(), queue.into(), options, body, properties)
+            .await
+            .unwrap()
+            .await
+            .unwrap();
+        assert!(
+            matches!(confirmation, Confirmation::Ack(None)),
+            "{queue} took no message: {confirmation:?}"
+        );
+    }
+
+    /// The next message of a queue.
+    pub async fn next(&self, queue: &str, limit: Duration) -> Value {
+        super::wait_for(&format!("a message in {queue}"), limit, || async {
+            self.take(queue).await.ok_or_else(|| "empty".to_owned())
+        })
+        .await
+    }
+
+    /// The first message of a queue, if there is one.
+    pub async fn take(&self, queue: &str) -> Option<Value> {
+        let options = BasicGetOptions { no_ack: true };
+        let got = self
+            .channel
+            .basic_get(queue.into(), options)
+            .await
+            .unwrap()?;
+        Some(serde_json::from_slice(&got.delivery.data).unwrap())
+    }
+
+    /// Consumes a queue with prefetch `window`: each body goes to `saw` and is acknowledged afterwards. Returns when
+    /// the broker or the connection ends it.
+    pub async fn consume(
+        &self,
+        queue: &str,
+        window: u16,
+        mut saw: impl FnMut(&[u8]),
+    ) -> Result<(), lapin::Error> {
+        self.channel
+            .basic_qos(window, BasicQosOptions::default())
+            .await?;
+        let tag = "observer".into();
+        let mut consumer = self
+            .channel
+            .basic_consume(
+                queue.into(),
+                tag,
+                BasicConsumeOptions::default(),
+                FieldTable::default(),
+            )
+            .await?;
+        while let Some(delivery) = consumer.next().await {
+            let delivery = delivery?;
+            saw(&delivery.data);
+            delivery.ack(BasicAckOptions::default()).await?;
+        }
+        Ok(())
+    }
+}
+
+/// A user message as any Vumi worker would write it.
+pub fn user_message(id: &str, transport: &str, content: &str) -> Value {
+    json!({
+        "message_version": "20110921", "message_type": "user_message", "message_id": id,
+        "timestamp": "2026-01-02 03:04:05.000006", "to_addr": "12345", "from_addr": "27820000001",
+        "content": content, "session_event": null, "in_reply_to": null, "group": null, "provider": null,
+        "transport_name": transport, "transport_type": "http_api", "transport_metadata": {},
+        "helper_metadata": {}, "routing_metadata": {}, "from_addr_type": null, "to_addr_type": null,
+    })
+}
+
+/// The reply of an application to `message`.
+pub fn reply_to(message: &Value, id: &str, content: &str) -> Value {
+    let mut reply = message.clone();
+    reply["message_id"] = id.into();
+    reply["in_reply_to"] = message["message_id"].clone();
+    reply["content"] = content.into();
+    reply["to_addr"] = message["from_addr"].clone();
+    reply["from_addr"] = message["to_addr"].clone();
+    reply["session_event"] = Value::Null;
+    reply
+}

@@ -1,0 +1,60 @@
+//! What the end-to-end tests share: processes of the real binary, campaigns in temporary folders, small clients for
+//! HTTP, telnet and AMQP, and waiting for conditions with deadlines.
+
+pub mod amqp;
+pub mod campaign;
+pub mod http;
+pub mod process;
+pub mod telnet;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+use tokio::sync::OnceCell;
+use vumi_testkit::rabbitmq::{Error, Options, RabbitMq, Version};
+
+/// Long enough for a debug build on a busy machine; a test that needs less never waits for it.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks `question` again until it answers; panics with `what` and the last objection after `limit`.
+pub async fn wait_for<T, F>(what: &str, limit: Duration, mut question: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let deadline = Instant::now() + limit;
+    loop {
+        let objection = match question().await {
+            Ok(answer) => return answer,
+            Err(objection) => objection,
+        };
+        assert!(
+            Instant::now() < deadline,
+            "{what}: not within {limit:?}; last: {objection}"
+        );
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// A virtual host of its own on the RabbitMQ 4.0 that all tests of this binary share; none if it is not installed,
+/// which is said loudly. Tests that stop or block the broker start their own.
+pub async fn vhost(name: &str) -> Option<String> {
+    static BROKER: OnceCell<Result<RabbitMq, String>> = OnceCell::const_new();
+    let broker = BROKER
+        .get_or_init(|| async {
+            match RabbitMq::start_with(Version::V4_0, Options::default()).await {
+                Ok(broker) => Ok(broker),
+                Err(Error::NotInstalled(reason)) => Err(reason),
+                Err(error) => panic!("RabbitMQ does not start: {error}"),
+            }
+        })
+        .await;
+    match broker {
+        Ok(broker) => {
+            broker.add_vhost(name, None).await.unwrap();
+            Some(broker.url(name))
+        }
+        Err(reason) => {
+            vumi_testkit::skip(reason);
+            None
+        }
+    }
+}

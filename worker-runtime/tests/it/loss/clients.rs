@@ -1,0 +1,87 @@
+//! The people and programs of the loss test. What is not answered is sent again: by HTTP with the same id, by telnet
+//! as a new line, which is another message.
+
+use super::observer::Ledger;
+use crate::harness::http::Client;
+use crate::harness::telnet::Telnet;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use vumi_core::message::derived_id;
+
+/// Longer than a transport waits for the broker.
+const ANSWER: Duration = Duration::from_secs(15);
+const PAUSE: Duration = Duration::from_millis(100);
+/// Lines of a telnet user under way.
+const WINDOW: usize = 10;
+
+/// Sends the messages of several users over one connection: `(user, how many)`. Each message is repeated until its 200.
+pub async fn http_client(port: u16, mut users: Vec<(usize, usize)>, ledger: Arc<Ledger>) {
+    let mut client = Client::new(port);
+    let mut number = 0;
+    while !users.is_empty() {
+        for (user, _) in &users {
+            let token = format!("u{user}.{number}");
+            let path =
+                format!("/messages?content={token}&from_addr=u{user}&to_addr=12345&id={token}");
+            let expected = derived_id(&["inbound", "http", &token]);
+            loop {
+                match client.get(&path, ANSWER).await {
+                    Ok((200, body)) => {
+                        assert!(body.contains(&expected), "{token}: {body}");
+                        break;
+                    }
+                    // Refused while nobody listens, cut off, or 503 while the broker is away or full.
+                    Ok((503, _)) | Err(_) => tokio::time::sleep(PAUSE).await,
+                    Ok(other) => panic!("{token}: {other:?}"),
+                }
+            }
+            ledger.owe(&token, &format!("u{user}"));
+        }
+        number += 1;
+        users.retain(|(_, count)| number < *count);
+    }
+}
+
+/// Says `lines` numbered lines and hears each of them again; after a cut, those without an echo once more.
+pub async fn telnet_user(port: u16, user: usize, lines: usize, ledger: Arc<Ledger>) {
+    let (mut heard, mut connections) = (0, 0);
+    while heard < lines {
+        connections += 1;
+        let Ok(mut telnet) = Telnet::connect(port).await else {
+            tokio::time::sleep(PAUSE).await;
+            continue;
+        };
+        // A user of the platform is an address, that is one connection.
+        let connection = format!("t{user}.{connections}");
+        let mut waiting = VecDeque::new();
+        let mut said = heard;
+        loop {
+            while said < lines && waiting.len() < WINDOW {
+                let token = format!("{connection}.{said}");
+                if telnet.say(&token).await.is_err() {
+                    break;
+                }
+                waiting.push_back(token);
+                said += 1;
+            }
+            let Some(expected) = waiting.pop_front() else {
+                break;
+            };
+            match telnet.hear(ANSWER * 2).await {
+                Some(line) if line == expected => {
+                    ledger.owe(&expected, &connection);
+                    ledger.heard(&expected, &connection);
+                    heard += 1;
+                }
+                // "Busy", a goodbye, or the end: what was not echoed is not owed.
+                Some(line) => {
+                    assert!(!waiting.contains(&line), "{line} overtook {expected}");
+                    tokio::time::sleep(PAUSE).await;
+                    break;
+                }
+                None => break,
+            }
+        }
+    }
+}

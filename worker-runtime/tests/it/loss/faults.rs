@@ -1,0 +1,98 @@
+//! What goes wrong in the loss test, in an order that the seed decides.
+
+use super::HEARTBEAT;
+use super::fleet::{Fleet, RELOADED};
+use rand::seq::SliceRandom;
+use std::fmt;
+use std::time::Duration;
+use vumi_testkit::rabbitmq::RabbitMq;
+
+/// One fault.
+#[derive(Clone, Copy, Debug)]
+pub enum Fault {
+    /// SIGKILL, and a new process.
+    Kill(&'static str),
+    /// SIGSTOP for longer than the broker waits, then SIGCONT.
+    Freeze(&'static str),
+    /// SIGTERM, and a new process when it has ended.
+    Roll(&'static str),
+    /// Its manifest is edited while it runs.
+    Reload(&'static str),
+    /// RabbitMQ is stopped and started.
+    Broker,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Fault::Kill(name) => write!(f, "SIGKILL of {name}"),
+            Fault::Freeze(name) => write!(f, "SIGSTOP and SIGCONT of {name}"),
+            Fault::Roll(name) => write!(f, "SIGTERM of {name}"),
+            Fault::Reload(name) => write!(f, "reload of {name}"),
+            Fault::Broker => write!(f, "restart of RabbitMQ"),
+        }
+    }
+}
+
+impl Fault {
+    /// Every kind of fault on every kind of worker, shuffled.
+    pub fn plan(random: &mut impl rand::Rng) -> Vec<Fault> {
+        use Fault::{Broker, Freeze, Kill, Reload, Roll};
+        let mut plan = vec![
+            Kill("http"),
+            Kill("telnet"),
+            Kill("join-a"),
+            Kill("join-b"),
+            Kill("echo-a"),
+            Kill("echo-b"),
+            Freeze("http"),
+            Freeze("join-a"),
+            Freeze("join-b"),
+            Freeze("echo-a"),
+            Freeze("echo-b"),
+            Roll("http"),
+            Roll("join-a"),
+            Roll("echo-b"),
+            Broker,
+            Broker,
+        ];
+        plan.extend(RELOADED.map(Reload));
+        plan.shuffle(random);
+        plan
+    }
+}
+
+/// Lets it happen, and heals it.
+pub async fn play(fault: &Fault, fleet: &mut Fleet, broker: &mut RabbitMq) {
+    match fault {
+        Fault::Kill(name) => {
+            fleet.member(name).process.kill();
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            fleet.restart(name);
+        }
+        Fault::Freeze(name) => {
+            fleet.member(name).process.signal("STOP");
+            tokio::time::sleep(HEARTBEAT * 3 + Duration::from_secs(1)).await;
+            fleet.member(name).process.signal("CONT");
+        }
+        Fault::Roll(name) => {
+            let code = fleet
+                .member(name)
+                .process
+                .stop(Duration::from_secs(60))
+                .await;
+            assert_eq!(code, Some(143), "{name} ends as documented");
+            fleet.restart(name);
+        }
+        Fault::Reload(name) => {
+            let before = fleet.starts(name);
+            fleet.edit(name);
+            fleet.edited(name, before).await;
+        }
+        Fault::Broker => {
+            broker.stop().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            broker.restart().await.unwrap();
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! The loss test: numbered messages by HTTP and telnet → dispatcher → echo application → back, every worker a process
+//! of its own over RabbitMQ 4.0, while workers are killed, frozen past the heartbeat, rolled and reloaded, and RabbitMQ
+//! is stopped and started. The oracle judges what the peers saw: nothing owed is lost, first occurrences of one user
+//! are in order, repeats are equal, and the flow goes on after every fault.
+//!
+//! `VUMI_LOSS_MESSAGES` chooses how many messages, `VUMI_LOSS_SEED` repeats the faults of an earlier run.
+
+mod clients;
+mod faults;
+mod fleet;
+mod observer;
+
+use crate::harness::wait_for;
+use clients::{http_client, telnet_user};
+use faults::{Fault, play};
+use fleet::Fleet;
+use observer::{Ledger, watch};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vumi_core::conformance::oracle::Demands;
+use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
+
+/// Messages when nobody says how many.
+const MESSAGES: usize = 20_000;
+/// One of so many is said by telnet, the others by HTTP.
+const TELNET_SHARE: usize = 50;
+/// Users of the HTTP API, each with one message under way at a time.
+const HTTP_USERS: usize = 240;
+/// Connections that carry them.
+const HTTP_CLIENTS: usize = 48;
+const TELNET_USERS: usize = 8;
+/// A frozen connection is given up by the broker after three of these.
+const HEARTBEAT: Duration = Duration::from_secs(2);
+/// After a fault, something new must arrive within: detection, takeover or reconnect, on a busy machine.
+const RESUMES: Duration = Duration::from_secs(30);
+/// After the last fault and the last OK, everything owed must have arrived within.
+const SETTLES: Duration = Duration::from_secs(120);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_lost_under_faults() {
+    let number = |name: &str| {
+        std::env::var(name)
+            .ok()
+            .map(|text| text.parse::<u64>().unwrap())
+    };
+    let messages = number("VUMI_LOSS_MESSAGES").map_or(MESSAGES, |n| n as usize);
+    let seed = number("VUMI_LOSS_SEED").unwrap_or_else(|| rand::random::<u32>().into());
+    eprintln!("loss test: {messages} messages, seed {seed}");
+    let Some(broker) = RabbitMq::start_or_skip(Version::V4_0, Options::default()).await else {
+        return;
+    };
+    let url = broker.url("/");
+    let mut fleet = Fleet::start(&format!("{url}?heartbeat={}", HEARTBEAT.as_secs()));
+    let ledger = Arc::new(Ledger::new());
+    let observing = watch(url, Arc::clone(&ledger));
+    fleet.ready().await;
+
+    let telnet_messages = messages / TELNET_SHARE;
+    let http_messages = messages - telnet_messages;
+    let mut clients = Vec::new();
+    for client in 0..HTTP_CLIENTS {
+        let users = (client..HTTP_USERS).step_by(HTTP_CLIENTS);
+        let share = users
+            .map(|user| (user, share(http_messages, HTTP_USERS, user)))
+            .collect();
+        clients.push(tokio::spawn(http_client(
+            fleet.http_port,
+            share,
+            Arc::clone(&ledger),
+        )));
+    }
+    for user in 0..TELNET_USERS {
+        let lines = share(telnet_messages, TELNET_USERS, user);
+        clients.push(tokio::spawn(telnet_user(
+            fleet.telnet_port,
+            user,
+            lines,
+            Arc::clone(&ledger),
+        )));
+    }
+
+    let began = Instant::now();
+    let mut broker = broker;
+    let plan = Fault::plan(&mut StdRng::seed_from_u64(seed));
+    let count = plan.len();
+    for (n, fault) in plan.into_iter().enumerate() {
+        // Spread over the messages, so that every fault meets traffic.
+        let due = messages * (n + 1) / (count + 2);
+        wait_for("the flow goes on", SETTLES, || {
+            let (arrived, running) = (ledger.arrived(), clients.iter().any(|c| !c.is_finished()));
+            async move {
+                match arrived >= due || !running {
+                    true => Ok(()),
+                    false => Err(format!("{arrived} of {due} arrived")),
+                }
+            }
+        })
+        .await;
+        play(&fault, &mut fleet, &mut broker).await;
+        let (healed, arrived) = (Instant::now(), ledger.arrived());
+        ledger.faults_ended();
+        wait_for(&format!("the flow resumes after {fault}"), RESUMES, || {
+            let resumed = ledger.arrived() > arrived || clients.iter().all(|c| c.is_finished());
+            async move {
+                resumed
+                    .then_some(())
+                    .ok_or_else(|| "nothing new".to_owned())
+            }
+        })
+        .await;
+        eprintln!(
+            "loss test: {:5.1} s: {fault}; {arrived} arrived, resumed after {:.1} s",
+            began.elapsed().as_secs_f64(),
+            healed.elapsed().as_secs_f64()
+        );
+    }
+    for client in clients {
+        client.await.unwrap();
+    }
+    let sent = began.elapsed();
+    wait_for("everything owed arrives", SETTLES, || {
+        let open = ledger.open();
+        async move {
+            if open == 0 {
+                Ok(())
+            } else {
+                Err(format!("{open} are missing"))
+            }
+        }
+    })
+    .await;
+    eprintln!(
+        "loss test: accepted in {:.1} s, all back after {:.1} s",
+        sent.as_secs_f64(),
+        began.elapsed().as_secs_f64()
+    );
+    fleet.assert_running();
+    // Repeats that are still under way belong to the judgement.
+    ledger.quiet(Duration::from_secs(2)).await;
+    observing.abort();
+    let demands = Demands {
+        order: true,
+        within: Some(SETTLES),
+    };
+    for (side, judgement) in ledger.judge(demands) {
+        eprintln!("loss test: {side}: {judgement}");
+        let good = judgement.require();
+        good.unwrap_or_else(|finding| panic!("{side}: {finding}"));
+        assert!(
+            judgement.owed >= messages,
+            "{side}: every message was accepted"
+        );
+    }
+    assert_eq!(
+        ledger.parked(&fleet.url).await,
+        Vec::<String>::new(),
+        "nothing is set aside"
+    );
+}
+
+/// How many of `total` fall to `user` of `users`.
+fn share(total: usize, users: usize, user: usize) -> usize {
+    total / users + usize::from(user < total % users)
+}

@@ -1,0 +1,226 @@
+//! What the peers saw, told to the oracle: the OKs and echoes of the clients, and, from outside, everything that the
+//! dispatcher hands towards the application and back, read by the test's own AMQP client.
+
+use crate::harness::amqp::Amqp;
+use serde::Deserialize;
+use std::collections::{HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
+use vumi_core::conformance::oracle::{Demands, Judgement, Oracle};
+use vumi_core::message::reply_id;
+
+/// Queues that messages would be set aside in.
+const CONSUMED: [&str; 9] = [
+    "http.inbound",
+    "http.outbound",
+    "http.event",
+    "telnet.inbound",
+    "telnet.outbound",
+    "telnet.event",
+    "survey.inbound",
+    "survey.outbound",
+    "survey.event",
+];
+
+/// Two oracles: one for the way to the application, one for the way back.
+pub struct Ledger {
+    began: Instant,
+    books: Mutex<Books>,
+    arrived: AtomicUsize,
+}
+
+struct Books {
+    there: Oracle,
+    back: Oracle,
+    owed: HashSet<String>,
+    /// Tokens seen on the way there, and on the way back.
+    seen: [HashSet<String>; 2],
+    /// Reply ids of tokens seen on the way there.
+    replies: HashMap<String, String>,
+    /// Events whose message was not seen yet: `(user_message_id, event_id, at)`.
+    early: Vec<(String, String, Duration)>,
+    last: Duration,
+}
+
+/// The fields that the test looks at; unknown ones are skipped fast.
+#[derive(Deserialize)]
+struct Copy {
+    message_id: String,
+    content: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    event_id: String,
+    user_message_id: String,
+}
+
+impl Ledger {
+    pub fn new() -> Self {
+        Self {
+            began: Instant::now(),
+            books: Mutex::new(Books {
+                there: Oracle::default(),
+                back: Oracle::default(),
+                owed: HashSet::new(),
+                seen: Default::default(),
+                replies: HashMap::new(),
+                early: Vec::new(),
+                last: Duration::ZERO,
+            }),
+            arrived: AtomicUsize::new(0),
+        }
+    }
+
+    /// The peer of `user` got its OK for `token`.
+    pub fn owe(&self, token: &str, user: &str) {
+        let at = self.began.elapsed();
+        let mut books = self.books.lock().unwrap();
+        books.there.owe(token, user, at);
+        // Replies and events of HTTP keep no order (its transport takes them as they come), those of telnet do.
+        books.back.owe(token, user, at);
+        books.owed.insert(token.to_owned());
+    }
+
+    /// A telnet user heard `token` again.
+    pub fn heard(&self, token: &str, connection: &str) {
+        let at = self.began.elapsed();
+        let mut books = self.books.lock().unwrap();
+        books.back.observe(token, "telnet", connection, at);
+        books.note(1, token, at);
+    }
+
+    /// A copy of a message to the application.
+    fn copied(&self, body: &[u8]) {
+        let at = self.began.elapsed();
+        let copy: Copy = serde_json::from_slice(body).unwrap();
+        // The start and end of a telnet session have no content.
+        let Some(token) = copy.content else { return };
+        let mut books = self.books.lock().unwrap();
+        books
+            .there
+            .observe(&token, "application", &copy.message_id, at);
+        let reply = reply_id(&copy.message_id, "application/echo", 0);
+        books.replies.insert(reply, token.clone());
+        if books.note(0, &token, at) {
+            self.arrived.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// What the transport said about a reply: the reply has come all the way back.
+    fn event(&self, body: &[u8]) {
+        let at = self.began.elapsed();
+        let event: Event = serde_json::from_slice(body).unwrap();
+        let mut books = self.books.lock().unwrap();
+        books.last = at;
+        match books.replies.get(&event.user_message_id).cloned() {
+            Some(token) => books.returned(&token, &event.event_id, at),
+            None => books
+                .early
+                .push((event.user_message_id, event.event_id, at)),
+        }
+    }
+
+    /// Different messages that reached the application's side.
+    pub fn arrived(&self) -> usize {
+        self.arrived.load(Ordering::Relaxed)
+    }
+
+    /// Owed, and not yet seen on both ways.
+    pub fn open(&self) -> usize {
+        let mut books = self.books.lock().unwrap();
+        books.settle();
+        let done = |token: &&String| books.seen.iter().all(|seen| seen.contains(*token));
+        books.owed.iter().filter(|token| !done(token)).count()
+    }
+
+    pub fn faults_ended(&self) {
+        let at = self.began.elapsed();
+        let mut books = self.books.lock().unwrap();
+        books.there.faults_ended(at);
+        books.back.faults_ended(at);
+    }
+
+    /// Waits until nothing came for so long.
+    pub async fn quiet(&self, pause: Duration) {
+        loop {
+            let last = self.books.lock().unwrap().last;
+            if self.began.elapsed() > last + pause {
+                return;
+            }
+            tokio::time::sleep(pause / 4).await;
+        }
+    }
+
+    pub fn judge(&self, demands: Demands) -> [(&'static str, Judgement); 2] {
+        let mut books = self.books.lock().unwrap();
+        books.settle();
+        let unordered = Demands {
+            order: false,
+            ..demands
+        };
+        [
+            ("to the application", books.there.judge(demands)),
+            ("back", books.back.judge(unordered)),
+        ]
+    }
+
+    /// Queues in which something was set aside.
+    pub async fn parked(&self, url: &str) -> Vec<String> {
+        let amqp = Amqp::connect(url).await;
+        let mut found = Vec::new();
+        for queue in CONSUMED {
+            let queue = format!("{queue}.parked");
+            if amqp.ready(&queue).await.is_some_and(|count| count > 0) {
+                found.push(queue);
+            }
+        }
+        found
+    }
+}
+
+impl Books {
+    /// True the first time.
+    fn note(&mut self, way: usize, token: &str, at: Duration) -> bool {
+        self.last = at;
+        self.seen[way].insert(token.to_owned())
+    }
+
+    fn returned(&mut self, token: &str, event: &str, at: Duration) {
+        self.back.observe(token, "transport", event, at);
+        self.note(1, token, at);
+    }
+
+    /// Events that came before the copy of their message.
+    fn settle(&mut self) {
+        for (message, event, at) in std::mem::take(&mut self.early) {
+            match self.replies.get(&message).cloned() {
+                Some(token) => self.returned(&token, &event, at),
+                None => self.early.push((message, event, at)),
+            }
+        }
+    }
+}
+
+/// Reads both queues of the connector `observed` until aborted, over broker restarts.
+pub fn watch(url: String, ledger: Arc<Ledger>) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let copies = Arc::clone(&ledger);
+        tokio::join!(
+            read(&url, "observed.inbound", |body| copies.copied(body)),
+            read(&url, "observed.event", |body| ledger.event(body)),
+        );
+    })
+}
+
+async fn read(url: &str, queue: &str, saw: impl Fn(&[u8])) {
+    loop {
+        // While the broker is away, and before the dispatcher has declared the queue, this fails.
+        if let Ok(amqp) = Amqp::try_connect(url).await {
+            let _ = amqp.consume(queue, 500, &saw).await;
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}

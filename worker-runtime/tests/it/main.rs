@@ -1,0 +1,10 @@
+//! End-to-end tests of the `vumi` binary: real processes, real sockets, real brokers.
+
+#![allow(clippy::unwrap_used)]
+
+mod bad_input;
+mod examples;
+mod harness;
+mod loss;
+mod python_client;
+mod replicas;
