@@ -116,11 +116,8 @@ impl Broker for AmqpBroker {
     }
 
     async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
-        let (subscription, task) = consumer::subscription(
-            subscribe,
-            self.consuming.clone(),
-            self.stop_consumers.child_token(),
-        );
+        let (subscription, task) =
+            consumer::subscription(subscribe, self.consuming.clone(), &self.stop_consumers);
         self.consumers.spawn(task);
         subscription
     }

@@ -4,6 +4,7 @@
 use crate::broker::Acker;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// What the consumer's task has to do next.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,17 +24,25 @@ struct Slot {
     live: Option<u64>,
     orders: Orders,
     cancelled: bool,
-    closed: bool,
 }
 
 /// Where orders gather.
-#[derive(Default)]
 pub(super) struct Desk {
     slot: Mutex<Slot>,
     bell: Notify,
+    closed: CancellationToken,
 }
 
 impl Desk {
+    /// A desk that closes with `stop` at the latest.
+    pub(super) fn new(stop: &CancellationToken) -> Self {
+        Self {
+            slot: Mutex::default(),
+            bell: Notify::new(),
+            closed: stop.child_token(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,24 +64,22 @@ impl Desk {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.closed.is_cancelled()
     }
 
-    /// Returns after something was ordered.
+    /// Returns after something was ordered; for one waiter.
     pub(super) async fn ordered(&self) {
         self.bell.notified().await;
     }
 
     /// Returns once the consumer is closed.
     pub(super) async fn closed(&self) {
-        while !self.is_closed() {
-            self.ordered().await;
-        }
+        self.closed.cancelled().await;
     }
 
     fn order(&self, generation: u64, change: impl FnOnce(&mut Orders)) -> bool {
         let mut slot = self.lock();
-        if slot.live != Some(generation) || slot.closed {
+        if slot.live != Some(generation) || self.is_closed() {
             return false;
         }
         change(&mut slot.orders);
@@ -119,7 +126,7 @@ impl Acker for Handle {
     }
 
     fn close(&self) {
-        self.0.set(|slot| slot.closed = true);
+        self.0.closed.cancel();
     }
 
     fn rebuild(&self) {
@@ -139,7 +146,7 @@ mod tests {
 
     #[test]
     fn acknowledgements_gather_without_repeating_a_tag() {
-        let desk = Arc::new(Desk::default());
+        let desk = Arc::new(Desk::new(&CancellationToken::new()));
         let handle = Handle(Arc::clone(&desk));
         assert!(!handle.ack(1, 1, false), "no channel yet");
         desk.live(Some(1));
