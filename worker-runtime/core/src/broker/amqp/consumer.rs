@@ -1,6 +1,7 @@
 //! A consumer that outlives channels and connections. Each life of its channel is a generation; whatever ends a life
 //! (cut connection, cancelled consumer, consumer timeout, deleted queue) the next one declares and consumes again.
 
+use super::Lifeline;
 use super::errors::Trouble;
 use super::fence::Fence;
 use super::link::Line;
@@ -35,13 +36,14 @@ pub(super) fn subscription(
     subscribe: Subscribe,
     line: Line,
     stop: &CancellationToken,
+    lifeline: Arc<Lifeline>,
 ) -> (Subscription, impl Future<Output = ()> + Send + use<>) {
     let prefetch = subscribe.prefetch.max(1);
     // Twice the prefetch, so that deliveries of a dead generation do not hold up the next one.
     let (sender, deliveries) = mpsc::channel(usize::from(prefetch) * 2);
     let (state, shown) = watch::channel(ConsumerState::Connecting(None));
     let desk = Arc::new(Desk::new(stop));
-    let acker = Arc::new(Handle(Arc::clone(&desk)));
+    let acker = Arc::new(Handle::new(&desk, lifeline));
     let keeper = Keeper {
         fence: Fence::from(subscribe.access),
         subscribe,

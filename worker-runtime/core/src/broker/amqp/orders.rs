@@ -1,6 +1,7 @@
 //! Acknowledgements and other orders for one consumer, handed over without waiting: they gather in a slot and are
 //! sent together. The slot is bounded by the prefetch, because only outstanding deliveries can be in it.
 
+use super::Lifeline;
 use crate::broker::Acker;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
@@ -94,12 +95,24 @@ impl Desk {
     }
 }
 
-/// The engine's end.
-pub(super) struct Handle(pub(super) Arc<Desk>);
+/// The engine's end; keeps the connections alive.
+pub(super) struct Handle {
+    desk: Arc<Desk>,
+    _lifeline: Arc<Lifeline>,
+}
+
+impl Handle {
+    pub(super) fn new(desk: &Arc<Desk>, lifeline: Arc<Lifeline>) -> Self {
+        Self {
+            desk: Arc::clone(desk),
+            _lifeline: lifeline,
+        }
+    }
+}
 
 impl Acker for Handle {
     fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool {
-        self.0.order(generation, |orders| {
+        self.desk.order(generation, |orders| {
             if orders.multiple.is_some_and(|up_to| tag <= up_to) {
                 return;
             }
@@ -114,23 +127,24 @@ impl Acker for Handle {
     }
 
     fn requeue(&self, generation: u64, tag: u64) -> bool {
-        self.0.order(generation, |orders| orders.requeue.push(tag))
+        self.desk
+            .order(generation, |orders| orders.requeue.push(tag))
     }
 
     fn cancel(&self) {
-        self.0.set(|slot| slot.cancelled = true);
+        self.desk.set(|slot| slot.cancelled = true);
     }
 
     fn resume(&self) {
-        self.0.set(|slot| slot.cancelled = false);
+        self.desk.set(|slot| slot.cancelled = false);
     }
 
     fn close(&self) {
-        self.0.closed.cancel();
+        self.desk.closed.cancel();
     }
 
     fn rebuild(&self) {
-        self.0.set(|slot| slot.orders.rebuild = true);
+        self.desk.set(|slot| slot.orders.rebuild = true);
     }
 }
 
@@ -147,7 +161,7 @@ mod tests {
     #[test]
     fn acknowledgements_gather_without_repeating_a_tag() {
         let desk = Arc::new(Desk::new(&CancellationToken::new()));
-        let handle = Handle(Arc::clone(&desk));
+        let handle = Handle::new(&desk, Arc::new(Lifeline(CancellationToken::new())));
         assert!(!handle.ack(1, 1, false), "no channel yet");
         desk.live(Some(1));
         assert!(handle.ack(1, 5, false));
