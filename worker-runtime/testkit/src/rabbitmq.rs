@@ -337,18 +337,20 @@ impl RabbitMq {
                 self.ports.tls
             ));
         }
-        if let Some(limit) = self.options.consumer_timeout {
-            conf.push_str(&format!("consumer_timeout = {}\n", limit.as_millis()));
-            conf.push_str(&format!(
-                "channel_tick_interval = {}\n",
-                limit.as_millis() / 5
-            ));
-        }
         let write = |name: &str, content: &str| {
             std::fs::write(folder.join(name), content)
                 .map_err(|e| Error::Io("writing the broker's config", e))
         };
         write("rabbitmq.conf", &conf)?;
+        // Here and not in rabbitmq.conf, where 3.10 does not know the tick.
+        let advanced = self.options.consumer_timeout.map_or("[].".into(), |limit| {
+            let limit = limit.as_millis();
+            let tick = limit / 5;
+            format!(
+                "[{{rabbit, [{{consumer_timeout, {limit}}}, {{channel_tick_interval, {tick}}}]}}]."
+            )
+        });
+        write("advanced.config", &advanced)?;
         write("enabled_plugins", "[].")?;
         write(".erlang.cookie", COOKIE)?;
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
