@@ -294,7 +294,7 @@ async fn confirmed_messages_survive_the_process() {
         "the application handles what was kept",
         PATIENCE,
         || async {
-            let status = campaign.status()?;
+            let status = campaign.status_of(&arguments)?;
             let done = status.worker("application/echo")?["done"]
                 .as_u64()
                 .unwrap_or(0) as usize;

@@ -146,7 +146,13 @@ impl Campaign {
 
     /// What `vumi status` says about the only process of this campaign.
     pub fn status(&self) -> Result<Status, String> {
-        let output = run(self.path(), &["status", "--format", "json"]);
+        self.status_of(&[])
+    }
+
+    /// What `vumi status` says about the process that `which` names.
+    pub fn status_of(&self, which: &[&str]) -> Result<Status, String> {
+        let arguments = [&["status", "--format", "json"], which].concat();
+        let output = run(self.path(), &arguments);
         // 1 says that some worker is not ready.
         if !matches!(output.status.code(), Some(0 | 1)) {
             return Err(said(&output));

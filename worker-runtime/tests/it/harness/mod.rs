@@ -26,6 +26,7 @@ where
             Ok(answer) => return answer,
             Err(objection) => objection,
         };
+        process::assert_expected_live();
         assert!(
             Instant::now() < deadline,
             "{what}: not within {limit:?}; last: {objection}"
@@ -49,7 +50,12 @@ pub async fn vhost(name: &str) -> Option<String> {
         .await;
     match broker {
         Ok(broker) => {
-            broker.add_vhost(name, None).await.unwrap();
+            // The broker serves AMQP a moment before it can be told things.
+            wait_for("a virtual host is made", PATIENCE, || async {
+                let made = broker.add_vhost(name, None).await;
+                made.map_err(|error| error.to_string())
+            })
+            .await;
             Some(broker.url(name))
         }
         Err(reason) => {

@@ -1,10 +1,32 @@
 //! Processes of the real `vumi` binary: started with a log file, told signals by their id, gone with the test however
 //! it ends.
 
+use std::cell::RefCell;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
+
+thread_local! {
+    /// Processes that the running test expects to live, with their logs.
+    static EXPECTED: RefCell<Vec<(u32, PathBuf)>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Fails the test at once if a process ended that should not, instead of waiting for what will never come.
+pub fn assert_expected_live() {
+    let dead = EXPECTED.with_borrow(|expected| {
+        let dead = expected.iter().find(|(pid, _)| {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(')')
+                .next()
+                .is_none_or(|rest| rest.trim_start().starts_with('Z'))
+        });
+        dead.map(|(_, log)| log.clone())
+    });
+    if let Some(log) = dead {
+        panic!("a process ended, see {}", log.display());
+    }
+}
 
 /// A running `vumi`. Dropping it kills it; in a failing test the end of its log is shown.
 pub struct Process {
@@ -56,6 +78,7 @@ impl Process {
             .stderr(file)
             .spawn()
             .unwrap();
+        EXPECTED.with_borrow_mut(|expected| expected.push((child.id(), log.clone())));
         Self {
             child,
             name: name.to_owned(),
@@ -78,14 +101,22 @@ impl Process {
         );
     }
 
+    /// Its end is no surprise any more.
+    fn expect_end(&self) {
+        let id = self.child.id();
+        EXPECTED.with_borrow_mut(|expected| expected.retain(|(pid, _)| *pid != id));
+    }
+
     /// `kill -9`, and waits until it is gone.
     pub fn kill(&mut self) {
+        self.expect_end();
         let _ = self.child.kill();
         self.ended = self.child.wait().ok();
     }
 
     /// Waits for the end; panics after `limit`.
     pub async fn ends(&mut self, limit: Duration) -> ExitStatus {
+        self.expect_end();
         let deadline = Instant::now() + limit;
         loop {
             if let Some(status) = self.poll() {
@@ -137,6 +168,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
+        self.expect_end();
         if self.ended.is_none() {
             let _ = self.child.kill();
             let _ = self.child.wait();
