@@ -76,10 +76,8 @@ impl Keeper {
     async fn run(mut self, stop: CancellationToken) {
         let mut pause = PAUSE;
         loop {
-            let desk = Arc::clone(&self.desk);
             let ended = tokio::select! {
                 ended = self.life() => ended,
-                () = desk.closed() => Ok(()),
                 () = stop.cancelled() => Ok(()),
             };
             self.desk.live(None);
@@ -147,6 +145,28 @@ impl Keeper {
 
     /// One generation, from connection to the end of its channel.
     async fn life(&mut self) -> Result<(), Trouble> {
+        let desk = Arc::clone(&self.desk);
+        let prepared = tokio::select! {
+            prepared = self.prepare() => prepared?,
+            () = desk.closed() => return Ok(()),
+        };
+        let (connection, channel, consumer) = prepared;
+        self.generation += 1;
+        self.desk.live(Some(self.generation));
+        self.show(ConsumerState::Consuming);
+        let mut line = self.line.clone();
+        let served = tokio::select! {
+            served = self.serve(&connection, &channel, consumer) => served,
+            () = line.lost(&connection) => Err(Trouble::Lost("the connection ended".into())),
+        };
+        self.desk.live(None);
+        // Waits, so that everything is back in the queue before the next life looks.
+        let _ = tokio::time::timeout(CLOSING, channel.close(200, "closed by vumi".into())).await;
+        served
+    }
+
+    /// Connection, channel and consumer of the next generation.
+    async fn prepare(&mut self) -> Result<(Arc<Connection>, Channel, Consumer), Trouble> {
         let connection = match self.line.connection().now_or_never() {
             Some(connection) => connection?,
             None => {
@@ -160,18 +180,7 @@ impl Keeper {
             .await
             .map_err(|e| Trouble::of(&e))?;
         let (channel, consumer) = self.take(&connection, declaring, &queue).await?;
-        self.generation += 1;
-        self.desk.live(Some(self.generation));
-        self.show(ConsumerState::Consuming);
-        let mut line = self.line.clone();
-        let served = tokio::select! {
-            served = self.serve(&connection, &channel, consumer) => served,
-            () = line.lost(&connection) => Err(Trouble::Lost("the connection ended".into())),
-        };
-        self.desk.live(None);
-        // Waits, so that everything is back in the queue before the next life looks.
-        let _ = tokio::time::timeout(CLOSING, channel.close(200, "closed by vumi".into())).await;
-        served
+        Ok((connection, channel, consumer))
     }
 
     /// Consumes behind the fence, standing by while another holds it. A refusal closes the channel, so each try has
@@ -219,7 +228,8 @@ impl Keeper {
             };
             tokio::select! {
                 () = self.desk.ordered() => {
-                    if self.desk.is_closed() || self.carry_out(channel).await? {
+                    // The last acknowledgements before a close are sent, or everything would be handled again.
+                    if self.carry_out(channel).await? || self.desk.is_closed() {
                         return Ok(());
                     }
                     match (self.desk.is_cancelled(), &consumer) {
