@@ -135,8 +135,14 @@ pub(super) async fn channel_lost(rig: &mut Rig) -> Result<(), String> {
     if cut == 0 {
         return Err("the worker has no channel".into());
     }
-    // The repeats arrive while the old ones still wait for their confirmations.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    eventually(
+        "the repeats arrive while the old ones wait",
+        async || match rig.counts()? {
+            c if c.received >= 2 * ids.len() as u64 => Ok(()),
+            c => Err(format!("{c:?}")),
+        },
+    )
+    .await?;
     rig.faults.hold_confirmations(false);
     rig.until_consuming().await?;
     let handled = eventually(
