@@ -1,8 +1,12 @@
 //! The `vumi` command line and worker runtime: what its commands share, and one module per command.
 
+pub mod brokers;
 pub mod commands;
 pub mod error;
+mod interim;
 pub mod manifests;
 pub mod output;
+pub mod process;
 pub mod reference;
 pub mod registry;
+pub mod watch;

@@ -3,7 +3,9 @@
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
-use vumi::commands::{completions, crds, docs, explain, lint};
+use vumi::commands::{
+    completions, crds, diff, docs, explain, lint, new, parked, run as campaign, status, worker,
+};
 use vumi::error::CliError;
 
 #[derive(Parser)]
@@ -14,6 +16,7 @@ use vumi::error::CliError;
     arg_required_else_help = true,
     max_term_width = 100,
     after_help = "Examples:
+  vumi run -f examples/telnet-echo
   vumi lint examples/telnet-echo
   vumi explain telnet.port
   vumi new transport acmeSms --family http
@@ -28,6 +31,16 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Run a campaign from its manifests in one process; edits take effect while it runs
+    Run(campaign::Arguments),
+    /// Run the worker of a pod
+    Worker(worker::Arguments),
+    /// Show what the workers of a running process are doing
+    Status(status::Arguments),
+    /// List, show, send back or drop messages that were set aside
+    Parked(parked::Arguments),
+    /// Show what would change between two sets of manifests
+    Diff(diff::Arguments),
     /// Check manifests without running anything: names, types, rules, queues, ports, order, Secrets
     Lint(lint::Arguments),
     /// Print the custom resource definitions of the four kinds
@@ -36,24 +49,42 @@ enum Command {
     Docs(docs::Arguments),
     /// Explain a kind, a worker type, a field or an error code
     Explain(explain::Arguments),
+    /// Write a new worker type into a source checkout
+    New(new::Arguments),
     /// Print a shell's completion script
     Completions(completions::Arguments),
 }
 
-fn main() -> ExitCode {
-    let result = run(Cli::parse().command);
-    match result {
+#[tokio::main]
+async fn main() -> ExitCode {
+    match dispatch(Cli::parse().command).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
 }
 
-fn run(command: Command) -> Result<(), CliError> {
+async fn dispatch(command: Command) -> Result<(), CliError> {
     match command {
+        Command::Run(arguments) => campaign::run(&arguments),
+        Command::Worker(arguments) => worker::run(&arguments),
+        Command::Status(arguments) => status::run(&arguments),
+        Command::Parked(arguments) => parked::run(&arguments),
+        Command::Diff(arguments) => diff::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments),
         Command::Explain(arguments) => explain::run(&arguments),
+        Command::New(arguments) => new::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Cli::command()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_commands_fit_together() {
+        Cli::command().debug_assert();
     }
 }

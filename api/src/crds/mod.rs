@@ -5,7 +5,7 @@ mod rules;
 mod schema;
 
 pub(crate) use rules::only_for;
-pub use rules::{RESERVED_SETTINGS, UNSUPPORTED_KEYS, one_of};
+pub use rules::{CEL_WORDS, RESERVED_SETTINGS, UNSUPPORTED_KEYS, one_of};
 
 use crate::kinds::{ApplicationSpec, DispatcherSpec, MetricAggregatorSpec, TransportSpec};
 use crate::resource::Kind;

@@ -50,6 +50,31 @@ pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
     ("broker", "profile"),
 ];
 
+/// Words of CEL, which no field of a rule may be called.
+pub const CEL_WORDS: &[&str] = &[
+    "true",
+    "false",
+    "null",
+    "in",
+    "as",
+    "break",
+    "const",
+    "continue",
+    "else",
+    "for",
+    "function",
+    "if",
+    "import",
+    "let",
+    "loop",
+    "package",
+    "namespace",
+    "return",
+    "var",
+    "void",
+    "while",
+];
+
 /// The exactly-one rule over `keys` of an object (K20); the message names what was found.
 pub fn one_of(what: &str, keys: &[&str]) -> Value {
     let present: Vec<String> = keys.iter().map(|key| format!("has(self.{key})")).collect();
@@ -178,30 +203,6 @@ pub(super) fn finish_root(kind: Kind, root: &mut Value) {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const CEL_WORDS: &[&str] = &[
-        "true",
-        "false",
-        "null",
-        "in",
-        "as",
-        "break",
-        "const",
-        "continue",
-        "else",
-        "for",
-        "function",
-        "if",
-        "import",
-        "let",
-        "loop",
-        "package",
-        "namespace",
-        "return",
-        "var",
-        "void",
-        "while",
-    ];
 
     #[test]
     fn no_worker_type_has_the_name_of_a_setting_or_a_cel_word() {

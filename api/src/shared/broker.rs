@@ -29,7 +29,7 @@ pub struct BrokerRef {
 }
 
 /// TLS towards the broker.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BrokerTls {
     /// Secret whose key `ca.crt` holds the private certificate authority (PEM).

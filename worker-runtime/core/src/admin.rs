@@ -106,6 +106,8 @@ async fn answer(method: &Method, path: &str, supervisor: &Supervisor) -> Respons
         "/readyz" => judged(supervisor.ready().await),
         "/readyz/listen" => judged(supervisor.listening().await),
         "/metrics" => {
+            // Gauges of readiness follow the snapshots.
+            supervisor.snapshots().await;
             let mut response = text(StatusCode::OK, supervisor.telemetry().render());
             let prometheus = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
             response.headers_mut().insert(CONTENT_TYPE, prometheus);

@@ -82,7 +82,7 @@ codes! {
     CONTROL_SOCKET = "control.socket", "The control socket of a running process cannot be used.",
         "Start `vumi run`, or name its socket with --socket; only the user who started it may use it.";
     CONTROL_REQUEST = "control.request", "A running process was asked for something that it does not have.",
-        "The sentence names what there is.";
+        "`vumi status` and `vumi parked list` show what it has.";
     CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
         "Run `vumi lint`, which names file, line and field.";
     PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope: it was too large for one, or something else wrote it.",

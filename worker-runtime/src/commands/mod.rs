@@ -2,6 +2,12 @@
 
 pub mod completions;
 pub mod crds;
+pub mod diff;
 pub mod docs;
 pub mod explain;
 pub mod lint;
+pub mod new;
+pub mod parked;
+pub mod run;
+pub mod status;
+pub mod worker;

@@ -9,6 +9,7 @@ mod table;
 mod api_server;
 mod command_line;
 mod reference;
+mod scaffold;
 
 use std::path::{Path, PathBuf};
 

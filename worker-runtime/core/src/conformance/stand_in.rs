@@ -4,7 +4,7 @@
 use crate::error::WorkError;
 use crate::secrets::Secrets;
 use crate::status::StatusReport;
-use crate::worker::{Listener, Output, Services, Traffic, WorkerContext, WorkerType};
+use crate::worker::{Listener, Output, Services, Traffic, WorkerContext};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use vumi_api::{Resource, Spec, WorkerConfig};
+use vumi_api::{Resource, Spec};
 
 /// How long [`StandIn::output`] waits.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -198,77 +198,4 @@ pub fn resource(manifest: &serde_json::Value) -> Result<Resource, String> {
         namespace: None,
         spec,
     })
-}
-
-/// Validates and builds a worker from its example manifest. Plain values stand for references to Secrets, of which the
-/// stand-in has none.
-pub async fn build_example<T: WorkerType>(manifest: &serde_json::Value) -> Result<(), String> {
-    let mut manifest = manifest.clone();
-    if let Some(password) = manifest.pointer_mut("/spec/http/auth/password") {
-        *password = serde_json::json!({"value": "x"});
-    }
-    let resource = resource(&manifest)?;
-    let Some(config) = T::Config::pick(&resource).cloned() else {
-        return Err(format!("not of type {}", T::Config::TYPE));
-    };
-    let findings = config.validate(&resource);
-    if !findings.is_empty() {
-        return Err(format!("{findings:?}"));
-    }
-    let cx = StandIn::new().context(resource, "one", CancellationToken::new());
-    let built = T::build(config, cx).await;
-    built.map(|_| ()).map_err(|e| e.to_string())
-}
-
-/// Fields of a JSON schema that `value` leaves unset, as paths; for the test that a full example is full. Items of a list
-/// count together, so that an example may show one alternative per item.
-pub fn unset_fields(schema: &serde_json::Value, value: &serde_json::Value) -> Vec<String> {
-    let mut unset = Vec::new();
-    walk(schema, schema, &[value], "", &mut unset);
-    unset
-}
-
-fn walk(
-    root: &serde_json::Value,
-    schema: &serde_json::Value,
-    values: &[&serde_json::Value],
-    path: &str,
-    unset: &mut Vec<String>,
-) {
-    if let Some(reference) = schema.get("$ref").and_then(|r| r.as_str()) {
-        if let Some(found) = root.pointer(reference.trim_start_matches('#')) {
-            walk(root, found, values, path, unset);
-        }
-        return;
-    }
-    for variant in schema
-        .get("anyOf")
-        .and_then(|v| v.as_array())
-        .into_iter()
-        .flatten()
-    {
-        walk(root, variant, values, path, unset);
-    }
-    if let Some(items) = schema.get("items") {
-        let items_of: Vec<_> = values
-            .iter()
-            .filter_map(|v| v.as_array())
-            .flatten()
-            .collect();
-        walk(root, items, &items_of, path, unset);
-    }
-    let properties = schema.get("properties").and_then(|p| p.as_object());
-    for (name, property) in properties.into_iter().flatten() {
-        let path = if path.is_empty() {
-            name.clone()
-        } else {
-            format!("{path}.{name}")
-        };
-        let below: Vec<_> = values.iter().filter_map(|v| v.get(name)).collect();
-        if below.is_empty() {
-            unset.push(path);
-        } else {
-            walk(root, property, &below, &path, unset);
-        }
-    }
 }

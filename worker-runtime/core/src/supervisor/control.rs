@@ -391,11 +391,12 @@ pub async fn ask(path: &Path, request: &Request) -> Result<Value, WorkError> {
             Answer::Ok(value) => Ok(value),
             Answer::Error { code, text } => {
                 let code = codes::ALL.iter().find(|known| known.name == code);
-                Err(WorkError::new(
-                    ErrorClass::RemotePermanent,
-                    code.copied().unwrap_or(codes::CONTROL_SOCKET),
-                    text,
-                ))
+                let code = code.copied().unwrap_or(codes::CONTROL_SOCKET);
+                let class = match code == codes::CONTROL_REQUEST {
+                    true => ErrorClass::BadInput,
+                    false => ErrorClass::RemotePermanent,
+                };
+                Err(WorkError::new(class, code, text))
             }
         },
         Err(_) => Err(trouble(path, "no answer within 60 s")),

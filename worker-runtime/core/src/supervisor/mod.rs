@@ -135,6 +135,13 @@ impl Shared {
     }
 }
 
+/// A worker, and what came of building it; with the identity of its broker.
+type Attempt = (
+    String,
+    Arc<Resource>,
+    Result<(String, Box<dyn Built>), WorkError>,
+);
+
 /// A new version, or a new worker, that is not applied.
 struct Held {
     resource: Arc<Resource>,
@@ -150,6 +157,8 @@ pub struct Supervisor {
     /// What was asked for last. Locked while it is being carried out.
     wanted: tokio::sync::Mutex<Vec<Arc<Resource>>>,
     applied: std::sync::atomic::AtomicBool,
+    /// Why the manifests as they are now cannot be applied.
+    problem: Mutex<Option<String>>,
     stopping: CancellationToken,
 }
 
@@ -178,6 +187,7 @@ impl Supervisor {
             held: Mutex::default(),
             wanted: tokio::sync::Mutex::default(),
             applied: std::sync::atomic::AtomicBool::new(false),
+            problem: Mutex::default(),
             stopping: CancellationToken::new(),
         });
         tokio::spawn(look_again(Arc::downgrade(&supervisor), recheck));
@@ -190,6 +200,17 @@ impl Supervisor {
         let mut wanted = self.wanted.lock().await;
         *wanted = resources.into_iter().map(Arc::new).collect();
         self.reconcile(&wanted).await
+    }
+
+    /// Says that the manifests as they are now cannot be applied, and why; or that they can again. Shown in the status;
+    /// a process that never had valid manifests is not ready.
+    pub fn set_problem(&self, problem: Option<String>) {
+        *lock(&self.problem) = problem;
+    }
+
+    /// What [`Supervisor::set_problem`] said last.
+    pub fn problem(&self) -> Option<String> {
+        lock(&self.problem).clone()
     }
 
     /// Replaces the Secret documents. Nothing restarts but what did not build, and what an address in a Secret moves to
@@ -303,7 +324,7 @@ impl Supervisor {
             return Err("stopping".into());
         }
         if !self.applied.load(std::sync::atomic::Ordering::Acquire) {
-            return Err("starting".into());
+            return Err(self.problem().unwrap_or_else(|| "starting".into()));
         }
         let bad: Vec<String> = self
             .snapshots()
@@ -450,16 +471,7 @@ impl Supervisor {
     }
 
     /// Takes every step that is not held.
-    async fn carry_out(
-        &self,
-        plan: &Plan,
-        builds: Vec<(
-            String,
-            Arc<Resource>,
-            Result<(String, Box<dyn Built>), WorkError>,
-        )>,
-        held: &BTreeMap<String, String>,
-    ) {
+    async fn carry_out(&self, plan: &Plan, builds: Vec<Attempt>, held: &BTreeMap<String, String>) {
         let mut builds: BTreeMap<String, _> = builds
             .into_iter()
             .map(|(key, resource, built)| (key, (resource, built)))

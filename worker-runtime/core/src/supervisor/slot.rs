@@ -232,7 +232,6 @@ impl Life {
         self.alive.store(true, Ordering::Release);
         self.settled.cancel();
         self.why.clear();
-        tracing::info!(worker = self.resource.key(), "worker started");
         let ended = self
             .attend(Some(&*running), guarded(running.failed()))
             .await;
@@ -244,7 +243,6 @@ impl Life {
             None => {
                 let limits = *lock(&self.limits);
                 self.end(running, limits).await;
-                tracing::info!(worker = self.resource.key(), "worker stopped");
                 None
             }
         }

@@ -18,6 +18,9 @@ pub struct ProcessStatus {
     pub version: String,
     /// Open brokers, for people, without credentials.
     pub brokers: Vec<String>,
+    /// Why the manifests as they are now are not applied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<String>,
     /// Its workers by kind and name.
     pub workers: Vec<WorkerStatus>,
 }
@@ -110,6 +113,7 @@ impl ProcessStatus {
             name: name.to_owned(),
             pid: std::process::id(),
             version: version.to_owned(),
+            problem: supervisor.problem(),
             workers: workers.collect(),
             brokers: supervisor.describe_brokers().await,
         }

@@ -10,6 +10,7 @@ mod tests;
 
 use async_trait::async_trait;
 use clients::{Client, Clients};
+pub(crate) use peer::TelnetPeer;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -67,22 +68,27 @@ impl WorkerType for Def {
     type Config = Telnet;
 
     async fn build(config: Telnet, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
-        Ok(Arc::new(TelnetServer {
-            config,
-            cx,
-            clients: Arc::default(),
-            shared: OnceLock::new(),
-            connections: TaskTracker::new(),
-            intake: TaskTracker::new(),
-        }))
+        Ok(line_server(config, cx))
     }
 
     fn fixture() -> Fixture {
         Fixture {
             manifest: "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: telnet}\nspec:\n  telnet: {host: 127.0.0.1, port: {port}}\n",
-            peer: Some(|port| Box::new(peer::TelnetPeer::new(port))),
+            peer: Some(|port| Box::new(TelnetPeer::new(port))),
         }
     }
+}
+
+/// The server as it is, for this type and for types that begin as a line protocol.
+pub(crate) fn line_server(config: Telnet, cx: Arc<WorkerContext>) -> Arc<dyn Worker> {
+    Arc::new(TelnetServer {
+        config,
+        cx,
+        clients: Arc::default(),
+        shared: OnceLock::new(),
+        connections: TaskTracker::new(),
+        intake: TaskTracker::new(),
+    })
 }
 
 impl TelnetServer {

@@ -9,7 +9,7 @@ use crate::error::{ErrorClass, WorkError};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// Layout of the folder; another one is refused.
 const FORMAT: u8 = 1;
@@ -38,7 +38,7 @@ struct Open {
 }
 
 impl Open {
-    fn new(folder: &PathBuf) -> Result<Self, fjall::Error> {
+    fn new(folder: &Path) -> Result<Self, fjall::Error> {
         let database = Database::builder(folder)
             .cache_size(CACHE)
             .max_journaling_size(JOURNALS)
@@ -59,6 +59,9 @@ impl Disk {
         let place = folder.display();
         std::fs::create_dir_all(&folder)
             .map_err(|e| unusable(format!("cannot create the state folder {place}: {e}")))?;
+        if sync {
+            sync_above(&folder);
+        }
         let open = match Open::new(&folder) {
             Ok(open) => open,
             Err(fjall::Error::Locked) => {
@@ -201,6 +204,16 @@ impl Disk {
             state.restore(id, queue);
         }
         Ok(())
+    }
+}
+
+/// A new folder survives power loss only when its parents were synced. Those we may not open are not ours to sync.
+fn sync_above(folder: &Path) {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    for parent in absolute.ancestors().skip(1) {
+        if let Ok(open) = std::fs::File::open(parent) {
+            let _ = open.sync_all();
+        }
     }
 }
 

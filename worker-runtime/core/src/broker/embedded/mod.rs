@@ -29,7 +29,6 @@ use crate::error::{ErrorClass, WorkError};
 use async_trait::async_trait;
 use consumer::Handle;
 use disk::Disk;
-use message::Write;
 use pending::Pending;
 use queue::Consumer;
 use shelf::EmbeddedShelf;
@@ -38,7 +37,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 /// Memory that messages may take before publishers to long queues wait, unless the options say otherwise.
@@ -144,14 +143,6 @@ impl EmbeddedBroker {
     }
 }
 
-/// Resolves when all writes so far are on disk.
-fn flushed(state: &mut State) -> Option<oneshot::Receiver<()>> {
-    let pending = state.pending.as_mut()?;
-    let (done, written) = oneshot::channel();
-    pending.push(Write::Mark(done));
-    Some(written)
-}
-
 #[async_trait]
 impl Broker for EmbeddedBroker {
     fn describe(&self) -> String {
@@ -226,7 +217,7 @@ impl Broker for EmbeddedBroker {
     async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
         let written = self.with(|state| {
             state.declare(queue, self.session)?;
-            Ok(flushed(state))
+            Ok(state.flushed())
         })?;
         match written {
             Ok(None) => Ok(()),
@@ -262,7 +253,7 @@ impl Broker for EmbeddedBroker {
 
     async fn close(&self, deadline: Duration) {
         let end = Instant::now() + deadline;
-        if let Ok(Some(written)) = self.with(flushed) {
+        if let Ok(Some(written)) = self.with(State::flushed) {
             let _ = tokio::time::timeout_at(end, written).await;
         }
         let last = self.core.with(|state| {

@@ -1,13 +1,12 @@
 //! Messages taken off a queue of the embedded broker to look at (R18).
 
 use super::core::Core;
-use super::message::{QueueId, Stored, Write};
+use super::message::{QueueId, Stored};
 use crate::broker::{RawDelivery, Shelf};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use async_trait::async_trait;
 use std::sync::Arc;
-use tokio::sync::oneshot;
 
 pub(super) struct EmbeddedShelf {
     pub(super) core: Arc<Core>,
@@ -32,6 +31,14 @@ impl EmbeddedShelf {
     }
 }
 
+fn closed() -> WorkError {
+    WorkError::new(
+        ErrorClass::Connect,
+        codes::BROKER_UNREACHABLE,
+        "the embedded broker was closed before the removal was safe; the message may come back",
+    )
+}
+
 #[async_trait]
 impl Shelf for EmbeddedShelf {
     fn messages(&self) -> &[RawDelivery] {
@@ -50,21 +57,15 @@ impl Shelf for EmbeddedShelf {
             ));
         };
         let written = self.core.with(|state| {
+            if state.is_closed() {
+                return Err(closed());
+            }
             state.removed(queue, &message);
-            let pending = state.pending.as_mut()?;
-            let (done, written) = oneshot::channel();
-            pending.push(Write::Mark(done));
-            Some(written)
-        });
+            Ok(state.flushed())
+        })?;
         match written {
             None => Ok(()),
-            Some(written) => written.await.map_err(|_| {
-                WorkError::new(
-                    ErrorClass::Connect,
-                    codes::BROKER_UNREACHABLE,
-                    "the embedded broker was closed before the removal was on disk; the message may come back",
-                )
-            }),
+            Some(written) => written.await.map_err(|_| closed()),
         }
     }
 

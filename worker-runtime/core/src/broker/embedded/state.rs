@@ -6,7 +6,7 @@ use super::pending::Pending;
 use super::queue::{Consumer, Life, Queue};
 use crate::broker::{EXCHANGE, LinkState, QueueDepth, QueueSpec};
 use std::collections::HashMap;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Why a queue cannot be used as asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,6 +68,14 @@ impl State {
             self.writer_idle = false;
         }
         (work, std::mem::take(&mut self.room))
+    }
+
+    /// Resolves when all writes so far are on disk; none without a disk.
+    pub(super) fn flushed(&mut self) -> Option<oneshot::Receiver<()>> {
+        let pending = self.pending.as_mut()?;
+        let (done, written) = oneshot::channel();
+        pending.push(Write::Mark(done));
+        Some(written)
     }
 
     pub(super) fn open_session(&mut self) -> (u64, watch::Receiver<LinkState>) {

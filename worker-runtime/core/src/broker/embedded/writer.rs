@@ -27,6 +27,8 @@ pub(super) fn run(core: &Arc<Core>, mut disk: Disk) {
     }
     // The store must be closed before anybody may think that it is.
     drop(disk);
+    let left = core.with(|state| state.pending.as_mut().map(|pending| pending.take()));
+    drop(left);
     core.finished.send_replace(true);
 }
 

@@ -150,9 +150,10 @@ async fn expect_nack(rig: &Rig, id: &str) -> Result<(), String> {
     let nack = |seen: &[Seen]| {
         let found = seen.iter().find(|s| s.is_caused_by(id))?;
         Some(match &found.message {
-            Message::Event(event) => (event.event_type() == EventType::Nack)
-                .then(|| event.fate().is_some_and(|fate| fate.is_final))
-                .unwrap_or_default(),
+            Message::Event(event) => {
+                event.event_type() == EventType::Nack
+                    && event.fate().is_some_and(|fate| fate.is_final)
+            }
             Message::User(_) => false,
         })
     };

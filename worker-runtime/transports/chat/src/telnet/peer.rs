@@ -7,13 +7,13 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use vumi_core::conformance::Peer;
 
-pub(super) struct TelnetPeer {
+pub(crate) struct TelnetPeer {
     port: u16,
     users: HashMap<usize, BufReader<TcpStream>>,
 }
 
 impl TelnetPeer {
-    pub(super) fn new(port: u16) -> Self {
+    pub(crate) fn new(port: u16) -> Self {
         Self {
             port,
             users: HashMap::new(),

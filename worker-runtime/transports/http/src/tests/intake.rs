@@ -240,7 +240,7 @@ async fn what_the_broker_refuses_is_never_ok() {
             503,
             Some("5"),
         ),
-        (waits, codes::BACKLOG_FULL, 429, Some("7")),
+        (waits, codes::BACKLOG_FULL, 503, Some("7")),
         (
             ErrorClass::Unroutable,
             codes::ROUTE_NO_QUEUE,

@@ -1,0 +1,161 @@
+//! Which broker each worker uses: one for all by `--broker`, else what its manifest names, else the default of the
+//! command. Several workers on one broker share its connections.
+
+use crate::error::CliError;
+use crate::interim::{AmqpBroker, AmqpConfig};
+use async_trait::async_trait;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use vumi_api::Resource;
+use vumi_api::shared::{BrokerRef, SecretRef};
+use vumi_core::broker::Broker;
+use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+use vumi_core::codes;
+use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::secrets::Secrets;
+use vumi_core::supervisor::brokers::BrokerSource;
+
+/// Secret of the broker of a worker whose manifest names none, in a pod (K5).
+const DEFAULT_SECRET: &str = "vumi-broker";
+
+/// Which broker workers use.
+#[derive(Clone)]
+pub enum Choice {
+    /// This one, whatever manifests say.
+    Url(Url),
+    /// What the manifest names, else the one inside this process.
+    Embedded(EmbeddedOptions),
+    /// What the manifest names, else the Secret `vumi-broker`.
+    Secret,
+}
+
+/// A broker by its address.
+#[derive(Clone)]
+pub struct Url {
+    /// `amqp://…` or `amqps://…`, with credentials: never printed.
+    pub url: String,
+    /// PEM file of a private certificate authority.
+    pub authority: Option<PathBuf>,
+}
+
+impl Url {
+    fn config(&self) -> Result<AmqpConfig, WorkError> {
+        let config = AmqpConfig::from_url(&self.url)?;
+        Ok(match &self.authority {
+            Some(path) => config.with_ca_file(path),
+            None => config,
+        })
+    }
+
+    /// Connects to it.
+    pub fn open(&self) -> Result<Arc<dyn Broker>, CliError> {
+        Ok(AmqpBroker::connect(self.config()?))
+    }
+}
+
+/// The brokers of a process, by what its workers name.
+pub struct Brokers {
+    choice: Choice,
+    secrets: Arc<Secrets>,
+    name: String,
+    /// The embedded broker, opened when the process starts so that a state folder that is in use ends it.
+    ready: Mutex<Option<Arc<dyn Broker>>>,
+}
+
+/// What one worker uses.
+enum Used<'a> {
+    Url(&'a Url),
+    Embedded(&'a EmbeddedOptions),
+    Secret(BrokerRef),
+}
+
+impl Brokers {
+    /// Opens what can be opened without knowing any worker, and checks what was given.
+    pub fn new(choice: Choice, secrets: Arc<Secrets>, process: &str) -> Result<Self, CliError> {
+        let ready = match &choice {
+            Choice::Embedded(options) => Some(EmbeddedBroker::open(options.clone())?),
+            Choice::Url(url) => {
+                url.config()?;
+                None
+            }
+            Choice::Secret => None,
+        };
+        Ok(Self {
+            choice,
+            secrets,
+            name: format!("vumi {process}"),
+            ready: Mutex::new(ready),
+        })
+    }
+
+    fn used(&self, resource: &Resource) -> Used<'_> {
+        match (&self.choice, resource.settings().broker) {
+            (Choice::Url(url), _) => Used::Url(url),
+            (_, Some(named)) => Used::Secret(named),
+            (Choice::Embedded(options), None) => Used::Embedded(options),
+            (Choice::Secret, None) => Used::Secret(BrokerRef {
+                secret_ref: SecretRef {
+                    name: DEFAULT_SECRET.into(),
+                },
+                vhost: None,
+                tls: None,
+            }),
+        }
+    }
+}
+
+#[async_trait]
+impl BrokerSource for Brokers {
+    fn identity(&self, resource: &Resource) -> Result<String, WorkError> {
+        match self.used(resource) {
+            Used::Url(url) => Ok(without_user(&format!("{:?}", url.config()?))),
+            Used::Embedded(_) => Ok("embedded".into()),
+            Used::Secret(named) => {
+                let name = named.secret_ref.name.clone();
+                let config = AmqpConfig::from_secret(Arc::clone(&self.secrets), &named);
+                let place = format!("{config:?}");
+                if !place.contains("://") {
+                    return Err(WorkError::new(
+                        ErrorClass::Config,
+                        codes::SECRET_MISSING,
+                        format!(
+                            "the broker's Secret {name:?} is missing or incomplete; it needs connection_string, or host, username and password"
+                        ),
+                    ));
+                }
+                // Two Secrets for one address may hold users with different rights.
+                Ok(format!("{} (Secret {name})", without_user(&place)))
+            }
+        }
+    }
+
+    async fn open(&self, resource: &Resource) -> Result<Arc<dyn Broker>, WorkError> {
+        let config = match self.used(resource) {
+            Used::Url(url) => url.config()?,
+            Used::Secret(named) => AmqpConfig::from_secret(Arc::clone(&self.secrets), &named),
+            Used::Embedded(options) => {
+                let ready = {
+                    let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
+                    ready.take()
+                };
+                return match ready {
+                    Some(broker) => Ok(broker),
+                    // It was closed because no worker used it.
+                    None => EmbeddedBroker::open(options.clone()),
+                };
+            }
+        };
+        Ok(AmqpBroker::connect(config.with_name(&self.name)))
+    }
+}
+
+/// Another user on the same host is the same broker: a rotated user name is no reason to restart (K9).
+fn without_user(place: &str) -> String {
+    match place.split_once("://") {
+        Some((scheme, rest)) => {
+            let address = rest.split_once('@').map_or(rest, |(_, address)| address);
+            format!("{scheme}://{address}")
+        }
+        None => place.to_owned(),
+    }
+}

@@ -1,0 +1,258 @@
+//! `vumi run`: a whole campaign in one process, from its manifests; edits take effect while it runs.
+
+use crate::brokers::Choice;
+use crate::error::CliError;
+use crate::process::{self, LOCAL_ADMIN, Process, Setup};
+use crate::watch::Watch;
+use crate::{manifests, output};
+use std::path::PathBuf;
+use std::sync::Arc;
+use vumi_api::manifest::{Manifests, Texts, campaign_findings, load};
+use vumi_api::{Resource, Severity, Target};
+use vumi_core::broker::embedded::EmbeddedOptions;
+use vumi_core::secrets::Secrets;
+use vumi_core::supervisor::plan::shown_address;
+
+/// Arguments of `vumi run`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  vumi run -f examples/telnet-echo
+  vumi run -f campaign/ --state ~/campaign-state          messages survive a crash of the process
+  vumi run -f campaign/ --broker amqp://guest:guest@localhost/
+  vumi run -f campaign/ --secrets ~/campaign-secrets --log-format json
+
+Files are watched: a saved edit replaces only the workers that it changes, and what is not valid or does not build leaves
+the old version running. `vumi diff OLD NEW` shows what an edit would do; `vumi status` what runs.
+Secrets: `kind: Secret` documents among the manifests, else files DIR/<name>/<key> of --secrets.
+Exit codes: 1 runtime · 2 a manifest is not valid · 3 a file, port, broker or folder cannot be used · 128+signal.")]
+pub struct Arguments {
+    /// Files or directories (their .yaml and .yml files), or - for standard input
+    #[arg(short, long = "file", value_name = "PATH", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Directory where the broker inside the process keeps its queues [default: none, in memory only]
+    #[arg(long, value_name = "DIR")]
+    pub state: Option<PathBuf>,
+    /// Confirm messages only when they would survive a power cut
+    #[arg(long, requires = "state")]
+    pub state_sync: bool,
+    /// Directory with one folder per Secret and one file per key
+    #[arg(long, value_name = "DIR")]
+    pub secrets: Option<PathBuf>,
+    /// What every process takes.
+    #[command(flatten)]
+    pub process: process::Common,
+}
+
+/// Runs until a signal ends it.
+pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    process::start_log(&arguments.process)?;
+    process::block_on(campaign(arguments))
+}
+
+async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
+    // Watched before they are read, so that no edit falls between.
+    let mut watch = Watch::start(&arguments.files)?;
+    let first = read(arguments)?;
+    say(&first);
+    let mut resources = match usable(&first) {
+        true => resources_of(&first),
+        false => return Err(CliError::silent(CliError::VALIDATION)),
+    };
+    let mut documents = first.documents;
+    let secrets = Arc::new(Secrets::new(documents.clone(), arguments.secrets.clone()));
+    let embedded = EmbeddedOptions {
+        state: arguments.state.as_ref().map(|dir| dir.join("broker")),
+        sync: arguments.state_sync,
+        ..EmbeddedOptions::default()
+    };
+    let setup = Setup {
+        default_name: process::name_of(&arguments.files),
+        default_admin: LOCAL_ADMIN.into(),
+        admin_required: false,
+        state: arguments.state.clone(),
+        broker: Choice::Embedded(embedded),
+        secrets,
+    };
+    let mut process = Process::open(&arguments.process, setup).await?;
+    let supervisor = Arc::clone(&process.supervisor);
+    // A signal that comes while the first workers start is not waited for.
+    let signal = tokio::select! {
+        signal = process.ended() => Some(signal),
+        _ = supervisor.apply(resources.clone()) => None,
+    };
+    if let Some(signal) = signal {
+        return Err(process.shut_down(signal).await);
+    }
+    let brokers = supervisor.describe_brokers().await;
+    output::print(&greeting(
+        &process,
+        &resources,
+        &brokers,
+        arguments.state.is_some(),
+    ))?;
+    let signal = loop {
+        tokio::select! {
+            signal = process.ended() => break signal,
+            () = watch.changed() => {}
+        }
+        let next = match read(arguments) {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!(%error, "the manifests cannot be read; everything runs on as it was");
+                supervisor.set_problem(Some(error.text));
+                continue;
+            }
+        };
+        if !usable(&next) {
+            say(&next);
+            tracing::error!(
+                "the manifests are not valid as they are now; everything runs on as it was"
+            );
+            supervisor.set_problem(Some(errors(&next).join("\n")));
+            continue;
+        }
+        supervisor.set_problem(None);
+        let (wanted, texts) = (resources_of(&next), next.documents.clone());
+        if wanted == resources && texts == documents {
+            continue;
+        }
+        say(&next);
+        let rotated = texts != documents;
+        let reload = async {
+            if rotated {
+                supervisor.secrets_changed(texts.clone()).await;
+            }
+            supervisor.apply(wanted.clone()).await
+        };
+        // A signal is not held up by a reload that waits for old requests.
+        tokio::select! {
+            signal = process.ended() => break signal,
+            outcome = reload => {
+                let held = outcome.not_applied.len();
+                tracing::info!(held, "manifests applied");
+            }
+        }
+        (resources, documents) = (wanted, texts);
+    };
+    Err(process.shut_down(signal).await)
+}
+
+/// The manifests, and the Secret documents among them without the files of `--secrets`.
+struct Read {
+    manifests: Manifests,
+    documents: Texts,
+}
+
+fn read(arguments: &Arguments) -> Result<Read, CliError> {
+    let mut manifests = load(&manifests::read(&arguments.files)?, Target::Local);
+    let documents = manifests.secrets.clone();
+    if let Some(folder) = &arguments.secrets {
+        for (name, keys) in manifests::secrets(folder)? {
+            let held = manifests.secrets.entry(name).or_default();
+            for (key, value) in keys {
+                held.entry(key).or_insert(value);
+            }
+        }
+    }
+    let of_campaign = campaign_findings(&manifests);
+    manifests.findings.extend(of_campaign);
+    Ok(Read {
+        manifests,
+        documents,
+    })
+}
+
+fn usable(read: &Read) -> bool {
+    !read.manifests.has_errors() && !read.manifests.resources.is_empty()
+}
+
+fn errors(read: &Read) -> Vec<String> {
+    let findings = read.manifests.findings.iter();
+    let mut lines: Vec<String> = findings
+        .filter(|finding| finding.severity == Severity::Error)
+        .map(ToString::to_string)
+        .collect();
+    if read.manifests.resources.is_empty() && lines.is_empty() {
+        lines.push("no worker in these manifests; see `vumi explain transport`".into());
+    }
+    lines
+}
+
+/// Prints what was found, to standard error.
+fn say(read: &Read) {
+    for finding in &read.manifests.findings {
+        eprintln!("{finding}");
+    }
+    if read.manifests.resources.is_empty() && !read.manifests.has_errors() {
+        errors(read)
+            .iter()
+            .for_each(|line| eprintln!("error: {line}"));
+    }
+}
+
+fn resources_of(read: &Read) -> Vec<Resource> {
+    let loaded = read.manifests.resources.iter();
+    loaded.map(|loaded| loaded.resource.clone()).collect()
+}
+
+/// What runs, and what to try.
+fn greeting(
+    process: &Process,
+    resources: &[Resource],
+    brokers: &[String],
+    durable: bool,
+) -> String {
+    let on = match brokers {
+        [] => "no broker yet".to_owned(),
+        brokers => brokers.join(", "),
+    };
+    let mut text = format!("{} workers of {} on {on}\n", resources.len(), process.name);
+    if !durable && brokers.iter().any(|broker| broker == "embedded") {
+        text += "messages are kept in memory only; --state DIR keeps them on disk\n";
+    }
+    let mut rows = Vec::new();
+    let mut tries = String::new();
+    for resource in resources {
+        let listens = resource.topology().listens;
+        let addresses: Vec<String> = listens.iter().map(shown_address).collect();
+        rows.push(vec![
+            format!("  {}", resource.key()),
+            resource.worker_type().map_or("", |w| w.key).to_owned(),
+            addresses.join(" "),
+        ]);
+        if let Some(line) = listens.first().and_then(|at| to_try(resource, at)) {
+            tries += &format!("  {line}\n");
+        }
+    }
+    text += &crate::commands::status::aligned(&rows);
+    if !tries.is_empty() {
+        text += &format!("try:\n{tries}");
+    }
+    if process.socket.is_some() {
+        text += &format!("  vumi status --name {}\n", process.name);
+    }
+    if let Some(address) = process.admin {
+        text += &format!("health and metrics: http://{address}/\n");
+    }
+    text + "edits of the manifests take effect at once; Ctrl-C stops\n"
+}
+
+/// A command that talks to a transport.
+fn to_try(resource: &Resource, (host, port): &(String, u16)) -> Option<String> {
+    let host = match host.as_str() {
+        "0.0.0.0" | "::" | "[::]" => "localhost",
+        host => host,
+    };
+    let transport = resource.transport()?;
+    let Some(http) = &transport.http else {
+        return Some(format!("telnet {host} {port}"));
+    };
+    let host = shown_address(&(host.to_owned(), *port));
+    let path = http.path.as_deref().unwrap_or("/");
+    Some(match transport.http_api {
+        Some(_) => {
+            format!("curl 'http://{host}{path}?content=hello&from_addr=27820000001&to_addr=12345'")
+        }
+        None => format!("curl 'http://{host}{path}'"),
+    })
+}

@@ -1,0 +1,305 @@
+//! `vumi status`: what the workers of a running process are doing.
+
+use crate::error::CliError;
+use crate::{output, process};
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use vumi_core::supervisor::control::{Request, ask, runtime_folder, socket_path};
+use vumi_core::supervisor::status::{ProcessStatus, WorkerStatus};
+
+/// Arguments of `vumi status`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  vumi status
+  vumi status --name telnet-echo --watch
+  vumi status --state ~/campaign-state --format json | jq '.workers[] | select(.ready | not)'
+
+Exit codes: 0 every worker is ready · 1 some are not · 3 no process answers.")]
+pub struct Arguments {
+    /// The process.
+    #[command(flatten)]
+    pub which: Which,
+    /// How the state is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Print it again every second, until Ctrl-C
+    #[arg(long)]
+    pub watch: bool,
+}
+
+/// Which process is meant. With none of these, the only one that runs.
+#[derive(clap::Args, Debug, Default)]
+pub struct Which {
+    /// Control socket of the process
+    #[arg(long, value_name = "PATH")]
+    pub socket: Option<PathBuf>,
+    /// State folder of the process
+    #[arg(long, value_name = "DIR", conflicts_with = "socket")]
+    pub state: Option<PathBuf>,
+    /// Name of the process
+    #[arg(long, value_name = "NAME", conflicts_with = "socket")]
+    pub name: Option<String>,
+}
+
+/// How the state is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// One line per worker, and a line for everything that is not well
+    Table,
+    /// One JSON object
+    Json,
+}
+
+impl Which {
+    /// The socket that is meant.
+    pub fn socket(&self) -> Result<PathBuf, CliError> {
+        if let Some(path) = &self.socket {
+            return Ok(path.clone());
+        }
+        let folder = self.state.clone().unwrap_or_else(runtime_folder);
+        if let Some(name) = &self.name {
+            return Ok(socket_path(&folder, name));
+        }
+        let sockets = live_sockets(&folder);
+        match &sockets[..] {
+            [one] => Ok(one.clone()),
+            [] => Err(CliError::environment(format!(
+                "no process has a control socket in {}; is `vumi run` running? Name its --state folder or --socket if it is elsewhere",
+                folder.display()
+            ))),
+            several => {
+                let names: Vec<String> = several.iter().map(|path| stem(path)).collect();
+                Err(CliError::environment(format!(
+                    "several processes run; choose one with --name: {}",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+}
+
+/// Sockets of processes that answer, sorted.
+fn live_sockets(folder: &Path) -> Vec<PathBuf> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|ending| ending == "sock"))
+        .filter(|path| std::os::unix::net::UnixStream::connect(path).is_ok())
+        .collect();
+    found.sort();
+    found
+}
+
+fn stem(path: &Path) -> String {
+    path.file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// Prints the state once, or until interrupted.
+pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let socket = arguments.which.socket()?;
+    process::block_on(async {
+        loop {
+            let value = ask(&socket, &Request::Status).await?;
+            let status: ProcessStatus = serde_json::from_value(value)
+                .map_err(|e| CliError::runtime(format!("the process runs another version: {e}")))?;
+            let text = match arguments.format {
+                Format::Table => table(&status, SystemTime::now()),
+                Format::Json => format!("{}\n", serde_json::json!(status)),
+            };
+            if arguments.watch
+                && arguments.format == Format::Table
+                && std::io::stdout().is_terminal()
+            {
+                output::print("\x1b[2J\x1b[H")?;
+            }
+            output::print(&text)?;
+            if !arguments.watch {
+                return match status.problem.is_none() && status.workers.iter().all(|w| w.ready) {
+                    true => Ok(()),
+                    false => Err(CliError::silent(CliError::RUNTIME)),
+                };
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+}
+
+/// The table: a head, a line per worker, and below it what is not well.
+fn table(status: &ProcessStatus, now: SystemTime) -> String {
+    let mut rows = vec![
+        [
+            "WORKER", "TYPE", "STATE", "READY", "DONE", "FLIGHT", "RETRIED", "PARKED", "SINCE",
+            "LISTENS",
+        ]
+        .map(str::to_owned)
+        .to_vec(),
+    ];
+    rows.extend(status.workers.iter().map(|worker| row(worker, now)));
+    let mut text = format!(
+        "{} (process {}, vumi {}) on {}\n",
+        status.name,
+        status.pid,
+        status.version,
+        match status.brokers.is_empty() {
+            true => "no broker".into(),
+            false => status.brokers.join(", "),
+        }
+    );
+    text += &aligned(&rows);
+    if let Some(problem) = &status.problem {
+        text += &format!("\nThe manifests as they are now are not applied:\n{problem}\n");
+    }
+    let mut notes = String::new();
+    for worker in &status.workers {
+        let mut note = |what: &str| notes += &format!("{}: {what}\n", worker.worker);
+        if !worker.why.is_empty() {
+            note(&worker.why);
+        }
+        if worker.link.starts_with("connecting: ") || worker.link.starts_with("blocked") {
+            note(&format!("broker {}", worker.link));
+        }
+        for queue in worker
+            .queues
+            .iter()
+            .filter(|queue| queue.state != "consuming")
+        {
+            note(&format!("{} {} {}", queue.queue, queue.state, queue.detail));
+        }
+        for part in worker.components.iter().filter(|part| part.level != "ok") {
+            note(&format!(
+                "{} {}: {}",
+                part.component, part.level, part.message
+            ));
+        }
+    }
+    if !notes.is_empty() {
+        text += &format!("\n{notes}");
+    }
+    text
+}
+
+fn row(worker: &WorkerStatus, now: SystemTime) -> Vec<String> {
+    let now = now
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    vec![
+        worker.worker.clone(),
+        worker.type_name.clone(),
+        worker.state.clone(),
+        if worker.ready { "yes" } else { "no" }.into(),
+        worker.done.to_string(),
+        worker.in_flight.to_string(),
+        worker.retried.to_string(),
+        worker.parked.to_string(),
+        ago(now.saturating_sub(worker.since)),
+        worker.listens.join(" "),
+    ]
+}
+
+/// A length of time in its two largest units.
+pub fn ago(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{}m", minutes % 60),
+        _ => format!("{days}d{}h", hours % 24),
+    }
+}
+
+/// Columns of equal width.
+pub fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns)
+        .map(|column| {
+            let cells = rows.iter().filter_map(|row| row.get(column));
+            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+        })
+        .collect();
+    rows.iter()
+        .map(|row| {
+            let cells: Vec<String> = row
+                .iter()
+                .zip(&widths)
+                .map(|(cell, width)| format!("{cell:width$}"))
+                .collect();
+            format!("{}\n", cells.join("  ").trim_end())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_table_has_a_line_per_worker_and_one_per_trouble() {
+        let status: ProcessStatus = serde_json::from_value(json!({
+            "name": "demo", "pid": 7, "version": "1.0", "brokers": ["embedded"],
+            "workers": [{
+                "worker": "transport/t", "type": "telnet", "ready": true, "accepting": true,
+                "state": "running", "why": "", "listens": ["0.0.0.0:9010"],
+                "queues": [{"queue": "t.outbound", "state": "consuming"}], "link": "up, embedded",
+                "durability": "memory",
+                "components": [{"component": "listener", "level": "degraded", "reason": "accept_failed",
+                                "message": "a connection could not be taken"}],
+                "received": 3, "done": 2, "retried": 0, "parked": 0, "returned": 0, "inFlight": 1,
+                "since": 1000,
+            }, {
+                "worker": "application/e", "type": "echo", "ready": false, "state": "stalled",
+                "why": "Secret \"s\" has no key \"k\"", "queues": [], "link": "connecting",
+                "durability": "memory", "components": [],
+                "received": 0, "done": 0, "retried": 0, "parked": 0, "returned": 0, "inFlight": 0,
+                "since": 0,
+            }],
+        }))
+        .unwrap();
+        let text = table(&status, UNIX_EPOCH + Duration::from_secs(1075));
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "demo (process 7, vumi 1.0) on embedded");
+        assert_eq!(
+            lines[2],
+            "transport/t    telnet  running  yes    2     1       0        0       1m15s   0.0.0.0:9010"
+        );
+        assert_eq!(
+            lines[5],
+            "transport/t: listener degraded: a connection could not be taken"
+        );
+        assert_eq!(lines[6], "application/e: Secret \"s\" has no key \"k\"");
+        assert_eq!(lines.len(), 7);
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        for (seconds, text) in [(5, "5s"), (65, "1m5s"), (3720, "1h2m"), (90_000, "1d1h")] {
+            assert_eq!(ago(seconds), text);
+        }
+    }
+
+    #[test]
+    fn without_a_process_the_folder_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let which = Which {
+            state: Some(folder.path().to_owned()),
+            ..Which::default()
+        };
+        let error = which.socket().unwrap_err();
+        assert_eq!(error.code, CliError::ENVIRONMENT);
+        assert!(
+            error.text.contains(&folder.path().display().to_string()),
+            "{error}"
+        );
+        let listeners: Vec<_> = ["a", "b"]
+            .map(|name| std::os::unix::net::UnixListener::bind(socket_path(folder.path(), name)))
+            .into();
+        assert!(listeners.iter().all(Result::is_ok));
+        let error = which.socket().unwrap_err();
+        assert!(error.text.ends_with("--name: a, b"), "{error}");
+    }
+}
