@@ -185,6 +185,10 @@ pub(super) async fn replicas(rig: &mut Rig) -> Result<(), String> {
             "the replica that holds nothing consumed no reply, so none was forwarded".into(),
         );
     }
+    let c = other.worker.snapshot().counts;
+    if c.received != c.done + c.parked + c.returned + c.in_flight {
+        return Err(format!("the counts of the holder do not add up: {c:?}"));
+    }
     let orphan = ask(rig, &mut other.peer, USERS).await?;
     let name = rig.resource.transport_name();
     let holder = format!("{name}.reply.{}", other.instance);
