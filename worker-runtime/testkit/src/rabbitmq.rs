@@ -223,6 +223,21 @@ impl RabbitMq {
 
     /// Evaluates Erlang expressions inside the broker and returns the printed result.
     pub async fn eval(&self, expressions: &str) -> Result<String, Error> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.eval_once(expressions).await {
+                // Under load the broker is sometimes too slow for erl_call's own patience.
+                Err(Error::Failed(why))
+                    if why.contains("failed to connect to node") && Instant::now() < deadline =>
+                {
+                    sleep(Duration::from_millis(200)).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn eval_once(&self, expressions: &str) -> Result<String, Error> {
         let program = self.erlang().join("erl_call");
         let mut command = self.command(&program);
         command
@@ -235,10 +250,10 @@ impl RabbitMq {
             .spawn()
             .map_err(|e| Error::Io("erl_call cannot be started", e))?;
         if let Some(mut input) = child.stdin.take() {
-            input
+            // It reads only once it is connected; if it gives up before, its answer says why.
+            let _ = input
                 .write_all(format!("{expressions}.\n").as_bytes())
-                .await
-                .map_err(|e| Error::Io("erl_call does not listen", e))?;
+                .await;
         }
         let output = timeout(Duration::from_secs(60), child.wait_with_output())
             .await

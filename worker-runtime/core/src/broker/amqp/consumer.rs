@@ -1,6 +1,7 @@
 //! A consumer that outlives channels and connections. Each life of its channel is a generation; whatever ends a life
 //! (cut connection, cancelled consumer, consumer timeout, deleted queue) the next one declares and consumes again.
 
+use super::Lifeline;
 use super::errors::Trouble;
 use super::fence::Fence;
 use super::link::Line;
@@ -34,14 +35,15 @@ const CLOSING: Duration = Duration::from_secs(2);
 pub(super) fn subscription(
     subscribe: Subscribe,
     line: Line,
-    stop: CancellationToken,
-) -> (Subscription, impl Future<Output = ()> + Send) {
+    stop: &CancellationToken,
+    lifeline: Arc<Lifeline>,
+) -> (Subscription, impl Future<Output = ()> + Send + use<>) {
     let prefetch = subscribe.prefetch.max(1);
     // Twice the prefetch, so that deliveries of a dead generation do not hold up the next one.
     let (sender, deliveries) = mpsc::channel(usize::from(prefetch) * 2);
     let (state, shown) = watch::channel(ConsumerState::Connecting(None));
-    let desk = Arc::new(Desk::default());
-    let acker = Arc::new(Handle(Arc::clone(&desk)));
+    let desk = Arc::new(Desk::new(stop));
+    let acker = Arc::new(Handle::new(&desk, lifeline));
     let keeper = Keeper {
         fence: Fence::from(subscribe.access),
         subscribe,
@@ -52,7 +54,7 @@ pub(super) fn subscription(
         state,
         generation: 0,
     };
-    let task = async move { keeper.run(stop).await };
+    let task = keeper.run();
     let subscription = Subscription {
         deliveries,
         state: shown,
@@ -73,16 +75,13 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self) {
         let mut pause = PAUSE;
         loop {
-            let ended = tokio::select! {
-                ended = self.life() => ended,
-                () = stop.cancelled() => Ok(()),
-            };
+            let ended = self.life().await;
             self.desk.live(None);
             let (wait, state) = match ended {
-                Ok(()) if self.desk.is_closed() || stop.is_cancelled() => break,
+                Ok(()) if self.desk.is_closed() => break,
                 // Lived, and was rebuilt on purpose.
                 Ok(()) => {
                     pause = PAUSE;
@@ -108,7 +107,6 @@ impl Keeper {
             tokio::select! {
                 () = tokio::time::sleep(jittered(wait)) => {}
                 () = self.desk.closed() => break,
-                () = stop.cancelled() => break,
             }
             if *self.state.borrow() == ConsumerState::Consuming {
                 pause = PAUSE;
@@ -146,11 +144,10 @@ impl Keeper {
     /// One generation, from connection to the end of its channel.
     async fn life(&mut self) -> Result<(), Trouble> {
         let desk = Arc::clone(&self.desk);
-        let prepared = tokio::select! {
+        let (connection, channel, consumer) = tokio::select! {
             prepared = self.prepare() => prepared?,
             () = desk.closed() => return Ok(()),
         };
-        let (connection, channel, consumer) = prepared;
         self.generation += 1;
         self.desk.live(Some(self.generation));
         self.show(ConsumerState::Consuming);
@@ -165,7 +162,7 @@ impl Keeper {
         served
     }
 
-    /// Connection, channel and consumer of the next generation.
+    /// Connection, declared queue, consumer behind its fence.
     async fn prepare(&mut self) -> Result<(Arc<Connection>, Channel, Consumer), Trouble> {
         let connection = match self.line.connection().now_or_never() {
             Some(connection) => connection?,
@@ -174,12 +171,12 @@ impl Keeper {
                 self.line.connection().await?
             }
         };
-        let queue = self.subscribe.queue.name().to_owned();
+        let queue = &self.subscribe.queue;
         let declaring = open(&connection, self.prefetch).await?;
-        topology::declare_queue(&declaring, &self.subscribe.queue)
+        topology::declare_queue(&declaring, queue)
             .await
             .map_err(|e| Trouble::of(&e))?;
-        let (channel, consumer) = self.take(&connection, declaring, &queue).await?;
+        let (channel, consumer) = self.take(&connection, declaring, queue.name()).await?;
         Ok((connection, channel, consumer))
     }
 
@@ -227,9 +224,13 @@ impl Keeper {
                 }
             };
             tokio::select! {
+                () = self.desk.closed() => {
+                    // What was acknowledged before closing is.
+                    self.carry_out(channel).await?;
+                    return Ok(());
+                }
                 () = self.desk.ordered() => {
-                    // The last acknowledgements before a close are sent, or everything would be handled again.
-                    if self.carry_out(channel).await? || self.desk.is_closed() {
+                    if self.carry_out(channel).await? {
                         return Ok(());
                     }
                     match (self.desk.is_cancelled(), &consumer) {

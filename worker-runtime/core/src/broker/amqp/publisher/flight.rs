@@ -15,7 +15,7 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel};
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
 type Outcome = (u64, lapin::Result<lapin::Confirmation>);
 type Sending<'c> = Pin<Box<dyn Future<Output = Outcome> + Send + 'c>>;
@@ -49,11 +49,11 @@ impl<'c> Flight<'c> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.sending.len()
+        self.sending.len() + self.done.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.sending.is_empty()
+        self.sending.is_empty() && self.done.is_empty()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -92,27 +92,29 @@ impl<'c> Flight<'c> {
             body,
             properties,
         ));
-        // The first poll queues the frames: here, so that messages leave in the order they came. It cannot be ready,
-        // and the set polls it again with a real waker.
-        if sending
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-            .is_ready()
-        {
-            return;
-        }
         self.bytes += job.publication.body.len();
         self.sent.push_back(Some(Sent {
             job,
             returned: None,
         }));
-        self.sending.push(sending);
+        // The first poll queues the frames: here, so that messages leave in the order they came. The set polls again
+        // with a real waker.
+        match sending
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Pending => self.sending.push(sending),
+            // Even confirmed already, if this thread was set aside meanwhile.
+            Poll::Ready(outcome) => self.done.push(outcome),
+        }
     }
 
     /// Waits for confirmations and resolves their receipts. Returns the routing keys that no queue took. Safe to drop
     /// while waiting.
     pub(super) async fn settle(&mut self) -> lapin::Result<Vec<String>> {
-        if let Some(outcome) = self.sending.next().await {
+        if self.done.is_empty()
+            && let Some(outcome) = self.sending.next().await
+        {
             self.done.push(outcome);
         }
         // Takes and frees the lock under which lapin completes one batch of confirmations, so the batch is whole.
