@@ -2,13 +2,13 @@
 //! command. Several workers on one broker share its connections.
 
 use crate::error::CliError;
-use crate::interim::{AmqpBroker, AmqpConfig};
 use async_trait::async_trait;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use vumi_api::Resource;
 use vumi_api::shared::{BrokerRef, SecretRef};
 use vumi_core::broker::Broker;
+use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
@@ -157,5 +157,93 @@ fn without_user(place: &str) -> String {
             format!("{scheme}://{address}")
         }
         None => place.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+    use vumi_api::Target;
+    use vumi_api::manifest::load;
+
+    fn resource(broker: &str) -> Resource {
+        let text = format!(
+            "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {{name: e}}\nspec: {{echo: {{}}, transportName: t{broker}}}\n"
+        );
+        let manifests = load(&[("e.yaml", text)], Target::Local);
+        assert!(!manifests.has_errors(), "{:?}", manifests.findings);
+        manifests.resources[0].resource.clone()
+    }
+
+    fn secrets(url: &str) -> Arc<Secrets> {
+        let keys = BTreeMap::from([("connection_string".to_owned(), url.to_owned())]);
+        let names = ["vumi-broker", "mine"].map(|name| (name.to_owned(), keys.clone()));
+        Arc::new(Secrets::new(BTreeMap::from(names), None))
+    }
+
+    const MINE: &str = ", broker: {secretRef: {name: mine}}";
+
+    #[test]
+    fn what_a_worker_uses_depends_on_flag_manifest_and_command() {
+        let secrets = secrets("amqp://u:hunter2@rabbit:5672/v");
+        let url = Url {
+            url: "amqp://u:hunter2@other".into(),
+            authority: None,
+        };
+        let rabbit = "amqp://rabbit:5672/v";
+        for (choice, plain, named) in [
+            (
+                Choice::Embedded(EmbeddedOptions::default()),
+                "embedded".to_owned(),
+                format!("{rabbit} (Secret mine)"),
+            ),
+            (
+                Choice::Secret,
+                format!("{rabbit} (Secret vumi-broker)"),
+                format!("{rabbit} (Secret mine)"),
+            ),
+            (
+                Choice::Url(url),
+                "amqp://other:5672//".to_owned(),
+                "amqp://other:5672//".to_owned(),
+            ),
+        ] {
+            let brokers = Brokers::new(choice, Arc::clone(&secrets), "test").unwrap();
+            assert_eq!(brokers.identity(&resource("")).unwrap(), plain);
+            assert_eq!(brokers.identity(&resource(MINE)).unwrap(), named);
+        }
+    }
+
+    #[test]
+    fn a_rotated_password_or_user_is_the_same_broker_and_an_address_is_not() {
+        let secrets = secrets("amqp://u:old@rabbit");
+        let brokers = Brokers::new(Choice::Secret, Arc::clone(&secrets), "test").unwrap();
+        let before = brokers.identity(&resource("")).unwrap();
+        let rotate = |url: &str| {
+            let keys = BTreeMap::from([("connection_string".to_owned(), url.to_owned())]);
+            secrets.replace(BTreeMap::from([("vumi-broker".to_owned(), keys)]));
+        };
+        rotate("amqp://v:new@rabbit");
+        assert_eq!(brokers.identity(&resource("")).unwrap(), before);
+        rotate("amqp://v:new@rabbit-2");
+        assert_ne!(brokers.identity(&resource("")).unwrap(), before);
+        secrets.replace(BTreeMap::new());
+        let error = brokers.identity(&resource("")).unwrap_err();
+        assert_eq!(error.code, codes::SECRET_MISSING);
+        assert!(error.text.contains("vumi-broker"), "{error}");
+    }
+
+    #[test]
+    fn a_bad_url_is_refused_at_once_and_not_repeated() {
+        let url = Url {
+            url: "http://u:hunter2@h".into(),
+            authority: None,
+        };
+        let error = Brokers::new(Choice::Url(url), Arc::default(), "test")
+            .err()
+            .unwrap();
+        assert_eq!(error.code, CliError::VALIDATION);
+        assert!(!error.text.contains("hunter2"), "{error}");
     }
 }

@@ -3,7 +3,6 @@
 pub mod brokers;
 pub mod commands;
 pub mod error;
-mod interim;
 pub mod manifests;
 pub mod output;
 pub mod process;

@@ -55,15 +55,15 @@ enum Command {
     Completions(completions::Arguments),
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match dispatch(Cli::parse().command).await {
+fn main() -> ExitCode {
+    // No runtime here: the commands that need one start it with the threads it needs.
+    match dispatch(Cli::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => error.report(),
     }
 }
 
-async fn dispatch(command: Command) -> Result<(), CliError> {
+fn dispatch(command: Command) -> Result<(), CliError> {
     match command {
         Command::Run(arguments) => campaign::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),

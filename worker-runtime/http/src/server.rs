@@ -13,12 +13,16 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use vumi_core::worker::Listener;
+
+/// At the end, a connection that never asked anything is given so long to ask, and to be told to come again.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What the server puts up with.
 #[derive(Clone, Copy, Debug)]
@@ -182,7 +186,14 @@ async fn converse(stream: TcpStream, desk: Desk) {
     let socket = Socket::new(stream, Arc::clone(&shared));
     let ending = desk.ending.clone();
     let head_timeout = desk.limits.head_timeout;
-    let service = service_fn(move |request| respond(request, desk.clone(), Arc::clone(&shared)));
+    let asked = Arc::new(AtomicBool::new(false));
+    let service = {
+        let asked = Arc::clone(&asked);
+        service_fn(move |request| {
+            asked.store(true, Ordering::Relaxed);
+            respond(request, desk.clone(), Arc::clone(&shared))
+        })
+    };
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
@@ -192,8 +203,15 @@ async fn converse(stream: TcpStream, desk: Desk) {
     let ended = tokio::select! {
         ended = &mut connection => ended,
         () = ending.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+            // A caller who came just before the end may still be sending: it is told to come again, not hung up on.
+            let first = if asked.load(Ordering::Relaxed) { Duration::ZERO } else { FIRST_REQUEST };
+            match tokio::time::timeout(first, connection.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            }
         }
     };
     if let Err(error) = ended {

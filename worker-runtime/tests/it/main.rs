@@ -8,4 +8,5 @@ mod examples;
 mod harness;
 mod loss;
 mod python_client;
+mod reload;
 mod replicas;

@@ -166,6 +166,10 @@ fn another_broker_address_replaces_although_the_manifest_is_the_same() {
     };
     assert!(plan(at("rabbit-a:5672/"), at("rabbit-a:5672/")).is_empty());
     let moved = plan(at("rabbit-a:5672/"), at("rabbit-b:5672/"));
+    assert!(
+        waits(&moved, "application/e").is_empty(),
+        "no queue is shared between two brokers"
+    );
     let text = moved.to_string();
     assert!(
         text.contains("broker: rabbit-a:5672/ → rabbit-b:5672/"),

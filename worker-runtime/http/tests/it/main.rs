@@ -1,5 +1,7 @@
 //! The HTTP server with real connections: time and size limits, places, answers that were written or not.
 
+#![allow(clippy::unwrap_used)]
+
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -68,11 +70,12 @@ impl Running {
     async fn was_written(&self, index: usize) -> bool {
         let started = Instant::now();
         let written = loop {
-            let mut all = self.service.written.lock().unwrap();
-            if all.len() > index {
-                break all.remove(index);
+            {
+                let mut all = self.service.written.lock().unwrap();
+                if all.len() > index {
+                    break all.remove(index);
+                }
             }
-            drop(all);
             assert!(started.elapsed() < PATIENCE, "no answer {index}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         };
@@ -183,4 +186,23 @@ async fn the_end_waits_for_answers_in_progress_and_for_nothing_else() {
         "{answer}"
     );
     assert_eq!(rest(idle).await, "");
+}
+
+#[tokio::test]
+async fn who_came_just_before_the_end_is_told_to_come_again() {
+    let running = start(Limits::default(), Counting::default()).await;
+    let mut late = running.open(b"").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    running.closing.cancel();
+    let server = Arc::clone(&running.server);
+    let closing = tokio::spawn(async move { server.close().await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    late.write_all(GET).await.unwrap();
+    let answer = rest(late).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.to_lowercase().contains("retry-after"), "{answer}");
+    tokio::time::timeout(PATIENCE, closing)
+        .await
+        .unwrap()
+        .unwrap();
 }
