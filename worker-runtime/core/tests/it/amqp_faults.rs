@@ -120,6 +120,31 @@ async fn send_when_up(broker: &Arc<dyn Broker>, queue: &str, n: u32) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_consumer_stays_cancelled_over_a_cut() {
+    let Some(server) = own(Version::V4_0, Options::default()).await else {
+        return;
+    };
+    let broker = connect(&server.url("/")).await;
+    let queue = unique("cancelled");
+    let mut subscription = consume(&broker, &queue, 1, Access::Fenced).await;
+    send(&broker, &queue, 1..=2).await;
+    let held = next(&mut subscription).await;
+    subscription.acker.cancel();
+    until(&subscription, |s| *s == ConsumerState::Stopped).await;
+    server.close_connections().await.expect("close");
+    let begin = Instant::now();
+    // Asked over the cut connection too, so an error is one of the answers.
+    while !matches!(broker.depth(&queue).await, Ok(Some(d)) if (d.ready, d.consumers) == (2, 0)) {
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!subscription.acker.ack(held.generation, held.tag, false));
+    assert_eq!(*subscription.state.borrow(), ConsumerState::Stopped);
+    subscription.acker.resume();
+    drain(&mut subscription, [1, 2].into()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restart_of_the_broker() {
     for version in BOTH {
         let Some(mut server) = own(version, Options::default()).await else {

@@ -17,7 +17,7 @@ use lapin::types::AMQPValue;
 use lapin::{Channel, Connection, Consumer};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -77,57 +77,39 @@ struct Keeper {
 impl Keeper {
     async fn run(mut self) {
         let mut pause = PAUSE;
-        loop {
+        while self.wanted().await {
+            let (begin, generation) = (Instant::now(), self.generation);
             let ended = self.life().await;
             self.desk.live(None);
-            let (wait, state) = match ended {
-                Ok(()) if self.desk.is_closed() => break,
-                // Lived, and was rebuilt on purpose.
-                Ok(()) => {
-                    pause = PAUSE;
-                    continue;
-                }
-                Err(Trouble::Held(_))
-                    if matches!(*self.state.borrow(), ConsumerState::Standby(_)) =>
-                {
-                    (STANDBY, None)
-                }
-                Err(trouble) => {
-                    let wait = match trouble {
-                        Trouble::Differs(_) | Trouble::Denied(_) | Trouble::FenceIgnored => REFUSED,
-                        _ => pause,
-                    };
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    (wait, Some(self.shown(trouble)))
-                }
-            };
-            if let Some(state) = state {
-                self.show(state);
+            if self.generation > generation && begin.elapsed() > LONGEST_PAUSE {
+                pause = PAUSE;
             }
+            // Without an error it was rebuilt, cancelled or closed on purpose.
+            let Err(trouble) = ended else { continue };
+            let wait = match trouble {
+                Trouble::Differs(_) | Trouble::Denied(_) | Trouble::FenceIgnored => REFUSED,
+                _ => pause,
+            };
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.show(shown(trouble));
             tokio::select! {
                 () = tokio::time::sleep(jittered(wait)) => {}
-                () = self.desk.closed() => break,
-            }
-            if *self.state.borrow() == ConsumerState::Consuming {
-                pause = PAUSE;
+                () = self.desk.closed() => {}
             }
         }
         self.show(ConsumerState::Stopped);
     }
 
-    fn shown(&self, trouble: Trouble) -> ConsumerState {
-        let refused =
-            |code: codes::Code, text: String| ConsumerState::Refused(code.name.into(), text);
-        match trouble {
-            Trouble::Lost(text) | Trouble::Missing(text) | Trouble::Held(text) => {
-                ConsumerState::Connecting(Some(text))
-            }
-            Trouble::Differs(text) => refused(codes::BROKER_QUEUE_TYPE, text),
-            Trouble::Denied(text) => refused(codes::BROKER_REFUSED, text),
-            Trouble::FenceIgnored => {
-                refused(codes::BROKER_FENCE, codes::BROKER_FENCE.meaning.into())
+    /// Waits while the consumer is cancelled; false once it is closed.
+    async fn wanted(&self) -> bool {
+        while self.desk.is_cancelled() && !self.desk.is_closed() {
+            self.show(ConsumerState::Stopped);
+            tokio::select! {
+                () = self.desk.ordered() => {}
+                () = self.desk.closed() => {}
             }
         }
+        !self.desk.is_closed()
     }
 
     fn show(&self, state: ConsumerState) {
@@ -147,6 +129,8 @@ impl Keeper {
         let (connection, channel, consumer) = tokio::select! {
             prepared = self.prepare() => prepared?,
             () = desk.closed() => return Ok(()),
+            // Cancelled, perhaps: the loop around looks again.
+            () = desk.ordered() => return Ok(()),
         };
         self.generation += 1;
         self.desk.live(Some(self.generation));
@@ -281,9 +265,6 @@ impl Keeper {
     /// Sends what was ordered; true to rebuild.
     async fn carry_out(&self, channel: &Channel) -> Result<bool, Trouble> {
         let orders = self.desk.take();
-        if orders.rebuild {
-            return Ok(true);
-        }
         let back = BasicNackOptions {
             requeue: true,
             multiple: false,
@@ -306,11 +287,23 @@ impl Keeper {
                 .await
                 .map_err(|e| Trouble::of(&e))?;
         }
-        Ok(false)
+        Ok(orders.rebuild)
     }
 
     fn raw(&self, delivery: Delivery) -> RawDelivery {
         raw(delivery, self.generation)
+    }
+}
+
+fn shown(trouble: Trouble) -> ConsumerState {
+    let refused = |code: codes::Code, text: String| ConsumerState::Refused(code.name.into(), text);
+    match trouble {
+        Trouble::Lost(text) | Trouble::Missing(text) | Trouble::Held(text) => {
+            ConsumerState::Connecting(Some(text))
+        }
+        Trouble::Differs(text) => refused(codes::BROKER_QUEUE_TYPE, text),
+        Trouble::Denied(text) => refused(codes::BROKER_REFUSED, text),
+        Trouble::FenceIgnored => refused(codes::BROKER_FENCE, codes::BROKER_FENCE.meaning.into()),
     }
 }
 

@@ -30,6 +30,10 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Directive that every log filter of ours must end with. lapin logs whole returned messages as warnings and every
+/// refused try for a fence as an error; what matters of both is reported by this module, without contents.
+pub const LOG_DIRECTIVE: &str = "lapin=off";
+
 /// How long a one-off question (depth, declaration, shelf) waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
