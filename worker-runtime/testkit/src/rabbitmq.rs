@@ -223,6 +223,21 @@ impl RabbitMq {
 
     /// Evaluates Erlang expressions inside the broker and returns the printed result.
     pub async fn eval(&self, expressions: &str) -> Result<String, Error> {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            match self.eval_once(expressions).await {
+                // Under load the broker is sometimes too slow for erl_call's own patience.
+                Err(Error::Failed(why))
+                    if why.contains("failed to connect to node") && Instant::now() < deadline =>
+                {
+                    sleep(Duration::from_millis(200)).await;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    async fn eval_once(&self, expressions: &str) -> Result<String, Error> {
         let program = self.erlang().join("erl_call");
         let mut command = self.command(&program);
         command
@@ -235,10 +250,10 @@ impl RabbitMq {
             .spawn()
             .map_err(|e| Error::Io("erl_call cannot be started", e))?;
         if let Some(mut input) = child.stdin.take() {
-            input
+            // It reads only once it is connected; if it gives up before, its answer says why.
+            let _ = input
                 .write_all(format!("{expressions}.\n").as_bytes())
-                .await
-                .map_err(|e| Error::Io("erl_call does not listen", e))?;
+                .await;
         }
         let output = timeout(Duration::from_secs(60), child.wait_with_output())
             .await
@@ -322,18 +337,20 @@ impl RabbitMq {
                 self.ports.tls
             ));
         }
-        if let Some(limit) = self.options.consumer_timeout {
-            conf.push_str(&format!("consumer_timeout = {}\n", limit.as_millis()));
-            conf.push_str(&format!(
-                "channel_tick_interval = {}\n",
-                limit.as_millis() / 5
-            ));
-        }
         let write = |name: &str, content: &str| {
             std::fs::write(folder.join(name), content)
                 .map_err(|e| Error::Io("writing the broker's config", e))
         };
         write("rabbitmq.conf", &conf)?;
+        // Here and not in rabbitmq.conf, where 3.10 does not know the tick.
+        let advanced = self.options.consumer_timeout.map_or("[].".into(), |limit| {
+            let limit = limit.as_millis();
+            let tick = limit / 5;
+            format!(
+                "[{{rabbit, [{{consumer_timeout, {limit}}}, {{channel_tick_interval, {tick}}}]}}]."
+            )
+        });
+        write("advanced.config", &advanced)?;
         write("enabled_plugins", "[].")?;
         write(".erlang.cookie", COOKIE)?;
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);

@@ -1,5 +1,8 @@
 //! Integration tests of the core: one binary, one module per part.
 
+mod amqp;
+mod amqp_access;
+mod amqp_faults;
 mod broker_suite;
 mod embedded;
 mod embedded_faults;

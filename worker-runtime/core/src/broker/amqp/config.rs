@@ -278,7 +278,9 @@ mod tests {
         assert_eq!(config.describe(), "amqp://u@h:5672//");
         let mut encrypted = reference();
         encrypted.vhost = Some("mine".into());
-        encrypted.tls = Some(BrokerTls::default());
+        encrypted.tls = Some(BrokerTls {
+            ca_secret_ref: None,
+        });
         let config = AmqpConfig::from_secret(operator, &encrypted);
         assert_eq!(config.describe(), "amqps://u@h:5671/mine");
 

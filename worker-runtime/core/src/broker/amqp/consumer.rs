@@ -1,6 +1,7 @@
 //! A consumer that outlives channels and connections. Each life of its channel is a generation; whatever ends a life
 //! (cut connection, cancelled consumer, consumer timeout, deleted queue) the next one declares and consumes again.
 
+use super::Lifeline;
 use super::errors::Trouble;
 use super::fence::Fence;
 use super::link::Line;
@@ -16,7 +17,7 @@ use lapin::types::AMQPValue;
 use lapin::{Channel, Connection, Consumer};
 use std::future::Future;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -34,14 +35,15 @@ const CLOSING: Duration = Duration::from_secs(2);
 pub(super) fn subscription(
     subscribe: Subscribe,
     line: Line,
-    stop: CancellationToken,
-) -> (Subscription, impl Future<Output = ()> + Send) {
+    stop: &CancellationToken,
+    lifeline: Arc<Lifeline>,
+) -> (Subscription, impl Future<Output = ()> + Send + use<>) {
     let prefetch = subscribe.prefetch.max(1);
     // Twice the prefetch, so that deliveries of a dead generation do not hold up the next one.
     let (sender, deliveries) = mpsc::channel(usize::from(prefetch) * 2);
     let (state, shown) = watch::channel(ConsumerState::Connecting(None));
-    let desk = Arc::new(Desk::default());
-    let acker = Arc::new(Handle(Arc::clone(&desk)));
+    let desk = Arc::new(Desk::new(stop));
+    let acker = Arc::new(Handle::new(&desk, lifeline));
     let keeper = Keeper {
         fence: Fence::from(subscribe.access),
         subscribe,
@@ -52,7 +54,7 @@ pub(super) fn subscription(
         state,
         generation: 0,
     };
-    let task = async move { keeper.run(stop).await };
+    let task = keeper.run();
     let subscription = Subscription {
         deliveries,
         state: shown,
@@ -73,65 +75,41 @@ struct Keeper {
 }
 
 impl Keeper {
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self) {
         let mut pause = PAUSE;
-        loop {
-            let desk = Arc::clone(&self.desk);
-            let ended = tokio::select! {
-                ended = self.life() => ended,
-                () = desk.closed() => Ok(()),
-                () = stop.cancelled() => Ok(()),
-            };
+        while self.wanted().await {
+            let (begin, generation) = (Instant::now(), self.generation);
+            let ended = self.life().await;
             self.desk.live(None);
-            let (wait, state) = match ended {
-                Ok(()) if self.desk.is_closed() || stop.is_cancelled() => break,
-                // Lived, and was rebuilt on purpose.
-                Ok(()) => {
-                    pause = PAUSE;
-                    continue;
-                }
-                Err(Trouble::Held(_))
-                    if matches!(*self.state.borrow(), ConsumerState::Standby(_)) =>
-                {
-                    (STANDBY, None)
-                }
-                Err(trouble) => {
-                    let wait = match trouble {
-                        Trouble::Differs(_) | Trouble::Denied(_) | Trouble::FenceIgnored => REFUSED,
-                        _ => pause,
-                    };
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                    (wait, Some(self.shown(trouble)))
-                }
-            };
-            if let Some(state) = state {
-                self.show(state);
+            if self.generation > generation && begin.elapsed() > LONGEST_PAUSE {
+                pause = PAUSE;
             }
+            // Without an error it was rebuilt, cancelled or closed on purpose.
+            let Err(trouble) = ended else { continue };
+            let wait = match trouble {
+                Trouble::Differs(_) | Trouble::Denied(_) | Trouble::FenceIgnored => REFUSED,
+                _ => pause,
+            };
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            self.show(shown(trouble));
             tokio::select! {
                 () = tokio::time::sleep(jittered(wait)) => {}
-                () = self.desk.closed() => break,
-                () = stop.cancelled() => break,
-            }
-            if *self.state.borrow() == ConsumerState::Consuming {
-                pause = PAUSE;
+                () = self.desk.closed() => {}
             }
         }
         self.show(ConsumerState::Stopped);
     }
 
-    fn shown(&self, trouble: Trouble) -> ConsumerState {
-        let refused =
-            |code: codes::Code, text: String| ConsumerState::Refused(code.name.into(), text);
-        match trouble {
-            Trouble::Lost(text) | Trouble::Missing(text) | Trouble::Held(text) => {
-                ConsumerState::Connecting(Some(text))
-            }
-            Trouble::Differs(text) => refused(codes::BROKER_QUEUE_TYPE, text),
-            Trouble::Denied(text) => refused(codes::BROKER_REFUSED, text),
-            Trouble::FenceIgnored => {
-                refused(codes::BROKER_FENCE, codes::BROKER_FENCE.meaning.into())
+    /// Waits while the consumer is cancelled; false once it is closed.
+    async fn wanted(&self) -> bool {
+        while self.desk.is_cancelled() && !self.desk.is_closed() {
+            self.show(ConsumerState::Stopped);
+            tokio::select! {
+                () = self.desk.ordered() => {}
+                () = self.desk.closed() => {}
             }
         }
+        !self.desk.is_closed()
     }
 
     fn show(&self, state: ConsumerState) {
@@ -147,19 +125,13 @@ impl Keeper {
 
     /// One generation, from connection to the end of its channel.
     async fn life(&mut self) -> Result<(), Trouble> {
-        let connection = match self.line.connection().now_or_never() {
-            Some(connection) => connection?,
-            None => {
-                self.show(ConsumerState::Connecting(None));
-                self.line.connection().await?
-            }
+        let desk = Arc::clone(&self.desk);
+        let (connection, channel, consumer) = tokio::select! {
+            prepared = self.prepare() => prepared?,
+            () = desk.closed() => return Ok(()),
+            // Cancelled, perhaps: the loop around looks again.
+            () = desk.ordered() => return Ok(()),
         };
-        let queue = self.subscribe.queue.name().to_owned();
-        let declaring = open(&connection, self.prefetch).await?;
-        topology::declare_queue(&declaring, &self.subscribe.queue)
-            .await
-            .map_err(|e| Trouble::of(&e))?;
-        let (channel, consumer) = self.take(&connection, declaring, &queue).await?;
         self.generation += 1;
         self.desk.live(Some(self.generation));
         self.show(ConsumerState::Consuming);
@@ -172,6 +144,24 @@ impl Keeper {
         // Waits, so that everything is back in the queue before the next life looks.
         let _ = tokio::time::timeout(CLOSING, channel.close(200, "closed by vumi".into())).await;
         served
+    }
+
+    /// Connection, declared queue, consumer behind its fence.
+    async fn prepare(&mut self) -> Result<(Arc<Connection>, Channel, Consumer), Trouble> {
+        let connection = match self.line.connection().now_or_never() {
+            Some(connection) => connection?,
+            None => {
+                self.show(ConsumerState::Connecting(None));
+                self.line.connection().await?
+            }
+        };
+        let queue = &self.subscribe.queue;
+        let declaring = open(&connection, self.prefetch).await?;
+        topology::declare_queue(&declaring, queue)
+            .await
+            .map_err(|e| Trouble::of(&e))?;
+        let (channel, consumer) = self.take(&connection, declaring, queue.name()).await?;
+        Ok((connection, channel, consumer))
     }
 
     /// Consumes behind the fence, standing by while another holds it. A refusal closes the channel, so each try has
@@ -218,8 +208,13 @@ impl Keeper {
                 }
             };
             tokio::select! {
+                () = self.desk.closed() => {
+                    // What was acknowledged before closing is.
+                    self.carry_out(channel).await?;
+                    return Ok(());
+                }
                 () = self.desk.ordered() => {
-                    if self.desk.is_closed() || self.carry_out(channel).await? {
+                    if self.carry_out(channel).await? {
                         return Ok(());
                     }
                     match (self.desk.is_cancelled(), &consumer) {
@@ -270,9 +265,6 @@ impl Keeper {
     /// Sends what was ordered; true to rebuild.
     async fn carry_out(&self, channel: &Channel) -> Result<bool, Trouble> {
         let orders = self.desk.take();
-        if orders.rebuild {
-            return Ok(true);
-        }
         let back = BasicNackOptions {
             requeue: true,
             multiple: false,
@@ -295,11 +287,23 @@ impl Keeper {
                 .await
                 .map_err(|e| Trouble::of(&e))?;
         }
-        Ok(false)
+        Ok(orders.rebuild)
     }
 
     fn raw(&self, delivery: Delivery) -> RawDelivery {
         raw(delivery, self.generation)
+    }
+}
+
+fn shown(trouble: Trouble) -> ConsumerState {
+    let refused = |code: codes::Code, text: String| ConsumerState::Refused(code.name.into(), text);
+    match trouble {
+        Trouble::Lost(text) | Trouble::Missing(text) | Trouble::Held(text) => {
+            ConsumerState::Connecting(Some(text))
+        }
+        Trouble::Differs(text) => refused(codes::BROKER_QUEUE_TYPE, text),
+        Trouble::Denied(text) => refused(codes::BROKER_REFUSED, text),
+        Trouble::FenceIgnored => refused(codes::BROKER_FENCE, codes::BROKER_FENCE.meaning.into()),
     }
 }
 

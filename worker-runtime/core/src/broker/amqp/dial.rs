@@ -97,16 +97,10 @@ pub(super) async fn server(endpoint: Endpoint) -> Option<String> {
 /// How much a confirmation of this server means for a classic queue (R16: counted fsync calls). Unknown servers get
 /// the weaker word.
 pub(super) fn durability(server: &str) -> Durability {
-    match server.strip_prefix("RabbitMQ 3.") {
-        Some(minor)
-            if minor
-                .split('.')
-                .next()
-                .is_some_and(|m| m.parse().is_ok_and(|m: u32| m <= 10)) =>
-        {
-            Durability::Host
-        }
-        _ => Durability::Process,
+    if server.starts_with("RabbitMQ 3.10.") {
+        Durability::Host
+    } else {
+        Durability::Process
     }
 }
 

@@ -95,11 +95,11 @@ async fn start(
     options: BasicConsumeOptions,
 ) -> lapin::Result<Consumer> {
     // Shown by the broker's tools only, so a long one may be cut.
-    let cut = tag.floor_char_boundary(255);
+    let cut = (0..=tag.len().min(255)).rfind(|n| tag.is_char_boundary(*n));
     channel
         .basic_consume(
             short(queue)?,
-            short(&tag[..cut])?,
+            short(&tag[..cut.unwrap_or(0)])?,
             options,
             FieldTable::default(),
         )

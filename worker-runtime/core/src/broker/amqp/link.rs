@@ -188,30 +188,25 @@ impl Hub {
 
     fn show(&self) {
         let sides = self.lock();
-        let state = match (&sides.consume, &sides.publish) {
+        let both = [&sides.consume, &sides.publish];
+        // Of two that are connecting, the one that knows why.
+        let connecting = both
+            .into_iter()
+            .filter(|side| matches!(side, Side::Connecting { .. }))
+            .max_by_key(|side| matches!(side, Side::Connecting { error: Some(_), .. }));
+        let state = match connecting.unwrap_or(&sides.publish) {
             _ if sides.closed => LinkState::Closed,
-            (
-                Side::Connecting {
-                    error,
-                    since,
-                    refused,
-                },
-                _,
-            )
-            | (
-                _,
-                Side::Connecting {
-                    error,
-                    since,
-                    refused,
-                },
-            ) => LinkState::Connecting {
+            Side::Connecting {
+                error,
+                since,
+                refused,
+            } => LinkState::Connecting {
                 error: error.clone(),
                 since: *since,
                 refused: *refused,
             },
-            (Side::Blocked(why), _) | (_, Side::Blocked(why)) => LinkState::Blocked(why.clone()),
-            (Side::Up, Side::Up) => LinkState::Up {
+            Side::Blocked(why) => LinkState::Blocked(why.clone()),
+            Side::Up => LinkState::Up {
                 server: sides.server.clone().unwrap_or_else(|| "RabbitMQ".into()),
             },
         };

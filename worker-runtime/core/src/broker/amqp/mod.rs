@@ -30,6 +30,10 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// Directive that every log filter of ours must end with. lapin logs whole returned messages as warnings and every
+/// refused try for a fence as an error; what matters of both is reported by this module, without contents.
+pub const LOG_DIRECTIVE: &str = "lapin=off";
+
 /// How long a one-off question (depth, declaration, shelf) waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
 
@@ -44,7 +48,16 @@ pub struct AmqpBroker {
     consumers: TaskTracker,
     lines: TaskTracker,
     stop_consumers: CancellationToken,
-    stop_lines: CancellationToken,
+    lifeline: Arc<Lifeline>,
+}
+
+/// Ends the connections when the last of the broker and its subscriptions is dropped.
+struct Lifeline(CancellationToken);
+
+impl Drop for Lifeline {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
 }
 
 impl AmqpBroker {
@@ -68,8 +81,8 @@ impl AmqpBroker {
             errands: Mutex::new(None),
             consumers: TaskTracker::new(),
             lines,
-            stop_consumers: CancellationToken::new(),
-            stop_lines,
+            stop_consumers: stop_lines.child_token(),
+            lifeline: Arc::new(Lifeline(stop_lines)),
         })
     }
 
@@ -119,7 +132,8 @@ impl Broker for AmqpBroker {
         let (subscription, task) = consumer::subscription(
             subscribe,
             self.consuming.clone(),
-            self.stop_consumers.child_token(),
+            &self.stop_consumers,
+            Arc::clone(&self.lifeline),
         );
         self.consumers.spawn(task);
         subscription
@@ -165,16 +179,9 @@ impl Broker for AmqpBroker {
         self.stop_consumers.cancel();
         self.consumers.close();
         let _ = tokio::time::timeout_at(deadline, self.consumers.wait()).await;
-        self.stop_lines.cancel();
+        self.lifeline.0.cancel();
         self.lines.close();
         let _ = tokio::time::timeout_at(deadline, self.lines.wait()).await;
         self.hub.closed();
-    }
-}
-
-impl Drop for AmqpBroker {
-    fn drop(&mut self) {
-        self.stop_consumers.cancel();
-        self.stop_lines.cancel();
     }
 }

@@ -1,9 +1,11 @@
 //! Acknowledgements and other orders for one consumer, handed over without waiting: they gather in a slot and are
 //! sent together. The slot is bounded by the prefetch, because only outstanding deliveries can be in it.
 
+use super::Lifeline;
 use crate::broker::Acker;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
 
 /// What the consumer's task has to do next.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,17 +25,25 @@ struct Slot {
     live: Option<u64>,
     orders: Orders,
     cancelled: bool,
-    closed: bool,
 }
 
 /// Where orders gather.
-#[derive(Default)]
 pub(super) struct Desk {
     slot: Mutex<Slot>,
     bell: Notify,
+    closed: CancellationToken,
 }
 
 impl Desk {
+    /// A desk that closes with `stop` at the latest.
+    pub(super) fn new(stop: &CancellationToken) -> Self {
+        Self {
+            slot: Mutex::default(),
+            bell: Notify::new(),
+            closed: stop.child_token(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, Slot> {
         self.slot.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -55,24 +65,22 @@ impl Desk {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        self.lock().closed
+        self.closed.is_cancelled()
     }
 
-    /// Returns after something was ordered.
+    /// Returns after something was ordered; for one waiter.
     pub(super) async fn ordered(&self) {
         self.bell.notified().await;
     }
 
     /// Returns once the consumer is closed.
     pub(super) async fn closed(&self) {
-        while !self.is_closed() {
-            self.ordered().await;
-        }
+        self.closed.cancelled().await;
     }
 
     fn order(&self, generation: u64, change: impl FnOnce(&mut Orders)) -> bool {
         let mut slot = self.lock();
-        if slot.live != Some(generation) || slot.closed {
+        if slot.live != Some(generation) || self.is_closed() {
             return false;
         }
         change(&mut slot.orders);
@@ -87,12 +95,24 @@ impl Desk {
     }
 }
 
-/// The engine's end.
-pub(super) struct Handle(pub(super) Arc<Desk>);
+/// The engine's end; keeps the connections alive.
+pub(super) struct Handle {
+    desk: Arc<Desk>,
+    _lifeline: Arc<Lifeline>,
+}
+
+impl Handle {
+    pub(super) fn new(desk: &Arc<Desk>, lifeline: Arc<Lifeline>) -> Self {
+        Self {
+            desk: Arc::clone(desk),
+            _lifeline: lifeline,
+        }
+    }
+}
 
 impl Acker for Handle {
     fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool {
-        self.0.order(generation, |orders| {
+        self.desk.order(generation, |orders| {
             if orders.multiple.is_some_and(|up_to| tag <= up_to) {
                 return;
             }
@@ -107,23 +127,24 @@ impl Acker for Handle {
     }
 
     fn requeue(&self, generation: u64, tag: u64) -> bool {
-        self.0.order(generation, |orders| orders.requeue.push(tag))
+        self.desk
+            .order(generation, |orders| orders.requeue.push(tag))
     }
 
     fn cancel(&self) {
-        self.0.set(|slot| slot.cancelled = true);
+        self.desk.set(|slot| slot.cancelled = true);
     }
 
     fn resume(&self) {
-        self.0.set(|slot| slot.cancelled = false);
+        self.desk.set(|slot| slot.cancelled = false);
     }
 
     fn close(&self) {
-        self.0.set(|slot| slot.closed = true);
+        self.desk.closed.cancel();
     }
 
     fn rebuild(&self) {
-        self.0.set(|slot| slot.orders.rebuild = true);
+        self.desk.set(|slot| slot.orders.rebuild = true);
     }
 }
 
@@ -139,8 +160,8 @@ mod tests {
 
     #[test]
     fn acknowledgements_gather_without_repeating_a_tag() {
-        let desk = Arc::new(Desk::default());
-        let handle = Handle(Arc::clone(&desk));
+        let desk = Arc::new(Desk::new(&CancellationToken::new()));
+        let handle = Handle::new(&desk, Arc::new(Lifeline(CancellationToken::new())));
         assert!(!handle.ack(1, 1, false), "no channel yet");
         desk.live(Some(1));
         assert!(handle.ack(1, 5, false));

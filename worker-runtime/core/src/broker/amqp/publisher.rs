@@ -133,7 +133,9 @@ impl Run {
             match self.life(&connection).await {
                 Ok(End::Drained) => return,
                 Ok(End::Lost) => {}
-                Err(error) => tracing::debug!(%error, "the publishing channel ended"),
+                Err(error) => {
+                    tracing::debug!(%error, "the publishing channel ended")
+                }
             }
             if connection.status().connected() {
                 tokio::time::sleep(CHANNEL_PAUSE).await;

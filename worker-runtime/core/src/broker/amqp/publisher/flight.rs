@@ -5,7 +5,7 @@
 //! messages are confirmed in their order, so: look at *all* confirmations that are complete, and only then resolve.
 
 use super::Job;
-use crate::broker::{Confirmation, PublicationClass};
+use crate::broker::{Confirmation, Publication, PublicationClass};
 use bytes::Bytes;
 use futures::future::FutureExt;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -15,7 +15,9 @@ use lapin::types::ShortString;
 use lapin::{BasicProperties, Channel};
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::task::{Context, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
 type Outcome = (u64, lapin::Result<lapin::Confirmation>);
 type Sending<'c> = Pin<Box<dyn Future<Output = Outcome> + Send + 'c>>;
@@ -34,6 +36,17 @@ pub(super) struct Flight<'c> {
     first: u64,
     bytes: usize,
     done: Vec<Outcome>,
+    early: Arc<Early>,
+}
+
+/// Notices that the set wants to be polled again.
+#[derive(Default)]
+struct Early(AtomicBool);
+
+impl Wake for Early {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
 }
 
 impl<'c> Flight<'c> {
@@ -45,15 +58,16 @@ impl<'c> Flight<'c> {
             first: 0,
             bytes: 0,
             done: Vec::new(),
+            early: Arc::default(),
         }
     }
 
     pub(super) fn len(&self) -> usize {
-        self.sending.len()
+        self.sending.len() + self.done.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.sending.is_empty()
+        self.sending.is_empty() && self.done.is_empty()
     }
 
     pub(super) fn bytes(&self) -> usize {
@@ -73,10 +87,8 @@ impl<'c> Flight<'c> {
         let telemetry = publication.class == PublicationClass::Telemetry;
         let mut properties =
             BasicProperties::default().with_delivery_mode(if telemetry { 1 } else { 2 });
-        // An id that does not fit the property is in the body all the same.
-        let id = publication.message_id.as_deref().map(ShortString::try_new);
-        if let Some(Ok(id)) = id {
-            properties = properties.with_message_id(id);
+        if let Some(id) = property(publication) {
+            properties = properties.with_message_id(id.into());
         }
         let options = BasicPublishOptions {
             mandatory: !telemetry,
@@ -92,34 +104,34 @@ impl<'c> Flight<'c> {
             body,
             properties,
         ));
-        // The first poll queues the frames: here, so that messages leave in the order they came. It cannot be ready,
-        // and the set polls it again with a real waker.
-        if sending
-            .as_mut()
-            .poll(&mut Context::from_waker(Waker::noop()))
-            .is_ready()
-        {
-            return;
-        }
         self.bytes += job.publication.body.len();
         self.sent.push_back(Some(Sent {
             job,
             returned: None,
         }));
-        self.sending.push(sending);
+        // The first poll queues the frames: here, so that messages leave in the order they came. The set polls again
+        // with a real waker.
+        match sending
+            .as_mut()
+            .poll(&mut Context::from_waker(Waker::noop()))
+        {
+            Poll::Pending => self.sending.push(sending),
+            // Even confirmed already, if this thread was set aside meanwhile.
+            Poll::Ready(outcome) => self.done.push(outcome),
+        }
     }
 
     /// Waits for confirmations and resolves their receipts. Returns the routing keys that no queue took. Safe to drop
     /// while waiting.
     pub(super) async fn settle(&mut self) -> lapin::Result<Vec<String>> {
-        if let Some(outcome) = self.sending.next().await {
+        if self.done.is_empty()
+            && let Some(outcome) = self.sending.next().await
+        {
             self.done.push(outcome);
         }
         // Takes and frees the lock under which lapin completes one batch of confirmations, so the batch is whole.
         let _ = self.channel.wait_for_confirms().now_or_never();
-        while let Some(Some(outcome)) = self.sending.next().now_or_never() {
-            self.done.push(outcome);
-        }
+        self.collect();
         let mut outcomes = std::mem::take(&mut self.done);
         for (number, result) in &mut outcomes {
             let message = match result {
@@ -160,6 +172,22 @@ impl<'c> Flight<'c> {
         }
     }
 
+    /// Moves every complete confirmation to `done`. The set may pause early, and then wakes whoever polls it; only a
+    /// pause without a wake means that nothing is left.
+    fn collect(&mut self) {
+        let waker = Waker::from(Arc::clone(&self.early));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            self.early.0.store(false, Ordering::SeqCst);
+            match self.sending.poll_next_unpin(&mut context) {
+                Poll::Ready(Some(outcome)) => self.done.push(outcome),
+                Poll::Ready(None) => return,
+                Poll::Pending if self.early.0.load(Ordering::SeqCst) => {}
+                Poll::Pending => return,
+            }
+        }
+    }
+
     /// Finds whose message came back: the oldest in flight that is equal to it. If none is, the one whose
     /// confirmation carried it counts as returned, so that nothing is taken for delivered that may not be.
     fn mark(&mut self, message: &BasicReturnMessage, carrier: u64) {
@@ -174,7 +202,7 @@ impl<'c> Flight<'c> {
                 && publication.class != PublicationClass::Telemetry
                 && publication.routing_key == message.routing_key.as_str()
                 && publication.exchange == message.exchange.as_str()
-                && (id.is_none() || publication.message_id.as_deref() == id)
+                && property(publication) == id
                 && publication.body[..] == message.data[..]
         };
         let why = format!(
@@ -208,6 +236,14 @@ impl<'c> Flight<'c> {
         }
         sent
     }
+}
+
+/// The id as a property. One that does not fit is in the body all the same.
+fn property(publication: &Publication) -> Option<&str> {
+    publication
+        .message_id
+        .as_deref()
+        .filter(|id| id.len() <= 255)
 }
 
 async fn send(

@@ -1,0 +1,468 @@
+//! What goes wrong between us and a real RabbitMQ, and that consuming and publishing go on by themselves: cut
+//! connections, restarts, deleted queues, consumer timeouts, frozen processes, memory alarms.
+
+use crate::amqp::{connect, own, shared, up, vhost};
+use crate::broker_suite::{
+    PATIENCE, consume, consuming, data, next, number, publish, send, unique, until, until_depth,
+};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
+use vumi_core::broker::{
+    Access, Broker, Confirmation, ConsumerState, LinkState, Publication, PublicationClass,
+    Subscription,
+};
+use vumi_testkit::rabbitmq::{Options, Version};
+
+const BOTH: [Version; 2] = [Version::V3_10, Version::V4_0];
+
+/// Publishes every number until it is confirmed, in order, a window at a time; as an engine would.
+async fn publish_until_confirmed(
+    broker: &Arc<dyn Broker>,
+    queue: &str,
+    numbers: std::ops::RangeInclusive<u32>,
+) {
+    let mut left: Vec<u32> = numbers.collect();
+    let begin = Instant::now();
+    while !left.is_empty() {
+        assert!(
+            begin.elapsed() < 3 * PATIENCE,
+            "{} messages are not confirmed",
+            left.len()
+        );
+        let mut receipts = Vec::new();
+        for n in left.drain(..) {
+            receipts.push((n, broker.publish(data(queue, n.to_string())).await));
+        }
+        for (n, receipt) in receipts {
+            if receipt.confirmation().await != Confirmation::Confirmed {
+                left.push(n);
+            }
+        }
+    }
+}
+
+/// Takes and acknowledges deliveries until every number was seen.
+async fn drain(subscription: &mut Subscription, mut wanted: BTreeSet<u32>) {
+    let begin = Instant::now();
+    while !wanted.is_empty() {
+        assert!(
+            begin.elapsed() < 3 * PATIENCE,
+            "{} numbers are missing",
+            wanted.len()
+        );
+        let delivery = next(subscription).await;
+        if subscription
+            .acker
+            .ack(delivery.generation, delivery.tag, false)
+        {
+            wanted.remove(&number(&delivery));
+        }
+    }
+}
+
+async fn until_link(broker: &Arc<dyn Broker>, what: fn(&LinkState) -> bool) -> LinkState {
+    let mut link = broker.link();
+    match tokio::time::timeout(PATIENCE, link.wait_for(what)).await {
+        Ok(Ok(state)) => state.clone(),
+        _ => panic!("the connection stays {:?}", *broker.link().borrow()),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cut_connections_lose_nothing() {
+    for version in BOTH {
+        let Some(server) = own(version, Options::default()).await else {
+            return;
+        };
+        let broker = connect(&server.url("/")).await;
+        let queue = unique("cut");
+        let mut subscription = consume(&broker, &queue, 50, Access::Fenced).await;
+        consuming(&subscription).await;
+        let publishing = {
+            let (broker, queue) = (Arc::clone(&broker), queue.clone());
+            tokio::spawn(async move { publish_until_confirmed(&broker, &queue, 1..=4000).await })
+        };
+        let wanted: BTreeSet<u32> = (1..=4000).collect();
+        let cutting = async {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                server.close_connections().await.expect("close");
+            }
+        };
+        tokio::join!(drain(&mut subscription, wanted), cutting);
+        publishing.await.expect("all confirmed");
+        let delivery = {
+            send_when_up(&broker, &queue, 5000).await;
+            loop {
+                let delivery = next(&mut subscription).await;
+                let _ = subscription
+                    .acker
+                    .ack(delivery.generation, delivery.tag, false);
+                if number(&delivery) == 5000 {
+                    break delivery;
+                }
+            }
+        };
+        assert!(
+            delivery.generation > 1,
+            "every life of the channel has its number"
+        );
+    }
+}
+
+async fn send_when_up(broker: &Arc<dyn Broker>, queue: &str, n: u32) {
+    publish_until_confirmed(broker, queue, n..=n).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_consumer_stays_cancelled_over_a_cut() {
+    let Some(server) = own(Version::V4_0, Options::default()).await else {
+        return;
+    };
+    let broker = connect(&server.url("/")).await;
+    let queue = unique("cancelled");
+    let mut subscription = consume(&broker, &queue, 1, Access::Fenced).await;
+    send(&broker, &queue, 1..=2).await;
+    let held = next(&mut subscription).await;
+    subscription.acker.cancel();
+    until(&subscription, |s| *s == ConsumerState::Stopped).await;
+    server.close_connections().await.expect("close");
+    let begin = Instant::now();
+    // Asked over the cut connection too, so an error is one of the answers.
+    while !matches!(broker.depth(&queue).await, Ok(Some(d)) if (d.ready, d.consumers) == (2, 0)) {
+        assert!(begin.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(!subscription.acker.ack(held.generation, held.tag, false));
+    assert_eq!(*subscription.state.borrow(), ConsumerState::Stopped);
+    subscription.acker.resume();
+    drain(&mut subscription, [1, 2].into()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn restart_of_the_broker() {
+    for version in BOTH {
+        let Some(mut server) = own(version, Options::default()).await else {
+            return;
+        };
+        let broker = connect(&server.url("/")).await;
+        let queue = unique("restart");
+        let mut subscription = consume(&broker, &queue, 10, Access::Fenced).await;
+        consuming(&subscription).await;
+        send(&broker, &queue, 1..=5).await;
+        let held = next(&mut subscription).await;
+        server.stop().await.expect("stop");
+        until_link(&broker, |l| {
+            matches!(l, LinkState::Connecting { error: Some(_), .. })
+        })
+        .await;
+        until(&subscription, |s| matches!(s, ConsumerState::Connecting(_))).await;
+        assert!(
+            !subscription.acker.ack(held.generation, held.tag, false),
+            "its channel is gone"
+        );
+        let waiting = {
+            let (broker, queue) = (Arc::clone(&broker), queue.clone());
+            tokio::spawn(async move { publish(&broker, data(&queue, "6")).await })
+        };
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(
+            !waiting.is_finished(),
+            "publishing waits for the connection"
+        );
+        server.restart().await.expect("restart");
+        let back = Instant::now();
+        consuming(&subscription).await;
+        assert!(
+            back.elapsed() < Duration::from_secs(5) + PATIENCE / 4,
+            "{:?}",
+            back.elapsed()
+        );
+        assert_eq!(waiting.await.expect("published"), Confirmation::Confirmed);
+        drain(&mut subscription, (1..=6).collect()).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn deleted_queue_is_declared_and_consumed_again() {
+    for version in BOTH {
+        let Some(url) = vhost(version, None).await else {
+            return;
+        };
+        let broker = connect(&url).await;
+        let queue = unique("deleted");
+        let mut subscription = consume(&broker, &queue, 10, Access::Fenced).await;
+        consuming(&subscription).await;
+        send(&broker, &queue, 1..=1).await;
+        let first = next(&mut subscription).await;
+        delete(&url, &queue).await;
+        // The consumer declares it anew, bound as before, so that publishing never stops for long.
+        send_when_up(&broker, &queue, 2).await;
+        let second = next(&mut subscription).await;
+        assert_eq!(
+            (number(&second), second.generation),
+            (2, first.generation + 1)
+        );
+        subscription.acker.close();
+
+        // Without a consumer, the publisher declares it again after the first return.
+        until_depth(&broker, &queue, 1, Some(0)).await;
+        delete(&url, &queue).await;
+        let fate = publish(&broker, data(&queue, "3")).await;
+        assert!(matches!(fate, Confirmation::Returned(_)), "{fate:?}");
+        assert_eq!(
+            publish(&broker, data(&queue, "4")).await,
+            Confirmation::Confirmed
+        );
+    }
+}
+
+async fn delete(url: &str, queue: &str) {
+    let connection = lapin::Connection::connect(url, lapin::ConnectionProperties::default())
+        .await
+        .expect("connection");
+    let channel = connection.create_channel().await.expect("channel");
+    let deleted = channel.queue_delete(queue.into(), lapin::options::QueueDeleteOptions::default());
+    deleted.await.expect("deleted");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn consumer_timeout_closes_the_channel_and_it_returns() {
+    for version in BOTH {
+        let options = Options {
+            consumer_timeout: Some(Duration::from_secs(2)),
+            ..Options::default()
+        };
+        let Some(server) = own(version, options).await else {
+            return;
+        };
+        let broker = connect(&server.url("/")).await;
+        let queue = unique("timeout");
+        let mut subscription = consume(&broker, &queue, 10, Access::Fenced).await;
+        consuming(&subscription).await;
+        send(&broker, &queue, 1..=2).await;
+        let held = next(&mut subscription).await;
+        let other = next(&mut subscription).await;
+        assert!(subscription.acker.ack(other.generation, other.tag, false));
+        let again = next(&mut subscription).await;
+        assert_eq!((number(&again), again.redelivered), (1, true));
+        assert!(again.generation > held.generation);
+        assert!(!subscription.acker.ack(held.generation, held.tag, false));
+        assert!(subscription.acker.ack(again.generation, again.tag, false));
+        subscription.acker.close();
+        until_depth(&broker, &queue, 0, Some(0)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn memory_alarm_blocks_publishing_and_nothing_else() {
+    for version in BOTH {
+        let Some(server) = own(version, Options::default()).await else {
+            return;
+        };
+        let broker = connect(&server.url("/")).await;
+        let queue = unique("alarm");
+        let mut subscription = consume(&broker, &queue, 10, Access::Fenced).await;
+        send(&broker, &queue, 1..=3).await;
+        server.memory_alarm(true).await.expect("alarm");
+        // The broker tells a connection when it next publishes; that message waits with it.
+        let pending = broker.publish(data(&queue, "4")).await;
+        let blocked = until_link(&broker, |l| matches!(l, LinkState::Blocked(_))).await;
+        assert!(matches!(blocked, LinkState::Blocked(why) if !why.is_empty()));
+        let waiting = {
+            let (broker, queue) = (Arc::clone(&broker), queue.clone());
+            tokio::spawn(async move { publish(&broker, data(&queue, "5")).await })
+        };
+        for n in 1..=3 {
+            let delivery = next(&mut subscription).await;
+            assert_eq!(number(&delivery), n);
+            assert!(
+                subscription
+                    .acker
+                    .ack(delivery.generation, delivery.tag, false)
+            );
+        }
+        // Acknowledged for good, although the alarm lasts: they are on the other connection.
+        subscription.acker.rebuild();
+        until_depth(&broker, &queue, 0, Some(1)).await;
+        assert!(!waiting.is_finished(), "publishing waits");
+        server.memory_alarm(false).await.expect("alarm");
+        assert_eq!(pending.confirmation().await, Confirmation::Confirmed);
+        assert_eq!(waiting.await.expect("published"), Confirmation::Confirmed);
+        drain(&mut subscription, [4, 5].into()).await;
+
+        // An alarm must not prevent exit.
+        server.memory_alarm(true).await.expect("alarm");
+        let lost = broker.publish(data(&queue, "6")).await;
+        until_link(&broker, |l| matches!(l, LinkState::Blocked(_))).await;
+        let begin = Instant::now();
+        broker.close(Duration::from_secs(1)).await;
+        assert!(
+            begin.elapsed() < PATIENCE / 2,
+            "closing took {:?}",
+            begin.elapsed()
+        );
+        assert_eq!(lost.confirmation().await, Confirmation::Lost);
+        assert_eq!(*broker.link().borrow(), LinkState::Closed);
+    }
+}
+
+/// A TCP proxy that can stop moving bytes without closing anything: what a frozen process or a dead network looks
+/// like from the other end.
+struct Proxy {
+    port: u16,
+    frozen: watch::Sender<bool>,
+}
+
+impl Proxy {
+    async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
+        let own = listener.local_addr().expect("address").port();
+        let (frozen, state) = watch::channel(false);
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
+                    continue;
+                };
+                let ((from_client, to_client), (from_server, to_server)) =
+                    (client.into_split(), server.into_split());
+                tokio::spawn(pump(from_client, to_server, state.clone()));
+                tokio::spawn(pump(from_server, to_client, state.clone()));
+            }
+        });
+        Self { port: own, frozen }
+    }
+}
+
+async fn pump(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+    mut frozen: watch::Receiver<bool>,
+) {
+    let mut buffer = [0; 16 * 1024];
+    while let Ok(count @ 1..) = from.read(&mut buffer).await {
+        let _ = frozen.wait_for(|frozen| !frozen).await;
+        if to.write_all(&buffer[..count]).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn frozen_holder_loses_the_fence() {
+    for version in BOTH {
+        let Some(server) = shared(version).await else {
+            return;
+        };
+        let Some(url) = vhost(version, None).await else {
+            return;
+        };
+        let proxy = Proxy::to(server.port()).await;
+        let through = url.replace(&server.port().to_string(), &proxy.port.to_string());
+        let config = AmqpConfig::from_url(&through)
+            .expect("url")
+            .with_heartbeat(Duration::from_secs(1));
+        let frozen = AmqpBroker::connect(config);
+        up(&frozen).await;
+        let healthy = connect(&url).await;
+        let queue = unique("freeze");
+        let mut holder = consume(&frozen, &queue, 4, Access::Fenced).await;
+        consuming(&holder).await;
+        send(&healthy, &queue, 1..=8).await;
+        let held = next(&mut holder).await;
+        let mut standby = consume(&healthy, &queue, 100, Access::Fenced).await;
+        until(&standby, |s| matches!(s, ConsumerState::Standby(_))).await;
+        proxy.frozen.send_replace(true);
+        consuming(&standby).await;
+        for n in 1..=8 {
+            let delivery = next(&mut standby).await;
+            assert_eq!(
+                number(&delivery),
+                n,
+                "in order, from the oldest one nobody finished"
+            );
+            assert!(standby.acker.ack(delivery.generation, delivery.tag, false));
+        }
+        proxy.frozen.send_replace(false);
+        until(&holder, |s| matches!(s, ConsumerState::Standby(_))).await;
+        assert!(
+            !holder.acker.ack(held.generation, held.tag, true),
+            "its generation is over"
+        );
+        standby.acker.close();
+        consuming(&holder).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn returned_messages_are_matched_to_their_own_receipts() {
+    for version in BOTH {
+        let Some(url) = vhost(version, None).await else {
+            return;
+        };
+        let broker = connect(&url).await;
+        let (queue, missing) = (unique("kept"), unique("missing"));
+        let mut receipts = Vec::new();
+        for n in 0..3000u32 {
+            let lost = n % 7 == 3 || (500..520).contains(&n);
+            let publication = Publication {
+                exchange: if n % 2 == 0 {
+                    "vumi".into()
+                } else {
+                    String::new()
+                },
+                routing_key: if lost { missing.clone() } else { queue.clone() },
+                // Many equal ones, so that only numbers in the ids tell some of them apart.
+                body: format!("body {}", n % 3).into_bytes().into(),
+                message_id: (n % 5 != 0).then(|| format!("id {n}")),
+                class: if lost || n % 2 == 1 {
+                    PublicationClass::Direct
+                } else {
+                    PublicationClass::Data
+                },
+            };
+            if n == 0 {
+                assert_eq!(publish(&broker, publication).await, Confirmation::Confirmed);
+                continue;
+            }
+            receipts.push((n, lost, broker.publish(publication).await));
+        }
+        for (n, lost, receipt) in receipts {
+            let fate = receipt.confirmation().await;
+            match fate {
+                Confirmation::Confirmed => assert!(!lost, "{n} came back"),
+                Confirmation::Returned(_) => assert!(lost, "{n} arrived"),
+                other => panic!("{n}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn impossible_names_come_back_and_do_no_harm() {
+    let Some(url) = vhost(Version::V4_0, None).await else {
+        return;
+    };
+    let broker = connect(&url).await;
+    let queue = unique("names");
+    for class in [PublicationClass::Data, PublicationClass::Direct] {
+        let publication = Publication {
+            routing_key: "x".repeat(300),
+            class,
+            ..data(&queue, "1")
+        };
+        let fate = publish(&broker, publication).await;
+        assert!(matches!(fate, Confirmation::Returned(_)), "{fate:?}");
+    }
+    let long_id = Publication {
+        message_id: Some("i".repeat(300)),
+        ..data(&queue, "1")
+    };
+    assert_eq!(publish(&broker, long_id).await, Confirmation::Confirmed);
+    assert!(broker.depth(&"x".repeat(300)).await.is_err());
+}
