@@ -6,6 +6,7 @@ use crate::error::CliError;
 use crate::registry;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,6 +103,7 @@ pub struct Process {
     pub admin: Option<SocketAddr>,
     /// Control socket, if there is one.
     pub socket: Option<PathBuf>,
+    sign: Option<PathBuf>,
     interrupt: Signal,
     terminate: Signal,
 }
@@ -174,7 +176,7 @@ impl Process {
                     ..StopLimits::default()
                 },
                 restart: Restart::default(),
-                recheck: Duration::from_secs(5),
+                recheck: Duration::from_secs(2),
             },
         );
         let admin = open_admin(
@@ -185,13 +187,19 @@ impl Process {
         )
         .await?;
         let asked_for = arguments.name.is_some() || setup.state.is_some();
+        let in_state = setup.state.is_some();
         let folder = setup.state.unwrap_or_else(runtime_folder);
         let (name, socket) = open_socket(&folder, name, asked_for, &supervisor).await?;
+        let sign = match (&socket, in_state) {
+            (Some(socket), true) => sign(socket, &name),
+            _ => None,
+        };
         Ok(Self {
             supervisor,
             name,
             admin,
             socket,
+            sign,
             interrupt,
             terminate,
         })
@@ -213,7 +221,7 @@ impl Process {
             () = supervisor.shutdown() => None,
             again = self.ended() => Some(again),
         };
-        if let Some(path) = &self.socket {
+        for path in self.socket.iter().chain(&self.sign) {
             let _ = std::fs::remove_file(path);
         }
         match again {
@@ -298,6 +306,26 @@ async fn open_socket(
         socket.serve(supervisor, served, version).await;
     });
     Ok((name, Some(path)))
+}
+
+/// A link in the user's runtime directory to a control socket in a state folder, so that `vumi status` finds the process
+/// without being told the folder. A convenience: where it cannot be made, there is none.
+fn sign(socket: &Path, name: &str) -> Option<PathBuf> {
+    let folder = runtime_folder();
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .ok()?;
+    let owner = |path: &Path| std::fs::metadata(path).map(|about| about.uid()).ok();
+    let link = socket_path(&folder, name);
+    let taken = std::os::unix::net::UnixStream::connect(&link).is_ok();
+    if taken || owner(&folder)? != owner(socket)? {
+        return None;
+    }
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(std::fs::canonicalize(socket).ok()?, &link).ok()?;
+    Some(link)
 }
 
 /// The default admin address of a pod: all of its addresses.

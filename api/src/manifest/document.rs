@@ -161,6 +161,7 @@ impl Reader {
             report,
             kind,
             confidential: kind.is_none(),
+            for_cluster: self.manifests.target == Target::Cluster,
         };
         walk.document(schema, node);
     }

@@ -22,6 +22,8 @@ pub(super) struct Walk<'w, 'f> {
     pub kind: Option<Kind>,
     /// True for documents whose values must not be repeated in messages.
     pub confidential: bool,
+    /// True for manifests that kubectl will read: what it reads otherwise is then an error.
+    pub for_cluster: bool,
 }
 
 /// A value about to be checked.
@@ -276,13 +278,12 @@ impl Walk<'_, '_> {
                 false => format!("the unquoted word {text}"),
             };
             let message = format!("kubectl reads {word} as {reading}");
-            self.report.warning(
-                AMBIGUOUS,
-                at.node.place,
-                at.path,
-                message,
-                Some("put it in quotes".into()),
-            );
+            let help = Some("put it in quotes".to_owned());
+            let (place, path) = (at.node.place, at.path);
+            match self.for_cluster {
+                true => self.report.error(AMBIGUOUS, place, path, message, help),
+                false => self.report.warning(AMBIGUOUS, place, path, message, help),
+            }
         }
         let length = text.chars().count();
         if length == 0 && schema["minLength"].as_u64().unwrap_or(0) > 0 {

@@ -165,3 +165,65 @@ fn registered_types_are_what_they_say() {
         );
     }
 }
+
+/// Field names that other fields of this API have another name for, and what that is.
+const SYNONYMS: &[(&str, &str)] = &[
+    ("user", "username"),
+    ("login", "username"),
+    ("pass", "password"),
+    ("secret", "password"),
+    ("uri", "url"),
+    ("address", "host or url"),
+    ("hostname", "host"),
+    ("listen", "host and port"),
+    ("timeout", "what times out, as in idleTimeout"),
+];
+
+#[test]
+fn one_thing_has_one_name() {
+    each_of_all_kinds(&mut |schema, path| {
+        for name in schema["properties"].as_object().into_iter().flatten() {
+            let name = name.0.as_str();
+            for (wrong, right) in SYNONYMS {
+                assert_ne!(&name, wrong, "{path}.{name}: the name is {right}");
+            }
+            for unit in ["Seconds", "Millis", "Ms", "Minutes", "Bytes", "Kb", "Mb"] {
+                let unitless = !name.ends_with(unit);
+                assert!(
+                    unitless,
+                    "{path}.{name}: durations and sizes carry their unit in the value"
+                );
+            }
+            let camel =
+                name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.contains(['_', '-']);
+            assert!(camel, "{path}.{name} is not camelCase");
+        }
+    });
+}
+
+/// `serde(flatten)` and untagged enums let mistyped keys through.
+#[test]
+fn nothing_lets_unknown_keys_through() {
+    let mut folders = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join("src")];
+    let mut read = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            read += 1;
+            let text = std::fs::read_to_string(&path).unwrap();
+            for line in text
+                .lines()
+                .filter(|line| line.trim_start().starts_with("#[serde("))
+            {
+                for word in ["flatten", "untagged", "alias"] {
+                    assert!(!line.contains(word), "{}: {line}", path.display());
+                }
+            }
+        }
+    }
+    assert!(read > 20, "{read} files");
+}

@@ -276,6 +276,26 @@ pub const BAD: &[Bad] = &[
         "spec.simple.transports[0]",
         "expected text",
     ),
+    // Words that YAML 1.1 reads otherwise.
+    transport(
+        "telnet: {port: 9010, toAddr: 0123}",
+        "manifest.ambiguous",
+        "spec.telnet.toAddr",
+        "as a number",
+    ),
+    transport(
+        "telnet: {port: 9010, transportType: on}",
+        "manifest.ambiguous",
+        "spec.telnet.transportType",
+        "as true",
+    ),
+    other(
+        "Application",
+        "staticReply: {text: yes}\ntransportName: x",
+        "manifest.ambiguous",
+        "spec.staticReply.text",
+        "put it in quotes",
+    ),
     // Values.
     transport(
         "telnet: {port: 80}",

@@ -19,6 +19,9 @@ const DIGITS_SHOWN: usize = 3;
 /// An address with fewer digits than this shows none of them: three of a short one would be most of it.
 const DIGITS_NEEDED: usize = 7;
 
+/// The AMQP client's part of a filter.
+const CLIENT: &str = "lapin";
+
 /// Shape of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
@@ -65,10 +68,20 @@ pub fn start(format: LogFormat, filter: Option<&str>) -> Result<(), String> {
 }
 
 fn read_filter(text: &str) -> Result<EnvFilter, String> {
-    EnvFilter::builder()
+    let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(text)
-        .map_err(|e| format!("log filter {text:?}: {e}; write for example info or vumi_core=debug"))
+        .map_err(|e| {
+            format!("log filter {text:?}: {e}; write for example info or vumi_core=debug")
+        })?;
+    if text.contains(CLIENT) {
+        return Ok(filter);
+    }
+    // The AMQP client calls an error what is an answer to us, such as a fence that is held; we log what it means.
+    match format!("{CLIENT}=off").parse() {
+        Ok(directive) => Ok(filter.add_directive(directive)),
+        Err(_) => Ok(filter),
+    }
 }
 
 /// A user's address as it may stand in a log: a keyed hash, and the last three digits of a long number. Equal addresses

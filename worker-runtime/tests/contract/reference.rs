@@ -1,6 +1,7 @@
 //! `docs/reference` is what `vumi docs` would write.
 
 use crate::root;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 #[test]
@@ -51,4 +52,44 @@ fn a_changed_or_left_over_page_is_noticed_and_cured() {
     assert_eq!(docs(&[]).0, Some(0));
     assert_eq!(docs(&["--check"]).0, Some(0));
     assert!(folder.path().join("notes.md").exists());
+}
+
+/// Markdown files below a folder.
+fn pages(folder: &Path, into: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => pages(&path, into),
+            false if path.extension().is_some_and(|e| e == "md") => into.push(path),
+            false => {}
+        }
+    }
+}
+
+#[test]
+fn links_of_the_documentation_lead_somewhere() {
+    let mut all = vec![root().join("README.md")];
+    pages(&root().join("docs"), &mut all);
+    pages(&root().join("examples"), &mut all);
+    let mut dead = Vec::new();
+    let mut tried = 0;
+    for page in all {
+        let text = std::fs::read_to_string(&page).unwrap();
+        for link in text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next())
+        {
+            let file = link.split('#').next().unwrap();
+            if file.is_empty() || file.contains("://") {
+                continue;
+            }
+            tried += 1;
+            if !page.parent().unwrap().join(file).exists() {
+                dead.push(format!("{} links to {link}", page.display()));
+            }
+        }
+    }
+    assert!(tried > 50, "only {tried} links found");
+    assert!(dead.is_empty(), "{dead:#?}");
 }

@@ -48,6 +48,7 @@ class Client:
         self.expect(10, 41)
         self.call(20, 10, short(""))
         self.call(85, 10, b"\x00")
+        self.sock.settimeout(None)
 
     # Frames
 

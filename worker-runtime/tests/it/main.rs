@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod conformance;
 mod examples;
 mod harness;
 mod loss;
+mod process;
 mod python_client;
 mod reload;
 mod replicas;

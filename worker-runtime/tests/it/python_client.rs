@@ -114,7 +114,8 @@ async fn users_are_answered(url: &str) {
     for application in &applications {
         application.is_ready().await;
     }
-    let mut process = campaign.run(&["--broker", url]);
+    let admin = format!("127.0.0.1:{}", vumi_testkit::free_port().unwrap());
+    let mut process = campaign.run(&["--broker", url, "--admin", &admin]);
 
     let mut user = wait_for("telnet greets", PATIENCE, || async {
         let mut user = Telnet::connect(chat).await.map_err(|e| e.to_string())?;
@@ -139,7 +140,7 @@ async fn users_are_answered(url: &str) {
     applications[0].every_reply_has_its_ack(3).await;
     applications[1].every_reply_has_its_ack(1).await;
     process.assert_running();
-    assert_eq!(process.stop(PATIENCE).await, Some(0));
+    assert_eq!(process.stop(PATIENCE).await, Some(128 + 15));
 }
 
 #[tokio::test(flavor = "multi_thread")]

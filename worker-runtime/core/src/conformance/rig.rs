@@ -51,6 +51,20 @@ impl Drop for Rig {
     }
 }
 
+/// A second replica of the worker under test: another instance, another port, the same queues.
+pub(super) struct Replica {
+    pub(super) worker: RunningWorker,
+    pub(super) peer: Box<dyn Peer>,
+    pub(super) faults: Arc<Faults>,
+    pub(super) instance: String,
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        Plan::forget(&self.instance);
+    }
+}
+
 /// The resource of a fixture, with quick retries so that cases about errors take no time.
 pub(super) fn load(fixture: &Fixture, port: u16) -> Result<(Resource, serde_json::Value), String> {
     let text = fixture.manifest.replace("{port}", &port.to_string());
@@ -144,8 +158,36 @@ impl Rig {
         self.until_consuming().await
     }
 
+    /// Starts a second replica.
+    pub(super) async fn replica(&self) -> Result<Replica, String> {
+        let port = free_port()?;
+        let (resource, _) = load(&(self.registration.fixture)(), port)?;
+        let instance = format!("{}-2", self.instance);
+        self.plan.share(&instance);
+        let faults = Faults::new(Arc::clone(&self.broker));
+        let environment = Environment {
+            broker: Arc::clone(&faults) as Arc<dyn Broker>,
+            listeners: Arc::new(Listeners::default()),
+            instance: instance.clone(),
+            ..self.environment.clone()
+        };
+        let built = engine::build(&self.registration, Arc::new(resource), environment).await;
+        let worker = built.map_err(|e| e.to_string())?.start().await;
+        self.consuming(&worker).await?;
+        let make = self.peer.ok_or("its fixture has no peer")?;
+        Ok(Replica {
+            worker,
+            peer: make(port),
+            faults,
+            instance,
+        })
+    }
+
     pub(super) async fn until_consuming(&self) -> Result<(), String> {
-        let worker = self.running()?;
+        self.consuming(self.running()?).await
+    }
+
+    async fn consuming(&self, worker: &RunningWorker) -> Result<(), String> {
         eventually("all its consumers consume and it is ready", async || {
             let snapshot = worker.snapshot();
             let all = snapshot.consumers.iter();

@@ -44,6 +44,11 @@ impl Plan {
         (plan, registration)
     }
 
+    /// Lets another instance share the plan.
+    pub(super) fn share(self: &Arc<Self>, instance: &str) {
+        lock(&PLANS).insert(instance.to_owned(), Arc::clone(self));
+    }
+
     /// Forgets the plan of `instance`.
     pub(super) fn forget(instance: &str) {
         lock(&PLANS).remove(instance);
@@ -72,7 +77,8 @@ impl Plan {
         };
         let failed = |class, code, text| Err(WorkError::new(class, code, text));
         match trouble {
-            Trouble::Panic => std::panic::panic_any("a panic of the conformance suite"),
+            // Without the panic hook, which would fill the output of a passing test.
+            Trouble::Panic => std::panic::resume_unwind(Box::new("of the conformance suite")),
             Trouble::Temporary(_) => failed(
                 ErrorClass::RemoteTemporary,
                 codes::RETRY_EXHAUSTED,

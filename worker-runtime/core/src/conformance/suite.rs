@@ -218,7 +218,8 @@ impl Log {
 
     fn tail(&self) -> String {
         let text = self.text();
-        let lines: Vec<&str> = text.lines().filter(|l| !l.contains(MARK)).collect();
+        let ours = |line: &&str| line.contains(" vumi") && !line.contains(MARK);
+        let lines: Vec<&str> = text.lines().filter(ours).collect();
         let from = lines.len().saturating_sub(12);
         lines[from..]
             .iter()

@@ -54,30 +54,30 @@ impl Brokers {
             return Ok((identity, Arc::clone(broker)));
         }
         let broker = self.source.open(resource).await?;
-        tracing::info!(broker = broker.describe(), "broker opened");
+        tracing::info!(broker = identity, "broker opened");
         open.insert(identity.clone(), Arc::clone(&broker));
         Ok((identity, broker))
     }
 
-    /// All open ones.
-    pub(super) async fn all(&self) -> Vec<Arc<dyn Broker>> {
-        self.open.lock().await.values().cloned().collect()
+    /// Identities of the open ones.
+    pub(super) async fn names(&self) -> Vec<String> {
+        self.open.lock().await.keys().cloned().collect()
     }
 
     /// Closes those that are not in use.
     pub(super) async fn keep_only(&self, in_use: &BTreeSet<String>) {
-        let unused: Vec<Arc<dyn Broker>> = {
+        let unused: Vec<(String, Arc<dyn Broker>)> = {
             let mut open = self.open.lock().await;
             let names: Vec<String> = open.keys().cloned().collect();
             names
                 .into_iter()
                 .filter(|name| !in_use.contains(name))
-                .filter_map(|name| open.remove(&name))
+                .filter_map(|name| open.remove_entry(&name))
                 .collect()
         };
-        futures::future::join_all(unused.iter().map(|broker| async move {
+        futures::future::join_all(unused.iter().map(|(name, broker)| async move {
             broker.close(CLOSE).await;
-            tracing::info!(broker = broker.describe(), "broker closed");
+            tracing::info!(broker = name, "broker closed");
         }))
         .await;
     }

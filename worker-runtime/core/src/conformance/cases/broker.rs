@@ -106,10 +106,13 @@ pub(super) async fn publications_are_repeated(rig: &mut Rig) -> Result<(), Strin
             ));
         }
         // The one whose confirmation was lost, and the one that was confirmed.
-        match equal_ids(rig, &id)? {
-            2 => {}
-            other => return Err(format!("{port}: came out {other} times, expected 2")),
-        }
+        eventually("the message comes out twice", async || {
+            match equal_ids(rig, &id)? {
+                2 => Ok(()),
+                other => Err(format!("{port}: came out {other} times")),
+            }
+        })
+        .await?;
     }
     let counts = rig.settle().await?;
     match counts.parked {
@@ -135,8 +138,14 @@ pub(super) async fn channel_lost(rig: &mut Rig) -> Result<(), String> {
     if cut == 0 {
         return Err("the worker has no channel".into());
     }
-    // The repeats arrive while the old ones still wait for their confirmations.
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    eventually(
+        "the repeats arrive while the old ones wait",
+        async || match rig.counts()? {
+            c if c.received >= 2 * ids.len() as u64 => Ok(()),
+            c => Err(format!("{c:?}")),
+        },
+    )
+    .await?;
     rig.faults.hold_confirmations(false);
     rig.until_consuming().await?;
     let handled = eventually(

@@ -92,6 +92,9 @@ pub(super) async fn temporary_error_holds_one_user(rig: &mut Rig) -> Result<(), 
             return Err(format!("{port}: {} attempts", rig.plan.attempts(&held)));
         }
         let ids: Vec<String> = oracle.open().into_iter().map(str::to_owned).collect();
+        for id in &ids {
+            rig.far_end.output_of(id).await?;
+        }
         for seen in rig.far_end.seen() {
             if let Some(cause) = ids.iter().find(|id| seen.is_caused_by(id)) {
                 oracle.observe(

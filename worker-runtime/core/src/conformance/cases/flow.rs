@@ -97,12 +97,10 @@ pub(super) async fn order_per_user(rig: &mut Rig) -> Result<(), String> {
                 oracle.owe(&id, &whose, Default::default());
             }
         }
-        let last: Vec<String> = (0..USERS)
-            .map(|user| rig.message(&port, user, EACH - 1).id().to_owned())
-            .collect();
-        for id in &last {
-            rig.far_end.output_of(id).await?;
-        }
+    }
+    let ids: Vec<String> = oracle.open().into_iter().map(str::to_owned).collect();
+    for id in &ids {
+        rig.far_end.output_of(id).await?;
     }
     rig.settle().await?;
     for seen in rig.far_end.seen() {

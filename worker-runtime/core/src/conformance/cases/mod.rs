@@ -7,7 +7,7 @@ mod peer;
 mod stop;
 mod surface;
 
-use super::rig::Rig;
+use super::rig::{Rig, load};
 use crate::worker::Registration;
 use futures::future::LocalBoxFuture;
 use vumi_api::{Kind, OrderingMode};
@@ -17,14 +17,19 @@ pub(super) struct Subject {
     pub(super) kind: Kind,
     pub(super) has_peer: bool,
     pub(super) ordering: OrderingMode,
+    pub(super) holds_requests: bool,
 }
 
 impl Subject {
     pub(super) fn of(registration: &Registration) -> Self {
+        let fixture = (registration.fixture)();
+        // A fixture that cannot be loaded fails every case, so nothing is lost by reading it as none.
+        let topology = load(&fixture, 1).map(|(resource, _)| resource.topology());
         Self {
             kind: registration.kind,
-            has_peer: (registration.fixture)().peer.is_some(),
+            has_peer: fixture.peer.is_some(),
             ordering: registration.ordering,
+            holds_requests: topology.is_ok_and(|t| t.holds_requests),
         }
     }
 }
@@ -43,6 +48,10 @@ fn all(_: &Subject) -> bool {
 
 fn with_peer(subject: &Subject) -> bool {
     subject.has_peer
+}
+
+fn holders(subject: &Subject) -> bool {
+    subject.has_peer && subject.holds_requests
 }
 
 fn dispatchers(subject: &Subject) -> bool {
@@ -89,4 +98,5 @@ cases! {
     "peer-garbage" with_peer peer::garbage;
     "peer-confirm" with_peer peer::publication_troubles;
     "drain" with_peer peer::replies_during_a_stop;
+    "replicas" holders peer::replicas;
 }

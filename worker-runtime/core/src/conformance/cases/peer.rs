@@ -162,3 +162,51 @@ pub(super) async fn replies_during_a_stop(rig: &mut Rig) -> Result<(), String> {
         false => Ok(()),
     }
 }
+
+/// Two replicas share the outbound queue: a reply reaches the one that holds the request, whichever consumed it, and
+/// when that one is gone, the sender is told (R19).
+pub(super) async fn replicas(rig: &mut Rig) -> Result<(), String> {
+    const USERS: usize = 6;
+    let mut other = rig.replica().await?;
+    let mut asked = Vec::new();
+    for user in 0..USERS {
+        asked.push(ask(rig, &mut other.peer, user).await?);
+    }
+    for (user, message) in asked.iter().enumerate() {
+        let (text, id) = reply(rig, message).await?;
+        received(&mut other.peer, user, &text).await?;
+        match outcome(rig, &id).await?.event_type() {
+            EventType::Ack => {}
+            other => return Err(format!("a forwarded reply got {other:?}")),
+        }
+    }
+    if rig.settle().await?.done == 0 {
+        return Err(
+            "the replica that holds nothing consumed no reply, so none was forwarded".into(),
+        );
+    }
+    let c = other.worker.snapshot().counts;
+    if c.received != c.done + c.parked + c.returned + c.in_flight {
+        return Err(format!("the counts of the holder do not add up: {c:?}"));
+    }
+    let orphan = ask(rig, &mut other.peer, USERS).await?;
+    let name = rig.resource.transport_name();
+    let holder = format!("{name}.reply.{}", other.instance);
+    other.faults.sever();
+    drop(other);
+    eventually(
+        "the queue of the replica that is gone is gone",
+        async || match rig.broker.depth(&holder).await {
+            Ok(None) => Ok(()),
+            other => Err(format!("{other:?}")),
+        },
+    )
+    .await?;
+    let (_, id) = reply(rig, &orphan).await?;
+    let event = outcome(rig, &id).await?;
+    let code = event.fate().map(|fate| fate.code).unwrap_or_default();
+    match (event.event_type(), code.as_str()) {
+        (EventType::Nack, "reply.holder_gone") => rig.settle().await.map(drop),
+        other => Err(format!("a reply whose holder is gone got {other:?}")),
+    }
+}

@@ -147,13 +147,14 @@ pub(super) async fn metrics(rig: &mut Rig) -> Result<(), String> {
         }
     }
     let published = sum(&text, "vumi_published_total", &rig.resource.key());
-    let seen = rig.far_end.seen().len() as u64;
-    match published == seen {
-        true => Ok(()),
-        false => Err(format!(
-            "vumi_published_total shows {published} of {seen} messages"
-        )),
-    }
+    eventually(
+        "every message that was counted as published arrives",
+        async || match rig.far_end.seen().len() as u64 {
+            seen if seen == published => Ok(()),
+            seen => Err(format!("vumi_published_total shows {published} of {seen}")),
+        },
+    )
+    .await
 }
 
 /// Sum of a metric's series of one worker, in Prometheus' text.

@@ -112,7 +112,7 @@ async fn the_control_socket_is_private_and_answers() {
         status["workers"][1]["listens"],
         json!([format!("127.0.0.1:{port}")])
     );
-    assert_eq!(status["brokers"], json!(["embedded"]));
+    assert_eq!(status["brokers"], json!(["first"]));
 
     let resume = |worker: &str| Request::ParkedResume {
         worker: worker.into(),
