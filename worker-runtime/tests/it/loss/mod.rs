@@ -19,6 +19,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::task::JoinHandle;
 use vumi_core::conformance::oracle::Demands;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 
@@ -89,29 +90,32 @@ async fn nothing_is_lost_under_faults() {
         // Spread over the messages, so that every fault meets traffic.
         let due = messages * (n + 1) / (count + 2);
         wait_for("the flow goes on", SETTLES, || {
-            let (arrived, running) = (ledger.arrived(), clients.iter().any(|c| !c.is_finished()));
+            let (progress, done) = (ledger.progress(), finished(&clients));
             async move {
-                match arrived >= due || !running {
+                match progress.1 >= due || done {
                     true => Ok(()),
-                    false => Err(format!("{arrived} of {due} arrived")),
+                    false => Err(format!("{progress:?} of {due}")),
                 }
             }
         })
         .await;
         play(&fault, &mut fleet, &mut broker).await;
-        let (healed, arrived) = (Instant::now(), ledger.arrived());
+        let (healed, before) = (Instant::now(), ledger.progress());
         ledger.faults_ended();
         wait_for(&format!("the flow resumes after {fault}"), RESUMES, || {
-            let resumed = ledger.arrived() > arrived || clients.iter().all(|c| c.is_finished());
+            let now = ledger.progress();
+            let flows = now.0 > before.0 && now.1 > before.1;
+            let done = finished(&clients) && ledger.open() == 0;
             async move {
-                resumed
-                    .then_some(())
-                    .ok_or_else(|| "nothing new".to_owned())
+                match flows || done {
+                    true => Ok(()),
+                    false => Err(format!("{before:?} then, {now:?} now")),
+                }
             }
         })
         .await;
         eprintln!(
-            "loss test: {:5.1} s: {fault}; {arrived} arrived, resumed after {:.1} s",
+            "loss test: {:5.1} s: {fault}; {before:?} messages there and back, going on after {:.1} s",
             began.elapsed().as_secs_f64(),
             healed.elapsed().as_secs_f64()
         );
@@ -122,11 +126,12 @@ async fn nothing_is_lost_under_faults() {
     let sent = began.elapsed();
     wait_for("everything owed arrives", SETTLES, || {
         let open = ledger.open();
+        let progress = ledger.progress();
         async move {
             if open == 0 {
                 Ok(())
             } else {
-                Err(format!("{open} are missing"))
+                Err(format!("{open} are missing, {progress:?} there and back"))
             }
         }
     })
@@ -153,11 +158,19 @@ async fn nothing_is_lost_under_faults() {
             "{side}: every message was accepted"
         );
     }
+    eprintln!(
+        "loss test: {} told both ack and nack",
+        ledger.contradicted()
+    );
     assert_eq!(
         ledger.parked(&fleet.url).await,
         Vec::<String>::new(),
         "nothing is set aside"
     );
+}
+
+fn finished(clients: &[JoinHandle<()>]) -> bool {
+    clients.iter().all(JoinHandle::is_finished)
 }
 
 /// How many of `total` fall to `user` of `users`.
