@@ -11,7 +11,7 @@ mod fleet;
 mod observer;
 
 use crate::harness::wait_for;
-use clients::{http_client, telnet_user};
+use clients::{Pace, http_client, telnet_user};
 use faults::{Fault, play};
 use fleet::Fleet;
 use observer::{Ledger, watch};
@@ -19,6 +19,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
 use vumi_core::conformance::oracle::Demands;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
@@ -60,6 +61,8 @@ async fn nothing_is_lost_under_faults() {
 
     let telnet_messages = messages / TELNET_SHARE;
     let http_messages = messages - telnet_messages;
+    let (allow, pace) = channel::channel(0.0);
+    let pace = Pace(pace);
     let mut clients = Vec::new();
     for client in 0..HTTP_CLIENTS {
         let users = (client..HTTP_USERS).step_by(HTTP_CLIENTS);
@@ -70,6 +73,7 @@ async fn nothing_is_lost_under_faults() {
             fleet.http_port,
             share,
             Arc::clone(&ledger),
+            pace.clone(),
         )));
     }
     for user in 0..TELNET_USERS {
@@ -79,6 +83,7 @@ async fn nothing_is_lost_under_faults() {
             user,
             lines,
             Arc::clone(&ledger),
+            pace.clone(),
         )));
     }
 
@@ -89,6 +94,7 @@ async fn nothing_is_lost_under_faults() {
     for (n, fault) in plan.into_iter().enumerate() {
         // Spread over the messages, so that every fault meets traffic.
         let due = messages * (n + 1) / (count + 2);
+        allow.send_replace((n + 3) as f64 / (count + 2) as f64);
         wait_for("the flow goes on", SETTLES, || {
             let (progress, done) = (ledger.progress(), finished(&clients));
             async move {
@@ -120,6 +126,7 @@ async fn nothing_is_lost_under_faults() {
             healed.elapsed().as_secs_f64()
         );
     }
+    allow.send_replace(1.0);
     for client in clients {
         client.await.unwrap();
     }
