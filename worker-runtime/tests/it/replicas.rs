@@ -93,16 +93,23 @@ async fn a_reply_whose_holder_is_gone_is_answered_by_a_nack() {
     })
     .await;
     let message = application.next("api.inbound", ANSWER).await;
-    let named = message["transport_metadata"]["vumi_holder"].as_str();
-    assert!(
-        named.is_some_and(|queue| queue.starts_with("api.reply.")),
-        "the message names its holder: {named:?}"
-    );
+    let named = message["transport_metadata"]["vumi_holder"]
+        .as_str()
+        .unwrap();
+    assert!(named.starts_with("api.reply."), "its holder: {named}");
+    assert!(application.exists(named).await);
     holder.kill();
     assert!(
         request.await.unwrap().is_err(),
         "the caller lost its server"
     );
+    wait_for("the broker notices", ANSWER, || async {
+        match application.exists(named).await {
+            false => Ok(()),
+            true => Err("the reply queue is still there".into()),
+        }
+    })
+    .await;
     let reply = reply_to(&message, "too-late", "nobody is there");
     application
         .publish("api.outbound", reply.to_string().as_bytes())

@@ -84,6 +84,21 @@ impl Amqp {
         Some(queue.message_count())
     }
 
+    /// Whether a queue exists, be it someone else's alone.
+    pub async fn exists(&self, queue: &str) -> bool {
+        let channel = self.connection.create_channel().await.unwrap();
+        let passive = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let asked = channel.queue_declare(queue.into(), passive, FieldTable::default());
+        match asked.await.map_err(|error| error.kind().clone()) {
+            Err(lapin::ErrorKind::ProtocolError(error)) => error.get_id() != 404,
+            Err(other) => panic!("{queue}: {other:?}"),
+            Ok(_) => true,
+        }
+    }
+
     /// Publishes a persistent message on exchange `vumi` and waits until a queue has it.
     pub async fn publish(&self, queue: &str, body: &[u8]) {
         let options = BasicPublishOptions {

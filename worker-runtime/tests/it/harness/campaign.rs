@@ -163,6 +163,15 @@ impl Campaign {
     }
 }
 
+impl Drop for Campaign {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            eprintln!("logs and manifests are kept in {}", self.path().display());
+        }
+    }
+}
+
 /// A decoded `vumi status`.
 pub struct Status(pub Value);
 

@@ -43,7 +43,6 @@ pub fn command(folder: &Path) -> Command {
         .env("XDG_RUNTIME_DIR", folder)
         .env_remove("RUST_LOG")
         .env_remove("VUMI_BROKER_URL")
-        .env_remove("VUMI_LOG")
         .current_dir(folder)
         .stdin(Stdio::null());
     command
@@ -162,7 +161,7 @@ impl Process {
     fn tail(&self) -> String {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
+        lines[lines.len().saturating_sub(150)..].join("\n")
     }
 }
 

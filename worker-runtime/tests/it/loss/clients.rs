@@ -7,6 +7,7 @@ use crate::harness::telnet::Telnet;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use vumi_core::message::derived_id;
 
 /// Longer than a transport waits for the broker.
@@ -15,11 +16,34 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Lines of a telnet user under way.
 const WINDOW: usize = 10;
 
+/// Which share of the messages may have been sent by now: a fast machine must not be done before the last fault.
+#[derive(Clone)]
+pub struct Pace(pub watch::Receiver<f64>);
+
+impl Pace {
+    /// Waits until the message `number` of `total` may be sent.
+    async fn turn(&mut self, number: usize, total: usize) {
+        let share = number as f64 / total as f64;
+        if self.0.wait_for(|allowed| *allowed >= share).await.is_err() {
+            // The test is over.
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Sends the messages of several users over one connection: `(user, how many)`. Each message is repeated until its 200.
-pub async fn http_client(port: u16, mut users: Vec<(usize, usize)>, ledger: Arc<Ledger>) {
+pub async fn http_client(
+    port: u16,
+    mut users: Vec<(usize, usize)>,
+    ledger: Arc<Ledger>,
+    mut pace: Pace,
+) {
+    let most = users.iter().map(|(_, count)| *count).max().unwrap_or(0);
     let mut client = Client::new(port);
     let mut number = 0;
+    users.retain(|(_, count)| *count > 0);
     while !users.is_empty() {
+        pace.turn(number, most).await;
         for (user, _) in &users {
             let token = format!("u{user}.{number}");
             let path =
@@ -44,7 +68,13 @@ pub async fn http_client(port: u16, mut users: Vec<(usize, usize)>, ledger: Arc<
 }
 
 /// Says `lines` numbered lines and hears each of them again; after a cut, those without an echo once more.
-pub async fn telnet_user(port: u16, user: usize, lines: usize, ledger: Arc<Ledger>) {
+pub async fn telnet_user(
+    port: u16,
+    user: usize,
+    lines: usize,
+    ledger: Arc<Ledger>,
+    mut pace: Pace,
+) {
     let (mut heard, mut connections) = (0, 0);
     while heard < lines {
         connections += 1;
@@ -57,6 +87,7 @@ pub async fn telnet_user(port: u16, user: usize, lines: usize, ledger: Arc<Ledge
         let mut waiting = VecDeque::new();
         let mut said = heard;
         loop {
+            pace.turn(heard, lines).await;
             while said < lines && waiting.len() < WINDOW {
                 let token = format!("{connection}.{said}");
                 if telnet.say(&token).await.is_err() {

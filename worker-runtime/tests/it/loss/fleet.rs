@@ -21,12 +21,13 @@ pub struct Member {
 
 /// All of them.
 pub struct Fleet {
-    campaign: Campaign,
     pub url: String,
     pub http_port: u16,
     pub telnet_port: u16,
     pub members: Vec<Member>,
     edits: usize,
+    // Last, so that the logs are there when members are dropped.
+    campaign: Campaign,
 }
 
 impl Fleet {

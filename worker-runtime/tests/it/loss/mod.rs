@@ -11,7 +11,7 @@ mod fleet;
 mod observer;
 
 use crate::harness::wait_for;
-use clients::{http_client, telnet_user};
+use clients::{Pace, http_client, telnet_user};
 use faults::{Fault, play};
 use fleet::Fleet;
 use observer::{Ledger, watch};
@@ -19,6 +19,8 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
+use tokio::sync::watch as channel;
+use tokio::task::JoinHandle;
 use vumi_core::conformance::oracle::Demands;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 
@@ -59,6 +61,8 @@ async fn nothing_is_lost_under_faults() {
 
     let telnet_messages = messages / TELNET_SHARE;
     let http_messages = messages - telnet_messages;
+    let (allow, pace) = channel::channel(0.0);
+    let pace = Pace(pace);
     let mut clients = Vec::new();
     for client in 0..HTTP_CLIENTS {
         let users = (client..HTTP_USERS).step_by(HTTP_CLIENTS);
@@ -69,6 +73,7 @@ async fn nothing_is_lost_under_faults() {
             fleet.http_port,
             share,
             Arc::clone(&ledger),
+            pace.clone(),
         )));
     }
     for user in 0..TELNET_USERS {
@@ -78,6 +83,7 @@ async fn nothing_is_lost_under_faults() {
             user,
             lines,
             Arc::clone(&ledger),
+            pace.clone(),
         )));
     }
 
@@ -88,45 +94,51 @@ async fn nothing_is_lost_under_faults() {
     for (n, fault) in plan.into_iter().enumerate() {
         // Spread over the messages, so that every fault meets traffic.
         let due = messages * (n + 1) / (count + 2);
+        allow.send_replace((n + 3) as f64 / (count + 2) as f64);
         wait_for("the flow goes on", SETTLES, || {
-            let (arrived, running) = (ledger.arrived(), clients.iter().any(|c| !c.is_finished()));
+            let (progress, done) = (ledger.progress(), finished(&clients));
             async move {
-                match arrived >= due || !running {
+                match progress.1 >= due || done {
                     true => Ok(()),
-                    false => Err(format!("{arrived} of {due} arrived")),
+                    false => Err(format!("{progress:?} of {due}")),
                 }
             }
         })
         .await;
         play(&fault, &mut fleet, &mut broker).await;
-        let (healed, arrived) = (Instant::now(), ledger.arrived());
+        let (healed, before) = (Instant::now(), ledger.progress());
         ledger.faults_ended();
         wait_for(&format!("the flow resumes after {fault}"), RESUMES, || {
-            let resumed = ledger.arrived() > arrived || clients.iter().all(|c| c.is_finished());
+            let now = ledger.progress();
+            let flows = now.0 > before.0 && now.1 > before.1;
+            let done = finished(&clients) && ledger.open() == 0;
             async move {
-                resumed
-                    .then_some(())
-                    .ok_or_else(|| "nothing new".to_owned())
+                match flows || done {
+                    true => Ok(()),
+                    false => Err(format!("{before:?} then, {now:?} now")),
+                }
             }
         })
         .await;
         eprintln!(
-            "loss test: {:5.1} s: {fault}; {arrived} arrived, resumed after {:.1} s",
+            "loss test: {:5.1} s: {fault}; {before:?} messages there and back, going on after {:.1} s",
             began.elapsed().as_secs_f64(),
             healed.elapsed().as_secs_f64()
         );
     }
+    allow.send_replace(1.0);
     for client in clients {
         client.await.unwrap();
     }
     let sent = began.elapsed();
     wait_for("everything owed arrives", SETTLES, || {
         let open = ledger.open();
+        let progress = ledger.progress();
         async move {
             if open == 0 {
                 Ok(())
             } else {
-                Err(format!("{open} are missing"))
+                Err(format!("{open} are missing, {progress:?} there and back"))
             }
         }
     })
@@ -153,11 +165,19 @@ async fn nothing_is_lost_under_faults() {
             "{side}: every message was accepted"
         );
     }
+    eprintln!(
+        "loss test: {} told both ack and nack",
+        ledger.contradicted()
+    );
     assert_eq!(
         ledger.parked(&fleet.url).await,
         Vec::<String>::new(),
         "nothing is set aside"
     );
+}
+
+fn finished(clients: &[JoinHandle<()>]) -> bool {
+    clients.iter().all(JoinHandle::is_finished)
 }
 
 /// How many of `total` fall to `user` of `users`.

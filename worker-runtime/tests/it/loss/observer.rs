@@ -28,7 +28,7 @@ const CONSUMED: [&str; 9] = [
 pub struct Ledger {
     began: Instant,
     books: Mutex<Books>,
-    arrived: AtomicUsize,
+    progress: [AtomicUsize; 2],
 }
 
 struct Books {
@@ -39,8 +39,10 @@ struct Books {
     seen: [HashSet<String>; 2],
     /// Reply ids of tokens seen on the way there.
     replies: HashMap<String, String>,
-    /// Events whose message was not seen yet: `(user_message_id, event_id, at)`.
-    early: Vec<(String, String, Duration)>,
+    /// Events whose message was not seen yet.
+    early: Vec<(Event, Duration)>,
+    /// Kinds of events per reply.
+    told: HashMap<String, HashSet<String>>,
     last: Duration,
 }
 
@@ -54,6 +56,7 @@ struct Copy {
 #[derive(Deserialize)]
 struct Event {
     event_id: String,
+    event_type: String,
     user_message_id: String,
 }
 
@@ -68,9 +71,10 @@ impl Ledger {
                 seen: Default::default(),
                 replies: HashMap::new(),
                 early: Vec::new(),
+                told: HashMap::new(),
                 last: Duration::ZERO,
             }),
-            arrived: AtomicUsize::new(0),
+            progress: Default::default(),
         }
     }
 
@@ -104,9 +108,8 @@ impl Ledger {
             .observe(&token, "application", &copy.message_id, at);
         let reply = reply_id(&copy.message_id, "application/echo", 0);
         books.replies.insert(reply, token.clone());
-        if books.note(0, &token, at) {
-            self.arrived.fetch_add(1, Ordering::Relaxed);
-        }
+        books.note(0, &token, at);
+        self.count(&books);
     }
 
     /// What the transport said about a reply: the reply has come all the way back.
@@ -116,16 +119,28 @@ impl Ledger {
         let mut books = self.books.lock().unwrap();
         books.last = at;
         match books.replies.get(&event.user_message_id).cloned() {
-            Some(token) => books.returned(&token, &event.event_id, at),
-            None => books
-                .early
-                .push((event.user_message_id, event.event_id, at)),
+            Some(token) => books.returned(&token, event, at),
+            None => books.early.push((event, at)),
+        }
+        self.count(&books);
+    }
+
+    fn count(&self, books: &Books) {
+        for (counter, seen) in self.progress.iter().zip(&books.seen) {
+            counter.store(seen.len(), Ordering::Relaxed);
         }
     }
 
-    /// Different messages that reached the application's side.
-    pub fn arrived(&self) -> usize {
-        self.arrived.load(Ordering::Relaxed)
+    /// Different messages that reached the application's side, and that came back.
+    pub fn progress(&self) -> (usize, usize) {
+        let [there, back] = &self.progress;
+        (there.load(Ordering::Relaxed), back.load(Ordering::Relaxed))
+    }
+
+    /// Messages of which the application was told both that they were delivered and that they were not.
+    pub fn contradicted(&self) -> usize {
+        let books = self.books.lock().unwrap();
+        books.told.values().filter(|kinds| kinds.len() > 1).count()
     }
 
     /// Owed, and not yet seen on both ways.
@@ -182,23 +197,27 @@ impl Ledger {
 }
 
 impl Books {
-    /// True the first time.
-    fn note(&mut self, way: usize, token: &str, at: Duration) -> bool {
+    fn note(&mut self, way: usize, token: &str, at: Duration) {
         self.last = at;
-        self.seen[way].insert(token.to_owned())
+        self.seen[way].insert(token.to_owned());
     }
 
-    fn returned(&mut self, token: &str, event: &str, at: Duration) {
-        self.back.observe(token, "transport", event, at);
+    fn returned(&mut self, token: &str, event: Event, at: Duration) {
+        // A transport that died after it wrote a reply cannot know that it did: the reply comes again to one who may
+        // say the opposite. Only repeats of one kind must be equal.
+        let place = format!("{} of the transport", event.event_type);
+        self.back.observe(token, &place, &event.event_id, at);
+        let told = self.told.entry(token.to_owned()).or_default();
+        told.insert(event.event_type);
         self.note(1, token, at);
     }
 
     /// Events that came before the copy of their message.
     fn settle(&mut self) {
-        for (message, event, at) in std::mem::take(&mut self.early) {
-            match self.replies.get(&message).cloned() {
-                Some(token) => self.returned(&token, &event, at),
-                None => self.early.push((message, event, at)),
+        for (event, at) in std::mem::take(&mut self.early) {
+            match self.replies.get(&event.user_message_id).cloned() {
+                Some(token) => self.returned(&token, event, at),
+                None => self.early.push((event, at)),
             }
         }
     }
