@@ -2,6 +2,7 @@
 //! address, an id or a provider's code.
 
 use crate::error::WorkError;
+use crate::status::StatusLevel;
 use crate::worker::Traffic;
 use prometheus::core::Collector;
 use prometheus::{
@@ -79,6 +80,12 @@ metrics! {
         "Last status of a component: 0 ok, 1 degraded, 2 down.";
     link_last: GaugeVec = "vumi_link_last_traffic_timestamp_seconds" ["worker", "direction"]
         "When the peer last sent something (inbound) or took something (outbound), in seconds since 1970.";
+    link_up: IntGaugeVec = "vumi_link_up" ["worker", "component"]
+        "1 while a part towards the peer (listener, bind, …) works.";
+    link_since: GaugeVec = "vumi_link_state_timestamp_seconds" ["worker", "component"]
+        "Since when vumi_link_up has its value, in seconds since 1970.";
+    link_transitions: IntCounterVec = "vumi_link_transitions_total" ["worker", "component", "to"]
+        "Changes of a part towards the peer, by the new state: ok, degraded, down.";
     peer_restarts: IntCounterVec = "vumi_peer_restarts_total" ["worker"]
         "How often the side towards the peer ended and was started again.";
 }
@@ -265,11 +272,27 @@ impl WorkerMetrics {
     }
 
     /// A component reported.
-    pub fn component(&self, component: &str, level: crate::status::StatusLevel) {
+    pub fn component(&self, component: &str, level: StatusLevel) {
         self.families
             .component
             .with_label_values(&[self.key.as_str(), component])
             .set(level as i64);
+    }
+
+    /// A part towards the peer reported.
+    pub fn link(&self, component: &str, level: StatusLevel) {
+        let labels = &[self.key.as_str(), component];
+        let up = i64::from(level == StatusLevel::Ok);
+        let gauge = self.families.link_up.with_label_values(labels);
+        let since = self.families.link_since.with_label_values(labels);
+        if since.get() == 0.0 || gauge.get() != up {
+            since.set(now());
+            self.families
+                .link_transitions
+                .with_label_values(&[self.key.as_str(), component, level.as_str()])
+                .inc();
+        }
+        gauge.set(up);
     }
 
     /// Traffic with the peer, now.
@@ -278,14 +301,17 @@ impl WorkerMetrics {
             Traffic::Inbound => "inbound",
             Traffic::Outbound => "outbound",
         };
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0.0, |d| d.as_secs_f64());
         self.families
             .link_last
             .with_label_values(&[self.key.as_str(), direction])
-            .set(now);
+            .set(now());
     }
+}
+
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
 }
 
 impl Drop for WorkerMetrics {

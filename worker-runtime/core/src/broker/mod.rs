@@ -226,6 +226,9 @@ pub trait Acker: Send + Sync {
     fn cancel(&self);
     /// Sends again after [`Acker::cancel`].
     fn resume(&self);
+    /// Gives up everything unacknowledged, and the fence with it, in one step, so that nobody overtakes what returns.
+    /// Nothing is sent until [`Acker::resume`].
+    fn release(&self);
     /// Gives up the channel: everything unacknowledged returns to the queue; the consumer ends.
     fn close(&self);
     /// Drops the channel and builds a new one (R9: only under its four conditions).

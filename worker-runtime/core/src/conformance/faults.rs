@@ -138,6 +138,10 @@ impl Acker for FaultyAcker {
         self.inner.resume();
     }
 
+    fn release(&self) {
+        self.inner.release();
+    }
+
     fn close(&self) {
         self.inner.close();
     }

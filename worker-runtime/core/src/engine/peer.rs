@@ -66,7 +66,7 @@ impl Services for Counter {
     }
 
     fn report(&self, report: StatusReport) {
-        self.metrics.component(&report.component, report.level);
+        self.metrics.link(&report.component, report.level);
         self.status.report(report);
     }
 

@@ -40,6 +40,7 @@ macro_rules! broker_suite {
             old_generation_changes_nothing
             requeue_comes_back_first
             cancel_keeps_what_is_in_flight
+            release_gives_messages_and_fence_in_one_step
             fence_has_one_holder_and_a_standby
             fence_excludes_plain_consumers
             shared_consumers_compete
@@ -445,6 +446,30 @@ pub async fn cancel_keeps_what_is_in_flight(rig: &impl Rig) {
     assert_eq!(number(&next(&mut subscription).await), 4);
     subscription.acker.close();
     until_depth(&broker, &queue, 2, Some(0)).await;
+}
+
+pub async fn release_gives_messages_and_fence_in_one_step(rig: &impl Rig) {
+    let (one, two, queue) = (rig.connect().await, rig.connect().await, unique("release"));
+    let mut holder = consume(&one, &queue, 3, Access::Fenced).await;
+    consuming(&holder).await;
+    let mut standby = consume(&two, &queue, 10, Access::Fenced).await;
+    until(&standby, is_standby).await;
+    send(&two, &queue, 1..=6).await;
+    let taken = next_numbers(&mut holder, 3).await;
+    holder.acker.release();
+    let over = next_numbers(&mut standby, 6).await;
+    assert_eq!(
+        numbers(&over),
+        [1, 2, 3, 4, 5, 6],
+        "nothing overtakes what returns"
+    );
+    until(&holder, |s| *s == ConsumerState::Stopped).await;
+    assert!(!ack(&holder, &taken[0], false), "given up");
+    holder.acker.resume();
+    until(&holder, is_standby).await;
+    standby.acker.close();
+    let again = next_numbers(&mut holder, 3).await;
+    assert_eq!(numbers(&again), [1, 2, 3]);
 }
 
 pub async fn fence_has_one_holder_and_a_standby(rig: &impl Rig) {
