@@ -234,12 +234,15 @@ pub fn watch(url: String, ledger: Arc<Ledger>) -> JoinHandle<()> {
     })
 }
 
+/// Whatever hangs or goes silent is begun anew: the observer must not be what stops the flow.
 async fn read(url: &str, queue: &str, saw: impl Fn(&[u8])) {
+    const SILENCE: Duration = Duration::from_secs(3);
     loop {
         // While the broker is away, and before the dispatcher has declared the queue, this fails.
-        if let Ok(amqp) = Amqp::try_connect(url).await {
-            let _ = amqp.consume(queue, 500, &saw).await;
+        let connecting = tokio::time::timeout(SILENCE, Amqp::try_connect(url)).await;
+        if let Ok(Ok(amqp)) = connecting {
+            let _ = amqp.consume(queue, 500, SILENCE, &saw).await;
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
