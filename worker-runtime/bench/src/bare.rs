@@ -19,7 +19,7 @@ pub struct Options {
     input: String,
     #[arg(long)]
     output: String,
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 200)]
     prefetch: u16,
 }
 

@@ -95,7 +95,11 @@ mod tests {
         let mut copy = broker.copy("vumi.health", "heartbeat.inbound").await;
         let stop = CancellationToken::new();
         let start = Instant::now();
-        let task = tokio::spawn(run(broker, info(), stop.clone()));
+        let task = tokio::spawn(run(
+            Arc::clone(&broker) as Arc<dyn Broker>,
+            info(),
+            stop.clone(),
+        ));
         for n in 1..=3 {
             let body = next(&mut copy).await.body;
             assert_eq!(start.elapsed().as_secs(), 10 * n);

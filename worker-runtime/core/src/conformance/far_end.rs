@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 use vumi_api::{Flow, Port};
 
 /// How long the suite waits for anything before it calls it missing.
@@ -17,7 +16,6 @@ pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 pub(super) struct Seen {
     pub(super) port: Port,
     pub(super) message: Message,
-    pub(super) at: Instant,
 }
 
 impl Seen {
@@ -66,9 +64,8 @@ impl FarEnd {
             tasks.push(tokio::spawn(async move {
                 while let Some(delivery) = subscription.deliveries.recv().await {
                     if let Ok(message) = Message::decode(port.flow, &delivery.body) {
-                        let at = Instant::now();
                         let port = port.clone();
-                        kept.lock().push(Seen { port, message, at });
+                        kept.lock().push(Seen { port, message });
                         kept.changed.notify_waiters();
                     }
                     let acker = &subscription.acker;

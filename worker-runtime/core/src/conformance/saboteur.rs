@@ -7,6 +7,7 @@ use crate::worker::{BuildFn, Input, Output, Registration, Worker, WorkerContext}
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio_util::sync::CancellationToken;
 
 /// What happens when a message is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +26,7 @@ pub(super) struct Plan {
     build: Mutex<Option<BuildFn>>,
     troubles: Mutex<HashMap<String, Trouble>>,
     attempts: Mutex<HashMap<String, u32>>,
+    gates: Mutex<HashMap<String, CancellationToken>>,
 }
 
 /// Plans by instance: a registration's build is a plain function and can carry nothing.
@@ -56,6 +58,13 @@ impl Plan {
 
     pub(super) fn trouble(&self, id: &str, trouble: Trouble) {
         lock(&self.troubles).insert(id.to_owned(), trouble);
+    }
+
+    /// Once its troubles are over, the message waits until the case cancels this token.
+    pub(super) fn hold(&self, id: &str) -> CancellationToken {
+        let gate = CancellationToken::new();
+        lock(&self.gates).insert(id.to_owned(), gate.clone());
+        gate
     }
 
     /// How often the message was handed to the worker.
@@ -123,6 +132,10 @@ struct Saboteur {
 impl Worker for Saboteur {
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
         self.plan.meet(input.message.id())?;
+        let gate = lock(&self.plan.gates).get(input.message.id()).cloned();
+        if let Some(gate) = gate {
+            gate.cancelled().await;
+        }
         self.worker.handle(input).await
     }
 

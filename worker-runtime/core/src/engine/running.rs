@@ -29,6 +29,8 @@ use vumi_api::{Flow, Port, Resource, Topology};
 
 /// Messages in a target queue above which new work is refused, unless the manifest says otherwise.
 const BACKLOG_LIMIT: u32 = 10_000;
+/// Statuses not told yet at a stop have this long.
+const LAST_WORDS: Duration = Duration::from_millis(200);
 /// A consumer whose loop did not turn for so long is stuck.
 const STUCK: Duration = Duration::from_secs(30);
 
@@ -165,8 +167,10 @@ pub struct RunningWorker {
     intake: Stage,
     replies: Stage,
     peer: Stage,
-    /// Status, heartbeats and watches, which end last.
-    background: Stage,
+    /// What reads the state of things; ends with the worker.
+    watches: Stage,
+    /// Statuses and heartbeats, which end last.
+    telling: Stage,
     watched: Vec<Watched>,
     failure: channel::Sender<Option<WorkError>>,
     stopping: AtomicBool,
@@ -192,7 +196,8 @@ impl BuiltWorker {
             intake: Stage::new(),
             replies: Stage::new(),
             peer: Stage::new(),
-            background: Stage::new(),
+            watches: Stage::new(),
+            telling: Stage::new(),
             watched: Vec::new(),
             failure: channel::Sender::new(None),
             stopping: AtomicBool::new(false),
@@ -338,16 +343,13 @@ impl RunningWorker {
             self.environment.system_id.as_str(),
             self.cx.resource().name.as_str(),
         );
-        let beats = heartbeat::run(broker(), info, self.background.halt.clone());
-        let (desk, stop) = (status(), self.background.halt.clone());
+        let beats = heartbeat::run(broker(), info, self.telling.halt.clone());
+        let (desk, stop) = (status(), self.telling.halt.clone());
         let statuses = async move { desk.run(stop).await };
-        let tasks = [
-            self.guarded(link),
-            self.guarded(depths),
-            self.guarded(beats),
-            self.guarded(statuses),
-        ];
-        self.background.tasks.extend(tasks);
+        let watches = [self.guarded(link), self.guarded(depths)];
+        let telling = [self.guarded(beats), self.guarded(statuses)];
+        self.watches.tasks.extend(watches);
+        self.telling.tasks.extend(telling);
     }
 
     /// Spawns a loop of the engine; if it panics, [`Self::failed`] says so.
@@ -486,7 +488,7 @@ impl RunningWorker {
         {
             tracing::warn!(worker = key, "saying goodbye to the peer took too long");
         }
-        self.background.drain(Duration::from_millis(200)).await;
+        self.telling.drain(LAST_WORDS).await;
         tracing::info!(worker = key, "stopped");
     }
 

@@ -91,7 +91,7 @@ impl StatusDesk {
         if slot.as_ref().is_some_and(|slot| slot.report == report) {
             return;
         }
-        self.log(&report);
+        self.log(&report, slot.is_none());
         let since = Timestamp::now().epoch();
         match slot {
             Some(slot) => {
@@ -191,12 +191,16 @@ impl StatusDesk {
         }
     }
 
-    fn log(&self, report: &StatusReport) {
+    /// One line per edge. That something works at first is what everybody expects.
+    fn log(&self, report: &StatusReport, first: bool) {
         let StatusIdentity { kind, name, .. } = &self.identity;
         let worker = format!("{}/{name}", kind.as_str().to_lowercase());
         let (component, level) = (report.component.as_str(), report.level.as_str());
         let reason = report.reason.as_str();
         match report.level {
+            StatusLevel::Ok if first => {
+                tracing::debug!(worker, component, level, reason, "{}", report.message);
+            }
             StatusLevel::Ok => {
                 tracing::info!(worker, component, level, reason, "{}", report.message);
             }

@@ -602,7 +602,8 @@ fn log(step: &Step) {
     let worker = step.key.as_str();
     match &step.action {
         Action::Keep => {}
-        Action::Start => tracing::info!(worker, "starting"),
+        // The engine says "started" once it is.
+        Action::Start => tracing::debug!(worker, "starting"),
         Action::Stop => tracing::info!(worker, "stopping: it is gone from the manifests"),
         Action::Replace(changes) => {
             let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();

@@ -71,6 +71,7 @@ pub(super) async fn temporary_error_holds_one_user(rig: &mut Rig) -> Result<(), 
         let mut oracle = Oracle::default();
         let held = rig.message(port, 0, 0).id().to_owned();
         rig.plan.trouble(&held, Trouble::Temporary(FAILURES));
+        let gate = rig.plan.hold(&held);
         let mut others = Vec::new();
         for n in 0..3 {
             for user in 0..4 {
@@ -81,12 +82,12 @@ pub(super) async fn temporary_error_holds_one_user(rig: &mut Rig) -> Result<(), 
                 }
             }
         }
-        let held_at = rig.far_end.output_of(&held).await?.at;
         for id in &others {
-            if rig.far_end.output_of(id).await?.at > held_at {
-                return Err(format!("{port}: message {id} waited for another user's"));
-            }
+            let out = rig.far_end.output_of(id).await;
+            out.map_err(|e| format!("{port}: message {id} waited for another user's: {e}"))?;
         }
+        gate.cancel();
+        rig.far_end.output_of(&held).await?;
         rig.settle().await?;
         if rig.plan.attempts(&held) != FAILURES + 1 {
             return Err(format!("{port}: {} attempts", rig.plan.attempts(&held)));
