@@ -25,7 +25,7 @@ use vumi_core::conformance::oracle::Demands;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 
 /// Messages when nobody says how many.
-const MESSAGES: usize = 20_000;
+const MESSAGES: usize = 100_000;
 /// One of so many is said by telnet, the others by HTTP.
 const TELNET_SHARE: usize = 50;
 /// Users of the HTTP API, each with one message under way at a time.
