@@ -88,7 +88,7 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
         &process,
         &resources,
         &brokers,
-        arguments.state.is_some(),
+        arguments.state.as_deref(),
     ))?;
     let signal = loop {
         tokio::select! {
@@ -200,14 +200,14 @@ fn greeting(
     process: &Process,
     resources: &[Resource],
     brokers: &[String],
-    durable: bool,
+    state: Option<&std::path::Path>,
 ) -> String {
     let on = match brokers {
         [] => "no broker yet".to_owned(),
         brokers => brokers.join(", "),
     };
     let mut text = format!("{} workers of {} on {on}\n", resources.len(), process.name);
-    if !durable && brokers.iter().any(|broker| broker == "embedded") {
+    if state.is_none() && brokers.iter().any(|broker| broker == "embedded") {
         text += "messages are kept in memory only; --state DIR keeps them on disk\n";
     }
     let mut rows = Vec::new();
@@ -229,7 +229,11 @@ fn greeting(
         text += &format!("try:\n{tries}");
     }
     if process.socket.is_some() {
-        text += &format!("  vumi status --name {}\n", process.name);
+        // The control socket stands where the state is.
+        text += &match state {
+            Some(folder) => format!("  vumi status --state {}\n", folder.display()),
+            None => format!("  vumi status --name {}\n", process.name),
+        };
     }
     if let Some(address) = process.admin {
         text += &format!("health and metrics: http://{address}/\n");

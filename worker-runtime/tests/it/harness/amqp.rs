@@ -138,33 +138,30 @@ impl Amqp {
         Some(serde_json::from_slice(&got.delivery.data).unwrap())
     }
 
-    /// Consumes a queue with prefetch `window`: each body goes to `saw` and is acknowledged afterwards. Returns when
-    /// the broker or the connection ends it.
+    /// Consumes a queue with prefetch `window`: each body goes to `saw` and is acknowledged afterwards. Ends with the
+    /// connection, or after `silence` without a message.
     pub async fn consume(
-        &self,
+        self,
         queue: &str,
         window: u16,
+        silence: Duration,
         mut saw: impl FnMut(&[u8]),
     ) -> Result<(), lapin::Error> {
         self.channel
             .basic_qos(window, BasicQosOptions::default())
             .await?;
-        let tag = "observer".into();
+        let options = BasicConsumeOptions::default();
+        let none = FieldTable::default();
         let mut consumer = self
             .channel
-            .basic_consume(
-                queue.into(),
-                tag,
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
+            .basic_consume(queue.into(), "observer".into(), options, none)
             .await?;
-        while let Some(delivery) = consumer.next().await {
+        while let Ok(Some(delivery)) = tokio::time::timeout(silence, consumer.next()).await {
             let delivery = delivery?;
             saw(&delivery.data);
             delivery.ack(BasicAckOptions::default()).await?;
         }
-        Ok(())
+        self.connection.close(200, "silence".into()).await
     }
 }
 

@@ -16,21 +16,29 @@ use vumi_testkit::rabbitmq::{Error, Options, RabbitMq, Version};
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Asks `question` again until it answers; panics with `what` and the last objection after `limit`.
-pub async fn wait_for<T, F>(what: &str, limit: Duration, mut question: impl FnMut() -> F) -> T
+pub async fn wait_for<T, F>(what: &str, limit: Duration, question: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Result<T, String>>,
+{
+    let answer = ask(limit, question).await;
+    answer.unwrap_or_else(|last| panic!("{what}: not within {limit:?}; last: {last}"))
+}
+
+/// Asks `question` again until it answers; the last objection after `limit`.
+pub async fn ask<T, F>(limit: Duration, mut question: impl FnMut() -> F) -> Result<T, String>
 where
     F: Future<Output = Result<T, String>>,
 {
     let deadline = Instant::now() + limit;
     loop {
         let objection = match question().await {
-            Ok(answer) => return answer,
+            Ok(answer) => return Ok(answer),
             Err(objection) => objection,
         };
         process::assert_expected_live();
-        assert!(
-            Instant::now() < deadline,
-            "{what}: not within {limit:?}; last: {objection}"
-        );
+        if Instant::now() > deadline {
+            return Err(objection);
+        }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }

@@ -10,7 +10,7 @@ mod faults;
 mod fleet;
 mod observer;
 
-use crate::harness::wait_for;
+use crate::harness::ask;
 use clients::{Pace, http_client, telnet_user};
 use faults::{Fault, play};
 use fleet::Fleet;
@@ -25,7 +25,7 @@ use vumi_core::conformance::oracle::Demands;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 
 /// Messages when nobody says how many.
-const MESSAGES: usize = 20_000;
+const MESSAGES: usize = 100_000;
 /// One of so many is said by telnet, the others by HTTP.
 const TELNET_SHARE: usize = 50;
 /// Users of the HTTP API, each with one message under way at a time.
@@ -38,7 +38,7 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 /// After a fault, something new must arrive within: detection, takeover or reconnect, on a busy machine.
 const RESUMES: Duration = Duration::from_secs(30);
 /// After the last fault and the last OK, everything owed must have arrived within.
-const SETTLES: Duration = Duration::from_secs(120);
+const SETTLES: Duration = Duration::from_secs(60);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_under_faults() {
@@ -94,8 +94,9 @@ async fn nothing_is_lost_under_faults() {
     for (n, fault) in plan.into_iter().enumerate() {
         // Spread over the messages, so that every fault meets traffic.
         let due = messages * (n + 1) / (count + 2);
-        allow.send_replace((n + 3) as f64 / (count + 2) as f64);
-        wait_for("the flow goes on", SETTLES, || {
+        let share = |steps: usize| (n + steps) as f64 / (count + 2) as f64;
+        allow.send_replace(share(3));
+        let flows = ask(SETTLES, || {
             let (progress, done) = (ledger.progress(), finished(&clients));
             async move {
                 match progress.1 >= due || done {
@@ -103,12 +104,13 @@ async fn nothing_is_lost_under_faults() {
                     false => Err(format!("{progress:?} of {due}")),
                 }
             }
-        })
-        .await;
+        });
+        must(flows.await, &format!("before {fault}"), &broker).await;
         play(&fault, &mut fleet, &mut broker).await;
+        allow.send_replace(share(4));
         let (healed, before) = (Instant::now(), ledger.progress());
         ledger.faults_ended();
-        wait_for(&format!("the flow resumes after {fault}"), RESUMES, || {
+        let flows = ask(RESUMES, || {
             let now = ledger.progress();
             let flows = now.0 > before.0 && now.1 > before.1;
             let done = finished(&clients) && ledger.open() == 0;
@@ -118,8 +120,8 @@ async fn nothing_is_lost_under_faults() {
                     false => Err(format!("{before:?} then, {now:?} now")),
                 }
             }
-        })
-        .await;
+        });
+        must(flows.await, &format!("after {fault}"), &broker).await;
         eprintln!(
             "loss test: {:5.1} s: {fault}; {before:?} messages there and back, going on after {:.1} s",
             began.elapsed().as_secs_f64(),
@@ -131,18 +133,16 @@ async fn nothing_is_lost_under_faults() {
         client.await.unwrap();
     }
     let sent = began.elapsed();
-    wait_for("everything owed arrives", SETTLES, || {
-        let open = ledger.open();
-        let progress = ledger.progress();
+    let complete = ask(SETTLES, || {
+        let (open, progress) = (ledger.open(), ledger.progress());
         async move {
-            if open == 0 {
-                Ok(())
-            } else {
-                Err(format!("{open} are missing, {progress:?} there and back"))
+            match open {
+                0 => Ok(()),
+                open => Err(format!("{open} are missing, {progress:?} there and back")),
             }
         }
-    })
-    .await;
+    });
+    must(complete.await, "at the end", &broker).await;
     eprintln!(
         "loss test: accepted in {:.1} s, all back after {:.1} s",
         sent.as_secs_f64(),
@@ -174,6 +174,21 @@ async fn nothing_is_lost_under_faults() {
         Vec::<String>::new(),
         "nothing is set aside"
     );
+}
+
+/// Shows where the messages stand if they do not flow.
+async fn must(flows: Result<(), String>, when: &str, broker: &RabbitMq) {
+    if let Err(last) = flows {
+        let columns = [
+            "name",
+            "messages_ready",
+            "messages_unacknowledged",
+            "consumers",
+        ];
+        let state = broker.ctl(&[&["list_queues"], &columns[..]].concat()).await;
+        let state = state.unwrap_or_else(|error| error.to_string());
+        panic!("no flow {when}: {last}\n{state}");
+    }
 }
 
 fn finished(clients: &[JoinHandle<()>]) -> bool {

@@ -39,8 +39,8 @@ struct Books {
     seen: [HashSet<String>; 2],
     /// Reply ids of tokens seen on the way there.
     replies: HashMap<String, String>,
-    /// Events whose message was not seen yet.
-    early: Vec<(Event, Duration)>,
+    /// Events that overtook the copy of the message they tell of, by its reply's id.
+    early: HashMap<String, Vec<(Event, Duration)>>,
     /// Kinds of events per reply.
     told: HashMap<String, HashSet<String>>,
     last: Duration,
@@ -70,7 +70,7 @@ impl Ledger {
                 owed: HashSet::new(),
                 seen: Default::default(),
                 replies: HashMap::new(),
-                early: Vec::new(),
+                early: HashMap::new(),
                 told: HashMap::new(),
                 last: Duration::ZERO,
             }),
@@ -107,6 +107,9 @@ impl Ledger {
             .there
             .observe(&token, "application", &copy.message_id, at);
         let reply = reply_id(&copy.message_id, "application/echo", 0);
+        for (event, at) in books.early.remove(&reply).unwrap_or_default() {
+            books.returned(&token, event, at);
+        }
         books.replies.insert(reply, token.clone());
         books.note(0, &token, at);
         self.count(&books);
@@ -120,7 +123,10 @@ impl Ledger {
         books.last = at;
         match books.replies.get(&event.user_message_id).cloned() {
             Some(token) => books.returned(&token, event, at),
-            None => books.early.push((event, at)),
+            None => {
+                let id = event.user_message_id.clone();
+                books.early.entry(id).or_default().push((event, at));
+            }
         }
         self.count(&books);
     }
@@ -145,8 +151,7 @@ impl Ledger {
 
     /// Owed, and not yet seen on both ways.
     pub fn open(&self) -> usize {
-        let mut books = self.books.lock().unwrap();
-        books.settle();
+        let books = self.books.lock().unwrap();
         let done = |token: &&String| books.seen.iter().all(|seen| seen.contains(*token));
         books.owed.iter().filter(|token| !done(token)).count()
     }
@@ -170,8 +175,7 @@ impl Ledger {
     }
 
     pub fn judge(&self, demands: Demands) -> [(&'static str, Judgement); 2] {
-        let mut books = self.books.lock().unwrap();
-        books.settle();
+        let books = self.books.lock().unwrap();
         let unordered = Demands {
             order: false,
             ..demands
@@ -211,16 +215,6 @@ impl Books {
         told.insert(event.event_type);
         self.note(1, token, at);
     }
-
-    /// Events that came before the copy of their message.
-    fn settle(&mut self) {
-        for (event, at) in std::mem::take(&mut self.early) {
-            match self.replies.get(&event.user_message_id).cloned() {
-                Some(token) => self.returned(&token, event, at),
-                None => self.early.push((event, at)),
-            }
-        }
-    }
 }
 
 /// Reads both queues of the connector `observed` until aborted, over broker restarts.
@@ -234,12 +228,31 @@ pub fn watch(url: String, ledger: Arc<Ledger>) -> JoinHandle<()> {
     })
 }
 
+/// Whatever hangs or goes silent is begun anew: the observer must not be what stops the flow.
 async fn read(url: &str, queue: &str, saw: impl Fn(&[u8])) {
+    const SILENCE: Duration = Duration::from_secs(3);
+    let last = Mutex::new(Instant::now());
     loop {
-        // While the broker is away, and before the dispatcher has declared the queue, this fails.
-        if let Ok(amqp) = Amqp::try_connect(url).await {
-            let _ = amqp.consume(queue, 500, &saw).await;
+        *last.lock().unwrap() = Instant::now();
+        let reading = async {
+            // While the broker is away, and before the dispatcher has declared the queue, this fails.
+            let amqp = Amqp::try_connect(url).await?;
+            let noted = |body: &[u8]| {
+                *last.lock().unwrap() = Instant::now();
+                saw(body);
+            };
+            amqp.consume(queue, 500, SILENCE, noted).await
+        };
+        // A request to a broker that stops may never be answered.
+        let hangs = async {
+            while last.lock().unwrap().elapsed() < SILENCE * 2 {
+                tokio::time::sleep(SILENCE / 4).await;
+            }
+        };
+        tokio::select! {
+            _ = reading => {}
+            () = hangs => {}
         }
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
