@@ -64,7 +64,7 @@ codes! {
     BROKER_STATE_IN_USE = "broker.state_in_use", "Another process uses the state folder of the embedded broker.",
         "Stop that process, or give this one another --state folder.";
     BROKER_STATE = "broker.state_unusable", "The state folder of the embedded broker cannot be read or written.",
-        "Check its permissions and the space on its disk; the error names the cause.";
+        "The error names the cause. Permission or space: cure it. A checksum: files were damaged from outside; put back a backup, or move the folder away and begin anew without its messages.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",

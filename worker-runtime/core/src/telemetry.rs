@@ -13,6 +13,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
 
+const BUILD_INFO: &str = "1, with the version as a label.";
+const UPTIME: &str = "Age of the process, in seconds.";
+
 macro_rules! metrics {
     ($( $field:ident : $kind:ident = $name:literal [$($label:literal),*] $help:literal; )*) => {
         struct Families {
@@ -34,6 +37,8 @@ macro_rules! metrics {
 
         /// Every metric as `(name, kind, labels, meaning)`, for the reference pages.
         pub const METRICS: &[(&str, &str, &[&str], &str)] = &[
+            ("vumi_build_info", "gauge", &["version"], BUILD_INFO),
+            ("vumi_uptime_seconds", "gauge", &[], UPTIME),
             $( ($name, <$kind as Family>::KIND, &[$($label),*], $help), )*
         ];
     };
@@ -68,6 +73,8 @@ metrics! {
         "Publications repeated because the broker refused them or the connection was lost.";
     errors: IntCounterVec = "vumi_errors_total" ["worker", "class", "code"]
         "Failed attempts and refused messages by error class and code.";
+    nacks: IntCounterVec = "vumi_nacks_total" ["worker", "class"]
+        "Outbound messages that will not be delivered, by failure class; their senders got a nack event.";
     consumer: IntGaugeVec = "vumi_consumer_state" ["worker", "queue", "state"]
         "1 for the state the consumer is in: connecting, consuming, standby, paused, refused, stopped.";
     rebuilt: IntCounterVec = "vumi_consumer_rebuilt_total" ["worker", "queue"]
@@ -151,13 +158,13 @@ impl Telemetry {
         let registry = Registry::new();
         let families = Arc::new(Families::new(&registry));
         let build = IntGauge::with_opts(
-            Opts::new("vumi_build_info", "1, with the version as a label.")
+            Opts::new("vumi_build_info", BUILD_INFO)
                 .const_label("version", env!("CARGO_PKG_VERSION")),
         )
         .unwrap_or_else(|e| unreachable!("{e}"));
         build.set(1);
-        let uptime = Gauge::new("vumi_uptime_seconds", "Age of the process, in seconds.")
-            .unwrap_or_else(|e| unreachable!("{e}"));
+        let uptime =
+            Gauge::new("vumi_uptime_seconds", UPTIME).unwrap_or_else(|e| unreachable!("{e}"));
         let _ = registry.register(Box::new(build));
         let _ = registry.register(Box::new(uptime.clone()));
         Self {
@@ -250,6 +257,14 @@ impl WorkerMetrics {
         self.families
             .errors
             .with_label_values(&[self.key.as_str(), error.class.label(), error.code.name])
+            .inc();
+    }
+
+    /// A message will not be delivered; `class` is the failure class of its fate.
+    pub fn nack(&self, class: &str) {
+        self.families
+            .nacks
+            .with_label_values(&[self.key.as_str(), class])
             .inc();
     }
 

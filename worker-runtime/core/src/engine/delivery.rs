@@ -11,7 +11,7 @@ use super::outlet::{Outlet, Unpublished};
 use crate::broker::RawDelivery;
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
-use crate::message::{Event, Fate, FateState, Message};
+use crate::message::{Event, EventType, Fate, FateState, Message};
 use crate::middleware::Chain;
 use crate::parking::Envelope;
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
@@ -185,6 +185,7 @@ impl Desk {
                 attempt,
             };
             let outputs = self.worker.handle(input).await?;
+            outputs.iter().for_each(|output| self.note_nack(output));
             self.outlet.publish_all(outputs, interrupted).await
         };
         AssertUnwindSafe(handle)
@@ -197,6 +198,30 @@ impl Desk {
                     "handling it panicked; the process's output shows where",
                 )))
             })
+    }
+
+    /// A worker that refuses a message says so to its sender; here to the operator as well.
+    fn note_nack(&self, output: &Output) {
+        let Message::Event(event) = &output.message else {
+            return;
+        };
+        // A dispatcher passes on what others decided.
+        if event.event_type() != EventType::Nack || self.port.flow == Flow::Event {
+            return;
+        }
+        let fate = event.fate();
+        let (code, class) = fate
+            .as_ref()
+            .map_or(("none", "none"), |f| (f.code.as_str(), f.class.as_str()));
+        self.worker_metrics.nack(class);
+        tracing::warn!(
+            worker = self.key,
+            queue = self.queue,
+            message_id = event.user_message_id(),
+            code,
+            class,
+            "not delivered, the sender is told"
+        );
     }
 
     /// The first retry of a message is news, the others are not.
@@ -275,6 +300,7 @@ impl Desk {
         let mut event = Event::nack(&id, &fate);
         event.set_transport_name(&self.port.connector);
         let output = Output::new(Port::new(&self.port.connector, Flow::Event), event);
+        self.worker_metrics.nack(error.class.fate_class());
         tracing::warn!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, reason = %error, "given up, the sender is told");
         match self.outlet.publish(output, interrupted).await {
             Ok(()) => Verdict::Done,

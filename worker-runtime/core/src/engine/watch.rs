@@ -98,10 +98,15 @@ impl Watch {
         let (level, reason, text) = match state {
             LinkState::Up { server } => (StatusLevel::Ok, "connected", server.clone()),
             LinkState::Blocked(why) => (StatusLevel::Degraded, "blocked", why.clone()),
-            LinkState::Connecting { error, refused, .. } => {
+            // The first try is not news.
+            LinkState::Connecting { error: None, .. } => return,
+            LinkState::Connecting {
+                error: Some(error),
+                refused,
+                ..
+            } => {
                 let reason = if *refused { "refused" } else { "unreachable" };
-                let text = error.clone().unwrap_or_else(|| "connecting".into());
-                (StatusLevel::Down, reason, text)
+                (StatusLevel::Down, reason, error.clone())
             }
             LinkState::Closed => (StatusLevel::Down, "closed", "closed".into()),
         };

@@ -205,17 +205,17 @@ impl StatusDesk {
     fn log(&self, report: &StatusReport, first: bool) {
         let StatusIdentity { kind, name, .. } = &self.identity;
         let worker = format!("{}/{name}", kind.as_str().to_lowercase());
-        let (component, level) = (report.component.as_str(), report.level.as_str());
+        let (component, status) = (report.component.as_str(), report.level.as_str());
         let reason = report.reason.as_str();
         match report.level {
             StatusLevel::Ok if first => {
-                tracing::debug!(worker, component, level, reason, "{}", report.message);
+                tracing::debug!(worker, component, status, reason, "{}", report.message);
             }
             StatusLevel::Ok => {
-                tracing::info!(worker, component, level, reason, "{}", report.message);
+                tracing::info!(worker, component, status, reason, "{}", report.message);
             }
             StatusLevel::Degraded | StatusLevel::Down => {
-                tracing::warn!(worker, component, level, reason, "{}", report.message);
+                tracing::warn!(worker, component, status, reason, "{}", report.message);
             }
         }
     }

@@ -53,7 +53,8 @@ pub struct BuiltWorker {
     abandoned: CancellationToken,
 }
 
-/// Builds a worker (phase three): may read secrets and make clients, opens nothing exclusive.
+/// Builds a worker (phase three): may read secrets and make clients and opens its listening sockets; nothing else that
+/// two versions could not share.
 pub async fn build(
     registration: &Registration,
     resource: Arc<Resource>,
@@ -86,6 +87,7 @@ pub async fn build(
         metrics: Arc::clone(&metrics),
         listeners: Arc::clone(&environment.listeners),
         accepting: Arc::clone(&accepting),
+        broker: Arc::clone(&environment.broker),
         abandoned: abandoned.clone(),
     });
     let cx = Arc::new(WorkerContext::new(
@@ -105,6 +107,11 @@ pub async fn build(
                 format!("building {key} panicked; the process's output shows where"),
             ))
         })?;
+    // Sockets belong to the process and outlive their worker, so opening them early hurts nobody, and an address that
+    // cannot be used leaves the old version running.
+    for (host, port) in &topology.listens {
+        environment.listeners.open_early(host, *port).await?;
+    }
     Ok(BuiltWorker {
         worker,
         cx,
@@ -142,6 +149,8 @@ pub struct RunningWorker {
     telling: Stage,
     watched: Vec<Watched>,
     failure: channel::Sender<Option<WorkError>>,
+    /// Why the side towards the peer does not work.
+    peer_failing: channel::Sender<Option<String>>,
     stopping: AtomicBool,
     epoch: Instant,
     since: SystemTime,
@@ -169,6 +178,7 @@ impl BuiltWorker {
             telling: Stage::new(),
             watched: Vec::new(),
             failure: channel::Sender::new(None),
+            peer_failing: channel::Sender::new(None),
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
             since: SystemTime::now(),
@@ -196,6 +206,7 @@ impl BuiltWorker {
             Arc::clone(&running.worker),
             Arc::clone(&running.cx),
             Arc::clone(&running.accepting),
+            running.peer_failing.clone(),
             Arc::clone(&running.metrics),
         );
         let task = running.guarded(peer);

@@ -21,6 +21,7 @@ impl RunningWorker {
             .collect();
         let paused: Option<String> = self.watched.iter().find_map(|w| w.paused.borrow().clone());
         let stopping = self.stopping.load(Ordering::Relaxed);
+        let accepting = self.accepting.load(Ordering::Relaxed) && !stopping;
         let (state, why) = self.state(stopping, &link, &consumers, paused);
         let mut counts = Counts::default();
         self.watched
@@ -39,9 +40,7 @@ impl RunningWorker {
             type_name: self.type_name,
             ready,
             alive,
-            accepting: self
-                .listens
-                .then(|| self.accepting.load(Ordering::Relaxed) && !stopping),
+            accepting: self.listens.then_some(accepting),
             state,
             why,
             consumers,
@@ -85,6 +84,12 @@ impl RunningWorker {
                 }
                 _ => {}
             }
+        }
+        // A peer that is away is its own status; a socket that cannot be opened is ours.
+        if self.listens
+            && let Some(why) = &*self.peer_failing.borrow()
+        {
+            return ("stalled", why.clone());
         }
         if let Some(why) = paused {
             return ("paused", why);

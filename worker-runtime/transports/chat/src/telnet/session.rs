@@ -85,7 +85,7 @@ impl Session {
             };
             let count = match read {
                 Ok(Ok(0)) => {
-                    client.all_answered(LAST_ANSWERS).await;
+                    let _ = tokio::time::timeout(LAST_ANSWERS, client.all_answered()).await;
                     return false;
                 }
                 Ok(Ok(count)) => count,
