@@ -83,7 +83,7 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
     if let Some(signal) = signal {
         return Err(process.shut_down(signal).await);
     }
-    let brokers = supervisor.describe_brokers().await;
+    let brokers = supervisor.describe_brokers();
     output::print(&greeting(
         &process,
         &resources,

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use vumi::registry;
 use vumi_api::manifest::load;
 use vumi_api::{Resource, Target};
+use vumi_core::backoff::Backoff;
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use vumi_core::broker::{
     Access, Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, Subscribe,
@@ -70,7 +71,7 @@ impl Campaign {
                     close: Duration::from_secs(1),
                 },
                 restart: Restart {
-                    first: Duration::from_millis(50),
+                    backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(30)),
                     ..Restart::default()
                 },
                 recheck: Duration::from_millis(200),
