@@ -44,7 +44,7 @@ pub enum Request {
         /// How many at most, per queue.
         limit: usize,
     },
-    /// One parked message with its content: `summary` and `body`.
+    /// One parked message with its content: `summary`, `encoding` and `body`.
     ParkedShow {
         /// Consumed queue.
         queue: String,
@@ -309,12 +309,10 @@ async fn perform(
     }
 }
 
-/// A parked message with its content, as JSON.
+/// A parked message with its content, as JSON: `encoding` says whether `body` is `text` or `base64`.
 pub fn shown(parked: &parking::Parked) -> Value {
-    json!({
-        "summary": value(&parked.summary),
-        "body": String::from_utf8_lossy(&parked.envelope.body),
-    })
+    let (encoding, body) = parked.envelope.written_body();
+    json!({"summary": value(&parked.summary), "encoding": encoding, "body": body})
 }
 
 /// Consumed queues of all workers, with the broker of each.
