@@ -5,7 +5,40 @@ use crate::error::CliError;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use vumi_api::manifest::Texts;
+use vumi_api::Target;
+use vumi_api::manifest::{Manifests, Texts, campaign_findings, load};
+
+/// A campaign as it is written.
+pub struct Campaign {
+    /// Its manifests with every finding, and all Secrets at hand.
+    pub manifests: Manifests,
+    /// Secret documents among them, without files.
+    pub documents: Texts,
+}
+
+/// Reads the manifests under `paths`, and the Secrets in the folder `secrets`; documents win over files, as at run time.
+pub fn campaign(
+    paths: &[PathBuf],
+    target: Target,
+    secrets: Option<&Path>,
+) -> Result<Campaign, CliError> {
+    let mut manifests = load(&read(paths)?, target);
+    let documents = manifests.secrets.clone();
+    if let Some(folder) = secrets {
+        for (name, keys) in self::secrets(folder)? {
+            let held = manifests.secrets.entry(name).or_default();
+            for (key, value) in keys {
+                held.entry(key).or_insert(value);
+            }
+        }
+    }
+    let of_campaign = campaign_findings(&manifests);
+    manifests.findings.extend(of_campaign);
+    Ok(Campaign {
+        manifests,
+        documents,
+    })
+}
 
 /// Texts of the manifests under `paths`, as `(name, text)` in the order of the arguments, sorted within a directory.
 ///
@@ -87,7 +120,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
 }
 
 /// Secrets of `--secrets DIR`: one folder per Secret, one file per key. A line end after a value is not part of it.
-pub fn secrets(folder: &Path) -> Result<Texts, CliError> {
+fn secrets(folder: &Path) -> Result<Texts, CliError> {
     let mut secrets = Texts::new();
     for secret in entries(folder)? {
         if !secret.is_dir() {
@@ -191,5 +224,22 @@ mod tests {
         assert_eq!(secrets["smsc"].get("password").unwrap(), "hunter2");
         assert_eq!(secrets["smsc"].len(), 1);
         assert!(super::secrets(&root.join("absent")).is_err());
+    }
+
+    #[test]
+    fn a_secret_document_wins_over_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let document = root.join("secret.yaml");
+        let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: smsc}\nstringData: {password: written}\n";
+        fs::write(&document, text).unwrap();
+        fs::create_dir_all(root.join("secrets/smsc")).unwrap();
+        fs::write(root.join("secrets/smsc/password"), "of the file").unwrap();
+        fs::write(root.join("secrets/smsc/user"), "me").unwrap();
+        let secrets = root.join("secrets");
+        let read = campaign(&[document], Target::Local, Some(&secrets)).unwrap();
+        let keys = &read.manifests.secrets["smsc"];
+        assert_eq!((&*keys["password"], &*keys["user"]), ("written", "me"));
+        assert_eq!(read.documents["smsc"].len(), 1, "documents alone");
     }
 }

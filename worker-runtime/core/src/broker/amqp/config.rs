@@ -48,6 +48,29 @@ pub(super) struct Endpoint {
     pub(super) authority: Option<String>,
 }
 
+/// Which virtual host of which broker it is, whoever asks: a rotated user or password leaves it as it is (K9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Whether the connection is encrypted.
+    pub encrypted: bool,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Virtual host.
+    pub vhost: String,
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            host, port, vhost, ..
+        } = self;
+        let scheme = if self.encrypted { "amqps" } else { "amqp" };
+        write!(f, "{scheme}://{host}:{port}/{vhost}")
+    }
+}
+
 impl std::fmt::Debug for AmqpConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.describe())
@@ -109,6 +132,20 @@ impl AmqpConfig {
 
     pub(super) fn name(&self) -> &str {
         &self.name
+    }
+
+    /// The broker that is meant now.
+    ///
+    /// # Errors
+    /// The Secret is missing or wrong.
+    pub fn identity(&self) -> Result<Identity, WorkError> {
+        let uri = self.locate()?;
+        Ok(Identity {
+            encrypted: uri.scheme == AMQPScheme::AMQPS,
+            host: uri.authority.host,
+            port: uri.authority.port,
+            vhost: uri.vhost,
+        })
     }
 
     /// The address without the password, for people.
@@ -265,6 +302,21 @@ mod tests {
         }
         let wrong = AmqpConfig::from_url("http://u:secret@h").unwrap_err();
         assert!(!wrong.text.contains("secret"), "{wrong}");
+    }
+
+    #[test]
+    fn a_broker_is_the_same_for_every_user() {
+        let of = |url: &str| AmqpConfig::from_url(url).unwrap().identity().unwrap();
+        assert_eq!(of("amqp://u:p@h/v"), of("amqp://other:secret@h:5672/v"));
+        for other in [
+            "amqps://u:p@h:5672/v",
+            "amqp://u:p@i/v",
+            "amqp://h:1/v",
+            "amqp://h",
+        ] {
+            assert_ne!(of("amqp://u:p@h/v"), of(other));
+        }
+        assert_eq!(of("amqps://u:p@h").to_string(), "amqps://h:5671//");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use super::fence::Fence;
 use super::link::Line;
 use super::orders::{Desk, Handle};
 use super::topology;
+use crate::backoff::Backoff;
 use crate::broker::{ConsumerState, RawDelivery, Subscribe, Subscription};
 use crate::codes;
 use futures::future::{FutureExt, try_join_all};
@@ -25,9 +26,10 @@ use tokio_util::sync::CancellationToken;
 const STANDBY: Duration = Duration::from_millis(50);
 /// Between tries where someone must act first.
 const REFUSED: Duration = Duration::from_secs(2);
-/// Between lives that ended by themselves, doubling up to the second.
-const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Between lives that ended by themselves.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+/// A life that was longer was a good one.
+const LIVED: Duration = Duration::from_secs(1);
 /// How long closing a channel may take; its connection may be dead without anyone knowing yet.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -76,24 +78,26 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self) {
-        let mut pause = PAUSE;
+        let mut failures = 0u32;
         while self.wanted().await {
             let (begin, generation) = (Instant::now(), self.generation);
             let ended = self.life().await;
             self.desk.live(None);
-            if self.generation > generation && begin.elapsed() > LONGEST_PAUSE {
-                pause = PAUSE;
+            if self.generation > generation && begin.elapsed() > LIVED {
+                failures = 0;
             }
             // Without an error it was rebuilt, cancelled or closed on purpose.
             let Err(trouble) = ended else { continue };
+            failures = failures.saturating_add(1);
             let wait = match trouble {
-                Trouble::Differs(_) | Trouble::Denied(_) | Trouble::FenceIgnored => REFUSED,
-                _ => pause,
+                Trouble::Differs(_) | Trouble::Denied(_) | Trouble::FenceIgnored => {
+                    jittered(REFUSED)
+                }
+                _ => PAUSE.after(failures),
             };
-            pause = (pause * 2).min(LONGEST_PAUSE);
             self.show(shown(trouble));
             tokio::select! {
-                () = tokio::time::sleep(jittered(wait)) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.desk.closed() => {}
             }
         }

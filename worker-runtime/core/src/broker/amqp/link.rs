@@ -4,6 +4,7 @@
 use super::config::AmqpConfig;
 use super::dial::{self, Failure};
 use super::errors::Trouble;
+use crate::backoff::Backoff;
 use crate::broker::{Durability, LinkState};
 use futures::StreamExt;
 use lapin::{Channel, Connection, Event};
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
+const RECONNECT: Backoff =
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(3)).with_full_jitter();
 /// A connection that lived shorter counts as one more failed attempt.
 const LIVED: Duration = Duration::from_secs(3);
 /// How long closing may take: a broker with a memory alarm does not answer (R8).
@@ -251,7 +252,7 @@ async fn keep(
     current: &watch::Sender<Option<Arc<Connection>>>,
 ) {
     let mut since = SystemTime::now();
-    let mut attempts = 0;
+    let mut attempts = 0u32;
     loop {
         let begin = Instant::now();
         let failure = match attempt(config, hub, role).await {
@@ -279,17 +280,9 @@ async fn keep(
                 refused: failure.refused,
             },
         );
-        tokio::time::sleep(wait(attempts)).await;
-        attempts += 1;
+        attempts = attempts.saturating_add(1);
+        tokio::time::sleep(RECONNECT.after(attempts)).await;
     }
-}
-
-/// Full jitter: anything up to the exponential bound.
-fn wait(attempts: u32) -> Duration {
-    let bound = FIRST_WAIT
-        .saturating_mul(1 << attempts.min(10))
-        .min(LONGEST_WAIT);
-    bound.mul_f64(rand::random::<f64>())
 }
 
 async fn attempt(config: &AmqpConfig, hub: &Hub, role: Role) -> Result<Connection, Failure> {
@@ -338,15 +331,6 @@ async fn until_lost(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_grow_to_a_cap_and_are_jittered() {
-        for attempts in 0..40 {
-            let bound = Duration::from_millis(100 << attempts.min(5)).min(LONGEST_WAIT);
-            assert!((0..100).all(|_| wait(attempts) <= bound));
-        }
-        assert!((0..100).any(|_| wait(9) > LONGEST_WAIT / 2));
-    }
 
     #[test]
     fn both_connections_make_one_state() {

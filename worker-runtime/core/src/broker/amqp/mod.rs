@@ -12,7 +12,7 @@ mod publisher;
 mod shelf;
 mod topology;
 
-pub use config::AmqpConfig;
+pub use config::{AmqpConfig, Identity};
 
 use super::{
     Broker, Durability, LinkState, Publication, QueueDepth, QueueSpec, Receipt, Shelf, Subscribe,
@@ -30,9 +30,10 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Directive that every log filter of ours must end with. lapin logs whole returned messages as warnings and every
-/// refused try for a fence as an error; what matters of both is reported by this module, without contents.
-pub const LOG_DIRECTIVE: &str = "lapin=off";
+/// Beginnings of the log targets that are never logged, whatever a filter says. The client logs whole returned messages
+/// as warnings, every refused try for a fence as an error, and the broker's password when it traces; what matters of it
+/// is reported by this module, without contents.
+pub const SILENT: [&str; 2] = ["lapin", "amq_protocol"];
 
 /// How long a one-off question (depth, declaration, shelf) waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
