@@ -516,4 +516,48 @@ pub const ONLY_OFFLINE: &[Bad] = &[
         "spec.routingTable.table.a.default.connector",
         "not on the other side",
     ),
+    transport(
+        "httpApi: {allowedFields: [content, timestamp]}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpApi.allowedFields[1]",
+        "set by the transport itself",
+    ),
+    transport(
+        "httpApi: {fieldDefaults: {helper_metadata: x}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpApi.fieldDefaults.helper_metadata",
+        "set by the transport itself",
+    ),
+    transport(
+        "httpApi: {fieldDefaults: {message_id: x}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpApi.fieldDefaults.message_id",
+        "an id of its own",
+    ),
+    transport(
+        "httpApi: {fieldDefaults: {session_event: begin}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpApi.fieldDefaults.session_event",
+        "not one of new, resume, close",
+    ),
+    transport(
+        "telnet: {port: 9010}\nmiddleware:\n- {name: a, addressTranslation: {outboundMap: {a: \"1\", b: \"1\"}}}",
+        "manifest.invalid",
+        "spec.middleware[0].addressTranslation.outboundMap",
+        "same target",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: x\nmiddleware:\n- {name: a, addressTranslation: {outboundMap: {a: \"1\", b: \"1\"}}}",
+        "manifest.invalid",
+        "spec.middleware[0].addressTranslation.outboundMap",
+        "same target",
+    ),
+    other(
+        "Dispatcher",
+        "simple: {transports: [a], exposed: [b]}\nmiddleware:\n- {name: a, addressTranslation: {outboundMap: {a: \"1\", b: \"1\"}}}",
+        "manifest.invalid",
+        "spec.middleware[0].addressTranslation.outboundMap",
+        "same target",
+    ),
 ];
