@@ -6,8 +6,8 @@
 //!
 //! Limits: without `replyExpected`, outbound messages have nowhere to go and are answered with a nack event.
 //!
-//! Codes: `listen.failed`, `message.invalid`, `reply.not_expected`, `reply.missing_fields`, `reply.holder_gone`,
-//! `reply.session_closed`, `broker.unreachable`, `secret.missing`.
+//! Codes: `listen.failed`, `message.invalid`, `message.too_large`, `reply.not_expected`, `reply.missing_fields`,
+//! `reply.holder_gone`, `reply.session_closed`, `broker.unreachable`, `secret.missing`.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::OrderingMode;

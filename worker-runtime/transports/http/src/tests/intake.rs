@@ -243,7 +243,8 @@ async fn what_the_broker_refuses_is_never_ok() {
             503,
             Some("5"),
         ),
-        (ErrorClass::BadInput, codes::MESSAGE_TOO_LARGE, 400, None),
+        (ErrorClass::BadInput, codes::MESSAGE_INVALID, 400, None),
+        (ErrorClass::BadInput, codes::MESSAGE_TOO_LARGE, 413, None),
     ] {
         let error = WorkError::new(class, code, "amqp://user@secret-host is away");
         server.engine.refuse(Some(error));
