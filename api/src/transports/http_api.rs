@@ -48,7 +48,7 @@ pub struct HttpApi {
     #[schemars(with = "Option<BTreeMap<String, ShortText>>", extend("maxProperties" = 32))]
     pub field_defaults: Option<BTreeMap<String, String>>,
     /// Request field that holds the caller's own id of the message. A repeated request with the same id yields the
-    /// same `message_id` (R7). Default: callers give none.
+    /// same `message_id`. Default: callers give none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub id_field: Option<String>,

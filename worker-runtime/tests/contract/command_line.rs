@@ -248,6 +248,7 @@ fn help_teaches_by_example() {
             text.contains("Examples:\n  vumi "),
             "{command} shows no example:\n{text}"
         );
+        assert_eq!(crate::reference::private_rule(&text), None, "{text}");
     }
 }
 
