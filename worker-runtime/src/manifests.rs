@@ -5,8 +5,8 @@ use crate::error::CliError;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use vumi_api::Target;
-use vumi_api::manifest::{Manifests, Texts, campaign_findings, load};
+use vumi_api::manifest::{Manifests, Texts, broker_findings, campaign_findings, load};
+use vumi_api::{Severity, Target};
 
 /// A campaign as it is written.
 pub struct Campaign {
@@ -17,10 +17,12 @@ pub struct Campaign {
 }
 
 /// Reads the manifests under `paths`, and the Secrets in the folder `secrets`; documents win over files, as at run time.
+/// A broker's Secret that is missing is as bad as `broker_secrets` says, and no finding without it.
 pub fn campaign(
     paths: &[PathBuf],
     target: Target,
     secrets: Option<&Path>,
+    broker_secrets: Option<Severity>,
 ) -> Result<Campaign, CliError> {
     let mut manifests = load(&read(paths)?, target);
     let documents = manifests.secrets.clone();
@@ -32,7 +34,10 @@ pub fn campaign(
             }
         }
     }
-    let of_campaign = campaign_findings(&manifests);
+    let mut of_campaign = campaign_findings(&manifests);
+    if let Some(severity) = broker_secrets {
+        of_campaign.extend(broker_findings(&manifests, severity));
+    }
     manifests.findings.extend(of_campaign);
     Ok(Campaign {
         manifests,

@@ -63,7 +63,14 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         For::Local => Target::Local,
         For::Cluster => Target::Cluster,
     };
-    let manifests = manifests::campaign(&paths, target, arguments.secrets.as_deref())?.manifests;
+    let manifests = manifests::campaign(
+        &paths,
+        target,
+        arguments.secrets.as_deref(),
+        // `vumi run --broker` needs none of them.
+        Some(Severity::Warning),
+    )?
+    .manifests;
     output::print(&match arguments.format {
         Format::Table => text(&manifests),
         Format::Json => format!("{:#}\n", as_json(&manifests)),

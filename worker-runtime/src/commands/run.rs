@@ -142,6 +142,11 @@ fn read(arguments: &Arguments) -> Result<Campaign, CliError> {
         &arguments.files,
         Target::Local,
         arguments.secrets.as_deref(),
+        arguments
+            .process
+            .broker
+            .is_none()
+            .then_some(Severity::Error),
     )
 }
 
@@ -242,4 +247,30 @@ fn to_try(resource: &Resource, (host, port): &(String, u16)) -> Option<String> {
         }
         None => format!("curl 'http://{host}{path}'"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn a_broker_of_the_command_line_needs_no_secret_of_the_manifests() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: t}\nspec: {telnet: {port: 9010}, broker: {secretRef: {name: rabbit}}}\n";
+        std::fs::write(folder.path().join("t.yaml"), text).unwrap();
+        let usable = |more: &[&str]| {
+            let mut line = vec!["run", "-f", folder.path().to_str().unwrap()];
+            line.extend(more);
+            usable(&read(&Line::parse_from(line).arguments).unwrap())
+        };
+        assert!(!usable(&[]));
+        assert!(usable(&["--broker", "amqp://localhost"]));
+    }
 }
