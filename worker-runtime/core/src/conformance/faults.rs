@@ -1,16 +1,14 @@
 //! A broker between a worker and its real broker that holds or loses confirmations, refuses publications, swallows
 //! acknowledgements and cuts channels, when a case says so.
 
+use super::delegate::Double;
 use crate::broker::{
-    Acker, Broker, Confirmation, Durability, LinkState, Publication, PublicationClass, QueueDepth,
-    QueueSpec, Receipt, Shelf, Subscribe, Subscription,
+    Acker, Broker, Confirmation, Publication, PublicationClass, Receipt, Subscribe, Subscription,
 };
-use crate::error::WorkError;
 use async_trait::async_trait;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
 use tokio::sync::watch;
 
 /// What happens to one publication instead of the usual.
@@ -152,20 +150,12 @@ impl Acker for FaultyAcker {
 }
 
 #[async_trait]
-impl Broker for Faults {
-    fn describe(&self) -> String {
-        self.inner.describe()
+impl Double for Faults {
+    fn inner(&self) -> &Arc<dyn Broker> {
+        &self.inner
     }
 
-    fn durability(&self) -> Durability {
-        self.inner.durability()
-    }
-
-    fn link(&self) -> watch::Receiver<LinkState> {
-        self.inner.link()
-    }
-
-    async fn publish(&self, publication: Publication) -> Receipt {
+    async fn take(&self, publication: Publication) -> Receipt {
         if publication.class == PublicationClass::Telemetry {
             return self.inner.publish(publication).await;
         }
@@ -194,7 +184,7 @@ impl Broker for Faults {
         receipt
     }
 
-    async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
+    async fn give(&self, subscribe: Subscribe) -> Subscription {
         let subscription = self.inner.subscribe(subscribe).await;
         let acker = Arc::new(FaultyAcker {
             inner: subscription.acker,
@@ -206,21 +196,5 @@ impl Broker for Faults {
             state: subscription.state,
             acker,
         }
-    }
-
-    async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
-        self.inner.declare(queue).await
-    }
-
-    async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {
-        self.inner.depth(queue).await
-    }
-
-    async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
-        self.inner.shelf(queue, limit).await
-    }
-
-    async fn close(&self, deadline: Duration) {
-        self.inner.close(deadline).await;
     }
 }

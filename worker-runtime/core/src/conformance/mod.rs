@@ -3,6 +3,8 @@
 #[cfg(any(test, feature = "conformance"))]
 mod cases;
 #[cfg(any(test, feature = "conformance"))]
+pub(crate) mod delegate;
+#[cfg(any(test, feature = "conformance"))]
 pub mod examples;
 #[cfg(any(test, feature = "conformance"))]
 mod far_end;

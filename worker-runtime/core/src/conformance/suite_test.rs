@@ -1,11 +1,9 @@
 //! The suite judged: a good worker has no findings, and each bad one is found by the case meant for it.
 
 use super::Fixture;
+use super::delegate::Double;
 use super::suite::{BrokerSource, Embedded, findings};
-use crate::broker::{
-    Broker, Confirmation, Durability, LinkState, Publication, QueueDepth, QueueSpec, Receipt,
-    Shelf, Subscribe, Subscription,
-};
+use crate::broker::{Broker, Confirmation, Publication, Receipt};
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Message, random_id};
 use crate::worker::{Input, Output, Registration, Worker, WorkerContext, WorkerType};
@@ -13,8 +11,6 @@ use async_trait::async_trait;
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-use tokio::sync::watch;
 use vumi_api::applications::Echo;
 use vumi_api::{Flow, Port};
 
@@ -143,17 +139,12 @@ struct Leaky {
 }
 
 #[async_trait]
-impl Broker for Leaky {
-    fn describe(&self) -> String {
-        "leaky".into()
+impl Double for Leaky {
+    fn inner(&self) -> &Arc<dyn Broker> {
+        &self.inner
     }
-    fn durability(&self) -> Durability {
-        self.inner.durability()
-    }
-    fn link(&self) -> watch::Receiver<LinkState> {
-        self.inner.link()
-    }
-    async fn publish(&self, publication: Publication) -> Receipt {
+
+    async fn take(&self, publication: Publication) -> Receipt {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         if publication.routing_key.ends_with(".outbound") && count.is_multiple_of(3) {
             let (resolve, receipt) = Receipt::new();
@@ -161,21 +152,6 @@ impl Broker for Leaky {
             return receipt;
         }
         self.inner.publish(publication).await
-    }
-    async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
-        self.inner.subscribe(subscribe).await
-    }
-    async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
-        self.inner.declare(queue).await
-    }
-    async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {
-        self.inner.depth(queue).await
-    }
-    async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
-        self.inner.shelf(queue, limit).await
-    }
-    async fn close(&self, deadline: Duration) {
-        self.inner.close(deadline).await;
     }
 }
 

@@ -12,6 +12,8 @@ use vumi_api::shared::BrokerRef;
 
 /// Seconds between heartbeats: a frozen holder of a fence is noticed after three (R2).
 const HEARTBEAT: u16 = 10;
+/// A holder of a queue that says nothing for so long is none of ours (S16).
+const HOLDER_SILENCE: Duration = Duration::from_secs(180);
 /// Largest frame. lapin keeps buffers of 32 frames in each direction, so this bounds them to 1 MiB.
 const FRAME_MAX: u32 = 32 * 1024;
 const PLAIN_PORT: u16 = 5672;
@@ -25,6 +27,7 @@ pub struct AmqpConfig {
     encrypted: bool,
     authority: Authority,
     heartbeat: u16,
+    holder_silence: Duration,
     name: String,
 }
 
@@ -71,6 +74,25 @@ impl std::fmt::Display for Identity {
     }
 }
 
+impl Endpoint {
+    /// The address without the password, for people.
+    pub(super) fn describe(&self) -> String {
+        shown(&self.uri)
+    }
+}
+
+fn shown(uri: &AMQPUri) -> String {
+    let AMQPUri {
+        scheme,
+        authority,
+        vhost,
+        ..
+    } = uri;
+    let user = &authority.userinfo.username;
+    let (host, port) = (&authority.host, authority.port);
+    format!("{scheme}://{user}@{host}:{port}/{vhost}")
+}
+
 impl std::fmt::Debug for AmqpConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.describe())
@@ -107,6 +129,7 @@ impl AmqpConfig {
             encrypted: false,
             authority: Authority::System,
             heartbeat: HEARTBEAT,
+            holder_silence: HOLDER_SILENCE,
             name: format!("vumi {}", std::process::id()),
         }
     }
@@ -122,6 +145,17 @@ impl AmqpConfig {
     pub fn with_heartbeat(mut self, interval: Duration) -> Self {
         self.heartbeat = u16::try_from(interval.as_secs().max(1)).unwrap_or(u16::MAX);
         self
+    }
+
+    /// How long the holder of a queue may say nothing before a standby takes it for a stranger; default 3 minutes, and
+    /// the same for everyone on the broker.
+    pub fn with_holder_silence(mut self, silence: Duration) -> Self {
+        self.holder_silence = silence.max(Duration::from_millis(100));
+        self
+    }
+
+    pub(super) fn holder_silence(&self) -> Duration {
+        self.holder_silence
     }
 
     /// Name that the broker's tools show for the connections.
@@ -149,16 +183,10 @@ impl AmqpConfig {
     }
 
     /// The address without the password, for people.
+    /// The address as it is written now, without the password, for people.
     pub(super) fn describe(&self) -> String {
         match (self.locate(), &self.address) {
-            (Ok(uri), _) => format!(
-                "{}://{}@{}:{}/{}",
-                uri.scheme,
-                uri.authority.userinfo.username,
-                uri.authority.host,
-                uri.authority.port,
-                uri.vhost
-            ),
+            (Ok(uri), _) => shown(&uri),
             (Err(_), Address::Secret(_, name)) => format!("amqp (Secret {name:?})"),
             (Err(_), Address::Url(_)) => "amqp".into(),
         }

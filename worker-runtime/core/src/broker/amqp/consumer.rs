@@ -4,6 +4,7 @@
 use super::Lifeline;
 use super::errors::Trouble;
 use super::fence::Fence;
+use super::holder::Herald;
 use super::link::Line;
 use super::orders::{Desk, Handle};
 use super::topology;
@@ -36,6 +37,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// The subscription and the task that serves it until it is closed or `stop` is cancelled.
 pub(super) fn subscription(
     subscribe: Subscribe,
+    herald: Herald,
     line: Line,
     stop: &CancellationToken,
     lifeline: Arc<Lifeline>,
@@ -49,6 +51,7 @@ pub(super) fn subscription(
     let keeper = Keeper {
         fence: Fence::from(subscribe.access),
         subscribe,
+        herald,
         prefetch,
         line,
         desk: Arc::clone(&desk),
@@ -67,6 +70,7 @@ pub(super) fn subscription(
 
 struct Keeper {
     subscribe: Subscribe,
+    herald: Herald,
     fence: Fence,
     prefetch: u16,
     line: Line,
@@ -143,6 +147,7 @@ impl Keeper {
         let served = tokio::select! {
             served = self.serve(&connection, &channel, consumer) => served,
             () = line.lost(&connection) => Err(Trouble::Lost("the connection ended".into())),
+            () = self.herald.speak(|| !desk.is_cancelled()) => Ok(()),
         };
         self.desk.live(None);
         // Waits, so that everything is back in the queue before the next life looks.
@@ -177,6 +182,7 @@ impl Keeper {
         queue: &str,
     ) -> Result<(Channel, Consumer), Trouble> {
         let mut channel = first;
+        let mut ear = None;
         loop {
             match self
                 .fence
@@ -185,9 +191,20 @@ impl Keeper {
             {
                 Ok(consumer) => return Ok((channel, consumer)),
                 Err(Trouble::Held(_)) => {
-                    // The broker does not say who.
-                    self.show(ConsumerState::Standby(None));
-                    tokio::time::sleep(jittered(STANDBY)).await;
+                    // The broker does not say who holds it, so the holder does.
+                    let pause = tokio::time::sleep(jittered(STANDBY));
+                    match &mut ear {
+                        None => {
+                            self.show(ConsumerState::Standby(None));
+                            let (listening, ()) =
+                                tokio::join!(self.herald.listen(connection), pause);
+                            ear = Some(listening);
+                        }
+                        Some(ear) => {
+                            self.show(ear.state());
+                            pause.await;
+                        }
+                    }
                     channel = open(connection, self.prefetch).await?;
                 }
                 Err(trouble) => return Err(trouble),

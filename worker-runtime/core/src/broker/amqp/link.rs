@@ -97,6 +97,8 @@ struct Sides {
     consume: Side,
     publish: Side,
     server: Option<String>,
+    /// Where the youngest connection leads.
+    address: Option<String>,
     closed: bool,
 }
 
@@ -113,6 +115,7 @@ impl Hub {
                 consume: side.clone(),
                 publish: side,
                 server: None,
+                address: None,
                 closed: false,
             }),
             state: watch::Sender::new(LinkState::Connecting {
@@ -137,6 +140,11 @@ impl Hub {
             .server
             .as_deref()
             .map_or(Durability::Process, dial::durability)
+    }
+
+    /// Where we are connected, or were last; none before the first connection.
+    pub(super) fn address(&self) -> Option<String> {
+        self.lock().address.clone()
     }
 
     /// Why there is no answer, for errors of one-off questions.
@@ -290,7 +298,10 @@ async fn attempt(config: &AmqpConfig, hub: &Hub, role: Role) -> Result<Connectio
         Role::Consume => format!("{} (consume)", config.name()),
         Role::Publish => format!("{} (publish)", config.name()),
     };
-    let connection = dial::connect(config.resolve()?, name).await?;
+    let endpoint = config.resolve()?;
+    let address = endpoint.describe();
+    let connection = dial::connect(endpoint, name).await?;
+    hub.lock().address = Some(address);
     if role == Role::Publish {
         // Asked at every connection, because the broker may have been upgraded meanwhile.
         let server = dial::server(config.resolve()?).await;

@@ -6,6 +6,7 @@ mod consumer;
 mod dial;
 mod errors;
 mod fence;
+mod holder;
 mod link;
 mod orders;
 mod publisher;
@@ -21,6 +22,7 @@ use super::{
 use crate::error::WorkError;
 use async_trait::async_trait;
 use errors::Trouble;
+use holder::Herald;
 use lapin::Channel;
 use link::{Hub, Line};
 use publisher::Publisher;
@@ -114,7 +116,10 @@ impl AmqpBroker {
 #[async_trait]
 impl Broker for AmqpBroker {
     fn describe(&self) -> String {
-        format!("rabbitmq {}", self.config.describe())
+        let address = self.hub.address();
+        // Before the first connection, where one is tried.
+        let address = address.unwrap_or_else(|| self.config.describe());
+        format!("rabbitmq {address}")
     }
 
     fn durability(&self) -> Durability {
@@ -130,8 +135,15 @@ impl Broker for AmqpBroker {
     }
 
     async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
+        let herald = Herald::new(
+            &subscribe,
+            self.publisher.announcer(),
+            self.hub.watch(),
+            self.config.holder_silence(),
+        );
         let (subscription, task) = consumer::subscription(
             subscribe,
+            herald,
             self.consuming.clone(),
             &self.stop_consumers,
             Arc::clone(&self.lifeline),
