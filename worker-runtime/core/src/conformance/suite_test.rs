@@ -8,11 +8,12 @@ use crate::broker::{
 };
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Message, random_id};
+use crate::status::{StatusLevel, StatusReport};
 use crate::worker::{Input, Output, Registration, Worker, WorkerContext, WorkerType};
 use async_trait::async_trait;
 use serde_json::json;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use vumi_api::applications::Echo;
@@ -25,10 +26,17 @@ const TALKATIVE: u8 = 3;
 const LOSES_METADATA: u8 = 4;
 const PEER_SIDE_ENDS: u8 = 5;
 const PUBLISHES_BY_ITSELF: u8 = 6;
+const LEAVES_A_TASK: u8 = 7;
+const OUTLIVES_ITSELF: u8 = 8;
+const QUOTES_IN_STATUS: u8 = 9;
+
+/// What is missing here is missing on purpose, and every case that finds so waits for it.
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(6));
 
 /// An echo with one flaw.
 struct Flawed<const FLAW: u8> {
     cx: Arc<WorkerContext>,
+    itself: Weak<Self>,
 }
 
 #[async_trait]
@@ -36,7 +44,10 @@ impl<const FLAW: u8> WorkerType for Flawed<FLAW> {
     type Config = Echo;
 
     async fn build(_: Echo, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
-        Ok(Arc::new(Self { cx }))
+        Ok(Arc::new_cyclic(|itself| Self {
+            cx,
+            itself: Weak::clone(itself),
+        }))
     }
 
     fn fixture() -> Fixture {
@@ -61,6 +72,12 @@ impl<const FLAW: u8> Worker for Flawed<FLAW> {
             }
             TALKATIVE => tracing::debug!(content = message.content(), "handled"),
             LOSES_METADATA => reply.set_field("helper_metadata", json!({})),
+            LEAVES_A_TASK => drop(tokio::spawn(std::future::pending::<()>())),
+            QUOTES_IN_STATUS => {
+                let text = format!("handled {:?}", message.content());
+                let report = StatusReport::new("handler", StatusLevel::Ok, "handled", text);
+                self.cx.report(report);
+            }
             _ => {}
         }
         let output = Output::new(Port::new(self.cx.transport_name(), Flow::Outbound), reply);
@@ -70,6 +87,12 @@ impl<const FLAW: u8> Worker for Flawed<FLAW> {
             return Ok(Vec::new());
         }
         Ok(vec![output])
+    }
+
+    async fn close(&self) {
+        if FLAW == OUTLIVES_ITSELF {
+            std::mem::forget(self.itself.upgrade());
+        }
     }
 
     async fn run(&self, cx: Arc<WorkerContext>) -> Result<(), WorkError> {
@@ -84,7 +107,11 @@ impl<const FLAW: u8> Worker for Flawed<FLAW> {
 
 /// The cases that find something.
 fn found<const FLAW: u8>() -> Vec<String> {
-    let findings = findings(&[Registration::of::<Flawed<FLAW>>()], &[&Embedded]);
+    let findings = findings(
+        &[Registration::of::<Flawed<FLAW>>()],
+        &[&Embedded],
+        PATIENCE,
+    );
     let case = |finding: String| {
         let (place, _) = finding.split_once(" on ").unwrap();
         place.trim_start_matches("echo / ").to_owned()
@@ -94,7 +121,7 @@ fn found<const FLAW: u8>() -> Vec<String> {
 
 #[test]
 fn a_good_worker_has_no_findings() {
-    let findings = findings(&[Registration::of::<Flawed<GOOD>>()], &[&Embedded]);
+    let findings = findings(&[Registration::of::<Flawed<GOOD>>()], &[&Embedded], None);
     assert!(findings.is_empty(), "{findings:#?}");
 }
 
@@ -109,7 +136,7 @@ fn random_ids_are_found_wherever_a_message_is_handled_twice() {
 
 #[test]
 fn a_message_that_is_forgotten_is_found() {
-    assert_eq!(found::<FORGETFUL>(), ["order"]);
+    assert_eq!(found::<FORGETFUL>(), ["order", "reload"]);
 }
 
 #[test]
@@ -131,9 +158,21 @@ fn a_bad_status_is_found() {
 #[test]
 fn an_output_that_the_acknowledgement_does_not_wait_for_is_found() {
     let found = found::<PUBLISHES_BY_ITSELF>();
-    for case in ["confirm-before-ack", "publication-troubles"] {
+    for case in ["confirm-before-ack", "publication-troubles", "unroutable"] {
         assert!(found.iter().any(|f| f == case), "{case} not in {found:?}");
     }
+}
+
+#[test]
+fn what_a_stop_leaves_behind_is_found() {
+    assert_eq!(found::<LEAVES_A_TASK>(), ["no-task-left"]);
+    assert_eq!(found::<OUTLIVES_ITSELF>(), ["no-task-left"]);
+}
+
+#[test]
+fn a_content_in_a_status_is_found_in_every_case_with_messages() {
+    let found = found::<QUOTES_IN_STATUS>();
+    assert!(found.len() >= 12, "{found:?}");
 }
 
 /// Confirms everything and keeps two of three data messages.
@@ -196,7 +235,8 @@ impl BrokerSource for LeakySource {
 
 #[test]
 fn a_broker_that_loses_what_it_confirmed_is_found() {
-    let findings = findings(&[Registration::of::<Flawed<GOOD>>()], &[&LeakySource]);
+    let good = Registration::of::<Flawed<GOOD>>();
+    let findings = findings(&[good], &[&LeakySource], PATIENCE);
     let order = findings.iter().find(|f| f.contains("/ order on leaky"));
     assert!(order.is_some(), "{findings:?}");
 }
