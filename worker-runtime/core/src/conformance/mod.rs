@@ -11,6 +11,8 @@ mod far_end;
 #[cfg(any(test, feature = "conformance"))]
 mod faults;
 #[cfg(any(test, feature = "conformance"))]
+mod line;
+#[cfg(any(test, feature = "conformance"))]
 pub mod oracle;
 #[cfg(any(test, feature = "conformance"))]
 mod rig;
@@ -22,6 +24,8 @@ pub mod stand_in;
 mod suite;
 #[cfg(test)]
 mod suite_test;
+#[cfg(any(test, feature = "conformance"))]
+mod told;
 #[cfg(any(test, feature = "conformance"))]
 mod waivers;
 
