@@ -135,13 +135,7 @@ async fn cancelled_consumer_stays_cancelled_over_a_cut() {
     let begin = Instant::now();
     // Asked over the cut connection too, so an error is one of the answers.
     while !matches!(broker.depth(&queue).await, Ok(Some(d)) if (d.ready, d.consumers) == (2, 0)) {
-        assert!(
-            begin.elapsed() < PATIENCE,
-            "{:?}, {:?}, {:?}",
-            broker.depth(&queue).await,
-            *broker.link().borrow(),
-            *subscription.state.borrow()
-        );
+        assert!(begin.elapsed() < PATIENCE);
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(!subscription.acker.ack(held.generation, held.tag, false));
