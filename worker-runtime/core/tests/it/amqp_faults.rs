@@ -164,8 +164,12 @@ async fn cancelled_consumer_stays_cancelled_over_a_cut() {
     server.close_connections().await.expect("close");
     let begin = Instant::now();
     // Asked over the cut connection too, so an error is one of the answers.
-    while !matches!(broker.depth(&queue).await, Ok(Some(d)) if (d.ready, d.consumers) == (2, 0)) {
-        assert!(begin.elapsed() < PATIENCE);
+    loop {
+        let depth = broker.depth(&queue).await;
+        if matches!(depth, Ok(Some(d)) if (d.ready, d.consumers) == (2, 0)) {
+            break;
+        }
+        assert!(begin.elapsed() < PATIENCE, "{depth:?}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     assert!(!subscription.acker.ack(held.generation, held.tag, false));
