@@ -11,6 +11,8 @@ mod far_end;
 #[cfg(any(test, feature = "conformance"))]
 mod faults;
 #[cfg(any(test, feature = "conformance"))]
+mod fixture;
+#[cfg(any(test, feature = "conformance"))]
 mod line;
 #[cfg(any(test, feature = "conformance"))]
 pub mod oracle;

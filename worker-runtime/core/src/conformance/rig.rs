@@ -1,10 +1,11 @@
 //! The test bench of one case: the worker under test between a faulty broker, the far end of its queues and its peer.
 
+use super::Peer;
 use super::far_end::{FarEnd, patience};
 use super::faults::Faults;
+use super::fixture;
 use super::saboteur::Plan;
 use super::told::Told;
-use super::{Fixture, Peer};
 use crate::broker::{Broker, Confirmation, ConsumerState, EXCHANGE, Publication, PublicationClass};
 use crate::engine::{self, BuiltWorker, Counts, Environment, RunningWorker, StopLimits};
 use crate::message::{Event, Message, TransportStatus, UserMessage, derived_id, random_id};
@@ -19,7 +20,6 @@ use futures::FutureExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use vumi_api::manifest::{self, Target};
 use vumi_api::{Flow, Kind, Port, Resource, Topology};
 
 /// In every content that the suite sends; must never be in a log line, a status or a metric.
@@ -53,6 +53,8 @@ pub(super) struct Rig {
     peer: Option<fn(u16) -> Box<dyn Peer>>,
     port: u16,
     environment: Environment,
+    /// The end of its names.
+    suffix: String,
     /// Workers built after the first one: each is an instance of its own.
     reloads: Vec<String>,
 }
@@ -78,39 +80,6 @@ impl Drop for Replica {
     }
 }
 
-/// The resource of a fixture, with quick retries so that cases about errors take no time.
-pub(super) fn load(fixture: &Fixture, port: u16) -> Result<(Resource, serde_json::Value), String> {
-    let text = fixture.manifest.replace("{port}", &port.to_string());
-    let first = manifest::load(&[("fixture.yaml", text.as_str())], Target::Local);
-    if first.has_errors() {
-        return Err(format!(
-            "its fixture manifest is wrong: {:?}",
-            first.findings
-        ));
-    }
-    let mut document = match first.resources.first() {
-        Some(loaded) => loaded.document(),
-        None => return Err("its fixture manifest holds no resource".into()),
-    };
-    let quick =
-        serde_json::json!({"maxAttempts": 6, "backoff": {"initial": "40ms", "max": "200ms"}});
-    if let Some(spec) = document
-        .pointer_mut("/spec")
-        .and_then(|s| s.as_object_mut())
-    {
-        spec.entry("retry").or_insert(quick);
-    }
-    let text = document.to_string();
-    let mut loaded = manifest::load(&[("fixture.json", text.as_str())], Target::Local);
-    match loaded.resources.pop() {
-        Some(loaded) => Ok((loaded.resource, document)),
-        None => Err(format!(
-            "it cannot be given a retry setting: {:?}",
-            loaded.findings
-        )),
-    }
-}
-
 fn free_port() -> Result<u16, String> {
     let socket = std::net::TcpListener::bind("127.0.0.1:0");
     let address = socket.and_then(|s| s.local_addr());
@@ -125,7 +94,8 @@ impl Rig {
     ) -> Result<Self, String> {
         let fixture = (registration.fixture)();
         let port = free_port()?;
-        let (resource, document) = load(&fixture, port)?;
+        let suffix = format!("-{}", &random_id()[..8]);
+        let (resource, document) = fixture::load(&fixture, port, &suffix)?;
         let resource = Arc::new(resource);
         let topology = resource.topology();
         let instance = format!("conformance-{}", &random_id()[..12]);
@@ -144,6 +114,7 @@ impl Rig {
         let mut rig = Self {
             far_end: FarEnd::open(&broker, &topology.publishes).await,
             told: Told::open(&broker, &instance, key).await,
+            suffix,
             reloads: Vec::new(),
             registration,
             resource,
@@ -222,7 +193,7 @@ impl Rig {
     /// Starts a second replica.
     pub(super) async fn replica(&self) -> Result<Replica, String> {
         let port = free_port()?;
-        let (resource, _) = load(&(self.registration.fixture)(), port)?;
+        let (resource, _) = fixture::load(&(self.registration.fixture)(), port, &self.suffix)?;
         let instance = format!("{}-2", self.instance);
         self.plan.share(&instance);
         let faults = Faults::new(Arc::clone(&self.broker));

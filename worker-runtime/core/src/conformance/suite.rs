@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tracing_subscriber::EnvFilter;
 
 /// Longest time of one case.
 const CASE_LIMIT: Duration = Duration::from_secs(180);
@@ -24,7 +25,7 @@ const AT_ONCE: usize = 6;
 pub trait BrokerSource: Sync {
     /// Name in findings.
     fn name(&self) -> &str;
-    /// A connection to a broker, or a virtual host, that nobody else uses and that is empty.
+    /// A connection to a broker. Cases may share one: each has queues of its own.
     async fn open(&self) -> Result<Arc<dyn Broker>, String>;
 }
 
@@ -137,7 +138,7 @@ impl Job<'_> {
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::DEBUG)
+            .with_env_filter(EnvFilter::new("info,vumi=debug"))
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();

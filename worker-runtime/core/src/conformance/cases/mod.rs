@@ -10,8 +10,9 @@ mod stop;
 mod surface;
 mod unroutable;
 
+use super::fixture::load;
 use super::oracle::{Demands, Oracle};
-use super::rig::{Rig, load};
+use super::rig::Rig;
 use crate::message::Message;
 use crate::worker::Registration;
 use futures::future::LocalBoxFuture;
@@ -31,7 +32,7 @@ impl Subject {
     pub(super) fn of(registration: &Registration) -> Self {
         let fixture = (registration.fixture)();
         // A fixture that cannot be loaded fails every case, so nothing is lost by reading it as none.
-        let topology = load(&fixture, 1).map(|(resource, _)| resource.topology());
+        let topology = load(&fixture, 1, "").map(|(resource, _)| resource.topology());
         Self {
             kind: registration.kind,
             has_peer: fixture.peer.is_some(),
