@@ -4,6 +4,7 @@
 use crate::applications::{Echo, StaticReply};
 use crate::dispatchers::{RoutingTable, Simple};
 use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
+use crate::shared::shapes::HoldLimit;
 use crate::shared::{
     BrokerRef, ConnectorName, Duration, HttpListener, MiddlewareItem, Ordering, Retry,
 };
@@ -88,6 +89,7 @@ kind! {
         /// How temporary errors are retried.
         retry: Retry,
         /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
+        #[schemars(with = "Option<HoldLimit>")]
         hold_limit: Duration,
         /// Messages waiting in a target queue above which new work is refused. Default `10000`.
         #[schemars(range(min = 1, max = 10000000))]
@@ -117,6 +119,7 @@ kind! {
         /// How temporary errors are retried.
         retry: Retry,
         /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
+        #[schemars(with = "Option<HoldLimit>")]
         hold_limit: Duration,
         /// Messages waiting in a target queue above which the worker pauses. Default `10000`.
         #[schemars(range(min = 1, max = 10000000))]
@@ -143,6 +146,7 @@ kind! {
         /// How temporary errors are retried.
         retry: Retry,
         /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
+        #[schemars(with = "Option<HoldLimit>")]
         hold_limit: Duration,
         /// Messages waiting in a target queue above which the worker pauses. Default `10000`.
         #[schemars(range(min = 1, max = 10000000))]

@@ -250,8 +250,7 @@ impl Reader {
         });
         match resource {
             Ok(resource) => {
-                let validate = resource.worker_type().map(|worker| worker.validate);
-                for (path, message) in validate.map(|v| v(&resource)).unwrap_or_default() {
+                for (path, message) in resource.validate() {
                     let place = locate(node, &path);
                     report.error(INVALID, place, format!("spec.{path}"), message, None);
                 }

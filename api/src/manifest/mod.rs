@@ -11,11 +11,13 @@ mod objects;
 mod report;
 mod rules;
 mod scalar;
+mod secrets;
 mod tree;
 mod walk;
 
 pub use campaign::campaign_findings;
 pub use finding::{CODES, Finding, Severity};
+pub use secrets::broker_findings;
 
 use crate::resource::Resource;
 use std::collections::BTreeMap;
@@ -52,6 +54,30 @@ impl LoadedResource {
     pub fn document(&self) -> serde_json::Value {
         self.root.json()
     }
+
+    /// A finding at `path` below `spec`, or at the nearest field around it.
+    fn finding(
+        &self,
+        severity: Severity,
+        code: &'static str,
+        path: &str,
+        message: String,
+    ) -> Finding {
+        let place = document::locate(&self.root, path);
+        Finding {
+            severity,
+            code,
+            file: self.file.clone(),
+            line: place.line,
+            column: place.column,
+            path: match path {
+                "" => "spec".into(),
+                path => format!("spec.{path}"),
+            },
+            message: format!("{}: {message}", self.resource.key()),
+            help: None,
+        }
+    }
 }
 
 // The document may hold a plain secret value, which the typed resource hides by itself.
@@ -71,7 +97,7 @@ pub struct Manifests {
     /// Valid resources, in the order of files and documents. A resource with an error is not among them.
     pub resources: Vec<LoadedResource>,
     /// Secrets by name: decoded keys and values. Callers that have more (files of `--secrets DIR`) may add them
-    /// before asking for [`campaign_findings`].
+    /// before asking for [`campaign_findings`] or [`broker_findings`].
     pub secrets: Texts,
     /// ConfigMaps by name.
     pub config_maps: Texts,

@@ -6,8 +6,8 @@
 //!
 //! Limits: without `replyExpected`, outbound messages have nowhere to go and are answered with a nack event.
 //!
-//! Codes: `listen.failed`, `message.invalid`, `reply.not_expected`, `reply.missing_fields`, `reply.holder_gone`,
-//! `reply.session_closed`, `broker.unreachable`, `secret.missing`.
+//! Codes: `listen.failed`, `message.invalid`, `message.too_large`, `reply.not_expected`, `reply.missing_fields`,
+//! `reply.holder_gone`, `reply.session_closed`, `broker.unreachable`, `secret.missing`.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::OrderingMode;
@@ -16,6 +16,20 @@ use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Message fields that are not text or not a caller's to say.
+const RESERVED: [&str; 8] = [
+    "message_version",
+    "message_type",
+    "timestamp",
+    "transport_name",
+    "in_reply_to",
+    "transport_metadata",
+    "helper_metadata",
+    "routing_metadata",
+];
+/// What `session_event` of a request may be.
+const SESSION_EVENTS: [&str; 3] = ["new", "resume", "close"];
 
 /// Messages in by HTTP GET, POST or PUT; the reply, if expected, is the response body.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,7 +48,7 @@ pub struct HttpApi {
     #[schemars(with = "Option<BTreeMap<String, ShortText>>", extend("maxProperties" = 32))]
     pub field_defaults: Option<BTreeMap<String, String>>,
     /// Request field that holds the caller's own id of the message. A repeated request with the same id yields the
-    /// same `message_id` (R7). Default: callers give none.
+    /// same `message_id`. Default: callers give none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub id_field: Option<String>,
@@ -61,6 +75,34 @@ impl WorkerConfig for HttpApi {
     }
 
     fn validate(&self, _: &Resource) -> Vec<(String, String)> {
-        Vec::new()
+        let refused = |name: &str| RESERVED.contains(&name);
+        let mut findings = Vec::new();
+        let mut refuse = |path: String, sentence: String| {
+            findings.push((format!("httpApi.{path}"), sentence));
+        };
+        for (index, name) in self.allowed_fields.iter().flatten().enumerate() {
+            if refused(name) {
+                let sentence = format!("{name} is set by the transport itself; remove it here");
+                refuse(format!("allowedFields[{index}]"), sentence);
+            }
+        }
+        for name in self.field_defaults.iter().flat_map(BTreeMap::keys) {
+            let sentence = match name.as_str() {
+                "message_id" => "every message needs an id of its own; remove it here".to_owned(),
+                _ if refused(name) => {
+                    format!("{name} is set by the transport itself; remove it here")
+                }
+                _ => continue,
+            };
+            refuse(format!("fieldDefaults.{name}"), sentence);
+        }
+        let defaults = self.field_defaults.as_ref();
+        if let Some(event) = defaults.and_then(|d| d.get("session_event"))
+            && !SESSION_EVENTS.contains(&event.as_str())
+        {
+            let sentence = format!("{event:?} is not one of {}", SESSION_EVENTS.join(", "));
+            refuse("fieldDefaults.session_event".into(), sentence);
+        }
+        findings
     }
 }

@@ -6,11 +6,11 @@
 //!
 //! Limits: for trying out and for tests; nothing authenticates the caller.
 //!
-//! Codes: `listen.failed`, `message.invalid`, `reply.missing_fields`, `reply.no_client`, `reply.session_closed`,
-//! `broker.unreachable`.
+//! Codes: `listen.failed`, `message.invalid`, `message.too_large`, `reply.missing_fields`, `reply.no_client`,
+//! `reply.session_closed`, `broker.unreachable`.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
-use crate::shared::shapes::ListenPort;
+use crate::shared::shapes::{LineSize, ListenPort};
 use crate::shared::{Duration, OrderingMode, Size};
 use crate::topology::Topology;
 use schemars::JsonSchema;
@@ -40,6 +40,7 @@ pub struct Telnet {
     pub idle_timeout: Option<Duration>,
     /// Longest accepted line; a longer one is answered with a sentence and dropped. Default `4Ki`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<LineSize>")]
     pub max_line: Option<Size>,
     /// Most clients at one time; further ones are told "busy". Default `1000`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

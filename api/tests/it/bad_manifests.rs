@@ -71,6 +71,30 @@ fn every_bad_manifest_gives_its_finding() {
 }
 
 #[test]
+fn the_bounds_themselves_are_allowed() {
+    let head = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: t}\nspec:\n";
+    for spec in [
+        "telnet: {port: 9010, maxLine: 64Ki}",
+        "telnet: {port: 9010}, holdLimit: 10m",
+        "telnet: {port: 9010}, holdLimit: 9m60000ms",
+        "httpApi: {}, http: {port: 8080, maxBody: 1Mi}",
+        "httpApi: {}, http: {port: 8080, maxBody: \"1048576\"}",
+    ] {
+        let text = format!("{head}  {{{spec}}}\n");
+        assert_eq!(read(&text, Target::Cluster).findings, [], "{spec}");
+    }
+    // Numbers without end are refused too.
+    for spec in [
+        "telnet: {port: 9010, maxLine: 99999999999999999Gi}",
+        "telnet: {port: 9010}, holdLimit: 9999999999999999999h",
+    ] {
+        let findings = lines(&read(&format!("{head}  {{{spec}}}\n"), Target::Cluster).findings);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(findings[0].contains("at most "), "{findings:?}");
+    }
+}
+
+#[test]
 fn one_mistake_gives_one_error() {
     for bad in BAD {
         let text = bad.manifest();

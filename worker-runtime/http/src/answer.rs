@@ -5,6 +5,7 @@ use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::sync::oneshot;
+use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 
 /// Content type of plain answers.
@@ -55,11 +56,14 @@ impl Answer {
         self.with(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// What a caller gets when their message could not be taken: the status of the error's class, its code and the
-    /// code's sentence. The error's own text stays in our logs, because it may name our hosts and queues.
+    /// What a caller gets when their message could not be taken: the status of the error's class (413 for a message that
+    /// is too large), its code and the code's sentence. The error's own text stays in our logs, because it may name our hosts and queues.
     pub fn refusal(error: &WorkError) -> Self {
-        let status = StatusCode::from_u16(error.class.http_status())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let status = match error.code {
+            codes::MESSAGE_TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::from_u16(error.class.http_status())
+                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        };
         let body = serde_json::json!({"error": error.code.name, "message": error.code.meaning});
         let answer = Self::json(status, &body);
         match error.class {

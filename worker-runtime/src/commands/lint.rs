@@ -4,7 +4,7 @@ use crate::error::CliError;
 use crate::{manifests, output};
 use serde_json::json;
 use std::path::PathBuf;
-use vumi_api::manifest::{Manifests, campaign_findings, load};
+use vumi_api::manifest::{Manifests, broker_findings, campaign_findings, load};
 use vumi_api::{Finding, Severity, Target};
 
 /// Arguments of `vumi lint`.
@@ -80,7 +80,9 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             }
         }
     }
-    let of_campaign = campaign_findings(&manifests);
+    let mut of_campaign = campaign_findings(&manifests);
+    // Warnings: `vumi run --broker` needs none of them.
+    of_campaign.extend(broker_findings(&manifests, Severity::Warning));
     manifests.findings.extend(of_campaign);
     output::print(&match arguments.format {
         Format::Text => text(&manifests),

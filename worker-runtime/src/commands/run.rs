@@ -7,7 +7,7 @@ use crate::watch::Watch;
 use crate::{manifests, output};
 use std::path::PathBuf;
 use std::sync::Arc;
-use vumi_api::manifest::{Manifests, Texts, campaign_findings, load};
+use vumi_api::manifest::{Manifests, Texts, broker_findings, campaign_findings, load};
 use vumi_api::{Resource, Severity, Target};
 use vumi_core::broker::embedded::EmbeddedOptions;
 use vumi_core::secrets::Secrets;
@@ -154,7 +154,10 @@ fn read(arguments: &Arguments) -> Result<Read, CliError> {
             }
         }
     }
-    let of_campaign = campaign_findings(&manifests);
+    let mut of_campaign = campaign_findings(&manifests);
+    if arguments.process.broker.is_none() {
+        of_campaign.extend(broker_findings(&manifests, Severity::Error));
+    }
     manifests.findings.extend(of_campaign);
     Ok(Read {
         manifests,
@@ -259,4 +262,30 @@ fn to_try(resource: &Resource, (host, port): &(String, u16)) -> Option<String> {
         }
         None => format!("curl 'http://{host}{path}'"),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    #[test]
+    fn a_broker_of_the_command_line_needs_no_secret_of_the_manifests() {
+        let folder = tempfile::tempdir().unwrap();
+        let text = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: t}\nspec: {telnet: {port: 9010}, broker: {secretRef: {name: rabbit}}}\n";
+        std::fs::write(folder.path().join("t.yaml"), text).unwrap();
+        let usable = |more: &[&str]| {
+            let mut line = vec!["run", "-f", folder.path().to_str().unwrap()];
+            line.extend(more);
+            usable(&read(&Line::parse_from(line).arguments).unwrap())
+        };
+        assert!(!usable(&[]));
+        assert!(usable(&["--broker", "amqp://localhost"]));
+    }
 }

@@ -10,7 +10,7 @@ use vumi_api::manifest::{Target, load};
 /// The registration fits its resource, the fixture is valid, and an unknown key is refused at every depth.
 pub(super) async fn manifest(rig: &mut Rig) -> Result<(), String> {
     let (registration, resource) = (&rig.registration, &rig.resource);
-    let findings = (registration.validate)(resource);
+    let findings = resource.validate();
     if !findings.is_empty() {
         return Err(format!("its fixture is not valid: {findings:?}"));
     }

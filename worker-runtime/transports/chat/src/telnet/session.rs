@@ -169,6 +169,7 @@ impl Session {
     async fn refuse(&self, error: &WorkError) {
         tracing::warn!(worker = self.shared.cx.worker_name(), code = %error.code, reason = %error, "input refused");
         let text = match error.class {
+            _ if error.code == codes::MESSAGE_TOO_LARGE => notice::TOO_LONG,
             ErrorClass::BadInput => notice::REFUSED,
             _ => notice::BUSY,
         };

@@ -351,6 +351,23 @@ async fn a_full_backlog_is_said_and_the_session_starts_with_the_next_line() {
 }
 
 #[tokio::test]
+async fn a_refused_line_is_answered_with_its_reason() {
+    let server = server(json!({})).await;
+    let mut client = server.connect().await;
+    server.inbound(0).await;
+    for (code, says) in [
+        (codes::MESSAGE_TOO_LARGE, "too long"),
+        (codes::MESSAGE_INVALID, "not accepted"),
+    ] {
+        let error = WorkError::new(ErrorClass::BadInput, code, "refused");
+        server.engine.refuse(Some(error));
+        client.write_all(b"one\n").await.unwrap();
+        let line = read_line(&mut client).await;
+        assert!(line.contains(says), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn lines_of_one_client_wait_for_each_other() {
     let server = server(json!({})).await;
     let mut client = server.connect().await;
