@@ -81,6 +81,15 @@ where
 }
 
 fn read_filter(text: &str) -> Result<EnvFilter, String> {
+    // A word alone is read as the name of a module, so that a mistyped level would switch everything else off.
+    for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+        let module = word.contains(['=', '[']) || word.starts_with("vumi");
+        if !module && word.parse::<LevelFilter>().is_err() {
+            return Err(format!(
+                "log filter {text:?}: {word:?} is no level; write error, warn, info, debug, trace or for example vumi_core=debug"
+            ));
+        }
+    }
     EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(text)
@@ -151,6 +160,8 @@ mod tests {
     fn filters_are_read_or_refused() {
         assert!(read_filter("").is_ok());
         assert!(read_filter("vumi_core=debug,vumi_http=warn").is_ok());
+        let error = read_filter("loud").expect_err("a level with a slip");
+        assert!(error.contains("loud"), "{error}");
         let error = read_filter("vumi_core=loudly").expect_err("no such level");
         assert!(error.contains("vumi_core=loudly"), "{error}");
     }

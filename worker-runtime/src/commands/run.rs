@@ -11,6 +11,7 @@ use std::sync::Arc;
 use vumi_api::{Resource, Severity, Target};
 use vumi_core::broker::embedded::EmbeddedOptions;
 use vumi_core::secrets::Secrets;
+use vumi_core::supervisor::Supervisor;
 use vumi_core::supervisor::plan::shown_address;
 
 /// Arguments of `vumi run`.
@@ -83,6 +84,11 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
     if let Some(signal) = signal {
         return Err(process.shut_down(signal).await);
     }
+    let unusable = unusable_addresses(&supervisor).await;
+    if !unusable.is_empty() {
+        let _ = process.shut_down(0).await;
+        return Err(CliError::environment(unusable.join("\n")));
+    }
     let brokers = supervisor.describe_brokers();
     output::print(&greeting(
         &process,
@@ -135,6 +141,16 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
         (resources, documents) = (wanted, texts);
     };
     Err(process.shut_down(signal).await)
+}
+
+/// Listening workers that could not be built, with the reason. Whoever starts a campaign by hand wants to know at once;
+/// later, while others run, such a worker waits instead.
+async fn unusable_addresses(supervisor: &Supervisor) -> Vec<String> {
+    let snapshots = supervisor.snapshots().await;
+    let unusable = snapshots
+        .iter()
+        .filter(|s| s.state == "stalled" && s.accepting == Some(false));
+    unusable.map(|s| format!("{}: {}", s.key, s.why)).collect()
 }
 
 fn read(arguments: &Arguments) -> Result<Campaign, CliError> {

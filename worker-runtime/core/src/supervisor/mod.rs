@@ -195,7 +195,20 @@ impl Supervisor {
     /// requests still runs; then the rest; then the brokers. Bounded by the limits of [`Options`], twice.
     pub async fn shutdown(&self) {
         self.stopping.cancel();
-        self.stop_all().await;
+        // Once the intakes are closed nobody answers a new caller: better refused than left waiting.
+        let intakes: Vec<CancellationToken> = lock(&self.slots)
+            .values()
+            .map(|slot| slot.leaving.intake_closed.clone())
+            .collect();
+        let refuse = async {
+            join_all(intakes.iter().map(CancellationToken::cancelled)).await;
+            self.shared.listeners.keep_only(&[]).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.stop_all() => {}
+            () = refuse => {}
+        }
         // A reload that was under way ends first; what it started meanwhile stops too.
         let _wanted = self.wanted.lock().await;
         self.stop_all().await;
