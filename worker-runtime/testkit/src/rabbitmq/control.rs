@@ -94,8 +94,15 @@ impl RabbitMq {
 
     /// Closes every client connection from the broker's side.
     pub async fn close_connections(&self) -> Result<(), Error> {
-        self.eval("[rabbit_networking:close_connection(P, \"closed by the test\") || P <- rabbit_networking:connections()], ok")
-            .await?;
+        let close = "Cs = rabbit_networking:connections(), [rabbit_networking:close_connection(P, \"closed by the test\") || P <- Cs], length(Cs)";
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // A node that accepts connections already but is still booting sees none of them.
+        while self.eval(close).await?.trim() == "0" {
+            if Instant::now() > deadline {
+                return Err(Error::Failed("there is no connection to close".into()));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
         Ok(())
     }
 
