@@ -61,10 +61,12 @@ codes! {
         "Use a vhost whose default queue type is classic, or delete the foreign queue.";
     BROKER_FENCE = "broker.fence_not_honoured", "The broker accepted a second consumer beside an exclusive one.",
         "The queue is a quorum queue; use a vhost whose default queue type is classic.";
+    BROKER_FOREIGN = "broker.foreign_consumer", "The queue is held by a consumer that is not ours.",
+        "Stop the other program that reads this queue; while an old worker and this one must both run, set `ordering: {mode: none}` here.";
     BROKER_STATE_IN_USE = "broker.state_in_use", "Another process uses the state folder of the embedded broker.",
         "Stop that process, or give this one another --state folder.";
     BROKER_STATE = "broker.state_unusable", "The state folder of the embedded broker cannot be read or written.",
-        "Check its permissions and the space on its disk; the error names the cause.";
+        "The error names the cause. Permission or space: cure it. A checksum: files were damaged from outside; put back a backup, or move the folder away and begin anew without its messages.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",

@@ -2,6 +2,7 @@
 //! address, an id or a provider's code.
 
 use crate::error::WorkError;
+use crate::status::StatusLevel;
 use crate::worker::Traffic;
 use prometheus::core::Collector;
 use prometheus::{
@@ -11,6 +12,9 @@ use prometheus::{
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Instant, SystemTime};
+
+const BUILD_INFO: &str = "1, with the version as a label.";
+const UPTIME: &str = "Age of the process, in seconds.";
 
 macro_rules! metrics {
     ($( $field:ident : $kind:ident = $name:literal [$($label:literal),*] $help:literal; )*) => {
@@ -33,6 +37,8 @@ macro_rules! metrics {
 
         /// Every metric as `(name, kind, labels, meaning)`, for the reference pages.
         pub const METRICS: &[(&str, &str, &[&str], &str)] = &[
+            ("vumi_build_info", "gauge", &["version"], BUILD_INFO),
+            ("vumi_uptime_seconds", "gauge", &[], UPTIME),
             $( ($name, <$kind as Family>::KIND, &[$($label),*], $help), )*
         ];
     };
@@ -67,6 +73,8 @@ metrics! {
         "Publications repeated because the broker refused them or the connection was lost.";
     errors: IntCounterVec = "vumi_errors_total" ["worker", "class", "code"]
         "Failed attempts and refused messages by error class and code.";
+    nacks: IntCounterVec = "vumi_nacks_total" ["worker", "class"]
+        "Outbound messages that will not be delivered, by failure class; their senders got a nack event.";
     consumer: IntGaugeVec = "vumi_consumer_state" ["worker", "queue", "state"]
         "1 for the state the consumer is in: connecting, consuming, standby, paused, refused, stopped.";
     rebuilt: IntCounterVec = "vumi_consumer_rebuilt_total" ["worker", "queue"]
@@ -79,6 +87,12 @@ metrics! {
         "Last status of a component: 0 ok, 1 degraded, 2 down.";
     link_last: GaugeVec = "vumi_link_last_traffic_timestamp_seconds" ["worker", "direction"]
         "When the peer last sent something (inbound) or took something (outbound), in seconds since 1970.";
+    link_up: IntGaugeVec = "vumi_link_up" ["worker", "component"]
+        "1 while a part towards the peer (listener, bind, …) works.";
+    link_since: GaugeVec = "vumi_link_state_timestamp_seconds" ["worker", "component"]
+        "Since when vumi_link_up has its value, in seconds since 1970.";
+    link_transitions: IntCounterVec = "vumi_link_transitions_total" ["worker", "component", "to"]
+        "Changes of a part towards the peer, by the new state: ok, degraded, down.";
     peer_restarts: IntCounterVec = "vumi_peer_restarts_total" ["worker"]
         "How often the side towards the peer ended and was started again.";
 }
@@ -144,13 +158,13 @@ impl Telemetry {
         let registry = Registry::new();
         let families = Arc::new(Families::new(&registry));
         let build = IntGauge::with_opts(
-            Opts::new("vumi_build_info", "1, with the version as a label.")
+            Opts::new("vumi_build_info", BUILD_INFO)
                 .const_label("version", env!("CARGO_PKG_VERSION")),
         )
         .unwrap_or_else(|e| unreachable!("{e}"));
         build.set(1);
-        let uptime = Gauge::new("vumi_uptime_seconds", "Age of the process, in seconds.")
-            .unwrap_or_else(|e| unreachable!("{e}"));
+        let uptime =
+            Gauge::new("vumi_uptime_seconds", UPTIME).unwrap_or_else(|e| unreachable!("{e}"));
         let _ = registry.register(Box::new(build));
         let _ = registry.register(Box::new(uptime.clone()));
         Self {
@@ -246,6 +260,14 @@ impl WorkerMetrics {
             .inc();
     }
 
+    /// A message will not be delivered; `class` is the failure class of its fate.
+    pub fn nack(&self, class: &str) {
+        self.families
+            .nacks
+            .with_label_values(&[self.key.as_str(), class])
+            .inc();
+    }
+
     /// A consumer is in `state` now.
     pub fn consumer_state(&self, queue: &str, state: &str) {
         const STATES: [&str; 6] = [
@@ -265,11 +287,27 @@ impl WorkerMetrics {
     }
 
     /// A component reported.
-    pub fn component(&self, component: &str, level: crate::status::StatusLevel) {
+    pub fn component(&self, component: &str, level: StatusLevel) {
         self.families
             .component
             .with_label_values(&[self.key.as_str(), component])
             .set(level as i64);
+    }
+
+    /// A part towards the peer reported.
+    pub fn link(&self, component: &str, level: StatusLevel) {
+        let labels = &[self.key.as_str(), component];
+        let up = i64::from(level == StatusLevel::Ok);
+        let gauge = self.families.link_up.with_label_values(labels);
+        let since = self.families.link_since.with_label_values(labels);
+        if since.get() == 0.0 || gauge.get() != up {
+            since.set(now());
+            self.families
+                .link_transitions
+                .with_label_values(&[self.key.as_str(), component, level.as_str()])
+                .inc();
+        }
+        gauge.set(up);
     }
 
     /// Traffic with the peer, now.
@@ -278,14 +316,17 @@ impl WorkerMetrics {
             Traffic::Inbound => "inbound",
             Traffic::Outbound => "outbound",
         };
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .map_or(0.0, |d| d.as_secs_f64());
         self.families
             .link_last
             .with_label_values(&[self.key.as_str(), direction])
-            .set(now);
+            .set(now());
     }
+}
+
+fn now() -> f64 {
+    SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0.0, |d| d.as_secs_f64())
 }
 
 impl Drop for WorkerMetrics {

@@ -2,12 +2,12 @@
 
 use crate::brokers::Choice;
 use crate::error::CliError;
+use crate::manifests::{self, Campaign};
+use crate::output;
 use crate::process::{self, LOCAL_ADMIN, Process, Setup};
 use crate::watch::Watch;
-use crate::{manifests, output};
 use std::path::PathBuf;
 use std::sync::Arc;
-use vumi_api::manifest::{Manifests, Texts, broker_findings, campaign_findings, load};
 use vumi_api::{Resource, Severity, Target};
 use vumi_core::broker::embedded::EmbeddedOptions;
 use vumi_core::secrets::Secrets;
@@ -83,12 +83,12 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
     if let Some(signal) = signal {
         return Err(process.shut_down(signal).await);
     }
-    let brokers = supervisor.describe_brokers().await;
+    let brokers = supervisor.describe_brokers();
     output::print(&greeting(
         &process,
         &resources,
         &brokers,
-        arguments.state.is_some(),
+        arguments.state.as_deref(),
     ))?;
     let signal = loop {
         tokio::select! {
@@ -124,7 +124,7 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
             }
             supervisor.apply(wanted.clone()).await
         };
-        // A signal is not held up by a reload that waits for old requests.
+        // A signal ends only the waiting: the reload goes on, and the shutdown waits for it.
         tokio::select! {
             signal = process.ended() => break signal,
             outcome = reload => {
@@ -137,39 +137,24 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
     Err(process.shut_down(signal).await)
 }
 
-/// The manifests, and the Secret documents among them without the files of `--secrets`.
-struct Read {
-    manifests: Manifests,
-    documents: Texts,
+fn read(arguments: &Arguments) -> Result<Campaign, CliError> {
+    manifests::campaign(
+        &arguments.files,
+        Target::Local,
+        arguments.secrets.as_deref(),
+        arguments
+            .process
+            .broker
+            .is_none()
+            .then_some(Severity::Error),
+    )
 }
 
-fn read(arguments: &Arguments) -> Result<Read, CliError> {
-    let mut manifests = load(&manifests::read(&arguments.files)?, Target::Local);
-    let documents = manifests.secrets.clone();
-    if let Some(folder) = &arguments.secrets {
-        for (name, keys) in manifests::secrets(folder)? {
-            let held = manifests.secrets.entry(name).or_default();
-            for (key, value) in keys {
-                held.entry(key).or_insert(value);
-            }
-        }
-    }
-    let mut of_campaign = campaign_findings(&manifests);
-    if arguments.process.broker.is_none() {
-        of_campaign.extend(broker_findings(&manifests, Severity::Error));
-    }
-    manifests.findings.extend(of_campaign);
-    Ok(Read {
-        manifests,
-        documents,
-    })
-}
-
-fn usable(read: &Read) -> bool {
+fn usable(read: &Campaign) -> bool {
     !read.manifests.has_errors() && !read.manifests.resources.is_empty()
 }
 
-fn errors(read: &Read) -> Vec<String> {
+fn errors(read: &Campaign) -> Vec<String> {
     let findings = read.manifests.findings.iter();
     let mut lines: Vec<String> = findings
         .filter(|finding| finding.severity == Severity::Error)
@@ -182,7 +167,7 @@ fn errors(read: &Read) -> Vec<String> {
 }
 
 /// Prints what was found, to standard error.
-fn say(read: &Read) {
+fn say(read: &Campaign) {
     for finding in &read.manifests.findings {
         eprintln!("{finding}");
     }
@@ -193,7 +178,7 @@ fn say(read: &Read) {
     }
 }
 
-fn resources_of(read: &Read) -> Vec<Resource> {
+fn resources_of(read: &Campaign) -> Vec<Resource> {
     let loaded = read.manifests.resources.iter();
     loaded.map(|loaded| loaded.resource.clone()).collect()
 }
@@ -203,14 +188,14 @@ fn greeting(
     process: &Process,
     resources: &[Resource],
     brokers: &[String],
-    durable: bool,
+    state: Option<&std::path::Path>,
 ) -> String {
     let on = match brokers {
         [] => "no broker yet".to_owned(),
         brokers => brokers.join(", "),
     };
     let mut text = format!("{} workers of {} on {on}\n", resources.len(), process.name);
-    if !durable && brokers.iter().any(|broker| broker == "embedded") {
+    if state.is_none() && brokers.iter().any(|broker| broker == "embedded") {
         text += "messages are kept in memory only; --state DIR keeps them on disk\n";
     }
     let mut rows = Vec::new();
@@ -232,7 +217,11 @@ fn greeting(
         text += &format!("try:\n{tries}");
     }
     if process.socket.is_some() {
-        text += &format!("  vumi status --name {}\n", process.name);
+        // The control socket stands where the state is.
+        text += &match state {
+            Some(folder) => format!("  vumi status --state {}\n", folder.display()),
+            None => format!("  vumi status --name {}\n", process.name),
+        };
     }
     if let Some(address) = process.admin {
         text += &format!("health and metrics: http://{address}/\n");

@@ -287,6 +287,8 @@ async fn confirmed_messages_survive_the_process() {
         let (status, body) = client.get(&path, ANSWER).await.unwrap();
         assert_eq!(status, 200, "{body}");
     }
+    let said = format!("vumi status {}", arguments.join(" "));
+    assert!(run.log().contains(&said), "what to try works as printed");
     run.kill();
     campaign.write("echo.yaml", &application);
     let mut run = campaign.run(&arguments);

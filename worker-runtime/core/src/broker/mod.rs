@@ -156,7 +156,8 @@ pub enum ConsumerState {
     Consuming,
     /// Another consumer holds the fence; with its name if known.
     Standby(Option<String>),
-    /// The queue cannot be consumed until someone acts, e.g. it has another type (R1): code and sentence.
+    /// The queue cannot be consumed until someone acts, e.g. it has another type (R1) or a foreigner reads it (S16): code
+    /// and sentence.
     Refused(String, String),
     /// Cancelled by us.
     Stopped,
@@ -226,6 +227,9 @@ pub trait Acker: Send + Sync {
     fn cancel(&self);
     /// Sends again after [`Acker::cancel`].
     fn resume(&self);
+    /// Gives up everything unacknowledged, and the fence with it, in one step, so that nobody overtakes what returns.
+    /// Nothing is sent until [`Acker::resume`].
+    fn release(&self);
     /// Gives up the channel: everything unacknowledged returns to the queue; the consumer ends.
     fn close(&self);
     /// Drops the channel and builds a new one (R9: only under its four conditions).

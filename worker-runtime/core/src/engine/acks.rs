@@ -75,6 +75,11 @@ impl Acks {
         }
     }
 
+    /// The first tag that is not finished; the next one to come if all are.
+    pub(super) fn first_open(&self) -> u64 {
+        self.base
+    }
+
     /// When [`Self::due`] should be asked again although nothing finishes.
     pub(super) fn next_due(&self) -> Option<Instant> {
         self.gap_since.map(|since| since + GAP_AGE)

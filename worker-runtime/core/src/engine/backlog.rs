@@ -1,6 +1,7 @@
 //! What is known about the depth of queues, and whether the worker pauses because of it: full targets (S2) and too many
 //! parked messages (R18).
 
+use crate::codes;
 use crate::parking::{Breaker, Trip};
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
@@ -13,6 +14,13 @@ pub(super) struct Pause {
     pub(super) full: Vec<Port>,
     /// Too many messages were parked; somebody must look and resume.
     pub(super) parked: Option<Trip>,
+}
+
+/// Why one consumer pauses: a name for machines and a sentence for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reason {
+    pub(super) name: &'static str,
+    pub(super) text: String,
 }
 
 pub(super) struct Backlog {
@@ -91,23 +99,33 @@ impl Backlog {
     }
 
     /// Why a consumer of `flow` pauses now: only targets that its messages can lead to count.
-    pub(super) fn reason(&self, pause: &Pause, flow: Flow) -> Option<String> {
+    pub(super) fn reason(&self, pause: &Pause, flow: Flow) -> Option<Reason> {
         if let Some(trip) = pause.parked {
             let why = trip.reason();
-            return Some(format!(
-                "{why}: look at them with `vumi parked list`, then `vumi parked resume`"
-            ));
+            return Some(Reason {
+                name: "too_many_parked",
+                text: format!(
+                    "{} ({}): {why}: look at them with `vumi parked list`, then `vumi parked resume`",
+                    codes::PARKED_TOO_MANY.meaning,
+                    codes::PARKED_TOO_MANY,
+                ),
+            });
         }
         let leads_to = match (self.kind, flow) {
             (Kind::Transport, _) => Flow::Event,
-            (Kind::Application, _) => Flow::Outbound,
+            (Kind::Application, Flow::Inbound) => Flow::Outbound,
+            // Events end in an application.
+            (Kind::Application, _) => return None,
             (_, flow) => flow,
         };
         let full = pause.full.iter().find(|port| port.flow == leads_to)?;
-        Some(format!(
-            "{full} holds {} messages or more: start or scale its consumer, or raise backlogLimit",
-            self.limit
-        ))
+        Some(Reason {
+            name: "backlog_full",
+            text: format!(
+                "{full} holds {} messages or more: start or scale its consumer, or raise backlogLimit",
+                self.limit
+            ),
+        })
     }
 }
 
@@ -117,7 +135,7 @@ mod tests {
 
     fn reason(backlog: &Backlog, flow: Flow) -> Option<String> {
         let pause = backlog.watch().borrow().clone();
-        backlog.reason(&pause, flow)
+        backlog.reason(&pause, flow).map(|r| r.text)
     }
 
     #[test]

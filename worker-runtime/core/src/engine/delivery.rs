@@ -11,7 +11,7 @@ use super::outlet::{Outlet, Unpublished};
 use crate::broker::RawDelivery;
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
-use crate::message::{Event, Fate, FateState, Message};
+use crate::message::{Event, EventType, Fate, FateState, Message};
 use crate::middleware::Chain;
 use crate::parking::Envelope;
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
@@ -122,6 +122,9 @@ impl Desk {
             );
             return self.park(raw, &error, 0, &interrupted).await;
         }
+        if interrupted() {
+            return Verdict::Returned;
+        }
         let started = Instant::now();
         let (mut attempt, mut bugs) = (0, 0);
         loop {
@@ -135,17 +138,15 @@ impl Desk {
                     }
                 },
             };
-            let error = match self.attempt(message, attempt).await {
-                Ok(outputs) => match self.outlet.publish_all(outputs, &interrupted).await {
-                    Ok(()) => return Verdict::Done,
-                    Err(Unpublished::Interrupted) => return Verdict::Returned,
-                    Err(Unpublished::Failed(error)) => error,
-                },
-                Err(error) => error,
+            let error = match self.attempt(message, attempt, &interrupted).await {
+                Ok(()) => return Verdict::Done,
+                Err(Unpublished::Interrupted) => return Verdict::Returned,
+                Err(Unpublished::Failed(error)) => error,
             };
             self.worker_metrics.error(&error);
-            match self.next(error, attempt, &mut bugs, started.elapsed()) {
+            match self.next(&error, attempt, &mut bugs, started.elapsed()) {
                 Next::Again(wait) => {
+                    self.log_retry(raw, &error, attempt, wait);
                     self.metrics.retried.inc();
                     self.counters.retried.fetch_add(1, Ordering::Relaxed);
                     tokio::select! {
@@ -164,8 +165,14 @@ impl Desk {
         }
     }
 
-    /// One attempt: consume chain and handler. A panic is an error like others (R15).
-    async fn attempt(&self, message: Message, attempt: u32) -> Result<Vec<Output>, WorkError> {
+    /// One attempt: consume chain, handler, publish chain, confirmations. A panic in any of them is an error like others
+    /// (R15).
+    async fn attempt(
+        &self,
+        message: Message,
+        attempt: u32,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Unpublished> {
         let handle = async {
             let message = if self.chain.is_empty() {
                 message
@@ -177,28 +184,66 @@ impl Desk {
                 message,
                 attempt,
             };
-            self.worker.handle(input).await
+            let outputs = self.worker.handle(input).await?;
+            outputs.iter().for_each(|output| self.note_nack(output));
+            self.outlet.publish_all(outputs, interrupted).await
         };
         AssertUnwindSafe(handle)
             .catch_unwind()
             .await
             .unwrap_or_else(|_| {
-                Err(WorkError::new(
+                Err(Unpublished::Failed(WorkError::new(
                     ErrorClass::Bug,
                     codes::BUG_PANIC,
                     "handling it panicked; the process's output shows where",
-                ))
+                )))
             })
     }
 
-    fn next(&self, error: WorkError, attempt: u32, bugs: &mut u32, held: Duration) -> Next {
+    /// A worker that refuses a message says so to its sender; here to the operator as well.
+    fn note_nack(&self, output: &Output) {
+        let Message::Event(event) = &output.message else {
+            return;
+        };
+        // A dispatcher passes on what others decided.
+        if event.event_type() != EventType::Nack || self.port.flow == Flow::Event {
+            return;
+        }
+        let fate = event.fate();
+        let (code, class) = fate
+            .as_ref()
+            .map_or(("none", "none"), |f| (f.code.as_str(), f.class.as_str()));
+        self.worker_metrics.nack(class);
+        tracing::warn!(
+            worker = self.key,
+            queue = self.queue,
+            message_id = event.user_message_id(),
+            code,
+            class,
+            "not delivered, the sender is told"
+        );
+    }
+
+    /// The first retry of a message is news, the others are not.
+    fn log_retry(&self, raw: &RawDelivery, error: &WorkError, attempt: u32, wait: Duration) {
+        let id = Message::decode(self.port.flow, &raw.body).map(|m| m.id().to_owned());
+        let id = id.unwrap_or_default();
+        let wait_ms = wait.as_millis() as u64;
+        if attempt == 1 {
+            tracing::info!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, wait_ms, reason = %error, "failed, will be tried again in its lane");
+        } else {
+            tracing::debug!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, attempt, wait_ms, reason = %error, "failed again");
+        }
+    }
+
+    fn next(&self, error: &WorkError, attempt: u32, bugs: &mut u32, held: Duration) -> Next {
         match error.class.disposition() {
-            Disposition::Park => Next::Park(error),
-            Disposition::GiveUp => Next::GiveUp(error),
+            Disposition::Park => Next::Park(error.clone()),
+            Disposition::GiveUp => Next::GiveUp(error.clone()),
             Disposition::RetryThenPark => {
                 *bugs += 1;
                 if *bugs >= BUG_ATTEMPTS {
-                    Next::Park(error)
+                    Next::Park(error.clone())
                 } else {
                     Next::Again(self.policy.backoff.after(*bugs))
                 }
@@ -255,6 +300,7 @@ impl Desk {
         let mut event = Event::nack(&id, &fate);
         event.set_transport_name(&self.port.connector);
         let output = Output::new(Port::new(&self.port.connector, Flow::Event), event);
+        self.worker_metrics.nack(error.class.fate_class());
         tracing::warn!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, reason = %error, "given up, the sender is told");
         match self.outlet.publish(output, interrupted).await {
             Ok(()) => Verdict::Done,

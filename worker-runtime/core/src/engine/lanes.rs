@@ -108,6 +108,16 @@ impl<T> Lanes<T> {
         next
     }
 
+    /// The running item of a lane ended, and nothing behind it may run: how many waited.
+    pub(super) fn abandon(&mut self, lane: Lane) -> usize {
+        let Lane::Numbered(number) = lane else {
+            return 0;
+        };
+        let behind = self.busy.remove(&number).map_or(0, |waiting| waiting.len());
+        self.waiting -= behind;
+        behind
+    }
+
     /// Takes out everything that waits; what runs goes on.
     pub(super) fn clear_waiting(&mut self) -> usize {
         self.busy.values_mut().for_each(VecDeque::clear);
@@ -180,6 +190,9 @@ mod tests {
         assert_eq!(lanes.leave(a), Some(5));
         assert_eq!(lanes.leave(a), None);
         assert_eq!(lanes.enter(a, 6), Some(6));
+        assert_eq!(lanes.enter(a, 8), None);
+        assert_eq!(lanes.abandon(a), 1);
+        assert_eq!(lanes.enter(a, 9), Some(9));
         assert_eq!(lanes.enter(Lane::Free, 7), Some(7));
         assert_eq!(lanes.leave(Lane::Free), None);
     }

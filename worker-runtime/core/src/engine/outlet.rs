@@ -8,6 +8,7 @@ use crate::broker::{
 };
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::message::MAX_BODY;
 use crate::middleware::Chain;
 use crate::parking::{Envelope, parked_queue};
 use crate::telemetry::{TargetMetrics, WorkerMetrics};
@@ -151,11 +152,23 @@ impl Outlet {
             }
             Target::Holder(queue) => (String::new(), queue, PublicationClass::Direct),
         };
+        let body = message.encode();
+        if body.len() > MAX_BODY {
+            // Every reader refuses it: better now, while its sender can still be told.
+            return Err(WorkError::new(
+                ErrorClass::BadInput,
+                codes::MESSAGE_TOO_LARGE,
+                format!(
+                    "the message has {} bytes as JSON, {MAX_BODY} are allowed",
+                    body.len()
+                ),
+            ));
+        }
         let publication = Publication {
             exchange,
             routing_key,
             message_id: Some(message.id().to_owned()),
-            body: message.encode(),
+            body,
             class,
         };
         let receipt = self.broker.publish(publication.clone()).await;

@@ -2,6 +2,7 @@
 
 use super::backoff::Backoff;
 use super::outlet::{Outlet, Unpublished};
+use crate::broker::{Broker, LinkState};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
@@ -14,11 +15,16 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 const RESTART: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
 /// A peer side that ran so long had recovered; its next failure counts as the first.
 const RECOVERED: Duration = Duration::from_secs(60);
+/// Started again, it counts as working when it did not fail for so long.
+const SETTLED: Duration = Duration::from_secs(2);
+/// A peer waits so long for a broker that is away; after that it is told at once.
+const AWAY: Duration = Duration::from_secs(2);
 /// How long a peer is asked to wait when a target queue is full.
 const FULL_RETRY: Duration = Duration::from_secs(5);
 
@@ -29,6 +35,7 @@ pub(super) struct Counter {
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) listeners: Arc<Listeners>,
     pub(super) accepting: Arc<AtomicBool>,
+    pub(super) broker: Arc<dyn Broker>,
     /// Fires when the worker is told to give up whatever still waits.
     pub(super) abandoned: CancellationToken,
 }
@@ -50,6 +57,7 @@ impl Services for Counter {
             self.metrics.error(&error);
             return Err(error);
         }
+        self.broker_is_there().await?;
         let interrupted = || self.abandoned.is_cancelled();
         match self.outlet.publish(output, &interrupted).await {
             Ok(()) => Ok(()),
@@ -66,7 +74,7 @@ impl Services for Counter {
     }
 
     fn report(&self, report: StatusReport) {
-        self.metrics.component(&report.component, report.level);
+        self.metrics.link(&report.component, report.level);
         self.status.report(report);
     }
 
@@ -81,19 +89,53 @@ impl Services for Counter {
     }
 }
 
+impl Counter {
+    /// Waits a moment for a broker that is away. A peer whose message cannot be taken hears so soon, not when its own
+    /// patience ends.
+    async fn broker_is_there(&self) -> Result<(), WorkError> {
+        let mut link = self.broker.link();
+        let up = link.wait_for(|state| !matches!(state, LinkState::Connecting { .. }));
+        if tokio::time::timeout(AWAY, up).await.is_ok() {
+            return Ok(());
+        }
+        let why = match &*link.borrow() {
+            LinkState::Connecting { error, .. } => error.clone().unwrap_or_default(),
+            _ => return Ok(()),
+        };
+        let error = WorkError::new(
+            ErrorClass::Connect,
+            codes::BROKER_UNREACHABLE,
+            format!("the broker is away: {why}"),
+        );
+        self.metrics.error(&error);
+        Err(error)
+    }
+}
+
 /// Runs the side towards the peer until the intake closes; what fails or panics is started again with back-off.
 pub(super) async fn run(
     worker: Arc<dyn Worker>,
     cx: Arc<WorkerContext>,
     accepting: Arc<AtomicBool>,
+    failing: watch::Sender<Option<String>>,
     metrics: Arc<WorkerMetrics>,
 ) {
     let mut failures = 0;
     loop {
         let started = Instant::now();
-        let ended = AssertUnwindSafe(worker.run(Arc::clone(&cx)))
-            .catch_unwind()
-            .await;
+        let run = AssertUnwindSafe(worker.run(Arc::clone(&cx))).catch_unwind();
+        let mut run = std::pin::pin!(run);
+        let ended = match tokio::time::timeout(SETTLED, &mut run).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                if failing.send_replace(None).is_some() {
+                    let report =
+                        StatusReport::new("peer", StatusLevel::Ok, "restarted", "works again");
+                    cx.report(report);
+                }
+                run.await
+            }
+        };
         accepting.store(false, Ordering::Relaxed);
         if cx.closing().is_cancelled() {
             return;
@@ -118,22 +160,23 @@ pub(super) async fn run(
         let wait = RESTART.after(failures);
         metrics.error(&error);
         metrics.peer_restarts.inc();
-        tracing::error!(worker = cx.worker_name(), code = %error.code, reason = %error, wait_ms = wait.as_millis() as u64, "the side towards the peer failed and is started again");
+        let wait_ms = wait.as_millis() as u64;
+        let text = error.to_string();
+        if failing.borrow().as_ref() != Some(&text) {
+            tracing::error!(worker = cx.worker_name(), code = %error.code, reason = %error, wait_ms, "the side towards the peer failed and is started again until it works");
+        } else {
+            tracing::debug!(worker = cx.worker_name(), code = %error.code, wait_ms, "failed again");
+        }
         cx.report(StatusReport::new(
             "peer",
             StatusLevel::Down,
             "restarting",
-            error.to_string(),
+            text.as_str(),
         ));
+        failing.send_replace(Some(text));
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
             () = cx.closing().cancelled() => return,
         }
-        cx.report(StatusReport::new(
-            "peer",
-            StatusLevel::Ok,
-            "restarted",
-            "started again",
-        ));
     }
 }

@@ -453,84 +453,93 @@ async fn a_handler_that_hangs_does_not_hold_a_stop() {
     assert_eq!(rig.read("t.inbound", 1).await.len(), 1);
 }
 
-/// A transport's side of giving up: an outbound message that will never be delivered gets a nack event with its fate.
-#[tokio::test]
-async fn outbound_messages_that_are_given_up_are_answered_with_a_nack() {
-    let name = "dispatcher-like";
-    HANDLERS.lock().unwrap().get_or_insert_default().insert(
-        name.into(),
-        Arc::new(|_, _| {
-            Box::pin(async {
-                let error = WorkError::new(
-                    ErrorClass::RemotePermanent,
-                    codes::ROUTE_NONE,
-                    "the number does not exist",
-                );
-                Err(WorkError {
-                    provider_code: Some("E404".into()),
-                    ..error
-                })
-            })
-        }),
-    );
-    let desk = |port: Port| {
+/// The desk of a transport's outbound queue, without a consumer around it.
+struct DeskRig {
+    broker: Arc<dyn Broker>,
+    desk: Arc<delivery::Desk>,
+}
+
+impl DeskRig {
+    fn new(
+        handler: impl Fn(Input) -> Result<Vec<Output>, WorkError> + Send + Sync + 'static,
+    ) -> Self {
         let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
-        (broker, port)
-    };
-    let (broker, port) = desk(Port::new("t", Flow::Outbound));
-    let telemetry = Telemetry::new();
-    let metrics = telemetry.worker("transport/t");
-    let chain = Arc::new(crate::middleware::Chain::build(&[], "t").unwrap());
-    let backlog = Arc::new(backlog::Backlog::new(vumi_api::Kind::Transport, 10));
-    let outlet = Arc::new(outlet::Outlet::new(
-        Arc::clone(&broker),
-        Arc::clone(&chain),
-        backlog,
-        &metrics,
-        &[],
-    ));
-    let handler = HANDLERS.lock().unwrap().as_ref().unwrap()[name].clone();
-    let cx = crate::conformance::stand_in::StandIn::new().context(
-        crate::conformance::stand_in::resource(
-            &json!({"kind": "Application", "metadata": {"name": "x"}, "spec": {"echo": {}, "transportName": "t"}}),
-        )
-        .unwrap(),
-        "one",
-        Default::default(),
-    );
-    let desk = Arc::new(delivery::Desk {
-        worker: Arc::new(Scripted { handler, cx }),
-        key: "transport/t".into(),
-        queue: port.queue(),
-        port,
-        chain,
-        outlet,
-        policy: backoff::RetryPolicy::new(None, Duration::from_secs(1)),
-        metrics: metrics.queue("t.outbound"),
-        counters: Arc::default(),
-        worker_metrics: metrics,
-        generation: AtomicU64::new(1),
-        halt: Default::default(),
-    });
-    let message = UserMessage::new("sms", Some("27821"), Some("555"));
-    let finished = desk
-        .work(delivery::Delivery {
-            raw: crate::broker::RawDelivery {
-                tag: 1,
-                generation: 1,
-                redelivered: false,
-                routing_key: "t.outbound".into(),
-                body: message.encode(),
-                message_id: None,
-                delivery_count: None,
-            },
+        let metrics = Telemetry::new().worker("transport/t");
+        let chain = Arc::new(crate::middleware::Chain::build(&[], "t").unwrap());
+        let backlog = Arc::new(backlog::Backlog::new(vumi_api::Kind::Transport, 10));
+        let outlet = Arc::new(outlet::Outlet::new(
+            Arc::clone(&broker),
+            Arc::clone(&chain),
+            backlog,
+            &metrics,
+            &[],
+        ));
+        let manifest = json!({"kind": "Application", "metadata": {"name": "x"}, "spec": {"echo": {}, "transportName": "t"}});
+        let resource = crate::conformance::stand_in::resource(&manifest).unwrap();
+        let cx = crate::conformance::stand_in::StandIn::new().context(
+            resource,
+            "one",
+            Default::default(),
+        );
+        let handler = Arc::new(handler);
+        let handler: Handler = Arc::new(move |input, _| {
+            let handler = Arc::clone(&handler);
+            Box::pin(async move { handler(input) })
+        });
+        let port = Port::new("t", Flow::Outbound);
+        let desk = Arc::new(delivery::Desk {
+            worker: Arc::new(Scripted { handler, cx }),
+            key: "transport/t".into(),
+            queue: port.queue(),
+            port,
+            chain,
+            outlet,
+            policy: backoff::RetryPolicy::new(None, Duration::from_secs(1)),
+            metrics: metrics.queue("t.outbound"),
+            counters: Arc::default(),
+            worker_metrics: metrics,
+            generation: AtomicU64::new(1),
+            halt: Default::default(),
+        });
+        Self { broker, desk }
+    }
+
+    async fn work(&self, message: &UserMessage, delivery_count: Option<i64>) -> delivery::Finished {
+        let raw = crate::broker::RawDelivery {
+            tag: 1,
+            generation: 1,
+            redelivered: false,
+            routing_key: "t.outbound".into(),
+            body: message.encode(),
+            message_id: None,
+            delivery_count,
+        };
+        let delivery = delivery::Delivery {
+            raw,
             lane: lanes::Lane::Free,
             message: Ok(message.clone().into()),
             received: std::time::Instant::now(),
+        };
+        Arc::clone(&self.desk).work(delivery).await
+    }
+}
+
+/// A transport's side of giving up: an outbound message that will never be delivered gets a nack event with its fate.
+#[tokio::test]
+async fn outbound_messages_that_are_given_up_are_answered_with_a_nack() {
+    let rig = DeskRig::new(|_| {
+        let text = "the number does not exist";
+        let error = WorkError::new(ErrorClass::RemotePermanent, codes::ROUTE_NONE, text);
+        Err(WorkError {
+            provider_code: Some("E404".into()),
+            ..error
         })
-        .await;
+    });
+    let message = UserMessage::new("sms", Some("27821"), Some("555"));
+    let finished = rig.work(&message, None).await;
     assert_eq!(finished.verdict, delivery::Verdict::Done);
-    let mut events = broker
+    let mut events = rig
+        .broker
         .subscribe(Subscribe {
             queue: QueueSpec::Data("t.event".into()),
             prefetch: 1,
@@ -579,4 +588,162 @@ async fn work_of_a_lost_channel_keeps_its_lane_and_its_verdict_is_ignored() {
     assert_eq!(replies[0].message_id(), replies[1].message_id());
     let counts = rig.at_rest().await;
     assert_eq!((counts.received, counts.done, counts.returned), (4, 2, 2));
+}
+
+/// A quorum queue drops what it delivered too often: such a message is set aside before (R1).
+#[tokio::test]
+async fn a_message_of_a_quorum_queue_is_parked_before_the_broker_drops_it() {
+    let handled = Arc::new(AtomicU32::new(0));
+    let counter = Arc::clone(&handled);
+    let rig = DeskRig::new(move |_| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        Ok(Vec::new())
+    });
+    let message = UserMessage::new("sms", Some("27821"), Some("555"));
+    let finished = rig.work(&message, Some(3)).await;
+    assert_eq!(finished.verdict, delivery::Verdict::Done);
+    let finished = rig.work(&message, Some(10)).await;
+    assert_eq!(finished.verdict, delivery::Verdict::Parked);
+    assert_eq!(handled.load(Ordering::Relaxed), 1);
+    let parked = parking::list(&*rig.broker, "t.outbound", 10).await.unwrap();
+    assert_eq!(parked[0].code, codes::BROKER_QUEUE_TYPE.name);
+}
+
+/// What would be too large for every reader is refused where it arises.
+#[tokio::test]
+async fn an_output_that_is_too_large_is_parked_with_its_cause() {
+    let rig = Rig::new(json!({}), |i, cx| async move {
+        let Message::User(message) = &i.message else {
+            return Ok(Vec::new());
+        };
+        let text = "é".repeat(crate::message::MAX_BODY / 5);
+        let reply = message.reply(cx.worker_name(), 0, Some(&text), false);
+        Ok(vec![Output::new(Port::new("t", Flow::Outbound), reply)])
+    })
+    .await;
+    rig.send("u", "grow").await;
+    rig.until("parked", |s| s.counts.parked == 1).await;
+    let parked = parking::list(&*rig.broker, "t.inbound", 10).await.unwrap();
+    assert_eq!(parked[0].code, codes::MESSAGE_TOO_LARGE.name);
+}
+
+/// While a user's message is being retried a stop comes: it and what waits behind it stay with the broker, in order.
+#[tokio::test]
+async fn a_stop_does_not_let_anything_overtake_what_it_returns() {
+    for _ in 0..20 {
+        let rig = Rig::new(fast_retry(1000), |i, cx| async move {
+            if content(&i) == "first" {
+                return Err(temporary());
+            }
+            Ok(echo(&i, &cx))
+        })
+        .await;
+        for text in ["first", "second", "third"] {
+            rig.send("u", text).await;
+        }
+        rig.until("retried", |s| s.counts.retried > 0).await;
+        let mut rig = rig;
+        rig.running
+            .take()
+            .unwrap()
+            .stop(StopLimits::default())
+            .await;
+        let left = rig.read("t.inbound", 3).await;
+        let texts: Vec<_> = left
+            .iter()
+            .map(|b| UserMessage::decode(b).unwrap().content().map(str::to_owned))
+            .collect();
+        let expected: Vec<_> = ["first", "second", "third"]
+            .map(|t| Some(t.to_owned()))
+            .into();
+        assert_eq!(texts, expected);
+    }
+}
+
+/// An address that cannot be used is known before anything is replaced.
+#[tokio::test]
+async fn a_worker_whose_port_is_taken_does_not_build() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let manifest = json!({
+        "kind": "Transport", "metadata": {"name": "t"},
+        "spec": {"telnet": {"host": "127.0.0.1", "port": port}},
+    });
+    let resource = crate::conformance::stand_in::resource(&manifest).unwrap();
+    let environment = || Environment {
+        broker: EmbeddedBroker::open(EmbeddedOptions::default()).unwrap(),
+        secrets: Arc::default(),
+        listeners: Arc::default(),
+        telemetry: Arc::default(),
+        instance: "one".into(),
+        system_id: "global".into(),
+    };
+    let resource = Arc::new(resource);
+    let registration = Registration::of::<Listening>();
+    let built = build(&registration, Arc::clone(&resource), environment()).await;
+    let error = built.err().expect("the port is taken");
+    assert_eq!(error.code, codes::LISTEN_FAILED);
+    drop(taken);
+    assert!(build(&registration, resource, environment()).await.is_ok());
+}
+
+struct Listening;
+
+#[async_trait]
+impl WorkerType for Listening {
+    type Config = vumi_api::transports::Telnet;
+
+    async fn build(_: Self::Config, _: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
+        Ok(Arc::new(Listening))
+    }
+
+    fn fixture() -> Fixture {
+        unreachable!("not a registered type")
+    }
+}
+
+#[async_trait]
+impl Worker for Listening {
+    async fn handle(&self, _: Input) -> Result<Vec<Output>, WorkError> {
+        Ok(Vec::new())
+    }
+}
+
+/// While the broker is away a peer is told so soon, not after its own patience.
+#[tokio::test(start_paused = true)]
+async fn a_peer_hears_that_the_broker_is_away() {
+    let broker = crate::beacon::testing::Cuttable::new();
+    broker.cut();
+    let metrics = Telemetry::new().worker("transport/t");
+    let backlog = Arc::new(backlog::Backlog::new(vumi_api::Kind::Transport, 10));
+    let chain = Arc::new(crate::middleware::Chain::build(&[], "t").unwrap());
+    let broker: Arc<dyn Broker> = broker;
+    let outlet = outlet::Outlet::new(Arc::clone(&broker), chain, backlog, &metrics, &[]);
+    let counter = peer::Counter {
+        outlet: Arc::new(outlet),
+        status: crate::status::StatusDesk::new(
+            Arc::clone(&broker),
+            crate::status::StatusIdentity {
+                connector: "t".into(),
+                kind: vumi_api::Kind::Transport,
+                name: "t".into(),
+                type_name: "telnet".into(),
+                instance: "one".into(),
+            },
+            None,
+        ),
+        metrics,
+        listeners: Arc::default(),
+        accepting: Arc::default(),
+        broker,
+        abandoned: Default::default(),
+    };
+    let begin = tokio::time::Instant::now();
+    let message = UserMessage::new("sms", Some("555"), Some("27821"));
+    let output = Output::new(Port::new("t", Flow::Inbound), message);
+    let error = crate::worker::Services::accept(&counter, output)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code, codes::BROKER_UNREACHABLE);
+    assert!(begin.elapsed() < Duration::from_secs(5));
 }

@@ -1,127 +1,209 @@
-//! What a worker keeps an eye on beside its messages: the broker connection, its queues' depths, its own readiness.
+//! What a worker keeps an eye on beside its messages: the broker connection, and its queues: that they exist, how deep
+//! they are, whether anybody reads them.
 
 use super::backlog::Backlog;
 use super::outlet::Outlet;
-use crate::broker::{Broker, LinkState, QueueSpec};
+use crate::broker::{Broker, LinkState, QueueDepth, QueueSpec};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use vumi_api::Port;
 
 /// Depths are read so often.
-const DEPTH_PERIOD: Duration = Duration::from_secs(5);
+const PERIOD: Duration = Duration::from_secs(5);
+/// A target that nobody reads for so long is reported (R12).
+const UNREAD: Duration = Duration::from_secs(300);
+/// Parking queues that did not exist are asked for again after so many periods: asking for a queue that is not there
+/// costs a channel.
+const PARKED_EVERY: u32 = 12;
 
-/// Reports edges of the broker connection, and declares the worker's target queues whenever it comes up, so that they
-/// exist before the first message.
-pub(super) async fn link(
-    broker: Arc<dyn Broker>,
-    publishes: Vec<Port>,
-    status: Arc<StatusDesk>,
-    metrics: Arc<WorkerMetrics>,
-    key: String,
-) {
-    let mut link: watch::Receiver<LinkState> = broker.link();
-    loop {
-        let state = link.borrow_and_update().clone();
-        metrics
-            .broker_up
-            .set(i64::from(matches!(state, LinkState::Up { .. })));
-        let up = matches!(state, LinkState::Up { .. });
-        let report = match state {
-            LinkState::Up { server } => {
-                StatusReport::new("broker", StatusLevel::Ok, "connected", server)
-            }
-            LinkState::Blocked(why) => {
-                StatusReport::new("broker", StatusLevel::Degraded, "blocked", why)
-            }
-            LinkState::Connecting { error, refused, .. } => {
-                let reason = if refused { "refused" } else { "unreachable" };
-                let text = error.unwrap_or_else(|| "connecting".into());
-                StatusReport::new("broker", StatusLevel::Down, reason, text)
-            }
-            LinkState::Closed => StatusReport::new("broker", StatusLevel::Down, "closed", "closed"),
-        };
-        metrics.component("broker", report.level);
-        status.report(report);
-        if up {
-            for port in &publishes {
-                if let Err(error) = broker.declare(&QueueSpec::Data(port.queue())).await {
-                    tracing::warn!(worker = key, queue = port.queue(), code = %error.code, reason = %error, "cannot declare a target queue");
-                    let component = format!("target {port}");
-                    status.report(StatusReport::new(
-                        component,
-                        StatusLevel::Degraded,
-                        "not_declared",
-                        error.to_string(),
-                    ));
+/// One queue that the worker publishes to.
+struct Target {
+    port: Port,
+    declared: bool,
+    unread_since: Option<Instant>,
+}
+
+/// One queue that the worker consumes.
+struct Consumed {
+    queue: String,
+    metrics: QueueMetrics,
+    /// Messages parked by this worker when its parking queue was last looked at.
+    parked: u64,
+    kept: u32,
+}
+
+pub(super) struct Watch {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) outlet: Arc<Outlet>,
+    pub(super) status: Arc<StatusDesk>,
+    pub(super) metrics: Arc<WorkerMetrics>,
+}
+
+impl Watch {
+    /// Watches until it is dropped.
+    pub(super) async fn run(self, publishes: Vec<Port>, consumed: Vec<(String, QueueMetrics)>) {
+        let mut targets: Vec<Target> = publishes.into_iter().map(Target::new).collect();
+        let mut consumed: Vec<Consumed> = consumed
+            .into_iter()
+            .map(|(queue, metrics)| Consumed {
+                queue,
+                parked: 0,
+                kept: 0,
+                metrics,
+            })
+            .collect();
+        let mut link: watch::Receiver<LinkState> = self.broker.link();
+        let mut period = tokio::time::interval(PERIOD);
+        period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut round = 0;
+        self.report_link(&link.borrow_and_update().clone());
+        loop {
+            let mut new_link = false;
+            tokio::select! {
+                changed = link.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    new_link = true;
                 }
+                _ = period.tick() => {}
             }
+            let state = link.borrow_and_update().clone();
+            if new_link {
+                self.report_link(&state);
+                targets.iter_mut().for_each(|t| t.declared = false);
+            }
+            if !matches!(state, LinkState::Up { .. }) {
+                continue;
+            }
+            for target in &mut targets {
+                self.declare(target).await;
+                self.look_at_target(target).await;
+            }
+            for queue in &mut consumed {
+                self.look_at_consumed(queue, round % PARKED_EVERY == 0)
+                    .await;
+            }
+            round += 1;
         }
-        if link.changed().await.is_err() {
+    }
+
+    fn report_link(&self, state: &LinkState) {
+        let up = matches!(state, LinkState::Up { .. });
+        self.metrics.broker_up.set(i64::from(up));
+        let (level, reason, text) = match state {
+            LinkState::Up { server } => (StatusLevel::Ok, "connected", server.clone()),
+            LinkState::Blocked(why) => (StatusLevel::Degraded, "blocked", why.clone()),
+            // The first try is not news.
+            LinkState::Connecting { error: None, .. } => return,
+            LinkState::Connecting {
+                error: Some(error),
+                refused,
+                ..
+            } => {
+                let reason = if *refused { "refused" } else { "unreachable" };
+                (StatusLevel::Down, reason, error.clone())
+            }
+            LinkState::Closed => (StatusLevel::Down, "closed", "closed".into()),
+        };
+        self.status
+            .report(StatusReport::new("broker", level, reason, text));
+    }
+
+    /// Makes sure that a target exists before the first message, whenever the connection is new and until it works.
+    async fn declare(&self, target: &mut Target) {
+        if target.declared {
             return;
         }
-    }
-}
-
-/// Reads the depth of target, consumed and parking queues. What cannot be read keeps its last value: an error is never
-/// zero.
-pub(super) async fn depths(
-    broker: Arc<dyn Broker>,
-    publishes: Vec<Port>,
-    consumed: Vec<(String, QueueMetrics)>,
-    backlog: Arc<Backlog>,
-    outlet: Arc<Outlet>,
-    status: Arc<StatusDesk>,
-) {
-    let mut period = tokio::time::interval(DEPTH_PERIOD);
-    period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        period.tick().await;
-        if !matches!(*broker.link().borrow(), LinkState::Up { .. }) {
-            continue;
-        }
-        for port in &publishes {
-            if let Ok(Some(depth)) = broker.depth(&port.queue()).await {
-                let was = backlog.is_full(port);
-                backlog.depth(port, depth.ready);
-                if let Some(metrics) = outlet.target_metrics(&port.queue()) {
-                    metrics.backlog.set(depth.ready.into());
-                }
-                let full = backlog.is_full(port);
-                if was != full {
-                    report_backlog(&status, port, full, backlog.limit());
-                }
+        match self
+            .broker
+            .declare(&QueueSpec::Data(target.port.queue()))
+            .await
+        {
+            Ok(()) => {
+                target.declared = true;
+                target.report(&self.status, StatusLevel::Ok, "flowing", "is there");
             }
-        }
-        for (queue, metrics) in &consumed {
-            if let Ok(Some(depth)) = broker.depth(queue).await {
-                metrics.ready.set(depth.ready.into());
-            }
-            match broker.depth(&crate::parking::parked_queue(queue)).await {
-                Ok(depth) => {
-                    let kept = depth.map_or(0, |d| d.ready);
-                    metrics.kept.set(kept.into());
-                    backlog.kept(kept);
-                }
-                Err(_) => continue,
+            Err(error) => {
+                let text = format!("cannot be declared: {error}");
+                target.report(&self.status, StatusLevel::Degraded, "not_declared", &text);
             }
         }
     }
+
+    /// What cannot be read keeps its last value: an error is never zero.
+    async fn look_at_target(&self, target: &mut Target) {
+        let queue = target.port.queue();
+        let depth: QueueDepth = match self.broker.depth(&queue).await {
+            Ok(Some(depth)) => depth,
+            Ok(None) => {
+                target.declared = false;
+                return;
+            }
+            Err(_) => return,
+        };
+        if let Some(metrics) = self.outlet.target_metrics(&queue) {
+            metrics.backlog.set(depth.ready.into());
+        }
+        self.backlog.depth(&target.port, depth.ready);
+        if !target.declared {
+            return;
+        }
+        if depth.consumers > 0 {
+            target.unread_since = None;
+        }
+        let unread = depth.consumers == 0
+            && target
+                .unread_since
+                .get_or_insert_with(Instant::now)
+                .elapsed()
+                >= UNREAD;
+        let limit = self.backlog.limit();
+        if self.backlog.is_full(&target.port) {
+            let text = format!("holds {limit} messages or more; new work is refused");
+            target.report(&self.status, StatusLevel::Degraded, "backlog_full", &text);
+        } else if unread {
+            let text = "has had no consumer for 5 minutes; messages wait there";
+            target.report(&self.status, StatusLevel::Degraded, "no_consumer", text);
+        } else {
+            target.report(&self.status, StatusLevel::Ok, "flowing", "is there");
+        }
+    }
+
+    async fn look_at_consumed(&self, consumed: &mut Consumed, also_parking: bool) {
+        if let Ok(Some(depth)) = self.broker.depth(&consumed.queue).await {
+            consumed.metrics.ready.set(depth.ready.into());
+        }
+        let parked = consumed.metrics.parked.get();
+        if !also_parking && consumed.kept == 0 && parked == consumed.parked {
+            return;
+        }
+        let queue = crate::parking::parked_queue(&consumed.queue);
+        if let Ok(depth) = self.broker.depth(&queue).await {
+            consumed.parked = parked;
+            consumed.kept = depth.map_or(0, |d| d.ready);
+            consumed.metrics.kept.set(consumed.kept.into());
+            self.backlog.kept(consumed.kept);
+        }
+    }
 }
 
-fn report_backlog(status: &StatusDesk, port: &Port, full: bool, limit: u32) {
-    let component = format!("target {port}");
-    status.report(if full {
-        let text = format!("{port} holds {limit} messages or more; new work is refused");
-        StatusReport::new(component, StatusLevel::Degraded, "backlog_full", text)
-    } else {
-        StatusReport::new(
-            component,
-            StatusLevel::Ok,
-            "flowing",
-            format!("{port} has room"),
-        )
-    });
+impl Target {
+    fn new(port: Port) -> Self {
+        Self {
+            port,
+            declared: false,
+            unread_since: None,
+        }
+    }
+
+    fn report(&self, status: &StatusDesk, level: StatusLevel, reason: &str, text: &str) {
+        let component = format!("target {}", self.port);
+        let text = format!("{} {text}", self.port);
+        status.report(StatusReport::new(component, level, reason, text));
+    }
 }

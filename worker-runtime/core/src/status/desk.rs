@@ -5,6 +5,7 @@ use super::{StatusLevel, StatusReport};
 use crate::beacon::{is_up, tell};
 use crate::broker::{Broker, EXCHANGE, LinkState};
 use crate::message::{Timestamp, TransportStatus};
+use crate::telemetry::WorkerMetrics;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -68,14 +69,20 @@ pub struct StatusDesk {
     broker: Arc<dyn Broker>,
     identity: StatusIdentity,
     routing_key: String,
+    metrics: Option<Arc<WorkerMetrics>>,
     slots: Mutex<BTreeMap<String, Slot>>,
     changed: Notify,
 }
 
 impl StatusDesk {
     /// A desk without reports.
-    pub fn new(broker: Arc<dyn Broker>, identity: StatusIdentity) -> Arc<Self> {
+    pub fn new(
+        broker: Arc<dyn Broker>,
+        identity: StatusIdentity,
+        metrics: Option<Arc<WorkerMetrics>>,
+    ) -> Arc<Self> {
         Arc::new(Self {
+            metrics,
             routing_key: TransportStatus::routing_key(&identity.connector),
             broker,
             identity,
@@ -90,6 +97,9 @@ impl StatusDesk {
         let slot = slots.get_mut(&report.component);
         if slot.as_ref().is_some_and(|slot| slot.report == report) {
             return;
+        }
+        if let Some(metrics) = &self.metrics {
+            metrics.component(&report.component, report.level);
         }
         self.log(&report, slot.is_none());
         let since = Timestamp::now().epoch();
@@ -195,17 +205,17 @@ impl StatusDesk {
     fn log(&self, report: &StatusReport, first: bool) {
         let StatusIdentity { kind, name, .. } = &self.identity;
         let worker = format!("{}/{name}", kind.as_str().to_lowercase());
-        let (component, level) = (report.component.as_str(), report.level.as_str());
+        let (component, status) = (report.component.as_str(), report.level.as_str());
         let reason = report.reason.as_str();
         match report.level {
             StatusLevel::Ok if first => {
-                tracing::debug!(worker, component, level, reason, "{}", report.message);
+                tracing::debug!(worker, component, status, reason, "{}", report.message);
             }
             StatusLevel::Ok => {
-                tracing::info!(worker, component, level, reason, "{}", report.message);
+                tracing::info!(worker, component, status, reason, "{}", report.message);
             }
             StatusLevel::Degraded | StatusLevel::Down => {
-                tracing::warn!(worker, component, level, reason, "{}", report.message);
+                tracing::warn!(worker, component, status, reason, "{}", report.message);
             }
         }
     }
@@ -269,7 +279,7 @@ mod tests {
     {
         let broker = Cuttable::new();
         let copy = broker.copy("vumi", KEY).await;
-        let desk = StatusDesk::new(Arc::clone(&broker) as Arc<dyn Broker>, identity());
+        let desk = StatusDesk::new(Arc::clone(&broker) as Arc<dyn Broker>, identity(), None);
         let stop = CancellationToken::new();
         let task = tokio::spawn({
             let (desk, stop) = (Arc::clone(&desk), stop.clone());
@@ -418,7 +428,7 @@ mod tests {
     async fn the_last_change_before_a_stop_is_told() {
         let broker = Cuttable::new();
         let mut copy = broker.copy("vumi", KEY).await;
-        let desk = StatusDesk::new(broker, identity());
+        let desk = StatusDesk::new(broker, identity(), None);
         desk.report(report("link", StatusLevel::Down, "stopped"));
         let stop = CancellationToken::new();
         stop.cancel();

@@ -64,6 +64,18 @@ impl Listeners {
         Err(failed(last))
     }
 
+    /// Opens `host:port` before its worker needs it, to know whether that works. A port that this process holds on
+    /// another address is left for later: it is free once its present user is gone.
+    ///
+    /// # Errors
+    /// As [`Listeners::lend`].
+    pub async fn open_early(&self, host: &str, port: u16) -> Result<(), WorkError> {
+        if port == 0 || self.open.lock().await.keys().any(|(_, held)| *held == port) {
+            return Ok(());
+        }
+        self.lend(host, port).await.map(drop)
+    }
+
     /// Closes every socket that is not in `wanted`, as soon as the worker that borrowed it is gone too. Called after
     /// the workers that used them have stopped.
     pub async fn keep_only(&self, wanted: &[(String, u16)]) {

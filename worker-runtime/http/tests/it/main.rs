@@ -50,7 +50,7 @@ async fn start(limits: Limits, service: Counting) -> Running {
     let (service, server) = (Arc::new(service), Arc::new(Server::new(limits)));
     let closing = CancellationToken::new();
     let (serves, answers, until) = (server.clone(), service.clone(), closing.clone());
-    tokio::spawn(async move { serves.serve(&listener, &until, answers, |_| {}).await });
+    tokio::spawn(async move { serves.serve(listener, &until, answers, |_| {}).await });
     Running {
         address,
         service,

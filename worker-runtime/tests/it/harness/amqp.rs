@@ -3,7 +3,9 @@
 use futures::StreamExt;
 use lapin::options::*;
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -58,6 +60,26 @@ impl Amqp {
         let bind = QueueBindOptions::default();
         self.channel
             .queue_bind(queue.into(), "vumi".into(), key.into(), bind, none)
+            .await
+            .unwrap();
+    }
+
+    /// A durable queue that gets copies of everything published with `key`, as a second consumer of it would.
+    pub async fn copy(&self, queue: &str, key: &str) {
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let none = FieldTable::default();
+        let (exchange, direct) = ("vumi", ExchangeKind::Direct);
+        self.channel
+            .exchange_declare(exchange.into(), direct, options, none.clone())
+            .await
+            .unwrap();
+        self.declare(queue, none.clone()).await;
+        let bind = QueueBindOptions::default();
+        self.channel
+            .queue_bind(queue.into(), exchange.into(), key.into(), bind, none)
             .await
             .unwrap();
     }
@@ -138,33 +160,30 @@ impl Amqp {
         Some(serde_json::from_slice(&got.delivery.data).unwrap())
     }
 
-    /// Consumes a queue with prefetch `window`: each body goes to `saw` and is acknowledged afterwards. Returns when
-    /// the broker or the connection ends it.
+    /// Consumes a queue with prefetch `window`: each body goes to `saw` and is acknowledged afterwards. Ends with the
+    /// connection, or after `silence` without a message.
     pub async fn consume(
-        &self,
+        self,
         queue: &str,
         window: u16,
+        silence: Duration,
         mut saw: impl FnMut(&[u8]),
     ) -> Result<(), lapin::Error> {
         self.channel
             .basic_qos(window, BasicQosOptions::default())
             .await?;
-        let tag = "observer".into();
+        let options = BasicConsumeOptions::default();
+        let none = FieldTable::default();
         let mut consumer = self
             .channel
-            .basic_consume(
-                queue.into(),
-                tag,
-                BasicConsumeOptions::default(),
-                FieldTable::default(),
-            )
+            .basic_consume(queue.into(), "observer".into(), options, none)
             .await?;
-        while let Some(delivery) = consumer.next().await {
+        while let Ok(Some(delivery)) = tokio::time::timeout(silence, consumer.next()).await {
             let delivery = delivery?;
             saw(&delivery.data);
             delivery.ack(BasicAckOptions::default()).await?;
         }
-        Ok(())
+        self.connection.close(200, "silence".into()).await
     }
 }
 

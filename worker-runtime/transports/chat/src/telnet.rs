@@ -26,9 +26,6 @@ use vumi_core::outcome::Refusal;
 use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::worker::{Input, Listener, Output, Traffic, Worker, WorkerContext, WorkerType};
 
-/// After the intake closed, answers to lines already accepted are awaited so long.
-const DRAIN: Duration = Duration::from_secs(5);
-
 /// What the transport itself says to a user.
 mod notice {
     pub(super) const BUSY: &[u8] = b"Busy, please try again.\r\n";
@@ -231,16 +228,16 @@ impl Worker for TelnetServer {
                 }
             }
         }
+        // Ours only: the supervisor decides whether a successor goes on with the socket.
+        drop(listener);
         self.intake.close();
         self.intake.wait().await;
         Ok(())
     }
 
     async fn drained(&self) {
-        let limit = tokio::time::Instant::now() + DRAIN;
         for client in self.clients.all() {
-            let left = limit.saturating_duration_since(tokio::time::Instant::now());
-            client.all_answered(left).await;
+            client.all_answered().await;
         }
     }
 

@@ -17,6 +17,7 @@ use vumi_http::{Answer, Method, Params, Request, StatusCode};
 const ALLOWED: [&str; 5] = ["content", "to_addr", "from_addr", "group", "session_event"];
 /// Fields that must come from somewhere, if callers may set them.
 const REQUIRED: [&str; 3] = ["content", "to_addr", "from_addr"];
+
 pub(crate) struct Def;
 
 struct Api {
@@ -89,10 +90,8 @@ impl Declaration for Api {
     }
 
     fn inbound(&self, request: &Request) -> Result<Inbound, Box<Answer>> {
-        let params = Params::read(request).map_err(|error| {
-            let body = json!({"invalid_request": error.to_string()});
-            Box::new(Answer::text(error.status(), body.to_string()))
-        })?;
+        let params = Params::read(request)
+            .map_err(|error| Box::new(Answer::error(error.status(), &error.to_string())))?;
         let mut findings = Findings::default();
         for name in params.names().filter(|name| !self.may_set(name)) {
             findings.add("unexpected_parameter", &name);
@@ -125,8 +124,8 @@ impl Declaration for Api {
             }
         }
         if !findings.0.is_empty() {
-            let body = Value::Object(findings.0).to_string();
-            return Err(Box::new(Answer::text(StatusCode::BAD_REQUEST, body)));
+            let body = Value::Object(findings.0);
+            return Err(Box::new(Answer::json(StatusCode::BAD_REQUEST, &body)));
         }
         Ok(Inbound {
             message,
@@ -135,8 +134,7 @@ impl Declaration for Api {
     }
 
     fn accepted(&self, message_id: &str) -> Answer {
-        let body = json!({"message_id": message_id});
-        Answer::text(StatusCode::OK, body.to_string())
+        Answer::json(StatusCode::OK, &json!({"message_id": message_id}))
     }
 
     fn reply(&self, message: &UserMessage) -> Answer {

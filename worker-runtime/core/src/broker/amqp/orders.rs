@@ -139,6 +139,13 @@ impl Acker for Handle {
         self.desk.set(|slot| slot.cancelled = false);
     }
 
+    fn release(&self) {
+        self.desk.set(|slot| {
+            slot.cancelled = true;
+            slot.orders.rebuild = true;
+        });
+    }
+
     fn close(&self) {
         self.desk.closed.cancel();
     }

@@ -28,6 +28,10 @@ impl Acker for Handle {
         self.core.with(|state| state.set_cancelled(self.id, false));
     }
 
+    fn release(&self) {
+        self.core.with(|state| state.release_consumer(self.id));
+    }
+
     fn close(&self) {
         self.core.with(|state| state.close_consumer(self.id));
     }

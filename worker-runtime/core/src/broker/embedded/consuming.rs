@@ -223,6 +223,16 @@ impl State {
         stream
     }
 
+    /// Gives up what is held, then the fence: what returns comes before what its next holder gets.
+    pub(super) fn release_consumer(&mut self, id: u64) {
+        if let Some(consumer) = self.consumers.get_mut(&id) {
+            consumer.cancelled = true;
+        }
+        // Whoever resumes has read what is left in the stream.
+        let _ = self.rebuild(id);
+        self.set_cancelled(id, true);
+    }
+
     pub(super) fn close_consumer(&mut self, id: u64) {
         let Some(consumer) = self.consumers.remove(&id) else {
             return;

@@ -9,6 +9,7 @@ use crate::error::{ErrorClass, WorkError};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Layout of the folder; another one is refused.
@@ -57,7 +58,11 @@ impl Disk {
     /// Opens or makes the folder.
     pub(super) fn open(folder: PathBuf, sync: bool) -> Result<Self, WorkError> {
         let place = folder.display();
-        std::fs::create_dir_all(&folder)
+        // It holds what people wrote: nobody else may read it.
+        std::fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&folder)
             .map_err(|e| unusable(format!("cannot create the state folder {place}: {e}")))?;
         if sync {
             sync_above(&folder);

@@ -104,23 +104,20 @@ impl Client {
         self.ids().written.iter().any(|written| written == id)
     }
 
-    /// Waits until every accepted line has its answer, the client is gone, or `limit` has passed.
-    pub(super) async fn all_answered(&self, limit: Duration) {
-        let answered = async {
-            loop {
-                let change = self.answered.notified();
-                tokio::pin!(change);
-                change.as_mut().enable();
-                if self.ids().unanswered.is_empty() {
-                    return;
-                }
-                tokio::select! {
-                    () = change => {}
-                    () = self.gone.cancelled() => return,
-                }
+    /// Waits until every accepted line has its answer, or the client is gone.
+    pub(super) async fn all_answered(&self) {
+        loop {
+            let change = self.answered.notified();
+            tokio::pin!(change);
+            change.as_mut().enable();
+            if self.ids().unanswered.is_empty() {
+                return;
             }
-        };
-        let _ = tokio::time::timeout(limit, answered).await;
+            tokio::select! {
+                () = change => {}
+                () = self.gone.cancelled() => return,
+            }
+        }
     }
 
     fn ids(&self) -> MutexGuard<'_, Ids> {

@@ -1,32 +1,42 @@
 //! Consumes one queue: window, lanes, verdicts, acknowledgements. One task drives every message of the queue, so that a
 //! batch of confirmations costs one wake-up.
 
+mod standing;
+mod window;
+
 use super::acks::{Ack, Acks};
 use super::backlog::Backlog;
 use super::delivery::{Delivery, Desk, Finished, Verdict};
 use super::lanes::{Lane, LaneChooser, Lanes};
 use crate::broker::{Access, Acker, Broker, ConsumerState, QueueSpec, RawDelivery, Subscribe};
-use crate::message::{Message, Timestamp};
-use crate::status::{StatusDesk, StatusLevel, StatusReport};
+use crate::codes;
+use crate::error::{ErrorClass, WorkError};
+use crate::message::Message;
+use crate::status::StatusDesk;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use standing::Standing;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::watch;
-use vumi_api::OrderingMode;
+use vumi_api::{Flow, OrderingMode};
+use window::Window;
+
+pub(super) use standing::state_word;
 
 /// Unacknowledged messages per consumed queue.
 pub(super) const PREFETCH: u16 = 200;
+/// Work in hand at most: that of a lost generation may still run beside the new window, but not without bound.
+const IN_HAND: usize = 2 * PREFETCH as usize;
 /// Finished messages wait so long for others before they are acknowledged together.
 const ACK_DELAY: Duration = Duration::from_millis(2);
 /// Gauges are refreshed, and the broker is doubted, so often.
 const TICK: Duration = Duration::from_secs(1);
-/// Without a delivery for so long while the queue holds messages, the channel is rebuilt (R9).
-const DEAF: Duration = Duration::from_secs(20);
-/// Asking the broker for a depth may keep the consumer from its messages for so long.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
+/// A pause longer than this gives back what was not begun, long before the broker would take it away.
+const LONG_PAUSE: Duration = Duration::from_secs(60);
 
 /// What a consumer is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,6 +57,21 @@ pub(super) struct Counters {
     pub(super) retried: AtomicU64,
 }
 
+impl Counters {
+    pub(super) fn add_to(&self, counts: &mut super::Counts) {
+        // Read in this order, so that a message in motion is counted as in flight rather than lost.
+        let load = |n: &AtomicU64| n.load(Ordering::SeqCst);
+        let (done, parked, returned) = (load(&self.done), load(&self.parked), load(&self.returned));
+        let received = load(&self.received);
+        counts.done += done;
+        counts.parked += parked;
+        counts.returned += returned;
+        counts.received += received;
+        counts.in_flight += received.saturating_sub(done + parked + returned);
+        counts.retried += load(&self.retried);
+    }
+}
+
 /// One consumer, seen from outside.
 pub(super) struct Watched {
     pub(super) queue: String,
@@ -57,39 +82,6 @@ pub(super) struct Watched {
     pub(super) turned: Arc<AtomicU64>,
     #[cfg(test)]
     pub(super) acker: Arc<dyn Acker>,
-}
-
-pub(super) struct Consumer {
-    desk: Arc<Desk>,
-    queue: String,
-    label: String,
-    backlog: Arc<Backlog>,
-    broker: Arc<dyn Broker>,
-    status: Arc<StatusDesk>,
-    phase: watch::Receiver<Phase>,
-    ordered: bool,
-    chooser: LaneChooser,
-    counters: Arc<Counters>,
-    paused: watch::Sender<Option<String>>,
-    turned: Arc<AtomicU64>,
-    epoch: Instant,
-    deliveries: tokio::sync::mpsc::Receiver<RawDelivery>,
-    state: watch::Receiver<ConsumerState>,
-    acker: Arc<dyn Acker>,
-
-    acks: Acks,
-    lanes: Lanes<Delivery>,
-    running: FuturesUnordered<BoxFuture<'static, Finished>>,
-    /// Finished since the last acknowledgement.
-    unacknowledged: usize,
-    ack_at: Option<Instant>,
-    ack_buffer: Vec<Ack>,
-    last_delivery: Instant,
-    suspicion: u32,
-    last_look: Instant,
-    /// Take the age of the next delivery.
-    sample_age: bool,
-    sampled_age: f64,
 }
 
 /// What a consumer is made of.
@@ -105,6 +97,34 @@ pub(super) struct Parts {
     pub(super) label: String,
     pub(super) tag: String,
     pub(super) epoch: Instant,
+}
+
+pub(super) struct Consumer {
+    desk: Arc<Desk>,
+    backlog: Arc<Backlog>,
+    phase: watch::Receiver<Phase>,
+    ordered: bool,
+    chooser: LaneChooser,
+    counters: Arc<Counters>,
+    paused: watch::Sender<Option<String>>,
+    paused_at: Option<Instant>,
+    /// What it held was given back during a pause.
+    released: bool,
+    turned: Arc<AtomicU64>,
+    epoch: Instant,
+    deliveries: tokio::sync::mpsc::Receiver<RawDelivery>,
+    state: watch::Receiver<ConsumerState>,
+    acker: Arc<dyn Acker>,
+    standing: Standing,
+
+    acks: Acks,
+    window: Window,
+    lanes: Lanes<Delivery>,
+    running: FuturesUnordered<BoxFuture<'static, Finished>>,
+    /// Finished since the last acknowledgement.
+    unacknowledged: usize,
+    ack_at: Option<Instant>,
+    ack_buffer: Vec<Ack>,
 }
 
 impl Consumer {
@@ -135,33 +155,34 @@ impl Consumer {
             acker: Arc::clone(&subscription.acker),
         };
         let consumer = Self {
+            standing: Standing::new(
+                Arc::clone(&parts.desk),
+                parts.broker,
+                parts.status,
+                queue,
+                parts.label,
+            ),
             desk: parts.desk,
-            queue,
-            label: parts.label,
             backlog: parts.backlog,
-            broker: parts.broker,
-            status: parts.status,
             phase: parts.phase,
             ordered: parts.mode != OrderingMode::None,
             chooser: LaneChooser::new(parts.mode),
             counters,
             paused,
+            paused_at: None,
+            released: false,
             turned,
             epoch: parts.epoch,
             deliveries: subscription.deliveries,
             state: subscription.state,
             acker: subscription.acker,
             acks: Acks::new(PREFETCH),
+            window: Window::default(),
             lanes: Lanes::new(),
             running: FuturesUnordered::new(),
             unacknowledged: 0,
             ack_at: None,
             ack_buffer: Vec::new(),
-            last_delivery: Instant::now(),
-            suspicion: 0,
-            last_look: Instant::now(),
-            sample_age: true,
-            sampled_age: 0.0,
         };
         (consumer, watched)
     }
@@ -175,6 +196,9 @@ impl Consumer {
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.note_state();
         loop {
+            let turned = self.epoch.elapsed().as_millis();
+            self.turned
+                .store(turned.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
             let draining = *phase.borrow_and_update() == Phase::Drain;
             if draining {
                 self.let_others_have_it();
@@ -185,11 +209,9 @@ impl Consumer {
                 }
             }
             let pause = pauses.borrow_and_update().clone();
-            let reason = self.backlog.reason(&pause, self.desk.port.flow);
-            self.note_pause(reason);
-            // Work of a lost generation may still run beside the new window, but not without bound.
-            let room = self.running.len() < 2 * usize::from(PREFETCH);
-            let reading = !draining && self.paused.borrow().is_none() && room;
+            self.note_pause(self.backlog.reason(&pause, self.desk.port.flow));
+            let room = self.running.len() < IN_HAND;
+            let reading = !draining && self.paused_at.is_none() && room;
             let ack_at = self.ack_at.or_else(|| self.acks.next_due());
             tokio::select! {
                 biased;
@@ -205,7 +227,7 @@ impl Consumer {
                     let Some(delivery) = delivery else { break };
                     self.start(delivery);
                     // Everything that is there already, so that one wake-up serves a burst.
-                    while self.running.len() < 2 * usize::from(PREFETCH) {
+                    while self.running.len() < IN_HAND {
                         let Ok(delivery) = self.deliveries.try_recv() else { break };
                         self.start(delivery);
                     }
@@ -213,31 +235,28 @@ impl Consumer {
                 () = sleep_until(ack_at), if ack_at.is_some() => self.acknowledge(),
                 Ok(()) = pauses.changed() => {}
                 Ok(()) = state.changed() => self.note_state(),
-                _ = tick.tick() => self.tick().await,
+                deaf = self.standing.deafness() => if deaf {
+                    self.acker.rebuild();
+                },
+                _ = tick.tick() => self.tick(),
             }
         }
         self.acknowledge();
-        self.desk.metrics.oldest.set(0.0);
-        self.desk
-            .worker_metrics
-            .consumer_state(&self.label, "stopped");
+        self.standing.ended();
         self.acker.close();
     }
 
     fn start(&mut self, raw: RawDelivery) {
-        self.last_delivery = Instant::now();
-        self.suspicion = 0;
+        let received = Instant::now();
+        self.standing.delivered(received);
         if self.desk.generation.load(Ordering::Relaxed) != raw.generation {
             self.next_generation(raw.generation);
         }
-        self.counters.received.fetch_add(1, Ordering::Relaxed);
+        self.counters.received.fetch_add(1, Ordering::SeqCst);
         self.desk.metrics.received.inc();
         self.acks.open(raw.tag);
-        let message = Message::decode(self.desk.port.flow, &raw.body).map_err(Into::into);
-        if self.sample_age {
-            self.sample_age = false;
-            self.sampled_age = message.as_ref().map_or(0.0, age);
-        }
+        self.window.open(raw.tag, &raw.body);
+        let message = decode(self.desk.port.flow, &raw.body);
         let lane = match &message {
             Ok(message) => self.chooser.lane(self.desk.port.flow, message),
             Err(_) => Lane::Free,
@@ -246,7 +265,7 @@ impl Consumer {
             raw,
             message,
             lane,
-            received: self.last_delivery,
+            received,
         };
         if let Some(delivery) = self.lanes.enter(lane, delivery) {
             self.work(delivery);
@@ -263,6 +282,7 @@ impl Consumer {
     fn next_generation(&mut self, generation: u64) {
         self.desk.generation.store(generation, Ordering::Relaxed);
         self.acks = Acks::new(PREFETCH);
+        self.window = Window::default();
         self.unacknowledged = 0;
         self.ack_at = None;
         let waiting = self.lanes.clear_waiting();
@@ -272,38 +292,39 @@ impl Consumer {
     fn count_returned(&self, count: usize) {
         if count > 0 {
             let count = count as u64;
-            self.counters.returned.fetch_add(count, Ordering::Relaxed);
+            self.counters.returned.fetch_add(count, Ordering::SeqCst);
             self.desk.metrics.returned.inc_by(count);
         }
     }
 
     fn finish(&mut self, finished: Finished) {
         let now = Instant::now();
+        let current = finished.generation == self.desk.generation.load(Ordering::Relaxed);
+        if current && finished.verdict == Verdict::Returned {
+            // It comes again: what waits behind it must not run before it does.
+            let behind = self.lanes.abandon(finished.lane);
+            self.count_returned(behind + 1);
+            return;
+        }
         if let Some(next) = self.lanes.leave(finished.lane) {
             self.work(next);
         }
-        if finished.generation != self.desk.generation.load(Ordering::Relaxed) {
+        if !current {
             self.count_returned(1);
             return;
         }
         let metrics = &self.desk.metrics;
-        match finished.verdict {
-            Verdict::Returned => {
-                self.count_returned(1);
-                return;
-            }
-            Verdict::Done => {
-                self.counters.done.fetch_add(1, Ordering::Relaxed);
-                metrics.done.inc();
-            }
-            Verdict::Parked => {
-                self.counters.parked.fetch_add(1, Ordering::Relaxed);
-                metrics.parked.inc();
-            }
+        let parked = finished.verdict == Verdict::Parked;
+        if parked {
+            self.counters.parked.fetch_add(1, Ordering::SeqCst);
+            metrics.parked.inc();
+        } else {
+            self.counters.done.fetch_add(1, Ordering::SeqCst);
+            metrics.done.inc();
         }
         let took = now.duration_since(finished.received);
         metrics.handling.observe(took.as_secs_f64());
-        self.backlog.finished(finished.verdict == Verdict::Parked);
+        self.backlog.finished(parked);
         self.acks.finish(finished.tag, now);
         self.unacknowledged += 1;
         self.ack_at.get_or_insert(now + ACK_DELAY);
@@ -320,6 +341,7 @@ impl Consumer {
         self.ack_at = None;
         let mut buffer = std::mem::take(&mut self.ack_buffer);
         self.acks.due(Instant::now(), &mut buffer);
+        self.window.close_before(self.acks.first_open());
         let generation = self.desk.generation.load(Ordering::Relaxed);
         for ack in buffer.drain(..) {
             // False means that the channel was lost meanwhile: the message comes again.
@@ -328,37 +350,24 @@ impl Consumer {
         self.ack_buffer = buffer;
     }
 
-    fn note_pause(&mut self, reason: Option<String>) {
-        if *self.paused.borrow() == reason {
+    fn note_pause(&mut self, reason: Option<super::backlog::Reason>) {
+        if self.paused.borrow().as_deref() == reason.as_ref().map(|r| r.text.as_str()) {
             return;
         }
-        let report = match &reason {
-            Some(why) => {
-                tracing::warn!(
-                    worker = self.desk.key,
-                    queue = self.label,
-                    reason = why,
-                    "paused"
-                );
-                StatusReport::new(self.component(), StatusLevel::Degraded, "paused", why)
+        self.standing.pause(reason.as_ref());
+        match &reason {
+            Some(_) => {
+                self.paused_at.get_or_insert_with(Instant::now);
+                self.let_others_have_it();
             }
             None => {
-                tracing::info!(worker = self.desk.key, queue = self.label, "goes on");
-                StatusReport::new(
-                    self.component(),
-                    StatusLevel::Ok,
-                    "consuming",
-                    format!("reading {}", self.label),
-                )
+                self.paused_at = None;
+                if std::mem::take(&mut self.released) || !self.ordered {
+                    self.acker.resume();
+                }
             }
-        };
-        self.status.report(report);
-        if reason.is_some() {
-            self.let_others_have_it();
-        } else if !self.ordered {
-            self.acker.resume();
         }
-        self.paused.send_replace(reason);
+        self.paused.send_replace(reason.map(|r| r.text));
         self.note_state();
     }
 
@@ -374,137 +383,59 @@ impl Consumer {
         }
     }
 
-    fn component(&self) -> String {
-        format!("queue {}", self.label)
+    /// A pause that lasts: gives everything back, the fence included, once nothing runs any more. A standby may go on
+    /// where this one may not, and the broker does not close the channel for holding messages too long.
+    fn give_back_in_a_long_pause(&mut self) {
+        let long = self.paused_at.is_some_and(|at| at.elapsed() >= LONG_PAUSE);
+        if !self.ordered || self.released || !long || !self.running.is_empty() {
+            return;
+        }
+        self.acknowledge();
+        self.released = true;
+        self.acker.release();
+        // What was on its way to us is back in the queue as well.
+        while self.deliveries.try_recv().is_ok() {}
     }
 
     fn note_state(&mut self) {
-        let queue = &self.label;
         let state = self.state.borrow().clone();
-        let paused = self.paused.borrow().is_some();
-        let word = state_word(&state, paused);
-        self.desk.worker_metrics.consumer_state(queue, word);
-        let (level, reason, text) = match state {
-            ConsumerState::Consuming if !paused => {
-                (StatusLevel::Ok, "consuming", format!("reading {queue}"))
-            }
-            ConsumerState::Standby(holder) => {
-                let holder = holder.unwrap_or_else(|| "another consumer".into());
-                let text = format!("standing by: {queue} is read by {holder}");
-                (StatusLevel::Ok, "standby", text)
-            }
-            ConsumerState::Refused(code, text) => {
-                tracing::error!(
-                    worker = self.desk.key,
-                    queue,
-                    code,
-                    reason = text,
-                    "the queue cannot be consumed"
-                );
-                (StatusLevel::Down, "refused", text)
-            }
-            // A pause has its own report, a missing connection is the component `broker`.
-            ConsumerState::Consuming | ConsumerState::Connecting(_) | ConsumerState::Stopped => {
-                return;
-            }
-        };
-        self.status
-            .report(StatusReport::new(self.component(), level, reason, text));
+        self.standing.state(&state, self.paused_at.is_some());
     }
 
-    async fn tick(&mut self) {
-        let now = Instant::now();
-        self.turned.store(
-            now.duration_since(self.epoch).as_millis() as u64,
-            Ordering::Relaxed,
+    fn tick(&mut self) {
+        self.give_back_in_a_long_pause();
+        let mut counts = super::Counts::default();
+        self.counters.add_to(&mut counts);
+        let busy = self.running.len() >= usize::from(PREFETCH) || self.paused_at.is_some();
+        let waits = !self.deliveries.is_empty();
+        self.standing.tick(
+            counts.in_flight,
+            self.window.age(self.desk.port.flow),
+            waits,
         );
-        let c = &self.counters;
-        let load = |n: &AtomicU64| n.load(Ordering::Relaxed);
-        let in_flight = load(&c.received) - load(&c.done) - load(&c.parked) - load(&c.returned);
-        let metrics = &self.desk.metrics;
-        metrics.in_flight.set(in_flight.cast_signed());
-        let quiet = now.duration_since(self.last_delivery);
-        metrics.oldest.set(if in_flight == 0 {
-            0.0
-        } else {
-            self.sampled_age + quiet.as_secs_f64()
-        });
-        self.sample_age = true;
-        if quiet >= DEAF && now.duration_since(self.last_look) >= DEAF / 2 {
-            self.last_look = now;
-            self.doubt().await;
-        }
-    }
-
-    /// The four conditions of R9: a registered consumer with room, not paused, and messages that nobody takes, twice in
-    /// a row.
-    async fn doubt(&mut self) {
         let consuming = *self.state.borrow() == ConsumerState::Consuming;
-        let room = self.running.is_empty() && self.paused.borrow().is_none();
-        let depth = tokio::time::timeout(LOOK_LIMIT, self.broker.depth(&self.queue)).await;
-        let waits = match depth {
-            Ok(Ok(Some(depth))) => depth.ready > 0 && depth.consumers <= 1,
-            _ => false,
-        };
-        if !(consuming && room && waits && self.deliveries.is_empty()) {
-            self.suspicion = 0;
-            return;
-        }
-        self.suspicion += 1;
-        if self.suspicion >= 2 {
-            tracing::warn!(
-                worker = self.desk.key,
-                queue = self.label,
-                "the broker has messages and sends none: rebuilding the channel"
-            );
-            self.desk.metrics.rebuilt.inc();
-            self.acker.rebuild();
-            self.suspicion = 0;
+        if consuming && !busy && !waits {
+            self.standing.doubt();
         }
     }
 }
 
-/// One word for a consumer's state.
-pub(super) fn state_word(state: &ConsumerState, paused: bool) -> &'static str {
-    match state {
-        ConsumerState::Connecting(_) => "connecting",
-        ConsumerState::Consuming | ConsumerState::Stopped if paused => "paused",
-        ConsumerState::Consuming => "consuming",
-        ConsumerState::Standby(_) => "standby",
-        ConsumerState::Refused(..) => "refused",
-        ConsumerState::Stopped => "stopped",
-    }
-}
-
-fn age(message: &Message) -> f64 {
-    let written = match message {
-        Message::User(m) => m.field("timestamp"),
-        Message::Event(e) => e.field("timestamp"),
-    };
-    let written = written
-        .and_then(|t| t.as_str())
-        .and_then(|t| t.parse::<Timestamp>().ok());
-    written.map_or(0.0, |t| (Timestamp::now().epoch() - t.epoch()).max(0.0))
+/// Decodes a body; poison that makes the decoder panic is an error like another (R15).
+fn decode(flow: Flow, body: &[u8]) -> Result<Message, WorkError> {
+    std::panic::catch_unwind(AssertUnwindSafe(|| Message::decode(flow, body)))
+        .map_err(|_| {
+            WorkError::new(
+                ErrorClass::Bug,
+                codes::BUG_PANIC,
+                "reading it panicked; the process's output shows where",
+            )
+        })?
+        .map_err(Into::into)
 }
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-impl Counters {
-    pub(super) fn add_to(&self, counts: &mut super::Counts) {
-        // Read in this order, so that a message in motion is counted as in flight rather than lost.
-        let load = |n: &AtomicU64| n.load(Ordering::Acquire);
-        let (done, parked, returned) = (load(&self.done), load(&self.parked), load(&self.returned));
-        let received = load(&self.received);
-        counts.done += done;
-        counts.parked += parked;
-        counts.returned += returned;
-        counts.received += received;
-        counts.in_flight += received - done - parked - returned;
-        counts.retried += load(&self.retried);
     }
 }

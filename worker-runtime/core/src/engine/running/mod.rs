@@ -1,14 +1,18 @@
 //! A worker from build to stop: puts the parts of the engine together, tells what the worker is doing, and stops it in
 //! two stages (R8).
 
+mod snapshot;
+mod stage;
+
 use super::backlog::Backlog;
 use super::backoff::RetryPolicy;
-use super::consumer::{Consumer, Parts, Phase, Watched, state_word};
+use super::consumer::{Consumer, Parts, Watched};
 use super::delivery::Desk;
 use super::outlet::Outlet;
 use super::peer::{self, Counter};
-use super::{Counts, Environment, StopLimits, WorkerSnapshot, watch};
-use crate::broker::{ConsumerState, LinkState, QueueSpec};
+use super::watch::Watch;
+use super::{Environment, StopLimits};
+use crate::broker::QueueSpec;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::heartbeat::{self, HeartbeatInfo};
@@ -17,6 +21,7 @@ use crate::status::{StatusDesk, StatusIdentity};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use crate::worker::{HOLD_LIMIT, Registration, Services, Worker, WorkerContext};
 use futures::FutureExt;
+use stage::Stage;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -31,8 +36,6 @@ use vumi_api::{Flow, Port, Resource, Topology};
 const BACKLOG_LIMIT: u32 = 10_000;
 /// Statuses not told yet at a stop have this long.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-/// A consumer whose loop did not turn for so long is stuck.
-const STUCK: Duration = Duration::from_secs(30);
 
 /// A worker that is built but consumes nothing yet: what does not build leaves the old one running.
 pub struct BuiltWorker {
@@ -50,7 +53,8 @@ pub struct BuiltWorker {
     abandoned: CancellationToken,
 }
 
-/// Builds a worker (phase three): may read secrets and make clients, opens nothing exclusive.
+/// Builds a worker (phase three): may read secrets and make clients and opens its listening sockets; nothing else that
+/// two versions could not share.
 pub async fn build(
     registration: &Registration,
     resource: Arc<Resource>,
@@ -73,6 +77,7 @@ pub async fn build(
     let status = StatusDesk::new(
         Arc::clone(&environment.broker),
         StatusIdentity::of(&resource, &environment.instance),
+        Some(Arc::clone(&metrics)),
     );
     let accepting = Arc::new(AtomicBool::new(false));
     let abandoned = CancellationToken::new();
@@ -82,6 +87,7 @@ pub async fn build(
         metrics: Arc::clone(&metrics),
         listeners: Arc::clone(&environment.listeners),
         accepting: Arc::clone(&accepting),
+        broker: Arc::clone(&environment.broker),
         abandoned: abandoned.clone(),
     });
     let cx = Arc::new(WorkerContext::new(
@@ -101,6 +107,11 @@ pub async fn build(
                 format!("building {key} panicked; the process's output shows where"),
             ))
         })?;
+    // Sockets belong to the process and outlive their worker, so opening them early hurts nobody, and an address that
+    // cannot be used leaves the old version running.
+    for (host, port) in &topology.listens {
+        environment.listeners.open_early(host, *port).await?;
+    }
     Ok(BuiltWorker {
         worker,
         cx,
@@ -115,41 +126,6 @@ pub async fn build(
         accepting,
         abandoned,
     })
-}
-
-/// The consumers of one stage of a stop.
-struct Stage {
-    phase: channel::Sender<Phase>,
-    halt: CancellationToken,
-    tasks: Vec<JoinHandle<()>>,
-}
-
-impl Stage {
-    fn new() -> Self {
-        Self {
-            phase: channel::Sender::new(Phase::Run),
-            halt: CancellationToken::new(),
-            tasks: Vec::new(),
-        }
-    }
-
-    /// Takes nothing new, finishes what runs within `limit`; what is left then stays with the broker.
-    async fn drain(&mut self, limit: Duration) {
-        self.phase.send_replace(Phase::Drain);
-        self.halt.cancel();
-        let deadline = tokio::time::Instant::now() + limit;
-        for task in &mut self.tasks {
-            if tokio::time::timeout_at(deadline, &mut *task).await.is_err() {
-                task.abort();
-            }
-        }
-    }
-}
-
-impl Drop for Stage {
-    fn drop(&mut self) {
-        self.tasks.iter().for_each(JoinHandle::abort);
-    }
 }
 
 /// A worker that runs.
@@ -173,6 +149,8 @@ pub struct RunningWorker {
     telling: Stage,
     watched: Vec<Watched>,
     failure: channel::Sender<Option<WorkError>>,
+    /// Why the side towards the peer does not work.
+    peer_failing: channel::Sender<Option<String>>,
     stopping: AtomicBool,
     epoch: Instant,
     since: SystemTime,
@@ -200,6 +178,7 @@ impl BuiltWorker {
             telling: Stage::new(),
             watched: Vec::new(),
             failure: channel::Sender::new(None),
+            peer_failing: channel::Sender::new(None),
             stopping: AtomicBool::new(false),
             epoch: Instant::now(),
             since: SystemTime::now(),
@@ -227,6 +206,7 @@ impl BuiltWorker {
             Arc::clone(&running.worker),
             Arc::clone(&running.cx),
             Arc::clone(&running.accepting),
+            running.peer_failing.clone(),
             Arc::clone(&running.metrics),
         );
         let task = running.guarded(peer);
@@ -322,33 +302,27 @@ impl RunningWorker {
         consumed: Vec<(String, QueueMetrics)>,
         outlet: Arc<Outlet>,
     ) {
-        let broker = || Arc::clone(&self.environment.broker);
-        let status = || Arc::clone(&self.status);
-        let link = watch::link(
-            broker(),
-            publishes.clone(),
-            status(),
-            Arc::clone(&self.metrics),
-            self.cx.worker_name().to_owned(),
-        );
-        let depths = watch::depths(
-            broker(),
-            publishes,
-            consumed,
-            Arc::clone(&self.backlog),
+        let watch = Watch {
+            broker: Arc::clone(&self.environment.broker),
+            backlog: Arc::clone(&self.backlog),
             outlet,
-            status(),
-        );
+            status: Arc::clone(&self.status),
+            metrics: Arc::clone(&self.metrics),
+        };
         let info = HeartbeatInfo::of_this_process(
             self.environment.system_id.as_str(),
             self.cx.resource().name.as_str(),
         );
-        let beats = heartbeat::run(broker(), info, self.telling.halt.clone());
-        let (desk, stop) = (status(), self.telling.halt.clone());
+        let beats = heartbeat::run(
+            Arc::clone(&self.environment.broker),
+            info,
+            self.telling.halt.clone(),
+        );
+        let (desk, stop) = (Arc::clone(&self.status), self.telling.halt.clone());
         let statuses = async move { desk.run(stop).await };
-        let watches = [self.guarded(link), self.guarded(depths)];
+        let watching = self.guarded(watch.run(publishes, consumed));
         let telling = [self.guarded(beats), self.guarded(statuses)];
-        self.watches.tasks.extend(watches);
+        self.watches.tasks.push(watching);
         self.telling.tasks.extend(telling);
     }
 
@@ -365,97 +339,6 @@ impl RunningWorker {
                 )));
             }
         })
-    }
-
-    /// What it is doing now.
-    pub fn snapshot(&self) -> WorkerSnapshot {
-        let link = self.environment.broker.link().borrow().clone();
-        let consumers: Vec<(String, ConsumerState)> = self
-            .watched
-            .iter()
-            .map(|w| (w.queue.clone(), w.state.borrow().clone()))
-            .collect();
-        let paused: Option<String> = self.watched.iter().find_map(|w| w.paused.borrow().clone());
-        let stopping = self.stopping.load(Ordering::Relaxed);
-        let (state, why) = self.state(stopping, &link, &consumers, paused);
-        let mut counts = Counts::default();
-        self.watched
-            .iter()
-            .for_each(|w| w.counters.add_to(&mut counts));
-        let now = self.epoch.elapsed();
-        let alive = stopping
-            || self.watched.iter().all(|w| {
-                let turned = Duration::from_millis(w.turned.load(Ordering::Relaxed));
-                now.saturating_sub(turned) < STUCK
-            });
-        let ready = matches!(state, "running" | "standby" | "paused");
-        self.metrics.ready.set(i64::from(ready));
-        WorkerSnapshot {
-            key: self.cx.worker_name().to_owned(),
-            type_name: self.type_name,
-            ready,
-            alive,
-            accepting: self
-                .listens
-                .then(|| self.accepting.load(Ordering::Relaxed) && !stopping),
-            state,
-            why,
-            consumers,
-            link,
-            durability: self.environment.broker.durability(),
-            components: self.status.components(),
-            counts,
-            since: self.since,
-        }
-    }
-
-    /// The state as one word and its reason (R9).
-    fn state(
-        &self,
-        stopping: bool,
-        link: &LinkState,
-        consumers: &[(String, ConsumerState)],
-        paused: Option<String>,
-    ) -> (&'static str, String) {
-        if stopping {
-            return ("stopping", String::new());
-        }
-        match link {
-            LinkState::Connecting { error, .. } => {
-                let why = error.clone().unwrap_or_default();
-                return ("connecting", why);
-            }
-            LinkState::Closed => return ("connecting", "the connection is closed".into()),
-            LinkState::Blocked(why) => return ("blocked", why.clone()),
-            LinkState::Up { .. } => {}
-        }
-        let words: Vec<&str> = consumers
-            .iter()
-            .map(|(_, s)| state_word(s, false))
-            .collect();
-        for (_, state) in consumers {
-            match state {
-                ConsumerState::Refused(_, why) => return ("stalled", why.clone()),
-                ConsumerState::Connecting(why) => {
-                    return ("connecting", why.clone().unwrap_or_default());
-                }
-                _ => {}
-            }
-        }
-        if let Some(why) = paused {
-            return ("paused", why);
-        }
-        let standby = consumers.iter().find_map(|(queue, state)| match state {
-            ConsumerState::Standby(holder) => Some((queue, holder)),
-            _ => None,
-        });
-        match standby {
-            Some((queue, holder)) if !words.contains(&"consuming") => {
-                let holder = holder.as_deref().unwrap_or("another consumer");
-                ("standby", format!("{queue} is read by {holder}"))
-            }
-            _ => ("running", String::new()),
-        }
     }
 
     /// Stops in two stages: intake, then replies; every stage bounded.
