@@ -5,7 +5,9 @@ use crate::harness::amqp::{Amqp, reply_to};
 use crate::harness::campaign::Campaign;
 use crate::harness::process::{Process, run, said};
 use crate::harness::{PATIENCE, http, vhost, wait_for};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const ANSWER: Duration = Duration::from_secs(20);
@@ -58,6 +60,29 @@ async fn a_pod_with_a_bad_manifest_waits_and_says_why() {
     assert_eq!(alive.0, 200, "restarting it would not help");
     worker.assert_running();
     assert_eq!(worker.stop(STOP).await, Some(143));
+}
+
+/// The tests' own promise: whoever kills a test run leaves no workers behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_killed_with_the_thread_that_started_it() {
+    let campaign = Arc::new(Campaign::empty());
+    let (started, start) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let starter = std::thread::spawn({
+        let campaign = Arc::clone(&campaign);
+        move || {
+            let pod = pod(&campaign, &ECHO.replace("echo: {}", "ecko: {}"));
+            started.send(pod).unwrap();
+            let _ = ended.recv();
+        }
+    });
+    let (mut worker, port) = start.recv().unwrap();
+    readyz(port, 503, "ecko").await;
+    worker.assert_running();
+    drop(end);
+    starter.join().unwrap();
+    let status = worker.ends(STOP).await;
+    assert_eq!(status.signal(), Some(9));
 }
 
 #[tokio::test(flavor = "multi_thread")]

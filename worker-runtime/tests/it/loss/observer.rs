@@ -66,6 +66,13 @@ struct Copy {
     content: Option<String>,
 }
 
+impl Copy {
+    /// The number it carries; none for the first greeting and for the start and end of telnet sessions.
+    fn token(&self) -> Option<&str> {
+        self.content.as_deref().filter(|text| text.contains('.'))
+    }
+}
+
 #[derive(Deserialize)]
 struct Event {
     event_id: String,
@@ -116,16 +123,15 @@ impl Ledger {
     fn copied(&self, body: &[u8]) {
         let at = self.began.elapsed();
         let copy: Copy = serde_json::from_slice(body).unwrap();
-        // The start and end of a telnet session have no content.
-        let Some(token) = copy.content else { return };
+        let Some(token) = copy.token() else { return };
         let mut books = self.books.lock().unwrap();
-        books.oracles[THERE].observe(&token, "application", &copy.message_id, at);
+        books.oracles[THERE].observe(token, "application", &copy.message_id, at);
         let reply = reply_id(&copy.message_id, "application/echo", 0);
         for (event, at) in books.early.remove(&reply).unwrap_or_default() {
-            books.returned(&token, event, at);
+            books.returned(token, event, at);
         }
-        books.replies.insert(reply, token.clone());
-        books.note(THERE, &token, at);
+        books.replies.insert(reply, token.to_owned());
+        books.note(THERE, token, at);
         self.count(&books);
     }
 
@@ -133,10 +139,10 @@ impl Ledger {
     fn replied(&self, body: &[u8]) {
         let at = self.began.elapsed();
         let copy: Copy = serde_json::from_slice(body).unwrap();
-        let Some(token) = copy.content else { return };
+        let Some(token) = copy.token() else { return };
         let mut books = self.books.lock().unwrap();
-        books.oracles[REPLIED].observe(&token, "transports", &copy.message_id, at);
-        books.note(REPLIED, &token, at);
+        books.oracles[REPLIED].observe(token, "transports", &copy.message_id, at);
+        books.note(REPLIED, token, at);
         self.count(&books);
     }
 
