@@ -56,10 +56,12 @@ pub struct Facts {
     pub examples: Vec<(String, String)>,
 }
 
-/// The `//!` lines of a config module: paragraphs with a title.
+/// The `//!` lines of a config module: paragraphs with a title, and after them, from the first heading on, Markdown.
 pub(crate) struct Header {
     /// Title and text, in order.
     pub sections: Vec<(String, String)>,
+    /// The Markdown, as it is; empty if there is none.
+    pub more: String,
 }
 
 impl Header {
@@ -68,9 +70,11 @@ impl Header {
         let lines: Vec<&str> = source
             .lines()
             .map_while(|line| line.strip_prefix("//!"))
-            .map(str::trim)
+            .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end())
             .collect();
-        let sections = lines
+        let heading = lines.iter().position(|line| line.starts_with("## "));
+        let (paragraphs, more) = lines.split_at(heading.unwrap_or(lines.len()));
+        let sections = paragraphs
             .split(|line| line.is_empty())
             .map(|paragraph| paragraph.join(" "))
             .filter_map(|paragraph| {
@@ -78,7 +82,10 @@ impl Header {
                 Some((title.to_owned(), text.to_owned()))
             })
             .collect();
-        Self { sections }
+        Self {
+            sections,
+            more: more.join("\n"),
+        }
     }
 
     /// The text under a title.
@@ -184,6 +191,10 @@ fn type_page(worker: &WorkerType, facts: &Facts, codes: &[CodeText]) -> Result<S
         .map(|(_, sentence)| sentence)
         .ok_or_else(|| format!("{key} is not registered: add it to its family's table"))?;
     let _ = write!(text, "\n**Repeats:** {}\n", sentence(repeats));
+
+    if !header.more.is_empty() {
+        let _ = write!(text, "\n{}\n", header.more);
+    }
 
     text.push_str("\n## Fields\n");
     let spec = spec_schema(worker.kind);
@@ -519,9 +530,10 @@ mod tests {
     #[test]
     fn a_header_is_paragraphs_with_titles() {
         let header = Header::of(
-            "//! What it is: a\n//! thing.\n//!\n//! Limits: none.\n\nuse x;\n//! Not: this\n",
+            "//! What it is: a\n//! thing.\n//!\n//! Limits: none.\n//!\n//! ## Use\n//!\n//! ```console\n//!   $ a: b\n//! ```\n\nuse x;\n//! Not: this\n",
         );
         assert_eq!(header.get("What it is"), Some("a thing."));
         assert_eq!(header.sections.len(), 2);
+        assert_eq!(header.more, "## Use\n\n```console\n  $ a: b\n```");
     }
 }
