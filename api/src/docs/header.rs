@@ -5,6 +5,8 @@
 pub(crate) struct Header {
     /// Title and text, in order.
     pub sections: Vec<(String, String)>,
+    /// Markdown after the paragraphs, from the first heading on; empty if there is none.
+    pub more: String,
 }
 
 impl Header {
@@ -13,9 +15,11 @@ impl Header {
         let lines: Vec<&str> = source
             .lines()
             .map_while(|line| line.strip_prefix("//!"))
-            .map(str::trim)
+            .map(|line| line.strip_prefix(' ').unwrap_or(line).trim_end())
             .collect();
-        let sections = lines
+        let heading = lines.iter().position(|line| line.starts_with("## "));
+        let (paragraphs, more) = lines.split_at(heading.unwrap_or(lines.len()));
+        let sections = paragraphs
             .split(|line| line.is_empty())
             .map(|paragraph| paragraph.join(" "))
             .filter_map(|paragraph| {
@@ -23,7 +27,10 @@ impl Header {
                 Some((title.to_owned(), text.to_owned()))
             })
             .collect();
-        Self { sections }
+        Self {
+            sections,
+            more: more.join("\n"),
+        }
     }
 
     /// The text under a title.
@@ -51,9 +58,10 @@ mod tests {
     #[test]
     fn a_header_is_paragraphs_with_titles() {
         let header = Header::of(
-            "//! What it is: a\n//! thing.\n//!\n//! Limits: none.\n\nuse x;\n//! Not: this\n",
+            "//! What it is: a\n//! thing.\n//!\n//! Limits: none.\n//!\n//! ## Use\n//!\n//! ```console\n//!   $ a: b\n//! ```\n\nuse x;\n//! Not: this\n",
         );
         assert_eq!(header.get("What it is"), Some("a thing."));
         assert_eq!(header.sections.len(), 2);
+        assert_eq!(header.more, "## Use\n\n```console\n  $ a: b\n```");
     }
 }

@@ -33,6 +33,10 @@ pub(super) fn type_page(
         .ok_or_else(|| format!("{key} is not registered: add it to its family's table"))?;
     let _ = write!(text, "\n**Repeats:** {}\n", sentence(repeats));
 
+    if !header.more.is_empty() {
+        let _ = write!(text, "\n{}\n", header.more);
+    }
+
     text.push_str("\n## Fields\n");
     let spec = spec_schema(worker.kind);
     let own: Vec<Field> = fields(&spec["properties"][key], key)

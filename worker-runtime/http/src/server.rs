@@ -21,7 +21,7 @@ use tokio_util::task::TaskTracker;
 use vumi_core::worker::Listener;
 
 /// After the intake closed, a connection is given so long to ask once more, and to be told to come again.
-const LAST_REQUEST: Duration = Duration::from_secs(1);
+const LAST_REQUEST: Duration = Duration::from_millis(500);
 
 /// What the server puts up with.
 #[derive(Clone, Copy, Debug)]
@@ -116,7 +116,7 @@ impl Server {
     }
 
     /// Serves connections until `closing` fires, and lets go of the socket. After that, new requests on open
-    /// connections get 503 with `Retry-After` and `Connection: close`, idle connections are closed within a second, and
+    /// connections get 503 with `Retry-After` and `Connection: close`, idle connections are closed half a second later, and
     /// requests in progress are finished. `trouble` hears of each connection that could not be taken, and with `None`
     /// that it works again.
     pub async fn serve(
@@ -247,6 +247,8 @@ async fn judge(request: http::Request<Incoming>, desk: &Desk, shared: &Shared) -
     }
     let limited = Limited::new(body, desk.limits.max_body).collect();
     match tokio::time::timeout(desk.limits.body_timeout, limited).await {
+        // A body may take its time, and the intake close meanwhile.
+        Ok(Ok(_)) if desk.closing.is_cancelled() => stopping().into(),
         Ok(Ok(body)) => {
             let body = body.to_bytes();
             desk.service.answer(Request { head, body }).await

@@ -401,6 +401,30 @@ async fn ipv6_clients_have_ipv6_addresses() {
 }
 
 #[tokio::test]
+async fn who_never_gets_an_answer_does_not_hold_the_goodbye() {
+    let mut server = server(json!({})).await;
+    let mut client = server.connect().await;
+    server.inbound(0).await;
+    client.write_all(b"anyone there?\n").await.unwrap();
+    server.inbound(1).await;
+    server.closing.cancel();
+    let run = tokio::time::timeout(PATIENCE, &mut server.running).await;
+    run.unwrap().unwrap().unwrap();
+    // The bound is the engine's: it drops the wait and goes on.
+    let drained = tokio::time::timeout(Duration::from_millis(100), server.worker.drained());
+    assert!(drained.await.is_err(), "the question is not answered yet");
+    let closing = server.worker.close();
+    let (seen, done) = tokio::join!(closed(&mut client), tokio::time::timeout(PATIENCE, closing));
+    done.unwrap();
+    assert_eq!(
+        String::from_utf8(seen).unwrap(),
+        "The service is closing this connection. Goodbye.\r\n"
+    );
+    let last = server.inbound(2).await;
+    assert_eq!(last.session_event(), Some(SessionEvent::Close));
+}
+
+#[tokio::test]
 async fn a_stop_closes_the_intake_first_and_says_goodbye_last() {
     let server = server(json!({})).await;
     let mut client = server.connect().await;
