@@ -42,9 +42,8 @@ bench: ## Measure ratios against a bare client in the same run
 	cargo build --release -p vumi -p vumi-bench
 	target/release/vumi-bench $(BENCH_ARGS)
 
-deny: ## Check licences and sources of all dependencies
-	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny check licenses bans sources
+deny: ## Check licences and sources of all dependencies, and known vulnerabilities where their list can be reached
+	scripts/deny
 
 clean: ## Remove build output
 	cargo clean

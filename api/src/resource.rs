@@ -5,7 +5,7 @@ use crate::kinds::{
     APPLICATION_TYPES, ApplicationSpec, DISPATCHER_TYPES, DispatcherSpec, METRIC_AGGREGATOR_TYPES,
     MetricAggregatorSpec, TRANSPORT_TYPES, TransportSpec,
 };
-use crate::shared::OrderingMode;
+use crate::shared::{OrderingMode, middleware};
 use crate::topology::Topology;
 use serde::{Deserialize, Serialize};
 
@@ -154,6 +154,15 @@ impl Resource {
                 .map_or(OrderingMode::None, |w| w.ordering)
         };
         self.settings().ordering.map_or_else(own, |o| o.mode)
+    }
+
+    /// What the schema cannot say about the spec, as `(path below spec, sentence)` pairs. Pure; an empty list means
+    /// valid, and then every builder takes it.
+    pub fn validate(&self) -> Vec<(String, String)> {
+        let own = self.worker_type().map(|worker| (worker.validate)(self));
+        let mut findings = own.unwrap_or_default();
+        findings.extend(middleware::validate(&self.settings().middleware));
+        findings
     }
 
     /// Kind and name as users write them: `transport/smpp-za`.

@@ -1,15 +1,11 @@
-//! What only shows when all manifests are seen together: queues, listeners, order, Secrets.
+//! What only shows when all manifests are seen together: queues, listeners, order; Secrets are next door.
 
-use super::document::locate;
-use super::finding::{
-    Finding, LISTEN_CLASH, NO_CONSUMER, ORDER_BROKEN, QUEUE_CLASH, SECRET_MISSING, Severity,
-};
-use super::{LoadedResource, Manifests, Target};
+use super::finding::{Finding, LISTEN_CLASH, NO_CONSUMER, ORDER_BROKEN, QUEUE_CLASH, Severity};
+use super::{LoadedResource, Manifests, Target, secrets};
 use crate::names::{listed, nearest};
 use crate::resource::Kind;
 use crate::shared::OrderingMode;
 use crate::topology::{Port, Topology};
-use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Findings about the campaign as a whole. Resources with errors of their own are not part of it, and while there are
@@ -23,7 +19,7 @@ pub fn campaign_findings(manifests: &Manifests) -> Vec<Finding> {
     }
     if manifests.target == Target::Local {
         listen_clashes(&workers, &mut findings);
-        missing_secrets(manifests, &workers, &mut findings);
+        findings.extend(secrets::missing_values(manifests));
     }
     broken_order(&workers, &mut findings);
     findings
@@ -85,21 +81,7 @@ impl<'m> Worker<'m> {
         path: &str,
         message: String,
     ) -> Finding {
-        let place = locate(&self.loaded.root, path);
-        Finding {
-            severity,
-            code,
-            file: self.loaded.file.clone(),
-            line: place.line,
-            column: place.column,
-            path: if path.is_empty() {
-                "spec".into()
-            } else {
-                format!("spec.{path}")
-            },
-            message: format!("{}: {message}", self.key()),
-            help: None,
-        }
+        self.loaded.finding(severity, code, path, message)
     }
 }
 
@@ -279,66 +261,4 @@ fn reachable(workers: &[Worker<'_>], start: usize) -> BTreeSet<usize> {
         }
     }
     reached
-}
-
-/// Secrets that a worker needs in one process. The broker's Secret is not among them: `vumi run` uses the embedded
-/// broker or the one given on the command line.
-fn missing_secrets(manifests: &Manifests, workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
-    for worker in workers {
-        let document = worker.loaded.document();
-        let mut references = Vec::new();
-        secret_references(&document["spec"], String::new(), &mut references);
-        for (path, name, key) in references {
-            let (field, message, candidates): (_, _, Vec<&str>) = match manifests.secrets.get(&name)
-            {
-                None => (
-                    "name",
-                    format!("there is no Secret {name:?}"),
-                    manifests.secrets.keys().map(String::as_str).collect(),
-                ),
-                Some(keys) if !keys.contains_key(&key) => (
-                    "key",
-                    format!("Secret {name:?} has no key {key:?}"),
-                    keys.keys().map(String::as_str).collect(),
-                ),
-                Some(_) => continue,
-            };
-            let wrong = if field == "name" { &name } else { &key };
-            let path = format!("{path}.{field}");
-            let mut finding = worker.finding(Severity::Error, SECRET_MISSING, &path, message);
-            finding.help = Some(match nearest(wrong, candidates) {
-                Some(near) => format!("did you mean {near}?"),
-                None => "put a `kind: Secret` document beside the manifests, or give --secrets DIR"
-                    .into(),
-            });
-            findings.push(finding);
-        }
-    }
-}
-
-fn secret_references(value: &Value, path: String, into: &mut Vec<(String, String, String)>) {
-    match value {
-        Value::Object(fields) => {
-            for (field, below) in fields {
-                let path = if path.is_empty() {
-                    field.clone()
-                } else {
-                    format!("{path}.{field}")
-                };
-                if field == "secretKeyRef"
-                    && let (Some(name), Some(key)) = (below["name"].as_str(), below["key"].as_str())
-                {
-                    into.push((path, name.to_owned(), key.to_owned()));
-                } else {
-                    secret_references(below, path, into);
-                }
-            }
-        }
-        Value::Array(items) => {
-            for (index, below) in items.iter().enumerate() {
-                secret_references(below, format!("{path}[{index}]"), into);
-            }
-        }
-        _ => {}
-    }
 }

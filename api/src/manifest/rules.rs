@@ -5,8 +5,10 @@ use super::finding::RULE;
 use super::report::Report;
 use super::tree::{Data, Node, Place, below};
 use crate::shared::secret::CLUSTER_ONLY_RULE;
+use crate::shared::{Duration, Size};
+use cel::extractors::This;
 use cel::objects::{Key, Map};
-use cel::{Context, Program, Value as Cel};
+use cel::{Context, ExecutionError, Program, Value as Cel};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -26,7 +28,7 @@ impl Rules<'_, '_> {
     fn value(&mut self, schema: &Value, node: &Node, key: Place, path: &str) {
         let rules = schema["x-kubernetes-validations"].as_array();
         if let Some(rules) = rules.filter(|_| fits(schema, node)) {
-            let mut context = Context::default();
+            let mut context = functions();
             context.add_variable_from_value("self", cel(node));
             for rule in rules {
                 self.rule(rule, &context, node, key, path);
@@ -101,6 +103,31 @@ fn fits(schema: &Value, node: &Node) -> bool {
             | (Some("integer"), Data::Int(_))
             | (Some("boolean"), Data::Bool(_))
     )
+}
+
+/// CEL's functions, and those of the API server that our rules use. Durations and quantities are whole numbers here,
+/// which compare like what they stand for.
+fn functions() -> Context<'static, 'static> {
+    fn number(number: impl TryInto<i64>) -> i64 {
+        number.try_into().unwrap_or(i64::MAX)
+    }
+    let wrong = |name: &str| ExecutionError::function_error(name, "not of this form");
+    let mut context = Context::default();
+    let declared = [
+        context.add_function("duration", move |text: Arc<String>| {
+            let read = text.parse::<Duration>();
+            read.map(|d| number(d.0.as_millis()))
+                .map_err(|_| wrong("duration"))
+        }),
+        context.add_function("quantity", move |text: Arc<String>| {
+            let read = text.parse::<Size>();
+            read.map(|size| number(size.0))
+                .map_err(|_| wrong("quantity"))
+        }),
+        context.add_function("compareTo", |This(a): This<i64>, b: i64| a.cmp(&b) as i64),
+    ];
+    debug_assert!(declared.iter().all(Result::is_ok), "{declared:?}");
+    context
 }
 
 /// The value of an expression; `None` if it cannot be evaluated. Expressions are compiled once per process.

@@ -2,7 +2,7 @@
 
 use super::quantity::{Duration, Size};
 use super::secret::SecretValue;
-use super::shapes::{ListenPort, PATH_PATTERN};
+use super::shapes::{BodySize, ListenPort, PATH_PATTERN};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,8 +28,10 @@ pub struct HttpListener {
     /// HTTP Basic credentials that callers must present. Default: none; anyone may call.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<BasicAuth>,
-    /// Largest accepted request body; larger ones get 413. Default `1Mi`.
+    /// Largest accepted request body; larger ones get 413, and so does one that makes a message of more than 1 MiB.
+    /// Default `1Mi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<BodySize>")]
     pub max_body: Option<Size>,
     /// How long a request may wait for its reply before it gets 504. Default `240s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -4,7 +4,7 @@ use super::shapes::Address;
 use crate::crds::one_of;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// The middleware types: the keys of an item of which exactly one is given.
 pub const MIDDLEWARE_TYPES: &[&str] = &["logging", "addressTranslation"];
@@ -62,4 +62,27 @@ pub struct AddressTranslation {
     /// way back is clear.
     #[schemars(with = "BTreeMap<String, Address>", extend("minProperties" = 1, "maxProperties" = 1000))]
     pub outbound_map: BTreeMap<String, String>,
+}
+
+/// What the schema cannot say about a list of middleware, as `(path below spec, sentence)` pairs.
+pub(crate) fn validate(items: &[MiddlewareItem]) -> Vec<(String, String)> {
+    let mut findings = Vec::new();
+    for (index, item) in items.iter().enumerate() {
+        let map = item.address_translation.as_ref().map(|t| &t.outbound_map);
+        let mut targets = BTreeSet::new();
+        for (position, target) in map.into_iter().flat_map(BTreeMap::values).enumerate() {
+            if !targets.insert(target) {
+                // By its number: an address may be a person's.
+                findings.push((
+                    format!("middleware[{index}].addressTranslation.outboundMap"),
+                    format!(
+                        "two addresses have the same target (the second is entry {} in sorted order); \
+                         targets must be distinct, so that the way back is clear",
+                        position + 1
+                    ),
+                ));
+            }
+        }
+    }
+    findings
 }

@@ -4,7 +4,7 @@ use super::quantity::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How temporary errors are retried. Without a state store retries end after `holdLimit` in total (R3).
+/// How temporary errors are retried. Without a state store retries end after `holdLimit` in total.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retry {
@@ -17,7 +17,8 @@ pub struct Retry {
     pub backoff: Option<Backoff>,
 }
 
-/// Exponential back-off with full jitter; the waiting time doubles from `initial` up to `max`.
+/// Exponential back-off: the waiting time doubles from `initial` up to `max`, and each wait is a random part of it, from
+/// half to all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Backoff {

@@ -1,7 +1,9 @@
 //! Schema-only types: shapes that several fields share and that no Rust type states. They are named with
 //! `#[schemars(with = "…")]`; the field itself keeps its plain type.
 
+use super::quantity::{DURATION_PATTERN, Duration, SIZE_PATTERN, Size};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+use serde_json::json;
 use std::borrow::Cow;
 
 /// Pattern of a connector name (S15): what Vumi accepts as a routing key, in lower case.
@@ -78,6 +80,47 @@ shape!(
 shape!(
     /// A connector named elsewhere in the same spec; membership is checked there.
     ConnectorRef, _ => json_schema!({"type": "string", "minLength": 1, "maxLength": CONNECTOR_MAX})
+);
+
+/// A duration or size with an upper bound, as a rule that the API server evaluates with its own functions. A text that
+/// the pattern refuses is not refused twice.
+fn bounded(mut schema: Schema, pattern: &str, small_enough: &str, sentence: &str) -> Schema {
+    let rule = json!({
+        "rule": format!("!self.matches('{pattern}') || {small_enough}"),
+        "message": sentence,
+    });
+    schema.insert("x-kubernetes-validations".into(), json!([rule]));
+    schema
+}
+
+shape!(
+    /// How long a message may be held: a third of the time after which RabbitMQ gives a consumer up (R3).
+    HoldLimit, generator => bounded(
+        Duration::json_schema(generator),
+        DURATION_PATTERN,
+        "duration(self) <= duration('10m')",
+        "at most 10m: RabbitMQ cuts off a consumer that holds a message for 30m",
+    )
+);
+
+shape!(
+    /// A size of a request body, which becomes a message.
+    BodySize, generator => bounded(
+        Size::json_schema(generator),
+        SIZE_PATTERN,
+        "quantity(self).compareTo(quantity('1Mi')) <= 0",
+        "at most 1Mi: no message is larger",
+    )
+);
+
+shape!(
+    /// A size of a line: even if every byte of it is escaped by six, it fits into a message.
+    LineSize, generator => bounded(
+        Size::json_schema(generator),
+        SIZE_PATTERN,
+        "quantity(self).compareTo(quantity('64Ki')) <= 0",
+        "at most 64Ki",
+    )
 );
 
 shape!(

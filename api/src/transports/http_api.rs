@@ -2,12 +2,77 @@
 //!
 //! Provider's specification: none; the request fields are those of Vumi's HTTP API transport.
 //!
-//! Statuses: `listener` ok while the port is open; `response` ok, degraded or down by the time replies take.
+//! Statuses: `listener` ok while the port is open; `response` ok, degraded (over 1 s), or down (over 10 s, or no reply in
+//! time) as the last response was; ok again with the next one in time, or when none was late for a minute.
 //!
-//! Limits: without `replyExpected`, outbound messages have nowhere to go and are answered with a nack event.
+//! Limits: without `replyExpected`, replies have nowhere to go and get a nack event. A reply that is refused is not
+//! waited for again: its caller gets 502 at once, and the nack event says why. At most 10,000 connections at one time, and
+//! 30 s each for a request's head and body.
 //!
-//! Codes: `listen.failed`, `message.invalid`, `reply.not_expected`, `reply.missing_fields`, `reply.holder_gone`,
-//! `reply.session_closed`, `broker.unreachable`, `secret.missing`.
+//! Codes: `listen.failed`, `message.invalid`, `message.too_large`, `reply.not_expected`, `reply.missing_fields`,
+//! `reply.holder_gone`, `reply.session_closed`, `backlog.full`, `broker.unreachable`, `secret.missing`.
+//!
+//! ## Requests
+//!
+//! GET, POST and PUT on `http.path`, or below it, carry one message each. Its fields are request parameters, read from
+//!
+//! * the query string, for every method: pairs separated by `&` or `;`, percent-encoded UTF-8, `+` for a space;
+//! * the body of a POST: `application/x-www-form-urlencoded`, or `application/json` with one object of text values. A field
+//!   in the body counts before one in the query. Bodies of other types are refused with 415; the bodies of GET and PUT are
+//!   not read.
+//!
+//! Names are case-sensitive, and of a repeated name the first value counts.
+//!
+//! | Parameter | Meaning | Needed |
+//! |---|---|---|
+//! | `content` | the text; may be empty | yes |
+//! | `to_addr` | the address written to, such as a short code | yes |
+//! | `from_addr` | the user's address, such as a phone number | yes |
+//! | `group` | the group or room it was written in | no |
+//! | `session_event` | `new`, `resume` or `close`, if the caller has sessions | no |
+//! | the one named by `idField` | the caller's own id of the message | no |
+//!
+//! `allowedFields` replaces the first five names of this list: others are refused, and what is left out is not needed. A
+//! field in `fieldDefaults` is not needed either.
+//!
+//! GET on `http.healthPath` needs no credentials and answers `{"pending_requests": 0}`; 503 once the worker stops.
+//!
+//! ## Answers
+//!
+//! A 200 means that the broker has the message. Its body is `{"message_id": "…"}` (`application/json`); with
+//! `replyExpected` it is the content of the reply (`text/plain; charset=utf-8`), and is sent once that arrives.
+//!
+//! | Status | When |
+//! |---|---|
+//! | 200 | as above |
+//! | 400 | parameters are wrong: `{"missing_parameter": ["to_addr"], "unexpected_parameter": [], "invalid_parameter": []}`, of which only the lists that have names; or the JSON body cannot be read |
+//! | 401 | `http.auth` is set, and user name or password is missing or wrong |
+//! | 404, 405 | another path; another method (`Allow` names the right ones) |
+//! | 408, 413, 415 | the body is too slow; body or message is too large; the body has another type |
+//! | 502 | the application's reply was refused, as one without content (`reply.missing_fields`); the user got nothing |
+//! | 503 | the broker is away (`broker.unreachable`), too many messages wait (`backlog.full`), too many connections, or the worker stops; try again after `Retry-After` |
+//! | 504 | no reply that could be delivered came within `http.requestTimeout` |
+//!
+//! Errors are `application/json`: `{"error": "broker.unreachable", "message": "…"}`, but for the lists of 400. `error` is one
+//! of the codes below, or the status's name, such as `not_found`. What is refused before it was read as a request (bytes
+//! that are not HTTP, too large a head, one connection too many) gets an empty body.
+//!
+//! After a 5xx the message may have been taken all the same. With `idField`, a caller that repeats the request sends the
+//! same message again, and applications can tell.
+//!
+//! ## With curl
+//!
+//! ```console
+//! $ curl 'http://localhost:8080/?content=hello&from_addr=27820000001&to_addr=12345'
+//! {"message_id":"5c1e6c4b0f9b4f5e8d7a3c2b1a097856"}
+//! $ curl http://localhost:8080/ --data-urlencode content='fish & chips' -d from_addr=27820000001 -d to_addr=12345
+//! {"message_id":"d0a4e2f7b1c84c0f9e6b5a3d2c1f0e47"}
+//! $ curl http://localhost:8080/ -H 'Content-Type: application/json' \
+//!     -d '{"content": "hello", "from_addr": "27820000001", "to_addr": "12345"}'
+//! {"message_id":"8f2b7d1c6e5a4938b0c1d2e3f4a59687"}
+//! $ curl 'http://localhost:8080/?content=hello'
+//! {"missing_parameter":["to_addr","from_addr"]}
+//! ```
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::OrderingMode;
@@ -16,6 +81,20 @@ use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Message fields that are not text or not a caller's to say.
+const RESERVED: [&str; 8] = [
+    "message_version",
+    "message_type",
+    "timestamp",
+    "transport_name",
+    "in_reply_to",
+    "transport_metadata",
+    "helper_metadata",
+    "routing_metadata",
+];
+/// What `session_event` of a request may be.
+const SESSION_EVENTS: [&str; 3] = ["new", "resume", "close"];
 
 /// Messages in by HTTP GET, POST or PUT; the reply, if expected, is the response body.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -34,7 +113,7 @@ pub struct HttpApi {
     #[schemars(with = "Option<BTreeMap<String, ShortText>>", extend("maxProperties" = 32))]
     pub field_defaults: Option<BTreeMap<String, String>>,
     /// Request field that holds the caller's own id of the message. A repeated request with the same id yields the
-    /// same `message_id` (R7). Default: callers give none.
+    /// same `message_id`. Default: callers give none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub id_field: Option<String>,
@@ -61,6 +140,34 @@ impl WorkerConfig for HttpApi {
     }
 
     fn validate(&self, _: &Resource) -> Vec<(String, String)> {
-        Vec::new()
+        let refused = |name: &str| RESERVED.contains(&name);
+        let mut findings = Vec::new();
+        let mut refuse = |path: String, sentence: String| {
+            findings.push((format!("httpApi.{path}"), sentence));
+        };
+        for (index, name) in self.allowed_fields.iter().flatten().enumerate() {
+            if refused(name) {
+                let sentence = format!("{name} is set by the transport itself; remove it here");
+                refuse(format!("allowedFields[{index}]"), sentence);
+            }
+        }
+        for name in self.field_defaults.iter().flat_map(BTreeMap::keys) {
+            let sentence = match name.as_str() {
+                "message_id" => "every message needs an id of its own; remove it here".to_owned(),
+                _ if refused(name) => {
+                    format!("{name} is set by the transport itself; remove it here")
+                }
+                _ => continue,
+            };
+            refuse(format!("fieldDefaults.{name}"), sentence);
+        }
+        let defaults = self.field_defaults.as_ref();
+        if let Some(event) = defaults.and_then(|d| d.get("session_event"))
+            && !SESSION_EVENTS.contains(&event.as_str())
+        {
+            let sentence = format!("{event:?} is not one of {}", SESSION_EVENTS.join(", "));
+            refuse("fieldDefaults.session_event".into(), sentence);
+        }
+        findings
     }
 }

@@ -2,15 +2,50 @@
 //!
 //! Provider's specification: RFC 854 (Telnet protocol), of which option negotiation is refused politely.
 //!
-//! Statuses: `listener` ok while the port is open.
+//! Statuses: `listener` ok while the port is open; degraded while connections cannot be taken.
 //!
-//! Limits: for trying out and for tests; nothing authenticates the caller.
+//! Limits: for trying out and for tests; nothing authenticates the caller. A client that does not take what is written to it
+//! for 10 s is disconnected, and a line waits for the broker at most 10 s.
 //!
-//! Codes: `listen.failed`, `message.invalid`, `reply.missing_fields`, `reply.no_client`, `reply.session_closed`,
-//! `broker.unreachable`.
+//! Codes: `listen.failed`, `message.invalid`, `message.too_large`, `reply.missing_fields`, `reply.no_client`,
+//! `reply.session_closed`, `backlog.full`, `broker.unreachable`.
+//!
+//! ## Conversation
+//!
+//! | What happens | Message |
+//! |---|---|
+//! | a client connects | `session_event: new`, no content; `from_addr` is the client's `address:port` |
+//! | it sends a line | `session_event: resume`; the line, without its end, is the content; an empty line is a message too |
+//! | it types `/quit`, in any case, or closes | `session_event: close`, no content |
+//! | an outbound message arrives | written to the client whose address is its `to_addr`; ends the connection if its `session_event` is `close` |
+//!
+//! `/quit` is the only command. A line ends with CR LF, LF, CR or CR NUL and must be UTF-8. Text goes out with CR LF for
+//! every line break and one at its end. The lines of one client are published one after the other. A client that closes only
+//! its sending side, as `nc -N` does, still gets the answers that arrive within a second.
+//!
+//! ## Notices
+//!
+//! | The transport says | When |
+//! |---|---|
+//! | `Busy, please try again.` | the line was not taken: the broker is away or too many messages wait; or `maxClients` are connected, and the connection is closed |
+//! | `This message was not accepted.` | the line made a message that is refused, such as one that is too large; the log says why |
+//! | `This line is too long and was dropped.` | it is longer than `maxLine` |
+//! | `This line is not UTF-8 text and was dropped.` | as it says |
+//! | `Closed because nothing was typed. Goodbye.` | no input for `idleTimeout` |
+//! | `The service is closing this connection. Goodbye.` | the worker stops or is replaced |
+//!
+//! ## Stopping
+//!
+//! When the worker stops, lines are no longer read and no client is taken. Lines taken before still get their answers for as
+//! long as a stop waits (`vumi run --drain`), no longer: then every client hears goodbye and its session is closed.
+//!
+//! ## Negotiation
+//!
+//! DO is answered with WONT and WILL with DONT; WONT, DONT, subnegotiation and other commands are read over. Only Erase Line is
+//! obeyed: it drops what was typed of the line.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
-use crate::shared::shapes::ListenPort;
+use crate::shared::shapes::{LineSize, ListenPort};
 use crate::shared::{Duration, OrderingMode, Size};
 use crate::topology::Topology;
 use schemars::JsonSchema;
@@ -40,6 +75,7 @@ pub struct Telnet {
     pub idle_timeout: Option<Duration>,
     /// Longest accepted line; a longer one is answered with a sentence and dropped. Default `4Ki`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<LineSize>")]
     pub max_line: Option<Size>,
     /// Most clients at one time; further ones are told "busy". Default `1000`.
     #[serde(default, skip_serializing_if = "Option::is_none")]

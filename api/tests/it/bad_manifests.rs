@@ -71,6 +71,30 @@ fn every_bad_manifest_gives_its_finding() {
 }
 
 #[test]
+fn the_bounds_themselves_are_allowed() {
+    let head = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: t}\nspec:\n";
+    for spec in [
+        "telnet: {port: 9010, maxLine: 64Ki}",
+        "telnet: {port: 9010}, holdLimit: 10m",
+        "telnet: {port: 9010}, holdLimit: 9m60000ms",
+        "httpApi: {}, http: {port: 8080, maxBody: 1Mi}",
+        "httpApi: {}, http: {port: 8080, maxBody: \"1048576\"}",
+    ] {
+        let text = format!("{head}  {{{spec}}}\n");
+        assert_eq!(read(&text, Target::Cluster).findings, [], "{spec}");
+    }
+    // Numbers without end are refused too.
+    for spec in [
+        "telnet: {port: 9010, maxLine: 99999999999999999Gi}",
+        "telnet: {port: 9010}, holdLimit: 9999999999999999999h",
+    ] {
+        let findings = lines(&read(&format!("{head}  {{{spec}}}\n"), Target::Cluster).findings);
+        assert_eq!(findings.len(), 1, "{findings:?}");
+        assert!(findings[0].contains("at most "), "{findings:?}");
+    }
+}
+
+#[test]
 fn one_mistake_gives_one_error() {
     for bad in BAD {
         let text = bad.manifest();
@@ -196,13 +220,16 @@ fn documents_say_what_they_are() {
 
 #[test]
 fn a_list_holds_documents_and_foreign_kinds_are_left_alone() {
-    let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: vumi.dev/v1alpha1\n  kind: Transport\n  metadata: {name: t}\n  spec: {telnet: {port: 9010}}\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: s}\n  stringData: {a: b}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {whatever: 1}\n---\n# nothing\n---\n";
+    let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: vumi.dev/v1alpha1\n  kind: Transport\n  metadata: {name: t}\n  spec: {telnet: {port: 9010}}\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: s}\n  stringData: {a: b}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {whatever: 1}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n---\n# nothing\n---\n";
     let read = read(text, Target::Cluster);
     assert_eq!(read.resources.len(), 1);
     assert_eq!(read.secrets["s"]["a"], "b");
-    assert_eq!(read.findings.len(), 1, "{:?}", read.findings);
-    assert_eq!(read.findings[0].code, "manifest.ignored");
-    assert_eq!(read.findings[0].severity, Severity::Warning);
+    assert_eq!(read.findings.len(), 2, "{:?}", read.findings);
+    for (finding, kind) in read.findings.iter().zip(["Deployment", "ConfigMap"]) {
+        assert_eq!(finding.code, "manifest.ignored");
+        assert_eq!(finding.severity, Severity::Warning);
+        assert!(finding.message.contains(kind), "{finding}");
+    }
 }
 
 #[test]

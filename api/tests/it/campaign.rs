@@ -1,6 +1,6 @@
 //! What only shows when several manifests are seen together.
 
-use vumi_api::manifest::{Finding, campaign_findings, load};
+use vumi_api::manifest::{Finding, broker_findings, campaign_findings, load};
 use vumi_api::{Severity, Target};
 
 fn document(kind: &str, name: &str, spec: &str) -> String {
@@ -188,4 +188,83 @@ fn a_secret_that_is_not_there_is_named() {
     let found = judge(&campaign(&wrong_key), Target::Local);
     assert_eq!(found[0].help.as_deref(), Some("did you mean password?"));
     assert_eq!(found[0].code, "campaign.secret_missing");
+}
+
+/// Findings about the broker's Secret of one telnet transport beside a Secret with these keys.
+fn of_broker(broker: &str, keys: &str, target: Target) -> Vec<String> {
+    let spec = format!("  telnet: {{port: 9010}}\n  broker: {broker}\n");
+    let secret = format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: rabbit}}\nstringData: {{{keys}}}\n"
+    );
+    let text = [document("Transport", "t", &spec), secret].join("---\n");
+    let read = load(&[("c.yaml", text)], target);
+    assert_eq!(read.findings, []);
+    let findings = broker_findings(&read, Severity::Error);
+    assert!(findings.iter().all(|f| f.severity == Severity::Error));
+    assert!(findings.iter().all(|f| f.code == "campaign.secret_missing"));
+    findings.iter().map(Finding::to_string).collect()
+}
+
+#[test]
+fn a_brokers_secret_is_there_and_holds_an_address() {
+    const RABBIT: &str = "{secretRef: {name: rabbit}}";
+    const TLS: &str = "{secretRef: {name: rabbit}, tls: {caSecretRef: {name: rabbit}}}";
+    let local = |broker: &str, keys: &str| of_broker(broker, keys, Target::Local);
+    for keys in [
+        "connection_string: \"amqp://u:hunter2@h/v\"",
+        "connection_string: \"amqps://h\"",
+        "host: h, username: u, password: hunter2",
+        "host: h, username: u, password: hunter2, port: \"5672\"",
+    ] {
+        assert_eq!(local(RABBIT, keys), [""; 0], "{keys}");
+    }
+    for (keys, says) in [
+        ("a: b", "has neither connection_string nor host"),
+        ("host: h, username: u", "has no key \"password\""),
+        (
+            "host: h, user: u, password: hunter2",
+            "has no key \"username\"",
+        ),
+        (
+            "host: h, username: u, password: hunter2, port: amqp",
+            "is not a port number",
+        ),
+        (
+            "connection_string: \"http://u:hunter2@h\"",
+            "is not of the form amqp://",
+        ),
+    ] {
+        let found = local(RABBIT, keys);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(says), "{found:?} for {keys}");
+        assert!(found[0].starts_with("c.yaml:6:"), "{found:?}");
+        assert!(!found[0].contains("hunter2"), "{found:?}");
+    }
+    assert_eq!(
+        local(
+            "{secretRef: {name: rabit}}",
+            "connection_string: \"amqp://h\""
+        ),
+        [
+            "c.yaml:6:24 spec.broker.secretRef.name: transport/t: there is no Secret \"rabit\"; did you mean rabbit?"
+        ]
+    );
+    assert_eq!(
+        local("{secretRef: {name: other}}", "a: b"),
+        [
+            "c.yaml:6:24 spec.broker.secretRef.name: transport/t: there is no Secret \"other\"; \
+             put a `kind: Secret` document beside the manifests, or give --secrets DIR, or give --broker URL to `vumi run`"
+        ]
+    );
+    let found = local(TLS, "connection_string: \"amqps://h\"");
+    assert_eq!(found.len(), 1);
+    assert!(
+        found[0].contains("spec.broker.tls.caSecretRef.name"),
+        "{found:?}"
+    );
+    assert!(found[0].contains("has no key \"ca.crt\""), "{found:?}");
+    let whole = "connection_string: \"amqps://h\", ca.crt: x";
+    assert_eq!(local(TLS, whole), [""; 0]);
+    // On a cluster the Secret may come from elsewhere.
+    assert_eq!(of_broker(RABBIT, "a: b", Target::Cluster), [""; 0]);
 }

@@ -201,6 +201,19 @@ fn one_thing_has_one_name() {
     });
 }
 
+/// Numbers of our own design rules, such as (R7), say nothing to a reader.
+#[test]
+fn no_text_names_a_private_rule() {
+    let number = regex::Regex::new(r"\b[EKRS][0-9]{1,2}\b").unwrap();
+    for (name, text) in crd_files() {
+        let found = number.find(&text).map(|m| m.as_str());
+        assert_eq!(found, None, "{name}");
+    }
+    for (code, meaning) in vumi_api::manifest::CODES {
+        assert!(!number.is_match(meaning), "{code}: {meaning}");
+    }
+}
+
 /// `serde(flatten)` and untagged enums let mistyped keys through.
 #[test]
 fn nothing_lets_unknown_keys_through() {

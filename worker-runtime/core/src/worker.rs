@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
-use vumi_api::{Kind, OrderingMode, Port, Resource, Topology, WorkerConfig};
+use vumi_api::{Kind, OrderingMode, Port, Resource, WorkerConfig};
 
 /// One consumed message, after middleware.
 #[derive(Clone, Debug)]
@@ -190,13 +190,6 @@ impl WorkerContext {
         self.services.accept(Output::new(port, message)).await
     }
 
-    /// Hands an event to the broker; `transport_name` is set. `Ok` means confirmed.
-    pub async fn event(&self, mut event: crate::message::Event) -> Result<(), WorkError> {
-        event.set_transport_name(self.transport_name());
-        let port = Port::new(self.transport_name(), vumi_api::Flow::Event);
-        self.services.accept(Output::new(port, event)).await
-    }
-
     /// Reports on a component.
     pub fn report(&self, report: StatusReport) {
         self.services.report(report);
@@ -261,10 +254,6 @@ pub struct Registration {
     pub dedupe: Dedupe,
     /// Whether a resource is of this type.
     pub matches: fn(&Resource) -> bool,
-    /// Topology of a resource of this type; none for other types.
-    pub topology: fn(&Resource) -> Option<Topology>,
-    /// Pure validation of a resource of this type.
-    pub validate: fn(&Resource) -> Vec<(String, String)>,
     pub(crate) build: BuildFn,
     /// Conformance fixture.
     pub fixture: fn() -> crate::conformance::Fixture,
@@ -279,10 +268,6 @@ impl Registration {
             ordering: T::Config::ORDERING,
             dedupe: T::DEDUPE,
             matches: |resource| T::Config::pick(resource).is_some(),
-            topology: |resource| T::Config::pick(resource).map(|c| c.topology(resource)),
-            validate: |resource| {
-                T::Config::pick(resource).map_or_else(Vec::new, |c| c.validate(resource))
-            },
             build: |cx| {
                 Box::pin(async move {
                     match T::Config::pick(cx.resource()).cloned() {

@@ -5,6 +5,7 @@ use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::sync::oneshot;
+use vumi_core::codes::{self, Code};
 use vumi_core::error::{ErrorClass, WorkError};
 
 /// Content type of plain answers.
@@ -34,6 +35,24 @@ impl Answer {
         Self::new(status, JSON, body.to_string().into())
     }
 
+    /// The answer to a request that failed: the status's name in snake_case and a sentence for people.
+    pub fn error(status: StatusCode, sentence: &str) -> Self {
+        let name = status.canonical_reason().unwrap_or("error");
+        let name = name.to_ascii_lowercase().replace(' ', "_");
+        Self::named_error(status, &name, sentence)
+    }
+
+    /// As [`Self::error`], with a registered code for a name.
+    pub fn coded_error(status: StatusCode, code: Code) -> Self {
+        Self::named_error(status, code.name, code.meaning)
+    }
+
+    /// The one shape of all errors.
+    fn named_error(status: StatusCode, name: &str, sentence: &str) -> Self {
+        let body = serde_json::json!({"error": name, "message": sentence});
+        Self::json(status, &body)
+    }
+
     fn new(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
         let mut headers = HeaderMap::new();
         headers.insert(http::header::CONTENT_TYPE, content_type);
@@ -55,13 +74,16 @@ impl Answer {
         self.with(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// What a caller gets when their message could not be taken: the status of the error's class, its code and the
-    /// code's sentence. The error's own text stays in our logs, because it may name our hosts and queues.
+    /// What a caller gets when their message could not be taken: the status of the error's class (413 for a message
+    /// that is too large), its code and the code's sentence. The error's own text stays in our logs, because it may
+    /// name our hosts and queues.
     pub fn refusal(error: &WorkError) -> Self {
-        let status = StatusCode::from_u16(error.class.http_status())
-            .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let body = serde_json::json!({"error": error.code.name, "message": error.code.meaning});
-        let answer = Self::json(status, &body);
+        let status = match error.code {
+            codes::MESSAGE_TOO_LARGE => StatusCode::PAYLOAD_TOO_LARGE,
+            _ => StatusCode::from_u16(error.class.http_status())
+                .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+        };
+        let answer = Self::coded_error(status, error.code);
         match error.class {
             ErrorClass::Throttled(Some(wait)) => answer.retry_after(wait.as_secs().max(1)),
             ErrorClass::BadInput | ErrorClass::RemotePermanent | ErrorClass::Bug => answer,

@@ -27,7 +27,8 @@ pub fn credentials_match(headers: &HeaderMap, username: &str, password: &str) ->
 
 /// 401 with the challenge.
 pub fn unauthorized() -> Answer {
-    Answer::text(StatusCode::UNAUTHORIZED, "Unauthorized").with(
+    let text = "User name or password is missing or wrong.";
+    Answer::error(StatusCode::UNAUTHORIZED, text).with(
         WWW_AUTHENTICATE,
         HeaderValue::from_static("Basic realm=\"vumi\", charset=\"UTF-8\""),
     )

@@ -4,8 +4,8 @@
 //! * Pairs are separated by `&` or `;`; a pair without `=` is dropped; `+` is a space; a malformed `%` stays literal.
 //! * Names are case-sensitive. Of repeated names the first value counts.
 //! * The body of a POST with `application/x-www-form-urlencoded` counts before the query string; bodies of other
-//!   methods and types are not read. Added to that: a POST with `application/json`, an object of text values, where
-//!   null means absent.
+//!   methods are not read. Added to that: a POST with `application/json`, an object of text values, where null means
+//!   absent; a body of any other type is refused, because its sender means it to be read.
 
 use crate::server::Request;
 use http::{Method, StatusCode};
@@ -18,9 +18,11 @@ pub enum ParamError {
     /// The JSON body is not an object of text values.
     #[error("the JSON body must be one object of text values: {0}")]
     Json(String),
-    /// The body has a type that would carry parameters, but is not supported.
-    #[error("bodies of type {0} are not supported: send application/x-www-form-urlencoded")]
-    Type(&'static str),
+    /// The body has another type, or none.
+    #[error(
+        "the Content-Type of a body must be application/x-www-form-urlencoded or application/json"
+    )]
+    Type,
 }
 
 impl ParamError {
@@ -28,7 +30,7 @@ impl ParamError {
     pub fn status(&self) -> StatusCode {
         match self {
             ParamError::Json(_) => StatusCode::BAD_REQUEST,
-            ParamError::Type(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            ParamError::Type => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
     }
 }
@@ -47,8 +49,8 @@ impl Params {
                 params.add_encoded(&request.body);
             } else if kind.eq_ignore_ascii_case("application/json") {
                 params.add_json(&request.body)?;
-            } else if kind.eq_ignore_ascii_case("multipart/form-data") {
-                return Err(ParamError::Type("multipart/form-data"));
+            } else if !request.body.is_empty() {
+                return Err(ParamError::Type);
             }
         }
         params.add_encoded(request.head.query.as_bytes());
@@ -227,7 +229,8 @@ mod tests {
             Ok(pairs(&[("a", "form"), ("b", "2")]))
         );
         assert_eq!(read(Method::PUT, form, "a=form"), query);
-        assert_eq!(read(Method::POST, Some("text/xml"), "a=form"), query);
+        assert_eq!(read(Method::POST, None, ""), query);
+        assert_eq!(read(Method::PUT, Some("text/xml"), "a=form"), query);
         assert_eq!(
             read(Method::POST, json, r#"{"a": "Zoë", "c": null, "a": "x"}"#),
             Ok(pairs(&[("a", "Zoë"), ("b", "2")]))
@@ -238,8 +241,13 @@ mod tests {
         }
         let deep = format!("{{\"a\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(read(Method::POST, json, &deep).is_err());
-        let multipart = Some("multipart/form-data; boundary=x");
-        let error = read(Method::POST, multipart, "--x").unwrap_err();
-        assert_eq!(error.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        for kind in [
+            Some("multipart/form-data; boundary=x"),
+            Some("text/xml"),
+            None,
+        ] {
+            let error = read(Method::POST, kind, "a=form").unwrap_err();
+            assert_eq!(error.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        }
     }
 }

@@ -13,7 +13,6 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
@@ -21,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use vumi_core::worker::Listener;
 
-/// At the end, a connection that never asked anything is given so long to ask, and to be told to come again.
-const FIRST_REQUEST: Duration = Duration::from_secs(1);
+/// After the intake closed, a connection is given so long to ask once more, and to be told to come again.
+const LAST_REQUEST: Duration = Duration::from_millis(500);
 
 /// What the server puts up with.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +95,6 @@ pub struct Server {
     limits: Limits,
     places: Arc<Semaphore>,
     connections: TaskTracker,
-    ending: CancellationToken,
 }
 
 /// What a connection needs.
@@ -105,7 +103,6 @@ struct Desk {
     service: Arc<dyn Service>,
     limits: Limits,
     closing: CancellationToken,
-    ending: CancellationToken,
 }
 
 impl Server {
@@ -115,16 +112,16 @@ impl Server {
             limits,
             places: Arc::new(Semaphore::new(limits.max_connections)),
             connections: TaskTracker::new(),
-            ending: CancellationToken::new(),
         }
     }
 
-    /// Serves connections until `closing` fires. After that nothing more is accepted, new requests on open
-    /// connections get 503 with `Retry-After` and `Connection: close`, and those in progress are finished. `trouble`
-    /// hears of each connection that could not be taken, and with `None` that it works again.
+    /// Serves connections until `closing` fires, and lets go of the socket. After that, new requests on open
+    /// connections get 503 with `Retry-After` and `Connection: close`, idle connections are closed half a second later, and
+    /// requests in progress are finished. `trouble` hears of each connection that could not be taken, and with `None`
+    /// that it works again.
     pub async fn serve(
         &self,
-        listener: &Listener,
+        listener: Listener,
         closing: &CancellationToken,
         service: Arc<dyn Service>,
         trouble: impl Fn(Option<std::io::Error>) + Send + Sync,
@@ -133,7 +130,6 @@ impl Server {
             service,
             limits: self.limits,
             closing: closing.clone(),
-            ending: self.ending.clone(),
         };
         let mut failing = false;
         loop {
@@ -173,9 +169,8 @@ impl Server {
         });
     }
 
-    /// Ends every connection: idle ones at once, others after the answer in progress.
+    /// After `closing`: waits until every connection has ended, each after its answer in progress.
     pub async fn close(&self) {
-        self.ending.cancel();
         self.connections.close();
         self.connections.wait().await;
     }
@@ -184,16 +179,9 @@ impl Server {
 async fn converse(stream: TcpStream, desk: Desk) {
     let shared = Arc::new(Shared::default());
     let socket = Socket::new(stream, Arc::clone(&shared));
-    let ending = desk.ending.clone();
+    let closing = desk.closing.clone();
     let head_timeout = desk.limits.head_timeout;
-    let asked = Arc::new(AtomicBool::new(false));
-    let service = {
-        let asked = Arc::clone(&asked);
-        service_fn(move |request| {
-            asked.store(true, Ordering::Relaxed);
-            respond(request, desk.clone(), Arc::clone(&shared))
-        })
-    };
+    let service = service_fn(move |request| respond(request, desk.clone(), Arc::clone(&shared)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
@@ -202,10 +190,9 @@ async fn converse(stream: TcpStream, desk: Desk) {
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = ending.cancelled() => {
+        () = closing.cancelled() => {
             // A caller who came just before the end may still be sending: it is told to come again, not hung up on.
-            let first = if asked.load(Ordering::Relaxed) { Duration::ZERO } else { FIRST_REQUEST };
-            match tokio::time::timeout(first, connection.as_mut()).await {
+            match tokio::time::timeout(LAST_REQUEST, connection.as_mut()).await {
                 Ok(ended) => ended,
                 Err(_) => {
                     connection.as_mut().graceful_shutdown();
@@ -260,6 +247,8 @@ async fn judge(request: http::Request<Incoming>, desk: &Desk, shared: &Shared) -
     }
     let limited = Limited::new(body, desk.limits.max_body).collect();
     match tokio::time::timeout(desk.limits.body_timeout, limited).await {
+        // A body may take its time, and the intake close meanwhile.
+        Ok(Ok(_)) if desk.closing.is_cancelled() => stopping().into(),
         Ok(Ok(body)) => {
             let body = body.to_bytes();
             desk.service.answer(Request { head, body }).await
@@ -269,27 +258,27 @@ async fn judge(request: http::Request<Incoming>, desk: &Desk, shared: &Shared) -
             if error.is::<LengthLimitError>() {
                 too_large(desk.limits.max_body).into()
             } else {
-                let text = "The request body could not be read.\n";
-                closing(Answer::text(StatusCode::BAD_REQUEST, text)).into()
+                let text = "The request body could not be read.";
+                closing(Answer::error(StatusCode::BAD_REQUEST, text)).into()
             }
         }
         Err(_) => {
             shared.leave_unread();
-            let text = "The request body did not arrive in time.\n";
-            closing(Answer::text(StatusCode::REQUEST_TIMEOUT, text)).into()
+            let text = "The request body did not arrive in time.";
+            closing(Answer::error(StatusCode::REQUEST_TIMEOUT, text)).into()
         }
     }
 }
 
 /// 503: the intake is closed; another worker, or this one after its restart, will take the request.
 fn stopping() -> Answer {
-    let text = "The service is restarting, please try again.\n";
-    closing(Answer::text(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1))
+    let text = "The service is restarting; please try again.";
+    closing(Answer::error(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1))
 }
 
 fn too_large(limit: usize) -> Answer {
-    let text = format!("The request body is larger than {limit} bytes.\n");
-    closing(Answer::text(StatusCode::PAYLOAD_TOO_LARGE, text))
+    let text = format!("The request body is larger than {limit} bytes.");
+    closing(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &text))
 }
 
 fn closing(answer: Answer) -> Answer {

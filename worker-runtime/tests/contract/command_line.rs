@@ -141,6 +141,27 @@ fn lint_reads_secrets_from_a_directory() {
 }
 
 #[test]
+fn a_brokers_secret_that_is_missing_is_a_warning_to_lint_and_an_error_to_run() {
+    let text = format!(
+        "{}  broker: {{secretRef: {{name: rabbit}}}}\n{ECHO}",
+        TELNET
+    );
+    let lint = vumi(&["lint", "-"], &text);
+    assert_eq!(lint.code, Some(0), "{}", lint.out);
+    assert!(
+        lint.out
+            .contains("warning: transport/t: there is no Secret \"rabbit\""),
+        "{}",
+        lint.out
+    );
+    let cluster = vumi(&["lint", "-", "--for", "cluster"], &text);
+    assert!(cluster.out.ends_with("no errors, no warnings\n"));
+    let run = vumi(&["run", "-f", "-"], &text);
+    assert_eq!(run.code, Some(2));
+    assert!(run.err.contains("no Secret \"rabbit\""), "{}", run.err);
+}
+
+#[test]
 fn exit_codes_tell_input_from_environment() {
     for (arguments, code, says) in [
         (
@@ -227,6 +248,7 @@ fn help_teaches_by_example() {
             text.contains("Examples:\n  vumi "),
             "{command} shows no example:\n{text}"
         );
+        assert_eq!(crate::reference::private_rule(&text), None, "{text}");
     }
 }
 

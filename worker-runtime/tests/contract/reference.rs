@@ -54,6 +54,35 @@ fn a_changed_or_left_over_page_is_noticed_and_cured() {
     assert!(folder.path().join("notes.md").exists());
 }
 
+/// Numbers of our own design rules, such as (R7), say nothing to a reader.
+pub fn private_rule(text: &str) -> Option<&str> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric());
+    let mut rules = words.filter(|word| {
+        let number = word.strip_prefix(['E', 'K', 'R', 'S']).unwrap_or_default();
+        (1..3).contains(&number.len()) && number.chars().all(|c| c.is_ascii_digit())
+    });
+    rules.next()
+}
+
+#[test]
+fn no_text_for_readers_names_a_private_rule() {
+    assert_eq!(private_rule("the same id (R7)."), Some("R7"));
+    assert_eq!(private_rule("RS232, S3x, K, R100 and 5K"), None);
+    let mut all = vec![root().join("README.md"), root().join("CHANGELOG.md")];
+    pages(&root().join("docs"), &mut all);
+    pages(&root().join("examples"), &mut all);
+    for folder in ["deploy/crds", "worker-runtime/src/commands/new"] {
+        let files = std::fs::read_dir(root().join(folder)).unwrap();
+        let files = files.map(|entry| entry.unwrap().path());
+        all.extend(files.filter(|path| path.extension().is_none_or(|e| e != "rs")));
+    }
+    assert!(all.len() > 20, "{all:?}");
+    for page in all {
+        let text = std::fs::read_to_string(&page).unwrap();
+        assert_eq!(private_rule(&text), None, "{}", page.display());
+    }
+}
+
 /// Markdown files below a folder.
 fn pages(folder: &Path, into: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).unwrap() {

@@ -21,7 +21,6 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 struct Seen {
     outputs: Vec<Output>,
     reports: Vec<StatusReport>,
-    traffic: Vec<Traffic>,
     refusal: Option<WorkError>,
     hangs: bool,
     sockets: HashMap<(String, u16), Listener>,
@@ -77,11 +76,6 @@ impl StandIn {
     /// Everything reported so far.
     pub fn reports(&self) -> Vec<StatusReport> {
         self.lock().reports.clone()
-    }
-
-    /// Traffic marks so far.
-    pub fn traffic_marks(&self) -> Vec<Traffic> {
-        self.lock().traffic.clone()
     }
 
     /// The `index`-th published message (from 0); waits for it up to [`PATIENCE`].
@@ -177,9 +171,7 @@ impl Services for StandIn {
         Ok(listener)
     }
 
-    fn traffic(&self, direction: Traffic) {
-        self.lock().traffic.push(direction);
-    }
+    fn traffic(&self, _: Traffic) {}
 }
 
 /// A resource from a manifest that was parsed as plain data, without the positions and findings of the real reader.

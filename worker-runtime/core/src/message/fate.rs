@@ -30,20 +30,6 @@ pub enum FateState {
     Cancelled,
 }
 
-impl FateState {
-    /// Whether the state is an end.
-    pub fn is_final(self) -> bool {
-        matches!(
-            self,
-            FateState::Delivered
-                | FateState::SentFinal
-                | FateState::Failed
-                | FateState::Expired
-                | FateState::Cancelled
-        )
-    }
-}
-
 /// What became of a message, why, and who must act.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fate {

@@ -50,7 +50,7 @@ async fn start(limits: Limits, service: Counting) -> Running {
     let (service, server) = (Arc::new(service), Arc::new(Server::new(limits)));
     let closing = CancellationToken::new();
     let (serves, answers, until) = (server.clone(), service.clone(), closing.clone());
-    tokio::spawn(async move { serves.serve(&listener, &until, answers, |_| {}).await });
+    tokio::spawn(async move { serves.serve(listener, &until, answers, |_| {}).await });
     Running {
         address,
         service,
@@ -186,6 +186,25 @@ async fn the_end_waits_for_answers_in_progress_and_for_nothing_else() {
         "{answer}"
     );
     assert_eq!(rest(idle).await, "");
+}
+
+#[tokio::test]
+async fn a_closed_intake_lets_go_of_the_socket_and_takes_no_late_body() {
+    let running = start(Limits::default(), Counting::default()).await;
+    let mut slow = running.open(HALF_BODY).await;
+    let idle = running.open(b"").await;
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    running.closing.cancel();
+    let refused = async { while TcpStream::connect(running.address).await.is_ok() {} };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    assert_eq!(rest(idle).await, "", "nobody asked, nobody waits");
+    slow.write_all(&[b'x'; 96]).await.unwrap();
+    let answer = rest(slow).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(running.service.written.lock().unwrap().is_empty());
+    tokio::time::timeout(PATIENCE, running.server.close())
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

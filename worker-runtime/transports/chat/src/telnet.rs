@@ -228,6 +228,8 @@ impl Worker for TelnetServer {
                 }
             }
         }
+        // Ours only: the supervisor decides whether a successor goes on with the socket.
+        drop(listener);
         self.intake.close();
         self.intake.wait().await;
         Ok(())

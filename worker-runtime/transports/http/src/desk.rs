@@ -4,11 +4,11 @@ use crate::engine::{Declaration, Inbound};
 use crate::pending::{Finished, Opened, Pending, Place};
 use async_trait::async_trait;
 use serde_json::json;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 use vumi_api::shared::BasicAuth;
-use vumi_core::codes;
+use vumi_core::codes::{self, Code};
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{UserMessage, derived_id};
 use vumi_core::outcome::Refusal;
@@ -22,6 +22,11 @@ const HOLDER: &str = "vumi_holder";
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a caller may take to read their answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+/// A late response is forgiven when none was late for so long.
+const FORGIVEN: Duration = match cfg!(test) {
+    true => Duration::from_millis(500),
+    false => Duration::from_secs(60),
+};
 /// Answers that took longer are reported as slow, and as very slow.
 const SLOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
@@ -36,6 +41,8 @@ pub(crate) struct Desk {
     pub(crate) pending: Arc<Pending>,
     /// Requests that may still be published.
     pub(crate) intake: TaskTracker,
+    /// When the last response was late, if that is its last status.
+    pub(crate) late: Mutex<Option<Instant>>,
 }
 
 /// `path` is `root` or below it.
@@ -51,7 +58,10 @@ impl Service for Desk {
             return Some(self.health(&head.method));
         }
         if !is_below(&head.path, &self.path) {
-            return Some(Answer::text(StatusCode::NOT_FOUND, "Not found.\n"));
+            return Some(Answer::error(
+                StatusCode::NOT_FOUND,
+                "There is nothing here.",
+            ));
         }
         if let Some(auth) = &self.auth {
             match self.cx.secrets().resolve(&auth.password) {
@@ -87,7 +97,7 @@ impl Service for Desk {
         if !self.declaration.holds() {
             return match self.publish(message).await {
                 Ok(()) => {
-                    self.report_response(started.elapsed());
+                    self.report_time(started.elapsed());
                     self.declaration.accepted(&id).into()
                 }
                 Err(error) => self.refuse(&error),
@@ -117,8 +127,8 @@ impl Service for Desk {
                 self.wait(place, started).await
             }
             Opened::TooEarly => {
-                let text = "The same request is being taken over; please try again.\n";
-                let answer = Answer::text(StatusCode::SERVICE_UNAVAILABLE, text);
+                let text = "The same request is being taken over; please try again.";
+                let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text);
                 answer.retry_after(1).into()
             }
         }
@@ -163,14 +173,16 @@ impl Desk {
         match tokio::time::timeout(left, &mut place.reply).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => {
-                let text = "The service is stopping and got no reply in time; please try again.\n";
-                let answer = Answer::text(StatusCode::SERVICE_UNAVAILABLE, text);
+                let text = "The service stopped before a reply arrived; please try again.";
+                let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text);
                 answer.retry_after(1).into()
             }
             Err(_) => {
-                let text = format!("A request got no reply within {:?}.", self.request_timeout);
-                self.report("response", StatusLevel::Down, "timeout", text);
-                Answer::text(StatusCode::GATEWAY_TIMEOUT, "").into()
+                let limit = self.request_timeout;
+                let text = format!("No reply that could be delivered arrived within {limit:?}.");
+                let answer = Answer::error(StatusCode::GATEWAY_TIMEOUT, &text);
+                self.report_response(StatusLevel::Down, "timeout", text);
+                answer.into()
             }
         }
     }
@@ -205,11 +217,17 @@ impl Desk {
         }
         self.pending.remember(request, id);
         self.cx.traffic(Traffic::Outbound);
-        self.report_response(age);
+        self.report_time(age);
         Ok(())
     }
 
-    fn report_response(&self, took: Duration) {
+    /// Ends the wait for a reply that is refused: none will come.
+    pub(crate) fn refuse_reply(&self, message: &UserMessage, request: &str, code: Code) {
+        let answer = Answer::coded_error(StatusCode::BAD_GATEWAY, code);
+        self.pending.finish(request, message.message_id(), &answer);
+    }
+
+    fn report_time(&self, took: Duration) {
         let (slow, very_slow) = SLOW;
         let (level, reason, text) = if took > very_slow {
             let text = format!("A response took longer than {very_slow:?}.");
@@ -224,7 +242,27 @@ impl Desk {
                 "Responses are sent in time.".into(),
             )
         };
+        self.report_response(level, reason, text);
+    }
+
+    fn report_response(&self, level: StatusLevel, reason: &str, text: String) {
+        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+        *late = (level != StatusLevel::Ok).then(Instant::now);
         self.report("response", level, reason, text);
+    }
+
+    /// Takes a bad `response` status back when no response was late for a while: without requests there is no other
+    /// word that would. Runs until it is dropped.
+    pub(crate) async fn forgive_lateness(&self) {
+        loop {
+            tokio::time::sleep(FORGIVEN / 10).await;
+            let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
+            if late.is_some_and(|since| since.elapsed() >= FORGIVEN) {
+                *late = None;
+                let text = format!("No response was late for {FORGIVEN:?}.");
+                self.report("response", StatusLevel::Ok, "no_late_response", text);
+            }
+        }
     }
 
     pub(crate) fn report(&self, component: &str, level: StatusLevel, reason: &str, text: String) {
@@ -244,8 +282,10 @@ impl Desk {
 
 fn not_allowed(methods: &[Method]) -> Answer {
     let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    let answer = Answer::text(StatusCode::METHOD_NOT_ALLOWED, "Method not allowed.\n");
-    match names.join(", ").parse() {
+    let names = names.join(", ");
+    let text = format!("Use one of these methods: {names}.");
+    let answer = Answer::error(StatusCode::METHOD_NOT_ALLOWED, &text);
+    match names.parse() {
         Ok(allow) => answer.with(http::header::ALLOW, allow),
         Err(_) => answer,
     }

@@ -3,7 +3,7 @@
 
 use crate::desk::Desk;
 use async_trait::async_trait;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::task::TaskTracker;
 use vumi_api::shared::HttpListener;
@@ -90,6 +90,7 @@ impl Engine {
                     .map_or(Duration::from_secs(240), |d| d.0),
                 pending: Arc::default(),
                 intake: TaskTracker::new(),
+                late: Mutex::default(),
             }),
         }
     }
@@ -114,14 +115,21 @@ impl Worker for Engine {
         }
         let request = message.in_reply_to().filter(|id| !id.is_empty());
         let content = message.content().filter(|text| !text.is_empty());
-        let (Some(request), Some(_)) = (request, content) else {
+        let incomplete = || {
             let missing: Vec<&str> = [("in_reply_to", request), ("content", content)]
                 .into_iter()
                 .filter_map(|(name, value)| value.is_none().then_some(name))
                 .collect();
             let text = format!("Missing fields: {}", missing.join(", "));
-            let refusal = Refusal::new("content", codes::REPLY_FIELDS, text, "campaign");
-            return Ok(vec![nack(refusal)]);
+            nack(Refusal::new(
+                "content",
+                codes::REPLY_FIELDS,
+                text,
+                "campaign",
+            ))
+        };
+        let Some(request) = request else {
+            return Ok(vec![incomplete()]);
         };
         if let Some(queue) = desk.holder_elsewhere(message) {
             let text = "The replica that held the request is gone.";
@@ -131,6 +139,11 @@ impl Worker for Engine {
                 if_returned: Some(Box::new(nack(gone))),
                 message: input.message.clone(),
             }]);
+        }
+        if content.is_none() {
+            // Here, at the replica that holds the request, so that the caller hears of it too.
+            desk.refuse_reply(message, request, codes::REPLY_FIELDS);
+            return Ok(vec![incomplete()]);
         }
         Ok(vec![match desk.deliver(message, request).await {
             Ok(()) => desk.cx.ack(message, message.message_id()),
@@ -158,15 +171,17 @@ impl Worker for Engine {
         };
         listening();
         let service: Arc<dyn Service> = Arc::clone(desk) as Arc<dyn Service>;
-        self.server
-            .serve(&listener, cx.closing(), service, |trouble| match trouble {
-                None => listening(),
-                Some(error) => {
-                    let text = format!("a connection could not be taken: {error}");
-                    desk.report("listener", StatusLevel::Degraded, "accept_failed", text);
-                }
-            })
-            .await;
+        let trouble = |trouble: Option<std::io::Error>| match trouble {
+            None => listening(),
+            Some(error) => {
+                let text = format!("a connection could not be taken: {error}");
+                desk.report("listener", StatusLevel::Degraded, "accept_failed", text);
+            }
+        };
+        tokio::select! {
+            () = self.server.serve(listener, cx.closing(), service, trouble) => {}
+            () = desk.forgive_lateness() => {}
+        }
         desk.intake.close();
         desk.intake.wait().await;
         Ok(())

@@ -7,9 +7,8 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vumi_api::transports::HttpApi;
-use vumi_core::codes;
 use vumi_core::conformance::Fixture;
-use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::error::WorkError;
 use vumi_core::message::{SessionEvent, UserMessage};
 use vumi_core::worker::{Dedupe, Worker, WorkerContext, WorkerType};
 use vumi_http::{Answer, Method, Params, Request, StatusCode};
@@ -18,17 +17,6 @@ use vumi_http::{Answer, Method, Params, Request, StatusCode};
 const ALLOWED: [&str; 5] = ["content", "to_addr", "from_addr", "group", "session_event"];
 /// Fields that must come from somewhere, if callers may set them.
 const REQUIRED: [&str; 3] = ["content", "to_addr", "from_addr"];
-/// Fields that are not text or not a caller's to say.
-const RESERVED: [&str; 8] = [
-    "message_version",
-    "message_type",
-    "timestamp",
-    "transport_name",
-    "in_reply_to",
-    "transport_metadata",
-    "helper_metadata",
-    "routing_metadata",
-];
 
 pub(crate) struct Def;
 
@@ -45,7 +33,7 @@ impl WorkerType for Def {
     const DEDUPE: Dedupe = Dedupe::ProviderId("the request field named by `idField`, if set");
 
     async fn build(config: HttpApi, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
-        Engine::build(Api::new(config)?, cx)
+        Engine::build(Api::new(config), cx)
     }
 
     fn fixture() -> Fixture {
@@ -57,42 +45,20 @@ impl WorkerType for Def {
 }
 
 impl Api {
-    fn new(config: HttpApi) -> Result<Self, WorkError> {
-        let allowed = config
-            .allowed_fields
-            .unwrap_or_else(|| ALLOWED.map(str::to_owned).to_vec());
-        let defaults = config.field_defaults.unwrap_or_default();
-        let reserved = allowed
-            .iter()
-            .chain(defaults.keys())
-            .find(|name| RESERVED.contains(&name.as_str()));
-        if let Some(name) = reserved {
-            return Err(invalid(format!(
-                "httpApi: field {name:?} belongs to the transport; remove it from allowedFields and fieldDefaults"
-            )));
-        }
-        if let Some(value) = defaults.get("session_event")
-            && session_event(value).is_none()
-        {
-            return Err(invalid(format!(
-                "httpApi.fieldDefaults.session_event: {value:?} is none of new, resume, close"
-            )));
-        }
-        Ok(Self {
+    /// The config is a valid one: `HttpApi::validate` has seen it.
+    fn new(config: HttpApi) -> Self {
+        let allowed = config.allowed_fields;
+        Self {
             holds: config.reply_expected.unwrap_or(false),
-            allowed,
-            defaults,
+            allowed: allowed.unwrap_or_else(|| ALLOWED.map(str::to_owned).to_vec()),
+            defaults: config.field_defaults.unwrap_or_default(),
             id_field: config.id_field,
-        })
+        }
     }
 
     fn may_set(&self, name: &str) -> bool {
         self.allowed.iter().any(|field| field == name) || self.id_field.as_deref() == Some(name)
     }
-}
-
-fn invalid(sentence: String) -> WorkError {
-    WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, sentence)
 }
 
 fn session_event(text: &str) -> Option<SessionEvent> {
@@ -124,10 +90,8 @@ impl Declaration for Api {
     }
 
     fn inbound(&self, request: &Request) -> Result<Inbound, Box<Answer>> {
-        let params = Params::read(request).map_err(|error| {
-            let body = json!({"invalid_request": error.to_string()});
-            Box::new(Answer::text(error.status(), body.to_string()))
-        })?;
+        let params = Params::read(request)
+            .map_err(|error| Box::new(Answer::error(error.status(), &error.to_string())))?;
         let mut findings = Findings::default();
         for name in params.names().filter(|name| !self.may_set(name)) {
             findings.add("unexpected_parameter", &name);
@@ -160,8 +124,8 @@ impl Declaration for Api {
             }
         }
         if !findings.0.is_empty() {
-            let body = Value::Object(findings.0).to_string();
-            return Err(Box::new(Answer::text(StatusCode::BAD_REQUEST, body)));
+            let body = Value::Object(findings.0);
+            return Err(Box::new(Answer::json(StatusCode::BAD_REQUEST, &body)));
         }
         Ok(Inbound {
             message,
@@ -170,8 +134,7 @@ impl Declaration for Api {
     }
 
     fn accepted(&self, message_id: &str) -> Answer {
-        let body = json!({"message_id": message_id});
-        Answer::text(StatusCode::OK, body.to_string())
+        Answer::json(StatusCode::OK, &json!({"message_id": message_id}))
     }
 
     fn reply(&self, message: &UserMessage) -> Answer {

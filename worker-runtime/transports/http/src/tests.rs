@@ -82,6 +82,18 @@ struct Got {
 }
 
 impl Got {
+    fn says_json(&self) -> bool {
+        self.head.contains("content-type: application/json")
+    }
+
+    /// What the answer calls its error; it must have this status.
+    fn error(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{}", self.body);
+        assert!(self.says_json(), "{}", self.head);
+        assert!(self.json()["message"].is_string(), "{}", self.body);
+        self.json()["error"].as_str().unwrap().to_owned()
+    }
+
     fn json(&self) -> Value {
         serde_json::from_str(&self.body).unwrap()
     }

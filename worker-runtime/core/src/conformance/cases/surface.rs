@@ -10,7 +10,7 @@ use vumi_api::manifest::{Target, load};
 /// The registration fits its resource, the fixture is valid, and an unknown key is refused at every depth.
 pub(super) async fn manifest(rig: &mut Rig) -> Result<(), String> {
     let (registration, resource) = (&rig.registration, &rig.resource);
-    let findings = (registration.validate)(resource);
+    let findings = resource.validate();
     if !findings.is_empty() {
         return Err(format!("its fixture is not valid: {findings:?}"));
     }
@@ -70,7 +70,7 @@ pub(super) async fn statuses(rig: &mut Rig) -> Result<(), String> {
         .await;
     let consuming = crate::broker::ConsumerState::Consuming;
     let ready = copy.state.wait_for(|state| *state == consuming);
-    tokio::time::timeout(crate::conformance::far_end::PATIENCE, ready)
+    tokio::time::timeout(crate::conformance::far_end::patience(), ready)
         .await
         .map_err(|_| "the suite cannot read statuses")?
         .map_err(|e| e.to_string())?;

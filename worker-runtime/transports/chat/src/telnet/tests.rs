@@ -351,6 +351,23 @@ async fn a_full_backlog_is_said_and_the_session_starts_with_the_next_line() {
 }
 
 #[tokio::test]
+async fn a_refused_line_is_answered_with_its_reason() {
+    let server = server(json!({})).await;
+    let mut client = server.connect().await;
+    server.inbound(0).await;
+    for (code, says) in [
+        (codes::MESSAGE_TOO_LARGE, "too long"),
+        (codes::MESSAGE_INVALID, "not accepted"),
+    ] {
+        let error = WorkError::new(ErrorClass::BadInput, code, "refused");
+        server.engine.refuse(Some(error));
+        client.write_all(b"one\n").await.unwrap();
+        let line = read_line(&mut client).await;
+        assert!(line.contains(says), "{line}");
+    }
+}
+
+#[tokio::test]
 async fn lines_of_one_client_wait_for_each_other() {
     let server = server(json!({})).await;
     let mut client = server.connect().await;
@@ -381,6 +398,30 @@ async fn ipv6_clients_have_ipv6_addresses() {
     );
     server.send(&hello.reply("a", 0, Some("hi"), false)).await;
     assert_eq!(read_line(&mut client).await, "hi\r\n");
+}
+
+#[tokio::test]
+async fn who_never_gets_an_answer_does_not_hold_the_goodbye() {
+    let mut server = server(json!({})).await;
+    let mut client = server.connect().await;
+    server.inbound(0).await;
+    client.write_all(b"anyone there?\n").await.unwrap();
+    server.inbound(1).await;
+    server.closing.cancel();
+    let run = tokio::time::timeout(PATIENCE, &mut server.running).await;
+    run.unwrap().unwrap().unwrap();
+    // The bound is the engine's: it drops the wait and goes on.
+    let drained = tokio::time::timeout(Duration::from_millis(100), server.worker.drained());
+    assert!(drained.await.is_err(), "the question is not answered yet");
+    let closing = server.worker.close();
+    let (seen, done) = tokio::join!(closed(&mut client), tokio::time::timeout(PATIENCE, closing));
+    done.unwrap();
+    assert_eq!(
+        String::from_utf8(seen).unwrap(),
+        "The service is closing this connection. Goodbye.\r\n"
+    );
+    let last = server.inbound(2).await;
+    assert_eq!(last.session_event(), Some(SessionEvent::Close));
 }
 
 #[tokio::test]

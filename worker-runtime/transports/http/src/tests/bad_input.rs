@@ -33,7 +33,11 @@ async fn a_large_body_is_413_whether_announced_or_not() {
         let both = futures_join(send, read);
         tokio::time::timeout(PATIENCE, both).await.unwrap();
         let got = parse(&bytes);
-        assert_eq!(got.status, 413, "announced: {announced}");
+        assert_eq!(
+            got.error(413),
+            "payload_too_large",
+            "announced: {announced}"
+        );
         assert!(got.head.contains("connection: close"), "{}", got.head);
     }
     assert_eq!(server.call(GOOD, "", b"").await.status, 200);
@@ -60,6 +64,8 @@ async fn bodies_of_a_kind_that_cannot_be_read_say_so() {
             b"--x",
             415,
         ),
+        ("Content-Type: text/xml\r\n", b"<content/>", 415),
+        ("", b"content=hi", 415),
         (
             "Content-Type: application/x-www-form-urlencoded\r\n",
             b"content=%ff%fe",
@@ -76,6 +82,7 @@ async fn bodies_of_a_kind_that_cannot_be_read_say_so() {
             String::from_utf8_lossy(body)
         );
         assert!(got.json().is_object());
+        assert!(got.says_json(), "{}", got.head);
     }
     assert_eq!(server.engine.outputs().len(), 0);
 }

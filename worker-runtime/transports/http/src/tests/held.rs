@@ -122,11 +122,38 @@ async fn replies_that_cannot_be_delivered_get_a_nack() {
 }
 
 #[tokio::test]
+async fn a_refused_reply_is_told_to_its_caller_at_once_by_the_replica_that_holds_the_request() {
+    let one = holding(json!({})).await;
+    let spec =
+        json!({"httpApi": {"replyExpected": true}, "http": {"host": "127.0.0.1", "port": 8080}});
+    let (two, _, _) = built(&StandIn::new(), "two", spec).await.unwrap();
+    for content in [Some(""), None] {
+        let index = one.engine.outputs().len();
+        let (mut caller, message) = one.held(GOOD, index).await;
+        let reply = message.reply("a", 0, content, false);
+        let forwarded = handle(&two, &reply).await;
+        assert_eq!(forwarded.target, Target::Holder("api.reply.one".into()));
+
+        let first = event(one.outbound(&reply).await);
+        assert_eq!(
+            first.field("nack_reason").unwrap(),
+            "content: Missing fields: content"
+        );
+        assert_eq!(first.fate().unwrap().code, codes::REPLY_FIELDS.name);
+        let got = read_all(&mut caller).await;
+        assert_eq!(got.error(502), codes::REPLY_FIELDS.name);
+        assert_eq!(one.pending().await, 0);
+        let again = event(one.outbound(&reply).await);
+        assert_eq!(again.event_id(), first.event_id());
+    }
+}
+
+#[tokio::test]
 async fn no_reply_in_time_is_504() {
     let server = holding(json!({"requestTimeout": "200ms"})).await;
     let (mut caller, message) = server.held(GOOD, 0).await;
     let got = read_all(&mut caller).await;
-    assert_eq!((got.status, got.body.as_str()), (504, ""));
+    assert_eq!(got.error(504), "gateway_timeout");
     assert_eq!(server.pending().await, 0);
     let late = message.reply("a", 0, Some("late"), false);
     assert_eq!(
@@ -138,6 +165,17 @@ async fn no_reply_in_time_is_504() {
     assert_eq!(
         (timeout.level, timeout.reason.as_str()),
         (StatusLevel::Down, "timeout")
+    );
+    // Nobody asks any more, and the trouble is not told for ever.
+    let forgiven = async {
+        while server.engine.reports().last().unwrap().reason != "no_late_response" {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, forgiven).await.unwrap();
+    assert_eq!(
+        server.engine.reports().last().unwrap().level,
+        StatusLevel::Ok
     );
 }
 
@@ -260,6 +298,7 @@ async fn a_stop_refuses_new_requests_and_finishes_held_ones() {
     let server = holding(json!({})).await;
     let keep = format!("GET {GOOD} HTTP/1.1\r\nHost: test\r\n\r\n");
     let mut idle = server.open(b"").await;
+    let mut silent = server.open(b"").await;
     let mut caller = server.open(keep.as_bytes()).await;
     let message = server.inbound(0).await;
     // The idle connection was taken before the intake closes.
@@ -273,7 +312,11 @@ async fn a_stop_refuses_new_requests_and_finishes_held_ones() {
     let drained = tokio::spawn(async move { worker.drained().await });
     idle.write_all(keep.as_bytes()).await.unwrap();
     let got = read_all(&mut idle).await;
-    assert_eq!(got.status, 503);
+    assert_eq!(got.error(503), "service_unavailable");
+    let mut rest = Vec::new();
+    let read = silent.read_to_end(&mut rest);
+    tokio::time::timeout(PATIENCE, read).await.unwrap().unwrap();
+    assert!(rest.is_empty(), "who says nothing is let go");
     assert!(got.head.contains("retry-after: 1"), "{}", got.head);
     assert!(got.head.contains("connection: close"), "{}", got.head);
     assert!(!drained.is_finished(), "a request is still held");
@@ -298,6 +341,6 @@ async fn what_is_still_held_at_the_end_is_told_to_try_again() {
     let (mut caller, _) = server.held(GOOD, 0).await;
     server.stop().await;
     let got = read_all(&mut caller).await;
-    assert_eq!(got.status, 503);
+    assert_eq!(got.error(503), "service_unavailable");
     assert!(got.head.contains("retry-after"));
 }
