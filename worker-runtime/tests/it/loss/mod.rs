@@ -6,7 +6,8 @@
 //! Telnet users and a part of the HTTP users hear their own numbers again. The others are answered at once; that their
 //! replies came back is known from the transport's events.
 //!
-//! `VUMI_LOSS_MESSAGES` chooses how many messages, `VUMI_LOSS_SEED` repeats the faults of an earlier run.
+//! `VUMI_LOSS_MESSAGES` chooses how many messages, `VUMI_LOSS_SEED` repeats the faults of an earlier run. 100 000 take
+//! two and a half minutes on two busy cores; `make loss` runs nothing else.
 
 mod clients;
 mod faults;
