@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 RUN_ARGS ?=
 
-.PHONY: help run test setup fmt lint check crds docs bench deny clean
+.PHONY: help run test loss setup fmt lint check crds docs bench deny clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,9 @@ setup: ## Install what the tests need: Debian packages, both RabbitMQ versions, 
 
 test: setup ## Run every test below the cluster, on real brokers and a real API server
 	scripts/test
+
+loss: setup ## Run the loss test with 100 000 messages (VUMI_LOSS_SEED repeats a run)
+	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-100000} cargo test -p vumi --test it loss:: -- --nocapture
 
 check: fmt lint ## Formatting and lints
 
@@ -39,9 +42,8 @@ bench: ## Measure ratios against a bare client in the same run
 	cargo build --release -p vumi -p vumi-bench
 	target/release/vumi-bench $(BENCH_ARGS)
 
-deny: ## Check licences and sources of all dependencies
-	@command -v cargo-deny >/dev/null || cargo install --locked cargo-deny
-	cargo deny check licenses bans sources
+deny: ## Check licences and sources of all dependencies, and known vulnerabilities where their list can be reached
+	scripts/deny
 
 clean: ## Remove build output
 	cargo clean

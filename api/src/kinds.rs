@@ -68,7 +68,52 @@ macro_rules! kind {
     };
 }
 
-kind! {
+/// [`kind!`] for kinds whose workers run: the settings that all of these share stand after those of its own.
+macro_rules! worker_kind {
+    (
+        $(#[$meta:meta])*
+        $spec:ident, kind $kind:ident in $folder:literal, types $table:ident { $($types:tt)* }
+        settings { $($own:tt)* }
+    ) => {
+        kind! {
+            $(#[$meta])*
+            $spec, kind $kind in $folder, types $table { $($types)* }
+            settings {
+                $($own)*
+                /// What is kept in order. The default depends on the worker type.
+                ordering: Ordering,
+                /// The broker. Default: the Secret `vumi-broker`; with `vumi run`, the broker inside the process.
+                broker: BrokerRef,
+                /// How temporary errors are retried.
+                retry: Retry,
+                /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
+                #[schemars(with = "Option<HoldLimit>")]
+                hold_limit: Duration,
+                /// Messages waiting in a target queue above which no new work is taken. Default `10000`.
+                #[schemars(range(min = 1, max = 10000000))]
+                backlog_limit: u32,
+                /// Run around every message, in order. Default: none.
+                #[schemars(length(max = 32))]
+                middleware: Vec<MiddlewareItem>,
+            }
+        }
+
+        impl $spec {
+            fn settings(&self) -> Settings {
+                Settings {
+                    ordering: self.ordering.clone(),
+                    broker: self.broker.clone(),
+                    retry: self.retry.clone(),
+                    hold_limit: self.hold_limit,
+                    backlog_limit: self.backlog_limit,
+                    middleware: self.middleware.clone().unwrap_or_default(),
+                }
+            }
+        }
+    };
+}
+
+worker_kind! {
     /// A worker that speaks to a mobile network, a chat network or an HTTP client.
     TransportSpec, kind Transport in "transports", types TRANSPORT_TYPES {
         /// A line-based TCP server: each connection is one user's session.
@@ -82,25 +127,10 @@ kind! {
         transport_name: String,
         /// Where the worker serves HTTP; for types that listen for requests.
         http: HttpListener,
-        /// What is kept in order. The default depends on the worker type.
-        ordering: Ordering,
-        /// The broker. Default: the Secret `vumi-broker`.
-        broker: BrokerRef,
-        /// How temporary errors are retried.
-        retry: Retry,
-        /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
-        #[schemars(with = "Option<HoldLimit>")]
-        hold_limit: Duration,
-        /// Messages waiting in a target queue above which new work is refused. Default `10000`.
-        #[schemars(range(min = 1, max = 10000000))]
-        backlog_limit: u32,
-        /// Run around every message, in order. Default: none.
-        #[schemars(length(max = 32))]
-        middleware: Vec<MiddlewareItem>,
     }
 }
 
-kind! {
+worker_kind! {
     /// A worker that holds the conversation.
     ApplicationSpec, kind Application in "applications", types APPLICATION_TYPES {
         /// Answers every message with its own content.
@@ -112,25 +142,10 @@ kind! {
         /// Name of the connector it serves: a transport's, or one that a dispatcher exposes. Required.
         #[schemars(with = "Option<ConnectorName>")]
         transport_name: String,
-        /// What is kept in order. The default depends on the worker type.
-        ordering: Ordering,
-        /// The broker. Default: the Secret `vumi-broker`.
-        broker: BrokerRef,
-        /// How temporary errors are retried.
-        retry: Retry,
-        /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
-        #[schemars(with = "Option<HoldLimit>")]
-        hold_limit: Duration,
-        /// Messages waiting in a target queue above which the worker pauses. Default `10000`.
-        #[schemars(range(min = 1, max = 10000000))]
-        backlog_limit: u32,
-        /// Run around every message, in order. Default: none.
-        #[schemars(length(max = 32))]
-        middleware: Vec<MiddlewareItem>,
     }
 }
 
-kind! {
+worker_kind! {
     /// A worker that routes between transports and applications.
     DispatcherSpec, kind Dispatcher in "dispatchers", types DISPATCHER_TYPES {
         /// Fixed routes by transport name.
@@ -139,21 +154,6 @@ kind! {
         routing_table: RoutingTable = "routingTable",
     }
     settings {
-        /// What is kept in order. The default depends on the worker type.
-        ordering: Ordering,
-        /// The broker. Default: the Secret `vumi-broker`.
-        broker: BrokerRef,
-        /// How temporary errors are retried.
-        retry: Retry,
-        /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
-        #[schemars(with = "Option<HoldLimit>")]
-        hold_limit: Duration,
-        /// Messages waiting in a target queue above which the worker pauses. Default `10000`.
-        #[schemars(range(min = 1, max = 10000000))]
-        backlog_limit: u32,
-        /// Run around every message, in order. Default: none.
-        #[schemars(length(max = 32))]
-        middleware: Vec<MiddlewareItem>,
     }
 }
 
@@ -218,26 +218,13 @@ pub struct Settings {
     pub middleware: Vec<MiddlewareItem>,
 }
 
-macro_rules! settings_of {
-    ($spec:expr) => {
-        Settings {
-            ordering: $spec.ordering.clone(),
-            broker: $spec.broker.clone(),
-            retry: $spec.retry.clone(),
-            hold_limit: $spec.hold_limit,
-            backlog_limit: $spec.backlog_limit,
-            middleware: $spec.middleware.clone().unwrap_or_default(),
-        }
-    };
-}
-
 impl Resource {
     /// The settings that every running worker shares.
     pub fn settings(&self) -> Settings {
         match &self.spec {
-            Spec::Transport(spec) => settings_of!(spec),
-            Spec::Application(spec) => settings_of!(spec),
-            Spec::Dispatcher(spec) => settings_of!(spec),
+            Spec::Transport(spec) => spec.settings(),
+            Spec::Application(spec) => spec.settings(),
+            Spec::Dispatcher(spec) => spec.settings(),
             Spec::MetricAggregator(_) => Settings::default(),
         }
     }

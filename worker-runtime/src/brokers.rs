@@ -10,8 +10,7 @@ use vumi_api::shared::{BrokerRef, SecretRef};
 use vumi_core::broker::Broker;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-use vumi_core::codes;
-use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::error::WorkError;
 use vumi_core::secrets::Secrets;
 use vumi_core::supervisor::brokers::BrokerSource;
 
@@ -108,23 +107,20 @@ impl Brokers {
 impl BrokerSource for Brokers {
     fn identity(&self, resource: &Resource) -> Result<String, WorkError> {
         match self.used(resource) {
-            Used::Url(url) => Ok(without_user(&format!("{:?}", url.config()?))),
+            Used::Url(url) => Ok(url.config()?.identity()?.to_string()),
             Used::Embedded(_) => Ok("embedded".into()),
             Used::Secret(named) => {
-                let name = named.secret_ref.name.clone();
+                let name = &named.secret_ref.name;
                 let config = AmqpConfig::from_secret(Arc::clone(&self.secrets), &named);
-                let place = format!("{config:?}");
-                if !place.contains("://") {
-                    return Err(WorkError::new(
-                        ErrorClass::Config,
-                        codes::SECRET_MISSING,
-                        format!(
-                            "the broker's Secret {name:?} is missing or incomplete; it needs connection_string, or host, username and password"
-                        ),
-                    ));
-                }
+                let identity = config.identity().map_err(|error| WorkError {
+                    text: format!(
+                        "broker: {}; the Secret needs connection_string, or host, username and password",
+                        error.text
+                    ),
+                    ..error
+                })?;
                 // Two Secrets for one address may hold users with different rights.
-                Ok(format!("{} (Secret {name})", without_user(&place)))
+                Ok(format!("{identity} (Secret {name})"))
             }
         }
     }
@@ -149,23 +145,13 @@ impl BrokerSource for Brokers {
     }
 }
 
-/// Another user on the same host is the same broker: a rotated user name is no reason to restart (K9).
-fn without_user(place: &str) -> String {
-    match place.split_once("://") {
-        Some((scheme, rest)) => {
-            let address = rest.split_once('@').map_or(rest, |(_, address)| address);
-            format!("{scheme}://{address}")
-        }
-        None => place.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use vumi_api::Target;
     use vumi_api::manifest::load;
+    use vumi_core::codes;
 
     fn resource(broker: &str) -> Resource {
         let text = format!(

@@ -5,7 +5,45 @@ use crate::error::CliError;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use vumi_api::manifest::Texts;
+use vumi_api::manifest::{Manifests, Texts, broker_findings, campaign_findings, load};
+use vumi_api::{Severity, Target};
+
+/// A campaign as it is written.
+pub struct Campaign {
+    /// Its manifests with every finding, and all Secrets at hand.
+    pub manifests: Manifests,
+    /// Secret documents among them, without files.
+    pub documents: Texts,
+}
+
+/// Reads the manifests under `paths`, and the Secrets in the folder `secrets`; documents win over files, as at run time.
+/// A broker's Secret that is missing is as bad as `broker_secrets` says, and no finding without it.
+pub fn campaign(
+    paths: &[PathBuf],
+    target: Target,
+    secrets: Option<&Path>,
+    broker_secrets: Option<Severity>,
+) -> Result<Campaign, CliError> {
+    let mut manifests = load(&read(paths)?, target);
+    let documents = manifests.secrets.clone();
+    if let Some(folder) = secrets {
+        for (name, keys) in self::secrets(folder)? {
+            let held = manifests.secrets.entry(name).or_default();
+            for (key, value) in keys {
+                held.entry(key).or_insert(value);
+            }
+        }
+    }
+    let mut of_campaign = campaign_findings(&manifests);
+    if let Some(severity) = broker_secrets {
+        of_campaign.extend(broker_findings(&manifests, severity));
+    }
+    manifests.findings.extend(of_campaign);
+    Ok(Campaign {
+        manifests,
+        documents,
+    })
+}
 
 /// Texts of the manifests under `paths`, as `(name, text)` in the order of the arguments, sorted within a directory.
 ///
@@ -87,7 +125,7 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>, CliError> {
 }
 
 /// Secrets of `--secrets DIR`: one folder per Secret, one file per key. A line end after a value is not part of it.
-pub fn secrets(folder: &Path) -> Result<Texts, CliError> {
+fn secrets(folder: &Path) -> Result<Texts, CliError> {
     let mut secrets = Texts::new();
     for secret in entries(folder)? {
         if !secret.is_dir() {
@@ -191,5 +229,22 @@ mod tests {
         assert_eq!(secrets["smsc"].get("password").unwrap(), "hunter2");
         assert_eq!(secrets["smsc"].len(), 1);
         assert!(super::secrets(&root.join("absent")).is_err());
+    }
+
+    #[test]
+    fn a_secret_document_wins_over_a_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let document = root.join("secret.yaml");
+        let text = "apiVersion: v1\nkind: Secret\nmetadata: {name: smsc}\nstringData: {password: written}\n";
+        fs::write(&document, text).unwrap();
+        fs::create_dir_all(root.join("secrets/smsc")).unwrap();
+        fs::write(root.join("secrets/smsc/password"), "of the file").unwrap();
+        fs::write(root.join("secrets/smsc/user"), "me").unwrap();
+        let secrets = root.join("secrets");
+        let read = campaign(&[document], Target::Local, Some(&secrets), None).unwrap();
+        let keys = &read.manifests.secrets["smsc"];
+        assert_eq!((&*keys["password"], &*keys["user"]), ("written", "me"));
+        assert_eq!(read.documents["smsc"].len(), 1, "documents alone");
     }
 }

@@ -3,6 +3,15 @@
 use crate::error::CliError;
 use std::io::Write;
 
+/// How a result is printed, for every command that can print both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Format {
+    /// Lines and tables for people
+    Table,
+    /// JSON for programs
+    Json,
+}
+
 /// Writes `text` to standard output as it is.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();

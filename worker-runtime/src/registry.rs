@@ -14,11 +14,6 @@ pub fn all() -> impl Iterator<Item = &'static Registration> {
     .flatten()
 }
 
-/// The registration of a worker type.
-pub fn find(type_name: &str) -> Option<&'static Registration> {
-    all().find(|registration| registration.type_name == type_name)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -96,14 +96,6 @@ impl Reader {
                     self.manifests.secrets.insert(name, keys);
                 }
             }
-            ("v1", "ConfigMap", _) => {
-                self.walk(objects::config_map_schema(), node, None, report);
-                if let Some(name) = self.name(node, "ConfigMap", report) {
-                    self.manifests
-                        .config_maps
-                        .insert(name, objects::config_map(node));
-                }
-            }
             ("v1", "List", _) => match node.get("items").map(|items| &items.data) {
                 Some(Data::List(items)) => {
                     items.iter().for_each(|item| self.document(item, report))

@@ -1,7 +1,7 @@
 //! Manifests: YAML files in, typed resources and findings out. All findings at once, each with its place.
 //!
 //! The phases of one document: parse with places, compare with the schema, evaluate the CEL rules, the worker type's
-//! own validation. Read are the four kinds of `vumi.dev/v1alpha1`, `v1` Secret and ConfigMap, and `v1` List of these.
+//! own validation. Read are the four kinds of `vumi.dev/v1alpha1`, `v1` Secret, and `v1` List of these.
 //! Other kinds may stand in the same files, as they do beside `kubectl apply`: each gets a warning and is left alone.
 
 mod campaign;
@@ -33,7 +33,7 @@ pub enum Target {
     Cluster,
 }
 
-/// Keys and values by name of the Secret or ConfigMap.
+/// Keys and values by name of the Secret.
 pub type Texts = BTreeMap<String, BTreeMap<String, String>>;
 
 /// A valid resource and where it was read.
@@ -99,8 +99,6 @@ pub struct Manifests {
     /// Secrets by name: decoded keys and values. Callers that have more (files of `--secrets DIR`) may add them
     /// before asking for [`campaign_findings`] or [`broker_findings`].
     pub secrets: Texts,
-    /// ConfigMaps by name.
-    pub config_maps: Texts,
     /// Everything found, by file and line.
     pub findings: Vec<Finding>,
     /// What the manifests were loaded for.
@@ -119,7 +117,6 @@ impl fmt::Debug for Manifests {
         f.debug_struct("Manifests")
             .field("resources", &self.resources.len())
             .field("secrets", &self.secrets.keys())
-            .field("config_maps", &self.config_maps.keys())
             .field("findings", &self.findings)
             .field("target", &self.target)
             .finish()

@@ -1,4 +1,4 @@
-//! Kubernetes' own kinds that stand beside the manifests: Secret and ConfigMap documents.
+//! Kubernetes' own kind that workers read beside the manifests: Secret documents.
 
 use super::finding::WRONG_VALUE;
 use super::report::Report;
@@ -25,29 +25,9 @@ static SECRET: LazyLock<Value> = LazyLock::new(|| {
     })
 });
 
-static CONFIG_MAP: LazyLock<Value> = LazyLock::new(|| {
-    let texts = json!({"type": "object", "additionalProperties": {"type": "string"}});
-    json!({
-        "type": "object",
-        "properties": {
-            "apiVersion": {"type": "string"},
-            "kind": {"type": "string"},
-            "metadata": {"type": "object"},
-            "immutable": {"type": "boolean"},
-            "data": texts,
-            "binaryData": texts,
-        },
-    })
-});
-
 /// Schema of a Secret document.
 pub(super) fn secret_schema() -> &'static Value {
     &SECRET
-}
-
-/// Schema of a ConfigMap document.
-pub(super) fn config_map_schema() -> &'static Value {
-    &CONFIG_MAP
 }
 
 fn texts(node: &Node, key: &str) -> impl Iterator<Item = (String, String, super::tree::Place)> {
@@ -90,11 +70,4 @@ pub(super) fn secret(node: &Node, report: &mut Report<'_>) -> BTreeMap<String, S
     }
     keys.extend(texts(node, "stringData").map(|(key, value, _)| (key, value)));
     keys
-}
-
-/// The keys of a ConfigMap: `data` only.
-pub(super) fn config_map(node: &Node) -> BTreeMap<String, String> {
-    texts(node, "data")
-        .map(|(key, value, _)| (key, value))
-        .collect()
 }

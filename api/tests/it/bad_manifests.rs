@@ -220,13 +220,16 @@ fn documents_say_what_they_are() {
 
 #[test]
 fn a_list_holds_documents_and_foreign_kinds_are_left_alone() {
-    let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: vumi.dev/v1alpha1\n  kind: Transport\n  metadata: {name: t}\n  spec: {telnet: {port: 9010}}\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: s}\n  stringData: {a: b}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {whatever: 1}\n---\n# nothing\n---\n";
+    let text = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: vumi.dev/v1alpha1\n  kind: Transport\n  metadata: {name: t}\n  spec: {telnet: {port: 9010}}\n- apiVersion: v1\n  kind: Secret\n  metadata: {name: s}\n  stringData: {a: b}\n---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {whatever: 1}\n---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: b}\n---\n# nothing\n---\n";
     let read = read(text, Target::Cluster);
     assert_eq!(read.resources.len(), 1);
     assert_eq!(read.secrets["s"]["a"], "b");
-    assert_eq!(read.findings.len(), 1, "{:?}", read.findings);
-    assert_eq!(read.findings[0].code, "manifest.ignored");
-    assert_eq!(read.findings[0].severity, Severity::Warning);
+    assert_eq!(read.findings.len(), 2, "{:?}", read.findings);
+    for (finding, kind) in read.findings.iter().zip(["Deployment", "ConfigMap"]) {
+        assert_eq!(finding.code, "manifest.ignored");
+        assert_eq!(finding.severity, Severity::Warning);
+        assert!(finding.message.contains(kind), "{finding}");
+    }
 }
 
 #[test]

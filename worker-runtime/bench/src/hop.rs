@@ -273,7 +273,7 @@ pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<f64
 
     let count = 2000;
     let (mut p50, mut p99) = (Vec::new(), Vec::new());
-    for _ in 0..runs.min(3) {
+    for _ in 0..runs {
         let bare = rig
             .one_by_one(rig.bare("bench_out.inbound")?, "bench_out.inbound", count)
             .await?;

@@ -74,7 +74,7 @@ async fn measure(arguments: Arguments) -> Result<(), AnyError> {
             .as_deref()
             .is_none_or(|only| name.contains(only))
     };
-    let mut report = Report::new(arguments.runs, arguments.messages);
+    let mut report = Report::new(arguments.messages);
     if wanted("start") {
         start::rows(&mut report).await?;
     }

@@ -10,12 +10,15 @@ pub struct Median {
     pub value: f64,
     /// Smallest and largest.
     pub spread: (f64, f64),
+    /// How many values.
+    pub runs: usize,
 }
 
 /// The median of at least one value.
 pub fn median(mut values: Vec<f64>) -> Median {
     values.sort_by(f64::total_cmp);
     Median {
+        runs: values.len(),
         value: values.get(values.len() / 2).copied().unwrap_or(f64::NAN),
         spread: (
             values.first().copied().unwrap_or(f64::NAN),
@@ -29,8 +32,8 @@ impl std::fmt::Display for Median {
         let digits = if self.value >= 100.0 { 0 } else { 2 };
         write!(
             f,
-            "{:.digits$} ({:.digits$}–{:.digits$})",
-            self.value, self.spread.0, self.spread.1
+            "{:.digits$} ({:.digits$}–{:.digits$} of {})",
+            self.value, self.spread.0, self.spread.1, self.runs
         )
     }
 }
@@ -43,7 +46,7 @@ pub struct Report {
 
 impl Report {
     /// An empty table for this machine.
-    pub fn new(runs: usize, messages: u32) -> Self {
+    pub fn new(messages: u32) -> Self {
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
         let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory: u64 = memory
@@ -54,7 +57,7 @@ impl Report {
             .unwrap_or(0);
         Self {
             head: format!(
-                "Machine: {cores} cores, {} GiB. Median of {runs} alternating runs (smallest–largest), {messages} messages of 600 bytes per run.",
+                "Machine: {cores} cores, {} GiB. Medians with (smallest–largest of how many runs); where a baseline is named, runs alternate with it. {messages} messages of 600 bytes per run.",
                 memory >> 20
             ),
             rows: Vec::new(),

@@ -44,10 +44,10 @@ pub async fn rows(report: &mut Report) -> Result<(), AnyError> {
     rebuild(report).await
 }
 
-/// Editing one transport's body against checking its whole family anew, when run inside the source tree.
+/// Editing one transport's body against checking its whole family anew, in a copy of the source tree.
 async fn rebuild(report: &mut Report) -> Result<(), AnyError> {
-    let file = std::path::Path::new("worker-runtime/transports/chat/src/telnet.rs");
-    if !file.exists() {
+    const FILE: &str = "worker-runtime/transports/chat/src/telnet.rs";
+    if !std::path::Path::new(FILE).exists() {
         report.row(
             "rebuild after editing one transport",
             "not in the source tree".into(),
@@ -56,34 +56,52 @@ async fn rebuild(report: &mut Report) -> Result<(), AnyError> {
         );
         return Ok(());
     }
-    let check = || -> Result<f64, AnyError> {
+    let copy = tempfile::tempdir_in("target")?;
+    let copied = std::process::Command::new("cp")
+        .args([
+            "-r",
+            "Cargo.toml",
+            "Cargo.lock",
+            "api",
+            "examples",
+            "worker-runtime",
+        ])
+        .arg(copy.path())
+        .status()?;
+    if !copied.success() {
+        return Err("the source tree could not be copied".into());
+    }
+    // Dependencies are those of the tree itself: what is measured is our own code.
+    let target = std::fs::canonicalize("target")?;
+    let cargo = |arguments: &[&str]| -> Result<f64, AnyError> {
         let begin = Instant::now();
         let status = std::process::Command::new("cargo")
-            .args(["check", "-q", "-p", "vumi-transports-chat"])
+            .args(arguments)
+            .args(["-q", "-p", "vumi-transports-chat"])
+            .current_dir(copy.path())
+            .env("CARGO_TARGET_DIR", &target)
             .status()?;
         if status.success() {
             Ok(begin.elapsed().as_secs_f64())
         } else {
-            Err("cargo check failed".into())
+            Err(format!("cargo {arguments:?} failed").into())
         }
     };
-    let text = std::fs::read_to_string(file)?;
-    check()?;
-    let mut edits = Vec::new();
-    for n in 0..3 {
-        std::fs::write(file, format!("{text}\n// edit {n}\n"))?;
-        edits.push(check());
+    let file = copy.path().join(FILE);
+    let text = std::fs::read_to_string(&file)?;
+    cargo(&["check"])?;
+    let (mut edits, mut full) = (Vec::new(), Vec::new());
+    for n in 0..5 {
+        std::fs::write(&file, format!("{text}\n// edit {n}\n"))?;
+        edits.push(cargo(&["check"])?);
+        cargo(&["clean"])?;
+        full.push(cargo(&["check"])?);
     }
-    std::fs::write(file, &text)?;
-    let edits = median(edits.into_iter().collect::<Result<Vec<_>, _>>()?);
-    std::process::Command::new("cargo")
-        .args(["clean", "-q", "-p", "vumi-transports-chat"])
-        .status()?;
-    let full = check()?;
-    let ratio = edits.value / full;
+    let (edits, full) = (median(edits), median(full));
+    let ratio = edits.value / full.value;
     report.row(
         "rebuild after editing one transport × full check of its family",
-        format!("{ratio:.2}; {edits} s against {full:.2} s"),
+        format!("{ratio:.2}; {edits} s against {full} s"),
         "≤ 0.25",
         Some(ratio <= 0.25),
     );

@@ -39,11 +39,8 @@ pub(crate) mod testing {
 
     use super::*;
     use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-    use crate::broker::{
-        Access, Durability, QueueDepth, QueueSpec, RawDelivery, Receipt, Shelf, Subscribe,
-        Subscription,
-    };
-    use crate::error::WorkError;
+    use crate::broker::{Access, QueueSpec, RawDelivery, Receipt, Subscribe, Subscription};
+    use crate::conformance::delegate::Double;
     use async_trait::async_trait;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,44 +111,20 @@ pub(crate) mod testing {
     }
 
     #[async_trait]
-    impl Broker for Cuttable {
-        fn describe(&self) -> String {
-            self.inner.describe()
+    impl Double for Cuttable {
+        fn inner(&self) -> &Arc<dyn Broker> {
+            &self.inner
         }
 
-        fn durability(&self) -> Durability {
-            self.inner.durability()
-        }
-
-        fn link(&self) -> watch::Receiver<LinkState> {
+        fn shown_link(&self) -> watch::Receiver<LinkState> {
             self.link.subscribe()
         }
 
-        async fn publish(&self, publication: Publication) -> Receipt {
+        async fn take(&self, publication: Publication) -> Receipt {
             while self.hangs.load(Ordering::SeqCst) || !is_up(&self.link.borrow()) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             self.inner.publish(publication).await
-        }
-
-        async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
-            self.inner.subscribe(subscribe).await
-        }
-
-        async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
-            self.inner.declare(queue).await
-        }
-
-        async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {
-            self.inner.depth(queue).await
-        }
-
-        async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
-            self.inner.shelf(queue, limit).await
-        }
-
-        async fn close(&self, deadline: Duration) {
-            self.inner.close(deadline).await;
         }
     }
 }

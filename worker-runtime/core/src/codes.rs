@@ -61,6 +61,8 @@ codes! {
         "Use a vhost whose default queue type is classic, or delete the foreign queue.";
     BROKER_FENCE = "broker.fence_not_honoured", "The broker accepted a second consumer beside an exclusive one.",
         "The queue is a quorum queue; use a vhost whose default queue type is classic.";
+    BROKER_FOREIGN = "broker.foreign_consumer", "The queue is held by a consumer that is not ours.",
+        "Stop the other program that reads this queue; while an old worker and this one must both run, set `ordering: {mode: none}` here.";
     BROKER_STATE_IN_USE = "broker.state_in_use", "Another process uses the state folder of the embedded broker.",
         "Stop that process, or give this one another --state folder.";
     BROKER_STATE = "broker.state_unusable", "The state folder of the embedded broker cannot be read or written.",

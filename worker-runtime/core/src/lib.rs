@@ -5,6 +5,7 @@
 //! message and, if it has a peer, how to listen to it.
 
 pub mod admin;
+pub mod backoff;
 mod beacon;
 pub mod broker;
 pub mod codes;

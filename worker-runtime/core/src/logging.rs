@@ -1,13 +1,17 @@
 //! Logs of the process: one line per event on stderr, as text or JSON. Message contents never appear in them, user
-//! addresses only as [`hashed_address`].
+//! addresses only as [`hashed_address`], and what the AMQP client logs not at all.
 
+use crate::broker::amqp;
 use sha2::{Digest, Sha256};
 use std::io::IsTerminal;
 use std::sync::OnceLock;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
+use tracing::Dispatch;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::fmt::{self, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
-/// Environment variable with the filter, such as `info` or `vumi_core=debug,lapin=warn`.
+/// Environment variable with the filter, such as `info` or `vumi_core=debug,vumi_http=warn`.
 pub const FILTER_VARIABLE: &str = "VUMI_LOG";
 
 /// Environment variable with the key of [`hashed_address`], for logs whose addresses can be compared across processes.
@@ -18,9 +22,6 @@ const DIGITS_SHOWN: usize = 3;
 
 /// An address with fewer digits than this shows none of them: three of a short one would be most of it.
 const DIGITS_NEEDED: usize = 7;
-
-/// The AMQP client's part of a filter.
-const CLIENT: &str = "lapin";
 
 /// Shape of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,38 +51,49 @@ pub fn start(format: LogFormat, filter: Option<&str>) -> Result<(), String> {
     let from_environment = std::env::var(FILTER_VARIABLE).ok();
     let chosen = filter.map(str::to_owned).or(from_environment);
     let filter = read_filter(chosen.as_deref().unwrap_or_default())?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+    let ansi = std::io::stderr().is_terminal();
     // The only failure is that a subscriber is there already, which then goes on.
-    let _ = match format {
-        LogFormat::Text => builder
-            .with_ansi(std::io::stderr().is_terminal())
-            .try_init(),
-        LogFormat::Json => builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .try_init(),
-    };
+    let _ = tracing::dispatcher::set_global_default(outlet(format, filter, ansi, std::io::stderr));
     Ok(())
 }
 
+fn outlet<W>(format: LogFormat, filter: EnvFilter, ansi: bool, writer: W) -> Dispatch
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let lines = fmt::layer().with_writer(writer).with_ansi(ansi);
+    let lines = match format {
+        LogFormat::Text => lines.boxed(),
+        LogFormat::Json => lines
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .boxed(),
+    };
+    // Not a directive of the filter: a more exact one, such as `lapin::channel=warn`, would win over it.
+    let silent = filter_fn(|about| {
+        !amqp::SILENT
+            .iter()
+            .any(|start| about.target().starts_with(start))
+    });
+    let registry = tracing_subscriber::registry().with(filter).with(silent);
+    registry.with(lines).into()
+}
+
 fn read_filter(text: &str) -> Result<EnvFilter, String> {
-    let filter = EnvFilter::builder()
+    // A word alone is read as the name of a module, so that a mistyped level would switch everything else off.
+    for word in text.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+        let module = word.contains(['=', '[']) || word.starts_with("vumi");
+        if !module && word.parse::<LevelFilter>().is_err() {
+            return Err(format!(
+                "log filter {text:?}: {word:?} is no level; write error, warn, info, debug, trace or for example vumi_core=debug"
+            ));
+        }
+    }
+    EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
         .parse(text)
-        .map_err(|e| {
-            format!("log filter {text:?}: {e}; write for example info or vumi_core=debug")
-        })?;
-    if text.contains(CLIENT) {
-        return Ok(filter);
-    }
-    // The AMQP client calls an error what is an answer to us, such as a fence that is held; we log what it means.
-    match format!("{CLIENT}=off").parse() {
-        Ok(directive) => Ok(filter.add_directive(directive)),
-        Err(_) => Ok(filter),
-    }
+        .map_err(|e| format!("log filter {text:?}: {e}; write for example info or vumi_core=debug"))
 }
 
 /// A user's address as it may stand in a log: a keyed hash, and the last three digits of a long number. Equal addresses
@@ -120,6 +132,7 @@ fn hash_with(key: &[u8; 32], address: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::sync::{Arc, Mutex};
 
     #[test]
     fn an_address_is_recognisable_but_not_readable() {
@@ -146,8 +159,51 @@ mod tests {
     #[test]
     fn filters_are_read_or_refused() {
         assert!(read_filter("").is_ok());
-        assert!(read_filter("vumi_core=debug,lapin=warn").is_ok());
+        assert!(read_filter("vumi_core=debug,vumi_http=warn").is_ok());
+        let error = read_filter("loud").expect_err("a level with a slip");
+        assert!(error.contains("loud"), "{error}");
         let error = read_filter("vumi_core=loudly").expect_err("no such level");
         assert!(error.contains("vumi_core=loudly"), "{error}");
+    }
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl std::io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("not poisoned").write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn the_client_is_silent_whatever_the_filter_says() {
+        for (format, filter) in [
+            (LogFormat::Text, ""),
+            (LogFormat::Text, "trace"),
+            (LogFormat::Json, "trace,lapin=warn,amq_protocol_tcp=trace"),
+            (LogFormat::Text, "lapin::channel=trace,[a_span]=trace"),
+        ] {
+            let lines = Lines::default();
+            let writer = {
+                let lines = lines.clone();
+                move || lines.clone()
+            };
+            let filter = read_filter(filter).expect("readable");
+            tracing::dispatcher::with_default(&outlet(format, filter, false, writer), || {
+                let _inside = tracing::error_span!("a_span").entered();
+                tracing::error!(target: "lapin", "a whole message");
+                tracing::warn!(target: "lapin::channel", "a whole message");
+                tracing::error!(target: "amq_protocol_tcp", "a whole message");
+                tracing::warn!("something of ours");
+            });
+            let text = lines.0.lock().expect("not poisoned").clone();
+            let text = String::from_utf8(text).expect("text");
+            assert!(text.contains("something of ours"), "{text}");
+            assert!(!text.contains("a whole message"), "{text}");
+        }
     }
 }

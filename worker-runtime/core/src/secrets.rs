@@ -3,16 +3,22 @@
 
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::RwLock;
+use std::sync::{Mutex, RwLock};
+use std::time::{Duration, Instant};
 use vumi_api::SecretValue;
+
+/// A file that was read less than this ago is not read again.
+const FRESH: Duration = Duration::from_secs(1);
 
 /// Where secret values come from. Documents win over files.
 #[derive(Default)]
 pub struct Secrets {
     documents: RwLock<BTreeMap<String, BTreeMap<String, String>>>,
     folder: Option<PathBuf>,
+    /// Values of files, with the time they were read: requests ask for the same one again and again.
+    files: Mutex<HashMap<PathBuf, (Instant, String)>>,
 }
 
 impl Secrets {
@@ -24,6 +30,7 @@ impl Secrets {
         Self {
             documents: RwLock::new(documents),
             folder,
+            files: Mutex::default(),
         }
     }
 
@@ -34,25 +41,34 @@ impl Secrets {
         }
     }
 
-    /// The value of one key now; read anew at every call, so that rotated files take effect. A line end after a
-    /// file's value is not part of it.
+    /// The value of one key now: a rotated file takes effect within a second. A line end after a file's value is not
+    /// part of it.
     pub fn get(&self, name: &str, key: &str) -> Option<String> {
+        self.get_at(name, key, Instant::now())
+    }
+
+    fn get_at(&self, name: &str, key: &str, now: Instant) -> Option<String> {
         if let Ok(held) = self.documents.read()
             && let Some(value) = held.get(name).and_then(|secret| secret.get(key))
         {
             return Some(value.clone());
         }
         let path = self.folder.as_ref()?.join(name).join(key);
-        let value = std::fs::read_to_string(path).ok()?;
-        Some(value.trim_end_matches(['\r', '\n']).to_owned())
-    }
-
-    /// Whether any key of the Secret exists.
-    pub fn exists(&self, name: &str) -> bool {
-        self.documents
-            .read()
-            .is_ok_and(|held| held.contains_key(name))
-            || self.folder.as_ref().is_some_and(|f| f.join(name).is_dir())
+        let is_fresh = |read: &Instant| now.saturating_duration_since(*read) < FRESH;
+        if let Ok(files) = self.files.lock()
+            && let Some((read, value)) = files.get(&path)
+            && is_fresh(read)
+        {
+            return Some(value.clone());
+        }
+        // What is missing is looked for every time: it may come any moment, and a worker waits for it.
+        let value = std::fs::read_to_string(&path).ok()?;
+        let value = value.trim_end_matches(['\r', '\n']).to_owned();
+        if let Ok(mut files) = self.files.lock() {
+            files.retain(|_, (read, _)| is_fresh(read));
+            files.insert(path, (now, value.clone()));
+        }
+        Some(value)
     }
 
     /// The value behind a reference, or the plain value.
@@ -74,5 +90,34 @@ impl Secrets {
                 format!("Secret {:?} has no key {:?}", reference.name, reference.key),
             )
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rotated_file_takes_effect_and_is_not_read_for_every_request() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("api");
+        std::fs::create_dir(&path).expect("made");
+        let secrets = Secrets::new(BTreeMap::new(), Some(folder.path().to_owned()));
+        let now = Instant::now();
+        let get = |after: u64| {
+            let at = now + Duration::from_millis(after);
+            secrets.get_at("api", "password", at)
+        };
+        assert_eq!(get(0), None);
+        std::fs::write(path.join("password"), "old\n").expect("written");
+        assert_eq!(get(1).as_deref(), Some("old"), "what comes late is found");
+        std::fs::write(path.join("password"), "new\r\n").expect("written");
+        assert_eq!(get(1000).as_deref(), Some("old"));
+        assert_eq!(get(1001).as_deref(), Some("new"));
+        std::fs::remove_file(path.join("password")).expect("removed");
+        assert_eq!(get(2001), None);
+        let document = BTreeMap::from([("password".to_owned(), "written".to_owned())]);
+        secrets.replace(BTreeMap::from([("api".to_owned(), document)]));
+        assert_eq!(get(1500).as_deref(), Some("written"), "documents win");
     }
 }

@@ -1,10 +1,11 @@
 //! `vumi lint`: every finding about a set of manifests, without running anything.
 
 use crate::error::CliError;
+use crate::output::Format;
 use crate::{manifests, output};
 use serde_json::json;
 use std::path::PathBuf;
-use vumi_api::manifest::{Manifests, broker_findings, campaign_findings, load};
+use vumi_api::manifest::Manifests;
 use vumi_api::{Finding, Severity, Target};
 
 /// Arguments of `vumi lint`.
@@ -29,7 +30,7 @@ pub struct Arguments {
     #[arg(long = "for", value_name = "TARGET", value_enum, default_value_t = For::Local)]
     pub target: For,
     /// How findings are printed
-    #[arg(long, value_enum, default_value_t = Format::Text)]
+    #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
     /// Directory with one folder per Secret and one file per key, beside `kind: Secret` documents
     #[arg(long, value_name = "DIR")]
@@ -43,15 +44,6 @@ pub enum For {
     Local,
     /// A cluster: plain secret values are refused, Secrets may be elsewhere
     Cluster,
-}
-
-/// How findings are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// One line per finding, and a summary
-    Text,
-    /// One JSON object: findings and counts
-    Json,
 }
 
 /// Prints all findings; an error if any of them is one.
@@ -71,21 +63,16 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         For::Local => Target::Local,
         For::Cluster => Target::Cluster,
     };
-    let mut manifests = load(&manifests::read(&paths)?, target);
-    if let Some(folder) = &arguments.secrets {
-        for (name, keys) in crate::manifests::secrets(folder)? {
-            let held = manifests.secrets.entry(name).or_default();
-            for (key, value) in keys {
-                held.entry(key).or_insert(value); // documents win over files, as at run time
-            }
-        }
-    }
-    let mut of_campaign = campaign_findings(&manifests);
-    // Warnings: `vumi run --broker` needs none of them.
-    of_campaign.extend(broker_findings(&manifests, Severity::Warning));
-    manifests.findings.extend(of_campaign);
+    let manifests = manifests::campaign(
+        &paths,
+        target,
+        arguments.secrets.as_deref(),
+        // `vumi run --broker` needs none of them.
+        Some(Severity::Warning),
+    )?
+    .manifests;
     output::print(&match arguments.format {
-        Format::Text => text(&manifests),
+        Format::Table => text(&manifests),
         Format::Json => format!("{:#}\n", as_json(&manifests)),
     })?;
     match manifests.has_errors() {

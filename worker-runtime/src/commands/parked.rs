@@ -4,6 +4,7 @@
 use crate::brokers::Url;
 use crate::commands::status::{Which, ago, aligned};
 use crate::error::CliError;
+use crate::output::Format;
 use crate::{output, process};
 use serde_json::Value;
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ use vumi_core::supervisor::control::{self, Request, ask};
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   vumi parked list
+  vumi parked list --format json | jq '.[].code'
   vumi parked show telnet.inbound 3f9c2a
   vumi parked requeue telnet.inbound --code message.invalid
   vumi parked drop telnet.inbound 3f9c2a
@@ -56,14 +58,14 @@ pub enum Action {
         /// How many at most, per queue
         #[arg(long, default_value_t = 100)]
         limit: usize,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
+        /// How the list is printed
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
         /// Where.
         #[command(flatten)]
         place: Place,
     },
-    /// Show one message with its content
+    /// Show one message with its content, as JSON: `body` is text, or base64 where `encoding` says so
     Show {
         /// Queue that it was consumed from
         queue: String,
@@ -134,7 +136,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             Action::List {
                 queue,
                 limit,
-                json,
+                format,
                 place,
             } => {
                 let request = Request::ParkedList {
@@ -142,9 +144,9 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                     limit: *limit,
                 };
                 let listed = perform(place, request).await?;
-                match json {
-                    true => output::print(&format!("{listed:#}\n")),
-                    false => output::print(&table(&read::<Vec<Summary>>(listed)?)),
+                match format {
+                    Format::Json => output::print(&format!("{listed:#}\n")),
+                    Format::Table => output::print(&table(&read::<Vec<Summary>>(listed)?)),
                 }
             }
             Action::Show { queue, id, place } => {

@@ -2,15 +2,16 @@
 
 use crate::brokers::Choice;
 use crate::error::CliError;
+use crate::manifests::{self, Campaign};
+use crate::output;
 use crate::process::{self, LOCAL_ADMIN, Process, Setup};
 use crate::watch::Watch;
-use crate::{manifests, output};
 use std::path::PathBuf;
 use std::sync::Arc;
-use vumi_api::manifest::{Manifests, Texts, broker_findings, campaign_findings, load};
 use vumi_api::{Resource, Severity, Target};
 use vumi_core::broker::embedded::EmbeddedOptions;
 use vumi_core::secrets::Secrets;
+use vumi_core::supervisor::Supervisor;
 use vumi_core::supervisor::plan::shown_address;
 
 /// Arguments of `vumi run`.
@@ -83,7 +84,12 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
     if let Some(signal) = signal {
         return Err(process.shut_down(signal).await);
     }
-    let brokers = supervisor.describe_brokers().await;
+    let unusable = unusable_addresses(&supervisor).await;
+    if !unusable.is_empty() {
+        let _ = process.shut_down(0).await;
+        return Err(CliError::environment(unusable.join("\n")));
+    }
+    let brokers = supervisor.describe_brokers();
     output::print(&greeting(
         &process,
         &resources,
@@ -124,7 +130,7 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
             }
             supervisor.apply(wanted.clone()).await
         };
-        // A signal is not held up by a reload that waits for old requests.
+        // A signal ends only the waiting: the reload goes on, and the shutdown waits for it.
         tokio::select! {
             signal = process.ended() => break signal,
             outcome = reload => {
@@ -137,39 +143,34 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
     Err(process.shut_down(signal).await)
 }
 
-/// The manifests, and the Secret documents among them without the files of `--secrets`.
-struct Read {
-    manifests: Manifests,
-    documents: Texts,
+/// Listening workers that could not be built, with the reason. Whoever starts a campaign by hand wants to know at once;
+/// later, while others run, such a worker waits instead.
+async fn unusable_addresses(supervisor: &Supervisor) -> Vec<String> {
+    let snapshots = supervisor.snapshots().await;
+    let unusable = snapshots
+        .iter()
+        .filter(|s| s.state == "stalled" && s.accepting == Some(false));
+    unusable.map(|s| format!("{}: {}", s.key, s.why)).collect()
 }
 
-fn read(arguments: &Arguments) -> Result<Read, CliError> {
-    let mut manifests = load(&manifests::read(&arguments.files)?, Target::Local);
-    let documents = manifests.secrets.clone();
-    if let Some(folder) = &arguments.secrets {
-        for (name, keys) in manifests::secrets(folder)? {
-            let held = manifests.secrets.entry(name).or_default();
-            for (key, value) in keys {
-                held.entry(key).or_insert(value);
-            }
-        }
-    }
-    let mut of_campaign = campaign_findings(&manifests);
-    if arguments.process.broker.is_none() {
-        of_campaign.extend(broker_findings(&manifests, Severity::Error));
-    }
-    manifests.findings.extend(of_campaign);
-    Ok(Read {
-        manifests,
-        documents,
-    })
+fn read(arguments: &Arguments) -> Result<Campaign, CliError> {
+    manifests::campaign(
+        &arguments.files,
+        Target::Local,
+        arguments.secrets.as_deref(),
+        arguments
+            .process
+            .broker
+            .is_none()
+            .then_some(Severity::Error),
+    )
 }
 
-fn usable(read: &Read) -> bool {
+fn usable(read: &Campaign) -> bool {
     !read.manifests.has_errors() && !read.manifests.resources.is_empty()
 }
 
-fn errors(read: &Read) -> Vec<String> {
+fn errors(read: &Campaign) -> Vec<String> {
     let findings = read.manifests.findings.iter();
     let mut lines: Vec<String> = findings
         .filter(|finding| finding.severity == Severity::Error)
@@ -182,7 +183,7 @@ fn errors(read: &Read) -> Vec<String> {
 }
 
 /// Prints what was found, to standard error.
-fn say(read: &Read) {
+fn say(read: &Campaign) {
     for finding in &read.manifests.findings {
         eprintln!("{finding}");
     }
@@ -193,7 +194,7 @@ fn say(read: &Read) {
     }
 }
 
-fn resources_of(read: &Read) -> Vec<Resource> {
+fn resources_of(read: &Campaign) -> Vec<Resource> {
     let loaded = read.manifests.resources.iter();
     loaded.map(|loaded| loaded.resource.clone()).collect()
 }

@@ -1,6 +1,7 @@
 //! `vumi status`: what the workers of a running process are doing.
 
 use crate::error::CliError;
+use crate::output::Format;
 use crate::{output, process};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -40,15 +41,6 @@ pub struct Which {
     /// Name of the process
     #[arg(long, value_name = "NAME", conflicts_with = "socket")]
     pub name: Option<String>,
-}
-
-/// How the state is printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// One line per worker, and a line for everything that is not well
-    Table,
-    /// One JSON object
-    Json,
 }
 
 impl Which {

@@ -105,6 +105,17 @@ async fn whole_life(version: Version) {
     broker.stop().await.unwrap();
     broker.restart().await.unwrap();
     channel(&url).await;
+
+    // Erlang dumps its memory where it stands when it crashes, and that is not the source tree.
+    let crash = broker.eval("erlang:halt(\"a crash for the test\")");
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(5), crash).await;
+    while Connection::connect(&url, ConnectionProperties::default())
+        .await
+        .is_ok()
+    {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert!(!std::path::Path::new("erl_crash.dump").exists());
 }
 
 #[tokio::test]

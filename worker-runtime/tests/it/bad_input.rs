@@ -119,9 +119,9 @@ impl Setting {
         }
     }
 
-    /// `vumi parked list --json …`.
+    /// `vumi parked list --format json …`.
     fn listed(&self, arguments: &[&str]) -> Result<Vec<Value>, String> {
-        let mut all = vec!["list", "--json"];
+        let mut all = vec!["list", "--format", "json"];
         all.extend(arguments);
         let text = self.parked(&all)?;
         serde_json::from_str(&text).map_err(|error| format!("{error}: {text}"))

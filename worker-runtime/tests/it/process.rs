@@ -1,10 +1,13 @@
 //! The process around the workers: what ends it and with which code, what it waits for instead, and Secrets that come
 //! late, rotate, or move the broker.
 
+use crate::harness::amqp::{Amqp, reply_to};
 use crate::harness::campaign::Campaign;
 use crate::harness::process::{Process, run, said};
 use crate::harness::{PATIENCE, http, vhost, wait_for};
+use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 const ANSWER: Duration = Duration::from_secs(20);
@@ -57,6 +60,29 @@ async fn a_pod_with_a_bad_manifest_waits_and_says_why() {
     assert_eq!(alive.0, 200, "restarting it would not help");
     worker.assert_running();
     assert_eq!(worker.stop(STOP).await, Some(143));
+}
+
+/// The tests' own promise: whoever kills a test run leaves no workers behind.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_is_killed_with_the_thread_that_started_it() {
+    let campaign = Arc::new(Campaign::empty());
+    let (started, start) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let starter = std::thread::spawn({
+        let campaign = Arc::clone(&campaign);
+        move || {
+            let pod = pod(&campaign, &ECHO.replace("echo: {}", "ecko: {}"));
+            started.send(pod).unwrap();
+            let _ = ended.recv();
+        }
+    });
+    let (mut worker, port) = start.recv().unwrap();
+    readyz(port, 503, "ecko").await;
+    worker.assert_running();
+    drop(end);
+    starter.join().unwrap();
+    let status = worker.ends(STOP).await;
+    assert_eq!(status.signal(), Some(9));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -202,6 +228,66 @@ async fn a_second_signal_ends_the_process_at_once() {
     assert_eq!(process.ends(STOP).await.code(), Some(130));
     assert!(began.elapsed() < Duration::from_secs(30));
     assert!(held.await.unwrap().is_err());
+}
+
+/// The test is the application, and slow: its reply comes after the edit of the manifest and after the signal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_held_during_a_reload_is_answered_although_a_signal_came() {
+    let Some(url) = vhost("signal-in-reload").await else {
+        return;
+    };
+    let campaign = Campaign::empty();
+    let (port, admin) = (
+        vumi_testkit::free_port().unwrap(),
+        vumi_testkit::free_port().unwrap(),
+    );
+    campaign.write(
+        "http.yaml",
+        &format!(
+            "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: http}}\nspec: {{httpApi: {{replyExpected: true}}, http: {{host: 127.0.0.1, port: {port}, requestTimeout: 5m}}}}\n"
+        ),
+    );
+    let arguments = [
+        "--broker",
+        &url,
+        "--admin",
+        &admin.to_string(),
+        "--drain",
+        "2m",
+    ];
+    let mut process = campaign.run(&arguments);
+    readyz(admin, 200, "ok").await;
+    let amqp = Amqp::connect(&url).await;
+    amqp.tap("tap.inbound", "http.inbound").await;
+    let held = tokio::spawn(async move {
+        let path = "/?content=hello&from_addr=27820000001&to_addr=12345";
+        http::get(port, path, Duration::from_secs(120)).await
+    });
+    let question = amqp.next("tap.inbound", PATIENCE).await;
+
+    let logged = async |text: &str| {
+        wait_for(text, PATIENCE, || async {
+            match process.log().contains(text) {
+                true => Ok(()),
+                false => Err(process.log()),
+            }
+        })
+        .await;
+    };
+    campaign.edit("http.yaml", "requestTimeout: 5m", "requestTimeout: 6m");
+    logged("replacing").await;
+    // Time for the old intake to close, and for what would be cut off to be cut off.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    process.signal("TERM");
+    logged("a second signal ends the process at once").await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    process.assert_running();
+    let reply = reply_to(&question, "late-reply", "still here");
+    amqp.publish("http.outbound", reply.to_string().as_bytes())
+        .await;
+    let answer = held.await.unwrap().unwrap();
+    assert_eq!(answer, (200, "still here".to_owned()));
+    assert_eq!(process.ends(STOP).await.code(), Some(143));
 }
 
 #[test]

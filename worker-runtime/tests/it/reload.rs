@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use vumi::registry;
 use vumi_api::manifest::load;
 use vumi_api::{Resource, Target};
+use vumi_core::backoff::Backoff;
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use vumi_core::broker::{
     Access, Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, Subscribe,
@@ -70,7 +71,7 @@ impl Campaign {
                     close: Duration::from_secs(1),
                 },
                 restart: Restart {
-                    first: Duration::from_millis(50),
+                    backoff: Backoff::new(Duration::from_millis(50), Duration::from_secs(30)),
                     ..Restart::default()
                 },
                 recheck: Duration::from_millis(200),
@@ -524,7 +525,7 @@ async fn another_broker_address_moves_the_campaign_and_answers_what_is_held() {
     // The manifests are the same; the supervisor sees the new address by itself. New requests go to the new broker,
     // and the held one still gets its reply over the old.
     until("the old worker takes no more", async || {
-        campaign.supervisor.describe_brokers().await.len() == 2
+        campaign.supervisor.describe_brokers().len() == 2
             && campaign.supervisor.listening().await.is_ok()
     })
     .await;

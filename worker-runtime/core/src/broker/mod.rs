@@ -156,7 +156,8 @@ pub enum ConsumerState {
     Consuming,
     /// Another consumer holds the fence; with its name if known.
     Standby(Option<String>),
-    /// The queue cannot be consumed until someone acts, e.g. it has another type (R1): code and sentence.
+    /// The queue cannot be consumed until someone acts, e.g. it has another type (R1) or a foreigner reads it (S16): code
+    /// and sentence.
     Refused(String, String),
     /// Cancelled by us.
     Stopped,

@@ -2,14 +2,30 @@
 
 use crate::broker::{Access, Broker, QueueSpec, Subscribe};
 use crate::message::Message;
+use std::cell::Cell;
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use vumi_api::{Flow, Port};
 
-/// How long the suite waits for anything before it calls it missing.
-pub(super) const PATIENCE: Duration = Duration::from_secs(15);
+/// How long a case waits for anything before it calls it missing, unless [`be_patient`] said otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+thread_local! {
+    static WAIT: Cell<Duration> = const { Cell::new(PATIENCE) };
+}
+
+/// How long the case of this thread waits for anything before it calls it missing.
+pub(super) fn patience() -> Duration {
+    WAIT.get()
+}
+
+/// Sets [`patience`] for the cases of this thread: less where the suite itself is judged by what it finds missing.
+pub(super) fn be_patient(wait: Option<Duration>) {
+    WAIT.set(wait.unwrap_or(PATIENCE));
+}
 
 /// One message that the worker published.
 #[derive(Clone, Debug)]
@@ -21,18 +37,47 @@ pub(super) struct Seen {
 impl Seen {
     /// Whether handling the message `id` caused this: it is that message, answers it, or reports on it.
     pub(super) fn is_caused_by(&self, id: &str) -> bool {
-        let cause = match &self.message {
+        self.answers() == id || self.message.id() == id
+    }
+
+    fn answers(&self) -> &str {
+        match &self.message {
             Message::User(m) => m.in_reply_to().unwrap_or_default(),
             Message::Event(e) => e.user_message_id(),
-        };
-        cause == id || self.message.id() == id
+        }
     }
 }
 
 #[derive(Default)]
 struct Kept {
-    seen: Mutex<Vec<Seen>>,
+    log: Mutex<Log>,
     changed: Notify,
+}
+
+#[derive(Default)]
+struct Log {
+    seen: Vec<Seen>,
+    /// Places in `seen` by what [`Seen::is_caused_by`] compares.
+    by_cause: HashMap<String, Vec<usize>>,
+}
+
+impl Log {
+    fn push(&mut self, seen: Seen) {
+        let place = self.seen.len();
+        let causes = [seen.message.id(), seen.answers()];
+        for (n, cause) in causes.into_iter().enumerate() {
+            if n == 0 || cause != causes[0] {
+                let places = self.by_cause.entry(cause.to_owned()).or_default();
+                places.push(place);
+            }
+        }
+        self.seen.push(seen);
+    }
+
+    fn caused_by(&self, id: &str) -> impl Iterator<Item = &Seen> {
+        let places = self.by_cause.get(id).into_iter().flatten();
+        places.map(|place| &self.seen[*place])
+    }
 }
 
 /// Consumers of a worker's published queues.
@@ -78,16 +123,12 @@ impl FarEnd {
 
     /// Everything seen so far, in the order of arrival.
     pub(super) fn seen(&self) -> Vec<Seen> {
-        self.kept.lock().clone()
+        self.kept.lock().seen.clone()
     }
 
     /// What the message `id` caused so far.
     pub(super) fn caused_by(&self, id: &str) -> Vec<Seen> {
-        let seen = self.kept.lock();
-        seen.iter()
-            .filter(|s| s.is_caused_by(id))
-            .cloned()
-            .collect()
+        self.kept.lock().caused_by(id).cloned().collect()
     }
 
     /// Waits until `look` finds something among what was seen.
@@ -95,6 +136,14 @@ impl FarEnd {
         &self,
         what: &str,
         look: impl Fn(&[Seen]) -> Option<T>,
+    ) -> Result<T, String> {
+        self.until_log(what, |log| look(&log.seen)).await
+    }
+
+    async fn until_log<T>(
+        &self,
+        what: &str,
+        look: impl Fn(&Log) -> Option<T>,
     ) -> Result<T, String> {
         let wait = async {
             loop {
@@ -107,18 +156,19 @@ impl FarEnd {
                 changed.await;
             }
         };
-        tokio::time::timeout(PATIENCE, wait).await.map_err(|_| {
-            let seen = self.kept.lock();
-            let arrived: Vec<String> = seen.iter().map(|s| s.port.queue()).collect();
-            format!("{what}: nothing within {PATIENCE:?}; arrived: {arrived:?}")
+        let patience = patience();
+        tokio::time::timeout(patience, wait).await.map_err(|_| {
+            let log = self.kept.lock();
+            let arrived: Vec<String> = log.seen.iter().map(|s| s.port.queue()).collect();
+            format!("{what}: nothing within {patience:?}; arrived: {arrived:?}")
         })
     }
 
     /// The first output that the message `id` causes.
     pub(super) async fn output_of(&self, id: &str) -> Result<Seen, String> {
         let what = format!("an output caused by {id}");
-        let found = |seen: &[Seen]| seen.iter().find(|s| s.is_caused_by(id)).cloned();
-        self.until(&what, found).await
+        self.until_log(&what, |log| log.caused_by(id).next().cloned())
+            .await
     }
 
     /// The first inbound message with this content.
@@ -133,8 +183,8 @@ impl FarEnd {
 }
 
 impl Kept {
-    fn lock(&self) -> MutexGuard<'_, Vec<Seen>> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

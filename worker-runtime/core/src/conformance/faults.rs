@@ -1,17 +1,20 @@
-//! A broker between a worker and its real broker that holds or loses confirmations, refuses publications, swallows
-//! acknowledgements and cuts channels, when a case says so.
+//! A broker between a worker and its real broker that holds or loses confirmations, refuses and returns publications,
+//! swallows acknowledgements, cuts channels and goes away, when a case says so.
 
+use super::line::{Acks, Line};
 use crate::broker::{
-    Acker, Broker, Confirmation, Durability, LinkState, Publication, PublicationClass, QueueDepth,
-    QueueSpec, Receipt, Shelf, Subscribe, Subscription,
+    Acker, Broker, Confirmation, Durability, EXCHANGE, LinkState, Publication, PublicationClass,
+    QueueDepth, QueueSpec, Receipt, Shelf, Subscribe, Subscription,
 };
-use crate::error::WorkError;
+use crate::codes;
+use crate::error::{ErrorClass, WorkError};
 use async_trait::async_trait;
-use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What happens to one publication instead of the usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,32 +34,55 @@ pub(super) struct Faults {
     inner: Arc<dyn Broker>,
     /// Confirmations pass while this is false.
     held: watch::Sender<bool>,
+    /// The connection is there while this is false.
+    away: watch::Sender<bool>,
+    link: watch::Sender<LinkState>,
     mishaps: Mutex<VecDeque<Mishap>>,
+    unroutable: Mutex<BTreeSet<String>>,
     acks: Arc<Acks>,
-    ackers: Mutex<Vec<Weak<FaultyAcker>>>,
-}
-
-#[derive(Default)]
-struct Acks {
-    swallowed: AtomicBool,
-    passed: AtomicU64,
-    tried: AtomicU64,
+    lines: Mutex<Vec<Weak<Line>>>,
+    _ends_mirror: DropGuard,
 }
 
 impl Faults {
     pub(super) fn new(inner: Arc<dyn Broker>) -> Arc<Self> {
+        let away = watch::Sender::new(false);
+        let link = watch::Sender::new(inner.link().borrow().clone());
+        let end = CancellationToken::new();
+        let mirror = mirror(inner.link(), away.subscribe(), link.clone());
+        tokio::spawn(end.clone().run_until_cancelled_owned(mirror));
         Arc::new(Self {
             inner,
             held: watch::Sender::new(false),
+            away,
+            link,
             mishaps: Mutex::default(),
+            unroutable: Mutex::default(),
             acks: Arc::default(),
-            ackers: Mutex::default(),
+            lines: Mutex::default(),
+            _ends_mirror: end.drop_guard(),
         })
     }
 
     /// From now on data publications get there, but their confirmations wait.
     pub(super) fn hold_confirmations(&self, hold: bool) {
         self.held.send_replace(hold);
+    }
+
+    /// The connection breaks: consumers lose their channels, confirmations on their way are lost, publications wait.
+    pub(super) fn go_away(&self) {
+        self.link.send_replace(LinkState::Connecting {
+            error: Some("taken away by the conformance suite".into()),
+            since: SystemTime::now(),
+            refused: false,
+        });
+        self.away.send_replace(true);
+    }
+
+    /// The connection is there again.
+    pub(super) fn come_back(&self) {
+        self.away.send_replace(false);
+        self.link.send_replace(self.inner.link().borrow().clone());
     }
 
     /// The next data publications meet these.
@@ -67,6 +93,11 @@ impl Faults {
     /// Mishaps that no publication met yet.
     pub(super) fn mishaps_left(&self) -> usize {
         lock(&self.mishaps).len()
+    }
+
+    /// From now on no queue takes publications with these routing keys: they are returned.
+    pub(super) fn unroutable(&self, queues: impl IntoIterator<Item = String>) {
+        *lock(&self.unroutable) = queues.into_iter().collect();
     }
 
     /// From now on acknowledgements never reach the broker, as when the process dies before it sends them.
@@ -86,69 +117,65 @@ impl Faults {
 
     /// Ends every channel for good, as the death of the process does.
     pub(super) fn sever(&self) {
-        for acker in self.take_ackers() {
-            acker.inner.close();
-        }
+        self.lines().iter().for_each(|line| line.close());
     }
 
-    /// Loses every channel; the broker heals them under a new generation.
+    /// Loses every channel; the broker heals them under a new generation. How many there were.
     pub(super) fn cut(&self) -> usize {
-        let ackers = self.take_ackers();
-        for acker in &ackers {
-            acker.inner.rebuild();
-        }
-        lock(&self.ackers).extend(ackers.iter().map(Arc::downgrade));
-        ackers.len()
+        self.lines().iter().filter(|line| line.cut()).count()
     }
 
-    fn take_ackers(&self) -> Vec<Arc<FaultyAcker>> {
-        let taken = std::mem::take(&mut *lock(&self.ackers));
-        taken.iter().filter_map(Weak::upgrade).collect()
+    fn lines(&self) -> Vec<Arc<Line>> {
+        lock(&self.lines).iter().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Instead of an answer while the broker is away.
+    fn reachable(&self) -> Result<(), WorkError> {
+        match *self.away.borrow() {
+            false => Ok(()),
+            true => Err(WorkError::new(
+                ErrorClass::Connect,
+                codes::BROKER_UNREACHABLE,
+                "taken away by the conformance suite",
+            )),
+        }
+    }
+
+    /// What the broker says of a publication at once.
+    fn refusal(&self, publication: &Publication) -> Option<Confirmation> {
+        let returned = || Some(Confirmation::Returned("312 NO_ROUTE".into()));
+        let key = &publication.routing_key;
+        if publication.exchange == EXCHANGE && lock(&self.unroutable).contains(key) {
+            return returned();
+        }
+        let mut mishaps = lock(&self.mishaps);
+        let refusal = match mishaps.front()? {
+            Mishap::Nacked => Some(Confirmation::Nacked),
+            Mishap::Returned => returned(),
+            Mishap::Lost => Some(Confirmation::Lost),
+            Mishap::ConfirmationLost => return None,
+        };
+        mishaps.pop_front();
+        refusal
+    }
+}
+
+/// Shows the worker the real link while the broker is there.
+async fn mirror(
+    mut real: watch::Receiver<LinkState>,
+    away: watch::Receiver<bool>,
+    shown: watch::Sender<LinkState>,
+) {
+    while real.changed().await.is_ok() {
+        let state = real.borrow_and_update().clone();
+        if !*away.borrow() {
+            shown.send_replace(state);
+        }
     }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-struct FaultyAcker {
-    inner: Arc<dyn Acker>,
-    acks: Arc<Acks>,
-}
-
-impl Acker for FaultyAcker {
-    fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool {
-        self.acks.tried.fetch_add(1, Ordering::SeqCst);
-        if self.acks.swallowed.load(Ordering::SeqCst) {
-            return true;
-        }
-        self.acks.passed.fetch_add(1, Ordering::SeqCst);
-        self.inner.ack(generation, tag, multiple)
-    }
-
-    fn requeue(&self, generation: u64, tag: u64) -> bool {
-        self.inner.requeue(generation, tag)
-    }
-
-    fn cancel(&self) {
-        self.inner.cancel();
-    }
-
-    fn resume(&self) {
-        self.inner.resume();
-    }
-
-    fn release(&self) {
-        self.inner.release();
-    }
-
-    fn close(&self) {
-        self.inner.close();
-    }
-
-    fn rebuild(&self) {
-        self.inner.rebuild();
-    }
 }
 
 #[async_trait]
@@ -162,61 +189,65 @@ impl Broker for Faults {
     }
 
     fn link(&self) -> watch::Receiver<LinkState> {
-        self.inner.link()
+        self.link.subscribe()
     }
 
     async fn publish(&self, publication: Publication) -> Receipt {
+        let mut away = self.away.subscribe();
+        let _ = away.wait_for(|away| !away).await;
         if publication.class == PublicationClass::Telemetry {
             return self.inner.publish(publication).await;
         }
-        let mishap = lock(&self.mishaps).pop_front();
         let (resolve, receipt) = Receipt::new();
-        let confirmation = match mishap {
-            Some(Mishap::Nacked) => Some(Confirmation::Nacked),
-            Some(Mishap::Returned) => Some(Confirmation::Returned("312 NO_ROUTE".into())),
-            Some(Mishap::Lost) => Some(Confirmation::Lost),
-            Some(Mishap::ConfirmationLost) | None => None,
-        };
-        if let Some(confirmation) = confirmation {
-            let _ = resolve.send(confirmation);
+        if let Some(refusal) = self.refusal(&publication) {
+            let _ = resolve.send(refusal);
             return receipt;
         }
+        let mishap = lock(&self.mishaps).pop_front();
         let inner = self.inner.publish(publication).await;
         let mut held = self.held.subscribe();
-        tokio::spawn(async move {
+        let fate = async move {
             let confirmation = inner.confirmation().await;
             let _ = held.wait_for(|held| !held).await;
-            let _ = resolve.send(match mishap {
+            match mishap {
                 Some(_) => Confirmation::Lost,
                 None => confirmation,
-            });
+            }
+        };
+        tokio::spawn(async move {
+            let confirmation = tokio::select! {
+                biased;
+                Ok(_) = away.wait_for(|away| *away) => Confirmation::Lost,
+                confirmation = fate => confirmation,
+            };
+            let _ = resolve.send(confirmation);
         });
         receipt
     }
 
     async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
-        let subscription = self.inner.subscribe(subscribe).await;
-        let acker = Arc::new(FaultyAcker {
-            inner: subscription.acker,
-            acks: Arc::clone(&self.acks),
-        });
-        lock(&self.ackers).push(Arc::downgrade(&acker));
-        Subscription {
-            deliveries: subscription.deliveries,
-            state: subscription.state,
-            acker,
-        }
+        let (line, subscription) = Line::open(
+            Arc::clone(&self.inner),
+            self.away.subscribe(),
+            subscribe,
+            Arc::clone(&self.acks),
+        );
+        lock(&self.lines).push(Arc::downgrade(&line));
+        subscription
     }
 
     async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
+        self.reachable()?;
         self.inner.declare(queue).await
     }
 
     async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {
+        self.reachable()?;
         self.inner.depth(queue).await
     }
 
     async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
+        self.reachable()?;
         self.inner.shelf(queue, limit).await
     }
 

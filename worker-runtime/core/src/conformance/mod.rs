@@ -3,11 +3,17 @@
 #[cfg(any(test, feature = "conformance"))]
 mod cases;
 #[cfg(any(test, feature = "conformance"))]
+pub(crate) mod delegate;
+#[cfg(any(test, feature = "conformance"))]
 pub mod examples;
 #[cfg(any(test, feature = "conformance"))]
 mod far_end;
 #[cfg(any(test, feature = "conformance"))]
 mod faults;
+#[cfg(any(test, feature = "conformance"))]
+mod fixture;
+#[cfg(any(test, feature = "conformance"))]
+mod line;
 #[cfg(any(test, feature = "conformance"))]
 pub mod oracle;
 #[cfg(any(test, feature = "conformance"))]
@@ -20,6 +26,8 @@ pub mod stand_in;
 mod suite;
 #[cfg(test)]
 mod suite_test;
+#[cfg(any(test, feature = "conformance"))]
+mod told;
 #[cfg(any(test, feature = "conformance"))]
 mod waivers;
 

@@ -1,32 +1,41 @@
 //! The test bench of one case: the worker under test between a faulty broker, the far end of its queues and its peer.
 
-use super::far_end::{FarEnd, PATIENCE};
+use super::Peer;
+use super::far_end::{FarEnd, patience};
 use super::faults::Faults;
+use super::fixture;
 use super::saboteur::Plan;
-use super::{Fixture, Peer};
+use super::told::Told;
 use crate::broker::{Broker, Confirmation, ConsumerState, EXCHANGE, Publication, PublicationClass};
-use crate::engine::{self, Counts, Environment, RunningWorker, StopLimits};
-use crate::message::{Event, Message, UserMessage, derived_id, random_id};
+use crate::engine::{self, BuiltWorker, Counts, Environment, RunningWorker, StopLimits};
+use crate::message::{Event, Message, TransportStatus, UserMessage, derived_id, random_id};
 use crate::parking::parked_queue;
 use crate::secrets::Secrets;
+use crate::status::StatusIdentity;
 use crate::supervisor::listeners::Listeners;
 use crate::telemetry::Telemetry;
 use crate::worker::Registration;
 use bytes::Bytes;
+use futures::FutureExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
-use vumi_api::manifest::{self, Target};
 use vumi_api::{Flow, Kind, Port, Resource, Topology};
 
-/// In every content that the suite sends; must never be in a log line or a status.
+/// In every content that the suite sends; must never be in a log line, a status or a metric.
 pub(super) const MARK: &str = "mArKeD-c0ntent";
 
 /// Stop limits that no case should need to the full.
 pub(super) const LIMITS: StopLimits = StopLimits {
-    drain: Duration::from_secs(5),
-    flush: Duration::from_secs(5),
-    close: Duration::from_secs(2),
+    drain: Duration::from_secs(20),
+    flush: Duration::from_secs(20),
+    close: Duration::from_secs(5),
+};
+
+/// Limits of a stop that waits for nobody who waits for a reply.
+pub(super) const WITHOUT_REPLIES: StopLimits = StopLimits {
+    drain: Duration::from_millis(100),
+    ..LIMITS
 };
 
 pub(super) struct Rig {
@@ -40,14 +49,20 @@ pub(super) struct Rig {
     pub(super) worker: Option<RunningWorker>,
     pub(super) instance: String,
     pub(super) document: serde_json::Value,
+    told: Told,
     peer: Option<fn(u16) -> Box<dyn Peer>>,
     port: u16,
     environment: Environment,
+    /// The end of its names.
+    suffix: String,
+    /// Workers built after the first one: each is an instance of its own.
+    reloads: Vec<String>,
 }
 
 impl Drop for Rig {
     fn drop(&mut self) {
         Plan::forget(&self.instance);
+        self.reloads.iter().for_each(|name| Plan::forget(name));
     }
 }
 
@@ -65,39 +80,6 @@ impl Drop for Replica {
     }
 }
 
-/// The resource of a fixture, with quick retries so that cases about errors take no time.
-pub(super) fn load(fixture: &Fixture, port: u16) -> Result<(Resource, serde_json::Value), String> {
-    let text = fixture.manifest.replace("{port}", &port.to_string());
-    let first = manifest::load(&[("fixture.yaml", text.as_str())], Target::Local);
-    if first.has_errors() {
-        return Err(format!(
-            "its fixture manifest is wrong: {:?}",
-            first.findings
-        ));
-    }
-    let mut document = match first.resources.first() {
-        Some(loaded) => loaded.document(),
-        None => return Err("its fixture manifest holds no resource".into()),
-    };
-    let quick =
-        serde_json::json!({"maxAttempts": 6, "backoff": {"initial": "40ms", "max": "200ms"}});
-    if let Some(spec) = document
-        .pointer_mut("/spec")
-        .and_then(|s| s.as_object_mut())
-    {
-        spec.entry("retry").or_insert(quick);
-    }
-    let text = document.to_string();
-    let mut loaded = manifest::load(&[("fixture.json", text.as_str())], Target::Local);
-    match loaded.resources.pop() {
-        Some(loaded) => Ok((loaded.resource, document)),
-        None => Err(format!(
-            "it cannot be given a retry setting: {:?}",
-            loaded.findings
-        )),
-    }
-}
-
 fn free_port() -> Result<u16, String> {
     let socket = std::net::TcpListener::bind("127.0.0.1:0");
     let address = socket.and_then(|s| s.local_addr());
@@ -112,7 +94,8 @@ impl Rig {
     ) -> Result<Self, String> {
         let fixture = (registration.fixture)();
         let port = free_port()?;
-        let (resource, document) = load(&fixture, port)?;
+        let suffix = format!("-{}", &random_id()[..8]);
+        let (resource, document) = fixture::load(&fixture, port, &suffix)?;
         let resource = Arc::new(resource);
         let topology = resource.topology();
         let instance = format!("conformance-{}", &random_id()[..12]);
@@ -126,8 +109,13 @@ impl Rig {
             instance: instance.clone(),
             system_id: "conformance".into(),
         };
+        let identity = StatusIdentity::of(&resource, &instance);
+        let key = TransportStatus::routing_key(&identity.connector);
         let mut rig = Self {
             far_end: FarEnd::open(&broker, &topology.publishes).await,
+            told: Told::open(&broker, &instance, key).await,
+            suffix,
+            reloads: Vec::new(),
             registration,
             resource,
             topology,
@@ -147,21 +135,65 @@ impl Rig {
 
     /// Builds and starts the worker, and waits until it consumes.
     pub(super) async fn run(&mut self) -> Result<(), String> {
-        let built = engine::build(
-            &self.registration,
-            Arc::clone(&self.resource),
-            self.environment.clone(),
-        )
-        .await
-        .map_err(|e| format!("it does not build: {} ({e})", e.code))?;
+        let built = self.build(self.environment.clone()).await?;
         self.worker = Some(built.start().await);
         self.until_consuming().await
+    }
+
+    async fn build(&self, environment: Environment) -> Result<BuiltWorker, String> {
+        let resource = Arc::clone(&self.resource);
+        let built = engine::build(&self.registration, resource, environment).await;
+        built.map_err(|e| format!("it does not build: {} ({e})", e.code))
+    }
+
+    /// Replaces the worker by a new one as the supervisor does: builds the new one first, stops the old one in two
+    /// stages, starts the new one. `meanwhile` runs once the intake of the old one is closed, and cannot count on the
+    /// new one.
+    pub(super) async fn reload<T>(
+        &mut self,
+        meanwhile: impl AsyncFnOnce(&Self) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let instance = format!("{}-{}", self.instance, self.reloads.len() + 2);
+        self.plan.share(&instance);
+        self.reloads.push(instance.clone());
+        let environment = Environment {
+            instance,
+            ..self.environment.clone()
+        };
+        let built = self.build(environment).await?;
+        let old = self.worker.take().ok_or("it does not run")?;
+        let mut stopping = Box::pin(old.stop(LIMITS));
+        // The first poll closes the intake.
+        let mut ended = stopping.as_mut().now_or_never().is_some();
+        everything_turns().await;
+        // Workers that hold requests are made to run beside each other, others share their queues in turn.
+        let starting = async {
+            let mut built = Some(built);
+            let mut new = None;
+            if self.topology.holds_requests
+                && let Some(built) = built.take()
+            {
+                new = Some(built.start().await);
+            }
+            if !ended {
+                stopping.as_mut().await;
+                ended = true;
+            }
+            match built {
+                Some(built) => Some(built.start().await),
+                None => new,
+            }
+        };
+        let (new, done) = tokio::join!(starting, meanwhile(self));
+        self.worker = new;
+        self.until_consuming().await?;
+        done
     }
 
     /// Starts a second replica.
     pub(super) async fn replica(&self) -> Result<Replica, String> {
         let port = free_port()?;
-        let (resource, _) = load(&(self.registration.fixture)(), port)?;
+        let (resource, _) = fixture::load(&(self.registration.fixture)(), port, &self.suffix)?;
         let instance = format!("{}-2", self.instance);
         self.plan.share(&instance);
         let faults = Faults::new(Arc::clone(&self.broker));
@@ -208,6 +240,10 @@ impl Rig {
     /// The ports of the data queues that it consumes.
     pub(super) fn consumed(&self) -> impl Iterator<Item = &Port> {
         self.topology.intake.iter().chain(&self.topology.replies)
+    }
+
+    pub(super) fn has_peer(&self) -> bool {
+        self.peer.is_some()
     }
 
     /// A far end of the transport.
@@ -265,24 +301,55 @@ impl Rig {
 
     /// Publishes a body to a consumed queue, past all faults.
     pub(super) async fn feed(&self, queue: &str, body: Bytes) -> Result<(), String> {
-        let publication = Publication {
-            exchange: EXCHANGE.into(),
-            routing_key: queue.into(),
-            body,
-            message_id: None,
-            class: PublicationClass::Data,
-        };
-        let receipt = self.broker.publish(publication).await;
-        match receipt.confirmation().await {
-            Confirmation::Confirmed => Ok(()),
-            other => Err(format!("cannot publish to {queue}: {other:?}")),
+        self.feed_all([(queue.to_owned(), body)]).await
+    }
+
+    /// Publishes bodies to consumed queues, in their order and without a wait for each, past all faults.
+    async fn feed_all(
+        &self,
+        bodies: impl IntoIterator<Item = (String, Bytes)>,
+    ) -> Result<(), String> {
+        let mut receipts = Vec::new();
+        for (queue, body) in bodies {
+            let publication = Publication {
+                exchange: EXCHANGE.into(),
+                routing_key: queue,
+                body,
+                message_id: None,
+                class: PublicationClass::Data,
+            };
+            receipts.push(self.broker.publish(publication).await);
         }
+        for receipt in receipts {
+            match receipt.confirmation().await {
+                Confirmation::Confirmed => {}
+                other => return Err(format!("the suite cannot publish: {other:?}")),
+            }
+        }
+        Ok(())
     }
 
     /// Publishes a message to the queue of its port; its id.
     pub(super) async fn send(&self, port: &Port, message: &Message) -> Result<String, String> {
         self.feed(&port.queue(), message.encode()).await?;
         Ok(message.id().to_owned())
+    }
+
+    /// Publishes the `n`-th messages of `users` to `port`, for each `n`; their users and ids, in the order sent.
+    pub(super) async fn send_many(
+        &self,
+        port: &Port,
+        users: std::ops::Range<usize>,
+        numbers: std::ops::Range<usize>,
+    ) -> Result<Vec<(usize, String)>, String> {
+        let each = numbers.flat_map(|n| users.clone().map(move |user| (user, n)));
+        let messages: Vec<(usize, Message)> = each
+            .map(|(user, n)| (user, self.message(port, user, n)))
+            .collect();
+        let bodies = messages.iter().map(|(_, m)| (port.queue(), m.encode()));
+        self.feed_all(bodies).await?;
+        let ids = messages.iter().map(|(user, m)| (*user, m.id().to_owned()));
+        Ok(ids.collect())
     }
 
     /// Messages in the parking queue of a consumed queue.
@@ -310,6 +377,30 @@ impl Rig {
     /// The metrics of its process, in Prometheus' text.
     pub(super) fn metrics(&self) -> String {
         self.environment.telemetry.render()
+    }
+
+    /// Everything that people and programs can read of the worker: what it is called, and its text.
+    pub(super) fn shown(&self) -> Vec<(&'static str, String)> {
+        let mut shown = vec![
+            ("the metrics", self.metrics()),
+            (
+                "the Debug output of its resource",
+                format!("{:?}", self.resource),
+            ),
+        ];
+        if let Some(worker) = &self.worker {
+            let snapshot = format!("{:?}", worker.snapshot());
+            shown.push(("its status", snapshot));
+        }
+        let told = self.told.bodies().into_iter();
+        shown.extend(told.map(|body| ("a status message", body)));
+        let events = self.far_end.seen().into_iter();
+        let events = events.filter(|seen| matches!(seen.message, Message::Event(_)));
+        let body = |seen: super::far_end::Seen| {
+            String::from_utf8_lossy(&seen.message.encode()).into_owned()
+        };
+        shown.extend(events.map(|seen| ("an event", body(seen))));
+        shown
     }
 
     /// Waits until nothing is in flight, and demands that every delivery has exactly one fate.
@@ -342,12 +433,19 @@ impl Rig {
     }
 }
 
+/// Lets every task that can do something do it: all of a case runs on one thread.
+pub(super) async fn everything_turns() {
+    for _ in 0..50 {
+        tokio::task::yield_now().await;
+    }
+}
+
 /// Asks until the answer is good; the last bad one if it never is.
 pub(super) async fn eventually<T>(
     what: &str,
     mut ask: impl AsyncFnMut() -> Result<T, String>,
 ) -> Result<T, String> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience();
     loop {
         match ask().await {
             Ok(found) => return Ok(found),

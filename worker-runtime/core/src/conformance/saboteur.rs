@@ -6,7 +6,7 @@ use crate::error::{ErrorClass, WorkError};
 use crate::worker::{BuildFn, Input, Output, Registration, Worker, WorkerContext};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use tokio_util::sync::CancellationToken;
 
 /// What happens when a message is handled.
@@ -27,6 +27,7 @@ pub(super) struct Plan {
     troubles: Mutex<HashMap<String, Trouble>>,
     attempts: Mutex<HashMap<String, u32>>,
     gates: Mutex<HashMap<String, CancellationToken>>,
+    built: Mutex<Vec<Weak<dyn Worker>>>,
 }
 
 /// Plans by instance: a registration's build is a plain function and can carry nothing.
@@ -70,6 +71,12 @@ impl Plan {
     /// How often the message was handed to the worker.
     pub(super) fn attempts(&self, id: &str) -> u32 {
         lock(&self.attempts).get(id).copied().unwrap_or_default()
+    }
+
+    /// Workers built so far that something still holds.
+    pub(super) fn alive(&self) -> usize {
+        let built = lock(&self.built);
+        built.iter().filter(|w| w.strong_count() > 0).count()
     }
 
     fn meet(&self, id: &str) -> Result<(), WorkError> {
@@ -120,6 +127,7 @@ async fn build(cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
         .ok_or_else(missing)?;
     let build = (*lock(&plan.build)).ok_or_else(missing)?;
     let worker = build(cx).await?;
+    lock(&plan.built).push(Arc::downgrade(&worker));
     Ok(Arc::new(Saboteur { worker, plan }))
 }
 

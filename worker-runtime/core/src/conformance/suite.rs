@@ -1,7 +1,8 @@
 //! Runs the cases: every worker type, every broker, each on a fresh bench, several at a time.
 
 use super::cases::{CASES, Case, Subject};
-use super::rig::{MARK, Rig};
+use super::far_end::be_patient;
+use super::rig::{MARK, Rig, WITHOUT_REPLIES};
 use super::waivers::{WAIVERS, Waiver};
 use crate::broker::Broker;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
@@ -12,9 +13,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tracing_subscriber::EnvFilter;
 
 /// Longest time of one case.
-const CASE_LIMIT: Duration = Duration::from_secs(90);
+const CASE_LIMIT: Duration = Duration::from_secs(180);
 /// Cases that run at the same time: they wait more than they work.
 const AT_ONCE: usize = 6;
 
@@ -23,7 +25,7 @@ const AT_ONCE: usize = 6;
 pub trait BrokerSource: Sync {
     /// Name in findings.
     fn name(&self) -> &str;
-    /// A connection to a broker, or a virtual host, that nobody else uses and that is empty.
+    /// A connection to a broker. Cases may share one: each has queues of its own.
     async fn open(&self) -> Result<Arc<dyn Broker>, String>;
 }
 
@@ -54,7 +56,7 @@ pub fn check(registrations: &[Registration]) {
 /// # Panics
 /// If a case fails, or a waiver is no longer needed; the text lists all of them.
 pub fn check_on(registrations: &[Registration], brokers: &[&dyn BrokerSource]) {
-    let findings = findings(registrations, brokers);
+    let findings = findings(registrations, brokers, None);
     assert!(
         findings.is_empty(),
         "{} findings of the conformance suite:\n{}",
@@ -67,11 +69,14 @@ struct Job<'a> {
     registration: &'a Registration,
     broker: &'a dyn BrokerSource,
     case: &'static Case,
+    patience: Option<Duration>,
 }
 
+/// What the cases find. They wait for `patience`, or as long as a busy machine may need.
 pub(super) fn findings(
     registrations: &[Registration],
     brokers: &[&dyn BrokerSource],
+    patience: Option<Duration>,
 ) -> Vec<String> {
     let mut jobs = VecDeque::new();
     for registration in registrations {
@@ -82,6 +87,7 @@ pub(super) fn findings(
                     registration,
                     broker,
                     case,
+                    patience,
                 });
             }
         }
@@ -128,10 +134,11 @@ impl Job<'_> {
 
     /// One case, on its own thread and runtime, so that every log line in it is its own.
     fn run(&self) -> Result<(), String> {
+        be_patient(self.patience);
         let log = Log::default();
         let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::DEBUG)
+            .with_env_filter(EnvFilter::new("info,vumi=debug"))
             .with_ansi(false)
             .with_writer(move || writer.clone())
             .finish();
@@ -160,10 +167,6 @@ impl Job<'_> {
         let broker = self.broker.open().await?;
         let mut rig = Rig::start(self.registration, Arc::clone(&broker)).await?;
         (self.case.run)(&mut rig).await?;
-        if rig.worker.is_some() {
-            rig.settle().await?;
-            rig.stop(super::rig::LIMITS).await?;
-        }
         let mut private = vec![MARK.to_owned(), "+27829000".to_owned()];
         private.extend(secrets(&rig.document));
         for seen in rig.far_end.seen() {
@@ -175,6 +178,12 @@ impl Job<'_> {
                 private.extend(user.filter(|a| a.len() > 6).map(str::to_owned));
             }
         }
+        if rig.worker.is_some() {
+            rig.settle().await?;
+            demand_silence(&rig.shown(), &private)?;
+            rig.stop(WITHOUT_REPLIES).await?;
+        }
+        demand_silence(&rig.shown(), &private)?;
         drop(rig);
         broker.close(Duration::from_secs(2)).await;
         Ok(private)
@@ -193,6 +202,21 @@ fn secrets(value: &serde_json::Value) -> Vec<String> {
     }
 }
 
+/// Demands that nothing of what is `shown` holds one of these words.
+fn demand_silence(shown: &[(&str, String)], private: &[String]) -> Result<(), String> {
+    for (what, text) in shown {
+        if let Some(word) = private.iter().find(|word| text.contains(word.as_str())) {
+            let line = text.lines().find(|line| line.contains(word.as_str()));
+            let line = line.unwrap_or_default().replace(word, "<private>");
+            let line: String = line.chars().take(600).collect();
+            return Err(format!(
+                "{what} holds a content, a secret or an address: {line}"
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// What one case logs.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
@@ -204,16 +228,7 @@ impl Log {
     }
 
     fn demand_silence_about(&self, private: &[String]) -> Result<(), String> {
-        let text = self.text();
-        for line in text.lines() {
-            if let Some(word) = private.iter().find(|word| line.contains(word.as_str())) {
-                let line = line.replace(word.as_str(), "<private>");
-                return Err(format!(
-                    "a log line holds a content, a secret or an address: {line}"
-                ));
-            }
-        }
-        Ok(())
+        demand_silence(&[("the log", self.text())], private)
     }
 
     fn tail(&self) -> String {

@@ -1,20 +1,18 @@
 //! The suite judged: a good worker has no findings, and each bad one is found by the case meant for it.
 
 use super::Fixture;
+use super::delegate::Double;
 use super::suite::{BrokerSource, Embedded, findings};
-use crate::broker::{
-    Broker, Confirmation, Durability, LinkState, Publication, QueueDepth, QueueSpec, Receipt,
-    Shelf, Subscribe, Subscription,
-};
+use crate::broker::{Broker, Confirmation, Publication, Receipt};
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Message, random_id};
+use crate::status::{StatusLevel, StatusReport};
 use crate::worker::{Input, Output, Registration, Worker, WorkerContext, WorkerType};
 use async_trait::async_trait;
 use serde_json::json;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::watch;
 use vumi_api::applications::Echo;
 use vumi_api::{Flow, Port};
 
@@ -25,10 +23,17 @@ const TALKATIVE: u8 = 3;
 const LOSES_METADATA: u8 = 4;
 const PEER_SIDE_ENDS: u8 = 5;
 const PUBLISHES_BY_ITSELF: u8 = 6;
+const LEAVES_A_TASK: u8 = 7;
+const OUTLIVES_ITSELF: u8 = 8;
+const QUOTES_IN_STATUS: u8 = 9;
+
+/// What is missing here is missing on purpose, and every case that finds so waits for it.
+const PATIENCE: Option<Duration> = Some(Duration::from_secs(6));
 
 /// An echo with one flaw.
 struct Flawed<const FLAW: u8> {
     cx: Arc<WorkerContext>,
+    itself: Weak<Self>,
 }
 
 #[async_trait]
@@ -36,7 +41,10 @@ impl<const FLAW: u8> WorkerType for Flawed<FLAW> {
     type Config = Echo;
 
     async fn build(_: Echo, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
-        Ok(Arc::new(Self { cx }))
+        Ok(Arc::new_cyclic(|itself| Self {
+            cx,
+            itself: Weak::clone(itself),
+        }))
     }
 
     fn fixture() -> Fixture {
@@ -61,6 +69,12 @@ impl<const FLAW: u8> Worker for Flawed<FLAW> {
             }
             TALKATIVE => tracing::debug!(content = message.content(), "handled"),
             LOSES_METADATA => reply.set_field("helper_metadata", json!({})),
+            LEAVES_A_TASK => drop(tokio::spawn(std::future::pending::<()>())),
+            QUOTES_IN_STATUS => {
+                let text = format!("handled {:?}", message.content());
+                let report = StatusReport::new("handler", StatusLevel::Ok, "handled", text);
+                self.cx.report(report);
+            }
             _ => {}
         }
         let output = Output::new(Port::new(self.cx.transport_name(), Flow::Outbound), reply);
@@ -70,6 +84,12 @@ impl<const FLAW: u8> Worker for Flawed<FLAW> {
             return Ok(Vec::new());
         }
         Ok(vec![output])
+    }
+
+    async fn close(&self) {
+        if FLAW == OUTLIVES_ITSELF {
+            std::mem::forget(self.itself.upgrade());
+        }
     }
 
     async fn run(&self, cx: Arc<WorkerContext>) -> Result<(), WorkError> {
@@ -84,7 +104,11 @@ impl<const FLAW: u8> Worker for Flawed<FLAW> {
 
 /// The cases that find something.
 fn found<const FLAW: u8>() -> Vec<String> {
-    let findings = findings(&[Registration::of::<Flawed<FLAW>>()], &[&Embedded]);
+    let findings = findings(
+        &[Registration::of::<Flawed<FLAW>>()],
+        &[&Embedded],
+        PATIENCE,
+    );
     let case = |finding: String| {
         let (place, _) = finding.split_once(" on ").unwrap();
         place.trim_start_matches("echo / ").to_owned()
@@ -94,7 +118,7 @@ fn found<const FLAW: u8>() -> Vec<String> {
 
 #[test]
 fn a_good_worker_has_no_findings() {
-    let findings = findings(&[Registration::of::<Flawed<GOOD>>()], &[&Embedded]);
+    let findings = findings(&[Registration::of::<Flawed<GOOD>>()], &[&Embedded], None);
     assert!(findings.is_empty(), "{findings:#?}");
 }
 
@@ -109,7 +133,7 @@ fn random_ids_are_found_wherever_a_message_is_handled_twice() {
 
 #[test]
 fn a_message_that_is_forgotten_is_found() {
-    assert_eq!(found::<FORGETFUL>(), ["order"]);
+    assert_eq!(found::<FORGETFUL>(), ["order", "reload"]);
 }
 
 #[test]
@@ -131,9 +155,21 @@ fn a_bad_status_is_found() {
 #[test]
 fn an_output_that_the_acknowledgement_does_not_wait_for_is_found() {
     let found = found::<PUBLISHES_BY_ITSELF>();
-    for case in ["confirm-before-ack", "publication-troubles"] {
+    for case in ["confirm-before-ack", "publication-troubles", "unroutable"] {
         assert!(found.iter().any(|f| f == case), "{case} not in {found:?}");
     }
+}
+
+#[test]
+fn what_a_stop_leaves_behind_is_found() {
+    assert_eq!(found::<LEAVES_A_TASK>(), ["no-task-left"]);
+    assert_eq!(found::<OUTLIVES_ITSELF>(), ["no-task-left"]);
+}
+
+#[test]
+fn a_content_in_a_status_is_found_in_every_case_with_messages() {
+    let found = found::<QUOTES_IN_STATUS>();
+    assert!(found.len() >= 12, "{found:?}");
 }
 
 /// Confirms everything and keeps two of three data messages.
@@ -143,17 +179,12 @@ struct Leaky {
 }
 
 #[async_trait]
-impl Broker for Leaky {
-    fn describe(&self) -> String {
-        "leaky".into()
+impl Double for Leaky {
+    fn inner(&self) -> &Arc<dyn Broker> {
+        &self.inner
     }
-    fn durability(&self) -> Durability {
-        self.inner.durability()
-    }
-    fn link(&self) -> watch::Receiver<LinkState> {
-        self.inner.link()
-    }
-    async fn publish(&self, publication: Publication) -> Receipt {
+
+    async fn take(&self, publication: Publication) -> Receipt {
         let count = self.count.fetch_add(1, Ordering::Relaxed);
         if publication.routing_key.ends_with(".outbound") && count.is_multiple_of(3) {
             let (resolve, receipt) = Receipt::new();
@@ -161,21 +192,6 @@ impl Broker for Leaky {
             return receipt;
         }
         self.inner.publish(publication).await
-    }
-    async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
-        self.inner.subscribe(subscribe).await
-    }
-    async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
-        self.inner.declare(queue).await
-    }
-    async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {
-        self.inner.depth(queue).await
-    }
-    async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
-        self.inner.shelf(queue, limit).await
-    }
-    async fn close(&self, deadline: Duration) {
-        self.inner.close(deadline).await;
     }
 }
 
@@ -196,7 +212,8 @@ impl BrokerSource for LeakySource {
 
 #[test]
 fn a_broker_that_loses_what_it_confirmed_is_found() {
-    let findings = findings(&[Registration::of::<Flawed<GOOD>>()], &[&LeakySource]);
+    let good = Registration::of::<Flawed<GOOD>>();
+    let findings = findings(&[good], &[&LeakySource], PATIENCE);
     let order = findings.iter().find(|f| f.contains("/ order on leaky"));
     assert!(order.is_some(), "{findings:?}");
 }

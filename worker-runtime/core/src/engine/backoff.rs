@@ -1,30 +1,8 @@
-//! Waiting times between attempts: exponential with full jitter, for messages in their lanes and for the loops of the
-//! engine.
+//! How often and how long a message is tried again in its lane, as its manifest says.
 
+pub(super) use crate::backoff::Backoff;
 use std::time::Duration;
 use vumi_api::shared::Retry;
-
-/// Exponential back-off.
-#[derive(Clone, Copy, Debug)]
-pub struct Backoff {
-    initial: Duration,
-    max: Duration,
-}
-
-impl Backoff {
-    /// Doubles from `initial` up to `max`.
-    pub const fn new(initial: Duration, max: Duration) -> Self {
-        Self { initial, max }
-    }
-
-    /// The waiting time after the `attempt`-th failure (from 1): between half and all of `initial × 2^(attempt − 1)`,
-    /// at most `max`. Never near zero, so that a failing peer is not hammered.
-    pub fn after(self, attempt: u32) -> Duration {
-        let factor = 1u32 << attempt.saturating_sub(1).min(20);
-        let full = self.initial.saturating_mul(factor).min(self.max);
-        full.mul_f64(0.5 + rand::random::<f64>() / 2.0)
-    }
-}
 
 /// What a manifest says about retries, with defaults.
 #[derive(Clone, Copy, Debug)]
@@ -46,30 +24,6 @@ impl RetryPolicy {
                 or(backoff.and_then(|b| b.max), Duration::from_secs(300)),
             ),
             hold_limit,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn waiting_times_double_up_to_the_maximum() {
-        let backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(10));
-        for (attempt, full) in [
-            (1, 1.0),
-            (2, 2.0),
-            (3, 4.0),
-            (4, 8.0),
-            (5, 10.0),
-            (99, 10.0),
-        ] {
-            let wait = backoff.after(attempt).as_secs_f64();
-            assert!(
-                (full / 2.0..=full).contains(&wait),
-                "attempt {attempt}: {wait}"
-            );
         }
     }
 }

@@ -11,7 +11,6 @@ mod peer;
 mod running;
 mod watch;
 
-pub use backoff::Backoff;
 pub use running::{BuiltWorker, RunningWorker, build};
 
 use crate::broker::{Broker, ConsumerState, Durability, LinkState};

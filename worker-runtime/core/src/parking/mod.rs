@@ -101,10 +101,7 @@ impl Envelope {
 
     /// The body of the parked message: one JSON object.
     pub fn encode(&self) -> Bytes {
-        let (encoding, body) = match std::str::from_utf8(&self.body) {
-            Ok(text) => ("text", text.to_owned()),
-            Err(_) => ("base64", BASE64.encode(&self.body)),
-        };
+        let (encoding, body) = self.written_body();
         let wire = json!({
             "origin": self.origin,
             "code": self.code,
@@ -119,6 +116,14 @@ impl Envelope {
             "body": body,
         });
         Bytes::from(wire.to_string())
+    }
+
+    /// How the body is written in JSON, and the body so written: `text`, or `base64` for what is not UTF-8.
+    pub fn written_body(&self) -> (&'static str, String) {
+        match std::str::from_utf8(&self.body) {
+            Ok(text) => ("text", text.to_owned()),
+            Err(_) => ("base64", BASE64.encode(&self.body)),
+        }
     }
 
     /// Reads what [`Self::encode`] wrote; the error says what is wrong, without content.

@@ -1,13 +1,13 @@
 //! The brokers of a process: one connection per distinct broker, shared by the workers that use it, closed when none
 //! does.
 
+use super::lock;
 use crate::broker::Broker;
 use crate::error::WorkError;
 use async_trait::async_trait;
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tokio::sync::Mutex;
 use vumi_api::Resource;
 
 /// Confirms of a broker that nobody uses any more are awaited so long.
@@ -24,10 +24,32 @@ pub trait BrokerSource: Send + Sync + 'static {
     async fn open(&self, resource: &Resource) -> Result<Arc<dyn Broker>, WorkError>;
 }
 
+/// The use of a broker: it stays open while anyone holds one.
+#[derive(Clone)]
+pub(super) struct Lease {
+    pub(super) identity: String,
+    pub(super) broker: Arc<dyn Broker>,
+    _user: Arc<()>,
+}
+
+/// A broker and the count of its users, of which the entry itself is one.
+struct Open {
+    broker: Arc<dyn Broker>,
+    users: Arc<()>,
+}
+
+impl Open {
+    fn is_used(&self) -> bool {
+        Arc::strong_count(&self.users) > 1
+    }
+}
+
 /// The open brokers.
 pub(super) struct Brokers {
     source: Box<dyn BrokerSource>,
-    open: Mutex<BTreeMap<String, Arc<dyn Broker>>>,
+    open: Mutex<BTreeMap<String, Open>>,
+    /// Held while one is opened or closed: what is closing is opened again only when it is closed.
+    turn: tokio::sync::Mutex<()>,
 }
 
 impl Brokers {
@@ -35,6 +57,7 @@ impl Brokers {
         Self {
             source,
             open: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
         }
     }
 
@@ -43,40 +66,64 @@ impl Brokers {
         self.source.identity(resource).ok()
     }
 
-    /// The broker of a resource, with its identity.
-    pub(super) async fn get(
-        &self,
-        resource: &Resource,
-    ) -> Result<(String, Arc<dyn Broker>), WorkError> {
+    /// The broker of a resource, opened if need be.
+    pub(super) async fn get(&self, resource: &Resource) -> Result<Lease, WorkError> {
         let identity = self.source.identity(resource)?;
-        let mut open = self.open.lock().await;
-        if let Some(broker) = open.get(&identity) {
-            return Ok((identity, Arc::clone(broker)));
+        if let Some(lease) = self.lease(&identity) {
+            return Ok(lease);
+        }
+        let _turn = self.turn.lock().await;
+        if let Some(lease) = self.lease(&identity) {
+            return Ok(lease);
         }
         let broker = self.source.open(resource).await?;
         tracing::info!(broker = identity, "broker opened");
-        open.insert(identity.clone(), Arc::clone(&broker));
-        Ok((identity, broker))
+        let users = Arc::new(());
+        let open = Open {
+            broker: Arc::clone(&broker),
+            users: Arc::clone(&users),
+        };
+        lock(&self.open).insert(identity.clone(), open);
+        Ok(Lease {
+            identity,
+            broker,
+            _user: users,
+        })
+    }
+
+    /// Counted under the lock under which unused ones are taken out, so that no lease is of a broker that is closed.
+    fn lease(&self, identity: &str) -> Option<Lease> {
+        let open = lock(&self.open);
+        let found = open.get(identity)?;
+        Some(Lease {
+            identity: identity.to_owned(),
+            broker: Arc::clone(&found.broker),
+            _user: Arc::clone(&found.users),
+        })
     }
 
     /// Identities of the open ones.
-    pub(super) async fn names(&self) -> Vec<String> {
-        self.open.lock().await.keys().cloned().collect()
+    pub(super) fn names(&self) -> Vec<String> {
+        lock(&self.open).keys().cloned().collect()
     }
 
-    /// Closes those that are not in use.
-    pub(super) async fn keep_only(&self, in_use: &BTreeSet<String>) {
-        let unused: Vec<(String, Arc<dyn Broker>)> = {
-            let mut open = self.open.lock().await;
-            let names: Vec<String> = open.keys().cloned().collect();
-            names
-                .into_iter()
-                .filter(|name| !in_use.contains(name))
-                .filter_map(|name| open.remove_entry(&name))
-                .collect()
-        };
-        futures::future::join_all(unused.iter().map(|(name, broker)| async move {
-            broker.close(CLOSE).await;
+    /// Closes those that nobody uses.
+    pub(super) async fn close_unused(&self) {
+        self.close(|open| !open.is_used()).await;
+    }
+
+    /// Closes all of them, in use or not.
+    pub(super) async fn close_all(&self) {
+        self.close(|_| true).await;
+    }
+
+    async fn close(&self, which: impl Fn(&Open) -> bool) {
+        let _turn = self.turn.lock().await;
+        let closing: Vec<(String, Open)> = lock(&self.open)
+            .extract_if(.., |_, open| which(open))
+            .collect();
+        futures::future::join_all(closing.iter().map(|(name, open)| async move {
+            open.broker.close(CLOSE).await;
             tracing::info!(broker = name, "broker closed");
         }))
         .await;

@@ -9,80 +9,34 @@ pub mod brokers;
 pub mod control;
 pub mod engine;
 pub mod listeners;
+mod options;
 pub mod plan;
+mod reload;
 mod slot;
 pub mod status;
 
 #[cfg(test)]
 mod tests;
 
-use crate::engine::{Environment, StopLimits, WorkerSnapshot};
+pub use options::{Options, Restart};
+
+use crate::engine::{Environment, WorkerSnapshot};
 use crate::error::WorkError;
 use crate::secrets::Secrets;
 use crate::telemetry::Telemetry;
-use brokers::{BrokerSource, Brokers};
+use brokers::{BrokerSource, Brokers, Lease};
 use engine::{Built, Engine};
+use futures::future::join_all;
 use listeners::Listeners;
-use plan::{Action, Entry, Plan, Step, Until};
-use slot::{Leaving, Questions, Slot, idle};
-use std::collections::{BTreeMap, BTreeSet};
+use plan::Plan;
+use slot::{Questions, Slot, idle};
+use std::collections::BTreeMap;
+use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use vumi_api::{Kind, Resource};
-
-/// A reload waits so long for new workers to start, then leaves them to themselves.
-const SETTLE: Duration = Duration::from_secs(10);
-
-/// How a process wants its workers run.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// Name of this replica, unique on the broker; a worker that is built again gets a number after it.
-    pub instance: String,
-    /// `system_id` of heartbeats.
-    pub system_id: String,
-    /// Bounds of a stop.
-    pub limits: StopLimits,
-    /// When a worker that failed or does not build is tried again.
-    pub restart: Restart,
-    /// How often brokers' addresses and held workers are looked at again.
-    pub recheck: Duration,
-}
-
-/// Back-off of one worker: doubles with every failure, with jitter, up to a cap.
-#[derive(Clone, Copy, Debug)]
-pub struct Restart {
-    /// First pause.
-    pub first: Duration,
-    /// Longest pause.
-    pub most: Duration,
-    /// A run this long counts as good: the next failure pauses for `first` again.
-    pub good_after: Duration,
-}
-
-impl Default for Restart {
-    fn default() -> Self {
-        Self {
-            first: Duration::from_millis(500),
-            most: Duration::from_secs(30),
-            good_after: Duration::from_secs(60),
-        }
-    }
-}
-
-impl Restart {
-    /// Pause after so many failures in a row: between half and all of the doubled one.
-    fn pause(&self, failures: u32) -> Duration {
-        let doubled = self.first.saturating_mul(
-            1u32.checked_shl(failures.saturating_sub(1))
-                .unwrap_or(u32::MAX),
-        );
-        doubled
-            .min(self.most)
-            .mul_f64(rand::random_range(0.5..=1.0))
-    }
-}
 
 /// What became of an [`Supervisor::apply`].
 #[derive(Clone, Debug, Default)]
@@ -108,11 +62,11 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Builds a worker; with the identity of its broker.
-    async fn build(&self, resource: Arc<Resource>) -> Result<(String, Box<dyn Built>), WorkError> {
-        let (identity, broker) = self.brokers.get(&resource).await?;
+    /// Builds a worker; with the use of its broker.
+    async fn build(&self, resource: Arc<Resource>) -> Result<(Lease, Box<dyn Built>), WorkError> {
+        let lease = self.brokers.get(&resource).await?;
         let environment = Environment {
-            broker,
+            broker: Arc::clone(&lease.broker),
             secrets: Arc::clone(&self.secrets),
             listeners: Arc::clone(&self.listeners),
             telemetry: Arc::clone(&self.telemetry),
@@ -120,7 +74,7 @@ impl Shared {
             system_id: self.options.system_id.clone(),
         };
         let built = slot::guarded(self.engine.build(resource, environment)).await??;
-        Ok((identity, built))
+        Ok((lease, built))
     }
 
     /// Two versions of a worker may run side by side for a while, as two replicas would: each has its own name.
@@ -135,13 +89,6 @@ impl Shared {
     }
 }
 
-/// A worker, and what came of building it; with the identity of its broker.
-type Attempt = (
-    String,
-    Arc<Resource>,
-    Result<(String, Box<dyn Built>), WorkError>,
-);
-
 /// A new version, or a new worker, that is not applied.
 struct Held {
     resource: Arc<Resource>,
@@ -154,6 +101,8 @@ pub struct Supervisor {
     shared: Arc<Shared>,
     slots: Mutex<BTreeMap<String, Slot>>,
     held: Mutex<BTreeMap<String, Held>>,
+    /// Transports that a reload is stopping: fires when one is gone. Written under the lock of the slots.
+    replaced: Mutex<Vec<CancellationToken>>,
     /// What was asked for last. Locked while it is being carried out.
     wanted: tokio::sync::Mutex<Vec<Arc<Resource>>>,
     applied: std::sync::atomic::AtomicBool,
@@ -185,6 +134,7 @@ impl Supervisor {
             }),
             slots: Mutex::default(),
             held: Mutex::default(),
+            replaced: Mutex::default(),
             wanted: tokio::sync::Mutex::default(),
             applied: std::sync::atomic::AtomicBool::new(false),
             problem: Mutex::default(),
@@ -195,11 +145,16 @@ impl Supervisor {
     }
 
     /// Makes `resources` the set that runs. Returns when old workers are gone and new ones have started, both bounded;
-    /// calls are carried out one after the other. After [`Supervisor::shutdown`] it does nothing.
-    pub async fn apply(&self, resources: Vec<Resource>) -> Outcome {
-        let mut wanted = self.wanted.lock().await;
-        *wanted = resources.into_iter().map(Arc::new).collect();
-        self.reconcile(&wanted).await
+    /// calls are carried out one after the other. After [`Supervisor::shutdown`] it does nothing. A caller that stops
+    /// waiting disturbs nothing.
+    pub async fn apply(self: &Arc<Self>, resources: Vec<Resource>) -> Outcome {
+        let supervisor = Arc::clone(self);
+        whole(async move {
+            let mut wanted = supervisor.wanted.lock().await;
+            *wanted = resources.into_iter().map(Arc::new).collect();
+            supervisor.reconcile(&wanted).await
+        })
+        .await
     }
 
     /// Says that the manifests as they are now cannot be applied, and why; or that they can again. Shown in the status;
@@ -215,41 +170,66 @@ impl Supervisor {
 
     /// Replaces the Secret documents. Nothing restarts but what did not build, and what an address in a Secret moves to
     /// another broker (K9).
-    pub async fn secrets_changed(&self, documents: BTreeMap<String, BTreeMap<String, String>>) {
+    pub async fn secrets_changed(
+        self: &Arc<Self>,
+        documents: BTreeMap<String, BTreeMap<String, String>>,
+    ) {
         self.shared.secrets.replace(documents);
         self.refresh().await;
     }
 
     /// Looks again at everything outside the manifests that decides how they run: Secrets' files, brokers' addresses.
-    pub async fn refresh(&self) {
+    pub async fn refresh(self: &Arc<Self>) {
         self.shared.nudge.notify_waiters();
-        let wanted = self.wanted.lock().await;
-        if self.is_stale() {
-            self.reconcile(&wanted).await;
-        }
+        let supervisor = Arc::clone(self);
+        whole(async move {
+            let wanted = supervisor.wanted.lock().await;
+            if supervisor.is_stale() {
+                supervisor.reconcile(&wanted).await;
+            }
+        })
+        .await;
     }
 
-    /// Stops everything: transports first, while what answers their held requests still runs; then the rest; then the
-    /// brokers. Bounded by the limits of [`Options`], twice.
+    /// Stops everything: transports first, those included that a reload is replacing, while what answers their held
+    /// requests still runs; then the rest; then the brokers. Bounded by the limits of [`Options`], twice.
     pub async fn shutdown(&self) {
         self.stopping.cancel();
-        self.stop_all().await;
+        // Once the intakes are closed nobody answers a new caller: better refused than left waiting.
+        let intakes: Vec<CancellationToken> = lock(&self.slots)
+            .values()
+            .map(|slot| slot.leaving.intake_closed.clone())
+            .collect();
+        let refuse = async {
+            join_all(intakes.iter().map(CancellationToken::cancelled)).await;
+            self.shared.listeners.keep_only(&[]).await;
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = self.stop_all() => {}
+            () = refuse => {}
+        }
         // A reload that was under way ends first; what it started meanwhile stops too.
         let _wanted = self.wanted.lock().await;
         self.stop_all().await;
         self.shared.listeners.keep_only(&[]).await;
-        self.shared.brokers.keep_only(&BTreeSet::new()).await;
+        self.shared.brokers.close_all().await;
     }
 
     async fn stop_all(&self) {
-        let slots = std::mem::take(&mut *lock(&self.slots));
+        let (slots, replaced) = {
+            let mut slots = lock(&self.slots);
+            (std::mem::take(&mut *slots), lock(&self.replaced).clone())
+        };
         let (transports, others): (Vec<Slot>, Vec<Slot>) = slots
             .into_values()
             .partition(|slot| slot.resource.kind() == Kind::Transport);
         let limits = self.shared.options.limits;
-        for group in [transports, others] {
-            futures::future::join_all(group.into_iter().map(|slot| slot.stop(limits))).await;
-        }
+        let stop_all =
+            |slots: Vec<Slot>| join_all(slots.into_iter().map(move |slot| slot.stop(limits)));
+        let gone = join_all(replaced.iter().map(CancellationToken::cancelled));
+        tokio::join!(stop_all(transports), gone);
+        stop_all(others).await;
     }
 
     /// What every worker is doing, those that do not run included, by kind and name.
@@ -269,7 +249,7 @@ impl Supervisor {
         });
         let mut found = BTreeMap::new();
         let mut silent = Vec::new();
-        for (resource, snapshot) in futures::future::join_all(answers).await {
+        for (resource, snapshot) in join_all(answers).await {
             let key = resource.key();
             if snapshot.as_ref().is_some_and(|snapshot| !snapshot.alive) {
                 silent.push(key.clone());
@@ -362,12 +342,12 @@ impl Supervisor {
         &self,
         resource: &Resource,
     ) -> Result<Arc<dyn crate::broker::Broker>, WorkError> {
-        Ok(self.shared.brokers.get(resource).await?.1)
+        Ok(self.shared.brokers.get(resource).await?.broker)
     }
 
     /// Which brokers are open: their addresses as they were when they were opened, without users.
-    pub async fn describe_brokers(&self) -> Vec<String> {
-        self.shared.brokers.names().await
+    pub fn describe_brokers(&self) -> Vec<String> {
+        self.shared.brokers.names()
     }
 
     /// Metrics of the process.
@@ -379,236 +359,17 @@ impl Supervisor {
     pub fn stopping(&self) -> &CancellationToken {
         &self.stopping
     }
-
-    /// Whether something is held back, or a broker's address is not what it was when its worker was built.
-    fn is_stale(&self) -> bool {
-        if !lock(&self.held).is_empty() {
-            return true;
-        }
-        let running: Vec<(Arc<Resource>, Option<String>)> = lock(&self.slots)
-            .values()
-            .map(|slot| (Arc::clone(&slot.resource), slot.broker()))
-            .collect();
-        running.iter().any(|(resource, built_for)| {
-            let now = self.shared.brokers.identity(resource);
-            built_for.is_some() && now.is_some() && now != *built_for
-        })
-    }
-
-    /// Plans, builds, and carries out what can be.
-    async fn reconcile(&self, wanted: &[Arc<Resource>]) -> Outcome {
-        if self.stopping.is_cancelled() {
-            return Outcome::default();
-        }
-        let plan = self.plan(wanted);
-        let resources: BTreeMap<String, &Arc<Resource>> = wanted
-            .iter()
-            .map(|resource| (resource.key(), resource))
-            .collect();
-        let starts = plan
-            .steps
-            .iter()
-            .filter(|step| matches!(step.action, Action::Start | Action::Replace(_)))
-            .filter_map(|step| Some((step.key.clone(), Arc::clone(resources.get(&step.key)?))));
-        let builds = starts.map(|(key, resource)| async {
-            let built = self.shared.build(Arc::clone(&resource)).await;
-            (key, resource, built)
-        });
-        let builds = futures::future::join_all(builds).await;
-
-        // An old worker that runs is worth more than a new one that does not build.
-        let stuck: BTreeMap<String, String> = {
-            let slots = lock(&self.slots);
-            builds
-                .iter()
-                .filter(|(key, ..)| slots.get(key).is_some_and(Slot::alive))
-                .filter_map(|(key, _, built)| {
-                    let error = built.as_ref().err()?;
-                    Some((
-                        key.clone(),
-                        format!("the new version does not build: {error}"),
-                    ))
-                })
-                .collect()
-        };
-        let mut held = stuck.clone();
-        for (key, blocker) in plan.held_by(&stuck.into_keys().collect()) {
-            held.insert(
-                key,
-                format!("needs what {blocker} keeps, because its new version is held back"),
-            );
-        }
-        self.carry_out(&plan, builds, &held).await;
-        self.remember(&held, &resources);
-        self.applied
-            .store(true, std::sync::atomic::Ordering::Release);
-        Outcome {
-            plan,
-            not_applied: held,
-        }
-    }
-
-    fn plan(&self, wanted: &[Arc<Resource>]) -> Plan {
-        let old: Vec<(Arc<Resource>, Option<String>)> = lock(&self.slots)
-            .values()
-            .map(|slot| (Arc::clone(&slot.resource), slot.broker()))
-            .collect();
-        let new: Vec<(&Arc<Resource>, Option<String>)> = wanted
-            .iter()
-            .map(|resource| (resource, self.shared.brokers.identity(resource)))
-            .collect();
-        plan::plan(
-            old.iter().map(|(resource, broker)| Entry {
-                resource,
-                broker: broker.as_deref(),
-            }),
-            new.iter().map(|(resource, broker)| Entry {
-                resource,
-                broker: broker.as_deref(),
-            }),
-        )
-    }
-
-    /// Takes every step that is not held.
-    async fn carry_out(&self, plan: &Plan, builds: Vec<Attempt>, held: &BTreeMap<String, String>) {
-        let mut builds: BTreeMap<String, _> = builds
-            .into_iter()
-            .map(|(key, resource, built)| (key, (resource, built)))
-            .collect();
-        let mut leaving: BTreeMap<&str, (Slot, &Step)> = BTreeMap::new();
-        {
-            let mut slots = lock(&self.slots);
-            if self.stopping.is_cancelled() {
-                return;
-            }
-            let steps = plan
-                .steps
-                .iter()
-                .filter(|step| step.action != Action::Keep && !held.contains_key(&step.key));
-            for step in steps.clone() {
-                log(step);
-                if let Some(old) = slots.remove(&step.key) {
-                    leaving.insert(&step.key, (old, step));
-                }
-            }
-            for step in steps {
-                let Some((resource, built)) = builds.remove(&step.key) else {
-                    continue;
-                };
-                let turn = turn(step, &leaving);
-                let (broker, built) = match built {
-                    Ok((broker, built)) => (Some(broker), Ok(built)),
-                    Err(error) => (None, Err(error)),
-                };
-                let shared = Arc::clone(&self.shared);
-                slots.insert(
-                    step.key.clone(),
-                    Slot::spawn(shared, resource, broker, built, turn),
-                );
-            }
-        }
-        let gone: BTreeMap<String, Leaving> = leaving
-            .iter()
-            .map(|(key, (slot, _))| ((*key).to_owned(), slot.leaving.clone()))
-            .collect();
-        let limits = self.shared.options.limits;
-        let stops = leaving.into_values().map(|(slot, step)| {
-            let gone = &gone;
-            async move {
-                for other in step.outlives.iter().filter_map(|key| gone.get(key)) {
-                    other.stopped.cancelled().await;
-                }
-                let leaving = slot.leaving.clone();
-                slot.stop(limits).await;
-                self.close_unwanted().await;
-                leaving.stopped.cancel();
-            }
-        });
-        futures::future::join_all(stops).await;
-        let settled: Vec<CancellationToken> = lock(&self.slots)
-            .values()
-            .map(|slot| slot.settled.clone())
-            .collect();
-        let all = futures::future::join_all(settled.iter().map(CancellationToken::cancelled));
-        let _ = tokio::time::timeout(SETTLE, all).await;
-        let in_use = lock(&self.slots)
-            .values()
-            .filter_map(Slot::broker)
-            .collect();
-        self.shared.brokers.keep_only(&in_use).await;
-    }
-
-    /// Closes the sockets that no worker of the present set names.
-    async fn close_unwanted(&self) {
-        let wanted: Vec<(String, u16)> = lock(&self.slots)
-            .values()
-            .flat_map(|slot| slot.resource.topology().listens)
-            .collect();
-        self.shared.listeners.keep_only(&wanted).await;
-    }
-
-    fn remember(
-        &self,
-        held: &BTreeMap<String, String>,
-        resources: &BTreeMap<String, &Arc<Resource>>,
-    ) {
-        let mut before = lock(&self.held);
-        let mut now = BTreeMap::new();
-        for (key, why) in held {
-            let Some(resource) = resources.get(key) else {
-                continue;
-            };
-            let known = before.remove(key).filter(|held| held.why == *why);
-            if known.is_none() {
-                tracing::error!(worker = key, why, "worker runs on as it was");
-            }
-            now.insert(
-                key.clone(),
-                Held {
-                    resource: Arc::clone(resource),
-                    why: why.clone(),
-                    since: known.map_or_else(SystemTime::now, |held| held.since),
-                },
-            );
-        }
-        *before = now;
-    }
 }
 
-/// Resolves when everything that a step waits for has happened.
-fn turn(
-    step: &Step,
-    leaving: &BTreeMap<&str, (Slot, &Step)>,
-) -> impl Future<Output = ()> + Send + use<> {
-    let signals: Vec<CancellationToken> = step
-        .after
-        .iter()
-        .filter_map(|wait| {
-            let (slot, _) = leaving.get(wait.key.as_str())?;
-            Some(match wait.until {
-                Until::IntakeClosed => slot.leaving.intake_closed.clone(),
-                Until::Stopped => slot.leaving.stopped.clone(),
-            })
-        })
-        .collect();
-    async move {
-        for signal in signals {
-            signal.cancelled().await;
-        }
-    }
-}
-
-fn log(step: &Step) {
-    let worker = step.key.as_str();
-    match &step.action {
-        Action::Keep => {}
-        // The engine says "started" once it is.
-        Action::Start => tracing::debug!(worker, "starting"),
-        Action::Stop => tracing::info!(worker, "stopping: it is gone from the manifests"),
-        Action::Replace(changes) => {
-            let fields: Vec<&str> = changes.iter().map(|change| change.path.as_str()).collect();
-            tracing::info!(worker, changed = fields.join(", "), "replacing");
-        }
+/// Does `work` to its end even if whoever waits for it goes away: only a reload knows the workers that it is stopping.
+async fn whole<T: Default + Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
+    match tokio::spawn(work).await {
+        Ok(done) => done,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            // The runtime is going down.
+            Err(_) => T::default(),
+        },
     }
 }
 

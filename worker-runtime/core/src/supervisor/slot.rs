@@ -1,8 +1,9 @@
 //! One worker's life in the supervisor: started when its turn comes, built and started again with back-off when it does
 //! not build or ends by itself, stopped in two stages. Its task answers questions at all times.
 
-use super::Shared;
+use super::brokers::Lease;
 use super::engine::{Built, Running};
+use super::{Shared, lock};
 use crate::broker::{Durability, LinkState};
 use crate::codes;
 use crate::engine::{Counts, StopLimits, WorkerSnapshot};
@@ -11,7 +12,7 @@ use futures::FutureExt;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -52,7 +53,7 @@ pub(super) struct Slot {
     pub(super) settled: CancellationToken,
     /// Whether it has ever been started: one that never was has nothing worth keeping.
     alive: Arc<AtomicBool>,
-    broker: Arc<Mutex<Option<String>>>,
+    broker: Arc<Mutex<Option<Lease>>>,
     asks: mpsc::Sender<Ask>,
     stop: CancellationToken,
     limits: Arc<Mutex<StopLimits>>,
@@ -64,12 +65,15 @@ impl Slot {
     pub(super) fn spawn(
         shared: Arc<Shared>,
         resource: Arc<Resource>,
-        broker: Option<String>,
-        built: Result<Box<dyn Built>, WorkError>,
+        built: Result<(Lease, Box<dyn Built>), WorkError>,
         turn: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let (asks, receiver) = mpsc::channel(16);
-        let slot_broker = Arc::new(Mutex::new(broker));
+        let (lease, built) = match built {
+            Ok((lease, built)) => (Some(lease), Ok(built)),
+            Err(error) => (None, Err(error)),
+        };
+        let broker = Arc::new(Mutex::new(lease));
         let alive = Arc::new(AtomicBool::new(false));
         let stop = CancellationToken::new();
         let leaving = Leaving::default();
@@ -78,7 +82,7 @@ impl Slot {
         let life = Life {
             resource: Arc::clone(&resource),
             alive: Arc::clone(&alive),
-            broker: Arc::clone(&slot_broker),
+            broker: Arc::clone(&broker),
             asks: receiver,
             stop: stop.clone(),
             leaving: leaving.clone(),
@@ -94,7 +98,7 @@ impl Slot {
             leaving,
             settled,
             alive,
-            broker: slot_broker,
+            broker,
             asks,
             stop,
             limits,
@@ -106,9 +110,11 @@ impl Slot {
         self.alive.load(Ordering::Acquire)
     }
 
-    /// The broker it was built for.
+    /// The broker it was built for last.
     pub(super) fn broker(&self) -> Option<String> {
-        lock(&self.broker).clone()
+        lock(&self.broker)
+            .as_ref()
+            .map(|lease| lease.identity.clone())
     }
 
     /// A handle to ask what it is doing; it can be used without holding on to the slot.
@@ -154,7 +160,8 @@ struct Life {
     shared: Arc<Shared>,
     resource: Arc<Resource>,
     alive: Arc<AtomicBool>,
-    broker: Arc<Mutex<Option<String>>>,
+    /// Kept between two runs, so that what is only in memory is still there for the next.
+    broker: Arc<Mutex<Option<Lease>>>,
     asks: mpsc::Receiver<Ask>,
     stop: CancellationToken,
     leaving: Leaving,
@@ -198,7 +205,7 @@ impl Life {
                 failures = 0;
             }
             failures = failures.saturating_add(1);
-            let pause = self.shared.options.restart.pause(failures);
+            let pause = self.shared.options.restart.backoff.after(failures);
             self.trouble(&error, pause);
             let nudge = Arc::clone(&self.shared.nudge);
             let wait = async {
@@ -216,8 +223,8 @@ impl Life {
         let built = self
             .attend(None, async move { shared.build(resource).await })
             .await?;
-        Some(built.map(|(broker, built)| {
-            *lock(&self.broker) = Some(broker);
+        Some(built.map(|(lease, built)| {
+            *lock(&self.broker) = Some(lease);
             built
         }))
     }
@@ -374,8 +381,4 @@ pub(super) async fn guarded<T>(work: impl Future<Output = T>) -> Result<T, WorkE
             "the worker panicked; the process's output shows where",
         )
     })
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

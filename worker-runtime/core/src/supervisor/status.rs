@@ -115,7 +115,7 @@ impl ProcessStatus {
             version: version.to_owned(),
             problem: supervisor.problem(),
             workers: workers.collect(),
-            brokers: supervisor.describe_brokers().await,
+            brokers: supervisor.describe_brokers(),
         }
     }
 }

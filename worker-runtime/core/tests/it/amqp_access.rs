@@ -138,6 +138,8 @@ async fn credentials_rotate_while_running() {
     );
     assert!(subscription.acker.ack(first.generation, first.tag, false));
     send(&broker, &queue, 2..=2).await;
+    let described = broker.describe();
+    assert!(described.contains("//guest@"), "not moved yet: {described}");
     assert_eq!(next(&mut subscription).await.generation, first.generation);
     server.close_connections().await.expect("close");
     loop {

@@ -3,6 +3,8 @@
 mod amqp;
 mod amqp_access;
 mod amqp_faults;
+mod amqp_pipeline;
+mod amqp_standby;
 mod broker_suite;
 mod embedded;
 mod embedded_faults;

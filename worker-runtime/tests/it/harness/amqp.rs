@@ -3,7 +3,9 @@
 use futures::StreamExt;
 use lapin::options::*;
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Channel, Confirmation, Connection, ConnectionProperties};
+use lapin::{
+    BasicProperties, Channel, Confirmation, Connection, ConnectionProperties, ExchangeKind,
+};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -58,6 +60,26 @@ impl Amqp {
         let bind = QueueBindOptions::default();
         self.channel
             .queue_bind(queue.into(), "vumi".into(), key.into(), bind, none)
+            .await
+            .unwrap();
+    }
+
+    /// A durable queue that gets copies of everything published with `key`, as a second consumer of it would.
+    pub async fn copy(&self, queue: &str, key: &str) {
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let none = FieldTable::default();
+        let (exchange, direct) = ("vumi", ExchangeKind::Direct);
+        self.channel
+            .exchange_declare(exchange.into(), direct, options, none.clone())
+            .await
+            .unwrap();
+        self.declare(queue, none.clone()).await;
+        let bind = QueueBindOptions::default();
+        self.channel
+            .queue_bind(queue.into(), exchange.into(), key.into(), bind, none)
             .await
             .unwrap();
     }

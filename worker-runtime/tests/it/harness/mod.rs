@@ -46,6 +46,11 @@ where
 /// A virtual host of its own on the RabbitMQ 4.0 that all tests of this binary share; none if it is not installed,
 /// which is said loudly. Tests that stop or block the broker start their own.
 pub async fn vhost(name: &str) -> Option<String> {
+    vhost_with(name, None).await
+}
+
+/// Like [`vhost`], with a default queue type of its own.
+pub async fn vhost_with(name: &str, default_queue_type: Option<&str>) -> Option<String> {
     static BROKER: OnceCell<Result<RabbitMq, String>> = OnceCell::const_new();
     let broker = BROKER
         .get_or_init(|| async {
@@ -60,7 +65,7 @@ pub async fn vhost(name: &str) -> Option<String> {
         Ok(broker) => {
             // The broker serves AMQP a moment before it can be told things.
             wait_for("a virtual host is made", PATIENCE, || async {
-                let made = broker.add_vhost(name, None).await;
+                let made = broker.add_vhost(name, default_queue_type).await;
                 made.map_err(|error| error.to_string())
             })
             .await;

@@ -1,5 +1,5 @@
 //! Processes of the real `vumi` binary: started with a log file, told signals by their id, gone with the test however
-//! it ends.
+//! it ends, be it by SIGKILL.
 
 use std::cell::RefCell;
 use std::os::unix::process::ExitStatusExt;
@@ -36,10 +36,12 @@ pub struct Process {
     ended: Option<ExitStatus>,
 }
 
-/// A command of the binary under test, with its control sockets in `folder`.
+/// A command of the binary under test, with its control sockets in `folder`. `setpriv` (util-linux) asks the kernel to
+/// kill it with the thread that starts it, and becomes it: the process id is that of `vumi`.
 pub fn command(folder: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_vumi"));
+    let mut command = Command::new("setpriv");
     command
+        .args(["--pdeathsig", "KILL", "--", env!("CARGO_BIN_EXE_vumi")])
         .env("XDG_RUNTIME_DIR", folder)
         .env_remove("RUST_LOG")
         .env_remove("VUMI_BROKER_URL")

@@ -14,7 +14,9 @@ use vumi_core::message::derived_id;
 const ANSWER: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Lines of a telnet user under way.
-const WINDOW: usize = 10;
+pub const WINDOW: usize = 10;
+/// Messages under way above which bulk senders pause, so that those who wait for each reply do not wait for a flood.
+const FLOOD: usize = 2000;
 
 /// Which share of the messages may have been sent by now: a fast machine must not be done before the last fault.
 #[derive(Clone)]
@@ -44,26 +46,47 @@ pub async fn http_client(
     users.retain(|(_, count)| *count > 0);
     while !users.is_empty() {
         pace.turn(number, most).await;
+        while ledger.under_way() > FLOOD {
+            tokio::time::sleep(PAUSE / 4).await;
+        }
         for (user, _) in &users {
             let token = format!("u{user}.{number}");
-            let path =
-                format!("/messages?content={token}&from_addr=u{user}&to_addr=12345&id={token}");
+            let address = format!("u{user}");
+            let body = post(&mut client, &token, &address).await;
             let expected = derived_id(&["inbound", "http", &token]);
-            loop {
-                match client.get(&path, ANSWER).await {
-                    Ok((200, body)) => {
-                        assert!(body.contains(&expected), "{token}: {body}");
-                        break;
-                    }
-                    // Refused while nobody listens, cut off, or 503 while the broker is away or full.
-                    Ok((503, _)) | Err(_) => tokio::time::sleep(PAUSE).await,
-                    Ok(other) => panic!("{token}: {other:?}"),
-                }
-            }
-            ledger.owe(&token, &format!("u{user}"));
+            assert!(body.contains(&expected), "{token}: {body}");
+            ledger.owe(&token, &address);
         }
         number += 1;
         users.retain(|(_, count)| number < *count);
+    }
+}
+
+/// Sends one message until its 200, each time with the same id; the answer's body.
+async fn post(client: &mut Client, token: &str, address: &str) -> String {
+    let path = format!("/messages?content={token}&from_addr={address}&to_addr=12345&id={token}");
+    loop {
+        match client.get(&path, ANSWER).await {
+            Ok((200, body)) => return body,
+            // Refused while nobody listens, cut off, 503 while the broker is away or full or the request is being taken
+            // over, 504 if the reply took too long.
+            Ok((503 | 504, _)) | Err(_) => tokio::time::sleep(PAUSE).await,
+            Ok(other) => panic!("{token}: {other:?}"),
+        }
+    }
+}
+
+/// A user whose requests wait for the reply: each 200 is the echo of the message's number.
+pub async fn talk_user(port: u16, user: usize, count: usize, ledger: Arc<Ledger>, mut pace: Pace) {
+    let mut client = Client::new(port);
+    let address = format!("a{user}");
+    for number in 0..count {
+        pace.turn(number, count).await;
+        let token = format!("{address}.{number}");
+        let body = post(&mut client, &token, &address).await;
+        assert_eq!(body, token, "the answer is the echo of the message");
+        ledger.owe(&token, &address);
+        ledger.heard(&token, "the answer", &address);
     }
 }
 
@@ -102,7 +125,7 @@ pub async fn telnet_user(
             match telnet.hear(ANSWER * 2).await {
                 Some(line) if line == expected => {
                     ledger.owe(&expected, &connection);
-                    ledger.heard(&expected, &connection);
+                    ledger.heard(&expected, "telnet", &connection);
                     heard += 1;
                 }
                 // "Busy", a goodbye, or the end: what was not echoed is not owed.

@@ -7,8 +7,13 @@ use crate::harness::{PATIENCE, http, wait_for};
 use std::time::Duration;
 
 /// Connector that the application serves, and the one that the test reads: the dispatcher copies to both.
-const DISPATCHER: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Dispatcher\nmetadata: {name: join}\nspec:\n  simple:\n    transports: [http, telnet]\n    exposed: [survey, observed]\n    routes: {http: [survey, observed], telnet: [survey, observed]}\n";
+const DISPATCHER: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Dispatcher\nmetadata: {name: join}\nspec:\n  simple:\n    transports: [http, talk, telnet]\n    exposed: [survey, observed]\n    routes: {http: [survey, observed], talk: [survey, observed], telnet: [survey, observed]}\n";
 const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: echo}\nspec:\n  echo: {}\n  transportName: survey\n";
+
+/// Every process: the HTTP API that answers at once, the one that waits for replies, telnet, and the rest in pairs.
+pub const MEMBERS: [&str; 7] = [
+    "http", "talk", "telnet", "join-a", "join-b", "echo-a", "echo-b",
+];
 
 /// Members whose manifest may be edited while they run.
 pub const RELOADED: [&str; 4] = ["http", "telnet", "join-b", "echo-a"];
@@ -23,6 +28,7 @@ pub struct Member {
 pub struct Fleet {
     pub url: String,
     pub http_port: u16,
+    pub talk_port: u16,
     pub telnet_port: u16,
     pub members: Vec<Member>,
     edits: usize,
@@ -33,47 +39,51 @@ pub struct Fleet {
 impl Fleet {
     pub fn start(url: &str) -> Self {
         let port = || vumi_testkit::free_port().unwrap();
-        let (http_port, telnet_port) = (port(), port());
-        let http = format!(
-            "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: http}}\nspec:\n  httpApi: {{idField: id}}\n  http: {{host: 127.0.0.1, port: {http_port}, path: /messages}}\n"
-        );
+        let (http_port, talk_port, telnet_port) = (port(), port(), port());
+        let api = |name: &str, waits: bool, port: u16| {
+            format!(
+                "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: {name}}}\nspec:\n  httpApi: {{idField: id, replyExpected: {waits}}}\n  http: {{host: 127.0.0.1, port: {port}, path: /messages}}\n"
+            )
+        };
+        let (http, talk) = (api("http", false, http_port), api("talk", true, talk_port));
         let telnet = format!(
             "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: telnet}}\nspec:\n  telnet: {{host: 127.0.0.1, port: {telnet_port}}}\n"
         );
         let campaign = Campaign::empty();
-        let members = [
-            ("http", http.as_str()),
-            ("telnet", telnet.as_str()),
-            ("join-a", DISPATCHER),
-            ("join-b", DISPATCHER),
-            ("echo-a", ECHO),
-            ("echo-b", ECHO),
-        ]
-        .into_iter()
-        .map(|(name, manifest)| {
+        let launched = |name| {
+            let manifest = match name {
+                "http" => &http,
+                "talk" => &talk,
+                "telnet" => &telnet,
+                "join-a" | "join-b" => DISPATCHER,
+                _ => ECHO,
+            };
             campaign.place(name, manifest);
             let process = launch(&campaign, name, url);
             Member { name, process }
-        })
-        .collect();
+        };
+        let members = MEMBERS.map(launched).into();
         Self {
             campaign,
             url: url.to_owned(),
             http_port,
+            talk_port,
             telnet_port,
             members,
             edits: 0,
         }
     }
 
-    /// Waits until both ways in are up.
+    /// Waits until all ways in are up.
     pub async fn ready(&mut self) {
         greeted(self.telnet_port, PATIENCE).await;
-        wait_for("the HTTP API listens", PATIENCE, || async {
-            let health = http::get(self.http_port, "/health", PATIENCE).await;
-            health.map_err(|error| format!("{error:?}"))
-        })
-        .await;
+        for port in [self.http_port, self.talk_port] {
+            wait_for("an HTTP API listens", PATIENCE, || async {
+                let health = http::get(port, "/health", PATIENCE).await;
+                health.map_err(|error| format!("{error:?}"))
+            })
+            .await;
+        }
     }
 
     pub fn member(&mut self, name: &str) -> &mut Member {

@@ -1,5 +1,6 @@
 //! What the peers saw, told to the oracle: the OKs and echoes of the clients, and, from outside, everything that the
-//! dispatcher hands towards the application and back, read by the test's own AMQP client.
+//! dispatcher hands towards the application and back, and every reply that the application publishes, read by the
+//! test's own AMQP client.
 
 use crate::harness::amqp::Amqp;
 use serde::Deserialize;
@@ -12,10 +13,13 @@ use vumi_core::conformance::oracle::{Demands, Judgement, Oracle};
 use vumi_core::message::reply_id;
 
 /// Queues that messages would be set aside in.
-const CONSUMED: [&str; 9] = [
+const CONSUMED: [&str; 12] = [
     "http.inbound",
     "http.outbound",
     "http.event",
+    "talk.inbound",
+    "talk.outbound",
+    "talk.event",
     "telnet.inbound",
     "telnet.outbound",
     "telnet.event",
@@ -24,19 +28,28 @@ const CONSUMED: [&str; 9] = [
     "survey.event",
 ];
 
-/// Two oracles: one for the way to the application, one for the way back.
+/// Copies of the application's replies.
+const REPLIES: &str = "loss.replies";
+/// Where messages are seen: on the way to the application, as its reply right behind it, and back at the transport.
+const PLACES: [&str; 3] = ["to the application", "from the application", "back"];
+const THERE: usize = 0;
+const REPLIED: usize = 1;
+const BACK: usize = 2;
+
+/// One oracle per place.
 pub struct Ledger {
     began: Instant,
     books: Mutex<Books>,
-    progress: [AtomicUsize; 2],
+    progress: [AtomicUsize; 3],
 }
 
 struct Books {
-    there: Oracle,
-    back: Oracle,
+    oracles: [Oracle; 3],
     owed: HashSet<String>,
-    /// Tokens seen on the way there, and on the way back.
-    seen: [HashSet<String>; 2],
+    /// Owed and not yet back.
+    under_way: usize,
+    /// Tokens seen at each place.
+    seen: [HashSet<String>; 3],
     /// Reply ids of tokens seen on the way there.
     replies: HashMap<String, String>,
     /// Events that overtook the copy of the message they tell of, by its reply's id.
@@ -53,6 +66,13 @@ struct Copy {
     content: Option<String>,
 }
 
+impl Copy {
+    /// The number it carries; none for the first greeting and for the start and end of telnet sessions.
+    fn token(&self) -> Option<&str> {
+        self.content.as_deref().filter(|text| text.contains('.'))
+    }
+}
+
 #[derive(Deserialize)]
 struct Event {
     event_id: String,
@@ -65,9 +85,9 @@ impl Ledger {
         Self {
             began: Instant::now(),
             books: Mutex::new(Books {
-                there: Oracle::default(),
-                back: Oracle::default(),
+                oracles: Default::default(),
                 owed: HashSet::new(),
+                under_way: 0,
                 seen: Default::default(),
                 replies: HashMap::new(),
                 early: HashMap::new(),
@@ -82,36 +102,47 @@ impl Ledger {
     pub fn owe(&self, token: &str, user: &str) {
         let at = self.began.elapsed();
         let mut books = self.books.lock().unwrap();
-        books.there.owe(token, user, at);
-        // Replies and events of HTTP keep no order (its transport takes them as they come), those of telnet do.
-        books.back.owe(token, user, at);
-        books.owed.insert(token.to_owned());
+        for oracle in &mut books.oracles {
+            oracle.owe(token, user, at);
+        }
+        if books.owed.insert(token.to_owned()) && !books.seen[BACK].contains(token) {
+            books.under_way += 1;
+        }
     }
 
-    /// A telnet user heard `token` again.
-    pub fn heard(&self, token: &str, connection: &str) {
+    /// A user heard `token` again.
+    pub fn heard(&self, token: &str, place: &str, whom: &str) {
         let at = self.began.elapsed();
         let mut books = self.books.lock().unwrap();
-        books.back.observe(token, "telnet", connection, at);
-        books.note(1, token, at);
+        books.oracles[BACK].observe(token, place, whom, at);
+        books.note(BACK, token, at);
+        self.count(&books);
     }
 
     /// A copy of a message to the application.
     fn copied(&self, body: &[u8]) {
         let at = self.began.elapsed();
         let copy: Copy = serde_json::from_slice(body).unwrap();
-        // The start and end of a telnet session have no content.
-        let Some(token) = copy.content else { return };
+        let Some(token) = copy.token() else { return };
         let mut books = self.books.lock().unwrap();
-        books
-            .there
-            .observe(&token, "application", &copy.message_id, at);
+        books.oracles[THERE].observe(token, "application", &copy.message_id, at);
         let reply = reply_id(&copy.message_id, "application/echo", 0);
         for (event, at) in books.early.remove(&reply).unwrap_or_default() {
-            books.returned(&token, event, at);
+            books.returned(token, event, at);
         }
-        books.replies.insert(reply, token.clone());
-        books.note(0, &token, at);
+        books.replies.insert(reply, token.to_owned());
+        books.note(THERE, token, at);
+        self.count(&books);
+    }
+
+    /// A copy of a reply that the application published.
+    fn replied(&self, body: &[u8]) {
+        let at = self.began.elapsed();
+        let copy: Copy = serde_json::from_slice(body).unwrap();
+        let Some(token) = copy.token() else { return };
+        let mut books = self.books.lock().unwrap();
+        books.oracles[REPLIED].observe(token, "transports", &copy.message_id, at);
+        books.note(REPLIED, token, at);
         self.count(&books);
     }
 
@@ -139,17 +170,24 @@ impl Ledger {
 
     /// Different messages that reached the application's side, and that came back.
     pub fn progress(&self) -> (usize, usize) {
-        let [there, back] = &self.progress;
-        (there.load(Ordering::Relaxed), back.load(Ordering::Relaxed))
+        let at = |place: usize| self.progress[place].load(Ordering::Relaxed);
+        (at(THERE), at(BACK))
     }
 
-    /// Messages of which the application was told both that they were delivered and that they were not.
-    pub fn contradicted(&self) -> usize {
+    /// Owed, and not yet back.
+    pub fn under_way(&self) -> usize {
+        self.books.lock().unwrap().under_way
+    }
+
+    /// Messages whose token begins with `start` and of which the application was told both that their reply was
+    /// delivered and that it was not.
+    pub fn contradicted(&self, start: char) -> usize {
         let books = self.books.lock().unwrap();
-        books.told.values().filter(|kinds| kinds.len() > 1).count()
+        let both = books.told.iter().filter(|(_, kinds)| kinds.len() > 1);
+        both.filter(|(token, _)| token.starts_with(start)).count()
     }
 
-    /// Owed, and not yet seen on both ways.
+    /// Owed, and not yet seen at every place.
     pub fn open(&self) -> usize {
         let books = self.books.lock().unwrap();
         let done = |token: &&String| books.seen.iter().all(|seen| seen.contains(*token));
@@ -159,8 +197,9 @@ impl Ledger {
     pub fn faults_ended(&self) {
         let at = self.began.elapsed();
         let mut books = self.books.lock().unwrap();
-        books.there.faults_ended(at);
-        books.back.faults_ended(at);
+        for oracle in &mut books.oracles {
+            oracle.faults_ended(at);
+        }
     }
 
     /// Waits until nothing came for so long.
@@ -174,16 +213,17 @@ impl Ledger {
         }
     }
 
-    pub fn judge(&self, demands: Demands) -> [(&'static str, Judgement); 2] {
+    pub fn judge(&self, within: Duration) -> [(&'static str, Judgement); 3] {
         let books = self.books.lock().unwrap();
-        let unordered = Demands {
-            order: false,
-            ..demands
-        };
-        [
-            ("to the application", books.there.judge(demands)),
-            ("back", books.back.judge(unordered)),
-        ]
+        [THERE, REPLIED, BACK].map(|place| {
+            let demands = Demands {
+                // The HTTP transports take replies as they come, and their events tell of it in that order. Telnet
+                // users check themselves that they hear their lines in order.
+                order: place != BACK,
+                within: Some(within),
+            };
+            (PLACES[place], books.oracles[place].judge(demands))
+        })
     }
 
     /// Queues in which something was set aside.
@@ -201,28 +241,34 @@ impl Ledger {
 }
 
 impl Books {
-    fn note(&mut self, way: usize, token: &str, at: Duration) {
+    fn note(&mut self, place: usize, token: &str, at: Duration) {
         self.last = at;
-        self.seen[way].insert(token.to_owned());
+        let first = self.seen[place].insert(token.to_owned());
+        if place == BACK && first && self.owed.contains(token) {
+            self.under_way -= 1;
+        }
     }
 
     fn returned(&mut self, token: &str, event: Event, at: Duration) {
         // A transport that died after it wrote a reply cannot know that it did: the reply comes again to one who may
         // say the opposite. Only repeats of one kind must be equal.
         let place = format!("{} of the transport", event.event_type);
-        self.back.observe(token, &place, &event.event_id, at);
+        self.oracles[BACK].observe(token, &place, &event.event_id, at);
         let told = self.told.entry(token.to_owned()).or_default();
         told.insert(event.event_type);
-        self.note(1, token, at);
+        self.note(BACK, token, at);
     }
 }
 
-/// Reads both queues of the connector `observed` until aborted, over broker restarts.
-pub fn watch(url: String, ledger: Arc<Ledger>) -> JoinHandle<()> {
+/// Reads both queues of the connector `observed`, and copies of what the application publishes, until aborted, over
+/// broker restarts. The first reply has its copy too.
+pub async fn watch(url: String, ledger: Arc<Ledger>) -> JoinHandle<()> {
+    let amqp = Amqp::connect(&url).await;
+    amqp.copy(REPLIES, "survey.outbound").await;
     tokio::spawn(async move {
-        let copies = Arc::clone(&ledger);
         tokio::join!(
-            read(&url, "observed.inbound", |body| copies.copied(body)),
+            read(&url, "observed.inbound", |body| ledger.copied(body)),
+            read(&url, REPLIES, |body| ledger.replied(body)),
             read(&url, "observed.event", |body| ledger.event(body)),
         );
     })

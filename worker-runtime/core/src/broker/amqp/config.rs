@@ -12,6 +12,8 @@ use vumi_api::shared::BrokerRef;
 
 /// Seconds between heartbeats: a frozen holder of a fence is noticed after three (R2).
 const HEARTBEAT: u16 = 10;
+/// A holder of a queue that says nothing for so long is none of ours (S16).
+const HOLDER_SILENCE: Duration = Duration::from_secs(180);
 /// Largest frame. lapin keeps buffers of 32 frames in each direction, so this bounds them to 1 MiB.
 const FRAME_MAX: u32 = 32 * 1024;
 const PLAIN_PORT: u16 = 5672;
@@ -25,6 +27,7 @@ pub struct AmqpConfig {
     encrypted: bool,
     authority: Authority,
     heartbeat: u16,
+    holder_silence: Duration,
     name: String,
 }
 
@@ -46,6 +49,48 @@ pub(super) struct Endpoint {
     pub(super) uri: AMQPUri,
     /// PEM of a private authority; none trusts the system's.
     pub(super) authority: Option<String>,
+}
+
+/// Which virtual host of which broker it is, whoever asks: a rotated user or password leaves it as it is (K9).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// Whether the connection is encrypted.
+    pub encrypted: bool,
+    /// Host name or address.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Virtual host.
+    pub vhost: String,
+}
+
+impl std::fmt::Display for Identity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            host, port, vhost, ..
+        } = self;
+        let scheme = if self.encrypted { "amqps" } else { "amqp" };
+        write!(f, "{scheme}://{host}:{port}/{vhost}")
+    }
+}
+
+impl Endpoint {
+    /// The address without the password, for people.
+    pub(super) fn describe(&self) -> String {
+        shown(&self.uri)
+    }
+}
+
+fn shown(uri: &AMQPUri) -> String {
+    let AMQPUri {
+        scheme,
+        authority,
+        vhost,
+        ..
+    } = uri;
+    let user = &authority.userinfo.username;
+    let (host, port) = (&authority.host, authority.port);
+    format!("{scheme}://{user}@{host}:{port}/{vhost}")
 }
 
 impl std::fmt::Debug for AmqpConfig {
@@ -84,6 +129,7 @@ impl AmqpConfig {
             encrypted: false,
             authority: Authority::System,
             heartbeat: HEARTBEAT,
+            holder_silence: HOLDER_SILENCE,
             name: format!("vumi {}", std::process::id()),
         }
     }
@@ -101,6 +147,17 @@ impl AmqpConfig {
         self
     }
 
+    /// How long the holder of a queue may say nothing before a standby takes it for a stranger; default 3 minutes, and
+    /// the same for everyone on the broker.
+    pub fn with_holder_silence(mut self, silence: Duration) -> Self {
+        self.holder_silence = silence.max(Duration::from_millis(100));
+        self
+    }
+
+    pub(super) fn holder_silence(&self) -> Duration {
+        self.holder_silence
+    }
+
     /// Name that the broker's tools show for the connections.
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
@@ -111,17 +168,25 @@ impl AmqpConfig {
         &self.name
     }
 
+    /// The broker that is meant now.
+    ///
+    /// # Errors
+    /// The Secret is missing or wrong.
+    pub fn identity(&self) -> Result<Identity, WorkError> {
+        let uri = self.locate()?;
+        Ok(Identity {
+            encrypted: uri.scheme == AMQPScheme::AMQPS,
+            host: uri.authority.host,
+            port: uri.authority.port,
+            vhost: uri.vhost,
+        })
+    }
+
     /// The address without the password, for people.
+    /// The address as it is written now, without the password, for people.
     pub(super) fn describe(&self) -> String {
         match (self.locate(), &self.address) {
-            (Ok(uri), _) => format!(
-                "{}://{}@{}:{}/{}",
-                uri.scheme,
-                uri.authority.userinfo.username,
-                uri.authority.host,
-                uri.authority.port,
-                uri.vhost
-            ),
+            (Ok(uri), _) => shown(&uri),
             (Err(_), Address::Secret(_, name)) => format!("amqp (Secret {name:?})"),
             (Err(_), Address::Url(_)) => "amqp".into(),
         }
@@ -265,6 +330,21 @@ mod tests {
         }
         let wrong = AmqpConfig::from_url("http://u:secret@h").unwrap_err();
         assert!(!wrong.text.contains("secret"), "{wrong}");
+    }
+
+    #[test]
+    fn a_broker_is_the_same_for_every_user() {
+        let of = |url: &str| AmqpConfig::from_url(url).unwrap().identity().unwrap();
+        assert_eq!(of("amqp://u:p@h/v"), of("amqp://other:secret@h:5672/v"));
+        for other in [
+            "amqps://u:p@h:5672/v",
+            "amqp://u:p@i/v",
+            "amqp://h:1/v",
+            "amqp://h",
+        ] {
+            assert_ne!(of("amqp://u:p@h/v"), of(other));
+        }
+        assert_eq!(of("amqps://u:p@h").to_string(), "amqps://h:5671//");
     }
 
     #[test]

@@ -4,9 +4,11 @@
 use super::Lifeline;
 use super::errors::Trouble;
 use super::fence::Fence;
+use super::holder::Herald;
 use super::link::Line;
 use super::orders::{Desk, Handle};
 use super::topology;
+use crate::backoff::Backoff;
 use crate::broker::{ConsumerState, RawDelivery, Subscribe, Subscription};
 use crate::codes;
 use futures::future::{FutureExt, try_join_all};
@@ -25,15 +27,17 @@ use tokio_util::sync::CancellationToken;
 const STANDBY: Duration = Duration::from_millis(50);
 /// Between tries where someone must act first.
 const REFUSED: Duration = Duration::from_secs(2);
-/// Between lives that ended by themselves, doubling up to the second.
-const PAUSE: Duration = Duration::from_millis(50);
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Between lives that ended by themselves.
+const PAUSE: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
+/// A life that was longer was a good one.
+const LIVED: Duration = Duration::from_secs(1);
 /// How long closing a channel may take; its connection may be dead without anyone knowing yet.
 const CLOSING: Duration = Duration::from_secs(2);
 
 /// The subscription and the task that serves it until it is closed or `stop` is cancelled.
 pub(super) fn subscription(
     subscribe: Subscribe,
+    herald: Herald,
     line: Line,
     stop: &CancellationToken,
     lifeline: Arc<Lifeline>,
@@ -47,6 +51,7 @@ pub(super) fn subscription(
     let keeper = Keeper {
         fence: Fence::from(subscribe.access),
         subscribe,
+        herald,
         prefetch,
         line,
         desk: Arc::clone(&desk),
@@ -65,6 +70,7 @@ pub(super) fn subscription(
 
 struct Keeper {
     subscribe: Subscribe,
+    herald: Herald,
     fence: Fence,
     prefetch: u16,
     line: Line,
@@ -76,24 +82,26 @@ struct Keeper {
 
 impl Keeper {
     async fn run(mut self) {
-        let mut pause = PAUSE;
+        let mut failures = 0u32;
         while self.wanted().await {
             let (begin, generation) = (Instant::now(), self.generation);
             let ended = self.life().await;
             self.desk.live(None);
-            if self.generation > generation && begin.elapsed() > LONGEST_PAUSE {
-                pause = PAUSE;
+            if self.generation > generation && begin.elapsed() > LIVED {
+                failures = 0;
             }
             // Without an error it was rebuilt, cancelled or closed on purpose.
             let Err(trouble) = ended else { continue };
+            failures = failures.saturating_add(1);
             let wait = match trouble {
-                Trouble::Differs(_) | Trouble::Denied(_) | Trouble::FenceIgnored => REFUSED,
-                _ => pause,
+                Trouble::Differs(_) | Trouble::Denied(_) | Trouble::FenceIgnored => {
+                    jittered(REFUSED)
+                }
+                _ => PAUSE.after(failures),
             };
-            pause = (pause * 2).min(LONGEST_PAUSE);
             self.show(shown(trouble));
             tokio::select! {
-                () = tokio::time::sleep(jittered(wait)) => {}
+                () = tokio::time::sleep(wait) => {}
                 () = self.desk.closed() => {}
             }
         }
@@ -139,6 +147,7 @@ impl Keeper {
         let served = tokio::select! {
             served = self.serve(&connection, &channel, consumer) => served,
             () = line.lost(&connection) => Err(Trouble::Lost("the connection ended".into())),
+            () = self.herald.speak(|| !desk.is_cancelled()) => Ok(()),
         };
         self.desk.live(None);
         // Waits, so that everything is back in the queue before the next life looks.
@@ -173,6 +182,7 @@ impl Keeper {
         queue: &str,
     ) -> Result<(Channel, Consumer), Trouble> {
         let mut channel = first;
+        let mut ear = None;
         loop {
             match self
                 .fence
@@ -181,9 +191,20 @@ impl Keeper {
             {
                 Ok(consumer) => return Ok((channel, consumer)),
                 Err(Trouble::Held(_)) => {
-                    // The broker does not say who.
-                    self.show(ConsumerState::Standby(None));
-                    tokio::time::sleep(jittered(STANDBY)).await;
+                    // The broker does not say who holds it, so the holder does.
+                    let pause = tokio::time::sleep(jittered(STANDBY));
+                    match &mut ear {
+                        None => {
+                            self.show(ConsumerState::Standby(None));
+                            let (listening, ()) =
+                                tokio::join!(self.herald.listen(connection), pause);
+                            ear = Some(listening);
+                        }
+                        Some(ear) => {
+                            self.show(ear.state());
+                            pause.await;
+                        }
+                    }
                     channel = open(connection, self.prefetch).await?;
                 }
                 Err(trouble) => return Err(trouble),

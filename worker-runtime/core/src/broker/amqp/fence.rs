@@ -88,7 +88,7 @@ async fn probe(connection: &Connection, queue: &str, tag: &str) -> Result<(), Tr
     }
 }
 
-async fn start(
+pub(super) async fn start(
     channel: &Channel,
     queue: &str,
     tag: &str,
@@ -104,4 +104,50 @@ async fn start(
             FieldTable::default(),
         )
         .await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use lapin::ConnectionProperties;
+    use lapin::options::QueueDeclareOptions;
+    use lapin::types::AMQPValue;
+    use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
+
+    async fn declare(channel: &Channel, queue: &str, kind: &str) {
+        let mut arguments = FieldTable::default();
+        arguments.insert("x-queue-type".into(), AMQPValue::LongString(kind.into()));
+        channel
+            .queue_declare(queue.into(), QueueDeclareOptions::durable(), arguments)
+            .await
+            .unwrap();
+    }
+
+    /// A quorum queue takes a second consumer beside an exclusive one (R1). Our own declaration would refuse such a
+    /// queue before, so here it is made by hand.
+    #[tokio::test]
+    async fn a_fence_that_the_broker_ignores_is_refused() {
+        for version in [Version::V3_10, Version::V4_0] {
+            let Some(server) = RabbitMq::start_or_skip(version, Options::default()).await else {
+                return;
+            };
+            let url = server.url("/");
+            let connection = Connection::connect(&url, ConnectionProperties::default())
+                .await
+                .unwrap();
+            for (kind, held) in [("classic", true), ("quorum", false)] {
+                let channel = connection.create_channel().await.unwrap();
+                declare(&channel, kind, kind).await;
+                let fence = Fence::from(Access::Fenced);
+                let taken = fence.consume(&connection, &channel, kind, "test").await;
+                match taken {
+                    Ok(_) => assert!(held, "{kind} on {version:?}"),
+                    Err(trouble) => {
+                        assert!(!held, "{kind} on {version:?}: {trouble:?}");
+                        assert_eq!(trouble, Trouble::FenceIgnored);
+                    }
+                }
+            }
+        }
+    }
 }

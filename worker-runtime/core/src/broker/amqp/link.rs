@@ -4,6 +4,7 @@
 use super::config::AmqpConfig;
 use super::dial::{self, Failure};
 use super::errors::Trouble;
+use crate::backoff::Backoff;
 use crate::broker::{Durability, LinkState};
 use futures::StreamExt;
 use lapin::{Channel, Connection, Event};
@@ -13,8 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(3);
+const RECONNECT: Backoff =
+    Backoff::new(Duration::from_millis(100), Duration::from_secs(3)).with_full_jitter();
 /// A connection that lived shorter counts as one more failed attempt.
 const LIVED: Duration = Duration::from_secs(3);
 /// How long closing may take: a broker with a memory alarm does not answer (R8).
@@ -96,6 +97,8 @@ struct Sides {
     consume: Side,
     publish: Side,
     server: Option<String>,
+    /// Where the youngest connection leads.
+    address: Option<String>,
     closed: bool,
 }
 
@@ -112,6 +115,7 @@ impl Hub {
                 consume: side.clone(),
                 publish: side,
                 server: None,
+                address: None,
                 closed: false,
             }),
             state: watch::Sender::new(LinkState::Connecting {
@@ -136,6 +140,11 @@ impl Hub {
             .server
             .as_deref()
             .map_or(Durability::Process, dial::durability)
+    }
+
+    /// Where we are connected, or were last; none before the first connection.
+    pub(super) fn address(&self) -> Option<String> {
+        self.lock().address.clone()
     }
 
     /// Why there is no answer, for errors of one-off questions.
@@ -251,7 +260,7 @@ async fn keep(
     current: &watch::Sender<Option<Arc<Connection>>>,
 ) {
     let mut since = SystemTime::now();
-    let mut attempts = 0;
+    let mut attempts = 0u32;
     loop {
         let begin = Instant::now();
         let failure = match attempt(config, hub, role).await {
@@ -279,17 +288,9 @@ async fn keep(
                 refused: failure.refused,
             },
         );
-        tokio::time::sleep(wait(attempts)).await;
-        attempts += 1;
+        attempts = attempts.saturating_add(1);
+        tokio::time::sleep(RECONNECT.after(attempts)).await;
     }
-}
-
-/// Full jitter: anything up to the exponential bound.
-fn wait(attempts: u32) -> Duration {
-    let bound = FIRST_WAIT
-        .saturating_mul(1 << attempts.min(10))
-        .min(LONGEST_WAIT);
-    bound.mul_f64(rand::random::<f64>())
 }
 
 async fn attempt(config: &AmqpConfig, hub: &Hub, role: Role) -> Result<Connection, Failure> {
@@ -297,7 +298,10 @@ async fn attempt(config: &AmqpConfig, hub: &Hub, role: Role) -> Result<Connectio
         Role::Consume => format!("{} (consume)", config.name()),
         Role::Publish => format!("{} (publish)", config.name()),
     };
-    let connection = dial::connect(config.resolve()?, name).await?;
+    let endpoint = config.resolve()?;
+    let address = endpoint.describe();
+    let connection = dial::connect(endpoint, name).await?;
+    hub.lock().address = Some(address);
     if role == Role::Publish {
         // Asked at every connection, because the broker may have been upgraded meanwhile.
         let server = dial::server(config.resolve()?).await;
@@ -338,15 +342,6 @@ async fn until_lost(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn waits_grow_to_a_cap_and_are_jittered() {
-        for attempts in 0..40 {
-            let bound = Duration::from_millis(100 << attempts.min(5)).min(LONGEST_WAIT);
-            assert!((0..100).all(|_| wait(attempts) <= bound));
-        }
-        assert!((0..100).any(|_| wait(9) > LONGEST_WAIT / 2));
-    }
 
     #[test]
     fn both_connections_make_one_state() {

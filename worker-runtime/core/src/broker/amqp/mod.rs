@@ -6,13 +6,14 @@ mod consumer;
 mod dial;
 mod errors;
 mod fence;
+mod holder;
 mod link;
 mod orders;
 mod publisher;
 mod shelf;
 mod topology;
 
-pub use config::AmqpConfig;
+pub use config::{AmqpConfig, Identity};
 
 use super::{
     Broker, Durability, LinkState, Publication, QueueDepth, QueueSpec, Receipt, Shelf, Subscribe,
@@ -21,6 +22,7 @@ use super::{
 use crate::error::WorkError;
 use async_trait::async_trait;
 use errors::Trouble;
+use holder::Herald;
 use lapin::Channel;
 use link::{Hub, Line};
 use publisher::Publisher;
@@ -30,9 +32,10 @@ use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-/// Directive that every log filter of ours must end with. lapin logs whole returned messages as warnings and every
-/// refused try for a fence as an error; what matters of both is reported by this module, without contents.
-pub const LOG_DIRECTIVE: &str = "lapin=off";
+/// Beginnings of the log targets that are never logged, whatever a filter says. The client logs whole returned messages
+/// as warnings, every refused try for a fence as an error, and the broker's password when it traces; what matters of it
+/// is reported by this module, without contents.
+pub const SILENT: [&str; 2] = ["lapin", "amq_protocol"];
 
 /// How long a one-off question (depth, declaration, shelf) waits for a connection.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -113,7 +116,10 @@ impl AmqpBroker {
 #[async_trait]
 impl Broker for AmqpBroker {
     fn describe(&self) -> String {
-        format!("rabbitmq {}", self.config.describe())
+        let address = self.hub.address();
+        // Before the first connection, where one is tried.
+        let address = address.unwrap_or_else(|| self.config.describe());
+        format!("rabbitmq {address}")
     }
 
     fn durability(&self) -> Durability {
@@ -129,8 +135,15 @@ impl Broker for AmqpBroker {
     }
 
     async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
+        let herald = Herald::new(
+            &subscribe,
+            self.publisher.announcer(),
+            self.hub.watch(),
+            self.config.holder_silence(),
+        );
         let (subscription, task) = consumer::subscription(
             subscribe,
+            herald,
             self.consuming.clone(),
             &self.stop_consumers,
             Arc::clone(&self.lifeline),

@@ -20,6 +20,8 @@ use tokio_util::sync::CancellationToken;
 const UNCONFIRMED: usize = 1024;
 /// Unconfirmed bytes at most (one message may pass it).
 const UNCONFIRMED_BYTES: usize = 32 << 20;
+/// Messages sent before confirmations are looked at.
+const BATCH: usize = 64;
 /// Messages handed over and not yet sent.
 const QUEUED: usize = 256;
 /// Pause before a new channel when one was closed and the connection was not.
@@ -84,6 +86,14 @@ impl Publisher {
         receipt
     }
 
+    /// For what is said in passing.
+    pub(super) fn announcer(&self) -> Announcer {
+        Announcer {
+            jobs: self.jobs.clone(),
+            gate: self.gate.clone(),
+        }
+    }
+
     /// Sends and confirms what was handed over, until the deadline; the rest is lost.
     pub(super) async fn close(&self, deadline: tokio::time::Instant) {
         self.close_gate.send_replace(Gate::Closed);
@@ -100,6 +110,26 @@ impl Drop for Publisher {
     fn drop(&mut self) {
         if let Some(task) = self.task.get_mut().take() {
             task.abort();
+        }
+    }
+}
+
+/// Publishes without waiting and without a receipt.
+#[derive(Clone)]
+pub(super) struct Announcer {
+    jobs: mpsc::Sender<Job>,
+    gate: watch::Receiver<Gate>,
+}
+
+impl Announcer {
+    /// Dropped where the connection is away, blocked or busy.
+    pub(super) fn announce(&self, publication: Publication) {
+        if *self.gate.borrow() == Gate::Open {
+            let (resolve, _) = oneshot::channel();
+            let _ = self.jobs.try_send(Job {
+                publication,
+                resolve,
+            });
         }
     }
 }
@@ -151,18 +181,13 @@ impl Run {
             .await?;
         let mut routes = Routes::new(connection);
         let mut flight = Flight::new(&channel);
-        let mut batch = Vec::with_capacity(64);
         // A draining publisher goes on although the gate is closed; a blocked one would wait for ever, and is bounded
         // by the deadline of close.
         loop {
             if self.jobs.is_closed() && self.jobs.is_empty() && flight.is_empty() {
                 return Ok(End::Drained);
             }
-            let room = match *self.gate.borrow_and_update() {
-                Gate::Shut => 0,
-                Gate::Open | Gate::Closed if flight.bytes() >= UNCONFIRMED_BYTES => 0,
-                Gate::Open | Gate::Closed => UNCONFIRMED.saturating_sub(flight.len()).min(64),
-            };
+            let open = *self.gate.borrow_and_update() != Gate::Shut;
             tokio::select! {
                 biased;
                 settled = flight.settle(), if !flight.is_empty() => {
@@ -170,29 +195,51 @@ impl Run {
                         routes.forget(&route);
                     }
                 }
-                count = self.jobs.recv_many(&mut batch, room), if room > 0 => {
-                    if count == 0 && flight.is_empty() {
-                        return Ok(End::Drained);
-                    }
-                    for job in batch.drain(..) {
-                        match routes.prepare(&job.publication).await? {
-                            None => flight.start(job),
-                            Some(refusal) => {
-                                let _ = job.resolve.send(Confirmation::Returned(refusal));
-                            }
-                        }
-                    }
-                    if count == 0 {
-                        // Closing: only confirms are left, and an empty queue would answer at once for ever.
+                job = self.jobs.recv(), if open && has_room(&flight) => match job {
+                    Some(job) => self.send(job, &mut routes, &mut flight).await?,
+                    // Closing: only confirms are left, and an empty queue would answer at once for ever.
+                    None => {
                         while !flight.is_empty() {
                             flight.settle().await?;
                         }
+                        return Ok(End::Drained);
                     }
-                }
+                },
                 _ = self.gate.changed() => {}
                 () = self.line.lost(connection) => return Ok(End::Lost),
                 () = self.drain.cancelled(), if !self.jobs.is_closed() => self.jobs.close(),
             }
         }
     }
+
+    /// Sends a message, and with it those that wait already and have room.
+    async fn send(
+        &mut self,
+        first: Job,
+        routes: &mut Routes,
+        flight: &mut Flight<'_>,
+    ) -> lapin::Result<()> {
+        let mut job = first;
+        for sent in 1.. {
+            match routes.prepare(&job.publication).await? {
+                None => flight.start(job),
+                Some(refusal) => {
+                    let _ = job.resolve.send(Confirmation::Returned(refusal));
+                }
+            }
+            if sent == BATCH || !has_room(flight) {
+                break;
+            }
+            match self.jobs.try_recv() {
+                Ok(next) => job = next,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Whether one more message may be in flight.
+fn has_room(flight: &Flight<'_>) -> bool {
+    flight.len() < UNCONFIRMED && flight.bytes() < UNCONFIRMED_BYTES
 }

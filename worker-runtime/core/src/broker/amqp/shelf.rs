@@ -13,10 +13,10 @@ use lapin::options::{BasicAckOptions, BasicQosOptions};
 use lapin::{Channel, Consumer};
 use std::time::Duration;
 
-/// How long the messages may take to arrive.
+/// How long the messages may take to arrive; as many are waited for as were counted before.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
-/// A queue whose count said more than comes is taken as it is after this.
-const SILENCE: Duration = Duration::from_millis(500);
+/// After this without a message, the broker is asked whether the rest is still there.
+const SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct AmqpShelf {
     queue: String,
@@ -51,12 +51,29 @@ pub(super) async fn take(
     let qos = shelf.channel.basic_qos(window, BasicQosOptions::default());
     qos.await.map_err(|e| Trouble::of(&e))?;
     let mut consumer = fence::exclusive(&shelf.channel, queue, "vumi shelf").await?;
-    while shelf.messages.len() < limit.min(ready) {
+    let expected = limit.min(ready);
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let mut empty = false;
+    while shelf.messages.len() < expected {
         match tokio::time::timeout(SILENCE, consumer.next()).await {
-            Ok(Some(Ok(delivery))) => shelf.messages.push(raw(delivery, 0)),
+            Ok(Some(Ok(delivery))) => {
+                shelf.messages.push(raw(delivery, 0));
+                empty = false;
+            }
             Ok(Some(Err(error))) => return Err(Trouble::of(&error)),
             Ok(None) => return Err(Trouble::Lost("the broker cancelled the consumer".into())),
-            Err(_) => break,
+            // Somebody took messages between the count and the fence: the queue is empty, and what it had sent before
+            // it said so has had time to arrive.
+            Err(_) if empty => break,
+            Err(_) if tokio::time::Instant::now() > deadline => {
+                let (came, all) = (shelf.messages.len(), expected);
+                let text = format!("{came} of {all} messages arrived within {PATIENCE:?}");
+                return Err(Trouble::Lost(text));
+            }
+            Err(_) => {
+                let depth = topology::depth(&shelf.channel, queue).await;
+                empty = depth.map_err(|e| Trouble::of(&e))?.ready == 0;
+            }
         }
     }
     shelf._consumer = Some(consumer);

@@ -127,9 +127,8 @@ pub(super) async fn channel_lost(rig: &mut Rig) -> Result<(), String> {
     rig.faults.hold_confirmations(true);
     let mut ids = Vec::new();
     for port in rig.answering() {
-        for user in 0..3 {
-            ids.push(rig.send(&port, &rig.message(&port, user, 0)).await?);
-        }
+        let sent = rig.send_many(&port, 0..3, 0..1).await?;
+        ids.extend(sent.into_iter().map(|(_, id)| id));
     }
     for id in &ids {
         rig.far_end.output_of(id).await?;
@@ -176,10 +175,7 @@ pub(super) async fn window_is_bounded(rig: &mut Rig) -> Result<(), String> {
     const BOUND: u64 = 500;
     let port = rig.answering().swap_remove(0);
     rig.faults.hold_confirmations(true);
-    let mut last = String::new();
-    for n in 0..MESSAGES {
-        last = rig.send(&port, &rig.message(&port, n, 0)).await?;
-    }
+    rig.send_many(&port, 0..MESSAGES, 0..1).await?;
     eventually(
         "the worker takes what its window holds",
         async || match rig.counts()?.in_flight {
@@ -194,10 +190,14 @@ pub(super) async fn window_is_bounded(rig: &mut Rig) -> Result<(), String> {
         return Err(format!("nothing finishes and the counts are {counts:?}"));
     }
     rig.faults.hold_confirmations(false);
-    rig.far_end.output_of(&last).await?;
-    let counts = rig.settle().await?;
-    match counts.done {
-        done if done == MESSAGES as u64 => Ok(()),
-        _ => Err(format!("{counts:?}")),
-    }
+    let all_out = |seen: &[Seen]| (seen.len() >= MESSAGES).then_some(());
+    rig.far_end
+        .until("every message comes out", all_out)
+        .await?;
+    let all = MESSAGES as u64;
+    eventually("every message is done", async || match rig.counts()? {
+        c if c.done == all => Ok(()),
+        c => Err(format!("{c:?}")),
+    })
+    .await
 }

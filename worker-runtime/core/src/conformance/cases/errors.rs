@@ -1,12 +1,13 @@
 //! What happens to messages that cannot be read or handled, and to their neighbours.
 
+use super::{judge, owe};
 use crate::conformance::far_end::Seen;
-use crate::conformance::oracle::{Demands, Oracle};
+use crate::conformance::oracle::Oracle;
 use crate::conformance::rig::{MARK, Rig, eventually};
 use crate::conformance::saboteur::Trouble;
 use crate::message::{EventType, MAX_BODY, MAX_DEPTH, Message};
 use bytes::Bytes;
-use vumi_api::{Flow, OrderingMode, Port};
+use vumi_api::{Flow, Port};
 
 /// Bodies that are no messages, and the code each is parked with.
 fn garbage() -> [(Bytes, &'static str); 6] {
@@ -73,13 +74,10 @@ pub(super) async fn temporary_error_holds_one_user(rig: &mut Rig) -> Result<(), 
         rig.plan.trouble(&held, Trouble::Temporary(FAILURES));
         let gate = rig.plan.hold(&held);
         let mut others = Vec::new();
-        for n in 0..3 {
-            for user in 0..4 {
-                let id = rig.send(port, &rig.message(port, user, n)).await?;
-                oracle.owe(&id, &user.to_string(), Default::default());
-                if user > 0 {
-                    others.push(id);
-                }
+        for (user, id) in rig.send_many(port, 0..4, 0..3).await? {
+            owe(&mut oracle, port, user, &id);
+            if user > 0 {
+                others.push(id);
             }
         }
         for id in &others {
@@ -92,27 +90,7 @@ pub(super) async fn temporary_error_holds_one_user(rig: &mut Rig) -> Result<(), 
         if rig.plan.attempts(&held) != FAILURES + 1 {
             return Err(format!("{port}: {} attempts", rig.plan.attempts(&held)));
         }
-        let ids: Vec<String> = oracle.open().into_iter().map(str::to_owned).collect();
-        for id in &ids {
-            rig.far_end.output_of(id).await?;
-        }
-        for seen in rig.far_end.seen() {
-            if let Some(cause) = ids.iter().find(|id| seen.is_caused_by(id)) {
-                oracle.observe(
-                    cause,
-                    &seen.port.queue(),
-                    seen.message.id(),
-                    Default::default(),
-                );
-            }
-        }
-        let order = rig.resource.ordering_mode() != OrderingMode::None;
-        oracle
-            .judge(Demands {
-                order,
-                within: None,
-            })
-            .require()?;
+        judge(rig, oracle).await?;
     }
     let counts = rig.settle().await?;
     match (counts.parked, counts.retried) {
@@ -147,7 +125,7 @@ pub(super) async fn permanent_error(rig: &mut Rig) -> Result<(), String> {
     }
 }
 
-async fn expect_nack(rig: &Rig, id: &str) -> Result<(), String> {
+pub(super) async fn expect_nack(rig: &Rig, id: &str) -> Result<(), String> {
     let nack = |seen: &[Seen]| {
         let found = seen.iter().find(|s| s.is_caused_by(id))?;
         Some(match &found.message {

@@ -1,10 +1,10 @@
 //! What goes in comes out, whole and in order.
 
-use crate::conformance::oracle::{Demands, Oracle};
-use crate::conformance::rig::Rig;
+use super::{judge, owe};
+use crate::conformance::oracle::Oracle;
+use crate::conformance::rig::{Rig, eventually};
 use crate::message::Message;
 use serde_json::{Value, json};
-use vumi_api::{Flow, Kind, OrderingMode};
 
 /// Every consumed queue is handled, and every message that asks for an output causes one.
 pub(super) async fn everything_flows(rig: &mut Rig) -> Result<(), String> {
@@ -16,7 +16,7 @@ pub(super) async fn everything_flows(rig: &mut Rig) -> Result<(), String> {
         }
     }
     let all = ports.len() as u64;
-    super::super::rig::eventually("every message is done", async || match rig.counts()? {
+    eventually("every message is done", async || match rig.counts()? {
         c if c.done == all => Ok(()),
         c => Err(format!("{c:?}")),
     })
@@ -86,42 +86,9 @@ pub(super) async fn order_per_user(rig: &mut Rig) -> Result<(), String> {
     const EACH: usize = 20;
     let mut oracle = Oracle::default();
     for port in rig.answering() {
-        for n in 0..EACH {
-            for user in 0..USERS {
-                let id = rig.send(&port, &rig.message(&port, user, n)).await?;
-                // Each event is about another message, and order is promised per message only.
-                let whose = match port.flow {
-                    Flow::Event => id.clone(),
-                    _ => format!("{port} {user}"),
-                };
-                oracle.owe(&id, &whose, Default::default());
-            }
+        for (user, id) in rig.send_many(&port, 0..USERS, 0..EACH).await? {
+            owe(&mut oracle, &port, user, &id);
         }
     }
-    let ids: Vec<String> = oracle.open().into_iter().map(str::to_owned).collect();
-    for id in &ids {
-        rig.far_end.output_of(id).await?;
-    }
-    rig.settle().await?;
-    for seen in rig.far_end.seen() {
-        let cause = cause(&rig.registration.kind, &seen.message);
-        let place = seen.port.queue();
-        oracle.observe(&cause, &place, seen.message.id(), Default::default());
-    }
-    let order = rig.resource.ordering_mode() != OrderingMode::None;
-    let judgement = oracle.judge(Demands {
-        order,
-        within: None,
-    });
-    judgement.require()
-}
-
-/// The message that caused an output: itself for a dispatcher, which only forwards.
-fn cause(kind: &Kind, message: &Message) -> String {
-    let id = match (kind, message) {
-        (Kind::Dispatcher, m) => m.id(),
-        (_, Message::User(m)) => m.in_reply_to().unwrap_or_default(),
-        (_, Message::Event(e)) => e.user_message_id(),
-    };
-    id.to_owned()
+    judge(rig, oracle).await
 }

@@ -3,14 +3,22 @@
 mod broker;
 mod errors;
 mod flow;
+mod outage;
 mod peer;
+mod reload;
 mod stop;
 mod surface;
+mod unroutable;
 
-use super::rig::{Rig, load};
+use super::fixture::load;
+use super::oracle::{Demands, Oracle};
+use super::rig::Rig;
+use crate::message::Message;
 use crate::worker::Registration;
 use futures::future::LocalBoxFuture;
-use vumi_api::{Kind, OrderingMode};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use vumi_api::{Flow, Kind, OrderingMode, Port};
 
 /// What decides whether a case applies to a worker type.
 pub(super) struct Subject {
@@ -24,7 +32,7 @@ impl Subject {
     pub(super) fn of(registration: &Registration) -> Self {
         let fixture = (registration.fixture)();
         // A fixture that cannot be loaded fails every case, so nothing is lost by reading it as none.
-        let topology = load(&fixture, 1).map(|(resource, _)| resource.topology());
+        let topology = load(&fixture, 1, "").map(|(resource, _)| resource.topology());
         Self {
             kind: registration.kind,
             has_peer: fixture.peer.is_some(),
@@ -88,15 +96,62 @@ cases! {
     "publication-troubles" all broker::publications_are_repeated;
     "channel-lost" all broker::channel_lost;
     "window" all broker::window_is_bounded;
+    "broker-away" all outage::broker_away_and_back;
+    "unroutable" all unroutable::set_aside;
+    "unroutable-told" dispatchers unroutable::sender_is_told;
     "garbage" all errors::garbage_is_parked;
     "temporary-error" parallel_users errors::temporary_error_holds_one_user;
     "permanent-error" all errors::permanent_error;
     "panic" all errors::panic_is_parked;
     "stop-finishes" all stop::stop_finishes_what_runs;
     "stop-bounded" all stop::stop_is_bounded;
+    "no-task-left" all stop::nothing_is_left;
+    "reload" all reload::messages_flow_through;
     "conversation" with_peer peer::conversation;
     "peer-garbage" with_peer peer::garbage;
     "peer-confirm" with_peer peer::publication_troubles;
+    "peer-unroutable" with_peer unroutable::peer_is_told;
+    "peer-broker-away" with_peer outage::peer_waits;
+    "peer-reload" with_peer reload::peers_are_served;
     "drain" with_peer peer::replies_during_a_stop;
     "replicas" holders peer::replicas;
+}
+
+/// Notes that `id` must come out, in the order of its user.
+fn owe(oracle: &mut Oracle, port: &Port, user: usize, id: &str) {
+    // Each event is about another message, and order is promised per message only.
+    let whose = match port.flow {
+        Flow::Event => id.to_owned(),
+        Flow::Inbound | Flow::Outbound => format!("{port} {user}"),
+    };
+    oracle.owe(id, &whose, Duration::ZERO);
+}
+
+/// Waits for everything that is owed, and demands that nothing is lost, that repeats are equal, and that order is kept
+/// where the worker type keeps it.
+async fn judge(rig: &Rig, mut oracle: Oracle) -> Result<(), String> {
+    let ids: BTreeSet<String> = oracle.open().into_iter().map(str::to_owned).collect();
+    for id in &ids {
+        rig.far_end.output_of(id).await?;
+    }
+    rig.settle().await?;
+    for seen in rig.far_end.seen() {
+        let cause = cause(rig.registration.kind, &seen.message);
+        if ids.contains(cause) {
+            let place = seen.port.queue();
+            oracle.observe(cause, &place, seen.message.id(), Duration::ZERO);
+        }
+    }
+    let order = rig.resource.ordering_mode() != OrderingMode::None;
+    let within = None;
+    oracle.judge(Demands { order, within }).require()
+}
+
+/// The message that caused an output: itself for a dispatcher, which only forwards.
+fn cause(kind: Kind, message: &Message) -> &str {
+    match (kind, message) {
+        (Kind::Dispatcher, m) => m.id(),
+        (_, Message::User(m)) => m.in_reply_to().unwrap_or_default(),
+        (_, Message::Event(e)) => e.user_message_id(),
+    }
 }

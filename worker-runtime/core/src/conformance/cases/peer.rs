@@ -1,15 +1,19 @@
 //! The side towards the peer of a transport.
 
 use crate::conformance::Peer;
-use crate::conformance::far_end::{PATIENCE, Seen};
+use crate::conformance::far_end::{Seen, patience};
 use crate::conformance::faults::Mishap;
-use crate::conformance::rig::{LIMITS, MARK, Rig, eventually};
+use crate::conformance::rig::{LIMITS, MARK, Rig, eventually, everything_turns};
 use crate::message::{Event, EventType, Message, UserMessage, random_id};
 use std::time::Duration;
 use vumi_api::{Flow, Port};
 
 /// Sends as a user, and the inbound message that this causes.
-async fn ask(rig: &Rig, peer: &mut Box<dyn Peer>, user: usize) -> Result<UserMessage, String> {
+pub(super) async fn ask(
+    rig: &Rig,
+    peer: &mut Box<dyn Peer>,
+    user: usize,
+) -> Result<UserMessage, String> {
     let text = format!("{MARK} {}", random_id());
     peer.send(user, &text).await?;
     let seen = rig.far_end.inbound(&text).await?;
@@ -28,7 +32,7 @@ async fn ask(rig: &Rig, peer: &mut Box<dyn Peer>, user: usize) -> Result<UserMes
 }
 
 /// Replies to a message through the outbound queue; content and id of the reply.
-async fn reply(rig: &Rig, to: &UserMessage) -> Result<(String, String), String> {
+pub(super) async fn reply(rig: &Rig, to: &UserMessage) -> Result<(String, String), String> {
     let text = format!("{MARK} reply {}", random_id());
     let reply = to.reply("conformance", 0, Some(&text), false);
     let port = Port::new(rig.resource.transport_name(), Flow::Outbound);
@@ -36,8 +40,12 @@ async fn reply(rig: &Rig, to: &UserMessage) -> Result<(String, String), String> 
     Ok((text, id))
 }
 
-async fn received(peer: &mut Box<dyn Peer>, user: usize, text: &str) -> Result<(), String> {
-    let got = peer.receive(user, PATIENCE).await?;
+pub(super) async fn received(
+    peer: &mut Box<dyn Peer>,
+    user: usize,
+    text: &str,
+) -> Result<(), String> {
+    let got = peer.receive(user, patience()).await?;
     match got.contains(text) {
         true => Ok(()),
         false => Err("the peer received another text than was sent to it".into()),
@@ -45,12 +53,31 @@ async fn received(peer: &mut Box<dyn Peer>, user: usize, text: &str) -> Result<(
 }
 
 /// The one ack or nack for the message `id`.
-async fn outcome(rig: &Rig, id: &str) -> Result<Event, String> {
+pub(super) async fn outcome(rig: &Rig, id: &str) -> Result<Event, String> {
     let seen = rig.far_end.output_of(id).await?;
     match seen.message {
         Message::Event(event) => Ok(event),
         Message::User(_) => Err("an outbound message caused a user message".into()),
     }
+}
+
+/// Answers what opened the user's session, if the protocol has sessions: now only `message` waits for a reply.
+pub(super) async fn answer_opening(
+    rig: &Rig,
+    peer: &mut Box<dyn Peer>,
+    user: usize,
+    message: &UserMessage,
+) -> Result<(), String> {
+    for seen in rig.far_end.seen() {
+        if let Message::User(other) = &seen.message
+            && other.from_addr() == message.from_addr()
+            && other.message_id() != message.message_id()
+        {
+            let (text, _) = reply(rig, other).await?;
+            received(peer, user, &text).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Users speak and are answered, each by themselves; every outbound message gets exactly one ack with the peer's id.
@@ -134,9 +161,10 @@ pub(super) async fn publication_troubles(rig: &mut Rig) -> Result<(), String> {
 pub(super) async fn replies_during_a_stop(rig: &mut Rig) -> Result<(), String> {
     let mut peer = rig.peer()?;
     let waiting = ask(rig, &mut peer, 0).await?;
+    answer_opening(rig, &mut peer, 0, &waiting).await?;
     let worker = rig.worker.take().ok_or("it does not run")?;
     let stopping = tokio::spawn(worker.stop(LIMITS));
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    everything_turns().await;
     if stopping.is_finished() {
         return Err("it stopped although a user waits for a reply".into());
     }
@@ -151,7 +179,7 @@ pub(super) async fn replies_during_a_stop(rig: &mut Rig) -> Result<(), String> {
     if event.event_type() != EventType::Ack {
         return Err("the reply reached the user and was nacked".into());
     }
-    tokio::time::timeout(PATIENCE, stopping)
+    tokio::time::timeout(patience(), stopping)
         .await
         .map_err(|_| "it did not stop")?
         .map_err(|e| format!("stopping it panicked: {e}"))?;

@@ -1,8 +1,9 @@
 //! Stopping loses nothing, repeats nothing that was finished, and ends in time (R8).
 
 use super::broker::equal_ids;
-use crate::conformance::far_end::PATIENCE;
-use crate::conformance::rig::{LIMITS, Rig};
+use super::peer::{ask, received, reply};
+use crate::conformance::far_end::patience;
+use crate::conformance::rig::{LIMITS, Rig, WITHOUT_REPLIES, eventually, everything_turns};
 use crate::engine::StopLimits;
 use std::time::Duration;
 
@@ -15,14 +16,14 @@ pub(super) async fn stop_finishes_what_runs(rig: &mut Rig) -> Result<(), String>
     rig.far_end.output_of(&first).await?;
     let worker = rig.worker.take().ok_or("it does not run")?;
     let stopping = tokio::spawn(worker.stop(LIMITS));
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    everything_turns().await;
     let second = rig.send(&port, &rig.message(&port, 1, 0)).await?;
     tokio::time::sleep(Duration::from_millis(100)).await;
     if intake && rig.plan.attempts(&second) > 0 {
         return Err("new work was taken in after the stop began".into());
     }
     rig.faults.hold_confirmations(false);
-    let stopped = tokio::time::timeout(PATIENCE, stopping).await;
+    let stopped = tokio::time::timeout(patience(), stopping).await;
     stopped
         .map_err(|_| "it did not stop")?
         .map_err(|e| format!("stopping it panicked: {e}"))?;
@@ -45,18 +46,13 @@ pub(super) async fn stop_is_bounded(rig: &mut Rig) -> Result<(), String> {
     let id = rig.send(&port, &rig.message(&port, 0, 0)).await?;
     rig.far_end.output_of(&id).await?;
     let bound = Duration::from_millis(200);
-    let took = rig
-        .stop(StopLimits {
-            drain: bound,
-            flush: bound,
-            close: bound,
-        })
-        .await?;
-    if took > Duration::from_secs(10) {
-        return Err(format!(
-            "limits of {bound:?} each, and the stop took {took:?}"
-        ));
-    }
+    let limits = StopLimits {
+        drain: bound,
+        flush: bound,
+        close: bound,
+    };
+    let stopped = tokio::time::timeout(patience(), rig.stop(limits)).await;
+    stopped.map_err(|_| format!("limits of {bound:?} each, and it does not stop"))??;
     rig.faults.hold_confirmations(false);
     rig.run().await?;
     let again = |seen: &[crate::conformance::far_end::Seen]| {
@@ -67,4 +63,66 @@ pub(super) async fn stop_is_bounded(rig: &mut Rig) -> Result<(), String> {
     rig.far_end.until(what, again).await?;
     equal_ids(rig, &id)?;
     rig.settle().await.map(drop)
+}
+
+/// Once a worker has stopped, nothing of it is left: no task, and nothing that holds it.
+pub(super) async fn nothing_is_left(rig: &mut Rig) -> Result<(), String> {
+    // The first life brings about what the client of the broker keeps for good.
+    life(rig, 0).await?;
+    let before = settled_tasks().await;
+    for n in 1..3 {
+        rig.run().await?;
+        life(rig, n).await?;
+        eventually("the worker is let go", async || match rig.plan.alive() {
+            0 => Ok(()),
+            alive => Err(format!("{alive} workers are held after their stop")),
+        })
+        .await?;
+        eventually("no task of it runs", async || match tasks() {
+            now if now <= before => Ok(()),
+            now => Err(format!(
+                "{before} tasks before it ran, {now} after its stop"
+            )),
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Messages through the worker, a session that nobody ended, and a stop.
+async fn life(rig: &mut Rig, n: usize) -> Result<(), String> {
+    let mut session = None;
+    if rig.has_peer() {
+        let mut peer = rig.peer()?;
+        let message = ask(rig, &mut peer, 0).await?;
+        let (text, _) = reply(rig, &message).await?;
+        received(&mut peer, 0, &text).await?;
+        session = Some(peer);
+    }
+    for port in rig.answering() {
+        let id = rig.send(&port, &rig.message(&port, 0, n)).await?;
+        rig.far_end.output_of(&id).await?;
+    }
+    rig.settle().await?;
+    rig.stop(WITHOUT_REPLIES).await?;
+    drop(session);
+    Ok(())
+}
+
+fn tasks() -> usize {
+    tokio::runtime::Handle::current()
+        .metrics()
+        .num_alive_tasks()
+}
+
+/// The number of tasks once it does not change any more.
+async fn settled_tasks() -> usize {
+    let (mut last, mut same) = (tasks(), 0);
+    while same < 30 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let now = tasks();
+        same = if now == last { same + 1 } else { 0 };
+        last = now;
+    }
+    last
 }

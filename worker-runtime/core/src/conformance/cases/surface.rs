@@ -70,7 +70,7 @@ pub(super) async fn statuses(rig: &mut Rig) -> Result<(), String> {
         .await;
     let consuming = crate::broker::ConsumerState::Consuming;
     let ready = copy.state.wait_for(|state| *state == consuming);
-    tokio::time::timeout(crate::conformance::far_end::PATIENCE, ready)
+    tokio::time::timeout(crate::conformance::far_end::patience(), ready)
         .await
         .map_err(|_| "the suite cannot read statuses")?
         .map_err(|e| e.to_string())?;

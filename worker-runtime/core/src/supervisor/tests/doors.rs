@@ -4,6 +4,8 @@ use super::*;
 use crate::admin::AdminServer;
 use crate::parking::{Envelope, Selection, list};
 use crate::supervisor::control::{ControlSocket, Request, ask, socket_path};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -143,13 +145,18 @@ async fn parked_messages_are_listed_shown_requeued_and_dropped() {
             .await
             .expect("declared");
     }
-    for content in ["one", "two", "three"] {
+    let bodies: [&[u8]; 3] = [
+        br#"{"content": "one"}"#,
+        br#"{"content": "two"}"#,
+        b"\xff\x00three",
+    ];
+    for body in bodies {
         let delivery = crate::broker::RawDelivery {
             tag: 1,
             generation: 1,
             redelivered: false,
             routing_key: "t.inbound".into(),
-            body: format!("{{\"content\": \"{content}\"}}").into(),
+            body: body.into(),
             message_id: None,
             delivery_count: None,
         };
@@ -178,13 +185,20 @@ async fn parked_messages_are_listed_shown_requeued_and_dropped() {
         "a listing has no content"
     );
     let queue = || "t.inbound".to_owned();
-    let show = Request::ParkedShow {
-        queue: queue(),
-        id: ids[1].clone(),
+    let show = async |id: &String| {
+        let (queue, id) = (queue(), id.clone());
+        let request = Request::ParkedShow { queue, id };
+        ask(&path, &request).await.expect("shown")
     };
-    let shown = ask(&path, &show).await.expect("shown");
-    assert_eq!(shown["body"], "{\"content\": \"two\"}");
-    assert_eq!(shown["summary"]["code"], "message.invalid");
+    let text = show(&ids[1]).await;
+    assert_eq!(text["encoding"], "text");
+    assert_eq!(text["body"], "{\"content\": \"two\"}");
+    assert_eq!(text["summary"]["code"], "message.invalid");
+    // What is not text can be had back byte for byte.
+    let bytes = show(&ids[2]).await;
+    assert_eq!(bytes["encoding"], "base64");
+    let body = BASE64.decode(bytes["body"].as_str().expect("text"));
+    assert_eq!(body.expect("base64"), bodies[2]);
 
     let selection = Selection::Ids(vec![ids[1].clone()]);
     let requeue = Request::ParkedRequeue {

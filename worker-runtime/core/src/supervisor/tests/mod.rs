@@ -2,13 +2,16 @@
 //! record, in order.
 
 mod doors;
+mod endings;
 
 use super::*;
+use crate::backoff::Backoff;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use crate::broker::{Broker, Durability, LinkState};
 use crate::codes;
-use crate::engine::Counts;
+use crate::engine::{Counts, StopLimits};
 use crate::error::ErrorClass;
+use crate::supervisor::brokers::BrokerSource;
 use crate::supervisor::engine::Running;
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -28,6 +31,8 @@ struct Behaviour {
     hangs: bool,
     /// Ends by itself after so many milliseconds.
     fails_after: Option<u64>,
+    /// Is built only when this is true.
+    waits: Option<watch::Receiver<bool>>,
     /// Holds requests until this is true.
     drained: Option<watch::Receiver<bool>>,
 }
@@ -106,6 +111,9 @@ impl Engine for Fake {
                 "told not to build",
             ));
         }
+        if let Some(mut waits) = behaviour.waits.clone() {
+            let _ = waits.wait_for(|go| *go).await;
+        }
         Ok(Box::new(FakeBuilt {
             world: Arc::clone(&self.0),
             resource,
@@ -120,6 +128,9 @@ impl Built for FakeBuilt {
     async fn start(self: Box<Self>) -> Box<dyn Running> {
         let key = self.resource.key();
         self.world.note(format!("start {key}"));
+        if *self.environment.broker.link().borrow() == LinkState::Closed {
+            self.world.note(format!("closed broker of {key}"));
+        }
         let closing = CancellationToken::new();
         let listens = self.resource.topology().listens;
         for (host, port) in &listens {
@@ -230,8 +241,7 @@ fn supervisor(world: &Arc<World>) -> Arc<Supervisor> {
                 close: quick,
             },
             restart: Restart {
-                first: Duration::from_millis(20),
-                most: Duration::from_millis(100),
+                backoff: Backoff::new(Duration::from_millis(20), Duration::from_millis(100)),
                 good_after: Duration::from_secs(60),
             },
             recheck: Duration::from_millis(50),
@@ -607,14 +617,14 @@ async fn another_broker_address_moves_only_those_who_use_it() {
     supervisor.secrets_changed(BTreeMap::new()).await;
     assert_eq!(world.times("start application/a"), 2);
     assert_eq!(world.times("start application/b"), 1);
-    assert_eq!(supervisor.describe_brokers().await.len(), 2);
+    assert_eq!(supervisor.describe_brokers().len(), 2);
     lock(&world.brokers).insert("application/b".into(), "second".into());
     until("b followed by itself", async || {
         world.times("start application/b") == 2
     })
     .await;
     until("the first broker is closed", async || {
-        supervisor.describe_brokers().await.len() == 1
+        supervisor.describe_brokers().len() == 1
     })
     .await;
     assert_eq!(world.opened.load(Ordering::SeqCst), 2);
@@ -657,10 +667,7 @@ async fn workers_taken_out_together_leave_in_the_same_order() {
         .await;
     supervisor.apply(Vec::new()).await;
     assert!(world.at("gone transport/h here-1") < world.at("close application/e"));
-    assert!(
-        supervisor.describe_brokers().await.is_empty(),
-        "nobody uses it"
-    );
+    assert!(supervisor.describe_brokers().is_empty(), "nobody uses it");
     supervisor.shutdown().await;
 }
 
@@ -719,14 +726,4 @@ async fn resume_reaches_the_worker() {
     assert!(!supervisor.resume_parked("application/b").await);
     until("resumed", async || world.times("resume application/a") == 1).await;
     supervisor.shutdown().await;
-}
-
-#[test]
-fn pauses_double_up_to_the_cap() {
-    let restart = Restart::default();
-    for (failures, most) in [(1, 500), (2, 1000), (4, 4000), (7, 30_000), (200, 30_000)] {
-        let pause = restart.pause(failures);
-        let most = Duration::from_millis(most);
-        assert!(pause <= most && pause >= most / 2, "{failures}: {pause:?}");
-    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio_util::task::task_tracker::TaskTrackerToken;
+use vumi_core::backoff::Backoff;
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{SessionEvent, UserMessage};
@@ -16,6 +17,8 @@ use vumi_core::worker::Traffic;
 
 /// How long one message may wait for the broker before the user is told to try again.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between offers of the end of a session to the broker.
+const OFFER: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
 /// How long the end of a session is offered to the broker.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(60);
 /// A client that ends its side (as `nc -N` does) still gets the answers that arrive within this.
@@ -174,12 +177,12 @@ impl Session {
         if !self.started {
             return;
         }
-        let mut pause = Duration::from_millis(100);
+        let mut refusals = 0u32;
         let offer = async {
             while let Err(error) = self.accept(SessionEvent::Close, None).await {
                 tracing::debug!(worker = self.shared.cx.worker_name(), code = %error.code, "end of session not accepted yet");
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_secs(5));
+                refusals = refusals.saturating_add(1);
+                tokio::time::sleep(OFFER.after(refusals)).await;
             }
         };
         if tokio::time::timeout(CLOSE_PATIENCE, offer).await.is_err() {

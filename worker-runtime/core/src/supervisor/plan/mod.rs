@@ -1,10 +1,14 @@
 //! What a new set of manifests changes in a running set of workers: pure, printed by `vumi diff`, carried out by the
 //! supervisor. It knows which worker has to wait for which, so that ports and queues pass from one to another.
 
-use serde_json::Value;
+mod changes;
+mod render;
+
+pub use render::shown_address;
+
+use changes::changes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
-use vumi_api::{Kind, Resource, Spec, Topology};
+use vumi_api::{Kind, Resource, Topology};
 
 /// One worker of a set.
 #[derive(Clone, Copy, Debug)]
@@ -206,81 +210,6 @@ impl Plan {
             };
         }
     }
-
-    /// The plan as text, with colours if `colour`. Ends with a line that counts the steps.
-    pub fn render(&self, colour: bool) -> String {
-        let paint = |code: &str, text: String| match colour {
-            true => format!("\x1b[{code}m{text}\x1b[0m"),
-            false => text,
-        };
-        let mut text = String::new();
-        let mut counts = [0usize; 4];
-        for step in &self.steps {
-            let Step { key, type_name, .. } = step;
-            let (index, sign, code, verb) = match step.action {
-                Action::Start => (0, '+', "32", "start"),
-                Action::Replace(_) => (1, '~', "33", "replace"),
-                Action::Stop => (2, '-', "31", "stop"),
-                Action::Keep => (3, '=', "2", "keep"),
-            };
-            counts[index] += 1;
-            let line = format!("{sign} {key} ({type_name}): {verb}");
-            text += &format!("{}\n", paint(code, line));
-            if let Action::Replace(changes) = &step.action {
-                for change in changes {
-                    text += &format!("    {change}\n");
-                }
-            }
-            for port in &step.ports {
-                text += &format!("    {port}\n");
-            }
-            for wait in step.after.iter().filter(|wait| wait.key != step.key) {
-                let what = match wait.until {
-                    Until::IntakeClosed => "takes in nothing new",
-                    Until::Stopped => "has stopped",
-                };
-                text += &format!("    starts when {} {what}\n", wait.key);
-            }
-            if !step.outlives.is_empty() {
-                text += &format!(
-                    "    runs until {} has answered what it holds\n",
-                    step.outlives.join(", ")
-                );
-            }
-        }
-        let [start, replace, stop, keep] = counts;
-        text +=
-            &format!("{start} to start, {replace} to replace, {stop} to stop, {keep} unchanged\n");
-        text
-    }
-}
-
-impl fmt::Display for Plan {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.render(false))
-    }
-}
-
-impl fmt::Display for Change {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Change { path, old, new } = self;
-        match (old, new) {
-            (Shown::Absent, new) => write!(f, "{path}: set to {new}"),
-            (old, Shown::Absent) => write!(f, "{path}: removed, was {old}"),
-            (Shown::Hidden, _) | (_, Shown::Hidden) => write!(f, "{path}: changed (not shown)"),
-            (old, new) => write!(f, "{path}: {old} → {new}"),
-        }
-    }
-}
-
-impl fmt::Display for Shown {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Shown::Absent => f.write_str("nothing"),
-            Shown::Hidden => f.write_str("(not shown)"),
-            Shown::Text(text) => f.write_str(text),
-        }
-    }
 }
 
 /// One worker with what the plan asks about it.
@@ -396,93 +325,5 @@ fn ports(
     lines
 }
 
-/// `host:port`, an IPv6 address in brackets.
-pub fn shown_address((host, port): &(String, u16)) -> String {
-    match host.contains(':') && !host.starts_with('[') {
-        true => format!("[{host}]:{port}"),
-        false => format!("{host}:{port}"),
-    }
-}
-
-/// Every leaf that differs.
-fn changes(old: &Side<'_>, new: &Side<'_>) -> Vec<Change> {
-    let mut changes = Vec::new();
-    if old.entry.resource.spec != new.entry.resource.spec {
-        let (was, will) = (leaves(old.entry.resource), leaves(new.entry.resource));
-        let paths: BTreeSet<&String> = was.keys().chain(will.keys()).collect();
-        for path in paths {
-            let (a, b) = (was.get(path), will.get(path));
-            if a != b {
-                changes.push(Change {
-                    path: path.clone(),
-                    old: shown(path, a),
-                    new: shown(path, b),
-                });
-            }
-        }
-        if changes.is_empty() {
-            // Values that write alike and are not equal: still another configuration.
-            changes.push(Change {
-                path: "spec".into(),
-                old: Shown::Hidden,
-                new: Shown::Hidden,
-            });
-        }
-    }
-    if let (Some(a), Some(b)) = (old.entry.broker, new.entry.broker)
-        && a != b
-    {
-        changes.push(Change {
-            path: "broker".into(),
-            old: Shown::Text(a.to_owned()),
-            new: Shown::Text(b.to_owned()),
-        });
-    }
-    changes
-}
-
-/// A plain secret stands in a manifest as `{value: …}`: no field of that name is ever shown.
-fn shown(path: &str, value: Option<&Value>) -> Shown {
-    match value {
-        None => Shown::Absent,
-        Some(_) if path.ends_with(".value") => Shown::Hidden,
-        Some(value) => Shown::Text(value.to_string()),
-    }
-}
-
-/// The spec as paths and values, without objects and lists around them.
-fn leaves(resource: &Resource) -> BTreeMap<String, Value> {
-    let spec = match &resource.spec {
-        Spec::Transport(spec) => serde_json::to_value(spec),
-        Spec::Application(spec) => serde_json::to_value(spec),
-        Spec::Dispatcher(spec) => serde_json::to_value(spec),
-        Spec::MetricAggregator(spec) => serde_json::to_value(spec),
-    };
-    let mut found = BTreeMap::new();
-    if let Ok(spec) = spec {
-        collect("spec", spec, &mut found);
-    }
-    found
-}
-
-fn collect(path: &str, value: Value, found: &mut BTreeMap<String, Value>) {
-    match value {
-        Value::Object(fields) if !fields.is_empty() => {
-            for (key, value) in fields {
-                collect(&format!("{path}.{key}"), value, found);
-            }
-        }
-        Value::Array(items) if !items.is_empty() => {
-            for (index, value) in items.into_iter().enumerate() {
-                collect(&format!("{path}[{index}]"), value, found);
-            }
-        }
-        leaf => {
-            found.insert(path.to_owned(), leaf);
-        }
-    }
-}
-
 #[cfg(test)]
-#[path = "plan_tests.rs"]
 mod tests;

@@ -1,112 +1,29 @@
-//! The control socket of a running process (S14): a Unix socket that only its user may open, one JSON request per line,
-//! one JSON answer per line. `vumi status` and `vumi parked` speak to it.
+//! The process's side of its control socket: who may speak, and what each request does.
 
-use super::Supervisor;
-use super::status::ProcessStatus;
+use super::super::Supervisor;
+use super::super::status::ProcessStatus;
+use super::{Answer, Line, Request, bad, line, runtime_folder, shown, trouble, value};
 use crate::broker::Broker;
-use crate::codes;
 use crate::error::{ErrorClass, WorkError};
-use crate::parking::{self, Selection};
-use serde::{Deserialize, Serialize};
+use crate::parking;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 
 /// Longest request line.
 const MAX_REQUEST: u64 = 64 * 1024;
-/// Longest answer line a client reads.
-const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 /// Most messages in one listing.
 const MAX_LISTED: usize = 1000;
 /// Conversations at one time.
 const MAX_CLIENTS: usize = 16;
 /// A client that asks nothing for so long is let go.
 const IDLE: Duration = Duration::from_secs(60);
-/// Longest wait of a client for an answer.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// What can be asked.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "op", rename_all = "camelCase", deny_unknown_fields)]
-pub enum Request {
-    /// A [`ProcessStatus`].
-    Status,
-    /// Parked messages without content: a list of [`parking::Summary`].
-    ParkedList {
-        /// Consumed queue; without it, all consumed queues of the process.
-        queue: Option<String>,
-        /// How many at most, per queue.
-        limit: usize,
-    },
-    /// One parked message with its content: `summary` and `body`.
-    ParkedShow {
-        /// Consumed queue.
-        queue: String,
-        /// Id as listed.
-        id: String,
-    },
-    /// Sends parked messages back to where they came from: [`parking::Handled`].
-    ParkedRequeue {
-        /// Consumed queue.
-        queue: String,
-        /// Which ones.
-        selection: Selection,
-    },
-    /// Removes parked messages for good: [`parking::Handled`].
-    ParkedDrop {
-        /// Consumed queue.
-        queue: String,
-        /// Which ones.
-        selection: Selection,
-    },
-    /// Lets a worker go on that paused because too much was parked.
-    ParkedResume {
-        /// Kind and name, or the name alone where it is clear.
-        worker: String,
-    },
-}
-
-#[derive(Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-enum Answer {
-    Ok(Value),
-    Error { code: String, text: String },
-}
-
-/// The folder for sockets of processes without a state folder: the user's runtime directory, else one in `/tmp` that
-/// belongs to the user alone.
-pub fn runtime_folder() -> PathBuf {
-    match std::env::var_os("XDG_RUNTIME_DIR") {
-        Some(folder) if !folder.is_empty() => PathBuf::from(folder).join("vumi"),
-        _ => {
-            let user = std::fs::metadata("/proc/self").map_or_else(
-                |_| std::env::var("USER").unwrap_or_default(),
-                |about| about.uid().to_string(),
-            );
-            PathBuf::from("/tmp").join(format!("vumi-{user}"))
-        }
-    }
-}
-
-/// The socket of the process `name` in `folder`. Letters that do not belong into a file name are replaced.
-pub fn socket_path(folder: &Path, name: &str) -> PathBuf {
-    let safe: String = name
-        .chars()
-        .map(
-            |c| match c.is_ascii_alphanumeric() || c == '-' || c == '_' {
-                true => c,
-                false => '-',
-            },
-        )
-        .collect();
-    folder.join(format!("{safe}.sock"))
-}
 
 /// An open control socket; its file goes with it.
 pub struct ControlSocket {
@@ -232,30 +149,6 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
     }
 }
 
-enum Line {
-    TooLong,
-    Broken,
-}
-
-/// The next line; none at the end.
-async fn line(
-    reader: &mut BufReader<tokio::net::unix::OwnedReadHalf>,
-    limit: u64,
-) -> Result<Option<Vec<u8>>, Line> {
-    let mut line = Vec::new();
-    let read = (&mut *reader)
-        .take(limit)
-        .read_until(b'\n', &mut line)
-        .await;
-    match read {
-        Err(_) => Err(Line::Broken),
-        Ok(0) => Ok(None),
-        Ok(_) if line.ends_with(b"\n") => Ok(Some(line)),
-        Ok(read) if read as u64 >= limit => Err(Line::TooLong),
-        Ok(_) => Err(Line::Broken),
-    }
-}
-
 async fn perform(
     supervisor: &Supervisor,
     name: &str,
@@ -309,14 +202,6 @@ async fn perform(
     }
 }
 
-/// A parked message with its content, as JSON.
-pub fn shown(parked: &parking::Parked) -> Value {
-    json!({
-        "summary": value(&parked.summary),
-        "body": String::from_utf8_lossy(&parked.envelope.body),
-    })
-}
-
 /// Consumed queues of all workers, with the broker of each.
 async fn consumed(supervisor: &Supervisor) -> Result<BTreeMap<String, Arc<dyn Broker>>, WorkError> {
     let mut queues = BTreeMap::new();
@@ -354,67 +239,4 @@ fn worker_key(supervisor: &Supervisor, name: &str) -> Result<String, WorkError> 
             "{name:?} is the name of several workers; write the kind too, as in transport/{name}"
         ))),
     }
-}
-
-/// Asks the process behind the socket at `path`.
-///
-/// # Errors
-/// [`codes::CONTROL_SOCKET`] if nobody answers; otherwise what the process said.
-pub async fn ask(path: &Path, request: &Request) -> Result<Value, WorkError> {
-    let conversation = async {
-        let stream = UnixStream::connect(path).await.map_err(|error| {
-            let text = match error.kind() {
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-                    "no process serves it; is `vumi run` running?".to_owned()
-                }
-                _ => error.to_string(),
-            };
-            trouble(path, &text)
-        })?;
-        let (reader, mut writer) = stream.into_split();
-        let mut text = serde_json::to_string(request).unwrap_or_default();
-        text.push('\n');
-        let gone = || trouble(path, "the process ended the conversation");
-        writer
-            .write_all(text.as_bytes())
-            .await
-            .map_err(|_| gone())?;
-        let answer = line(&mut BufReader::new(reader), MAX_ANSWER).await;
-        match answer {
-            Ok(Some(line)) => serde_json::from_slice::<Answer>(&line)
-                .map_err(|error| trouble(path, &format!("unreadable answer: {error}"))),
-            _ => Err(gone()),
-        }
-    };
-    match tokio::time::timeout(PATIENCE, conversation).await {
-        Ok(answer) => match answer? {
-            Answer::Ok(value) => Ok(value),
-            Answer::Error { code, text } => {
-                let code = codes::ALL.iter().find(|known| known.name == code);
-                let code = code.copied().unwrap_or(codes::CONTROL_SOCKET);
-                let class = match code == codes::CONTROL_REQUEST {
-                    true => ErrorClass::BadInput,
-                    false => ErrorClass::RemotePermanent,
-                };
-                Err(WorkError::new(class, code, text))
-            }
-        },
-        Err(_) => Err(trouble(path, "no answer within 60 s")),
-    }
-}
-
-fn trouble(path: &Path, text: &str) -> WorkError {
-    WorkError::new(
-        ErrorClass::Connect,
-        codes::CONTROL_SOCKET,
-        format!("control socket {}: {text}", path.display()),
-    )
-}
-
-fn bad(text: String) -> WorkError {
-    WorkError::new(ErrorClass::BadInput, codes::CONTROL_REQUEST, text)
-}
-
-fn value(of: &impl Serialize) -> Value {
-    serde_json::to_value(of).unwrap_or_default()
 }

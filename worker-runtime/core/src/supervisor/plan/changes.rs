@@ -1,0 +1,85 @@
+//! Which fields differ between two versions of a worker, and what of their values may be shown.
+
+use super::{Change, Shown, Side};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use vumi_api::{Resource, Spec};
+
+/// Every leaf that differs.
+pub(super) fn changes(old: &Side<'_>, new: &Side<'_>) -> Vec<Change> {
+    let mut changes = Vec::new();
+    if old.entry.resource.spec != new.entry.resource.spec {
+        let (was, will) = (leaves(old.entry.resource), leaves(new.entry.resource));
+        let paths: BTreeSet<&String> = was.keys().chain(will.keys()).collect();
+        for path in paths {
+            let (a, b) = (was.get(path), will.get(path));
+            if a != b {
+                changes.push(Change {
+                    path: path.clone(),
+                    old: shown(path, a),
+                    new: shown(path, b),
+                });
+            }
+        }
+        if changes.is_empty() {
+            // Values that write alike and are not equal: still another configuration.
+            changes.push(Change {
+                path: "spec".into(),
+                old: Shown::Hidden,
+                new: Shown::Hidden,
+            });
+        }
+    }
+    if let (Some(a), Some(b)) = (old.entry.broker, new.entry.broker)
+        && a != b
+    {
+        changes.push(Change {
+            path: "broker".into(),
+            old: Shown::Text(a.to_owned()),
+            new: Shown::Text(b.to_owned()),
+        });
+    }
+    changes
+}
+
+/// A plain secret stands in a manifest as `{value: …}`: no field of that name is ever shown.
+fn shown(path: &str, value: Option<&Value>) -> Shown {
+    match value {
+        None => Shown::Absent,
+        Some(_) if path.ends_with(".value") => Shown::Hidden,
+        Some(value) => Shown::Text(value.to_string()),
+    }
+}
+
+/// The spec as paths and values, without objects and lists around them.
+fn leaves(resource: &Resource) -> BTreeMap<String, Value> {
+    let spec = match &resource.spec {
+        Spec::Transport(spec) => serde_json::to_value(spec),
+        Spec::Application(spec) => serde_json::to_value(spec),
+        Spec::Dispatcher(spec) => serde_json::to_value(spec),
+        Spec::MetricAggregator(spec) => serde_json::to_value(spec),
+    };
+    let mut found = BTreeMap::new();
+    if let Ok(spec) = spec {
+        collect("spec", spec, &mut found);
+    }
+    found
+}
+
+fn collect(path: &str, value: Value, found: &mut BTreeMap<String, Value>) {
+    match value {
+        Value::Object(fields) if !fields.is_empty() => {
+            for (key, value) in fields {
+                collect(&format!("{path}.{key}"), value, found);
+            }
+        }
+        Value::Array(items) if !items.is_empty() => {
+            for (index, value) in items.into_iter().enumerate() {
+                collect(&format!("{path}[{index}]"), value, found);
+            }
+        }
+        leaf => {
+            found.insert(path.to_owned(), leaf);
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What a standby knows of the one it waits for: its name if it is one of ours, and that it is none if it is not.
+
+use crate::amqp::{shared, up, vhost};
+use crate::broker_suite::{PATIENCE, consuming, next, number, send, unique, until};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
+use vumi_core::broker::{
+    Access, Broker, ConsumerState, LinkState, QueueSpec, Subscribe, Subscription,
+};
+use vumi_core::codes;
+use vumi_testkit::rabbitmq::Version;
+
+const SILENCE: Duration = Duration::from_secs(3);
+
+async fn connect(url: &str) -> Arc<dyn Broker> {
+    let config = AmqpConfig::from_url(url).expect("url");
+    let broker = AmqpBroker::connect(config.with_holder_silence(SILENCE));
+    up(&broker).await;
+    assert!(matches!(*broker.link().borrow(), LinkState::Up { .. }));
+    broker
+}
+
+async fn reader(broker: &Arc<dyn Broker>, queue: &str, access: Access, tag: &str) -> Subscription {
+    let subscribe = Subscribe {
+        queue: QueueSpec::Data(queue.into()),
+        prefetch: 5,
+        access,
+        tag: tag.into(),
+    };
+    broker.subscribe(subscribe).await
+}
+
+fn is_foreign(state: &ConsumerState) -> bool {
+    matches!(state, ConsumerState::Refused(code, text)
+        if code == codes::BROKER_FOREIGN.name && text.contains("a consumer that is not ours"))
+}
+
+async fn standing_by_for(subscription: &Subscription, holder: &str) {
+    let mut state = subscription.state.clone();
+    let named = state.wait_for(|s| *s == ConsumerState::Standby(Some(holder.into())));
+    if tokio::time::timeout(PATIENCE, named).await.is_err() {
+        let state = subscription.state.borrow().clone();
+        panic!("not standing by for {holder} but {state:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn standby_names_its_holder() {
+    for version in [Version::V3_10, Version::V4_0] {
+        let Some(url) = vhost(version, None).await else {
+            return;
+        };
+        let (one, two, three) = (
+            connect(&url).await,
+            connect(&url).await,
+            connect(&url).await,
+        );
+        for access in [Access::Fenced, Access::Shared] {
+            let queue = unique("named");
+            let holder = reader(&one, &queue, access, "transport/sms@one").await;
+            consuming(&holder).await;
+            let second = reader(&two, &queue, Access::Fenced, "transport/sms@two").await;
+            standing_by_for(&second, "transport/sms@one").await;
+            // Heard again and again, it is never taken for a stranger.
+            tokio::time::sleep(SILENCE + Duration::from_secs(1)).await;
+            standing_by_for(&second, "transport/sms@one").await;
+            holder.acker.close();
+            consuming(&second).await;
+            let third = reader(&three, &queue, Access::Fenced, "transport/sms@three").await;
+            standing_by_for(&third, "transport/sms@two").await;
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn foreign_holder_becomes_visible() {
+    for version in [Version::V3_10, Version::V4_0] {
+        let (Some(server), Some(url)) = (shared(version).await, vhost(version, None).await) else {
+            return;
+        };
+        let queue = unique("held");
+        let ours = connect(&url).await;
+        send(&ours, &queue, 1..=1).await;
+        let foreign = lapin::Connection::connect(&url, lapin::ConnectionProperties::default())
+            .await
+            .expect("connection");
+        let channel = foreign.create_channel().await.expect("channel");
+        // As an old worker does it: not exclusive, and it never says who it is.
+        let consumer = channel.basic_consume(
+            queue.as_str().into(),
+            "old".into(),
+            lapin::options::BasicConsumeOptions::default(),
+            lapin::types::FieldTable::default(),
+        );
+        let consumer = consumer.await.expect("consumer");
+        let mut waiting = reader(&ours, &queue, Access::Fenced, "transport/sms@new").await;
+        let begin = Instant::now();
+        until(&waiting, |s| *s == ConsumerState::Standby(None)).await;
+        until(&waiting, is_foreign).await;
+        assert!(begin.elapsed() >= SILENCE, "not before it had its time");
+        foreign.close(200, "gone".into()).await.expect("close");
+        drop(consumer);
+        consuming(&waiting).await;
+        assert_eq!(number(&next(&mut waiting).await), 1);
+
+        // Listening ends with standing by.
+        let name = url.rsplit('/').next().expect("vhost");
+        let begin = Instant::now();
+        loop {
+            let queues = server.ctl(&["list_queues", "-p", name, "name"]).await;
+            let queues = queues.expect("queues");
+            assert!(queues.contains(&queue), "{queues}");
+            if !queues.contains(".standby.") {
+                break;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{queues}");
+        }
+    }
+}

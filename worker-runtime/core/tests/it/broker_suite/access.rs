@@ -1,0 +1,161 @@
+//! Who may read: fences and standbys, competing consumers, reply queues, copies.
+//! Part of the broker suite.
+
+use super::{
+    PATIENCE, Rig, ack, consume, consume_spec, consuming, direct, is_standby, next, next_numbers,
+    number, numbers, publish, quiet, send, telemetry, unique, until, until_depth,
+};
+use std::time::{Duration, Instant};
+use vumi_core::broker::{
+    Access, Confirmation, ConsumerState, EXCHANGE, HEALTH_EXCHANGE, QueueSpec,
+};
+
+pub async fn release_gives_messages_and_fence_in_one_step(rig: &impl Rig) {
+    let (one, two, queue) = (rig.connect().await, rig.connect().await, unique("release"));
+    let mut holder = consume(&one, &queue, 3, Access::Fenced).await;
+    consuming(&holder).await;
+    let mut standby = consume(&two, &queue, 10, Access::Fenced).await;
+    until(&standby, is_standby).await;
+    send(&two, &queue, 1..=6).await;
+    let taken = next_numbers(&mut holder, 3).await;
+    holder.acker.release();
+    let over = next_numbers(&mut standby, 6).await;
+    assert_eq!(
+        numbers(&over),
+        [1, 2, 3, 4, 5, 6],
+        "nothing overtakes what returns"
+    );
+    until(&holder, |s| *s == ConsumerState::Stopped).await;
+    assert!(!ack(&holder, &taken[0], false), "given up");
+    holder.acker.resume();
+    until(&holder, is_standby).await;
+    standby.acker.close();
+    let again = next_numbers(&mut holder, 3).await;
+    assert_eq!(numbers(&again), [1, 2, 3]);
+}
+
+pub async fn fence_has_one_holder_and_a_standby(rig: &impl Rig) {
+    let (one, two, queue) = (rig.connect().await, rig.connect().await, unique("fence"));
+    let mut holder = consume(&one, &queue, 3, Access::Fenced).await;
+    consuming(&holder).await;
+    let mut standby = consume(&two, &queue, 10, Access::Fenced).await;
+    until(&standby, is_standby).await;
+    send(&two, &queue, 1..=6).await;
+    let taken = next_numbers(&mut holder, 3).await;
+    assert_eq!(numbers(&taken), [1, 2, 3]);
+    quiet(&mut standby).await;
+    until_depth(&two, &queue, 3, Some(1)).await;
+    holder.acker.close();
+    consuming(&standby).await;
+    let over = next_numbers(&mut standby, 6).await;
+    assert_eq!(numbers(&over), [1, 2, 3, 4, 5, 6]);
+    assert!(over[..3].iter().all(|d| d.redelivered));
+}
+
+pub async fn fence_excludes_plain_consumers(rig: &impl Rig) {
+    let (one, two, queue) = (rig.connect().await, rig.connect().await, unique("excludes"));
+    let mut holder = consume(&one, &queue, 1, Access::Fenced).await;
+    consuming(&holder).await;
+    let mut plain = consume(&two, &queue, 10, Access::Shared).await;
+    send(&two, &queue, 1..=3).await;
+    assert_eq!(number(&next(&mut holder).await), 1);
+    quiet(&mut plain).await;
+    assert_ne!(*plain.state.borrow(), ConsumerState::Consuming);
+    holder.acker.close();
+    consuming(&plain).await;
+    let rest = next_numbers(&mut plain, 3).await;
+    assert_eq!(numbers(&rest), [1, 2, 3]);
+    let mut late = consume(&one, &queue, 1, Access::Fenced).await;
+    until(&late, is_standby).await;
+    quiet(&mut late).await;
+}
+
+pub async fn shared_consumers_compete(rig: &impl Rig) {
+    let (one, two, queue) = (rig.connect().await, rig.connect().await, unique("shared"));
+    let mut first = consume(&one, &queue, 1, Access::Shared).await;
+    let mut second = consume(&two, &queue, 1, Access::Shared).await;
+    consuming(&first).await;
+    consuming(&second).await;
+    send(&one, &queue, 1..=2).await;
+    let mut both = [
+        number(&next(&mut first).await),
+        number(&next(&mut second).await),
+    ];
+    both.sort_unstable();
+    assert_eq!(both, [1, 2]);
+    quiet(&mut first).await;
+    quiet(&mut second).await;
+}
+
+pub async fn reply_queue_vanishes_with_its_owner(rig: &impl Rig) {
+    let (owner, other, queue) = (rig.connect().await, rig.connect().await, unique("reply"));
+    let spec = QueueSpec::Reply(queue.clone());
+    let mut replies = consume_spec(&owner, spec, 10, Access::Shared).await;
+    consuming(&replies).await;
+    let sent = publish(&other, direct("", &queue, "1")).await;
+    assert_eq!(sent, Confirmation::Confirmed);
+    let delivery = next(&mut replies).await;
+    assert_eq!(number(&delivery), 1);
+    let unbound = publish(&other, direct(EXCHANGE, &queue, "2")).await;
+    assert!(matches!(unbound, Confirmation::Returned(_)), "{unbound:?}");
+    replies.acker.close();
+    let begin = Instant::now();
+    loop {
+        match publish(&other, direct("", &queue, "3")).await {
+            Confirmation::Returned(_) => break,
+            fate => assert!(begin.elapsed() < PATIENCE, "still {fate:?}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+pub async fn reply_queue_is_exclusive(rig: &impl Rig) {
+    let (owner, other, queue) = (
+        rig.connect().await,
+        rig.connect().await,
+        unique("exclusive"),
+    );
+    let spec = QueueSpec::Reply(queue.clone());
+    let mut replies = consume_spec(&owner, spec.clone(), 10, Access::Shared).await;
+    consuming(&replies).await;
+    let mut second = consume_spec(&other, spec, 10, Access::Shared).await;
+    let sent = publish(&other, direct("", &queue, "1")).await;
+    assert_eq!(sent, Confirmation::Confirmed);
+    assert_eq!(number(&next(&mut replies).await), 1);
+    quiet(&mut second).await;
+    assert_ne!(*second.state.borrow(), ConsumerState::Consuming);
+    // A replica that came back under its old name takes over once the old connection is gone.
+    owner.close(PATIENCE).await;
+    consuming(&second).await;
+    let sent = publish(&other, direct("", &queue, "2")).await;
+    assert_eq!(sent, Confirmation::Confirmed);
+    assert_eq!(number(&next(&mut second).await), 2);
+}
+
+pub async fn copy_queues_get_copies(rig: &impl Rig) {
+    let broker = rig.connect().await;
+    for exchange in [EXCHANGE, HEALTH_EXCHANGE] {
+        let keys = vec![unique("status"), unique("status")];
+        let copy = |name: &str| QueueSpec::Copy {
+            name: unique(name),
+            exchange: exchange.into(),
+            keys: keys.clone(),
+        };
+        let mut one = consume_spec(&broker, copy("one"), 10, Access::Shared).await;
+        let mut two = consume_spec(&broker, copy("two"), 10, Access::Shared).await;
+        consuming(&one).await;
+        consuming(&two).await;
+        for (n, key) in keys.iter().enumerate() {
+            let sent = publish(&broker, telemetry(exchange, key, &n.to_string())).await;
+            assert_eq!(sent, Confirmation::Confirmed);
+        }
+        for subscription in [&mut one, &mut two] {
+            for (n, key) in keys.iter().enumerate() {
+                let delivery = next(subscription).await;
+                assert_eq!(number(&delivery) as usize, n);
+                assert_eq!(delivery.routing_key, *key);
+                assert!(ack(subscription, &delivery, false));
+            }
+        }
+    }
+}
