@@ -28,8 +28,8 @@
 //! | The transport says | When |
 //! |---|---|
 //! | `Busy, please try again.` | the line was not taken: the broker is away or too many messages wait; or `maxClients` are connected, and the connection is closed |
-//! | `This message was not accepted.` | the line made a message that is refused, such as one that is too large; the log says why |
-//! | `This line is too long and was dropped.` | it is longer than `maxLine` |
+//! | `This message was not accepted.` | the line made a message that is refused; the log says why |
+//! | `This line is too long and was dropped.` | it is longer than `maxLine`, or makes too large a message (1 MiB) |
 //! | `This line is not UTF-8 text and was dropped.` | as it says |
 //! | `Closed because nothing was typed. Goodbye.` | no input for `idleTimeout` |
 //! | `The service is closing this connection. Goodbye.` | the worker stops or is replaced |

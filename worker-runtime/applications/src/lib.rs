@@ -8,7 +8,8 @@ mod echo;
 mod examples_test;
 mod static_reply;
 
-use vumi_core::worker::{Output, Registration, WorkerContext};
+use vumi_core::message::{Message, SessionEvent, UserMessage};
+use vumi_core::worker::{Input, Output, Registration, WorkerContext};
 
 /// The worker types of this family.
 pub const WORKERS: &[Registration] = &[
@@ -16,8 +17,16 @@ pub const WORKERS: &[Registration] = &[
     Registration::of::<static_reply::Def>(),
 ];
 
+/// The message to answer: neither an event nor the end of a session, after which nobody listens.
+fn question(input: &Input) -> Option<&UserMessage> {
+    match &input.message {
+        Message::User(m) if m.session_event() != Some(SessionEvent::Close) => Some(m),
+        _ => None,
+    }
+}
+
 /// An answer on the application's own connector.
-fn answer(cx: &WorkerContext, reply: vumi_core::message::UserMessage) -> Output {
+fn answer(cx: &WorkerContext, reply: UserMessage) -> Output {
     let port = vumi_api::Port::new(cx.transport_name(), vumi_api::Flow::Outbound);
     Output::new(port, reply)
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use vumi_api::applications::StaticReply;
 use vumi_core::conformance::Fixture;
 use vumi_core::error::WorkError;
-use vumi_core::message::{Message, SessionEvent};
 use vumi_core::worker::{Input, Output, Worker, WorkerContext, WorkerType};
 
 pub(crate) struct Def;
@@ -41,12 +40,9 @@ impl WorkerType for Def {
 #[async_trait]
 impl Worker for StaticReplyWorker {
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
-        let Message::User(message) = &input.message else {
+        let Some(message) = crate::question(&input) else {
             return Ok(Vec::new());
         };
-        if message.session_event() == Some(SessionEvent::Close) {
-            return Ok(Vec::new());
-        }
         let reply = message.reply(self.cx.worker_name(), 0, Some(&self.text), true);
         Ok(vec![crate::answer(&self.cx, reply)])
     }

@@ -1,6 +1,7 @@
 //! What a worker is to the engine: how it handles one message, how it listens to its peer, how it is registered.
 
-use crate::error::WorkError;
+use crate::codes;
+use crate::error::{ErrorClass, WorkError};
 use crate::message::{Message, UserMessage};
 use crate::secrets::Secrets;
 use crate::status::StatusReport;
@@ -19,6 +20,20 @@ pub struct Input {
     pub message: Message,
     /// 1 for the first attempt.
     pub attempt: u32,
+}
+
+impl Input {
+    /// The message that a transport is to deliver: on its outbound queue there is nothing else.
+    pub fn to_deliver(&self) -> Result<&UserMessage, WorkError> {
+        match &self.message {
+            Message::User(message) => Ok(message),
+            Message::Event(_) => Err(WorkError::new(
+                ErrorClass::BadInput,
+                codes::MESSAGE_INVALID,
+                "an event arrived on the outbound queue of a transport",
+            )),
+        }
+    }
 }
 
 /// Where an output goes.
@@ -190,6 +205,23 @@ impl WorkerContext {
         self.services.accept(Output::new(port, message)).await
     }
 
+    /// As [`Self::accept`], for peers that wait: an error if the broker does not confirm in time. It may have the message
+    /// all the same.
+    pub async fn accept_within(
+        &self,
+        message: UserMessage,
+        limit: Duration,
+    ) -> Result<(), WorkError> {
+        match tokio::time::timeout(limit, self.accept(message)).await {
+            Ok(result) => result,
+            Err(_) => Err(WorkError::new(
+                ErrorClass::Connect,
+                codes::BROKER_UNREACHABLE,
+                format!("the broker did not confirm within {limit:?}"),
+            )),
+        }
+    }
+
     /// Reports on a component.
     pub fn report(&self, report: StatusReport) {
         self.services.report(report);
@@ -273,8 +305,8 @@ impl Registration {
                     match T::Config::pick(cx.resource()).cloned() {
                         Some(config) => T::build(config, cx).await,
                         None => Err(WorkError::new(
-                            crate::error::ErrorClass::Bug,
-                            crate::codes::CONFIG_INVALID,
+                            ErrorClass::Bug,
+                            codes::CONFIG_INVALID,
                             format!("{} is not of type {}", cx.worker_name(), T::Config::TYPE),
                         )),
                     }

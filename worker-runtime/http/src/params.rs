@@ -16,11 +16,11 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ParamError {
     /// The JSON body is not an object of text values.
-    #[error("the JSON body must be one object of text values: {0}")]
+    #[error("The JSON body must be one object of text values: {0}")]
     Json(String),
     /// The body has another type, or none.
     #[error(
-        "the Content-Type of a body must be application/x-www-form-urlencoded or application/json"
+        "The Content-Type of a body must be application/x-www-form-urlencoded or application/json"
     )]
     Type,
 }

@@ -21,7 +21,7 @@ use vumi_api::transports::Telnet;
 use vumi_core::codes;
 use vumi_core::conformance::Fixture;
 use vumi_core::error::{ErrorClass, WorkError};
-use vumi_core::message::{Message, SessionEvent};
+use vumi_core::message::SessionEvent;
 use vumi_core::outcome::Refusal;
 use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::worker::{Input, Listener, Output, Traffic, Worker, WorkerContext, WorkerType};
@@ -146,43 +146,25 @@ fn listen_failed(error: &std::io::Error) -> WorkError {
 #[async_trait]
 impl Worker for TelnetServer {
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
-        let Message::User(message) = &input.message else {
-            return Err(WorkError::new(
-                ErrorClass::BadInput,
-                codes::MESSAGE_INVALID,
-                "an event arrived on the outbound queue of a transport",
-            ));
+        let message = input.to_deliver()?;
+        let nack = |class, code, text: &str, who| {
+            let refusal = Refusal::new(class, code, text, who);
+            Ok(vec![self.cx.nack(message, input.attempt, refusal)])
         };
-        let nack = |refusal| Ok(vec![self.cx.nack(message, input.attempt, refusal)]);
         let Some(address) = message.to_addr() else {
             let text = "Missing fields: to_addr";
-            return nack(Refusal::new(
-                "content",
-                codes::REPLY_FIELDS,
-                text,
-                "campaign",
-            ));
+            return nack("content", codes::REPLY_FIELDS, text, "campaign");
         };
         let Some(client) = self.clients.get(address) else {
             let text = "Unknown address: no client is connected under it.";
-            return nack(Refusal::new(
-                "recipient",
-                codes::REPLY_NO_CLIENT,
-                text,
-                "nobody",
-            ));
+            return nack("recipient", codes::REPLY_NO_CLIENT, text, "nobody");
         };
         let id = message.message_id();
         if !client.was_written(id) {
             let wire = codec::encode(message.content().unwrap_or_default());
             if client.write(&wire).await.is_err() {
                 let text = "The connection ended before the message was written.";
-                return nack(Refusal::new(
-                    "recipient",
-                    codes::SESSION_CLOSED,
-                    text,
-                    "nobody",
-                ));
+                return nack("recipient", codes::SESSION_CLOSED, text, "nobody");
             }
             self.cx.traffic(Traffic::Outbound);
             client.note_written(id, message.in_reply_to());

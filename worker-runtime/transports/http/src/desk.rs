@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 use vumi_api::shared::BasicAuth;
 use vumi_core::codes::{self, Code};
-use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::error::WorkError;
 use vumi_core::message::{UserMessage, derived_id};
 use vumi_core::outcome::Refusal;
 use vumi_core::status::{StatusLevel, StatusReport};
@@ -152,14 +152,7 @@ impl Desk {
 
     async fn publish(&self, message: UserMessage) -> Result<(), WorkError> {
         let limit = ACCEPT_TIMEOUT.min(self.request_timeout);
-        match tokio::time::timeout(limit, self.cx.accept(message)).await {
-            Ok(result) => result,
-            Err(_) => Err(WorkError::new(
-                ErrorClass::Connect,
-                codes::BROKER_UNREACHABLE,
-                format!("the broker did not confirm within {limit:?}"),
-            )),
-        }
+        self.cx.accept_within(message, limit).await
     }
 
     fn refuse(&self, error: &WorkError) -> Reply {

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use vumi_api::shared::HttpListener;
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
-use vumi_core::message::{Message, UserMessage};
+use vumi_core::message::UserMessage;
 use vumi_core::outcome::Refusal;
 use vumi_core::status::StatusLevel;
 use vumi_core::worker::{Input, Output, Target, Worker, WorkerContext};
@@ -100,13 +100,7 @@ impl Engine {
 impl Worker for Engine {
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
         let desk = &self.desk;
-        let Message::User(message) = &input.message else {
-            return Err(WorkError::new(
-                ErrorClass::BadInput,
-                codes::MESSAGE_INVALID,
-                "an event arrived on the outbound queue of a transport",
-            ));
-        };
+        let message = input.to_deliver()?;
         let nack = |refusal| desk.cx.nack(message, input.attempt, refusal);
         if !desk.declaration.holds() {
             let text = "Requests of this transport are answered at once; it delivers no replies.";

@@ -154,14 +154,7 @@ impl Session {
         if event != SessionEvent::Close {
             self.client.expect_answer(id.clone());
         }
-        let accepted = tokio::time::timeout(ACCEPT_TIMEOUT, shared.cx.accept(message)).await;
-        let result = accepted.unwrap_or_else(|_| {
-            Err(WorkError::new(
-                ErrorClass::Connect,
-                codes::BROKER_UNREACHABLE,
-                format!("the broker did not confirm within {ACCEPT_TIMEOUT:?}"),
-            ))
-        });
+        let result = shared.cx.accept_within(message, ACCEPT_TIMEOUT).await;
         if result.is_err() {
             self.client.forget(&id);
         }
