@@ -5,6 +5,7 @@ pub mod kubernetes;
 pub mod rabbitmq;
 
 use std::io::Write;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Says that the running test cannot run and why, and appends its name to the file that `VUMI_TEST_SKIPS` names, where
 /// `scripts/test` counts it. The name is the one of the test's thread, so call it from the test's own thread.
@@ -25,9 +26,19 @@ pub fn skip(reason: &str) {
     }
 }
 
-/// A TCP port of 127.0.0.1 that was free a moment ago.
+/// A TCP port of 127.0.0.1 that nobody uses now. Ports for outgoing connections are left alone: the kernel may give one
+/// of them away before the caller has it. Each port is given once per process.
 pub fn free_port() -> std::io::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 10_000;
+    const COUNT: u16 = 10_000;
+    // Test binaries run beside each other: each begins somewhere else.
+    let start = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err(std::io::ErrorKind::AddrInUse.into())
 }

@@ -18,6 +18,7 @@ use crate::worker::Registration;
 use bytes::Bytes;
 use futures::FutureExt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
 use vumi_api::{Flow, Kind, Port, Resource, Topology};
@@ -80,10 +81,21 @@ impl Drop for Replica {
     }
 }
 
+/// A port that nobody uses now. Ports for outgoing connections are left alone: the kernel may give one of them to
+/// another test before the worker has it. Each port is given once per process.
 fn free_port() -> Result<u16, String> {
-    let socket = std::net::TcpListener::bind("127.0.0.1:0");
-    let address = socket.and_then(|s| s.local_addr());
-    address.map(|a| a.port()).map_err(|e| e.to_string())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 20_000;
+    const COUNT: u16 = 10_000;
+    // Test binaries run beside each other: each begins somewhere else.
+    let start = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
+    for _ in 0..COUNT {
+        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
+        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+    Err("no free port".into())
 }
 
 impl Rig {

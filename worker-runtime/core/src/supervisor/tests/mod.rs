@@ -278,8 +278,7 @@ fn echo(name: &str, connector: &str, hold: u32) -> String {
 }
 
 fn free_port() -> u16 {
-    let probe = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    probe.local_addr().expect("its address").port()
+    vumi_testkit::free_port().expect("a free port")
 }
 
 /// The name of the worker that answers on the port.
