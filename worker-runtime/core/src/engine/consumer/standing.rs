@@ -97,6 +97,13 @@ impl Standing {
                 (StatusLevel::Ok, "standby".to_owned(), text)
             }
             ConsumerState::Refused(code, text) => {
+                tracing::error!(
+                    worker = self.desk.key,
+                    queue = label,
+                    code,
+                    reason = text,
+                    "the queue cannot be consumed"
+                );
                 // `broker.queue_type_mismatch` → `queue_type_mismatch`.
                 let reason = code.rsplit('.').next().unwrap_or(code).to_owned();
                 (StatusLevel::Down, reason, text.clone())
