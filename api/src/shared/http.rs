@@ -38,6 +38,37 @@ pub struct HttpListener {
     pub request_timeout: Option<Duration>,
 }
 
+impl HttpListener {
+    /// What the schema cannot say, as `(path below spec, sentence)` pairs.
+    pub fn validate(&self) -> Vec<(String, String)> {
+        let mut findings = Vec::new();
+        let mut refuse = |field: &str, sentence: &str| {
+            findings.push((format!("http.{field}"), sentence.to_owned()));
+        };
+        let path = self.path.as_deref().unwrap_or("/");
+        let health = self.health_path.as_deref().unwrap_or("/health");
+        let below = path.trim_end_matches('/').strip_prefix(health);
+        if below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+            let field = if self.path.is_some() {
+                "path"
+            } else {
+                "healthPath"
+            };
+            refuse(
+                field,
+                "requests would be answered as health checks and their messages lost: path and healthPath must differ",
+            );
+        }
+        if self.max_body.is_some_and(|size| size.0 == 0) {
+            refuse("maxBody", "every request with a body would be refused");
+        }
+        if self.request_timeout.is_some_and(|d| d.0.is_zero()) {
+            refuse("requestTimeout", "no request could be answered in time");
+        }
+        findings
+    }
+}
+
 /// HTTP Basic credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

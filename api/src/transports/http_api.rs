@@ -75,8 +75,8 @@
 //! ```
 
 use crate::resource::{Kind, Resource, WorkerConfig};
-use crate::shared::OrderingMode;
 use crate::shared::shapes::ShortText;
+use crate::shared::{HttpListener, OrderingMode};
 use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -139,9 +139,10 @@ impl WorkerConfig for HttpApi {
         t
     }
 
-    fn validate(&self, _: &Resource) -> Vec<(String, String)> {
+    fn validate(&self, resource: &Resource) -> Vec<(String, String)> {
         let refused = |name: &str| RESERVED.contains(&name);
-        let mut findings = Vec::new();
+        let http = resource.transport().and_then(|t| t.http.as_ref());
+        let mut findings = http.map(HttpListener::validate).unwrap_or_default();
         let mut refuse = |path: String, sentence: String| {
             findings.push((format!("httpApi.{path}"), sentence));
         };

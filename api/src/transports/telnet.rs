@@ -100,6 +100,15 @@ impl WorkerConfig for Telnet {
     }
 
     fn validate(&self, _: &Resource) -> Vec<(String, String)> {
-        Vec::new()
+        let mut findings = Vec::new();
+        if self.idle_timeout.is_some_and(|d| d.0.is_zero()) {
+            let sentence = "every connection would be closed at once";
+            findings.push(("telnet.idleTimeout".into(), sentence.into()));
+        }
+        if self.max_line.is_some_and(|size| size.0 == 0) {
+            let sentence = "every line would be too long";
+            findings.push(("telnet.maxLine".into(), sentence.into()));
+        }
+        findings
     }
 }

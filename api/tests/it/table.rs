@@ -533,6 +533,36 @@ pub const BAD: &[Bad] = &[
 
 /// Refused offline by the worker type's own validation; the API server cannot see these, the operator will.
 pub const ONLY_OFFLINE: &[Bad] = &[
+    transport(
+        "httpApi: {}\nhttp: {port: 8080, path: /health}",
+        "manifest.invalid",
+        "spec.http.path",
+        "health checks",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080, maxBody: \"0\"}",
+        "manifest.invalid",
+        "spec.http.maxBody",
+        "refused",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080, requestTimeout: 0s}",
+        "manifest.invalid",
+        "spec.http.requestTimeout",
+        "in time",
+    ),
+    transport(
+        "telnet: {port: 9010, idleTimeout: 0s}",
+        "manifest.invalid",
+        "spec.telnet.idleTimeout",
+        "at once",
+    ),
+    transport(
+        "telnet: {port: 9010, maxLine: \"0\"}",
+        "manifest.invalid",
+        "spec.telnet.maxLine",
+        "too long",
+    ),
     other(
         "Dispatcher",
         "simple: {transports: [a], exposed: [b, c]}",
