@@ -8,12 +8,7 @@ async fn replacing(
     supervisor: &Arc<Supervisor>,
 ) -> (watch::Sender<bool>, tokio::task::JoinHandle<Outcome>) {
     let port = free_port();
-    let (release, drained) = watch::channel(false);
-    let holds = Behaviour {
-        drained: Some(drained),
-        ..Behaviour::default()
-    };
-    world.behave("transport/h", holds);
+    let release = holding(world, "transport/h");
     supervisor
         .apply(set(&[http("h", port, 10), echo("e", "h", 1)]))
         .await;

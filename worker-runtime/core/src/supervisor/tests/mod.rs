@@ -277,6 +277,17 @@ fn echo(name: &str, connector: &str, hold: u32) -> String {
     )
 }
 
+/// Workers `key` that start from now on hold requests; those are answered when `true` is sent.
+fn holding(world: &World, key: &str) -> watch::Sender<bool> {
+    let (release, drained) = watch::channel(false);
+    let holds = Behaviour {
+        drained: Some(drained),
+        ..Behaviour::default()
+    };
+    world.behave(key, holds);
+    release
+}
+
 fn free_port() -> u16 {
     vumi_testkit::free_port().expect("a free port")
 }
@@ -389,12 +400,7 @@ async fn a_transport_that_holds_requests_is_followed_at_once() {
     let world = Arc::new(World::default());
     let supervisor = supervisor(&world);
     let port = free_port();
-    let (release, drained) = watch::channel(false);
-    let holds = Behaviour {
-        drained: Some(drained),
-        ..Behaviour::default()
-    };
-    world.behave("transport/h", holds);
+    let release = holding(&world, "transport/h");
     supervisor.apply(set(&[http("h", port, 10)])).await;
     let reload = {
         let supervisor = Arc::clone(&supervisor);
@@ -634,12 +640,7 @@ async fn another_broker_address_moves_only_those_who_use_it() {
 async fn what_answers_held_requests_stops_last() {
     let world = Arc::new(World::default());
     let supervisor = supervisor(&world);
-    let (release, drained) = watch::channel(false);
-    let holds = Behaviour {
-        drained: Some(drained),
-        ..Behaviour::default()
-    };
-    world.behave("transport/h", holds);
+    let release = holding(&world, "transport/h");
     let both = || set(&[http("h", free_port(), 10), echo("e", "h", 1)]);
     supervisor.apply(both()).await;
     let ending = {
@@ -675,12 +676,7 @@ async fn a_shutdown_during_a_reload_ends_both() {
     let world = Arc::new(World::default());
     let supervisor = supervisor(&world);
     let port = free_port();
-    let (release, drained) = watch::channel(false);
-    let holds = Behaviour {
-        drained: Some(drained),
-        ..Behaviour::default()
-    };
-    world.behave("transport/t", holds);
+    let release = holding(&world, "transport/t");
     supervisor.apply(set(&[telnet("t", port, 1)])).await;
     let reload = {
         let supervisor = Arc::clone(&supervisor);
