@@ -220,6 +220,7 @@ pub async fn start_worker(
         .ok_or("the manifest is not valid")?;
     let environment = Environment {
         broker,
+        state: None,
         secrets: Arc::default(),
         listeners: Arc::default(),
         telemetry: Arc::default(),

@@ -19,6 +19,7 @@ pub mod middleware;
 pub mod outcome;
 pub mod parking;
 pub mod secrets;
+pub mod state;
 pub mod status;
 pub mod supervisor;
 pub mod telemetry;

@@ -115,6 +115,7 @@ impl Rig {
         let faults = Faults::new(Arc::clone(&broker));
         let environment = Environment {
             broker: Arc::clone(&faults) as Arc<dyn Broker>,
+            state: None,
             secrets: Arc::new(Secrets::default()),
             listeners: Arc::new(Listeners::default()),
             telemetry: Arc::new(Telemetry::new()),
@@ -211,6 +212,7 @@ impl Rig {
         let faults = Faults::new(Arc::clone(&self.broker));
         let environment = Environment {
             broker: Arc::clone(&faults) as Arc<dyn Broker>,
+            state: None,
             listeners: Arc::new(Listeners::default()),
             instance: instance.clone(),
             ..self.environment.clone()

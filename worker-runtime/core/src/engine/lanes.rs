@@ -2,8 +2,8 @@
 //! a queue of their own: there are never more than the window holds.
 
 use crate::message::Message;
+use crate::state::person::{lane_number, normalised};
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, RandomState};
 use vumi_api::{Flow, OrderingMode};
 
 /// The lane of one delivery.
@@ -18,15 +18,11 @@ pub(super) enum Lane {
 /// Chooses lanes (S7).
 pub(super) struct LaneChooser {
     mode: OrderingMode,
-    hasher: RandomState,
 }
 
 impl LaneChooser {
     pub(super) fn new(mode: OrderingMode) -> Self {
-        Self {
-            mode,
-            hasher: RandomState::new(),
-        }
+        Self { mode }
     }
 
     /// User messages: the user's address, else the group. Events: the message they speak of. Null: one lane for all
@@ -46,18 +42,9 @@ impl LaneChooser {
                     }
                     Message::Event(e) => e.user_message_id(),
                 };
-                Lane::Numbered(self.hasher.hash_one(normalised(key)))
+                Lane::Numbered(lane_number(normalised(key)))
             }
         }
-    }
-}
-
-/// `+27 82…` and `2782…` are one user.
-fn normalised(address: &str) -> &str {
-    let address = address.trim();
-    match address.strip_prefix('+') {
-        Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => rest,
-        _ => address,
     }
 }
 

@@ -15,6 +15,7 @@ pub use running::{BuiltWorker, RunningWorker, build};
 
 use crate::broker::{Broker, ConsumerState, Durability, LinkState};
 use crate::secrets::Secrets;
+use crate::state::StateStore;
 use crate::status::StatusReport;
 use crate::supervisor::listeners::Listeners;
 use crate::telemetry::Telemetry;
@@ -26,6 +27,8 @@ use std::time::{Duration, SystemTime};
 pub struct Environment {
     /// The broker its resource names.
     pub broker: Arc<dyn Broker>,
+    /// The state store of its resource; none where there is none.
+    pub state: Option<Arc<dyn StateStore>>,
     /// Secrets.
     pub secrets: Arc<Secrets>,
     /// Listening sockets, kept across reloads.

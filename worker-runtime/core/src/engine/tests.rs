@@ -86,6 +86,7 @@ impl Rig {
         let telemetry = Arc::new(Telemetry::new());
         let environment = Environment {
             broker: Arc::clone(&broker),
+            state: None,
             secrets: Arc::default(),
             listeners: Arc::default(),
             telemetry: Arc::clone(&telemetry),
@@ -672,6 +673,7 @@ async fn a_worker_whose_port_is_taken_does_not_build() {
     let resource = crate::conformance::stand_in::resource(&manifest).unwrap();
     let environment = || Environment {
         broker: EmbeddedBroker::open(EmbeddedOptions::default()).unwrap(),
+        state: None,
         secrets: Arc::default(),
         listeners: Arc::default(),
         telemetry: Arc::default(),

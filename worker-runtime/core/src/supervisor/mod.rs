@@ -67,6 +67,7 @@ impl Shared {
         let lease = self.brokers.get(&resource).await?;
         let environment = Environment {
             broker: Arc::clone(&lease.broker),
+            state: None,
             secrets: Arc::clone(&self.secrets),
             listeners: Arc::clone(&self.listeners),
             telemetry: Arc::clone(&self.telemetry),

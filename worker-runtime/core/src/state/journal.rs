@@ -1,0 +1,285 @@
+//! The lane journal (R3): messages that wait longer than a delivery may be held, lane by lane, in order.
+//!
+//! A lane is a list; only its head is ever worked on, and it is removed after its verdict. A lane is due at a time of its
+//! own; whoever works on it claims it, so that two replicas without a fence never work on one lane at once.
+
+use crate::error::WorkError;
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use std::time::{Duration, SystemTime};
+
+/// Which list of a queue.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Lane {
+    /// Lanes of different groups (batches, tenants) are served in turn. Empty where there are no groups.
+    pub group: String,
+    /// [`super::person`]'s number of the lane.
+    pub number: u64,
+}
+
+/// Why a message waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Reason {
+    /// Its last attempt failed.
+    Backoff,
+    /// The peer or the rate limit asks to slow down.
+    Throttle,
+    /// Its lane held too much of the window.
+    Overflow,
+    /// An earlier message of its lane waits.
+    Behind,
+    /// Somebody holds it: a paused batch, quiet hours.
+    Held,
+    /// It is to be sent later.
+    Schedule,
+    /// Taken over from Vumi's failure worker.
+    Imported,
+}
+
+/// When the head of a lane may be worked on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Due {
+    /// So long after now.
+    After(Duration),
+    /// At this time of the store's clock.
+    At(SystemTime),
+    /// When somebody releases it.
+    Released,
+}
+
+/// One message that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Entry {
+    /// Everything but the body.
+    pub about: About,
+    /// The message, byte for byte.
+    pub body: Bytes,
+}
+
+/// What is known of a message that waits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct About {
+    /// Why it waits.
+    pub reason: Reason,
+    /// When the broker first delivered it here: milliseconds since 1970. Retries end by it.
+    pub since: u64,
+    /// Attempts made.
+    pub attempts: u32,
+    /// Registered code of the last error; empty if there was none.
+    pub code: String,
+    /// Its sentence; no content, addresses or secrets.
+    pub text: String,
+    /// Routing key it was published with.
+    pub routing_key: String,
+    /// AMQP `message_id` property.
+    pub amqp_message_id: Option<String>,
+}
+
+impl Entry {
+    /// The stored form: length of the description as four bytes (big endian), the description as JSON, the body.
+    pub fn encode(&self) -> Bytes {
+        let about = serde_json::to_vec(&self.about).unwrap_or_default();
+        let mut bytes = Vec::with_capacity(4 + about.len() + self.body.len());
+        bytes.extend_from_slice(&(about.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&about);
+        bytes.extend_from_slice(&self.body);
+        bytes.into()
+    }
+
+    /// Reads what [`Self::encode`] wrote; none if it is something else.
+    pub fn decode(bytes: &Bytes) -> Option<Self> {
+        let length = bytes.get(..4)?.try_into().ok().map(u32::from_be_bytes)?;
+        let end = usize::try_from(length).ok()?.checked_add(4)?;
+        let about = serde_json::from_slice(bytes.get(4..end)?).ok()?;
+        Some(Self {
+            about,
+            body: bytes.slice(end..),
+        })
+    }
+}
+
+/// A message to append.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Append {
+    /// Where.
+    pub lane: Lane,
+    /// When its lane is due, if it is the first of it; a lane that exists keeps its time.
+    pub due: Due,
+    /// The message.
+    pub entry: Entry,
+}
+
+/// The head of a lane that is claimed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claimed {
+    /// Its lane.
+    pub lane: Lane,
+    /// Number of the entry, rising within a queue.
+    pub id: u64,
+    /// The message.
+    pub entry: Entry,
+}
+
+/// What became of the head of a lane.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// It has its verdict: it is removed.
+    Done,
+    /// It waits on, as described; the claim ends.
+    Again(About, Due),
+}
+
+/// What follows in a lane after a step.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Next {
+    /// The next head, claimed as the one before.
+    Head(Claimed),
+    /// Nothing is claimed any more; the lane waits for its time.
+    Waits,
+    /// The lane is empty and gone.
+    Empty,
+    /// The head is another one than was said: somebody else worked on the lane, or it was dropped. Nothing changed.
+    Moved,
+}
+
+/// Which entries an operator means.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Filter {
+    /// Only these entries (numbers as listed).
+    pub ids: Option<Vec<u64>>,
+    /// Only lanes of this group.
+    pub group: Option<String>,
+    /// Only this lane.
+    pub lane: Option<u64>,
+    /// Only entries that wait for this reason.
+    pub reason: Option<Reason>,
+}
+
+/// An entry as it is listed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Listed {
+    /// Queue it belongs to.
+    pub queue: String,
+    /// Its lane.
+    pub lane: Lane,
+    /// Number.
+    pub id: u64,
+    /// Its place in the lane; 0 is the head.
+    pub place: u64,
+    /// When its lane is due: milliseconds since 1970; none when it waits to be released.
+    pub due: Option<u64>,
+    /// The message.
+    pub entry: Entry,
+}
+
+/// How much waits in a queue's journal.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Depth {
+    /// Messages.
+    pub messages: u64,
+    /// Lanes.
+    pub lanes: u64,
+}
+
+/// Operations on the journals of consumed queues.
+#[async_trait]
+pub trait Journal: Send + Sync + 'static {
+    /// Appends each message to the end of its lane: all, or none if it fails.
+    async fn append(&self, queue: &str, messages: Vec<Append>) -> Result<(), WorkError>;
+
+    /// Every lane of a queue that holds something.
+    async fn lanes(&self, queue: &str) -> Result<Vec<Lane>, WorkError>;
+
+    /// Groups of a queue that hold something.
+    async fn groups(&self, queue: &str) -> Result<Vec<String>, WorkError>;
+
+    /// Claims up to `limit` lanes of a group that are due, longest due first, for `lease`; their heads.
+    async fn claim(
+        &self,
+        queue: &str,
+        group: &str,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claimed>, WorkError>;
+
+    /// Until the next lane of a queue is due or a claim ends; zero if one is due, none if nothing waits for a time.
+    async fn next_due(&self, queue: &str) -> Result<Option<Duration>, WorkError>;
+
+    /// Says what became of a claimed head.
+    async fn step(
+        &self,
+        queue: &str,
+        lane: &Lane,
+        id: u64,
+        step: Step,
+        lease: Duration,
+    ) -> Result<Next, WorkError>;
+
+    /// Prolongs claims: `lease` from now.
+    async fn renew(&self, queue: &str, lanes: &[Lane], lease: Duration) -> Result<(), WorkError>;
+
+    /// Ends every claim of a queue: for the holder of its fence, who knows that nobody else works on it.
+    async fn reclaim(&self, queue: &str) -> Result<(), WorkError>;
+
+    /// How much waits.
+    async fn depth(&self, queue: &str) -> Result<Depth, WorkError>;
+
+    /// Queues that have a journal.
+    async fn queues(&self) -> Result<Vec<String>, WorkError>;
+
+    /// Entries that match, lane by lane, in order, at most `limit`.
+    async fn list(
+        &self,
+        queue: &str,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Vec<Listed>, WorkError>;
+
+    /// Makes the lanes of matching entries due now; how many lanes.
+    async fn release(&self, queue: &str, filter: &Filter) -> Result<u64, WorkError>;
+
+    /// Removes matching entries for good; what they were.
+    async fn remove(
+        &self,
+        queue: &str,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Vec<Listed>, WorkError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn entries_survive_their_stored_form(
+            body in proptest::collection::vec(any::<u8>(), 0..200),
+            text in ".{0,40}",
+            attempts in any::<u32>(),
+        ) {
+            let about = About {
+                reason: Reason::Backoff,
+                since: 1_700_000_000_123,
+                attempts,
+                code: "peer.timeout".into(),
+                text,
+                routing_key: "sms.outbound".into(),
+                amqp_message_id: None,
+            };
+            let entry = Entry { about, body: body.into() };
+            prop_assert_eq!(Entry::decode(&entry.encode()), Some(entry));
+        }
+
+        #[test]
+        fn damaged_entries_are_refused_not_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let _ = Entry::decode(&bytes.into());
+        }
+    }
+}

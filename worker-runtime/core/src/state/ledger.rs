@@ -1,0 +1,372 @@
+//! The ledger (R10): one row per outbound message, moved by compare-and-set, with one unfinished → final step ever; and
+//! the trail of every message over all hops.
+//!
+//! What a step does to a row is computed here, purely, and the same for every store; a store only compares versions and
+//! keeps its indexes.
+
+use crate::error::WorkError;
+use crate::message::FateState;
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Steps kept of a row; older ones between the first and the last are left out.
+pub const MAX_STEPS: usize = 40;
+
+/// Where a message is. The states of [`FateState`], and one that exists only here: being sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RowState {
+    /// Taken over.
+    Accepted,
+    /// Waits for its turn.
+    Queued,
+    /// Waits on purpose.
+    Held,
+    /// Written before the first byte leaves (R17). Found by a later attempt, it means that nobody knows.
+    Sending,
+    /// The peer has it; a receipt is expected.
+    Sent,
+    /// Sent, but the answer was lost.
+    Unknown,
+    /// Set aside; needs a person.
+    Parked,
+    /// Final: delivered.
+    Delivered,
+    /// Final: the peer has it and no receipt is expected.
+    SentFinal,
+    /// Final: failed.
+    Failed,
+    /// Final: too late.
+    Expired,
+    /// Final: withdrawn.
+    Cancelled,
+}
+
+impl RowState {
+    /// All states, in the order of a message's life.
+    pub const ALL: [RowState; 12] = [
+        RowState::Accepted,
+        RowState::Queued,
+        RowState::Held,
+        RowState::Sending,
+        RowState::Sent,
+        RowState::Unknown,
+        RowState::Parked,
+        RowState::Delivered,
+        RowState::SentFinal,
+        RowState::Failed,
+        RowState::Expired,
+        RowState::Cancelled,
+    ];
+
+    /// Whether nothing follows.
+    pub fn is_final(self) -> bool {
+        matches!(
+            self,
+            RowState::Delivered
+                | RowState::SentFinal
+                | RowState::Failed
+                | RowState::Expired
+                | RowState::Cancelled
+        )
+    }
+
+    /// As it travels on the wire: being sent is unknown to everyone else.
+    pub fn fate(self) -> FateState {
+        match self {
+            RowState::Accepted => FateState::Accepted,
+            RowState::Queued => FateState::Queued,
+            RowState::Held => FateState::Held,
+            RowState::Sending | RowState::Unknown => FateState::Unknown,
+            RowState::Sent => FateState::Sent,
+            RowState::Parked => FateState::Parked,
+            RowState::Delivered => FateState::Delivered,
+            RowState::SentFinal => FateState::SentFinal,
+            RowState::Failed => FateState::Failed,
+            RowState::Expired => FateState::Expired,
+            RowState::Cancelled => FateState::Cancelled,
+        }
+    }
+
+    /// As shown and used in metrics: `sentFinal`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RowState::Accepted => "accepted",
+            RowState::Queued => "queued",
+            RowState::Held => "held",
+            RowState::Sending => "sending",
+            RowState::Sent => "sent",
+            RowState::Unknown => "unknown",
+            RowState::Parked => "parked",
+            RowState::Delivered => "delivered",
+            RowState::SentFinal => "sentFinal",
+            RowState::Failed => "failed",
+            RowState::Expired => "expired",
+            RowState::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// One thing that happened to a message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Step {
+    /// When: milliseconds since 1970.
+    pub at: u64,
+    /// Kind and name of the worker.
+    pub worker: String,
+    /// The state it led to, for steps of a row; none for a hop on the way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<RowState>,
+    /// Attempt, from 1; 0 where there is none.
+    #[serde(default)]
+    pub attempt: u32,
+    /// The provider's raw code or our registered code; empty if there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub code: String,
+    /// Failure class; empty if nothing failed.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub class: String,
+    /// A plain sentence: no content, addresses or secrets.
+    pub text: String,
+    /// Who must act; empty if nobody needs to.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub who: String,
+    /// Messages that this step caused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub caused: Vec<String>,
+}
+
+/// The row of one outbound message.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Row {
+    /// Id of the message.
+    pub message_id: String,
+    /// Name of the transport that took it over.
+    pub account: String,
+    /// Where it is.
+    pub state: RowState,
+    /// Rises with every step.
+    pub version: u64,
+    /// [`super::Person::key`] of the recipient.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub person: Option<String>,
+    /// Class: `interactive`, `transactional`, `bulk`; empty where there are none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub class: String,
+    /// Batch label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<String>,
+    /// Tenant label.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tenant: Option<String>,
+    /// When it was taken over: milliseconds since 1970.
+    pub born: u64,
+    /// When the next step is overdue: milliseconds since 1970. None in final states.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<u64>,
+    /// Attempts begun.
+    pub attempt: u32,
+    /// The provider's id of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote_id: Option<String>,
+    /// What its sender was told, encoded: published again when the message comes again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub told: Vec<String>,
+    /// What happened.
+    pub steps: Vec<Step>,
+}
+
+/// A change of a row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The step; its state is the new one.
+    pub step: Step,
+    /// New state.
+    pub state: RowState,
+    /// Until when the next step is due, from now; ignored for final states.
+    pub patience: Duration,
+    /// The provider's id, if it gave one.
+    pub remote_id: Option<String>,
+    /// What its sender is told by this step.
+    pub told: Vec<String>,
+}
+
+impl Row {
+    /// A row before its first step.
+    pub fn new(message_id: &str, account: &str, born: u64) -> Self {
+        Self {
+            message_id: message_id.to_owned(),
+            account: account.to_owned(),
+            state: RowState::Accepted,
+            version: 0,
+            person: None,
+            class: String::new(),
+            batch: None,
+            tenant: None,
+            born,
+            deadline: None,
+            attempt: 0,
+            remote_id: None,
+            told: Vec::new(),
+            steps: Vec::new(),
+        }
+    }
+
+    /// The row after a step; none if it is final, since nothing follows.
+    pub fn after(&self, change: Change) -> Option<Self> {
+        if self.state.is_final() {
+            return None;
+        }
+        let mut row = self.clone();
+        let Change {
+            mut step,
+            state,
+            patience,
+            remote_id,
+            told,
+        } = change;
+        row.version += 1;
+        row.state = state;
+        row.attempt = row.attempt.max(step.attempt);
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        row.deadline = (!state.is_final()).then(|| step.at.saturating_add(patience));
+        row.remote_id = remote_id.or(row.remote_id);
+        row.told.extend(told);
+        step.state = Some(state);
+        if row.steps.len() >= MAX_STEPS {
+            row.steps.remove(MAX_STEPS / 2);
+        }
+        row.steps.push(step);
+        Some(row)
+    }
+}
+
+/// What a compare-and-set did.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Put {
+    /// The row is stored.
+    Stored,
+    /// There is another one, and it stays.
+    Conflict(Box<Row>),
+}
+
+/// A hop of a message that has no row of its own there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Note {
+    /// Id of the message.
+    pub message_id: String,
+    /// [`super::Person::key`] of the user it is from or for.
+    pub person: Option<String>,
+    /// What happened.
+    pub step: Step,
+}
+
+/// Which rows and trails are wanted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Query {
+    /// One message.
+    Message(String),
+    /// Those of a person, by [`super::Person::key`].
+    Person(String),
+    /// Rows born, and trails begun, between two times (milliseconds since 1970).
+    Between(u64, u64),
+}
+
+/// How many rows there are, by account and state.
+pub type Counts = BTreeMap<(String, RowState), u64>;
+
+/// Operations on the ledger.
+#[async_trait]
+pub trait Ledger: Send + Sync + 'static {
+    /// Stores `row` if the stored one has version `expected` (none: if there is none). `keep` is how long a final row,
+    /// and the trail of its message, is kept from now; rows that are not final are kept until they are.
+    async fn put(&self, row: &Row, expected: Option<u64>, keep: Duration)
+    -> Result<Put, WorkError>;
+
+    /// The row of a message.
+    async fn row(&self, message_id: &str) -> Result<Option<Row>, WorkError>;
+
+    /// The row of the message to which the provider of `account` gave `remote_id`; none if there is none or several.
+    async fn by_remote_id(&self, account: &str, remote_id: &str) -> Result<Option<Row>, WorkError>;
+
+    /// Adds to the trails of messages, kept for `keep` from the first note of each.
+    async fn note(&self, notes: &[Note], keep: Duration) -> Result<(), WorkError>;
+
+    /// The trail of a message, oldest first.
+    async fn trail(&self, message_id: &str) -> Result<Vec<Step>, WorkError>;
+
+    /// Ids of messages with a row or a trail, newest first, at most `limit`.
+    async fn find(&self, query: &Query, limit: usize) -> Result<Vec<String>, WorkError>;
+
+    /// Rows by account and state.
+    async fn counts(&self) -> Result<Counts, WorkError>;
+
+    /// How many rows of an account are overdue, and the ids of at most `limit` of them, longest overdue first.
+    async fn overdue(&self, account: &str, limit: usize) -> Result<(u64, Vec<String>), WorkError>;
+
+    /// Ids of the rows of an account in a state, at most `limit`, oldest first.
+    async fn in_state(
+        &self,
+        account: &str,
+        state: RowState,
+        limit: usize,
+    ) -> Result<Vec<String>, WorkError>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn change(state: RowState, at: u64) -> Change {
+        Change {
+            step: Step {
+                at,
+                worker: "transport/sms".into(),
+                state: None,
+                attempt: 1,
+                code: String::new(),
+                class: String::new(),
+                text: "went on".into(),
+                who: String::new(),
+                caused: Vec::new(),
+            },
+            state,
+            patience: Duration::from_secs(60),
+            remote_id: None,
+            told: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn nothing_follows_a_final_state() {
+        for state in RowState::ALL {
+            let row = Row::new("m", "sms", 1).after(change(state, 2));
+            let row = row.expect("the first step");
+            assert_eq!(
+                row.after(change(RowState::Sent, 3)).is_none(),
+                state.is_final()
+            );
+            assert_eq!(row.deadline.is_none(), state.is_final());
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_row_stays_small_and_keeps_its_first_and_last_steps(count in 1u64..200) {
+            let mut row = Row::new("m", "sms", 1);
+            for at in 0..count {
+                row = row.after(change(RowState::Queued, at)).expect("not final");
+            }
+            prop_assert!(row.steps.len() <= MAX_STEPS);
+            prop_assert_eq!(row.steps[0].at, 0);
+            prop_assert_eq!(row.steps.last().map(|s| s.at), Some(count - 1));
+            prop_assert_eq!(row.version, count);
+        }
+    }
+}

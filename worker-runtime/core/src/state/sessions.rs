@@ -1,0 +1,37 @@
+//! Sessions of users: a few named texts each, with an end (core of Vumi's session manager, in its Redis layout).
+
+use crate::error::WorkError;
+use async_trait::async_trait;
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// Named texts of one session. `created_at` (Unix seconds as text) is set when it is created.
+pub type Session = BTreeMap<String, String>;
+
+/// Operations on sessions. `scope` is a worker's name, `user` an address as the worker spells it.
+#[async_trait]
+pub trait Sessions: Send + Sync + 'static {
+    /// Begins a session in place of any earlier one; it ends after `keep`, or never. What is stored.
+    async fn create(
+        &self,
+        scope: &str,
+        user: &str,
+        fields: Session,
+        keep: Option<Duration>,
+    ) -> Result<Session, WorkError>;
+
+    /// The session, if there is one.
+    async fn load(&self, scope: &str, user: &str) -> Result<Option<Session>, WorkError>;
+
+    /// Sets fields of a session that exists, and leaves its end as it is. False if it does not exist (any more).
+    async fn save(&self, scope: &str, user: &str, fields: Session) -> Result<bool, WorkError>;
+
+    /// Moves its end to `keep` from now. False if there is none.
+    async fn extend(&self, scope: &str, user: &str, keep: Duration) -> Result<bool, WorkError>;
+
+    /// Ends it; what it held.
+    async fn clear(&self, scope: &str, user: &str) -> Result<Option<Session>, WorkError>;
+
+    /// Users with a session, at most `limit`.
+    async fn active(&self, scope: &str, limit: usize) -> Result<Vec<String>, WorkError>;
+}
