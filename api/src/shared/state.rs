@@ -38,15 +38,17 @@ pub struct StateRef {
     pub volume: Option<StateVolume>,
 }
 
-/// A Redis (or Sentinel) and the part of it that is used. Redis Cluster is refused.
+/// A Redis and the part of it that is used. The Secret holds `connection_string`, or `host`, `port`, `username`, `password`
+/// and `db`; behind Sentinel, `sentinels` (`host:port`, separated by commas) and `masterName` in place of `host` and
+/// `port`. Redis Cluster is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RedisRef {
     /// Secret with address and credentials.
     pub secret_ref: SecretRef,
-    /// Put before every key, with a colon. Default: none, as in Vumi.
+    /// What all keys begin with, followed by a colon; empty for no prefix, as in Vumi. Default `vumi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 100), regex(pattern = KEY_PREFIX_PATTERN))]
+    #[schemars(length(max = 100), regex(pattern = KEY_PREFIX_PATTERN))]
     pub key_prefix: Option<String>,
     /// TLS settings. With them, or with a `rediss` URL, the connection is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -54,7 +56,7 @@ pub struct RedisRef {
 }
 
 /// Pattern of a key prefix.
-pub const KEY_PREFIX_PATTERN: &str = r"^[A-Za-z0-9_.:#-]+$";
+pub const KEY_PREFIX_PATTERN: &str = r"^[A-Za-z0-9_.:#-]*$";
 
 /// A store on a disk of the worker's own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
