@@ -5,6 +5,7 @@
 //! message and, if it has a peer, how to listen to it.
 
 pub mod admin;
+pub mod audit;
 pub mod backoff;
 mod beacon;
 pub mod broker;
@@ -23,4 +24,5 @@ pub mod state;
 pub mod status;
 pub mod supervisor;
 pub mod telemetry;
+pub mod why;
 pub mod worker;
