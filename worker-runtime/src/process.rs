@@ -179,6 +179,7 @@ impl Process {
                 },
                 restart: Restart::default(),
                 recheck: Duration::from_secs(2),
+                sweep: Duration::from_secs(60),
             },
         );
         let admin = open_admin(

@@ -3,7 +3,7 @@
 
 use crate::broker::Broker;
 use crate::error::WorkError;
-use crate::message::Message;
+use crate::message::glance::Glance;
 use crate::parking;
 use crate::state::StateStore;
 use crate::state::ledger::RowState;
@@ -160,8 +160,7 @@ async fn journal(store: &dyn StateStore, queue: &str) -> Result<Stored, WorkErro
         return Ok(stored);
     }
     for listed in store.list(queue, &Default::default(), ONE_BY_ONE).await? {
-        let id = Message::decode(Flow::Outbound, &listed.entry.body);
-        let id = id.ok().map(|message| message.id().to_owned());
+        let id = Glance::of(&listed.entry.body).id();
         stored
             .count(store, id.as_deref(), |state| !state.is_final())
             .await?;

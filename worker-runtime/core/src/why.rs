@@ -2,7 +2,7 @@
 //! in class, sentence and who must act, or in what the message waits for. No addresses and no contents.
 
 use crate::error::WorkError;
-use crate::message::Message;
+use crate::message::glance::Glance;
 use crate::state::ledger::{Query, Row, RowState, Step};
 use crate::state::{Person, StateStore};
 use serde::{Deserialize, Serialize};
@@ -199,9 +199,8 @@ async fn in_journal(
             let entries = store
                 .list(&queue, &Default::default(), JOURNAL_LOOK)
                 .await?;
-            let entry = entries.iter().find(|entry| {
-                Message::decode(Flow::Outbound, &entry.entry.body).is_ok_and(|m| m.id() == id)
-            });
+            let is_it = |body: &[u8]| Glance::of(body).id().as_deref() == Some(id);
+            let entry = entries.iter().find(|entry| is_it(&entry.entry.body));
             if let Some(entry) = entry {
                 return Ok(Some(Due {
                     at: entry.due,
