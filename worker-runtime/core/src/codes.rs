@@ -67,6 +67,12 @@ codes! {
         "Stop that process, or give this one another --state folder.";
     BROKER_STATE = "broker.state_unusable", "The state folder of the embedded broker cannot be read or written.",
         "The error names the cause. Permission or space: cure it. A checksum: files were damaged from outside; put back a backup, or move the folder away and begin anew without its messages.";
+    STATE_NONE = "state.none", "The worker needs a state store and has none.",
+        "Name one in `spec.state`, or create the Secret vumi-redis in its namespace.";
+    STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
+        "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
+    JOURNAL_DROPPED = "journal.dropped", "A person dropped a message that waited in the journal.",
+        "Nothing; the log line names the message.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",
@@ -97,6 +103,8 @@ codes! {
         "Look at it with `vumi parked show`; requeue it to the queue it was parked beside, or drop it.";
     PARKED_TOO_MANY = "parked.too_many", "Too many messages of this worker were set aside, so it paused.",
         "Look with `vumi parked list`, cure the cause, requeue or drop, then `vumi parked resume`.";
+    PARKED_EXPIRED = "parked.expired", "A parked message was removed because `retention.parked` was over.",
+        "Nothing; look at parked messages sooner, or keep them longer.";
     PARKED_DROPPED = "parked.dropped", "A person dropped a parked message for good.",
         "Nothing; the log line names the message.";
 }
