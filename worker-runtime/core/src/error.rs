@@ -1,6 +1,7 @@
 //! The closed set of error classes that decides everything: retry, park, event, HTTP answer, log level, exit code.
 
 use crate::codes::Code;
+use crate::message::{Actor, FailureClass};
 use std::time::Duration;
 
 /// What kind of error it is, and so what happens next.
@@ -97,32 +98,32 @@ impl ErrorClass {
     }
 
     /// Failure class of a message's fate when it ends so (R11).
-    pub fn fate_class(self) -> &'static str {
+    pub fn failure_class(self) -> FailureClass {
         match self {
-            ErrorClass::Config | ErrorClass::Bug => "ours",
-            ErrorClass::Auth => "credential",
+            ErrorClass::Config | ErrorClass::Bug => FailureClass::Ours,
+            ErrorClass::Auth => FailureClass::Credential,
             ErrorClass::Connect
             | ErrorClass::Timeout
             | ErrorClass::RemoteTemporary
-            | ErrorClass::RemotePermanent => "provider",
-            ErrorClass::Throttled(_) => "throttle",
-            ErrorClass::BadInput => "content",
-            ErrorClass::Unroutable => "route",
+            | ErrorClass::RemotePermanent => FailureClass::Provider,
+            ErrorClass::Throttled(_) => FailureClass::Throttle,
+            ErrorClass::BadInput => FailureClass::Content,
+            ErrorClass::Unroutable => FailureClass::Route,
         }
     }
 
-    /// Who must act when a message ends so: campaign, operator, provider or nobody (R11).
-    pub fn who_acts(self) -> &'static str {
+    /// Who must act when a message ends so (R11).
+    pub fn who_acts(self) -> Actor {
         match self {
             ErrorClass::Config | ErrorClass::Auth | ErrorClass::Unroutable | ErrorClass::Bug => {
-                "operator"
+                Actor::Operator
             }
             ErrorClass::Connect
             | ErrorClass::Timeout
             | ErrorClass::RemoteTemporary
-            | ErrorClass::RemotePermanent => "provider",
-            ErrorClass::BadInput => "campaign",
-            ErrorClass::Throttled(_) => "nobody",
+            | ErrorClass::RemotePermanent => Actor::Provider,
+            ErrorClass::BadInput => Actor::Campaign,
+            ErrorClass::Throttled(_) => Actor::Nobody,
         }
     }
 }

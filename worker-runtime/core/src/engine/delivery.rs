@@ -287,20 +287,21 @@ impl Desk {
         };
         let fate = Fate {
             state: FateState::Failed,
-            class: error.class.fate_class().to_owned(),
+            class: error.class.failure_class().as_str().to_owned(),
             code: error
                 .provider_code
                 .clone()
                 .unwrap_or_else(|| error.code.name.to_owned()),
             text: error.text.clone(),
-            who: error.class.who_acts().to_owned(),
+            who: error.class.who_acts().as_str().to_owned(),
             attempt,
             is_final: true,
         };
         let mut event = Event::nack(&id, &fate);
         event.set_transport_name(&self.port.connector);
         let output = Output::new(Port::new(&self.port.connector, Flow::Event), event);
-        self.worker_metrics.nack(error.class.fate_class());
+        self.worker_metrics
+            .nack(error.class.failure_class().as_str());
         tracing::warn!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, reason = %error, "given up, the sender is told");
         match self.outlet.publish(output, interrupted).await {
             Ok(()) => Verdict::Done,

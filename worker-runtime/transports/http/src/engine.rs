@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use vumi_api::shared::HttpListener;
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
-use vumi_core::message::UserMessage;
+use vumi_core::message::{Actor, FailureClass, UserMessage};
 use vumi_core::outcome::Refusal;
 use vumi_core::status::StatusLevel;
 use vumi_core::worker::{Input, Output, Target, Worker, WorkerContext};
@@ -105,7 +105,12 @@ impl Worker for Engine {
         if !desk.declaration.holds() {
             let text = "Requests of this transport are answered at once; it delivers no replies.";
             let code = codes::REPLY_NOT_EXPECTED;
-            return Ok(vec![nack(Refusal::new("route", code, text, "campaign"))]);
+            return Ok(vec![nack(Refusal::new(
+                FailureClass::Route,
+                code,
+                text,
+                Actor::Campaign,
+            ))]);
         }
         let request = message.in_reply_to().filter(|id| !id.is_empty());
         let content = message.content().filter(|text| !text.is_empty());
@@ -116,10 +121,10 @@ impl Worker for Engine {
                 .collect();
             let text = format!("Missing fields: {}", missing.join(", "));
             nack(Refusal::new(
-                "content",
+                FailureClass::Content,
                 codes::REPLY_FIELDS,
                 text,
-                "campaign",
+                Actor::Campaign,
             ))
         };
         let Some(request) = request else {
@@ -127,7 +132,7 @@ impl Worker for Engine {
         };
         if let Some(queue) = desk.holder_elsewhere(message) {
             let text = "The replica that held the request is gone.";
-            let gone = Refusal::new("ours", codes::HOLDER_GONE, text, "nobody");
+            let gone = Refusal::new(FailureClass::Ours, codes::HOLDER_GONE, text, Actor::Nobody);
             return Ok(vec![Output {
                 target: Target::Holder(queue),
                 if_returned: Some(Box::new(nack(gone))),
