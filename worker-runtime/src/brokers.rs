@@ -12,7 +12,7 @@ use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use vumi_core::error::WorkError;
 use vumi_core::secrets::Secrets;
-use vumi_core::supervisor::brokers::BrokerSource;
+use vumi_core::supervisor::services::BrokerSource;
 
 /// Secret of the broker of a worker whose manifest names none, in a pod (K5).
 const DEFAULT_SECRET: &str = "vumi-broker";

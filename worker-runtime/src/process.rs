@@ -17,6 +17,7 @@ use vumi_core::logging::{self, LogFormat};
 use vumi_core::secrets::Secrets;
 use vumi_core::supervisor::control::{ControlSocket, runtime_folder, socket_path};
 use vumi_core::supervisor::engine::Registered;
+use vumi_core::supervisor::services::NoState;
 use vumi_core::supervisor::{Options, Restart, Supervisor};
 use vumi_core::telemetry::Telemetry;
 
@@ -162,6 +163,7 @@ impl Process {
         let supervisor = Supervisor::new(
             Registered::new(registry::all()),
             brokers,
+            NoState,
             setup.secrets,
             Arc::new(Telemetry::new()),
             Options {

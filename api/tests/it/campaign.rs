@@ -268,3 +268,30 @@ fn a_brokers_secret_is_there_and_holds_an_address() {
     // On a cluster the Secret may come from elsewhere.
     assert_eq!(of_broker(RABBIT, "a: b", Target::Cluster), [""; 0]);
 }
+
+#[test]
+fn a_worker_that_needs_a_state_store_names_it_or_is_told_which_is_used() {
+    let http = |name: &str, more: &str| {
+        let spec = format!("  httpApi: {{idField: id}}\n  http: {{port: 8080}}\n{more}");
+        document("Transport", name, &spec)
+    };
+    let judged = |target, more: &str| {
+        let found = judge(&[http("t", more), echo("e", "t")], target);
+        let lines = found.iter().map(Finding::to_string);
+        lines.collect::<Vec<String>>()
+    };
+    let wait = "  onUnknown: {policy: wait, deadline: 2h, then: fail}\n";
+    for (field, more) in [("dedupe", "  dedupe: {}\n"), ("onUnknown", wait)] {
+        let found = judged(Target::Cluster, more);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let says = format!(
+            "c.yaml:7:3 spec.{field}: warning: transport/t: needs a state store and names none: it starts only where there is a Secret vumi-redis; name it: "
+        );
+        assert!(found[0].starts_with(&says), "{found:?}");
+        assert_eq!(judged(Target::Local, more), [""; 0]);
+        let named = format!("{more}  state: {{volume: {{}}}}\n");
+        assert_eq!(judged(Target::Cluster, &named), [""; 0]);
+    }
+    let fail = "  onUnknown: {policy: fail}\n";
+    assert_eq!(judged(Target::Cluster, fail), [""; 0]);
+}

@@ -67,6 +67,10 @@ codes! {
         "Stop that process, or give this one another --state folder.";
     BROKER_STATE = "broker.state_unusable", "The state folder of the embedded broker cannot be read or written.",
         "The error names the cause. Permission or space: cure it. A checksum: files were damaged from outside; put back a backup, or move the folder away and begin anew without its messages.";
+    STATE_NONE = "state.none", "The worker needs a state store and has none.",
+        "Name one in `spec.state`, or create the Secret vumi-redis in its namespace.";
+    STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
+        "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",

@@ -11,8 +11,8 @@ use crate::broker::{Broker, Durability, LinkState};
 use crate::codes;
 use crate::engine::{Counts, StopLimits};
 use crate::error::ErrorClass;
-use crate::supervisor::brokers::BrokerSource;
 use crate::supervisor::engine::Running;
+use crate::supervisor::services::{BrokerSource, NoState};
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -230,6 +230,7 @@ fn supervisor(world: &Arc<World>) -> Arc<Supervisor> {
     Supervisor::new(
         Fake(Arc::clone(world)),
         FakeBrokers(Arc::clone(world)),
+        NoState,
         Arc::default(),
         Arc::default(),
         Options {
@@ -550,6 +551,7 @@ async fn an_old_one_that_never_drains_is_bounded() {
     let supervisor = Supervisor::new(
         Fake(Arc::clone(&world)),
         FakeBrokers(Arc::clone(&world)),
+        NoState,
         Arc::default(),
         Arc::default(),
         options,
