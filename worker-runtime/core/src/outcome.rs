@@ -44,6 +44,32 @@ impl Refusal {
     }
 }
 
+/// What a peer says about a message after it was handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Id of the message.
+    pub message_id: String,
+    /// The peer's own id of it, if it gives one.
+    pub remote_id: Option<String>,
+    /// What it says.
+    pub outcome: ReceiptOutcome,
+}
+
+/// What a receipt says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiptOutcome {
+    /// The peer took it: the answer, later than it was waited for.
+    Accepted,
+    /// The peer refused it: the answer, later than it was waited for.
+    Refused(Refusal),
+    /// On its way.
+    Pending,
+    /// Final: the user has it.
+    Delivered,
+    /// Final: the user will not get it.
+    Failed(Refusal),
+}
+
 impl WorkerContext {
     /// The peer accepted `message` as `sent_message_id`.
     pub fn ack(&self, message: &UserMessage, sent_message_id: &str) -> Output {

@@ -1,5 +1,6 @@
 //! A transport's rows in the ledger: read and moved by compare-and-set, however long the store is away.
 
+use super::Names;
 use crate::codes::Code;
 use crate::engine::backoff::Backoff;
 use crate::engine::outlet::Unpublished;
@@ -81,7 +82,7 @@ impl From<&WorkError> for News {
             code: code.to_owned(),
             class: error.failure_class().as_str().to_owned(),
             text: error.text.clone(),
-            who: error.class.who_acts().as_str().to_owned(),
+            who: error.who_acts().as_str().to_owned(),
         }
     }
 }
@@ -100,31 +101,22 @@ impl From<&Fate> for News {
 /// The rows of one transport.
 pub(in crate::engine) struct Book {
     pub(super) store: Arc<dyn StateStore>,
-    pub(super) account: String,
-    /// Kind and name of the worker, and its replica: no two processes write one and the same row.
-    by: String,
-    keep: Duration,
+    names: Names,
 }
 
 impl Book {
-    pub(super) fn new(
-        store: Arc<dyn StateStore>,
-        account: &str,
-        worker: &str,
-        instance: &str,
-        keep: Duration,
-    ) -> Self {
-        Self {
-            store,
-            account: account.to_owned(),
-            by: format!("{worker}@{instance}"),
-            keep,
-        }
+    pub(super) fn new(store: Arc<dyn StateStore>, names: Names) -> Self {
+        Self { store, names }
+    }
+
+    /// Whose rows they are.
+    pub(super) fn account(&self) -> &str {
+        &self.names.connector
     }
 
     /// A row for a message that has none, not stored yet.
     pub(super) fn opened(&self, message: &UserMessage) -> Row {
-        let mut row = Row::new(message.message_id(), &self.account, now());
+        let mut row = Row::new(message.message_id(), self.account(), now());
         row.person = message.to_addr().map(|to| Person::new(to).key());
         let label = |key| {
             let labels = message.helper_metadata()?;
@@ -149,7 +141,7 @@ impl Book {
         };
         let step = Step {
             at: now(),
-            worker: self.by.clone(),
+            worker: self.names.by.clone(),
             state: Some(state),
             attempt,
             code: news.code,
@@ -189,7 +181,10 @@ impl Book {
         interrupted: Interrupted<'_>,
     ) -> Result<Put, Unpublished> {
         let expected = (before.version > 0).then_some(before.version);
-        let put = stubborn(interrupted, || self.store.put(next, expected, self.keep)).await?;
+        let put = stubborn(interrupted, || {
+            self.store.put(next, expected, self.names.keep)
+        })
+        .await?;
         Ok(match put {
             // An earlier try was carried out although its answer was lost.
             Put::Conflict(there) if *there == *next => Put::Stored,

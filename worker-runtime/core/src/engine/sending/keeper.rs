@@ -51,7 +51,11 @@ impl Keeper {
             turn.tick().await;
             turns = turns.wrapping_add(1);
             self.rate().await;
-            if !self.consumers.iter().any(|c| *c.borrow() == ConsumerState::Consuming) {
+            if !self
+                .consumers
+                .iter()
+                .any(|c| *c.borrow() == ConsumerState::Consuming)
+            {
                 continue;
             }
             let interrupted = || self.abandoned.is_cancelled();
@@ -59,7 +63,9 @@ impl Keeper {
             match looked {
                 Ok(0) => self.report(StatusLevel::Ok, "on", "every message has a row"),
                 Ok(overdue) => {
-                    let text = format!("{overdue} messages are without news for too long: `vumi ledger overdue` lists them");
+                    let text = format!(
+                        "{overdue} messages are without news for too long: `vumi ledger overdue` lists them"
+                    );
                     self.report(StatusLevel::Degraded, "overdue", &text);
                 }
                 Err(Unpublished::Interrupted) => return,
@@ -67,7 +73,9 @@ impl Keeper {
                     tracing::debug!(code = %error.code, reason = %error, "the ledger cannot be looked at");
                 }
             }
-            if turns.is_multiple_of(SWEEP) && let Err(error) = book.store.sweep().await {
+            if turns.is_multiple_of(SWEEP)
+                && let Err(error) = book.store.sweep().await
+            {
                 tracing::debug!(code = %error.code, reason = %error, "the store cannot be swept");
             }
         }
@@ -89,12 +97,18 @@ impl Keeper {
     }
 
     /// Handles what is overdue; how many rows still are.
-    async fn look(&self, book: &super::Book, interrupted: Interrupted<'_>) -> Result<u64, Unpublished> {
+    async fn look(
+        &self,
+        book: &super::Book,
+        interrupted: Interrupted<'_>,
+    ) -> Result<u64, Unpublished> {
         let sending = &self.sending;
-        let (count, mut ids) = book.store.overdue(&book.account, AT_ONCE).await?;
+        let (count, mut ids) = book.store.overdue(book.account(), AT_ONCE).await?;
         if ids.len() == AT_ONCE {
             // Rows that need a person must not hide those that need only us.
-            let waiting = book.store.in_state(&book.account, RowState::Unknown, AT_ONCE);
+            let waiting = book
+                .store
+                .in_state(book.account(), RowState::Unknown, AT_ONCE);
             ids.extend(waiting.await?);
         }
         let mut handled = 0;
@@ -102,19 +116,24 @@ impl Keeper {
             if sending.turns.is_busy(&id) {
                 continue;
             }
-            let Some(row) = book.load(&id, interrupted).await? else { continue };
+            let Some(row) = book.load(&id, interrupted).await? else {
+                continue;
+            };
             let is_over = row.deadline.is_some_and(|deadline| deadline <= now());
             if is_over && sending.end_wait(book, row, interrupted).await? {
                 handled += 1;
             }
         }
         for ((account, state), rows) in book.store.counts().await? {
-            if account == book.account {
+            if account == book.account() {
                 sending.metrics.ledger_rows(state.as_str(), rows);
             }
         }
         let overdue = count.saturating_sub(handled);
-        sending.metrics.ledger_overdue.set(i64::try_from(overdue).unwrap_or(i64::MAX));
+        sending
+            .metrics
+            .ledger_overdue
+            .set(i64::try_from(overdue).unwrap_or(i64::MAX));
         Ok(overdue)
     }
 
@@ -145,7 +164,8 @@ impl Sending {
                 self.send_back(book, row, interrupted).await?;
             }
             RowState::Unknown => {
-                let error = unknown("no receipt came in time: nobody knows whether the peer has it");
+                let error =
+                    unknown("no receipt came in time: nobody knows whether the peer has it");
                 let nack = self.failed(&row, &error);
                 self.end(book, row, Some(nack), interrupted).await?;
             }
@@ -187,7 +207,9 @@ impl Sending {
         nack: Option<Event>,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
-        let mut case = self.case_of(&row.message_id);
+        let Some(mut case) = self.case_of(&row.message_id) else {
+            return Ok(());
+        };
         let mut row = row;
         if let Some(nack) = nack {
             let Some(next) = self.answered(book, &row, std::slice::from_ref(&nack), false) else {
@@ -225,7 +247,9 @@ impl Sending {
         }
         let queue = Port::new(&self.connector, Flow::Outbound).queue();
         // If no queue takes it, the row is overdue again soon.
-        self.outlet.offer(&queue, &Message::User(message), interrupted).await?;
+        self.outlet
+            .offer(&queue, &Message::User(message), interrupted)
+            .await?;
         Ok(())
     }
 }

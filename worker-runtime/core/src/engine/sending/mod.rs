@@ -4,6 +4,7 @@
 
 mod book;
 mod keeper;
+mod local;
 mod once;
 mod patience;
 mod rate;
@@ -18,16 +19,19 @@ mod turns;
 pub(super) use keeper::Keeper;
 pub(super) use once::Once;
 pub(super) use trail::Trail;
-pub(super) use trial::Trial;
+pub(super) use trial::{Suspect, Trial};
 
 use super::outlet::{Outlet, Unpublished};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
-use crate::message::{Actor, DeliveryStatus, Event, EventType, FailureClass, Fate, Message, UserMessage};
+use crate::message::{
+    Actor, DeliveryStatus, Event, EventType, FailureClass, Fate, Message, UserMessage,
+};
 use crate::outcome::Refusal;
+use crate::state::StateStore;
 use crate::state::ledger::{Put, Row, RowState};
 use crate::telemetry::WorkerMetrics;
-use crate::worker::{Input, Output, Registration, Target, Worker, WorkerContext};
+use crate::worker::{Input, Output, Worker};
 use book::{Book, Interrupted, News};
 use rate::Rate;
 use standing::Standing;
@@ -35,8 +39,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use turns::{Turn, Turns};
-use vumi_api::shared::{UnknownPolicy, UnknownThen};
-use vumi_api::{Flow, Port};
+use vumi_api::shared::{RateLimit, UnknownPolicy, UnknownThen};
+use vumi_api::{Flow, Port, Resource};
 
 /// What is done with a message of which nobody knows whether the peer has it (R17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,8 +55,8 @@ pub(super) enum OnUnknown {
 
 impl OnUnknown {
     /// As the manifest says; by default receipts are waited for where they come and can be kept account of.
-    fn of(cx: &WorkerContext, receipts: bool, has_store: bool) -> Self {
-        let written = cx.resource().transport().and_then(|t| t.on_unknown.as_ref());
+    fn of(resource: &Resource, receipts: bool, has_store: bool) -> Self {
+        let written = resource.transport().and_then(|t| t.on_unknown.as_ref());
         let Some(written) = written else {
             return match receipts && has_store {
                 true => OnUnknown::Wait(patience::UNKNOWN, UnknownThen::Fail),
@@ -70,6 +74,44 @@ impl OnUnknown {
     }
 }
 
+/// How a worker is called in what it keeps, and for how long that is kept.
+#[derive(Clone)]
+pub(super) struct Names {
+    /// Name of its queues, and its account in the ledger.
+    connector: String,
+    /// Kind and name, and replica: no two processes write one and the same step.
+    by: String,
+    /// For how long rows and trails are kept from the end of their message.
+    keep: Duration,
+}
+
+impl Names {
+    pub(super) fn of(resource: &Resource, environment: &super::Environment) -> Self {
+        Self {
+            connector: resource.transport_name().to_owned(),
+            by: format!("{}@{}", resource.key(), environment.instance),
+            keep: resource.settings().retention.ledger(),
+        }
+    }
+}
+
+/// How a transport sends.
+pub(super) struct Policy {
+    on_unknown: OnUnknown,
+    receipts: bool,
+    rate: Option<RateLimit>,
+}
+
+impl Policy {
+    pub(super) fn of(resource: &Resource, receipts: bool, has_store: bool) -> Self {
+        Self {
+            on_unknown: OnUnknown::of(resource, receipts, has_store),
+            receipts,
+            rate: resource.transport().and_then(|t| t.rate_limit.clone()),
+        }
+    }
+}
+
 /// The sending side of one transport.
 pub(super) struct Sending {
     /// None without a state store: then nothing is known of messages that come again.
@@ -79,6 +121,8 @@ pub(super) struct Sending {
     on_unknown: OnUnknown,
     /// Whether the peer sends receipts.
     receipts: bool,
+    /// Events told lately because of receipts.
+    lately: receipts::Lately,
     connector: String,
     outlet: Arc<Outlet>,
     metrics: Arc<WorkerMetrics>,
@@ -139,26 +183,25 @@ fn unknown(why: &str) -> WorkError {
 
 impl Sending {
     pub(super) fn new(
-        registration: &Registration,
-        cx: &WorkerContext,
-        state: Option<&Arc<dyn crate::state::StateStore>>,
+        names: Names,
+        policy: Policy,
+        state: Option<&Arc<dyn StateStore>>,
         outlet: Arc<Outlet>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
-        let connector = cx.transport_name().to_owned();
-        let keep = cx.resource().settings().retention.ledger();
-        let book = state.map(|store| {
-            let (worker, instance) = (cx.worker_name(), cx.instance());
-            Book::new(Arc::clone(store), &connector, worker, instance, keep)
-        });
-        let limit = cx.resource().transport().and_then(|t| t.rate_limit.clone());
-        let rate = limit.map(|limit| Rate::new(limit, &connector, state, Arc::clone(&metrics)));
-        Self {
-            on_unknown: OnUnknown::of(cx, registration.receipts, book.is_some()),
-            receipts: registration.receipts,
-            turns: Arc::default(),
-            book,
+        let Policy {
+            on_unknown,
+            receipts,
             rate,
+        } = policy;
+        let connector = names.connector.clone();
+        Self {
+            rate: rate.map(|limit| Rate::new(limit, &connector, state, Arc::clone(&metrics))),
+            book: state.map(|store| Book::new(Arc::clone(store), names)),
+            on_unknown,
+            receipts,
+            lately: receipts::Lately::default(),
+            turns: Arc::default(),
             connector,
             outlet,
             metrics,
@@ -200,7 +243,11 @@ impl Sending {
         let elsewhere = worker.holder_elsewhere(message);
         let Some(book) = &self.book else {
             if let Some(holder) = elsewhere {
-                if !self.outlet.offer(&holder, &input.message, interrupted).await? {
+                if !self
+                    .outlet
+                    .offer(&holder, &input.message, interrupted)
+                    .await?
+                {
                     let gone = self.holder_gone(message.message_id(), input.attempt);
                     self.note_nack(&gone);
                     self.outlet.publish(self.output(gone), interrupted).await?;
@@ -216,7 +263,7 @@ impl Sending {
         let mut paced = false;
         loop {
             let row = match case.row.take() {
-                Some(row) if row.account == book.account => row,
+                Some(row) if row.account == book.account() => row,
                 // It was another transport's before, and somebody routed it here.
                 Some(other) => {
                     let mut row = book.opened(message);
@@ -265,7 +312,10 @@ impl Sending {
             }
             let doubles = standing::may_double(&row);
             let news = match doubles {
-                true => News::coded(codes::FATE_SENT_AGAIN, "sent again although the peer may have it"),
+                true => News::coded(
+                    codes::FATE_SENT_AGAIN,
+                    "sent again although the peer may have it",
+                ),
                 false => News::said("is being sent"),
             };
             let Some(next) = book.moved(&row, RowState::Sending, patience::SENDING, news) else {
@@ -294,15 +344,19 @@ impl Sending {
         let (Some(book), Some(row)) = (&self.book, case.row.clone()) else {
             return self.outlet.publish_all(outputs, interrupted).await;
         };
-        let events = Target::Port(self.port());
-        let (said, others): (Vec<Output>, Vec<Output>) =
-            outputs.into_iter().partition(|output| output.target == events);
+        let events = self.port();
+        let (said, others): (Vec<Output>, Vec<Output>) = outputs
+            .into_iter()
+            .partition(|output| output.port == events);
         // Not repeated once the answer is written down, so it comes first.
         self.outlet.publish_all(others, interrupted).await?;
-        let said: Vec<Event> = said.into_iter().filter_map(|output| match output.message {
-            Message::Event(event) => Some(event),
-            Message::User(_) => None,
-        }).collect();
+        let said: Vec<Event> = said
+            .into_iter()
+            .filter_map(|output| match output.message {
+                Message::Event(event) => Some(event),
+                Message::User(_) => None,
+            })
+            .collect();
         self.decide(case, book, row, said, interrupted).await
     }
 
@@ -317,7 +371,9 @@ impl Sending {
     ) -> Result<(), Unpublished> {
         let lasting = case.lasting;
         let (row, moved) = book
-            .advance(row, interrupted, |row| self.answered(book, row, &said, lasting))
+            .advance(row, interrupted, |row| {
+                self.answered(book, row, &said, lasting)
+            })
             .await?;
         if !moved {
             self.metrics.suppressed.inc_by(said.len() as u64);
@@ -361,7 +417,8 @@ impl Sending {
         let remote = new.iter().find_map(|event| event.sent_message_id());
         next.remote_id = remote.map(str::to_owned).or(next.remote_id);
         let bodies = new.iter().map(|event| event.encode());
-        next.told.extend(bodies.map(|body| String::from_utf8_lossy(&body).into_owned()));
+        next.told
+            .extend(bodies.map(|body| String::from_utf8_lossy(&body).into_owned()));
         Some(next)
     }
 
@@ -377,7 +434,9 @@ impl Sending {
         };
         let (row, _) = book
             .advance(row, interrupted, |row| {
-                let last = standing::told(row).pop().filter(|_| standing::is_telling(row))?;
+                let last = standing::told(row)
+                    .pop()
+                    .filter(|_| standing::is_telling(row))?;
                 let state = standing::leads_to(&last, self.receipts);
                 book.moved(row, state, patience::SENT, said_news(&[&last]))
             })
@@ -398,7 +457,11 @@ impl Sending {
         self.settle(case, book, interrupted).await
     }
 
-    async fn tell(&self, events: Vec<Event>, interrupted: Interrupted<'_>) -> Result<(), Unpublished> {
+    async fn tell(
+        &self,
+        events: Vec<Event>,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
         let outputs = events.into_iter().map(|event| self.output(event)).collect();
         self.outlet.publish_all(outputs, interrupted).await
     }
@@ -433,12 +496,13 @@ impl Sending {
     pub(super) async fn again(
         &self,
         case: &mut Case,
+        message: &UserMessage,
         error: &WorkError,
         wait: Duration,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
         if let (ErrorClass::Throttled(after), Some(rate)) = (error.class, &self.rate) {
-            rate.slow_down(after).await;
+            rate.slow_down(message, after).await;
         }
         let (Some(book), Some(row)) = (&self.book, case.row.clone()) else {
             return Ok(());
@@ -478,21 +542,22 @@ impl Sending {
     /// It is set aside: the copy is with the broker.
     pub(super) async fn parked(
         &self,
-        case: &mut Case,
+        case: Option<Case>,
         message: Option<&UserMessage>,
         error: &WorkError,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
-        let Some(book) = &self.book else { return Ok(()) };
-        let row = case.row.clone().or_else(|| message.map(|m| book.opened(m)));
+        let Some(book) = &self.book else {
+            return Ok(());
+        };
+        let known = case.and_then(|case| case.row);
+        let row = known.or_else(|| message.map(|m| book.opened(m)));
         let Some(row) = row else { return Ok(()) };
-        let (row, _) = book
-            .advance(row, interrupted, |row| {
-                let told = standing::standing(row) == Standing::Told;
-                (!told).then(|| book.moved(row, RowState::Parked, patience::PARKED, error.into()))?
-            })
-            .await?;
-        case.row = Some(row);
+        book.advance(row, interrupted, |row| {
+            let told = standing::standing(row) == Standing::Told;
+            (!told).then(|| book.moved(row, RowState::Parked, patience::PARKED, error.into()))?
+        })
+        .await?;
         Ok(())
     }
 
@@ -511,7 +576,11 @@ impl Sending {
         let OnUnknown::Wait(deadline, then) = self.on_unknown else {
             return Ok(());
         };
-        let mut pending = self.event(Event::delivery_report(&row.message_id, "", DeliveryStatus::Pending));
+        let mut pending = self.event(Event::delivery_report(
+            &row.message_id,
+            "",
+            DeliveryStatus::Pending,
+        ));
         pending.set_fate(&Fate {
             state: crate::message::FateState::Unknown,
             class: FailureClass::Ours.as_str().to_owned(),
@@ -568,21 +637,31 @@ impl Sending {
                 Put::Conflict(there) => return Ok(Some(*there)),
             }
         }
-        if self.outlet.offer(holder, &input.message, interrupted).await? {
+        if self
+            .outlet
+            .offer(holder, &input.message, interrupted)
+            .await?
+        {
             return Ok(None);
         }
         if standing::standing(&row) == Standing::Lost {
-            let why = "the replica that held the request ended without an answer: the peer may have it";
+            let why =
+                "the replica that held the request ended without an answer: the peer may have it";
             return Err(unknown(why).into());
         }
         let gone = self.holder_gone(&row.message_id, row.attempt);
         self.note_nack(&gone);
         let said = [gone];
         let (row, moved) = book
-            .advance(row, interrupted, |row| self.answered(book, row, &said, true))
+            .advance(row, interrupted, |row| {
+                self.answered(book, row, &said, true)
+            })
             .await?;
         match moved {
-            true => self.tell(standing::told(&row), interrupted).await.map(|()| None),
+            true => self
+                .tell(standing::told(&row), interrupted)
+                .await
+                .map(|()| None),
             false => Ok(Some(row)),
         }
     }
@@ -594,7 +673,9 @@ impl Sending {
         message: &UserMessage,
         halt: &CancellationToken,
     ) -> Result<(), Unpublished> {
-        let Some(rate) = &self.rate else { return Ok(()) };
+        let Some(rate) = &self.rate else {
+            return Ok(());
+        };
         let began = tokio::time::Instant::now();
         tokio::select! {
             biased;
@@ -603,6 +684,17 @@ impl Sending {
         }
         case.waited += began.elapsed();
         Ok(())
+    }
+
+    /// A case of the keeper's: nothing brings it back.
+    fn case_of(&self, id: &str) -> Option<Case> {
+        Some(Case {
+            row: None,
+            redelivered: true,
+            lasting: false,
+            waited: Duration::ZERO,
+            _turn: self.turns.try_take(id)?,
+        })
     }
 
     fn holder_gone(&self, id: &str, attempt: u32) -> Event {

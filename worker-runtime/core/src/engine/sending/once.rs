@@ -5,11 +5,12 @@ use crate::codes;
 use crate::engine::outlet::Unpublished;
 use crate::error::{ErrorClass, WorkError};
 use crate::state::first_seen::{MAX_ANSWER, Reserved};
-use crate::state::{Person, StateStore};
+use crate::state::{FirstSeen, Person, StateStore};
 use crate::telemetry::WorkerMetrics;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
+use vumi_api::Resource;
 
 /// How long publishing may take; after that, whoever reserved it is taken for dead.
 const HOLD: Duration = Duration::from_secs(30);
@@ -20,14 +21,30 @@ const ASK: Duration = Duration::from_millis(50);
 
 /// What was seen of one transport.
 pub(in crate::engine) struct Once {
-    pub(in crate::engine) store: Arc<dyn StateStore>,
-    pub(in crate::engine) scope: String,
-    pub(in crate::engine) window: Duration,
-    pub(in crate::engine) bound: u64,
-    pub(in crate::engine) metrics: Arc<WorkerMetrics>,
+    store: Arc<dyn StateStore>,
+    scope: String,
+    window: Duration,
+    bound: u64,
+    metrics: Arc<WorkerMetrics>,
 }
 
 impl Once {
+    pub(in crate::engine) fn new(
+        store: Arc<dyn StateStore>,
+        resource: &Resource,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        let dedupe = resource.transport().and_then(|t| t.dedupe.clone());
+        let dedupe = dedupe.unwrap_or_default();
+        Self {
+            store,
+            scope: resource.transport_name().to_owned(),
+            window: dedupe.window(),
+            bound: dedupe.max_entries().into(),
+            metrics,
+        }
+    }
+
     /// Takes the right to publish the message with this id. What the provider was answered, if it was published before.
     pub(in crate::engine) async fn reserve(&self, id: &str) -> Result<Option<Bytes>, WorkError> {
         let began = tokio::time::Instant::now();
@@ -65,7 +82,14 @@ impl Once {
         };
         let put = stubborn(interrupted, || {
             let store = &self.store;
-            store.commit(&self.scope, id, kept.clone(), person, self.window, self.bound)
+            store.commit(
+                &self.scope,
+                id,
+                kept.clone(),
+                person,
+                self.window,
+                self.bound,
+            )
         });
         match tokio::time::timeout(WAIT, put).await {
             Ok(Ok(evicted)) => self.metrics.evicted.inc_by(evicted),
@@ -81,6 +105,10 @@ impl Once {
     /// It was not published.
     pub(in crate::engine) async fn release(&self, id: &str) {
         // What cannot be released is free again after the hold.
-        let _ = tokio::time::timeout(WAIT, self.store.release(&self.scope, id)).await;
+        let _ = tokio::time::timeout(
+            WAIT,
+            FirstSeen::release(self.store.as_ref(), &self.scope, id),
+        )
+        .await;
     }
 }

@@ -4,8 +4,8 @@
 use super::local::LocalBuckets;
 use crate::engine::backoff::Backoff;
 use crate::message::UserMessage;
-use crate::state::rate_limits::{Bucket, RateLimits};
 use crate::state::StateStore;
+use crate::state::rate_limits::{Bucket, RateLimits};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::telemetry::WorkerMetrics;
 use crate::worker::Worker;
@@ -33,8 +33,8 @@ pub(super) struct Rate {
     account: String,
     /// Who waits for a bucket: one asks at a time, in the order they came.
     gates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// Since when the peer has asked to slow down; milliseconds since 1970 are for people.
-    slowed: Mutex<Option<SystemTime>>,
+    /// Since when the peer has asked to slow down, and the bucket that it slowed last.
+    slowed: Mutex<Option<(SystemTime, String)>>,
     metrics: Arc<WorkerMetrics>,
 }
 
@@ -74,7 +74,11 @@ impl Rate {
     fn key(&self, message: &UserMessage) -> String {
         match self.limit.per() {
             RatePer::Account => self.account.clone(),
-            RatePer::Sender => format!("{}/{}", self.account, message.from_addr().unwrap_or_default()),
+            RatePer::Sender => format!(
+                "{}/{}",
+                self.account,
+                message.from_addr().unwrap_or_default()
+            ),
         }
     }
 
@@ -115,22 +119,33 @@ impl Rate {
     /// The peer asked to slow down.
     pub(super) async fn slow_down(&self, message: &UserMessage, after: Option<Duration>) {
         self.metrics.throttled("peer");
-        self.lock(&self.slowed).get_or_insert_with(SystemTime::now);
+        let key = self.key(message);
+        {
+            let mut slowed = self.lock(&self.slowed);
+            let since = slowed
+                .as_ref()
+                .map_or_else(SystemTime::now, |(since, _)| *since);
+            *slowed = Some((since, key.clone()));
+        }
         let pause = after.unwrap_or(PAUSE);
-        if let Err(error) = self.buckets().slow_down(&self.key(message), pause, self.bucket).await {
+        if let Err(error) = self.buckets().slow_down(&key, pause, self.bucket).await {
             tracing::debug!(code = %error.code, reason = %error, "the bucket cannot be slowed down");
         }
     }
 
     /// Says how fast it goes now.
     pub(super) async fn report(&self, status: &StatusDesk) {
-        let since = *self.lock(&self.slowed);
-        let Some(since) = since else {
+        let slowed = self.lock(&self.slowed).clone();
+        let Some((since, key)) = slowed else {
             let full = format!("{} a second", self.bucket.per_second);
-            return status.report(StatusReport::new("throttled", StatusLevel::Ok, "full_speed", full));
+            return status.report(StatusReport::new(
+                "throttled",
+                StatusLevel::Ok,
+                "full_speed",
+                full,
+            ));
         };
-        // Senders have their own; the account's pace stands for all.
-        let Ok(pace) = self.buckets().pace(&self.account).await else {
+        let Ok(pace) = self.buckets().pace(&key).await else {
             return;
         };
         self.metrics.rate_limit.set(self.bucket.per_second * pace);
@@ -147,7 +162,12 @@ impl Rate {
             self.bucket.per_second,
             age / 60,
         );
-        status.report(StatusReport::new("throttled", StatusLevel::Degraded, "slowed_down", text));
+        status.report(StatusReport::new(
+            "throttled",
+            StatusLevel::Degraded,
+            "slowed_down",
+            text,
+        ));
     }
 
     fn gate(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
@@ -158,7 +178,10 @@ impl Rate {
     fn forget(&self, key: &str, gate: Arc<tokio::sync::Mutex<()>>) {
         let mut gates = self.lock(&self.gates);
         drop(gate);
-        if gates.get(key).is_some_and(|gate| Arc::strong_count(gate) == 1) {
+        if gates
+            .get(key)
+            .is_some_and(|gate| Arc::strong_count(gate) == 1)
+        {
             gates.remove(key);
         }
     }

@@ -40,7 +40,10 @@ impl Sending {
     ) -> Result<(), Unpublished> {
         let id = receipt.message_id.as_str();
         let row = match &self.book {
-            Some(book) => book.load(id, interrupted).await?.filter(|row| row.account == book.account),
+            Some(book) => book
+                .load(id, interrupted)
+                .await?
+                .filter(|row| row.account == book.account()),
             None => None,
         };
         let attempt = row.as_ref().map_or(1, |row| row.attempt);
@@ -49,20 +52,28 @@ impl Sending {
             return self.tell(vec![said], interrupted).await;
         };
         let (row, moved) = book
-            .advance(row, interrupted, |row| self.received(book, row, &said, &receipt))
+            .advance(row, interrupted, |row| {
+                self.received(book, row, &said, &receipt)
+            })
             .await?;
         let known = standing::told(&row);
         let mut tell = match moved {
             // An ack that is implied stands before it.
             true => known.split_at(known.len().saturating_sub(2)).1.to_vec(),
-            false => known.into_iter().filter(|k| k.event_id() == said.event_id()).collect(),
+            false => known
+                .into_iter()
+                .filter(|k| k.event_id() == said.event_id())
+                .collect(),
         };
         tell.retain(|event| !self.lately.has(event.event_id()));
         if tell.is_empty() {
             self.metrics.suppressed.inc();
             return Ok(());
         }
-        let ids: Vec<String> = tell.iter().map(|event| event.event_id().to_owned()).collect();
+        let ids: Vec<String> = tell
+            .iter()
+            .map(|event| event.event_id().to_owned())
+            .collect();
         self.tell(tell, interrupted).await?;
         ids.iter().for_each(|id| self.lately.add(id));
         Ok(())
@@ -82,7 +93,10 @@ impl Sending {
         if is_end && verdict.is_none() {
             // The answer was lost, or is slower than the receipt; the peer has the message all the same.
             let remote = receipt.remote_id.as_deref().or(row.remote_id.as_deref());
-            all.push(self.event(Event::ack(&row.message_id, remote.unwrap_or(&row.message_id))));
+            all.push(self.event(Event::ack(
+                &row.message_id,
+                remote.unwrap_or(&row.message_id),
+            )));
         }
         all.push(said.clone());
         let mut next = self.answered(book, row, &all, true)?;

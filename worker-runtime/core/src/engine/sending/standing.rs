@@ -46,7 +46,11 @@ pub(super) fn verdict(row: &Row) -> Option<Event> {
 pub(super) fn is_telling(row: &Row) -> bool {
     let waiting = matches!(
         row.state,
-        RowState::Accepted | RowState::Queued | RowState::Held | RowState::Sending | RowState::Unknown
+        RowState::Accepted
+            | RowState::Queued
+            | RowState::Held
+            | RowState::Sending
+            | RowState::Unknown
     );
     waiting && verdict(row).is_some()
 }
@@ -70,10 +74,12 @@ pub(super) fn may_double(row: &Row) -> bool {
     match row.steps.last() {
         Some(last) if last.code == again => true,
         // Set aside between the first byte and the answer, and sent back by a person.
-        Some(last) => last.state == Some(RowState::Parked) && of(RowState::Sending) && {
-            let before = row.steps.iter().rev().nth(1);
-            before.is_some_and(|step| step.state == Some(RowState::Sending))
-        },
+        Some(last) => {
+            last.state == Some(RowState::Parked) && of(RowState::Sending) && {
+                let before = row.steps.iter().rev().nth(1);
+                before.is_some_and(|step| step.state == Some(RowState::Sending))
+            }
+        }
         None => false,
     }
 }

@@ -2,16 +2,16 @@
 //! notes that come together are stored together. A diagnosis, not a guarantee: while the store is away, hops are missing,
 //! and counted.
 
+use super::Names;
 use super::book::now;
-use crate::state::StateStore;
+use crate::message::Message;
 use crate::state::ledger::{Note, Step};
-use crate::state::Person;
+use crate::state::{Person, StateStore};
 use crate::telemetry::WorkerMetrics;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::watch;
 use vumi_api::Flow;
-use crate::message::UserMessage;
 
 /// A store that does not answer holds nobody longer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -29,6 +29,12 @@ pub(in crate::engine) struct Trail {
     pen: tokio::sync::Mutex<()>,
 }
 
+/// A user message at this worker.
+pub(in crate::engine) struct Hop {
+    message_id: String,
+    person: Option<String>,
+}
+
 #[derive(Default)]
 struct Waiting {
     notes: Vec<Note>,
@@ -39,38 +45,49 @@ struct Waiting {
 impl Trail {
     pub(in crate::engine) fn new(
         store: Arc<dyn StateStore>,
-        worker: &str,
-        instance: &str,
-        keep: Duration,
+        names: &Names,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
         Self {
             store,
-            worker: format!("{worker}@{instance}"),
-            keep,
+            worker: names.by.clone(),
+            keep: names.keep,
             metrics,
-            waiting: Mutex::new(Waiting { notes: Vec::new(), batch: 1 }),
+            waiting: Mutex::new(Waiting {
+                notes: Vec::new(),
+                batch: 1,
+            }),
             stored: watch::Sender::new(0),
             pen: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Notes what happened to a user message here, and what it caused. Returns when that is stored.
-    pub(in crate::engine) async fn note(
-        &self,
-        flow: Flow,
-        message: &UserMessage,
-        code: &str,
-        text: &str,
-        caused: Vec<String>,
-    ) {
+    /// What names a user message in a note; none for what has no trail.
+    pub(in crate::engine) fn hop(flow: Flow, message: &Message) -> Option<Hop> {
+        let Message::User(message) = message else {
+            return None;
+        };
         let user = match flow {
             Flow::Outbound => message.to_addr(),
             Flow::Inbound | Flow::Event => message.from_addr(),
         };
-        let note = Note {
+        Some(Hop {
             message_id: message.message_id().to_owned(),
             person: user.map(|address| Person::new(address).key()),
+        })
+    }
+
+    /// Notes what happened to a user message here, and what it caused. Returns when that is stored.
+    pub(in crate::engine) async fn note(
+        &self,
+        hop: Hop,
+        code: &str,
+        what: String,
+        caused: Vec<String>,
+    ) {
+        let note = Note {
+            message_id: hop.message_id,
+            person: hop.person,
             step: Step {
                 at: now(),
                 worker: self.worker.clone(),
@@ -78,7 +95,7 @@ impl Trail {
                 attempt: 0,
                 code: code.to_owned(),
                 class: String::new(),
-                text: text.to_owned(),
+                text: what,
                 who: String::new(),
                 caused,
             },
@@ -89,12 +106,14 @@ impl Trail {
             waiting.batch
         };
         let mut stored = self.stored.subscribe();
+        let done = async { stored.wait_for(|n| *n >= batch).await.map(drop).ok() };
         tokio::select! {
             biased;
-            _ = stored.wait_for(|n| *n >= batch) => {}
+            _ = done => {}
             pen = self.pen.lock() => {
                 // Whoever had the pen before may have stored this note as well.
-                if *stored.borrow() < batch {
+                let already = *self.stored.borrow() >= batch;
+                if !already {
                     self.store(batch).await;
                 }
                 drop(pen);

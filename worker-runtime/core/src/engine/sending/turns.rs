@@ -25,14 +25,20 @@ impl Turns {
             let ended = self.ended.notified();
             tokio::pin!(ended);
             ended.as_mut().enable();
-            if self.lock().insert(id.to_owned()) {
-                return Turn {
-                    turns: Arc::clone(self),
-                    id: id.to_owned(),
-                };
+            if let Some(turn) = self.try_take(id) {
+                return turn;
             }
             ended.await;
         }
+    }
+
+    /// The turn of a message that nobody works on.
+    pub(super) fn try_take(self: &Arc<Self>, id: &str) -> Option<Turn> {
+        let free = self.lock().insert(id.to_owned());
+        free.then(|| Turn {
+            turns: Arc::clone(self),
+            id: id.to_owned(),
+        })
     }
 
     /// Whether a message is worked on.
