@@ -47,6 +47,20 @@ codes! {
         "Cure the cause named in the reason, then `vumi parked requeue`.";
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
         "The reason names the last error; cure it and send again.";
+    BUG_CRASH_LOOP = "bug.crash_loop", "The process died three times while it worked on this message.",
+        "Look at the log and at memory limits before each restart; requeue it after an upgrade.";
+    FATE_UNKNOWN = "fate.unknown", "The message was sent and the answer was lost, so nobody knows whether the peer has it.",
+        "Ask the provider, or send it again as a new message at the risk of a second copy; `onUnknown` decides what is done.";
+    FATE_SENT_AGAIN = "fate.sent_again", "The message is sent again although the peer may have it: `onUnknown` or a person said so.",
+        "Nothing; the user may get it twice. Choose `onUnknown: {policy: fail}` if that is worse than a lost message.";
+    RECEIPT_MISSING = "receipt.missing", "The peer took the message and sent no receipt in all that time.",
+        "Ask the provider whether receipts are switched on for the account.";
+    REPLY_FORWARDED = "reply.forwarded", "The reply was handed to the replica that holds the request.",
+        "Nothing; if that replica ends, the sender is told.";
+    PARK_AGAIN = "park.again", "The message was set aside before and came again.",
+        "There may be two copies of it: requeue one and drop the other.";
+    DEDUPE_PENDING = "dedupe.pending", "The same message of the provider is being taken over by somebody else.",
+        "Nothing; the provider tries again and gets the first answer.";
     ROUTE_NONE = "route.none", "No route for this message.",
         "Add the missing row to the dispatcher's routes.";
     ROUTE_NO_QUEUE = "route.no_queue", "The target queue does not exist and could not be declared.",

@@ -9,6 +9,7 @@ mod lanes;
 mod outlet;
 mod peer;
 mod running;
+mod sending;
 mod store_watch;
 mod watch;
 

@@ -501,6 +501,11 @@ impl DeskRig {
             worker_metrics: metrics,
             generation: AtomicU64::new(1),
             halt: Default::default(),
+            sending: None,
+            lasting: true,
+            trail: None,
+            trial: None,
+            legacy_failures: false,
         });
         Self { broker, desk }
     }
@@ -739,6 +744,9 @@ async fn a_peer_hears_that_the_broker_is_away() {
         accepting: Arc::default(),
         broker,
         abandoned: Default::default(),
+        sending: None,
+        trail: None,
+        once: None,
     };
     let begin = tokio::time::Instant::now();
     let message = UserMessage::new("sms", Some("555"), Some("27821"));
