@@ -43,12 +43,7 @@ pub const RESERVED_SETTINGS: &[&str] = &[
 ];
 
 /// Keys below `spec` that later versions will have, as (object, key).
-pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
-    ("ordering", "partitions"),
-    ("ordering", "standby"),
-    ("broker", "management"),
-    ("broker", "profile"),
-];
+pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[("broker", "management"), ("broker", "profile")];
 
 /// Words of CEL, which no field of a rule may be called.
 pub const CEL_WORDS: &[&str] = &[

@@ -4,7 +4,7 @@
 use super::backlog::Backlog;
 use super::backoff::Backoff;
 use crate::broker::{
-    Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, Receipt,
+    Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, RawDelivery, Receipt,
 };
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
@@ -95,6 +95,29 @@ impl Outlet {
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Unpublished> {
         let sent = self.send(output).await?;
+        self.confirmed(sent, interrupted).await
+    }
+
+    /// Publishes a delivery to another queue as it is, body and properties, and waits until the broker has it.
+    pub(super) async fn pass_on(
+        &self,
+        raw: &RawDelivery,
+        queue: &str,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Unpublished> {
+        let publication = Publication {
+            exchange: EXCHANGE.to_owned(),
+            routing_key: queue.to_owned(),
+            body: raw.body.clone(),
+            message_id: raw.message_id.clone(),
+            class: PublicationClass::Data,
+        };
+        let receipt = self.broker.publish(publication.clone()).await;
+        let sent = Sent {
+            publication,
+            receipt,
+            if_returned: None,
+        };
         self.confirmed(sent, interrupted).await
     }
 

@@ -2,7 +2,7 @@
 
 use super::RunningWorker;
 use crate::broker::{ConsumerState, LinkState};
-use crate::engine::consumer::state_word;
+use crate::engine::consumer::{Watched, state_word};
 use crate::engine::{Counts, WorkerSnapshot};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -17,16 +17,14 @@ impl RunningWorker {
         let consumers: Vec<(String, ConsumerState)> = self
             .watched
             .iter()
-            .map(|w| (w.queue.clone(), w.state.borrow().clone()))
+            .map(|w| (name(w), w.state.borrow().clone()))
             .collect();
         let paused: Option<String> = self.watched.iter().find_map(|w| w.paused.borrow().clone());
         let stopping = self.stopping.load(Ordering::Relaxed);
         let accepting = self.accepting.load(Ordering::Relaxed) && !stopping;
         let (state, why) = self.state(stopping, &link, &consumers, paused);
         let mut counts = Counts::default();
-        self.watched
-            .iter()
-            .for_each(|w| w.counters.add_to(&mut counts));
+        self.watched.iter().for_each(|w| w.add_to(&mut counts));
         let now = self.epoch.elapsed();
         let alive = stopping
             || self.watched.iter().all(|w| {
@@ -105,5 +103,14 @@ impl RunningWorker {
             }
             _ => ("running", String::new()),
         }
+    }
+}
+
+/// The queue, and of a divided one how much of it is read here.
+fn name(watched: &Watched) -> String {
+    let here = watched.here.as_ref().and_then(|here| *here.borrow());
+    match here {
+        Some((here, all)) => format!("{}: {here} of {all} here", watched.queue),
+        None => watched.queue.clone(),
     }
 }
