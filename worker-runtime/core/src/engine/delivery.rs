@@ -9,6 +9,7 @@ use super::consumer::Counters;
 use super::lanes::Lane;
 use super::outlet::{Outlet, Unpublished};
 use super::sending::{Before, Case, Next, Sending, Suspect, Trail, Trial};
+use super::partitions::Forwarder;
 use crate::broker::RawDelivery;
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
@@ -62,8 +63,19 @@ pub(super) struct Finished {
     pub(super) verdict: Verdict,
 }
 
+/// What becomes of the messages of a consumer.
+#[derive(Clone)]
+pub(super) enum Duty {
+    /// The worker handles them.
+    Handle,
+    /// They are passed on to the parts of their queue.
+    Forward(Arc<Forwarder>),
+}
+
 /// What all deliveries of one consumer share.
+#[derive(Clone)]
 pub(super) struct Desk {
+    pub(super) duty: Duty,
     pub(super) worker: Arc<dyn Worker>,
     pub(super) key: String,
     pub(super) port: Port,
@@ -76,7 +88,7 @@ pub(super) struct Desk {
     pub(super) counters: Arc<Counters>,
     pub(super) worker_metrics: Arc<WorkerMetrics>,
     /// Generation of the channel now.
-    pub(super) generation: AtomicU64,
+    pub(super) generation: Arc<AtomicU64>,
     /// Fires when nothing is to be tried again.
     pub(super) halt: CancellationToken,
     /// Where a transport takes messages for its peer.
@@ -104,7 +116,7 @@ impl Desk {
             lane,
             received,
         } = delivery;
-        let verdict = self.judge(&raw, message).await;
+        let verdict = self.judge(&raw, message, lane).await;
         Finished {
             tag: raw.tag,
             generation: raw.generation,
@@ -114,7 +126,12 @@ impl Desk {
         }
     }
 
-    async fn judge(&self, raw: &RawDelivery, message: Result<Message, WorkError>) -> Verdict {
+    async fn judge(
+        &self,
+        raw: &RawDelivery,
+        message: Result<Message, WorkError>,
+        lane: Lane,
+    ) -> Verdict {
         let interrupted = || self.halt.is_cancelled() || self.lost(raw.generation);
         let message = match message {
             Ok(message) => message,
@@ -130,6 +147,11 @@ impl Desk {
         }
         if interrupted() {
             return Verdict::Returned;
+        }
+        if let Duty::Forward(forwarder) = &self.duty {
+            return forwarder
+                .pass_on(self, raw, &message, lane, &interrupted)
+                .await;
         }
         let mut suspect = match &self.trial {
             Some(trial) if raw.redelivered => match trial.begin(message.id(), &interrupted).await {

@@ -7,6 +7,7 @@ mod consumer;
 mod delivery;
 mod lanes;
 mod outlet;
+mod partitions;
 mod peer;
 mod running;
 mod sending;

@@ -1,5 +1,7 @@
 //! The engine on the in-memory broker, with workers that each test scripts.
 
+mod partitions;
+
 use super::*;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use crate::broker::{Access, EXCHANGE, Publication, PublicationClass, QueueSpec, Subscribe};
@@ -77,12 +79,22 @@ impl Rig {
             name.clone(),
             Arc::new(move |i, cx| Box::pin(handler(i, cx))),
         );
+        let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
+        Self::replica(broker, name, settings, "one").await
+    }
+
+    /// Another replica of the application `name`, on this connection.
+    async fn replica(
+        broker: Arc<dyn Broker>,
+        name: String,
+        settings: serde_json::Value,
+        instance: &str,
+    ) -> Self {
         let mut spec = json!({"echo": {}, "transportName": "t"});
         let wanted = settings.as_object().cloned().unwrap_or_default();
         spec.as_object_mut().unwrap().extend(wanted);
         let manifest = json!({"kind": "Application", "metadata": {"name": name}, "spec": spec});
         let resource: Resource = crate::conformance::stand_in::resource(&manifest).unwrap();
-        let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
         let telemetry = Arc::new(Telemetry::new());
         let environment = Environment {
             broker: Arc::clone(&broker),
@@ -90,7 +102,7 @@ impl Rig {
             secrets: Arc::default(),
             listeners: Arc::default(),
             telemetry: Arc::clone(&telemetry),
-            instance: "one".into(),
+            instance: instance.into(),
             system_id: "global".into(),
         };
         let built = build(
@@ -489,6 +501,7 @@ impl DeskRig {
         });
         let port = Port::new("t", Flow::Outbound);
         let desk = Arc::new(delivery::Desk {
+            duty: delivery::Duty::Handle,
             worker: Arc::new(Scripted { handler, cx }),
             key: "transport/t".into(),
             queue: port.queue(),
@@ -499,7 +512,7 @@ impl DeskRig {
             metrics: metrics.queue("t.outbound"),
             counters: Arc::default(),
             worker_metrics: metrics,
-            generation: AtomicU64::new(1),
+            generation: Arc::new(AtomicU64::new(1)),
             halt: Default::default(),
             sending: None,
             lasting: true,

@@ -29,8 +29,6 @@ pub(super) use standing::state_word;
 
 /// Unacknowledged messages per consumed queue.
 pub(super) const PREFETCH: u16 = 200;
-/// Work in hand at most: that of a lost generation may still run beside the new window, but not without bound.
-const IN_HAND: usize = 2 * PREFETCH as usize;
 /// Finished messages wait so long for others before they are acknowledged together.
 const ACK_DELAY: Duration = Duration::from_millis(2);
 /// Gauges are refreshed, and the broker is doubted, so often.
@@ -80,11 +78,34 @@ pub(super) struct Watched {
     pub(super) counters: Arc<Counters>,
     /// When its loop last turned, in milliseconds since the worker began.
     pub(super) turned: Arc<AtomicU64>,
+    /// What it pauses for, where that is not what the whole worker pauses for: it passes messages on.
+    pub(super) own_backlog: Option<Arc<Backlog>>,
+    /// Of a divided queue: how many of its parts are read here.
+    pub(super) here: Option<watch::Receiver<Option<(usize, usize)>>>,
     #[cfg(test)]
-    pub(super) acker: Arc<dyn Acker>,
+    pub(super) acker: Option<Arc<dyn Acker>>,
+}
+
+impl Watched {
+    /// Adds its counts to those of the worker. A message that was passed on is still to be handled.
+    pub(super) fn add_to(&self, counts: &mut super::Counts) {
+        let mut own = super::Counts::default();
+        self.counters.add_to(&mut own);
+        if self.own_backlog.is_some() {
+            own.received -= own.done + own.returned;
+            (own.done, own.returned) = (0, 0);
+        }
+        counts.received += own.received;
+        counts.done += own.done;
+        counts.retried += own.retried;
+        counts.parked += own.parked;
+        counts.returned += own.returned;
+        counts.in_flight += own.in_flight;
+    }
 }
 
 /// What a consumer is made of.
+#[derive(Clone)]
 pub(super) struct Parts {
     pub(super) desk: Arc<Desk>,
     pub(super) backlog: Arc<Backlog>,
@@ -93,6 +114,10 @@ pub(super) struct Parts {
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) mode: OrderingMode,
     pub(super) queue: QueueSpec,
+    /// Unacknowledged messages at most.
+    pub(super) prefetch: u16,
+    /// Where it tells the age of its oldest message, if it shares a label with others: then somebody else speaks for all.
+    pub(super) oldest: Option<Arc<AtomicU64>>,
     /// Name of the queue in metrics and statuses.
     pub(super) label: String,
     pub(super) tag: String,
@@ -104,6 +129,7 @@ pub(super) struct Consumer {
     backlog: Arc<Backlog>,
     phase: watch::Receiver<Phase>,
     ordered: bool,
+    prefetch: u16,
     chooser: LaneChooser,
     counters: Arc<Counters>,
     paused: watch::Sender<Option<String>>,
@@ -138,7 +164,7 @@ impl Consumer {
                     OrderingMode::PerUser | OrderingMode::PerQueue => Access::Fenced,
                 },
                 queue: parts.queue,
-                prefetch: PREFETCH,
+                prefetch: parts.prefetch,
                 tag: parts.tag,
             })
             .await;
@@ -151,8 +177,10 @@ impl Consumer {
             paused: paused_receiver,
             counters: Arc::clone(&counters),
             turned: Arc::clone(&turned),
+            own_backlog: None,
+            here: None,
             #[cfg(test)]
-            acker: Arc::clone(&subscription.acker),
+            acker: Some(Arc::clone(&subscription.acker)),
         };
         let consumer = Self {
             standing: Standing::new(
@@ -161,7 +189,9 @@ impl Consumer {
                 parts.status,
                 queue,
                 parts.label,
+                parts.oldest,
             ),
+            prefetch: parts.prefetch,
             desk: parts.desk,
             backlog: parts.backlog,
             phase: parts.phase,
@@ -176,7 +206,7 @@ impl Consumer {
             deliveries: subscription.deliveries,
             state: subscription.state,
             acker: subscription.acker,
-            acks: Acks::new(PREFETCH),
+            acks: Acks::new(parts.prefetch),
             window: Window::default(),
             lanes: Lanes::new(),
             running: FuturesUnordered::new(),
@@ -210,7 +240,9 @@ impl Consumer {
             }
             let pause = pauses.borrow_and_update().clone();
             self.note_pause(self.backlog.reason(&pause, self.desk.port.flow));
-            let room = self.running.len() < IN_HAND;
+            // That of a lost generation may still run beside the new window, but not without bound.
+            let in_hand = 2 * usize::from(self.prefetch);
+            let room = self.running.len() < in_hand;
             let reading = !draining && self.paused_at.is_none() && room;
             let ack_at = self.ack_at.or_else(|| self.acks.next_due());
             tokio::select! {
@@ -227,7 +259,7 @@ impl Consumer {
                     let Some(delivery) = delivery else { break };
                     self.start(delivery);
                     // Everything that is there already, so that one wake-up serves a burst.
-                    while self.running.len() < IN_HAND {
+                    while self.running.len() < in_hand {
                         let Ok(delivery) = self.deliveries.try_recv() else { break };
                         self.start(delivery);
                     }
@@ -281,7 +313,7 @@ impl Consumer {
     /// and so the order, and its verdict is ignored.
     fn next_generation(&mut self, generation: u64) {
         self.desk.generation.store(generation, Ordering::Relaxed);
-        self.acks = Acks::new(PREFETCH);
+        self.acks = Acks::new(self.prefetch);
         self.window = Window::default();
         self.unacknowledged = 0;
         self.ack_at = None;
@@ -331,7 +363,7 @@ impl Consumer {
     }
 
     fn acknowledge_if_many(&mut self) {
-        if self.unacknowledged >= usize::from(PREFETCH / 4) || self.running.is_empty() {
+        if self.unacknowledged >= usize::from(self.prefetch / 4) || self.running.is_empty() {
             self.acknowledge();
         }
     }
@@ -406,9 +438,10 @@ impl Consumer {
         self.give_back_in_a_long_pause();
         let mut counts = super::Counts::default();
         self.counters.add_to(&mut counts);
-        let busy = self.running.len() >= usize::from(PREFETCH) || self.paused_at.is_some();
+        let busy = self.running.len() >= usize::from(self.prefetch) || self.paused_at.is_some();
         let waits = !self.deliveries.is_empty();
         self.standing.tick(
+            self.running.len(),
             counts.in_flight,
             self.window.age(self.desk.port.flow),
             waits,

@@ -6,9 +6,10 @@ mod stage;
 
 use super::backlog::Backlog;
 use super::backoff::RetryPolicy;
-use super::consumer::{Consumer, Parts, Watched};
-use super::delivery::Desk;
+use super::consumer::{Consumer, PREFETCH, Parts, Watched};
+use super::delivery::{Desk, Duty};
 use super::outlet::Outlet;
+use super::partitions::{self, Plan};
 use super::peer::{self, Counter};
 use super::sending::{self, Keeper, Names, Once, Sending, Trail, Trial};
 use super::store_watch::StoreWatch;
@@ -23,11 +24,12 @@ use crate::status::{StatusDesk, StatusIdentity};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use crate::worker::{Dedupe, HOLD_LIMIT, Registration, Services, Worker, WorkerContext};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use stage::Stage;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
@@ -283,6 +285,7 @@ impl RunningWorker {
         let trial = trial.map(|store| Trial::new(Arc::clone(store), &name));
         let stage = if intake { &self.intake } else { &self.replies };
         let desk = Arc::new(Desk {
+            duty: Duty::Handle,
             worker: Arc::clone(&self.worker),
             key: self.cx.worker_name().to_owned(),
             port: port.clone(),
@@ -300,7 +303,7 @@ impl RunningWorker {
             metrics: metrics.clone(),
             counters: Arc::default(),
             worker_metrics: Arc::clone(&self.metrics),
-            generation: AtomicU64::new(0),
+            generation: Arc::default(),
             halt: stage.halt.clone(),
             sending: parts
                 .sending
@@ -311,25 +314,41 @@ impl RunningWorker {
             trial,
             legacy_failures: resource.transport().and_then(|t| t.legacy_failures) == Some(true),
         });
-        let (consumer, watched) = Consumer::subscribe(Parts {
+        let divided = match &queue {
+            QueueSpec::Data(name) => resource
+                .partitions()
+                .map(|count| Plan::by_user(name, count)),
+            _ => None,
+        };
+        let parts = Parts {
             backlog: Arc::clone(&self.backlog),
             broker: Arc::clone(&self.environment.broker),
             status: Arc::clone(&self.status),
             phase: stage.phase.subscribe(),
             mode,
             queue,
+            prefetch: PREFETCH,
+            oldest: None,
             label: label.clone(),
             tag: format!("{}@{}", self.cx.worker_name(), self.cx.instance()),
             epoch: self.epoch,
             desk,
-        })
-        .await;
-        self.watched.push(watched);
-        let task = self.guarded(consumer.run());
-        if intake {
-            self.intake.tasks.push(task);
-        } else {
-            self.replies.tasks.push(task);
+        };
+        let loops: Vec<(BoxFuture<'static, ()>, Watched)> = match divided {
+            Some(plan) => partitions::start(parts, plan, self.cx.instance()).await,
+            None => {
+                let (consumer, watched) = Consumer::subscribe(parts).await;
+                vec![(consumer.run().boxed(), watched)]
+            }
+        };
+        for (run, watched) in loops {
+            self.watched.push(watched);
+            let task = self.guarded(run);
+            if intake {
+                self.intake.tasks.push(task);
+            } else {
+                self.replies.tasks.push(task);
+            }
         }
         (label, metrics)
     }
@@ -439,12 +458,15 @@ impl RunningWorker {
     /// Goes on after `Paused/TooManyParked`.
     pub fn resume_parked(&self) {
         self.backlog.resume();
+        let own = self.watched.iter().filter_map(|w| w.own_backlog.as_ref());
+        own.for_each(|backlog| backlog.resume());
     }
 
     /// As if every channel were lost.
     #[cfg(test)]
     pub(super) fn rebuild_consumers(&self) {
-        self.watched.iter().for_each(|w| w.acker.rebuild());
+        let ackers = self.watched.iter().filter_map(|w| w.acker.as_ref());
+        ackers.for_each(|acker| acker.rebuild());
     }
 
     /// Resolves if a loop of the engine ended although nobody stopped it (a panic of the engine's): the supervisor
