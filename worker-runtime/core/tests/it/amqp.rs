@@ -54,9 +54,9 @@ pub async fn up(broker: &Arc<dyn Broker>) {
     }
 }
 
-/// The same virtual host in profile quorum.
-pub fn quorum(url: &str) -> String {
-    format!("{url}?profile=quorum")
+/// The URL of a virtual host that is used in a profile.
+pub fn in_profile(profile: Profile, url: &str) -> String {
+    format!("{url}?profile={}", profile.as_str())
 }
 
 /// A connection that is up.
@@ -75,10 +75,7 @@ pub struct VirtualHost {
 #[async_trait]
 impl Rig for VirtualHost {
     async fn connect(&self) -> Arc<dyn Broker> {
-        match self.profile {
-            Profile::Vumi => connect(&self.url).await,
-            Profile::Quorum => connect(&quorum(&self.url)).await,
-        }
+        connect(&in_profile(self.profile, &self.url)).await
     }
 
     fn replicated(&self) -> bool {

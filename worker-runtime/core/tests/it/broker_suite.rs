@@ -58,6 +58,7 @@ macro_rules! broker_suite {
             cancel_keeps_what_is_in_flight
             release_gives_messages_and_fence_in_one_step
             fence_has_one_holder_and_a_standby
+            order_outlives_many_handovers
             fence_excludes_plain_consumers
             shared_consumers_compete
             reply_queue_vanishes_with_its_owner
