@@ -45,6 +45,8 @@ codes! {
         "Report the log lines around it.";
     RETRY_NO_STORE = "retry.no_store", "Retries reached the hold limit and no state store is configured to keep the message longer.",
         "Cure the cause named in the reason, then `vumi parked requeue`.";
+    RETRY_EXPIRED = "retry.expired", "A message was retried as long as retry.maxAge allows.",
+        "The reason names the last error; cure it and send again, or raise retry.maxAge.";
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
         "The reason names the last error; cure it and send again.";
     ROUTE_NONE = "route.none", "No route for this message.",
@@ -67,6 +69,12 @@ codes! {
         "Stop that process, or give this one another --state folder.";
     BROKER_STATE = "broker.state_unusable", "The state folder of the embedded broker cannot be read or written.",
         "The error names the cause. Permission or space: cure it. A checksum: files were damaged from outside; put back a backup, or move the folder away and begin anew without its messages.";
+    STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
+        "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
+    SCHEDULE_INVALID = "schedule.invalid", "The schedule of a message cannot be read, or never comes true.",
+        "The reason names the field; correct the application that sent it.";
+    SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
+        "Configure a state store, then `vumi parked requeue`.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",

@@ -18,6 +18,7 @@ pub mod message;
 pub mod middleware;
 pub mod outcome;
 pub mod parking;
+pub mod schedule;
 pub mod secrets;
 pub mod state;
 pub mod status;

@@ -125,7 +125,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
 fn table(status: &ProcessStatus, now: SystemTime) -> String {
     let mut rows = vec![
         [
-            "WORKER", "TYPE", "STATE", "READY", "DONE", "FLIGHT", "RETRIED", "PARKED", "SINCE",
+            "WORKER", "TYPE", "STATE", "READY", "DONE", "FLIGHT", "RETRIED", "JOURNALED", "PARKED", "SINCE",
             "LISTENS",
         ]
         .map(str::to_owned)
@@ -187,6 +187,7 @@ fn row(worker: &WorkerStatus, now: SystemTime) -> Vec<String> {
         worker.done.to_string(),
         worker.in_flight.to_string(),
         worker.retried.to_string(),
+        worker.journaled.to_string(),
         worker.parked.to_string(),
         ago(now.saturating_sub(worker.since)),
         worker.listens.join(" "),

@@ -196,7 +196,10 @@ impl Rig {
 }
 
 fn balanced(c: &Counts) {
-    assert_eq!(c.received, c.done + c.parked + c.returned + c.in_flight);
+    assert_eq!(
+        c.received,
+        c.done + c.parked + c.journaled + c.returned + c.in_flight
+    );
 }
 
 fn echo(input: &Input, cx: &WorkerContext) -> Vec<Output> {
@@ -501,6 +504,7 @@ impl DeskRig {
             worker_metrics: metrics,
             generation: AtomicU64::new(1),
             halt: Default::default(),
+            exit: None,
         });
         Self { broker, desk }
     }
@@ -520,6 +524,7 @@ impl DeskRig {
             lane: lanes::Lane::Free,
             message: Ok(message.clone().into()),
             received: std::time::Instant::now(),
+            replay: None,
         };
         Arc::clone(&self.desk).work(delivery).await
     }

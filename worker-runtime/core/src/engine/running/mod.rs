@@ -8,11 +8,12 @@ use super::backlog::Backlog;
 use super::backoff::RetryPolicy;
 use super::consumer::{Consumer, Parts, Watched};
 use super::delivery::Desk;
+use super::journal::{self, Hold, LaneJournal, Schedules};
 use super::outlet::Outlet;
 use super::peer::{self, Counter};
 use super::watch::Watch;
 use super::{Environment, StopLimits};
-use crate::broker::QueueSpec;
+use crate::broker::{Durability, QueueSpec};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::heartbeat::{self, HeartbeatInfo};
@@ -30,7 +31,7 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
-use vumi_api::{Flow, Port, Resource, Topology};
+use vumi_api::{Flow, Kind, Port, Resource, Topology};
 
 /// Messages in a target queue above which new work is refused, unless the manifest says otherwise.
 const BACKLOG_LIMIT: u32 = 10_000;
@@ -251,6 +252,25 @@ impl RunningWorker {
         };
         let metrics = self.metrics.queue(&label);
         let stage = if intake { &self.intake } else { &self.replies };
+        // A reply queue ends with its replica: nothing of it can wait longer.
+        let store = match queue {
+            QueueSpec::Reply(_) => None,
+            _ => self.environment.state.clone(),
+        };
+        let journal = store.map(|store| {
+            LaneJournal::new(journal::Parts {
+                store,
+                volatile_will_do: self.environment.broker.durability() == Durability::Memory,
+                queue: name.clone(),
+                fenced: mode != vumi_api::OrderingMode::None,
+                status: Arc::clone(&self.status),
+                metrics: metrics.clone(),
+                halt: stage.halt.clone(),
+            })
+        });
+        // Only a transport's outbound messages can be sent at a time of their own.
+        let schedules = resource.kind() == Kind::Transport && port.flow == Flow::Outbound;
+        let hold = schedules.then(|| Arc::new(Schedules) as Arc<dyn Hold>);
         let desk = Arc::new(Desk {
             worker: Arc::clone(&self.worker),
             key: self.cx.worker_name().to_owned(),
@@ -271,6 +291,7 @@ impl RunningWorker {
             worker_metrics: Arc::clone(&self.metrics),
             generation: AtomicU64::new(0),
             halt: stage.halt.clone(),
+            exit: journal.as_ref().map(|j| Arc::clone(j.exit())),
         });
         let (consumer, watched) = Consumer::subscribe(Parts {
             backlog: Arc::clone(&self.backlog),
@@ -282,6 +303,8 @@ impl RunningWorker {
             label: label.clone(),
             tag: format!("{}@{}", self.cx.worker_name(), self.cx.instance()),
             epoch: self.epoch,
+            journal,
+            hold,
             desk,
         })
         .await;
