@@ -258,7 +258,7 @@ mod tests {
         assert_eq!(lines[0], "demo (process 7, vumi 1.0) on embedded");
         assert_eq!(
             lines[2],
-            "transport/t    telnet  running  yes    2     1       0        0       1m15s   0.0.0.0:9010"
+            "transport/t    telnet  running  yes    2     1       0        0          0       1m15s   0.0.0.0:9010"
         );
         assert_eq!(
             lines[5],

@@ -287,7 +287,7 @@ impl Consumer {
             body: delivery.raw.body,
         };
         if let Some(journal) = &mut self.journal {
-            journal.put_aside(group, &id, entry, due, receipt);
+            journal.put_aside(delivery.lane, group, &id, entry, due, receipt);
         }
     }
 

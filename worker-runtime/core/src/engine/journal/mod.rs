@@ -286,16 +286,25 @@ impl LaneJournal {
         self.push(Self::list(lane, id), entry, due, receipt);
     }
 
-    /// Puts a message into a list of its own.
+    /// Puts a message into a list beside its lane. What is scheduled waits alone, everything else behind others of its
+    /// lane and group.
     pub(super) fn put_aside(
         &mut self,
+        lane: Lane,
         group: &str,
         id: &str,
         entry: Entry,
         due: Due,
         receipt: Receipt,
     ) {
-        self.push(own_list(group, id), entry, due, receipt);
+        let place = match entry.about.reason {
+            Reason::Schedule => own_list(group, id),
+            _ => Place {
+                group: group.to_owned(),
+                ..Self::list(lane, id)
+            },
+        };
+        self.push(place, entry, due, receipt);
     }
 
     fn push(&mut self, lane: Place, entry: Entry, due: Due, receipt: Receipt) {
