@@ -45,6 +45,8 @@ codes! {
         "Report the log lines around it.";
     RETRY_NO_STORE = "retry.no_store", "Retries reached the hold limit and no state store is configured to keep the message longer.",
         "Cure the cause named in the reason, then `vumi parked requeue`.";
+    RETRY_EXPIRED = "retry.expired", "A message was retried as long as retry.maxAge allows.",
+        "The reason names the last error; cure it and send again, or raise retry.maxAge.";
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
         "The reason names the last error; cure it and send again.";
     BUG_CRASH_LOOP = "bug.crash_loop", "The process died three times while it worked on this message.",
@@ -89,6 +91,14 @@ codes! {
         "Name one in `spec.state`, or create the Secret vumi-redis in its namespace.";
     STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
         "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
+    SCHEDULE_INVALID = "schedule.invalid", "The schedule of a message cannot be read, or never comes true.",
+        "The reason names the field; correct the application that sent it.";
+    SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
+        "Configure a state store, then `vumi parked requeue`.";
+    STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
+        "Stop that process, or give this one another folder; an embedded store has one owner.";
+    STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
+        "The error names the cause. Permission or space: cure it, and work goes on. A checksum or another version: put back a backup, or move the folder away and begin anew without what it holds.";
     JOURNAL_DROPPED = "journal.dropped", "A person dropped a message that waited in the journal.",
         "Nothing; the log line names the message.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",

@@ -52,6 +52,9 @@ pub(super) async fn start(
     let (consumer, mut forwarding) = Consumer::subscribe(Parts {
         desk: Arc::new(desk),
         backlog: Arc::clone(&backlog),
+        // What must wait waits in its part.
+        journal: None,
+        hold: None,
         ..parts.clone()
     })
     .await;

@@ -8,6 +8,7 @@ use super::backlog::Backlog;
 use super::backoff::RetryPolicy;
 use super::consumer::{Consumer, PREFETCH, Parts, Watched};
 use super::delivery::{Desk, Duty};
+use super::journal::{self, Hold, Schedules};
 use super::outlet::Outlet;
 use super::partitions::{self, Plan};
 use super::peer::{self, Counter};
@@ -15,7 +16,7 @@ use super::sending::{self, Keeper, Names, Once, Sending, Trail, Trial};
 use super::store_watch::StoreWatch;
 use super::watch::Watch;
 use super::{Environment, StopLimits};
-use crate::broker::QueueSpec;
+use crate::broker::{Durability, QueueSpec};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::heartbeat::{self, HeartbeatInfo};
@@ -284,6 +285,21 @@ impl RunningWorker {
         let trial = self.environment.state.as_ref().filter(|_| lasting);
         let trial = trial.map(|store| Trial::new(Arc::clone(store), &name));
         let stage = if intake { &self.intake } else { &self.replies };
+        // A reply queue ends with its replica: nothing of it can wait longer.
+        let store = match queue {
+            QueueSpec::Reply(_) => None,
+            _ => self.environment.state.clone(),
+        };
+        let journal = store.map(|store| journal::Parts {
+            store,
+            volatile_will_do: self.environment.broker.durability() == Durability::Memory,
+            fenced: mode != vumi_api::OrderingMode::None,
+            status: Arc::clone(&self.status),
+            metrics: metrics.clone(),
+        });
+        // Only a transport's outbound messages can be sent at a time of their own.
+        let schedules = resource.kind() == Kind::Transport && port.flow == Flow::Outbound;
+        let hold = schedules.then(|| Arc::new(Schedules) as Arc<dyn Hold>);
         let desk = Arc::new(Desk {
             duty: Duty::Handle,
             worker: Arc::clone(&self.worker),
@@ -313,6 +329,7 @@ impl RunningWorker {
             trail: parts.trail.clone(),
             trial,
             legacy_failures: resource.transport().and_then(|t| t.legacy_failures) == Some(true),
+            exit: None,
         });
         let divided = match &queue {
             QueueSpec::Data(name) => resource
@@ -332,6 +349,8 @@ impl RunningWorker {
             label: label.clone(),
             tag: format!("{}@{}", self.cx.worker_name(), self.cx.instance()),
             epoch: self.epoch,
+            journal,
+            hold,
             desk,
         };
         let loops: Vec<(BoxFuture<'static, ()>, Watched)> = match divided {
