@@ -14,6 +14,7 @@ pub mod conformance;
 pub mod engine;
 pub mod erase;
 pub mod error;
+mod folder;
 pub mod heartbeat;
 pub mod journal_desk;
 pub mod logging;
