@@ -8,3 +8,4 @@ mod amqp_standby;
 mod broker_suite;
 mod embedded;
 mod embedded_faults;
+mod redis;
