@@ -10,3 +10,4 @@ mod embedded;
 mod embedded_faults;
 mod state;
 mod state_suite;
+mod redis;
