@@ -12,7 +12,9 @@ const WRITTEN: &[BorrowedFormatItem<'static>] = time::macros::format_description
 /// Now, in milliseconds since 1970.
 pub fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    since.map_or(0, |since| {
+        u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    })
 }
 
 /// As `2024-03-05 14:07:09.123`, in UTC.

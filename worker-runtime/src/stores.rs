@@ -90,7 +90,12 @@ impl Stores {
         let named = resource.settings().state;
         Ok(match (&self.choice, named) {
             (Choice::Url(url), _) => Used::Redis(url.config()?),
-            (_, Some(StateRef { redis: Some(redis), .. })) => Used::Redis(self.redis(&redis)),
+            (
+                _,
+                Some(StateRef {
+                    redis: Some(redis), ..
+                }),
+            ) => Used::Redis(self.redis(&redis)),
             (Choice::Embedded(options), _) => Used::Embedded(options.clone()),
             (Choice::Secret(Some(folder)), Some(_)) => Used::Embedded(EmbeddedStoreOptions {
                 folder: Some(folder.join("store")),

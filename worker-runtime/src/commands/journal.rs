@@ -1,8 +1,8 @@
 //! `vumi journal`: messages that wait in the journal for their turn, a retry or a release (R3): list, release, drop.
 
-use crate::commands::kept::{Place, confirm};
 use crate::commands::status::{ago, aligned};
 use crate::error::CliError;
+use crate::kept::{Place, confirm};
 use crate::output::Format;
 use crate::{moments, output, process};
 use serde_json::{Value, json};
@@ -293,7 +293,11 @@ mod tests {
         };
         let text = table(&[one]);
         let row: Vec<&str> = text.lines().nth(1).unwrap().split("  ").collect();
-        let cells: Vec<&str> = row.iter().map(|c| c.trim()).filter(|c| !c.is_empty()).collect();
+        let cells: Vec<&str> = row
+            .iter()
+            .map(|c| c.trim())
+            .filter(|c| !c.is_empty())
+            .collect();
         assert_eq!(
             cells,
             [

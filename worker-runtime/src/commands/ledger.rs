@@ -1,9 +1,9 @@
 //! `vumi ledger`: the rows of outbound messages (R10): how many there are, which are overdue, and whether every one has
 //! its message.
 
-use crate::commands::kept::Place;
 use crate::commands::status::{ago, aligned};
 use crate::error::CliError;
+use crate::kept::Place;
 use crate::output::Format;
 use crate::{moments, output, process};
 use serde_json::json;
@@ -117,7 +117,14 @@ fn audited(balances: &[Balance]) -> String {
         return "no transport has rows, a journal or queues here\n".into();
     }
     let head = [
-        "TRANSPORT", "ROWS OPEN", "QUEUED", "IN HAND", "JOURNAL", "PARKED", "MISSING", "IMBALANCE",
+        "TRANSPORT",
+        "ROWS OPEN",
+        "QUEUED",
+        "IN HAND",
+        "JOURNAL",
+        "PARKED",
+        "MISSING",
+        "IMBALANCE",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let mut notes = String::new();
@@ -160,7 +167,10 @@ fn audited(balances: &[Balance]) -> String {
             note("messages are on their way: the numbers are not of one moment".into());
         }
         if found.ready.is_none() {
-            note("queues and parking were not looked at: that takes the broker (--broker URL)".into());
+            note(
+                "queues and parking were not looked at: that takes the broker (--broker URL)"
+                    .into(),
+            );
         }
     }
     let total: u64 = balances.iter().map(Balance::imbalance).sum();
@@ -200,7 +210,10 @@ fn late(overdue: &[Overdue], now: u64) -> String {
         }));
     }
     let total: u64 = overdue.iter().map(|account| account.count).sum();
-    format!("{}{total} overdue; `vumi why MESSAGE` tells more\n", aligned(&rows))
+    format!(
+        "{}{total} overdue; `vumi why MESSAGE` tells more\n",
+        aligned(&rows)
+    )
 }
 
 #[cfg(test)]
@@ -223,7 +236,10 @@ mod tests {
         let text = audited(&[balance("sms", found.clone())]);
         let row: Vec<&str> = text.lines().nth(1).unwrap().split_whitespace().collect();
         assert_eq!(row, ["sms", "5", "?", "?", "1", "?", "2", "2"]);
-        assert!(text.contains("sms: 2 rows say that their message waits"), "{text}");
+        assert!(
+            text.contains("sms: 2 rows say that their message waits"),
+            "{text}"
+        );
         assert!(text.contains("(--broker URL)"), "{text}");
         assert!(text.ends_with("imbalance 2\n"), "{text}");
         let whole = Found {

@@ -9,9 +9,9 @@ use crate::{output, process};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use vumi_api::shared::Retention;
 use vumi_core::broker::Broker;
 use vumi_core::parking::{self, Handled, Selection, Summary};
-use vumi_api::shared::Retention;
 use vumi_core::supervisor::control::{self, Request, ask};
 use vumi_core::withdraw::Withdrawal;
 
@@ -228,9 +228,9 @@ async fn on_broker(broker: &dyn Broker, request: Request) -> Result<Value, CliEr
             let dropped = parking::drop(broker, &withdrawal, &queue, &selection).await?;
             json(serde_json::to_value(dropped))
         }
-        Request::Status | Request::ParkedResume { .. } | Request::Kept(_) => Err(CliError::validation(
-            "only a running process can be asked for this",
-        )),
+        Request::Status | Request::ParkedResume { .. } | Request::Kept(_) => Err(
+            CliError::validation("only a running process can be asked for this"),
+        ),
     }
 }
 

@@ -135,7 +135,10 @@ async fn up(store: &dyn StateStore) -> Result<(), CliError> {
         StoreHealth::Away(why) => why.clone(),
         StoreHealth::Up => return Ok(()),
     };
-    Err(CliError::environment(format!("{}: {why}", store.describe())))
+    Err(CliError::environment(format!(
+        "{}: {why}",
+        store.describe()
+    )))
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
