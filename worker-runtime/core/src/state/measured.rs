@@ -3,6 +3,7 @@
 use super::first_seen::Reserved;
 use super::journal::{Append, Claimed, Depth, Filter, Lane, Listed, Next, Step as LaneStep};
 use super::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
+use super::legacy::LegacyRetries;
 use super::rate_limits::Bucket;
 use super::sessions::Session;
 use super::{
@@ -135,6 +136,10 @@ impl StateStore for Measured {
 
     fn health(&self) -> watch::Receiver<StoreHealth> {
         self.store.health()
+    }
+
+    fn legacy_retries(&self) -> Option<&dyn LegacyRetries> {
+        self.store.legacy_retries()
     }
 
     async fn erase(&self, person: &Person) -> Result<Vec<Erased>, WorkError> {
