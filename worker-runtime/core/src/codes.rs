@@ -85,6 +85,10 @@ codes! {
         "Name one in `spec.state`, or create the Secret vumi-redis in its namespace.";
     STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
         "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
+    STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
+        "Stop that process, or give this one another folder; an embedded store has one owner.";
+    STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
+        "The error names the cause. Permission or space: cure it, and work goes on. A checksum or another version: put back a backup, or move the folder away and begin anew without what it holds.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",

@@ -8,3 +8,5 @@ mod amqp_standby;
 mod broker_suite;
 mod embedded;
 mod embedded_faults;
+mod state;
+mod state_suite;
