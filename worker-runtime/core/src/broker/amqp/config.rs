@@ -1,10 +1,10 @@
 //! Where the broker is and who we are there: a URL, or a Secret that is read anew at every attempt to connect, so that
 //! rotated credentials take effect without a restart. Nothing here prints a password.
 
+use super::profile::Profile;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::secrets::Secrets;
-use super::profile::Profile;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -271,11 +271,7 @@ impl Keeper {
     }
 
     /// Stops the broker from sending. What it sent before it heard is handed on as usual.
-    async fn stop(
-        &self,
-        channel: &Channel,
-        taken: &mut Option<Taken>,
-    ) -> Result<(), Trouble> {
+    async fn stop(&self, channel: &Channel, taken: &mut Option<Taken>) -> Result<(), Trouble> {
         let Some(mut stopping) = taken.take() else {
             return Ok(());
         };

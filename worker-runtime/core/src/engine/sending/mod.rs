@@ -38,6 +38,7 @@ use rate::Rate;
 use standing::Standing;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use turns::{Turn, Turns};
 use vumi_api::shared::{RateLimit, UnknownPolicy, UnknownThen};
@@ -138,6 +139,8 @@ pub(super) struct Case {
     lasting: bool,
     /// How long it waited for the rate limit: not a matter of its own.
     pub(super) waited: Duration,
+    /// When it was sent last, or began to be.
+    sent: Instant,
     _turn: Turn,
 }
 
@@ -226,6 +229,7 @@ impl Sending {
                 redelivered,
                 lasting,
                 waited: Duration::ZERO,
+                sent: Instant::now(),
                 _turn: turn,
             }),
             () = halt.cancelled() => None,
@@ -510,7 +514,7 @@ impl Sending {
             Next::GiveUp(_) | Next::Park(_) | Next::Wait(_) => return Ok(()),
         };
         if let (ErrorClass::Throttled(after), Some(rate)) = (error.class, &self.rate) {
-            rate.slow_down(message, after).await;
+            rate.slow_down(message, case.sent, after).await;
         }
         let (Some(book), Some(row)) = (&self.book, case.row.clone()) else {
             return Ok(());
@@ -684,13 +688,14 @@ impl Sending {
         let Some(rate) = &self.rate else {
             return Ok(());
         };
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         tokio::select! {
             biased;
             () = halt.cancelled() => return Err(Unpublished::Interrupted),
             () = rate.wait(worker, message) => {}
         }
         case.waited += began.elapsed();
+        case.sent = Instant::now();
         Ok(())
     }
 
@@ -701,6 +706,7 @@ impl Sending {
             redelivered: true,
             lasting: false,
             waited: Duration::ZERO,
+            sent: Instant::now(),
             _turn: self.turns.try_take(id)?,
         })
     }

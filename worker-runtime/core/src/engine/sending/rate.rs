@@ -12,6 +12,7 @@ use crate::worker::Worker;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
 use vumi_api::shared::{RateLimit, RatePer, RateUnit};
 
 /// Asked to slow down without a time, a transport pauses so long.
@@ -25,6 +26,16 @@ enum Buckets {
     Local(LocalBuckets),
 }
 
+/// That the peer asked to slow down.
+#[derive(Clone)]
+struct Slowed {
+    since: SystemTime,
+    /// When it asked the last time.
+    last: Instant,
+    /// The bucket that was slowed last.
+    key: String,
+}
+
 /// The limit of one transport.
 pub(super) struct Rate {
     buckets: Buckets,
@@ -33,8 +44,7 @@ pub(super) struct Rate {
     account: String,
     /// Who waits for a bucket: one asks at a time, in the order they came.
     gates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
-    /// Since when the peer has asked to slow down, and the bucket that it slowed last.
-    slowed: Mutex<Option<(SystemTime, String)>>,
+    slowed: Mutex<Option<Slowed>>,
     metrics: Arc<WorkerMetrics>,
 }
 
@@ -89,16 +99,11 @@ impl Rate {
             RateUnit::Requests => 1,
             RateUnit::Parts => worker.parts(message).max(1),
         };
-        // A message with more parts than the bucket holds would wait for ever.
-        let bucket = Bucket {
-            burst: self.bucket.burst.max(f64::from(cost)),
-            ..self.bucket
-        };
         let gate = self.gate(&key);
         let turn = gate.lock().await;
         let (mut waited, mut failures) = (false, 0);
         loop {
-            let nap = match self.buckets().take(&key, cost, bucket).await {
+            let nap = match self.buckets().take(&key, cost, self.bucket).await {
                 Ok(None) => break,
                 Ok(Some(wait)) => wait.clamp(Duration::from_millis(1), NAP),
                 // Nothing is sent faster than allowed because the store is away.
@@ -116,16 +121,30 @@ impl Rate {
         self.forget(&key, gate);
     }
 
-    /// The peer asked to slow down.
-    pub(super) async fn slow_down(&self, message: &UserMessage, after: Option<Duration>) {
+    /// The peer asked to slow down, of a message that was sent at `sent`. What was under way when it asked the last
+    /// time says nothing new.
+    pub(super) async fn slow_down(
+        &self,
+        message: &UserMessage,
+        sent: Instant,
+        after: Option<Duration>,
+    ) {
         self.metrics.throttled("peer");
         let key = self.key(message);
         {
             let mut slowed = self.lock(&self.slowed);
-            let since = slowed
-                .as_ref()
-                .map_or_else(SystemTime::now, |(since, _)| *since);
-            *slowed = Some((since, key.clone()));
+            let before = slowed.take();
+            let since = before.as_ref().map_or_else(SystemTime::now, |s| s.since);
+            let known = before.filter(|s| s.key == key && sent <= s.last);
+            let last = known.as_ref().map_or_else(Instant::now, |s| s.last);
+            *slowed = Some(Slowed {
+                since,
+                last,
+                key: key.clone(),
+            });
+            if known.is_some() {
+                return;
+            }
         }
         let pause = after.unwrap_or(PAUSE);
         if let Err(error) = self.buckets().slow_down(&key, pause, self.bucket).await {
@@ -136,7 +155,7 @@ impl Rate {
     /// Says how fast it goes now.
     pub(super) async fn report(&self, status: &StatusDesk) {
         let slowed = self.lock(&self.slowed).clone();
-        let Some((since, key)) = slowed else {
+        let Some(Slowed { since, key, .. }) = slowed else {
             let full = format!("{} a second", self.bucket.per_second);
             return status.report(StatusReport::new(
                 "throttled",
