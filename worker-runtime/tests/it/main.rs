@@ -9,5 +9,6 @@ mod harness;
 mod loss;
 mod process;
 mod python_client;
+mod rebalance;
 mod reload;
 mod replicas;

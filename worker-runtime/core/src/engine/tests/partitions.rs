@@ -11,10 +11,8 @@ fn divided(partitions: u16) -> serde_json::Value {
 
 /// What a worker reads of its partitions, as its snapshot says: `3 of 8 here`.
 fn here(snapshot: &WorkerSnapshot) -> Option<(usize, usize)> {
-    let names = snapshot.consumers.iter().map(|(name, _)| name);
-    let name = names
-        .filter(|name| name.starts_with("t.inbound.p"))
-        .last()?;
+    let mut names = snapshot.consumers.iter().map(|(name, _)| name);
+    let name = names.find(|name| name.starts_with("t.inbound.p"))?;
     let words: Vec<&str> = name.split([' ', ':']).collect();
     Some((words.get(2)?.parse().ok()?, words.get(4)?.parse().ok()?))
 }
