@@ -8,7 +8,7 @@ use super::backoff::RetryPolicy;
 use super::consumer::Counters;
 use super::lanes::Lane;
 use super::outlet::{Outlet, Unpublished};
-use super::partitions::Forwarder;
+use super::partitions::{Layout, Plan};
 use crate::broker::RawDelivery;
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
@@ -66,13 +66,15 @@ pub(super) enum Duty {
     /// The worker handles them.
     Handle,
     /// They are passed on to the parts of their queue.
-    Forward(Arc<Forwarder>),
+    Forward(Arc<Plan>),
 }
 
 /// What all deliveries of one consumer share.
 #[derive(Clone)]
 pub(super) struct Desk {
     pub(super) duty: Duty,
+    /// Messages wait until their queue is divided as the manifest says; none where that cannot change.
+    pub(super) layout: Option<Arc<Layout>>,
     pub(super) worker: Arc<dyn Worker>,
     pub(super) key: String,
     pub(super) port: Port,
@@ -142,10 +144,14 @@ impl Desk {
         if interrupted() {
             return Verdict::Returned;
         }
-        if let (Duty::Forward(forwarder), Some(message)) = (&self.duty, &decoded) {
-            return forwarder
-                .pass_on(self, raw, message, lane, &interrupted)
-                .await;
+        if let Some(layout) = &self.layout
+            && !layout.agreed(raw.generation, &interrupted).await
+        {
+            return Verdict::Returned;
+        }
+        if let (Duty::Forward(plan), Some(message)) = (&self.duty, &decoded) {
+            let queue = plan.target(message, lane);
+            return self.pass_on(raw, &queue, &interrupted).await;
         }
         let started = Instant::now();
         let (mut attempt, mut bugs) = (0, 0);

@@ -22,7 +22,6 @@ use crate::status::{StatusDesk, StatusIdentity};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use crate::worker::{HOLD_LIMIT, Registration, Services, Worker, WorkerContext};
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use stage::Stage;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -245,6 +244,11 @@ impl RunningWorker {
             QueueSpec::Reply(_) => vumi_api::OrderingMode::None,
             _ => resource.ordering_mode(),
         };
+        let partitions = resource.partitions();
+        let data = match &queue {
+            QueueSpec::Data(name) => Some(name.clone()),
+            _ => None,
+        };
         let name = queue.name().to_owned();
         // The reply queue is named after this replica, and its series after the port, so that labels stay bounded.
         let label = match queue {
@@ -255,6 +259,7 @@ impl RunningWorker {
         let stage = if intake { &self.intake } else { &self.replies };
         let desk = Arc::new(Desk {
             duty: Duty::Handle,
+            layout: None,
             worker: Arc::clone(&self.worker),
             key: self.cx.worker_name().to_owned(),
             port: port.clone(),
@@ -275,12 +280,6 @@ impl RunningWorker {
             generation: Arc::default(),
             halt: stage.halt.clone(),
         });
-        let divided = match &queue {
-            QueueSpec::Data(name) => resource
-                .partitions()
-                .map(|count| Plan::by_user(name, count)),
-            _ => None,
-        };
         let parts = Parts {
             backlog: Arc::clone(&self.backlog),
             broker: Arc::clone(&self.environment.broker),
@@ -295,9 +294,12 @@ impl RunningWorker {
             epoch: self.epoch,
             desk,
         };
-        let loops: Vec<(BoxFuture<'static, ()>, Watched)> = match divided {
-            Some(plan) => partitions::start(parts, plan, self.cx.instance()).await,
-            None => {
+        let loops = match (data, partitions) {
+            (Some(name), Some(count)) => {
+                partitions::start(parts, Plan::by_user(&name, count)).await
+            }
+            (Some(name), None) => partitions::start_whole(parts, &name).await,
+            (None, _) => {
                 let (consumer, watched) = Consumer::subscribe(parts).await;
                 vec![(consumer.run().boxed(), watched)]
             }
