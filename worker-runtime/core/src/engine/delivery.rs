@@ -9,7 +9,7 @@ use super::consumer::Counters;
 use super::journal::{Exit, Replay, Takes, millis};
 use super::lanes::Lane;
 use super::outlet::{Outlet, Unpublished};
-use super::partitions::Forwarder;
+use super::partitions::{Layout, Plan};
 use super::sending::{Before, Case, Next, Sending, Suspect, Trail, Trial};
 use crate::broker::RawDelivery;
 use crate::codes;
@@ -102,13 +102,15 @@ pub(super) enum Duty {
     /// The worker handles them.
     Handle,
     /// They are passed on to the parts of their queue.
-    Forward(Arc<Forwarder>),
+    Forward(Arc<Plan>),
 }
 
 /// What all deliveries of one consumer share.
 #[derive(Clone)]
 pub(super) struct Desk {
     pub(super) duty: Duty,
+    /// Messages wait until their queue is divided as the manifest says; none where that cannot change.
+    pub(super) layout: Option<Arc<Layout>>,
     pub(super) worker: Arc<dyn Worker>,
     pub(super) key: String,
     pub(super) port: Port,
@@ -218,10 +220,14 @@ impl Desk {
         if interrupted() {
             return Verdict::Returned;
         }
-        if let Duty::Forward(forwarder) = &self.duty {
-            return forwarder
-                .pass_on(self, raw, &message, lane, &interrupted)
-                .await;
+        if let Some(layout) = &self.layout
+            && !layout.agreed(raw.generation, &interrupted).await
+        {
+            return Verdict::Returned;
+        }
+        if let Duty::Forward(plan) = &self.duty {
+            let queue = plan.target(&message, lane);
+            return self.pass_on(raw, &queue, &interrupted).await;
         }
         let mut suspect = match &self.trial {
             Some(trial) if raw.redelivered => match trial.begin(message.id(), &interrupted).await {

@@ -575,6 +575,7 @@ impl DeskRig {
         let port = Port::new("t", Flow::Outbound);
         let desk = Arc::new(delivery::Desk {
             duty: delivery::Duty::Handle,
+            layout: None,
             worker: Arc::new(Scripted { handler, cx }),
             key: "transport/t".into(),
             queue: port.queue(),

@@ -87,6 +87,8 @@ pub(super) struct Watched {
     pub(super) turned: Arc<AtomicU64>,
     /// What it pauses for, where that is not what the whole worker pauses for: it passes messages on.
     pub(super) own_backlog: Option<Arc<Backlog>>,
+    /// Counts of what was left in parts of the queue, if it is not divided any more.
+    pub(super) leftover: Option<Arc<Counters>>,
     /// Of a divided queue: how many of its parts are read here.
     pub(super) here: Option<watch::Receiver<Option<(usize, usize)>>>,
     #[cfg(test)]
@@ -101,6 +103,9 @@ impl Watched {
         if self.own_backlog.is_some() {
             own.received -= own.done + own.returned;
             (own.done, own.returned) = (0, 0);
+        }
+        if let Some(leftover) = &self.leftover {
+            leftover.add_to(counts);
         }
         counts.received += own.received;
         counts.done += own.done;
@@ -207,6 +212,7 @@ impl Consumer {
             counters: Arc::clone(&counters),
             turned: Arc::clone(&turned),
             own_backlog: None,
+            leftover: None,
             here: None,
             #[cfg(test)]
             acker: Some(Arc::clone(&subscription.acker)),
@@ -318,7 +324,6 @@ impl Consumer {
         if let Some(journal) = &mut self.journal {
             journal.close().await;
         }
-        self.acker.close();
     }
 
     /// Whether another delivery may be begun.
@@ -539,6 +544,13 @@ impl Consumer {
         if consuming && open && !busy && !waits {
             self.standing.doubt();
         }
+    }
+}
+
+/// Ended in whatever way, it gives up its channel: the fence and what it holds go to the next one.
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.acker.close();
     }
 }
 

@@ -6,7 +6,7 @@ use super::super::backlog::Backlog;
 use super::super::consumer::{Consumer, Counters, Parts, Phase, Watched, state_word};
 use super::super::delivery::Desk;
 use super::layout::{Here, Layout};
-use super::members::{BEAT, Beat, Members};
+use super::members::{BEAT, Beat, LONGEST_NAME, Members};
 use super::plan::{Plan, queue_of, range};
 use crate::beacon;
 use crate::broker::{
@@ -53,7 +53,6 @@ pub(super) struct Crew {
     members: Members,
     layout: Arc<Layout>,
     alone: watch::Receiver<Option<BTreeSet<String>>>,
-    forwarder: watch::Receiver<ConsumerState>,
     backlog: Arc<Backlog>,
     metrics: QueueMetrics,
     counters: Arc<Counters>,
@@ -75,17 +74,20 @@ impl Crew {
     pub(super) fn new(
         parts: Parts,
         plan: Plan,
-        member: &str,
         layout: Arc<Layout>,
-        forwarder: watch::Receiver<ConsumerState>,
         backlog: Arc<Backlog>,
     ) -> (Self, Watched) {
         let label = format!("{}.p*", plan.queue());
         let now = Instant::now();
         // A new name at every start, so that the last word of a predecessor does not count for its successor.
-        let member = format!("{member}/{}", &random_id()[..8]);
+        let mut member = format!("{}/{}", &random_id()[..8], parts.tag);
+        member.truncate(
+            (0..=LONGEST_NAME)
+                .rfind(|n| member.is_char_boundary(*n))
+                .unwrap_or(0),
+        );
         let own = plan.parts().iter().cloned().collect();
-        let counters: Arc<Counters> = Arc::default();
+        let counters = Arc::clone(&parts.desk.counters);
         let state = watch::Sender::new(ConsumerState::Connecting(None));
         let paused = watch::Sender::new(None);
         let here = watch::Sender::new(None);
@@ -97,6 +99,7 @@ impl Crew {
             counters: Arc::clone(&counters),
             turned: Arc::clone(&turned),
             own_backlog: None,
+            leftover: None,
             here: Some(here.subscribe()),
             #[cfg(test)]
             acker: None,
@@ -107,7 +110,6 @@ impl Crew {
             member,
             alone: layout.alone(),
             layout,
-            forwarder,
             backlog,
             counters,
             posts: BTreeMap::new(),
@@ -211,13 +213,9 @@ impl Crew {
         self.show();
     }
 
-    fn leads(&self) -> bool {
-        *self.forwarder.borrow() == ConsumerState::Consuming
-    }
-
     /// The parts that we want to have for ourselves; only whoever passes messages on may want that.
     fn wanted_alone(&self) -> Option<BTreeSet<String>> {
-        self.alone.borrow().clone().filter(|_| self.leads())
+        self.alone.borrow().clone().filter(|_| self.layout.leads())
     }
 
     /// Takes what is ours and free, and lets go of what is not ours any more.
@@ -241,7 +239,12 @@ impl Crew {
         }
         let now = Instant::now();
         if self.depths.is_none() && now >= self.depths_at {
-            self.depths_at = now + if self.leads() { OWN_DEPTHS } else { DEPTHS };
+            self.depths_at = now
+                + if self.layout.leads() {
+                    OWN_DEPTHS
+                } else {
+                    DEPTHS
+                };
             self.depths = Some(self.ask_depths());
         }
     }
@@ -253,7 +256,6 @@ impl Crew {
         let oldest = Arc::new(AtomicU64::new(0));
         let desk = Desk {
             metrics: self.metrics.clone(),
-            counters: Arc::clone(&self.counters),
             generation: Arc::default(),
             halt: halt.clone(),
             ..(*self.parts.desk).clone()

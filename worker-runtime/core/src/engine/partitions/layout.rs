@@ -3,17 +3,25 @@
 //!
 //! The division is written down at the broker, in `<queue>.layout`, by whoever holds the fence of the queue.
 
+use super::super::backlog::Backlog;
+use super::super::consumer::{Counters, Parts, Phase};
+use super::super::delivery::Desk;
+use super::crew::Crew;
 use super::plan::Plan;
-use crate::broker::{Broker, Confirmation, Publication, PublicationClass, QueueSpec};
+use crate::broker::{
+    Broker, Confirmation, ConsumerState, Publication, PublicationClass, QueueSpec,
+};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
+use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
+use vumi_api::{Kind, OrderingMode};
 
 /// Between two looks at what is left in the old parts.
 const LOOK: Duration = Duration::from_millis(500);
@@ -42,10 +50,16 @@ pub(super) struct Here {
 }
 
 /// Agrees with the broker on how the queue is divided.
-pub(super) struct Layout {
+pub(in crate::engine) struct Layout {
     broker: Arc<dyn Broker>,
     status: Arc<StatusDesk>,
     plan: Plan,
+    /// What a reader of parts is made of where nothing reads parts otherwise: the queue is not divided any more.
+    readers: Option<Parts>,
+    /// Messages of such parts.
+    leftover: Arc<Counters>,
+    /// Consumer of the queue as a whole: the holder of its fence decides.
+    leader: OnceLock<watch::Receiver<ConsumerState>>,
     /// Generation of the channel for which it is agreed: a new one may follow another holder, who divided differently.
     agreed: AtomicU64,
     turn: Mutex<()>,
@@ -55,16 +69,37 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    pub(super) fn new(broker: Arc<dyn Broker>, status: Arc<StatusDesk>, plan: Plan) -> Self {
+    /// For a queue that is to be divided so; `parts` is what a consumer of it as a whole would be made of.
+    pub(super) fn new(parts: &Parts, plan: Plan) -> Self {
+        let readers = plan.parts().is_empty().then(|| parts.clone());
         Self {
-            broker,
-            status,
+            broker: Arc::clone(&parts.broker),
+            status: Arc::clone(&parts.status),
             plan,
+            readers,
+            leftover: Arc::default(),
+            leader: OnceLock::new(),
             agreed: AtomicU64::new(0),
             turn: Mutex::new(()),
             alone: watch::Sender::new(None),
             here: watch::Sender::default(),
         }
+    }
+
+    /// Who consumes the queue as a whole.
+    pub(super) fn led_by(&self, leader: watch::Receiver<ConsumerState>) {
+        let _ = self.leader.set(leader);
+    }
+
+    /// Whether this replica consumes the queue as a whole now.
+    pub(super) fn leads(&self) -> bool {
+        let leader = self.leader.get();
+        leader.is_some_and(|state| *state.borrow() == ConsumerState::Consuming)
+    }
+
+    /// Counts of the messages in parts of a queue that is not divided any more.
+    pub(super) fn leftover(&self) -> Arc<Counters> {
+        Arc::clone(&self.leftover)
     }
 
     /// The parts that this replica wants to have for itself.
@@ -78,8 +113,8 @@ impl Layout {
     }
 
     /// Returns once messages of this generation may be passed on; false if they are no longer ours before.
-    pub(super) async fn agreed(
-        &self,
+    pub(in crate::engine) async fn agreed(
+        self: &Arc<Self>,
         generation: u64,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> bool {
@@ -109,8 +144,11 @@ impl Layout {
         }
     }
 
-    async fn agree(&self) -> Result<(), WorkError> {
+    async fn agree(self: &Arc<Self>) -> Result<(), WorkError> {
         let notes = self.read().await?;
+        if notes.is_empty() && self.plan.parts().is_empty() {
+            return Ok(());
+        }
         let ours: BTreeSet<String> = self.plan.parts().iter().cloned().collect();
         let same =
             |note: &Option<Note>| note.as_ref().is_some_and(|n| n.parts == self.plan.parts());
@@ -189,7 +227,7 @@ impl Layout {
 
     /// Has all these parts for itself until nothing is left in them. The fence of each part proves that nobody else holds
     /// a message of it, and nobody else passes messages on, since this replica holds the fence of the queue.
-    async fn empty(&self, parts: BTreeSet<String>) {
+    async fn empty(self: &Arc<Self>, parts: BTreeSet<String>) {
         let component = format!("partitions of {}", self.plan.queue());
         let text = "they were divided differently before: what waits in them is finished first, and new messages wait";
         tracing::warn!(queue = self.plan.queue(), "the {component}: {text}");
@@ -200,14 +238,65 @@ impl Layout {
             text,
         );
         self.status.report(report);
-        self.alone.send_replace(Some(parts.clone()));
-        let alone = Alone(&self.alone);
+        match &self.readers {
+            None => self.emptied(&parts, true).await,
+            Some(readers) => self.emptied_by(readers, &parts).await,
+        }
+        let report = StatusReport::new(
+            component.as_str(),
+            StatusLevel::Ok,
+            "divided",
+            "as they should be",
+        );
+        self.status.report(report);
+    }
+
+    /// Reads parts for as long as there is something in them.
+    async fn emptied_by(self: &Arc<Self>, readers: &Parts, parts: &BTreeSet<String>) {
+        let plan = Plan::former(self.plan.queue(), parts);
+        let phase = watch::Sender::new(Phase::Run);
+        let halt = readers.desk.halt.child_token();
+        let desk = Desk {
+            counters: Arc::clone(&self.leftover),
+            halt: halt.clone(),
+            ..(*readers.desk).clone()
+        };
+        let backlog = Arc::new(Backlog::new(Kind::Dispatcher, readers.backlog.limit()));
+        let mode = match readers.mode {
+            // Nobody waits for a fence where no order is kept.
+            OrderingMode::None => OrderingMode::None,
+            _ => OrderingMode::PerUser,
+        };
+        let readers = Parts {
+            desk: Arc::new(desk),
+            phase: phase.subscribe(),
+            mode,
+            ..readers.clone()
+        };
+        let (crew, _) = Crew::new(readers, plan, Arc::clone(self), backlog);
+        let mut crew = crew.run().boxed();
+        tokio::select! {
+            () = &mut crew => return,
+            () = self.emptied(parts, mode != OrderingMode::None) => {}
+        }
+        phase.send_replace(Phase::Drain);
+        halt.cancel();
+        crew.await;
+    }
+
+    /// Returns once nothing is left in these parts. In `order`, this replica alone must have read them to the end.
+    async fn emptied(&self, parts: &BTreeSet<String>, order: bool) {
+        let _alone = order.then(|| {
+            self.alone.send_replace(Some(parts.clone()));
+            Alone(&self.alone)
+        });
         let mut quiet: Option<(Instant, u64)> = None;
         loop {
             tokio::time::sleep(LOOK).await;
             let here = self.here.borrow().clone();
-            let mut still = here.reads.is_superset(&parts) && here.in_hand == 0;
-            for part in &parts {
+            let mut still = here.in_hand == 0;
+            still &= !order || (self.leads() && here.reads.is_superset(parts));
+            for part in parts {
                 if !still {
                     break;
                 }
@@ -227,14 +316,6 @@ impl Layout {
                 _ => Some((Instant::now(), here.received)),
             };
         }
-        drop(alone);
-        let report = StatusReport::new(
-            component.as_str(),
-            StatusLevel::Ok,
-            "divided",
-            "as they should be",
-        );
-        self.status.report(report);
     }
 }
 

@@ -22,7 +22,7 @@ const MOST: usize = 1000;
 /// Longest body of a beat that is read.
 const LONGEST: usize = 16 << 10;
 /// Longest name of a member or part.
-const LONGEST_NAME: usize = 200;
+pub(super) const LONGEST_NAME: usize = 200;
 
 /// What a member says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -11,42 +11,48 @@ mod members;
 mod plan;
 mod shares;
 
-pub(super) use forward::Forwarder;
+pub(super) use layout::Layout;
 pub(super) use plan::Plan;
 
 use super::backlog::Backlog;
 use super::consumer::{Consumer, Parts, Watched};
 use super::delivery::{Desk, Duty};
 use crew::Crew;
-use futures::future::BoxFuture;
-use layout::Layout;
+use futures::future::{BoxFuture, FutureExt};
 use std::sync::Arc;
 use vumi_api::Kind;
 
 /// Unacknowledged messages of all parts of a queue in one replica, at least: many parts share them.
 const WINDOW: usize = 1600;
 
+/// A loop of the engine, and what is seen of it.
+pub(super) type Loop = (BoxFuture<'static, ()>, Watched);
+
+/// Starts what reads a queue that is not divided. If it was before, what waits in its parts is finished first.
+pub(super) async fn start_whole(parts: Parts, queue: &str) -> Vec<Loop> {
+    let layout = Arc::new(Layout::new(&parts, Plan::whole(queue)));
+    let desk = Desk {
+        layout: Some(Arc::clone(&layout)),
+        ..(*parts.desk).clone()
+    };
+    let desk = Arc::new(desk);
+    let (consumer, mut watched) = Consumer::subscribe(Parts { desk, ..parts }).await;
+    layout.led_by(watched.state.clone());
+    watched.leftover = Some(layout.leftover());
+    vec![(consumer.run().boxed(), watched)]
+}
+
 /// Starts what reads a divided queue: the forwarder, and the crew that reads parts. `parts` is what a consumer of the
 /// queue as a whole would be made of.
-pub(super) async fn start(
-    parts: Parts,
-    plan: Plan,
-    member: &str,
-) -> Vec<(BoxFuture<'static, ()>, Watched)> {
-    let layout = Arc::new(Layout::new(
-        Arc::clone(&parts.broker),
-        Arc::clone(&parts.status),
-        plan.clone(),
-    ));
+pub(super) async fn start(parts: Parts, plan: Plan) -> Vec<Loop> {
+    let layout = Arc::new(Layout::new(&parts, plan.clone()));
     // To its parts the forwarder is what a dispatcher is to its targets: when they are full, it waits.
     let backlog = Arc::new(Backlog::new(Kind::Dispatcher, parts.backlog.limit()));
-    let forwarder = Forwarder {
-        plan: plan.clone(),
-        layout: Arc::clone(&layout),
-    };
     let desk = Desk {
-        duty: Duty::Forward(Arc::new(forwarder)),
+        duty: Duty::Forward(Arc::new(plan.clone())),
+        layout: Some(Arc::clone(&layout)),
         counters: Arc::default(),
+        generation: Arc::default(),
         ..(*parts.desk).clone()
     };
     let (consumer, mut forwarding) = Consumer::subscribe(Parts {
@@ -58,17 +64,11 @@ pub(super) async fn start(
         ..parts.clone()
     })
     .await;
+    layout.led_by(forwarding.state.clone());
     forwarding.own_backlog = Some(Arc::clone(&backlog));
-    let (crew, reading) = Crew::new(
-        parts,
-        plan,
-        member,
-        layout,
-        forwarding.state.clone(),
-        backlog,
-    );
+    let (crew, reading) = Crew::new(parts, plan, layout, backlog);
     vec![
-        (Box::pin(consumer.run()), forwarding),
-        (Box::pin(crew.run()), reading),
+        (consumer.run().boxed(), forwarding),
+        (crew.run().boxed(), reading),
     ]
 }

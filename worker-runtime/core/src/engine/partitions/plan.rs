@@ -3,6 +3,7 @@
 
 use super::super::lanes::Lane;
 use crate::message::Message;
+use std::collections::BTreeSet;
 
 /// The queue of one part.
 pub(super) fn queue_of(queue: &str, part: &str) -> String {
@@ -17,7 +18,20 @@ pub(in crate::engine) struct Plan {
 }
 
 impl Plan {
-    /// By user, into `count` partitions `p0`, `p1`, …; none: not at all.
+    /// Not at all.
+    pub(in crate::engine) fn whole(queue: &str) -> Self {
+        Self::by_user(queue, 0)
+    }
+
+    /// As it was divided before.
+    pub(super) fn former(queue: &str, parts: &BTreeSet<String>) -> Self {
+        Self {
+            queue: queue.to_owned(),
+            parts: parts.iter().cloned().collect(),
+        }
+    }
+
+    /// By user, into `count` partitions `p0`, `p1`, ….
     pub(in crate::engine) fn by_user(queue: &str, count: u16) -> Self {
         Self {
             queue: queue.to_owned(),
@@ -36,7 +50,7 @@ impl Plan {
     }
 
     /// The queue for a message of this lane; what needs no order may go anywhere.
-    pub(super) fn target(&self, _: &Message, lane: Lane) -> String {
+    pub(in crate::engine) fn target(&self, _: &Message, lane: Lane) -> String {
         let number = match lane {
             Lane::Numbered(number) => number,
             Lane::Free => 0,

@@ -25,7 +25,6 @@ use crate::status::{StatusDesk, StatusIdentity};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use crate::worker::{Dedupe, HOLD_LIMIT, Registration, Services, Worker, WorkerContext};
 use futures::FutureExt;
-use futures::future::BoxFuture;
 use stage::Stage;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -273,6 +272,11 @@ impl RunningWorker {
             QueueSpec::Reply(_) => vumi_api::OrderingMode::None,
             _ => resource.ordering_mode(),
         };
+        let partitions = resource.partitions();
+        let data = match &queue {
+            QueueSpec::Data(name) => Some(name.clone()),
+            _ => None,
+        };
         let name = queue.name().to_owned();
         // The reply queue is named after this replica, and its series after the port, so that labels stay bounded.
         let label = match queue {
@@ -302,6 +306,7 @@ impl RunningWorker {
         let hold = schedules.then(|| Arc::new(Schedules) as Arc<dyn Hold>);
         let desk = Arc::new(Desk {
             duty: Duty::Handle,
+            layout: None,
             worker: Arc::clone(&self.worker),
             key: self.cx.worker_name().to_owned(),
             port: port.clone(),
@@ -331,12 +336,6 @@ impl RunningWorker {
             legacy_failures: resource.transport().and_then(|t| t.legacy_failures) == Some(true),
             exit: None,
         });
-        let divided = match &queue {
-            QueueSpec::Data(name) => resource
-                .partitions()
-                .map(|count| Plan::by_user(name, count)),
-            _ => None,
-        };
         let parts = Parts {
             backlog: Arc::clone(&self.backlog),
             broker: Arc::clone(&self.environment.broker),
@@ -353,9 +352,12 @@ impl RunningWorker {
             hold,
             desk,
         };
-        let loops: Vec<(BoxFuture<'static, ()>, Watched)> = match divided {
-            Some(plan) => partitions::start(parts, plan, self.cx.instance()).await,
-            None => {
+        let loops = match (data, partitions) {
+            (Some(name), Some(count)) => {
+                partitions::start(parts, Plan::by_user(&name, count)).await
+            }
+            (Some(name), None) => partitions::start_whole(parts, &name).await,
+            (None, _) => {
                 let (consumer, watched) = Consumer::subscribe(parts).await;
                 vec![(consumer.run().boxed(), watched)]
             }

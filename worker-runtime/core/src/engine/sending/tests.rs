@@ -251,6 +251,7 @@ impl Bench {
         let port = Port::new("t", Flow::Outbound);
         let desk = Desk {
             duty: Duty::Handle,
+            layout: None,
             exit: None,
             worker: Arc::new(Transport {
                 peer: Arc::clone(&self.peer),
