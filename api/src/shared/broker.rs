@@ -32,9 +32,7 @@ pub struct BrokerRef {
 }
 
 /// How the queues of a virtual host are declared, and so what outlives a node of the broker (S1).
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub enum BrokerProfile {
     /// Classic queues, declared as Vumi declares them: old and new workers share them. A queue lives on one node.

@@ -188,7 +188,8 @@ async fn cancelled_consumer_stays_cancelled_over_a_cut() {
 async fn restart_of_the_broker() {
     for ((version, profile), killed) in FENCES
         .into_iter()
-        .flat_map(|row| [(row, false), (row, true)]) {
+        .flat_map(|row| [(row, false), (row, true)])
+    {
         let Some(mut server) = own(version, Options::default()).await else {
             return;
         };

@@ -1,10 +1,10 @@
 //! Where the broker is and who we are there: a URL, or a Secret that is read anew at every attempt to connect, so that
 //! rotated credentials take effect without a restart. Nothing here prints a password.
 
+use super::profile::Profile;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::secrets::Secrets;
-use super::profile::Profile;
 use lapin::uri::{AMQPScheme, AMQPUri};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -401,6 +401,34 @@ mod tests {
             assert_ne!(of("amqp://u:p@h/v"), of(other));
         }
         assert_eq!(of("amqps://u:p@h").to_string(), "amqps://h:5671//");
+    }
+
+    #[test]
+    fn profiles_of_urls_and_secrets() {
+        let profile = |url: &str| AmqpConfig::from_url(url).map(|config| config.profile());
+        assert_eq!(profile("amqp://h/v").unwrap(), Profile::Vumi);
+        assert_eq!(profile("amqp://h/v?profile=vumi").unwrap(), Profile::Vumi);
+        let both = AmqpConfig::from_url("amqp://h/v?heartbeat=7&profile=quorum").unwrap();
+        assert_eq!(both.profile(), Profile::Quorum);
+        assert_eq!(both.resolve().unwrap().uri.query.heartbeat, Some(7));
+        let shown = both.identity().unwrap().to_string();
+        assert_eq!(shown, "amqp://h:5672/v?profile=quorum");
+        let wrong = profile("amqp://u:secret@h/v?profile=mirrored").unwrap_err();
+        assert!(wrong.text.contains("quorum") && !wrong.text.contains("secret"));
+
+        let of = |url: &str, profile| {
+            let broker = BrokerRef {
+                profile,
+                ..reference()
+            };
+            AmqpConfig::from_secret(secrets(&[("connection_string", url)]), &broker)
+        };
+        let quorum = of("amqp://h/v", Some(Profile::Quorum));
+        assert_eq!(quorum.profile(), Profile::Quorum);
+        let classic = of("amqp://h/v", None).identity().unwrap();
+        assert_ne!(quorum.identity().unwrap(), classic);
+        let error = of("amqp://h/v?profile=quorum", None).identity();
+        assert!(error.unwrap_err().text.contains("broker.profile"));
     }
 
     #[test]

@@ -85,7 +85,11 @@ impl Herald {
             match self.copy(connection).await {
                 Ok(consumer) => heard = Some(consumer),
                 Err(trouble) => {
-                    tracing::debug!(queue = self.queue, ?trouble, "cannot hear who holds the queue");
+                    tracing::debug!(
+                        queue = self.queue,
+                        ?trouble,
+                        "cannot hear who holds the queue"
+                    );
                 }
             }
         }

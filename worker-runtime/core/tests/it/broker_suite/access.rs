@@ -57,7 +57,10 @@ pub async fn fence_has_one_holder_and_a_standby(rig: &impl Rig) {
 pub async fn order_outlives_many_handovers(rig: &impl Rig) {
     const COUNT: u32 = 1500;
     const PREFETCH: u16 = 20;
-    let (brokers, queue) = ([rig.connect().await, rig.connect().await], unique("handovers"));
+    let (brokers, queue) = (
+        [rig.connect().await, rig.connect().await],
+        unique("handovers"),
+    );
     let mut replicas = Vec::new();
     for broker in &brokers {
         replicas.push(consume(broker, &queue, PREFETCH, Access::Fenced).await);
@@ -67,14 +70,21 @@ pub async fn order_outlives_many_handovers(rig: &impl Rig) {
     let (mut seen, mut dice) = (0, 7u32);
     let begin = Instant::now();
     while seen < COUNT {
-        assert!(begin.elapsed() < 3 * PATIENCE, "{seen} of {COUNT} after {:?}", begin.elapsed());
+        assert!(
+            begin.elapsed() < 3 * PATIENCE,
+            "{seen} of {COUNT} after {:?}",
+            begin.elapsed()
+        );
         for (n, broker) in brokers.iter().enumerate() {
             let replica = &mut replicas[n];
             // The holder works for a while; a standby has nothing to do.
             let mut left = 40 + dice % 40;
             while left > 0 {
-                let next = tokio::time::timeout(Duration::from_millis(30), replica.deliveries.recv());
-                let Ok(Some(delivery)) = next.await else { break };
+                let next =
+                    tokio::time::timeout(Duration::from_millis(30), replica.deliveries.recv());
+                let Ok(Some(delivery)) = next.await else {
+                    break;
+                };
                 dice = dice.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
                 let number = number(&delivery);
                 assert!(number <= seen + 1, "{number} after {seen}");
