@@ -404,6 +404,34 @@ mod tests {
     }
 
     #[test]
+    fn profiles_of_urls_and_secrets() {
+        let profile = |url: &str| AmqpConfig::from_url(url).map(|config| config.profile());
+        assert_eq!(profile("amqp://h/v").unwrap(), Profile::Vumi);
+        assert_eq!(profile("amqp://h/v?profile=vumi").unwrap(), Profile::Vumi);
+        let both = AmqpConfig::from_url("amqp://h/v?heartbeat=7&profile=quorum").unwrap();
+        assert_eq!(both.profile(), Profile::Quorum);
+        assert_eq!(both.resolve().unwrap().uri.query.heartbeat, Some(7));
+        let shown = both.identity().unwrap().to_string();
+        assert_eq!(shown, "amqp://h:5672/v?profile=quorum");
+        let wrong = profile("amqp://u:secret@h/v?profile=mirrored").unwrap_err();
+        assert!(wrong.text.contains("quorum") && !wrong.text.contains("secret"));
+
+        let of = |url: &str, profile| {
+            let broker = BrokerRef {
+                profile,
+                ..reference()
+            };
+            AmqpConfig::from_secret(secrets(&[("connection_string", url)]), &broker)
+        };
+        let quorum = of("amqp://h/v", Some(Profile::Quorum));
+        assert_eq!(quorum.profile(), Profile::Quorum);
+        let classic = of("amqp://h/v", None).identity().unwrap();
+        assert_ne!(quorum.identity().unwrap(), classic);
+        let error = of("amqp://h/v?profile=quorum", None).identity();
+        assert!(error.unwrap_err().text.contains("broker.profile"));
+    }
+
+    #[test]
     fn secret_layouts() {
         let operator = secrets(&[
             ("connection_string", "amqp://u:p@h:5672/"),

@@ -180,7 +180,9 @@ impl Keeper {
         let queue = &self.subscribe.queue;
         let declaring = open(&connection, self.prefetch).await?;
         topology::declare_queue(&declaring, self.profile, queue).await?;
-        let (channel, taken) = self.take(&connection, declaring, queue.name()).await?;
+        let declared = Instant::now();
+        let taking = self.take(&connection, declaring, queue.name(), declared);
+        let (channel, taken) = taking.await?;
         Ok((connection, channel, taken))
     }
 
@@ -191,13 +193,14 @@ impl Keeper {
         connection: &Connection,
         first: Channel,
         queue: &str,
+        declared: Instant,
     ) -> Result<(Channel, Taken), Trouble> {
         let mut channel = first;
         let mut ear = None;
         loop {
             match self
                 .fence
-                .consume(connection, &channel, queue, &self.subscribe.tag)
+                .consume(connection, &channel, queue, &self.subscribe.tag, declared)
                 .await
             {
                 Ok(taken) => return Ok((channel, taken)),

@@ -7,6 +7,11 @@ use crate::broker::{QueueDepth, QueueSpec};
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
+use std::time::{Duration, Instant};
+
+/// So long after its declaration a quorum queue has surely started, in case someone else declared it a moment before.
+/// Consuming one that has not crashes the broker's side of the connection, and an empty one looks no different.
+const STARTING: Duration = Duration::from_millis(300);
 
 /// How a consumer is kept alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,20 +42,24 @@ struct Lock {
 }
 
 impl Fence {
-    /// Starts consuming behind the fence. [`Trouble::Held`] means that another holder lives; the broker may then have
-    /// closed the channel.
+    /// Starts consuming a queue that was `declared` then, behind the fence. [`Trouble::Held`] means that another holder
+    /// lives; the broker may then have closed the channel.
     pub(super) async fn consume(
         self,
         connection: &Connection,
         channel: &Channel,
         queue: &str,
         tag: &str,
+        declared: Instant,
     ) -> Result<Taken, Trouble> {
         if self != Fence::SingleActiveConsumer {
             return self.resume(connection, channel, queue, tag).await;
         }
         let lock = Lock::take(connection, queue, tag).await?;
         let ready = lock.is_alone(queue).await?;
+        if ready == 0 {
+            tokio::time::sleep_until((declared + STARTING).into()).await;
+        }
         let mut taken = behind(lock, channel, queue, tag).await?;
         taken.ready = Some(ready);
         Ok(taken)
@@ -225,7 +234,9 @@ mod tests {
                 let channel = connection.create_channel().await.unwrap();
                 declare(&channel, kind, kind).await;
                 let fence = Fence::ExclusiveConsumer;
-                let taken = fence.consume(&connection, &channel, kind, "test").await;
+                let taken = fence
+                    .consume(&connection, &channel, kind, "test", Instant::now())
+                    .await;
                 match taken {
                     Ok(_) => assert!(held, "{kind} on {version:?}"),
                     Err(trouble) => {

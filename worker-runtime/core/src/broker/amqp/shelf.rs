@@ -6,7 +6,7 @@ use super::errors::{self, Trouble};
 use super::fence::Taken;
 use super::profile::{self, Profile};
 use super::topology;
-use crate::broker::{Access, QueueSpec, RawDelivery, Shelf};
+use crate::broker::{Access, QueueDepth, QueueSpec, RawDelivery, Shelf};
 use crate::error::WorkError;
 use async_trait::async_trait;
 use futures::stream::StreamExt;
@@ -47,6 +47,11 @@ pub(super) async fn take(
         .await
         .map_err(|e| Trouble::of(&e))
     {
+        // Nobody else has any of it, and there is nothing to hold.
+        Ok(QueueDepth {
+            ready: 0,
+            consumers: 0,
+        }) => return Ok(shelf),
         Ok(depth) => depth.ready as usize,
         Err(Trouble::Missing(_)) => return Ok(shelf),
         Err(trouble) => return Err(trouble),
@@ -64,7 +69,7 @@ pub(super) async fn take(
     let fence = profile::fence(profile, &QueueSpec::Parking(queue.into()), Access::Fenced);
     let begin = Instant::now();
     let mut taken = loop {
-        let taken = fence.consume(connection, &shelf.channel, queue, "vumi shelf");
+        let taken = fence.consume(connection, &shelf.channel, queue, "vumi shelf", begin);
         match taken.await {
             // A quorum queue hears a little later that the shelf before this one is closed.
             Err(Trouble::Held(_)) if profile == Profile::Quorum && begin.elapsed() < SILENCE => {
