@@ -9,7 +9,7 @@ use crate::shared::{
     BrokerRef, ConnectorName, Dedupe, Duration, HttpListener, MiddlewareItem, OnUnknown, Ordering,
     RateLimit, Retention, Retry, StateRef,
 };
-use crate::transports::{HttpApi, Telnet};
+use crate::transports::{DevNull, HttpApi, Telnet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -133,6 +133,8 @@ worker_kind! {
         telnet: Telnet = "telnet",
         /// Messages in by HTTP; the reply, if expected, is the response body.
         http_api: HttpApi = "httpApi",
+        /// A simulated network: acks, receipts and replies without a provider.
+        dev_null: DevNull = "devNull",
     }
     settings {
         /// Name of its queues: `<transportName>.inbound`, `.outbound`, `.event`. Default `metadata.name`.
