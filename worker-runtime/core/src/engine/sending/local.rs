@@ -143,10 +143,10 @@ mod tests {
         let pause = Duration::from_secs(3);
         buckets.slow_down("sms", pause, BUCKET).await.unwrap();
         assert_eq!(taken(&buckets, pause).await, 0);
-        assert!((buckets.pace("sms").await.unwrap() - 0.5).abs() < 0.01);
+        assert!((0.5..0.53).contains(&buckets.pace("sms").await.unwrap()));
         let slow = taken(&buckets, Duration::from_secs(10)).await;
         // From half to full speed in ten seconds: three quarters of it on average.
-        assert!((73..=77).contains(&slow), "{slow}");
+        assert!((72..=79).contains(&slow), "{slow}");
         assert!(buckets.pace("sms").await.unwrap() > 0.99);
         for _ in 0..10 {
             buckets

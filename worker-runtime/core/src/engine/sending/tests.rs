@@ -418,7 +418,7 @@ async fn one_schedule(store: &Arc<dyn StateStore>, seed: u64) {
     };
     let row = bench.row(&message).await;
     let took = bench.peer.took.load(Ordering::SeqCst);
-    let about = format!("seed {seed}: took {took}, {verdict:?}, {row:#?}");
+    let about = format!("seed {seed}: took {took}, {verdict:?}, {row:?}");
     if !retries {
         assert!(took <= 1, "sent twice: {about}");
     }
@@ -454,7 +454,7 @@ async fn one_schedule(store: &Arc<dyn StateStore>, seed: u64) {
                 .unwrap_or_else(|| panic!("{about}"));
             // A message that was taken ends as failed only if nobody knew.
             assert!(
-                took == 0 || fate.code == codes::FATE_UNKNOWN.name,
+                took == 0 || retries || fate.code == codes::FATE_UNKNOWN.name,
                 "{fate:?} {about}"
             );
         }
@@ -462,7 +462,7 @@ async fn one_schedule(store: &Arc<dyn StateStore>, seed: u64) {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn no_crash_at_any_step_sends_a_message_twice_or_leaves_it_without_an_end() {
     let store = store();
     for seed in 0..3000 {
