@@ -79,6 +79,10 @@ codes! {
         "Use version 6.2 or later.";
     STATE_UNREADABLE = "state.unreadable", "The state store holds or answers something that cannot be read.",
         "The error names it. Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
+    STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
+        "Stop that process, or give this one another folder; an embedded store has one owner.";
+    STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
+        "The error names the cause. Permission or space: cure it, and work goes on. A checksum or another version: put back a backup, or move the folder away and begin anew without what it holds.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",

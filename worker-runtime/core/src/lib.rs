@@ -12,6 +12,7 @@ pub mod codes;
 pub mod conformance;
 pub mod engine;
 pub mod error;
+mod folder;
 pub mod heartbeat;
 pub mod logging;
 pub mod message;

@@ -9,3 +9,5 @@ mod broker_suite;
 mod embedded;
 mod embedded_faults;
 mod redis;
+mod state;
+mod state_suite;
