@@ -45,7 +45,9 @@ struct OnRedis(Redis);
 #[async_trait]
 impl Source for OnRedis {
     async fn client(&self) -> Arc<dyn StateStore> {
-        redis::store(&self.0)
+        let store = redis::store(&self.0);
+        redis::up(&store).await;
+        store
     }
 }
 
