@@ -17,7 +17,7 @@ use std::time::{Duration, UNIX_EPOCH};
 /// Lanes that one step of a walk is given.
 const LANES: usize = 200;
 /// Entries that one step looks at: a few milliseconds.
-const LOOKS: usize = 5000;
+const LOOKS: usize = 1000;
 /// Entries that one step brings along.
 const ROOM: usize = 200;
 

@@ -20,7 +20,8 @@ for i = 3, #ARGV, 4 do
       call('LSET', trail, 0, person)
     end
   end
-  if person ~= '' then
+  -- The first person stays.
+  if person ~= '' and (known or '') == '' then
     call('ZADD', L .. 'p:' .. person, 'NX', at, id)
   end
 end
