@@ -256,11 +256,13 @@ mod tests {
         fs::write(root.join("secrets/smsc/password"), "of the file").unwrap();
         fs::write(root.join("secrets/smsc/user"), "me").unwrap();
         let secrets = root.join("secrets");
-        let untold = Services {
-            brokers: None,
-            stores: None,
-        };
-        let read = campaign(&[document], Target::Local, Some(&secrets), untold).unwrap();
+        let read = campaign(
+            &[document],
+            Target::Local,
+            Some(&secrets),
+            Services::default(),
+        )
+        .unwrap();
         let keys = &read.manifests.secrets["smsc"];
         assert_eq!((&*keys["password"], &*keys["user"]), ("written", "me"));
         assert_eq!(read.documents["smsc"].len(), 1, "documents alone");
