@@ -217,6 +217,7 @@ impl Consumer {
         let mut state = self.state.clone();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        state.mark_unchanged();
         self.note_state();
         self.note_fence();
         loop {
@@ -497,6 +498,14 @@ impl Consumer {
         if consuming && open && !busy && !waits {
             self.standing.doubt();
         }
+    }
+}
+
+/// However it ends, everything is back in the queue before the broker learns that nobody reads: else a successor could
+/// get what comes after it first.
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.acker.close();
     }
 }
 

@@ -102,6 +102,7 @@ enum Outcome {
     Claimed(u64, Option<Taken>),
     Stepped {
         place: Place,
+        id: u64,
         term: u64,
         again: Option<Instant>,
         next: Option<Next>,
@@ -369,6 +370,7 @@ impl LaneJournal {
             let next = access.step(term, &place, id, step).await;
             Outcome::Stepped {
                 place,
+                id,
                 term,
                 again,
                 next,
@@ -591,13 +593,14 @@ impl LaneJournal {
             }
             Outcome::Stepped {
                 place,
+                id,
                 term,
                 again,
                 next,
             } => {
                 self.steps -= 1;
                 if term == self.access.exit.term() {
-                    return self.stepped(place, again, next, now);
+                    return self.stepped(place, id, again, next, now);
                 }
             }
             Outcome::Depth(quiet, Some(depth)) => self.depth(quiet, &depth),
@@ -649,6 +652,7 @@ impl LaneJournal {
     fn stepped(
         &mut self,
         place: Place,
+        id: u64,
         again: Option<Instant>,
         next: Option<Next>,
         now: Instant,
@@ -665,7 +669,7 @@ impl LaneJournal {
                     return Event::Turn;
                 }
             },
-            Some(Next::Empty) => match early {
+            Some(Next::Empty) => match early.filter(|head| head.id > id) {
                 Some(head) => head,
                 None if touched => {
                     self.look_again = true;
