@@ -75,6 +75,18 @@ codes! {
         "The reason names the field; correct the application that sent it.";
     SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
         "Configure a state store, then `vumi parked requeue`.";
+    STATE_UNREACHABLE = "state.unreachable", "The state store cannot be reached.",
+        "Check that Redis runs as a master and that host, port, sentinels, TLS and network allow the connection.";
+    STATE_REFUSED = "state.refused", "Redis refused the credentials or a command.",
+        "Check username and password in the Secret, and that the user may use the keys below the prefix, scripts and INFO.";
+    STATE_FULL = "state.full", "Redis takes no writes: its memory or its disk is full, or too few replicas follow it.",
+        "The error names the cause. Give it more memory or disk, or start its replicas; work goes on by itself.";
+    STATE_CLUSTER = "state.cluster", "This Redis runs in Cluster mode.",
+        "Use a single Redis or one with Sentinel: Cluster cannot keep together what one operation changes.";
+    STATE_VERSION = "state.version", "This Redis is too old.",
+        "Use version 6.2 or later.";
+    STATE_UNREADABLE = "state.unreadable", "The state store holds or answers something that cannot be read.",
+        "The error names it. Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
     STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
         "Stop that process, or give this one another folder; an embedded store has one owner.";
     STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
