@@ -69,8 +69,16 @@ codes! {
         "Stop that process, or give this one another --state folder.";
     BROKER_STATE = "broker.state_unusable", "The state folder of the embedded broker cannot be read or written.",
         "The error names the cause. Permission or space: cure it. A checksum: files were damaged from outside; put back a backup, or move the folder away and begin anew without its messages.";
+    STATE_NONE = "state.none", "The worker needs a state store and has none.",
+        "Name one in `spec.state`, or create the Secret vumi-redis in its namespace.";
     STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
         "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
+    JOURNAL_DROPPED = "journal.dropped", "A person dropped a message that waited in the journal.",
+        "Nothing; the log line names the message.";
+    STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
+        "Stop that process, or give this one another folder; an embedded store has one owner.";
+    STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
+        "The error names the cause. Permission or space: cure it, and work goes on. A checksum or another version: put back a backup, or move the folder away and begin anew without what it holds.";
     SCHEDULE_INVALID = "schedule.invalid", "The schedule of a message cannot be read, or never comes true.",
         "The reason names the field; correct the application that sent it.";
     SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
@@ -87,10 +95,6 @@ codes! {
         "Use version 6.2 or later.";
     STATE_UNREADABLE = "state.unreadable", "The state store holds or answers something that cannot be read.",
         "The error names it. Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
-    STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
-        "Stop that process, or give this one another folder; an embedded store has one owner.";
-    STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
-        "The error names the cause. Permission or space: cure it, and work goes on. A checksum or another version: put back a backup, or move the folder away and begin anew without what it holds.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",
@@ -121,6 +125,8 @@ codes! {
         "Look at it with `vumi parked show`; requeue it to the queue it was parked beside, or drop it.";
     PARKED_TOO_MANY = "parked.too_many", "Too many messages of this worker were set aside, so it paused.",
         "Look with `vumi parked list`, cure the cause, requeue or drop, then `vumi parked resume`.";
+    PARKED_EXPIRED = "parked.expired", "A parked message was removed because `retention.parked` was over.",
+        "Nothing; look at parked messages sooner, or keep them longer.";
     PARKED_DROPPED = "parked.dropped", "A person dropped a parked message for good.",
         "Nothing; the log line names the message.";
 }

@@ -11,7 +11,7 @@ use prometheus::{
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 const BUILD_INFO: &str = "1, with the version as a label.";
 const UPTIME: &str = "Age of the process, in seconds.";
@@ -29,9 +29,9 @@ macro_rules! metrics {
                 }
             }
 
-            /// Removes every series of one worker.
-            fn forget(&self, worker: &str) {
-                $( self.$field.forget(worker); )*
+            /// Removes every series of one worker or store.
+            fn forget(&self, label: &str, value: &str) {
+                $( self.$field.forget(label, value); )*
             }
         }
 
@@ -105,12 +105,18 @@ metrics! {
         "Changes of a part towards the peer, by the new state: ok, degraded, down.";
     peer_restarts: IntCounterVec = "vumi_peer_restarts_total" ["worker"]
         "How often the side towards the peer ended and was started again.";
+    store_up: IntGaugeVec = "vumi_state_up" ["store"]
+        "1 while a state store answers.";
+    store_operations: IntCounterVec = "vumi_state_operations_total" ["store", "operation", "result"]
+        "Operations on a state store by result: ok, error.";
+    store_seconds: HistogramVec = "vumi_state_operation_seconds" ["store", "operation"]
+        "Time that an operation on a state store took, in seconds.";
 }
 
 trait Family: Collector + Clone + 'static {
     const KIND: &'static str;
     fn make(name: &str, help: &str, labels: &[&str]) -> Self;
-    fn forget(&self, worker: &str);
+    fn forget(&self, label: &str, value: &str);
 }
 
 macro_rules! family {
@@ -123,7 +129,7 @@ macro_rules! family {
                     .unwrap_or_else(|e| unreachable!("{name}: {e}"))
             }
 
-            fn forget(&self, worker: &str) {
+            fn forget(&self, label: &str, value: &str) {
                 for family in self.collect() {
                     for metric in family.get_metric() {
                         let labels: HashMap<&str, &str> = metric
@@ -131,7 +137,7 @@ macro_rules! family {
                             .iter()
                             .map(|l| (l.name(), l.value()))
                             .collect();
-                        if labels.get("worker") == Some(&worker) {
+                        if labels.get(label) == Some(&value) {
                             let _ = self.remove(&labels);
                         }
                     }
@@ -211,6 +217,17 @@ impl Telemetry {
         });
         workers.insert(key.to_owned(), Arc::downgrade(&metrics));
         metrics
+    }
+}
+
+impl Telemetry {
+    /// The series of one state store, by its description. They vanish with it.
+    pub fn store(&self, description: &str) -> StoreMetrics {
+        StoreMetrics {
+            up: self.families.store_up.with_label_values(&[description]),
+            description: description.to_owned(),
+            families: Arc::clone(&self.families),
+        }
     }
 }
 
@@ -346,7 +363,37 @@ fn now() -> f64 {
 
 impl Drop for WorkerMetrics {
     fn drop(&mut self) {
-        self.families.forget(&self.key);
+        self.families.forget("worker", &self.key);
+    }
+}
+
+/// Metrics of one state store.
+pub struct StoreMetrics {
+    description: String,
+    families: Arc<Families>,
+    /// 1 while it answers.
+    pub up: IntGauge,
+}
+
+impl StoreMetrics {
+    /// An operation ended.
+    pub fn operation(&self, operation: &str, ok: bool, took: Duration) {
+        let store = self.description.as_str();
+        let result = if ok { "ok" } else { "error" };
+        self.families
+            .store_operations
+            .with_label_values(&[store, operation, result])
+            .inc();
+        self.families
+            .store_seconds
+            .with_label_values(&[store, operation])
+            .observe(took.as_secs_f64());
+    }
+}
+
+impl Drop for StoreMetrics {
+    fn drop(&mut self) {
+        self.families.forget("store", &self.description);
     }
 }
 

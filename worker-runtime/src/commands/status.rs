@@ -162,6 +162,11 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
         {
             note(&format!("{} {} {}", queue.queue, queue.state, queue.detail));
         }
+        if let Some(store) = &worker.store
+            && store.health != "up"
+        {
+            note(&format!("state store {}: {}", store.name, store.health));
+        }
         for part in worker.components.iter().filter(|part| part.level != "ok") {
             note(&format!(
                 "{} {}: {}",

@@ -10,13 +10,14 @@ mod lanes;
 mod outlet;
 mod peer;
 mod running;
+mod store_watch;
 mod watch;
 
 pub use running::{BuiltWorker, RunningWorker, build};
 
 use crate::broker::{Broker, ConsumerState, Durability, LinkState};
 use crate::secrets::Secrets;
-use crate::state::StateStore;
+use crate::state::{StateStore, StoreHealth};
 use crate::status::StatusReport;
 use crate::supervisor::listeners::Listeners;
 use crate::telemetry::Telemetry;
@@ -65,12 +66,25 @@ pub struct WorkerSnapshot {
     pub link: LinkState,
     /// Durability of a confirmed message.
     pub durability: Durability,
+    /// Its state store; none where there is none.
+    pub store: Option<StoreSnapshot>,
     /// Last report per component.
     pub components: Vec<StatusReport>,
     /// Counters of this process: received, done, retried, parked, journaled, in flight.
     pub counts: Counts,
     /// When it started.
     pub since: SystemTime,
+}
+
+/// The state store of a worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoreSnapshot {
+    /// What it is, for people.
+    pub name: String,
+    /// What a finished operation survives.
+    pub durability: Durability,
+    /// Whether it answers.
+    pub health: StoreHealth,
 }
 
 /// The zero-sum ledger of a worker: `received = done + parked + journaled + returned + in_flight` at all times. A message

@@ -10,6 +10,7 @@ pub mod first_seen;
 pub mod journal;
 pub mod ledger;
 pub mod legacy;
+pub mod measured;
 pub mod person;
 pub mod rate_limits;
 pub mod redis;

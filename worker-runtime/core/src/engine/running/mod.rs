@@ -11,6 +11,7 @@ use super::delivery::Desk;
 use super::journal::{self, Hold, LaneJournal, Schedules};
 use super::outlet::Outlet;
 use super::peer::{self, Counter};
+use super::store_watch::StoreWatch;
 use super::watch::Watch;
 use super::{Environment, StopLimits};
 use crate::broker::{Durability, QueueSpec};
@@ -346,6 +347,15 @@ impl RunningWorker {
         let watching = self.guarded(watch.run(publishes, consumed));
         let telling = [self.guarded(beats), self.guarded(statuses)];
         self.watches.tasks.push(watching);
+        if let Some(store) = &self.environment.state {
+            let watch = StoreWatch {
+                store: Arc::clone(store),
+                status: Arc::clone(&self.status),
+                broker: self.environment.broker.durability(),
+                volatile_allowed: self.cx.resource().settings().allow_volatile_state,
+            };
+            self.watches.tasks.push(self.guarded(watch.run()));
+        }
         self.telling.tasks.extend(telling);
     }
 
