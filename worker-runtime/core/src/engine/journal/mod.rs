@@ -7,6 +7,7 @@
 mod book;
 mod exit;
 mod hold;
+mod import;
 mod store;
 
 pub(super) use exit::{Exit, Takes};
@@ -93,6 +94,7 @@ pub(super) enum Event {
 
 enum Outcome {
     Opened(u64, Option<Vec<Place>>),
+    Imported(u64, Option<Vec<Place>>),
     Appended {
         places: Vec<Place>,
         receipts: Vec<Receipt>,
@@ -137,12 +139,14 @@ pub(super) struct LaneJournal {
     health: watch::Receiver<StoreHealth>,
     metrics: QueueMetrics,
     fenced: bool,
+    imports: Option<String>,
     /// The broker sends us messages.
     consuming: bool,
     /// Heads may be worked on.
     working: bool,
     known: Known,
     opening: bool,
+    importing: bool,
     book: Book,
     partings: VecDeque<Parting>,
     appending: bool,
@@ -173,6 +177,8 @@ pub(super) struct Parts {
     pub(super) volatile_will_do: bool,
     pub(super) queue: String,
     pub(super) fenced: bool,
+    /// The transport whose retries of Vumi are taken over by who holds the fence.
+    pub(super) imports: Option<String>,
     pub(super) status: Arc<StatusDesk>,
     pub(super) metrics: QueueMetrics,
     pub(super) halt: CancellationToken,
@@ -195,10 +201,12 @@ impl LaneJournal {
             health,
             metrics: parts.metrics,
             fenced: parts.fenced,
+            imports: parts.imports,
             consuming: false,
             working: false,
             known: Known::No,
             opening: false,
+            importing: false,
             book: Book::default(),
             partings: VecDeque::new(),
             appending: false,
@@ -268,7 +276,7 @@ impl LaneJournal {
 
     /// Nothing is under way and nothing in hand.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_quiet() && self.in_hand.is_empty() && !self.claiming
+        self.is_quiet() && self.in_hand.is_empty() && !self.claiming && !self.importing
     }
 
     fn is_empty(&self) -> bool {
@@ -437,7 +445,11 @@ impl LaneJournal {
         }
         self.working = working;
         // What began in an earlier term must have ended: it would claim or append under the eyes of this one.
-        let settled = !self.appending && !self.claiming && !self.opening && self.steps == 0;
+        let settled = !self.appending
+            && !self.claiming
+            && !self.opening
+            && !self.importing
+            && self.steps == 0;
         if self.fenced && self.consuming && self.known == Known::No && settled {
             self.known = Known::Soon;
             self.opening = true;
@@ -463,6 +475,19 @@ impl LaneJournal {
                 self.ops.push(renew.boxed());
             }
         }
+    }
+
+    /// Takes over what Vumi's failure worker kept, where that is to be looked for.
+    fn start_import(&mut self) {
+        let holds = self.fenced && self.access.exit.takes() == Takes::Yes;
+        let Some(transport) = self.imports.clone().filter(|_| holds) else {
+            return;
+        };
+        self.importing = true;
+        let (access, term) = (Arc::clone(&self.access), self.access.exit.term());
+        let import =
+            async move { Outcome::Imported(term, import::import(&access, term, &transport).await) };
+        self.ops.push(import.boxed());
     }
 
     fn start_append(&mut self, now: Instant) {
@@ -563,8 +588,19 @@ impl LaneJournal {
                         self.known = Known::Yes;
                         self.wake_at(now);
                         self.depth_at = now;
+                        self.start_import();
                     }
                     None => self.known = Known::No,
+                }
+            }
+            Outcome::Imported(term, places) => {
+                self.importing = false;
+                if term == self.access.exit.term() {
+                    places
+                        .iter()
+                        .flatten()
+                        .for_each(|place| self.book.appending(place));
+                    self.wake_at(now);
                 }
             }
             Outcome::Appended {

@@ -110,7 +110,11 @@ impl Access {
     }
 
     /// Repeats an operation until it succeeds; none once `term` is over or nothing is to be tried again.
-    async fn insist<T, F>(&self, term: Option<u64>, operation: impl Fn() -> F) -> Option<T>
+    pub(super) async fn insist<T, F>(
+        &self,
+        term: Option<u64>,
+        operation: impl Fn() -> F,
+    ) -> Option<T>
     where
         F: Future<Output = Result<T, WorkError>>,
     {
