@@ -171,10 +171,10 @@ impl Redis {
         if self.options.tls {
             command.arg("--tls").arg("--cacert").arg(self.ca_file());
         }
-        let output = command
-            .args(arguments)
-            .output()
+        // A frozen server never answers.
+        let output = timeout(START, command.args(arguments).kill_on_drop(true).output())
             .await
+            .map_err(|_| Error::Failed(format!("redis-cli {arguments:?} gets no answer")))?
             .map_err(|e| Error::Io("redis-cli cannot be started", e))?;
         let said = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {

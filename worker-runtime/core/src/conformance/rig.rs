@@ -453,13 +453,21 @@ impl Rig {
         let worker = self.running()?;
         eventually("nothing is in flight and the counts add up", async || {
             let c = worker.snapshot().counts;
-            let whole = c.received == c.done + c.parked + c.returned + c.in_flight;
+            let ends = c.done + c.parked + c.journaled + c.returned;
+            let whole = c.received == ends + c.in_flight;
             match whole && c.in_flight == 0 {
                 true => Ok(c),
                 false => Err(format!("{c:?}")),
             }
         })
         .await
+    }
+
+    /// Starts the worker anew, with a state store.
+    pub(super) async fn restart_with(&mut self, state: Arc<dyn StateStore>) -> Result<(), String> {
+        self.stop(WITHOUT_REPLIES).await?;
+        self.environment.state = Some(state);
+        self.run().await
     }
 
     /// Ends the process of the worker as a crash does: no goodbye, channels gone, then a new one starts.

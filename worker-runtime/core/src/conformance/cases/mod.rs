@@ -3,6 +3,7 @@
 mod broker;
 mod errors;
 mod flow;
+mod journal;
 mod outage;
 mod peer;
 mod rebalance;
@@ -72,6 +73,10 @@ fn dispatchers(subject: &Subject) -> bool {
     subject.kind == Kind::Dispatcher
 }
 
+fn ordered_users(subject: &Subject) -> bool {
+    subject.ordering == OrderingMode::PerUser
+}
+
 fn parallel_users(subject: &Subject) -> bool {
     subject.ordering != OrderingMode::PerQueue
 }
@@ -111,6 +116,7 @@ cases! {
     "unroutable-told" dispatchers unroutable::sender_is_told;
     "garbage" all errors::garbage_is_parked;
     "temporary-error" parallel_users errors::temporary_error_holds_one_user;
+    "order-divert" ordered_users journal::order_through_divert;
     "permanent-error" all errors::permanent_error;
     "panic" all errors::panic_is_parked;
     "stop-finishes" all stop::stop_finishes_what_runs;

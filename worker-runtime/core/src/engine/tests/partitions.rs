@@ -339,7 +339,7 @@ async fn what_partitions_held_is_not_forgotten_without_order() {
         }
     });
     let connection = broker.connect() as Arc<dyn Broker>;
-    let old = Rig::replica(connection, name.clone(), divided(4), "old").await;
+    let old = replica_of(connection, name.clone(), divided(4), "old").await;
     for user in 0..20 {
         old.send(&format!("u{user}"), "0").await;
     }
@@ -351,7 +351,7 @@ async fn what_partitions_held_is_not_forgotten_without_order() {
     let mut replicas = Vec::new();
     for instance in ["a", "b"] {
         let connection = broker.connect() as Arc<dyn Broker>;
-        let rig = Rig::replica(connection, name.clone(), unordered.clone(), instance).await;
+        let rig = replica_of(connection, name.clone(), unordered.clone(), instance).await;
         replicas.push(rig);
     }
     for user in 0..20 {

@@ -32,7 +32,8 @@
 //!
 //! What a write survives depends on the server (R16): `appendonly yes` with `appendfsync always` survives power loss, with
 //! `everysec` the end of the server's process, but for a write that Redis put off while the disk was busy (up to 2 s).
-//! A replica that takes over lacks what the master had not passed on yet, whatever the setting.
+//! A replica that takes over lacks what the master had not passed on yet, whatever the setting; `min-replicas-to-write 1`
+//! keeps a master that is cut off from taking more.
 
 mod config;
 mod dial;
