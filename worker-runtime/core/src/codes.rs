@@ -85,10 +85,24 @@ codes! {
         "Name one in `spec.state`, or create the Secret vumi-redis in its namespace.";
     STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
         "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
+    JOURNAL_DROPPED = "journal.dropped", "A person dropped a message that waited in the journal.",
+        "Nothing; the log line names the message.";
     STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
         "Stop that process, or give this one another folder; an embedded store has one owner.";
     STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
         "The error names the cause. Permission or space: cure it, and work goes on. A checksum or another version: put back a backup, or move the folder away and begin anew without what it holds.";
+    STATE_UNREACHABLE = "state.unreachable", "The state store cannot be reached.",
+        "Check that Redis runs as a master and that host, port, sentinels, TLS and network allow the connection.";
+    STATE_REFUSED = "state.refused", "Redis refused the credentials or a command.",
+        "Check username and password in the Secret, and that the user may use the keys below the prefix, scripts and INFO.";
+    STATE_FULL = "state.full", "Redis takes no writes: its memory or its disk is full.",
+        "Give it more memory or disk, or remove what others keep there; work goes on by itself.";
+    STATE_CLUSTER = "state.cluster", "This Redis runs in Cluster mode.",
+        "Use a single Redis or one with Sentinel: Cluster cannot keep together what one operation changes.";
+    STATE_VERSION = "state.version", "This Redis is too old.",
+        "Use version 6.2 or later.";
+    STATE_UNREADABLE = "state.unreadable", "The state store holds or answers something that cannot be read.",
+        "The error names it. Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",
@@ -119,6 +133,8 @@ codes! {
         "Look at it with `vumi parked show`; requeue it to the queue it was parked beside, or drop it.";
     PARKED_TOO_MANY = "parked.too_many", "Too many messages of this worker were set aside, so it paused.",
         "Look with `vumi parked list`, cure the cause, requeue or drop, then `vumi parked resume`.";
+    PARKED_EXPIRED = "parked.expired", "A parked message was removed because `retention.parked` was over.",
+        "Nothing; look at parked messages sooner, or keep them longer.";
     PARKED_DROPPED = "parked.dropped", "A person dropped a parked message for good.",
         "Nothing; the log line names the message.";
 }

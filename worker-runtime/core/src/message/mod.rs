@@ -7,6 +7,7 @@ mod event;
 mod failure;
 mod fate;
 mod fields;
+pub mod glance;
 mod heartbeat;
 mod ids;
 mod scan;

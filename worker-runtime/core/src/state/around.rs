@@ -4,6 +4,7 @@
 use super::first_seen::Reserved;
 use super::journal::{Append, Claimed, Depth, Filter, Lane, Listed, Next, Step as LaneStep};
 use super::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
+use super::legacy::LegacyRetries;
 use super::rate_limits::Bucket;
 use super::sessions::Session;
 use super::{
@@ -113,6 +114,10 @@ impl<A: Around> StateStore for A {
 
     fn health(&self) -> watch::Receiver<StoreHealth> {
         self.inner().health()
+    }
+
+    fn legacy_retries(&self) -> Option<&dyn LegacyRetries> {
+        self.inner().legacy_retries()
     }
 
     async fn erase(&self, person: &Person) -> Result<Vec<Erased>, WorkError> {

@@ -10,9 +10,11 @@ pub mod embedded;
 pub mod first_seen;
 pub mod journal;
 pub mod ledger;
+pub mod legacy;
 pub mod measured;
 pub mod person;
 pub mod rate_limits;
+pub mod redis;
 pub mod sessions;
 pub mod suspects;
 
@@ -60,6 +62,11 @@ pub trait StateStore: Sessions + Journal + Ledger + FirstSeen + RateLimits + Sus
 
     /// Whether it answers.
     fn health(&self) -> watch::Receiver<StoreHealth>;
+
+    /// Retries of Vumi's failure worker, where the store is the one that Vumi used.
+    fn legacy_retries(&self) -> Option<&dyn legacy::LegacyRetries> {
+        None
+    }
 
     /// Removes everything that is kept of a person. Entries of the journal are read to find them: seconds for a million.
     async fn erase(&self, person: &Person) -> Result<Vec<Erased>, WorkError>;

@@ -11,10 +11,12 @@ mod leases;
 pub mod listeners;
 mod options;
 pub mod plan;
+mod reach;
 mod reload;
 pub mod services;
 mod slot;
 pub mod status;
+mod sweep;
 
 #[cfg(test)]
 mod tests;
@@ -124,7 +126,7 @@ impl Supervisor {
         telemetry: Arc<Telemetry>,
         options: Options,
     ) -> Arc<Self> {
-        let recheck = options.recheck;
+        let (recheck, sweep) = (options.recheck, options.sweep);
         let supervisor = Arc::new(Self {
             shared: Arc::new(Shared {
                 engine: Box::new(engine),
@@ -148,6 +150,7 @@ impl Supervisor {
             problem: Mutex::default(),
             stopping: CancellationToken::new(),
         });
+        tokio::spawn(sweep::run(Arc::downgrade(&supervisor), sweep));
         tokio::spawn(look_again(Arc::downgrade(&supervisor), recheck));
         supervisor
     }

@@ -8,5 +8,6 @@ mod amqp_standby;
 mod broker_suite;
 mod embedded;
 mod embedded_faults;
+mod redis;
 mod state;
 mod state_suite;

@@ -128,7 +128,10 @@ pub(super) async fn crash_while_sending(rig: &mut Rig) -> Result<(), String> {
         EventType::Ack => false,
     };
     if !told {
-        return Err(format!("nobody knows, and told is {:?}", event.event_type()));
+        return Err(format!(
+            "nobody knows, and told is {:?}",
+            event.event_type()
+        ));
     }
     rig.settle().await?;
     match rig.plan.attempts(&id) {
