@@ -23,12 +23,12 @@ impl Lately {
         told.iter().any(|known| known == id)
     }
 
-    fn add(&self, id: &str) {
+    pub(super) fn add(&self, id: String) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() == REMEMBERED {
             told.pop_front();
         }
-        told.push_back(id.to_owned());
+        told.push_back(id);
     }
 }
 
@@ -60,12 +60,11 @@ impl Sending {
             })
             .await?;
         let mut known = standing::told(&row);
-        let ids: Vec<String> = known.iter().map(|e| e.event_id().to_owned()).collect();
         let tell = match moved {
             // What was told before is none of this receipt's.
             true => known.split_off(before.into_inner().min(known.len())),
             // A repeat: perhaps another process moved the row, and died before it told.
-            false if ids.iter().any(|id| id == said.event_id()) => {
+            false if known.iter().any(|e| e.event_id() == said.event_id()) => {
                 known.retain(|event| !self.lately.has(event.event_id()));
                 known
             }
@@ -75,9 +74,7 @@ impl Sending {
             self.metrics.suppressed.inc();
             return Ok(());
         }
-        self.tell(tell, interrupted).await?;
-        ids.iter().for_each(|id| self.lately.add(id));
-        Ok(())
+        self.tell(tell, interrupted).await
     }
 
     /// A row after a receipt; none if it says nothing new, or comes after the end.
