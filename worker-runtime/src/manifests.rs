@@ -256,7 +256,13 @@ mod tests {
         fs::write(root.join("secrets/smsc/password"), "of the file").unwrap();
         fs::write(root.join("secrets/smsc/user"), "me").unwrap();
         let secrets = root.join("secrets");
-        let read = campaign(&[document], Target::Local, Some(&secrets), None).unwrap();
+        let read = campaign(
+            &[document],
+            Target::Local,
+            Some(&secrets),
+            Services::default(),
+        )
+        .unwrap();
         let keys = &read.manifests.secrets["smsc"];
         assert_eq!((&*keys["password"], &*keys["user"]), ("written", "me"));
         assert_eq!(read.documents["smsc"].len(), 1, "documents alone");

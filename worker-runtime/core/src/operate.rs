@@ -314,3 +314,6 @@ impl From<Row> for OverdueRow {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

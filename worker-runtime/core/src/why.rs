@@ -1,6 +1,7 @@
 //! Why a message is where it is (R11): gathers rows and trails over all hops, and puts them into one timeline that ends
 //! in class, sentence and who must act, or in what the message waits for. No addresses and no contents.
 
+use crate::audit::account_of;
 use crate::error::WorkError;
 use crate::message::glance::Glance;
 use crate::state::ledger::{Query, Row, RowState, Step};
@@ -8,7 +9,6 @@ use crate::state::{Person, StateStore};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use vumi_api::Flow;
 
 /// Messages of one person that are looked through for the one that caused another.
 const NEIGHBOURS: usize = 500;
@@ -119,6 +119,9 @@ pub async fn ask(
         Question::Between(from, to) => Query::Between(*from, *to),
     };
     let mut asked = BTreeSet::new();
+    if let Question::Message(id) = question {
+        asked.insert(id.clone());
+    }
     for store in stores {
         asked.extend(store.find(&query, limit.saturating_add(1)).await?);
     }
@@ -136,7 +139,7 @@ async fn gather(
     limit: usize,
 ) -> Result<(BTreeMap<String, Known>, bool), WorkError> {
     let mut known: BTreeMap<String, Known> = BTreeMap::new();
-    let mut next: Vec<String> = asked.into_iter().collect();
+    let mut next: Vec<String> = asked.iter().cloned().collect();
     let mut persons = BTreeSet::new();
     let mut truncated = false;
     while let Some(id) = next.pop() {
@@ -149,6 +152,14 @@ async fn gather(
         }
         let found = look_up(stores, &id).await?;
         if found.row.is_none() && found.trail.is_empty() {
+            // Of one that no hop has noted yet, its place in a journal may be known.
+            let due = match asked.contains(&id) {
+                true => in_journal(stores, "", &id).await?,
+                false => None,
+            };
+            if due.is_some() {
+                known.insert(id, Known { due, ..found });
+            }
             continue;
         }
         next.extend(found.caused().map(str::to_owned));
@@ -168,8 +179,13 @@ async fn gather(
         known.insert(id, found);
     }
     for (id, known) in &mut known {
-        let waiting = known.row.as_ref().filter(|row| row.state == RowState::Held);
-        if let Some(row) = waiting {
+        let waits = |state| {
+            matches!(
+                state,
+                RowState::Accepted | RowState::Queued | RowState::Held
+            )
+        };
+        if let Some(row) = known.row.as_ref().filter(|row| waits(row.state)) {
             known.due = in_journal(stores, &row.account, id).await?;
         }
     }
@@ -185,15 +201,15 @@ async fn look_up(stores: &[Arc<dyn StateStore>], id: &str) -> Result<Known, Work
     Ok(known)
 }
 
+/// The place of a message in the journals of a transport, or with an empty `account` in any.
 async fn in_journal(
     stores: &[Arc<dyn StateStore>],
     account: &str,
     id: &str,
 ) -> Result<Option<Due>, WorkError> {
-    let outbound = vumi_api::Port::new(account, Flow::Outbound).queue();
     for store in stores {
         for queue in store.queues().await? {
-            if !queue.starts_with(&outbound) {
+            if !account.is_empty() && account_of(&queue) != Some(account) {
                 continue;
             }
             let entries = store
