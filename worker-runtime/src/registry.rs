@@ -33,3 +33,23 @@ mod tests {
         assert_eq!(all().count(), tables.len(), "a type is registered twice");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vumi_core::worker::Dedupe;
+
+    #[test]
+    fn types_whose_provider_gives_an_id_take_dedupe_and_no_others() {
+        for registration in all() {
+            let gives_id = matches!(registration.dedupe, Dedupe::ProviderId(_));
+            let worker = vumi_api::WorkerType::find(registration.type_name).unwrap();
+            assert_eq!(
+                worker.honours.contains(&"dedupe"),
+                gives_id,
+                "{}",
+                worker.key
+            );
+        }
+    }
+}
