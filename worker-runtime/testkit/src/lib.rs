@@ -1,6 +1,7 @@
 //! Starts real brokers, stores and API servers for tests, on free ports in temporary folders.
 //! What cannot run because nothing is installed says so loudly and is counted, see [`skip`].
 
+pub mod forwarder;
 pub mod kubernetes;
 pub mod rabbitmq;
 
