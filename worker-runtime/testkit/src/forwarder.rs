@@ -13,6 +13,7 @@ use tokio::sync::watch;
 pub struct Forwarder {
     port: u16,
     frozen: watch::Sender<bool>,
+    cut: watch::Sender<()>,
 }
 
 impl Forwarder {
@@ -24,13 +25,22 @@ impl Forwarder {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let (frozen, state) = watch::channel(false);
+        let (cut, cuts) = watch::channel(());
         let targets: Arc<[u16]> = ports.into();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(serve(client, Arc::clone(&targets), state.clone()));
+                let (targets, state, mut cuts) =
+                    (Arc::clone(&targets), state.clone(), cuts.clone());
+                cuts.mark_unchanged();
+                tokio::spawn(async move {
+                    tokio::select! {
+                        () = serve(client, targets, state) => {}
+                        _ = cuts.changed() => {}
+                    }
+                });
             }
         });
-        Ok(Self { port, frozen })
+        Ok(Self { port, frozen, cut })
     }
 
     /// The URL of a broker behind it, through it.
@@ -45,6 +55,11 @@ impl Forwarder {
         format!("{head}127.0.0.1:{}/{path}", self.port)
     }
 
+    /// Ends every connection of now, as the death of the clients would.
+    pub fn cut(&self) {
+        self.cut.send_replace(());
+    }
+
     /// Stops moving bytes without closing anything, or goes on: what a frozen process or a dead network looks like from
     /// the other end.
     pub fn freeze(&self, frozen: bool) {
@@ -57,8 +72,10 @@ async fn serve(client: TcpStream, targets: Arc<[u16]>, frozen: watch::Receiver<b
         if let Ok(server) = TcpStream::connect(("127.0.0.1", *port)).await {
             let ((from_client, to_client), (from_server, to_server)) =
                 (client.into_split(), server.into_split());
-            tokio::spawn(pump(from_client, to_server, frozen.clone()));
-            tokio::spawn(pump(from_server, to_client, frozen));
+            tokio::join!(
+                pump(from_client, to_server, frozen.clone()),
+                pump(from_server, to_client, frozen)
+            );
             return;
         }
     }
