@@ -8,7 +8,7 @@ use crate::shared::shapes::HoldLimit;
 use crate::shared::{
     BrokerRef, ConnectorName, Duration, HttpListener, MiddlewareItem, Ordering, Retry,
 };
-use crate::transports::{HttpApi, Telnet};
+use crate::transports::{DevNull, HttpApi, Telnet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -120,6 +120,8 @@ worker_kind! {
         telnet: Telnet = "telnet",
         /// Messages in by HTTP; the reply, if expected, is the response body.
         http_api: HttpApi = "httpApi",
+        /// A simulated network: acks, receipts and replies without a provider.
+        dev_null: DevNull = "devNull",
     }
     settings {
         /// Name of its queues: `<transportName>.inbound`, `.outbound`, `.event`. Default `metadata.name`.

@@ -7,6 +7,7 @@ pub fn all() -> impl Iterator<Item = &'static Registration> {
     [
         vumi_transports_chat::WORKERS,
         vumi_transports_http::WORKERS,
+        vumi_transports_simulated::WORKERS,
         vumi_applications::WORKERS,
         vumi_dispatchers::WORKERS,
     ]

@@ -81,6 +81,12 @@ codes! {
         "The user has left; reply to the message that came from the connection, not to a stored address.";
     REPLY_FIELDS = "reply.missing_fields", "An outbound message lacks fields that this transport needs.",
         "The reason names them; correct the application that sent it.";
+    PEER_REFUSED = "peer.refused", "The network refused the message for good.",
+        "The reason and the provider's code say why; correct the message or ask the provider.";
+    PEER_THROTTLED = "peer.throttled", "The network asks to slow down.",
+        "Nothing: the message is tried again. If it lasts, set rateLimit to what the provider allows.";
+    PEER_TIMEOUT = "peer.timeout", "The network did not answer in time; whether it has the message is not known.",
+        "See onUnknown; ask the provider if it happens often.";
     LISTEN_FAILED = "listen.failed", "The address to listen on cannot be opened.",
         "Another program uses the port, or the address is not of this machine.";
     SECRET_MISSING = "secret.missing", "A referenced Secret or key does not exist.",

@@ -8,6 +8,7 @@ mod conformance;
 mod examples;
 mod harness;
 mod loss;
+mod outages;
 mod process;
 mod python_client;
 mod reload;

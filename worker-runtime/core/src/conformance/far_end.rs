@@ -1,7 +1,7 @@
 //! The far end of a worker's queues: consumes everything that the worker publishes and keeps it to be judged.
 
 use crate::broker::{Access, Broker, QueueSpec, Subscribe};
-use crate::message::Message;
+use crate::message::{EventType, Message};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,6 +35,19 @@ pub(super) struct Seen {
 }
 
 impl Seen {
+    /// Where it came out, and as what: of all outputs of one cause at one place there is one id. A message is told ack
+    /// or nack, never both.
+    pub(super) fn place(&self) -> String {
+        let queue = self.port.queue();
+        let Message::Event(event) = &self.message else {
+            return queue;
+        };
+        match (event.event_type(), event.delivery_status()) {
+            (EventType::DeliveryReport, Some(status)) => format!("{queue} {}", status.as_str()),
+            _ => queue,
+        }
+    }
+
     /// Whether handling the message `id` caused this: it is that message, answers it, or reports on it.
     pub(super) fn is_caused_by(&self, id: &str) -> bool {
         self.answers() == id || self.message.id() == id

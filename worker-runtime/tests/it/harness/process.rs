@@ -55,6 +55,14 @@ pub fn run(folder: &Path, arguments: &[&str]) -> Output {
     command(folder).args(arguments).output().unwrap()
 }
 
+/// Where a Debian package put one of its files; none if it is not installed.
+pub fn installed(package: &str, file: &str) -> Option<String> {
+    let listed = Command::new("dpkg-query").args(["-L", package]).output();
+    let listed = String::from_utf8(listed.ok()?.stdout).ok()?;
+    let found = listed.lines().find(|line| line.ends_with(file));
+    found.map(str::to_owned)
+}
+
 /// Standard output and error of a finished command.
 pub fn said(output: &Output) -> String {
     format!(
@@ -67,6 +75,16 @@ pub fn said(output: &Output) -> String {
 impl Process {
     /// Starts `vumi` with `arguments`; its log is `NAME.log` in `folder`, written on over restarts.
     pub fn start(folder: &Path, name: &str, arguments: &[&str]) -> Self {
+        Self::start_with(folder, name, arguments, &[])
+    }
+
+    /// The same, with more environment variables.
+    pub fn start_with(
+        folder: &Path,
+        name: &str,
+        arguments: &[&str],
+        environment: &[(&str, String)],
+    ) -> Self {
         let log = folder.join(format!("{name}.log"));
         let file = std::fs::OpenOptions::new()
             .append(true)
@@ -75,6 +93,7 @@ impl Process {
             .unwrap();
         let child = command(folder)
             .args(arguments)
+            .envs(environment.iter().map(|(name, value)| (*name, value)))
             .stdout(file.try_clone().unwrap())
             .stderr(file)
             .spawn()

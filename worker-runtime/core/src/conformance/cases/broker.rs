@@ -3,20 +3,22 @@
 use crate::conformance::far_end::Seen;
 use crate::conformance::faults::Mishap;
 use crate::conformance::rig::{Rig, eventually};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-/// All outputs of `id` at one place have one id; the number of outputs.
+/// All outputs of `id` at one place have one id; how often the first of them came out.
 pub(super) fn equal_ids(rig: &Rig, id: &str) -> Result<usize, String> {
     let seen = rig.far_end.caused_by(id);
-    let differs = |a: &Seen, b: &Seen| a.port == b.port && a.message.id() != b.message.id();
-    match seen.iter().find(|one| differs(one, &seen[0])) {
-        None => Ok(seen.len()),
-        Some(other) => Err(format!(
-            "message {id} came out as {} and as {}",
-            seen[0].message.id(),
-            other.message.id()
-        )),
+    let mut known: BTreeMap<String, &str> = BTreeMap::new();
+    for one in &seen {
+        let new = one.message.id();
+        let old = *known.entry(one.place()).or_insert(new);
+        if old != new {
+            return Err(format!("message {id} came out as {old} and as {new}"));
+        }
     }
+    let first = seen.first().map(Seen::place);
+    Ok(seen.iter().filter(|s| Some(s.place()) == first).count())
 }
 
 /// While the broker has not confirmed what a message causes, the message is not acknowledged.

@@ -138,7 +138,7 @@ async fn judge(rig: &Rig, mut oracle: Oracle) -> Result<(), String> {
     for seen in rig.far_end.seen() {
         let cause = cause(rig.registration.kind, &seen.message);
         if ids.contains(cause) {
-            let place = seen.port.queue();
+            let place = seen.place();
             oracle.observe(cause, &place, seen.message.id(), Duration::ZERO);
         }
     }

@@ -1,0 +1,156 @@
+//! `devNull`: a network that accepts, refuses, reports and answers by percentages. What becomes of a message is drawn
+//! from its id, so that a repeat ends as the first did.
+
+use async_trait::async_trait;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use vumi_api::transports::DevNull;
+use vumi_api::{Flow, Port};
+use vumi_core::codes;
+use vumi_core::conformance::Fixture;
+use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::message::{DeliveryStatus, Event, UserMessage, derived_id};
+use vumi_core::outcome::Refusal;
+use vumi_core::worker::{Input, Output, Traffic, Worker, WorkerContext, WorkerType};
+
+/// How long the network asks a sender to wait who is above its capacity.
+const SLOW_DOWN: Duration = Duration::from_secs(1);
+
+pub(crate) struct Def;
+
+struct Network {
+    config: DevNull,
+    cx: Arc<WorkerContext>,
+    /// When the present second began, and what was taken in it.
+    taken: Mutex<(Instant, u32)>,
+}
+
+#[async_trait]
+impl WorkerType for Def {
+    type Config = DevNull;
+
+    async fn build(config: DevNull, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
+        let taken = Mutex::new((Instant::now(), 0));
+        Ok(Arc::new(Network { config, cx, taken }))
+    }
+
+    fn fixture() -> Fixture {
+        Fixture {
+            manifest: "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: nowhere}\nspec:\n  devNull: {}\n",
+            peer: None,
+        }
+    }
+}
+
+/// Whether the message `id` falls into the first `percent` of what is drawn for `what`.
+fn drawn(what: &str, id: &str, percent: Option<u32>, default: u32) -> bool {
+    let digits = derived_id(&["devNull", what, id]);
+    let number = u32::from_str_radix(&digits[..8], 16).unwrap_or_default();
+    number % 100 < percent.unwrap_or(default)
+}
+
+impl Network {
+    fn has_capacity(&self) -> bool {
+        let Some(capacity) = self.config.capacity else {
+            return true;
+        };
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if taken.0.elapsed() >= Duration::from_secs(1) {
+            *taken = (Instant::now(), 0);
+        }
+        taken.1 += 1;
+        taken.1 <= capacity
+    }
+
+    /// What the recipient says.
+    fn answer(&self, message: &UserMessage) -> UserMessage {
+        let kind = self.config.transport_type.as_deref().unwrap_or("sms");
+        let mut answer = UserMessage::new(kind, message.from_addr(), message.to_addr());
+        answer.set_message_id(&derived_id(&["devNull", "answer", message.message_id()]));
+        answer.set_transport_name(self.cx.transport_name());
+        answer.set_field("provider", "devnull");
+        match &self.config.reply_copy {
+            Some(text) => answer.set_field("content", text.as_str()),
+            None => answer.set_field("content", message.content()),
+        }
+        answer
+    }
+}
+
+#[async_trait]
+impl Worker for Network {
+    async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
+        let message = input.to_deliver()?;
+        let id = message.message_id();
+        if message.to_addr().is_none() {
+            let text = "Missing fields: to_addr";
+            let refusal = Refusal::new("content", codes::REPLY_FIELDS, text, "campaign");
+            return Ok(vec![self.cx.nack(message, input.attempt, refusal)]);
+        }
+        if !self.has_capacity() {
+            return Err(WorkError::new(
+                ErrorClass::Throttled(Some(SLOW_DOWN)),
+                codes::PEER_THROTTLED,
+                "the simulated network is above its capacity",
+            ));
+        }
+        if let Some(latency) = self.config.latency {
+            tokio::time::sleep(latency.0).await;
+        }
+        self.cx.traffic(Traffic::Outbound);
+        // Each attempt is drawn anew: a later one may be answered.
+        let attempt = format!("{id}/{}", input.attempt);
+        if drawn("lost", &attempt, self.config.lost_percent, 0) {
+            return Err(WorkError::new(
+                ErrorClass::Timeout,
+                codes::PEER_TIMEOUT,
+                "the answer of the simulated network is lost",
+            ));
+        }
+        if !drawn("ack", id, self.config.ack_percent, 100) {
+            let text = "Not accepted by network";
+            let refusal = Refusal::new("provider", codes::PEER_REFUSED, text, "provider");
+            return Ok(vec![self.cx.nack(message, input.attempt, refusal)]);
+        }
+        let remote_id = derived_id(&["devNull", "sent", id]);
+        let status = match drawn("failure", id, self.config.failure_percent, 0) {
+            true => DeliveryStatus::Failed,
+            false => DeliveryStatus::Delivered,
+        };
+        let mut report = Event::delivery_report(id, &remote_id, status);
+        report.set_transport_name(self.cx.transport_name());
+        let mut outputs = vec![
+            self.cx.ack(message, &remote_id),
+            Output::new(Port::new(self.cx.transport_name(), Flow::Event), report),
+        ];
+        if drawn("reply", id, self.config.reply_percent, 0) {
+            let port = Port::new(self.cx.transport_name(), Flow::Inbound);
+            outputs.push(Output::new(port, self.answer(message)));
+            self.cx.traffic(Traffic::Inbound);
+        }
+        Ok(outputs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_are_about_right_and_repeats_are_equal() {
+        let ids: Vec<String> = (0..10_000).map(|n| format!("message {n}")).collect();
+        for percent in [0, 1, 30, 99, 100] {
+            let hit = |id: &&String| drawn("ack", id, Some(percent), 50);
+            let count = ids.iter().filter(hit).count();
+            assert_eq!(count, ids.iter().filter(hit).count());
+            let expected = percent as usize * 100;
+            assert!(count.abs_diff(expected) < 200, "{percent} %: {count}");
+            if percent % 100 == 0 {
+                assert_eq!(count, expected, "none and all are exact");
+            }
+        }
+        let both = |id: &&String| drawn("ack", id, Some(50), 0) && drawn("reply", id, Some(50), 0);
+        let both = ids.iter().filter(both).count();
+        assert!(both.abs_diff(2500) < 200, "draws are independent: {both}");
+    }
+}
