@@ -97,6 +97,7 @@ impl Brokers {
                     name: DEFAULT_SECRET.into(),
                 },
                 vhost: None,
+                profile: None,
                 tls: None,
             }),
         }

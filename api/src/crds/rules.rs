@@ -47,7 +47,6 @@ pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
     ("ordering", "partitions"),
     ("ordering", "standby"),
     ("broker", "management"),
-    ("broker", "profile"),
 ];
 
 /// Words of CEL, which no field of a rule may be called.

@@ -9,7 +9,7 @@ pub mod retry;
 pub mod secret;
 pub mod shapes;
 
-pub use broker::{BrokerRef, BrokerTls, SecretRef};
+pub use broker::{BrokerProfile, BrokerRef, BrokerTls, SecretRef};
 pub use http::{BasicAuth, HttpListener};
 pub use middleware::{AddressTranslation, LogLevel, Logging, MiddlewareItem};
 pub use ordering::{Ordering, OrderingMode};

@@ -396,6 +396,12 @@ pub const BAD: &[Bad] = &[
         "not one of perUser",
     ),
     transport(
+        "telnet: {port: 9010}\nbroker: {secretRef: {name: b}, profile: mirrored}",
+        VALUE,
+        "spec.broker.profile",
+        "not one of vumi",
+    ),
+    transport(
         "telnet: {port: 9010}\nbacklogLimit: 0",
         VALUE,
         "spec.backlogLimit",

@@ -58,7 +58,11 @@ codes! {
     BROKER_REFUSED = "broker.refused", "The broker refused the credentials or the virtual host.",
         "Check username, password and vhost in the broker's Secret.";
     BROKER_QUEUE_TYPE = "broker.queue_type_mismatch", "A queue exists with other properties than ours.",
-        "Use a vhost whose default queue type is classic, or delete the foreign queue.";
+        "A virtual host serves one broker profile, `vumi` or `quorum`: give each its own, or move the queue's messages and delete it.";
+    BROKER_QUEUE_DOWN = "broker.queue_unavailable", "A queue cannot be used because the broker's node that has it is away.",
+        "Start that node again; nothing in the queue is lost. Queues of profile quorum go on without it.";
+    BROKER_TOO_OLD = "broker.too_old", "The broker is older than its profile needs.",
+        "Profile quorum needs RabbitMQ 4.0 or newer; upgrade, or use profile vumi.";
     BROKER_FENCE = "broker.fence_not_honoured", "The broker accepted a second consumer beside an exclusive one.",
         "The queue is a quorum queue; use a vhost whose default queue type is classic.";
     BROKER_FOREIGN = "broker.foreign_consumer", "The queue is held by a consumer that is not ours.",
