@@ -1,5 +1,5 @@
-//! Starts servers under a launcher that ends them with their owner: it kills its server when the pipe to the test process
-//! closes, however that happens.
+//! Starts servers under a launcher that ends them with their owner: it kills its server when the pipe to the test
+//! process closes, however that happens.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 /// Runs a command in the background until standard input ends, that is until the test process is gone or lets go. First
-/// argument: folder; second: file in it for the process id; third: `last` waits for the brokers in folders below and removes
-/// the folder, `alone` removes the folder unless it was told to keep it.
+/// argument: folder; second: file in it for the process id; third: `last` waits for the brokers in folders below and
+/// removes the folder, `alone` removes the folder unless it was told to keep it.
 const LAUNCHER: &str = r#"folder=$1; file=$2; order=$3; shift 3
 "$@" </dev/null & pid=$!
 echo $pid >"$folder/$file"
@@ -66,8 +66,8 @@ fn set(launcher: &mut Command, name: &OsStr, value: Option<&OsStr>) {
     };
 }
 
-/// Lets a launcher kill its server. The server's folder goes next, so this waits until nobody writes there any more; SIGKILL
-/// takes no time.
+/// Lets a launcher kill its server. The server's folder goes next, so this waits until nobody writes there any more;
+/// SIGKILL takes no time.
 pub(crate) fn end(mut launcher: Child) {
     drop(launcher.stdin.take());
     let deadline = Instant::now() + Duration::from_secs(10);
