@@ -6,6 +6,7 @@ use super::timetable::Fronts;
 use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
 use crate::folder::{self, plain};
+use fjall::config::{BlockSizePolicy, PinningPolicy};
 use fjall::{
     Iter, KeyspaceCreateOptions, PersistMode, Readable, SingleWriterTxDatabase,
     SingleWriterTxKeyspace, SingleWriterWriteTx, Slice, Snapshot,
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOG: u64 = 64 << 20;
 /// One thread that writes tables, one that merges them.
 const THREADS: usize = 2;
+/// Size of a block: whole records are read back one by one, of indexes few keys.
+const RECORD_BLOCK: u32 = 16 << 10;
+const INDEX_BLOCK: u32 = 4 << 10;
 /// Tables kept open.
 const OPEN_FILES: usize = 100;
 
@@ -83,14 +87,26 @@ impl Open {
             .worker_threads(THREADS)
             .max_cached_files(Some(OPEN_FILES))
             .open()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE);
-        Ok(Self {
-            spaces: Spaces {
-                records: database.keyspace("records", options)?,
-                index: database.keyspace("index", options)?,
-            },
-            database,
-        })
+        // What is pinned would grow with what is stored; blocks come from the cache, which does not.
+        let options = |block| {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(MEMTABLE)
+                .data_block_size_policy(BlockSizePolicy::all(block))
+                .index_block_pinning_policy(PinningPolicy::all(false))
+                .filter_block_pinning_policy(PinningPolicy::all(false))
+        };
+        let spaces = Spaces {
+            records: database.keyspace("records", || options(RECORD_BLOCK))?,
+            index: database.keyspace("index", || options(INDEX_BLOCK))?,
+        };
+        if database.write_buffer_size() > MEMTABLE {
+            // What an earlier process left in its log: nobody else makes tables of it before we write, and we wait for
+            // that.
+            for space in [&spaces.records, &spaces.index] {
+                space.inner().rotate_memtable()?;
+            }
+        }
+        Ok(Self { database, spaces })
     }
 
     /// Waits while more is written than tables can be made of.
