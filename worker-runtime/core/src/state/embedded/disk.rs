@@ -16,12 +16,12 @@ use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Memory for blocks read back.
-const CACHE: u64 = 4 << 20;
+const CACHE: u64 = 3 << 20;
 /// Memory for writes of one keyspace before they become a table.
-const MEMTABLE: u64 = 2 << 20;
+const MEMTABLE: u64 = 1 << 20;
 /// Memory for writes of all keyspaces above which we wait for tables to be written. Fewer than four tables of one
 /// keyspace are waited for then: at four the database waits by itself, and for ever if its disk is full.
-const WRITE_BUFFERS: u64 = 6 << 20;
+const WRITE_BUFFERS: u64 = 3 << 20;
 /// Tables not yet merged above which we wait; at 20 the database waits by itself, as above.
 const UNMERGED: usize = 16;
 /// How long that may take.
