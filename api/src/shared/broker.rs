@@ -1,16 +1,9 @@
 //! Which broker a worker uses. Default: the Secret `vumi-broker` of the same namespace (K5).
 
+use super::secret::SecretRef;
+use super::tls::ClientTls;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// A Secret of the resource's own namespace, as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SecretRef {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-}
 
 /// The broker of one worker. The Secret holds `connection_string`, or `host`, `port`, `username`, `password` and
 /// optionally `vhost`: the layout of the RabbitMQ cluster operator works as it is.
@@ -23,16 +16,34 @@ pub struct BrokerRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub vhost: Option<String>,
+    /// How queues are declared. All workers on a virtual host have the same profile. Default `vumi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<BrokerProfile>,
     /// TLS settings. With them, or with an `amqps` URL, the connection is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<BrokerTls>,
+    pub tls: Option<ClientTls>,
 }
 
-/// TLS towards the broker.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BrokerTls {
-    /// Secret whose key `ca.crt` holds the private certificate authority (PEM).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_secret_ref: Option<SecretRef>,
+/// How the queues of a virtual host are declared, and so what outlives a node of the broker (S1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum BrokerProfile {
+    /// Classic queues, declared as Vumi declares them: old and new workers share them. A queue lives on one node.
+    #[default]
+    Vumi,
+    /// Quorum queues on a virtual host of their own, RabbitMQ 4.0 or newer: every queue is kept by a majority of the nodes.
+    Quorum,
+}
+
+impl BrokerProfile {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Vumi, Self::Quorum];
+
+    /// As it is written in manifests and URLs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vumi => "vumi",
+            Self::Quorum => "quorum",
+        }
+    }
 }

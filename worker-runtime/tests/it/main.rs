@@ -6,6 +6,7 @@ mod bad_input;
 mod conformance;
 mod examples;
 mod harness;
+mod kept;
 mod loss;
 mod outages;
 mod process;

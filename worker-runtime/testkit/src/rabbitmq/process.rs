@@ -2,6 +2,7 @@
 //! owner.
 
 use super::{Error, NODE, RabbitMq};
+use crate::launcher::{self, is_running, send_signal};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -10,17 +11,6 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Runs a command in the background until standard input ends, that is until the test process is gone or lets go. First
-/// argument: folder; second: file in it for the process id; third: `last` waits for the broker and removes the folder.
-const LAUNCHER: &str = r#"folder=$1; file=$2; order=$3; shift 3
-"$@" </dev/null & pid=$!
-echo $pid >"$folder/$file"
-cat >/dev/null
-kill -9 $pid; wait $pid
-if [ "$order" = last ]; then
-  while kill -0 "$(cat "$folder/broker.pid")"; do sleep 0.05; done 2>/dev/null
-  rm -rf "$folder"
-fi"#;
 /// Erlang takes seconds to start where several brokers share two cores.
 const START: Duration = Duration::from_secs(90);
 
@@ -102,28 +92,9 @@ impl RabbitMq {
         file: &str,
         order: &str,
     ) -> Result<Child, Error> {
-        let folder = self.folder.path();
-        let log = std::fs::OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(folder.join("output.log"))
-            .map_err(|e| Error::Io("the broker's log", e))?;
-        let errors = log
-            .try_clone()
-            .map_err(|e| Error::Io("the broker's log", e))?;
-        let _ = std::fs::remove_file(folder.join(file));
-        self.command(Path::new("/bin/sh"))
-            .args(["-c", LAUNCHER, "launcher"])
-            .arg(folder)
-            .args([file, order])
-            .arg(program)
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(log)
-            .stderr(errors)
-            // Ctrl-C in a terminal reaches the test, and through its end the launcher.
-            .process_group(0)
-            .spawn()
+        let mut command = self.command(program);
+        command.args(arguments);
+        launcher::launch(command, self.folder.path(), file, order)
             .map_err(|e| Error::Io("the broker cannot be started", e))
     }
 
@@ -173,8 +144,7 @@ impl RabbitMq {
     }
 
     fn pid(&self) -> Option<u32> {
-        let text = std::fs::read_to_string(self.folder.path().join("broker.pid")).ok()?;
-        text.trim().parse().ok()
+        launcher::pid(self.folder.path(), "broker.pid")
     }
 
     async fn alive(&self) -> bool {
@@ -230,23 +200,4 @@ impl Drop for RabbitMq {
             }
         }
     }
-}
-
-async fn send_signal(signal: &str, pid: u32) -> bool {
-    Command::new("/bin/sh")
-        .args(["-c", "kill -\"$0\" \"$1\"", signal, &pid.to_string()])
-        .stderr(Stdio::null())
-        .status()
-        .await
-        .is_ok_and(|status| status.success())
-}
-
-/// Whether a process exists and is not a zombie.
-fn is_running(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
-    })
 }

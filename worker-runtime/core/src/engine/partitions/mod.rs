@@ -70,6 +70,9 @@ pub(super) async fn start(parts: Parts, plan: Plan) -> Vec<Loop> {
     let (consumer, mut forwarding) = Consumer::subscribe(Parts {
         desk: Arc::new(desk),
         backlog: Arc::clone(&backlog),
+        // What must wait waits in its part.
+        journal: None,
+        hold: None,
         ..parts.clone()
     })
     .await;

@@ -5,6 +5,21 @@ use crate::broker::{Confirmation, RawDelivery, Subscription};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
+/// A replica of the application `name`, on this connection.
+async fn replica_of(
+    broker: Arc<dyn Broker>,
+    name: String,
+    settings: serde_json::Value,
+    instance: &str,
+) -> Rig {
+    let setup = Setup {
+        broker,
+        name,
+        ..Setup::new(settings)
+    };
+    Rig::replica(setup, instance).await
+}
+
 /// Settings of a worker with so many partitions; 0: none.
 fn divided(partitions: u16) -> serde_json::Value {
     match partitions {
@@ -92,7 +107,7 @@ async fn messages_pass_untouched_to_the_partition_of_their_user() {
     for k in 0..4 {
         parts.push(holding_fence(&test, &format!("t.inbound.p{k}")).await);
     }
-    let rig = Rig::replica(broker, echoing(), divided(4), "one").await;
+    let rig = replica_of(broker, echoing(), divided(4), "one").await;
     let mut bodies = HashMap::new();
     for n in 0..40 {
         let mut message = UserMessage::new("sms", Some("555"), Some(&format!("2782{}", n % 20)));
@@ -159,7 +174,7 @@ async fn order_is_kept_while_replicas_come_and_go() {
     });
     let replica = async |instance: &str| {
         let connection = broker.connect() as Arc<dyn Broker>;
-        Rig::replica(connection, name.clone(), divided(8), instance).await
+        replica_of(connection, name.clone(), divided(8), instance).await
     };
     let observer: Arc<dyn Broker> = broker.connect();
     let mut observer = holding_fence(&observer, "t.outbound").await;
@@ -232,7 +247,7 @@ async fn a_change_of_their_number_keeps_order() {
     for (partitions, next) in [(8, 3), (3, 8), (8, 0)] {
         open.store(false, Ordering::Relaxed);
         let connection = broker.connect() as Arc<dyn Broker>;
-        let old = Rig::replica(connection, name.clone(), divided(partitions), "old").await;
+        let old = replica_of(connection, name.clone(), divided(partitions), "old").await;
         let send = async |rig: &Rig, from: usize| {
             for number in from..from + 5 {
                 for user in 0..USERS {
@@ -246,7 +261,7 @@ async fn a_change_of_their_number_keeps_order() {
         old.broker.close(Duration::ZERO).await;
         drop(old);
         let connection = broker.connect() as Arc<dyn Broker>;
-        let new = Rig::replica(connection, name.clone(), divided(next), "new").await;
+        let new = replica_of(connection, name.clone(), divided(next), "new").await;
         send(&new, n + 5).await;
         let redividing = |s: &WorkerSnapshot| s.components.iter().any(|c| c.reason == "redividing");
         new.until("says so", redividing).await;
@@ -287,7 +302,7 @@ async fn full_partitions_hold_up_the_forwarder_and_so_the_publishers() {
     let mut settings = divided(2);
     settings["backlogLimit"] = 100.into();
     let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
-    let rig = Rig::replica(broker, name, settings, "one").await;
+    let rig = replica_of(broker, name, settings, "one").await;
     rig.until("has them", |s| here(s) == Some((2, 2))).await;
     let mut sent = 0;
     while rig.broker.depth("t.inbound").await.unwrap().unwrap().ready < 300 {
