@@ -144,6 +144,30 @@ impl Layout {
         }
     }
 
+    /// Agrees whenever this replica begins to consume the queue as a whole, so that what waits in old parts does not wait
+    /// for the next message as well. Never ends.
+    pub(super) async fn keep(self: Arc<Self>) {
+        let consumes = |state: &ConsumerState| *state == ConsumerState::Consuming;
+        let Some(mut leader) = self.leader.get().cloned() else {
+            return std::future::pending().await;
+        };
+        while leader.wait_for(consumes).await.is_ok() {
+            let agree = async {
+                let turn = self.turn.lock().await;
+                while self.agree().await.is_err() {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                drop(turn);
+                std::future::pending().await
+            };
+            tokio::select! {
+                () = agree => {}
+                _ = leader.wait_for(|state| !consumes(state)) => {}
+            }
+        }
+        std::future::pending().await
+    }
+
     async fn agree(self: &Arc<Self>) -> Result<(), WorkError> {
         let notes = self.read().await?;
         if notes.is_empty() && self.plan.parts().is_empty() {

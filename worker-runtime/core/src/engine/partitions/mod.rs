@@ -39,7 +39,19 @@ pub(super) async fn start_whole(parts: Parts, queue: &str) -> Vec<Loop> {
     let (consumer, mut watched) = Consumer::subscribe(Parts { desk, ..parts }).await;
     layout.led_by(watched.state.clone());
     watched.leftover = Some(layout.leftover());
-    vec![(consumer.run().boxed(), watched)]
+    vec![(kept(consumer, layout), watched)]
+}
+
+/// Consumes a queue as a whole, and sees to it that it is divided as it should be.
+fn kept(consumer: Consumer, layout: Arc<Layout>) -> BoxFuture<'static, ()> {
+    let run = async move {
+        tokio::select! {
+            biased;
+            () = consumer.run() => {}
+            () = layout.keep() => {}
+        }
+    };
+    run.boxed()
 }
 
 /// Starts what reads a divided queue: the forwarder, and the crew that reads parts. `parts` is what a consumer of the
@@ -66,9 +78,9 @@ pub(super) async fn start(parts: Parts, plan: Plan) -> Vec<Loop> {
     .await;
     layout.led_by(forwarding.state.clone());
     forwarding.own_backlog = Some(Arc::clone(&backlog));
-    let (crew, reading) = Crew::new(parts, plan, layout, backlog);
+    let (crew, reading) = Crew::new(parts, plan, Arc::clone(&layout), backlog);
     vec![
-        (consumer.run().boxed(), forwarding),
+        (kept(consumer, layout), forwarding),
         (crew.run().boxed(), reading),
     ]
 }
