@@ -44,6 +44,11 @@ impl Person {
         format!("{:032x}", xxh3_128(self.address.as_bytes()))
     }
 
+    /// Number of this person's lane in queues with order per user.
+    pub fn lane(&self) -> u64 {
+        lane_number(&self.address)
+    }
+
     /// Whether an address is this person's.
     pub fn has(&self, address: &str) -> bool {
         normalised(address) == self.address
