@@ -6,7 +6,8 @@ use crate::dispatchers::{RoutingTable, Simple};
 use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
 use crate::shared::shapes::HoldLimit;
 use crate::shared::{
-    BrokerRef, ConnectorName, Duration, HttpListener, MiddlewareItem, Ordering, Retry,
+    BrokerRef, ConnectorName, Dedupe, Duration, HttpListener, MiddlewareItem, OnUnknown, Ordering,
+    RateLimit, Retention, Retry, StateRef,
 };
 use crate::transports::{DevNull, HttpApi, Telnet};
 use schemars::JsonSchema;
@@ -48,6 +49,8 @@ macro_rules! kind {
                 key: $key,
                 ordering: <$type as WorkerConfig>::ORDERING,
                 needs: <$type as WorkerConfig>::NEEDS,
+                honours: <$type as WorkerConfig>::HONOURS,
+                state: <$type as WorkerConfig>::STATE,
                 source: include_str!(concat!($folder, "/", stringify!($field), ".rs")),
                 topology: |resource| <$type>::pick(resource).map(|c| c.topology(resource)),
                 validate: |resource| {
@@ -84,6 +87,13 @@ macro_rules! worker_kind {
                 ordering: Ordering,
                 /// The broker. Default: the Secret `vumi-broker`; with `vumi run`, the broker inside the process.
                 broker: BrokerRef,
+                /// Where the worker keeps what must outlive a message. Default: the Secret `vumi-redis` where there is
+                /// one; with `vumi run`, the store of the process.
+                state: StateRef,
+                /// Whether a state store is good enough whose contents may be lost in a crash. Default `false`.
+                allow_volatile_state: bool,
+                /// How long things are kept.
+                retention: Retention,
                 /// How temporary errors are retried.
                 retry: Retry,
                 /// How long one message may be held in its lane before it is given up or set aside. Default `30s`.
@@ -103,6 +113,9 @@ macro_rules! worker_kind {
                 Settings {
                     ordering: self.ordering.clone(),
                     broker: self.broker.clone(),
+                    state: self.state.clone(),
+                    allow_volatile_state: self.allow_volatile_state.unwrap_or_default(),
+                    retention: self.retention.clone().unwrap_or_default(),
                     retry: self.retry.clone(),
                     hold_limit: self.hold_limit,
                     backlog_limit: self.backlog_limit,
@@ -129,6 +142,16 @@ worker_kind! {
         transport_name: String,
         /// Where the worker serves HTTP; for types that listen for requests.
         http: HttpListener,
+        /// What is done with a message of which nobody knows whether it was sent. The default depends on the worker
+        /// type: `wait` where receipts come, else `fail`.
+        on_unknown: OnUnknown,
+        /// How fast messages are sent. Default: as fast as the peer takes them.
+        rate_limit: RateLimit,
+        /// How deliveries that the provider repeats are recognised; for types whose provider gives an id.
+        dedupe: Dedupe,
+        /// Whether messages that will not be delivered are also published to `<transportName>.failures`, for a Vumi
+        /// failure worker, which then only stores them. Default `false`.
+        legacy_failures: bool,
     }
 }
 
@@ -210,6 +233,12 @@ pub struct Settings {
     pub ordering: Option<Ordering>,
     /// The broker, when written.
     pub broker: Option<BrokerRef>,
+    /// The state store, when written.
+    pub state: Option<StateRef>,
+    /// Whether a store is good enough whose contents may be lost in a crash.
+    pub allow_volatile_state: bool,
+    /// How long things are kept.
+    pub retention: Retention,
     /// Retries, when written.
     pub retry: Option<Retry>,
     /// Hold limit, when written.

@@ -5,7 +5,7 @@ use crate::kinds::{
     APPLICATION_TYPES, ApplicationSpec, DISPATCHER_TYPES, DispatcherSpec, METRIC_AGGREGATOR_TYPES,
     MetricAggregatorSpec, TRANSPORT_TYPES, TransportSpec,
 };
-use crate::shared::{OrderingMode, middleware};
+use crate::shared::{OnUnknown, OrderingMode, StateNeed, middleware};
 use crate::topology::Topology;
 use serde::{Deserialize, Serialize};
 
@@ -68,6 +68,10 @@ pub struct WorkerType {
     pub ordering: OrderingMode,
     /// Shared settings that only types which name them have, and these must have.
     pub needs: &'static [&'static str],
+    /// Shared settings that only types which name them may have.
+    pub honours: &'static [&'static str],
+    /// How much it needs a state store.
+    pub state: StateNeed,
     /// Source of its config module, whose `//!` lines head the reference page.
     pub source: &'static str,
     /// Topology of a resource, if it is of this type.
@@ -156,6 +160,30 @@ impl Resource {
         self.settings().ordering.map_or_else(own, |o| o.mode)
     }
 
+    /// How much this worker needs a state store, and which field of `spec` says so: its type's own need, or that of a
+    /// setting which means nothing without one.
+    pub fn state_need(&self) -> (StateNeed, &'static str) {
+        let own = self.worker_type().map_or(StateNeed::None, |w| w.state);
+        if own != StateNeed::None {
+            return (own, self.worker_type().map_or("", |w| w.key));
+        }
+        match self.transport() {
+            Some(t) if t.dedupe.is_some() => (StateNeed::Shared, "dedupe"),
+            Some(t) if t.on_unknown.as_ref().is_some_and(OnUnknown::waits) => {
+                (StateNeed::Shared, "onUnknown")
+            }
+            _ => (StateNeed::None, ""),
+        }
+    }
+
+    /// Into how many partitions each consumed queue is divided by user; none where one replica consumes it.
+    pub fn partitions(&self) -> Option<u16> {
+        let ordering = self.settings().ordering?;
+        ordering
+            .partitions
+            .filter(|_| ordering.mode == OrderingMode::PerUser)
+    }
+
     /// What the schema cannot say about the spec, as `(path below spec, sentence)` pairs. Pure; an empty list means
     /// valid, and then every builder takes it.
     pub fn validate(&self) -> Vec<(String, String)> {
@@ -182,6 +210,10 @@ pub trait WorkerConfig: Sized {
     const ORDERING: OrderingMode;
     /// Shared settings that this type needs and that types which do not name them must not have, such as `http`.
     const NEEDS: &'static [&'static str] = &[];
+    /// Shared settings that this type may have and that types which do not name them must not have, such as `dedupe`.
+    const HONOURS: &'static [&'static str] = &[];
+    /// How much it needs a state store (K1).
+    const STATE: StateNeed = StateNeed::None;
 
     /// The config inside a resource, if the resource is of this type.
     fn pick(resource: &Resource) -> Option<&Self>;

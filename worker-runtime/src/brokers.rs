@@ -5,14 +5,15 @@ use crate::error::CliError;
 use async_trait::async_trait;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 use vumi_api::Resource;
 use vumi_api::shared::{BrokerRef, SecretRef};
-use vumi_core::broker::Broker;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+use vumi_core::broker::{Broker, LinkState};
 use vumi_core::error::WorkError;
 use vumi_core::secrets::Secrets;
-use vumi_core::supervisor::brokers::BrokerSource;
+use vumi_core::supervisor::services::BrokerSource;
 
 /// Secret of the broker of a worker whose manifest names none, in a pod (K5).
 const DEFAULT_SECRET: &str = "vumi-broker";
@@ -49,6 +50,33 @@ impl Url {
     /// Connects to it.
     pub fn open(&self) -> Result<Arc<dyn Broker>, CliError> {
         Ok(AmqpBroker::connect(self.config()?))
+    }
+}
+
+/// A broker that cannot be reached is said after a few seconds, not waited for.
+pub async fn connected(broker: &Arc<dyn Broker>) -> Result<(), CliError> {
+    let mut link = broker.link();
+    let up = link.wait_for(|state| {
+        matches!(
+            state,
+            LinkState::Up { .. } | LinkState::Connecting { refused: true, .. }
+        )
+    });
+    let state = match tokio::time::timeout(Duration::from_secs(10), up).await {
+        Ok(Ok(state)) => state.clone(),
+        _ => broker.link().borrow().clone(),
+    };
+    match state {
+        LinkState::Up { .. } => Ok(()),
+        LinkState::Connecting { error, .. } => Err(CliError::environment(format!(
+            "{}: {}",
+            broker.describe(),
+            error.unwrap_or_else(|| "no answer within 10 s".into())
+        ))),
+        other => Err(CliError::environment(format!(
+            "{}: {other:?}",
+            broker.describe()
+        ))),
     }
 }
 

@@ -3,9 +3,12 @@
 pub mod brokers;
 pub mod commands;
 pub mod error;
+pub mod kept;
 pub mod manifests;
+pub mod moments;
 pub mod output;
 pub mod process;
 pub mod reference;
 pub mod registry;
+pub mod stores;
 pub mod watch;

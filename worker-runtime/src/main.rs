@@ -4,7 +4,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use vumi::commands::{
-    completions, crds, diff, docs, explain, lint, new, parked, run as campaign, status, worker,
+    completions, crds, diff, docs, erase, explain, journal, ledger, lint, new, parked,
+    run as campaign, status, why, worker,
 };
 use vumi::error::CliError;
 
@@ -39,6 +40,14 @@ enum Command {
     Status(status::Arguments),
     /// List, show, send back or drop messages that were set aside
     Parked(parked::Arguments),
+    /// List, release or drop messages that wait for a retry, their turn or a release
+    Journal(journal::Arguments),
+    /// Count the rows of outbound messages, list overdue ones, compare them with the messages
+    Ledger(ledger::Arguments),
+    /// Tell what became of a message, of everything of a user, or of a time
+    Why(why::Arguments),
+    /// Remove everything that is kept of a person
+    Erase(erase::Arguments),
     /// Show what would change between two sets of manifests
     Diff(diff::Arguments),
     /// Check manifests without running anything: names, types, rules, queues, ports, order, Secrets
@@ -69,6 +78,10 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
         Command::Parked(arguments) => parked::run(&arguments),
+        Command::Journal(arguments) => journal::run(&arguments),
+        Command::Ledger(arguments) => ledger::run(&arguments),
+        Command::Why(arguments) => why::run(&arguments),
+        Command::Erase(arguments) => erase::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),

@@ -5,7 +5,9 @@ use crate::error::CliError;
 use std::collections::BTreeSet;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use vumi_api::manifest::{Manifests, Texts, broker_findings, campaign_findings, load};
+use vumi_api::manifest::{
+    Manifests, Texts, broker_findings, campaign_findings, load, state_findings,
+};
 use vumi_api::{Severity, Target};
 
 /// A campaign as it is written.
@@ -16,13 +18,22 @@ pub struct Campaign {
     pub documents: Texts,
 }
 
+/// How bad it is that the Secret of a broker or state store is missing; no finding without it, where the command line
+/// names another for all workers.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Services {
+    /// Of brokers.
+    pub brokers: Option<Severity>,
+    /// Of state stores.
+    pub stores: Option<Severity>,
+}
+
 /// Reads the manifests under `paths`, and the Secrets in the folder `secrets`; documents win over files, as at run time.
-/// A broker's Secret that is missing is as bad as `broker_secrets` says, and no finding without it.
 pub fn campaign(
     paths: &[PathBuf],
     target: Target,
     secrets: Option<&Path>,
-    broker_secrets: Option<Severity>,
+    services: Services,
 ) -> Result<Campaign, CliError> {
     let mut manifests = load(&read(paths)?, target);
     let documents = manifests.secrets.clone();
@@ -35,8 +46,11 @@ pub fn campaign(
         }
     }
     let mut of_campaign = campaign_findings(&manifests);
-    if let Some(severity) = broker_secrets {
+    if let Some(severity) = services.brokers {
         of_campaign.extend(broker_findings(&manifests, severity));
+    }
+    if let Some(severity) = services.stores {
+        of_campaign.extend(state_findings(&manifests, severity));
     }
     manifests.findings.extend(of_campaign);
     Ok(Campaign {
@@ -242,7 +256,13 @@ mod tests {
         fs::write(root.join("secrets/smsc/password"), "of the file").unwrap();
         fs::write(root.join("secrets/smsc/user"), "me").unwrap();
         let secrets = root.join("secrets");
-        let read = campaign(&[document], Target::Local, Some(&secrets), None).unwrap();
+        let read = campaign(
+            &[document],
+            Target::Local,
+            Some(&secrets),
+            Services::default(),
+        )
+        .unwrap();
         let keys = &read.manifests.secrets["smsc"];
         assert_eq!((&*keys["password"], &*keys["user"]), ("written", "me"));
         assert_eq!(read.documents["smsc"].len(), 1, "documents alone");

@@ -4,6 +4,7 @@
 use crate::brokers::{Brokers, Choice, Url};
 use crate::error::CliError;
 use crate::registry;
+use crate::stores::{self, RedisUrl, Stores};
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -33,6 +34,16 @@ pub struct Common {
     /// PEM file of the private certificate authority of that RabbitMQ
     #[arg(long, value_name = "FILE")]
     pub broker_ca: Option<PathBuf>,
+    /// Redis for the state of all workers, whatever their manifests say: redis://user:password@host:6379/db, or rediss://…;
+    /// also in VUMI_REDIS_URL, which keeps the password out of the process list
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// PEM file of the private certificate authority of that Redis
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// What all keys in that Redis begin with [default: vumi]
+    #[arg(long, value_name = "PREFIX")]
+    pub redis_prefix: Option<String>,
     /// Name of this process: of its control socket, for `vumi status --name` [default: from the path]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -89,6 +100,8 @@ pub struct Setup {
     pub state: Option<PathBuf>,
     /// Which broker, if `--broker` gives none.
     pub broker: Choice,
+    /// Which state store, if `--redis` gives none.
+    pub store: stores::Choice,
     /// Secrets.
     pub secrets: Arc<Secrets>,
 }
@@ -159,9 +172,22 @@ impl Process {
             })
         });
         let brokers = Brokers::new(choice, Arc::clone(&setup.secrets), &name)?;
+        let given = arguments
+            .redis
+            .clone()
+            .or_else(|| variable("VUMI_REDIS_URL"));
+        let store = given.map_or(setup.store, |url| {
+            stores::Choice::Url(RedisUrl {
+                url,
+                authority: arguments.redis_ca.clone(),
+                prefix: arguments.redis_prefix.clone(),
+            })
+        });
+        let stores = Stores::new(store, Arc::clone(&setup.secrets), &name)?;
         let supervisor = Supervisor::new(
             Registered::new(registry::all()),
             brokers,
+            stores,
             setup.secrets,
             Arc::new(Telemetry::new()),
             Options {
@@ -177,6 +203,7 @@ impl Process {
                 },
                 restart: Restart::default(),
                 recheck: Duration::from_secs(2),
+                sweep: Duration::from_secs(60),
             },
         );
         let admin = open_admin(

@@ -18,6 +18,7 @@ pub const RESERVED_SETTINGS: &[&str] = &[
     "onUnknown",
     "legacyFailures",
     "legacyKeys",
+    "dedupe",
     "allowVolatileState",
     "retention",
     "replicas",
@@ -44,9 +45,9 @@ pub const RESERVED_SETTINGS: &[&str] = &[
 
 /// Keys below `spec` that later versions will have, as (object, key).
 pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
-    ("ordering", "partitions"),
-    ("ordering", "standby"),
     ("broker", "management"),
+    ("state.volume", "size"),
+    ("state.volume", "storageClassName"),
 ];
 
 /// Words of CEL, which no field of a rule may be called.
@@ -99,7 +100,7 @@ pub fn one_of(what: &str, keys: &[&str]) -> Value {
 pub(crate) fn only_for(kind: Kind) -> Vec<(&'static str, Vec<&'static str>)> {
     let mut settings: Vec<(&'static str, Vec<&'static str>)> = Vec::new();
     for worker in kind.worker_types() {
-        for setting in worker.needs {
+        for setting in worker.needs.iter().chain(worker.honours) {
             match settings.iter_mut().find(|(name, _)| name == setting) {
                 Some((_, types)) => types.push(worker.key),
                 None => settings.push((setting, vec![worker.key])),
@@ -137,15 +138,18 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
                 "fieldPath": format!(".{setting}"),
             }),
         );
-        let fields = spec["properties"][setting]["required"].as_array();
-        let fields: Vec<String> = fields
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .map(|field| format!("{field}: …"))
-            .collect();
-        let written = format!("{setting}: {{{}}}", fields.join(", "));
-        for worker in types {
+    }
+    for worker in kind.worker_types() {
+        for setting in worker.needs {
+            let fields = spec["properties"][setting]["required"].as_array();
+            let fields: Vec<String> = fields
+                .into_iter()
+                .flatten()
+                .filter_map(Value::as_str)
+                .map(|field| format!("{field}: …"))
+                .collect();
+            let written = format!("{setting}: {{{}}}", fields.join(", "));
+            let worker = worker.key;
             add(
                 spec,
                 json!({

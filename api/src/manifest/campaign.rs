@@ -1,10 +1,13 @@
 //! What only shows when all manifests are seen together: queues, listeners, order; Secrets are next door.
 
-use super::finding::{Finding, LISTEN_CLASH, NO_CONSUMER, ORDER_BROKEN, QUEUE_CLASH, Severity};
+use super::finding::{
+    Finding, LISTEN_CLASH, NO_CONSUMER, ORDER_BROKEN, QUEUE_CLASH, STATE_EXPECTED, Severity,
+};
 use super::{LoadedResource, Manifests, Target, secrets};
 use crate::names::{listed, nearest};
 use crate::resource::Kind;
-use crate::shared::OrderingMode;
+use crate::shared::state::DEFAULT_STATE_SECRET;
+use crate::shared::{OrderingMode, StateNeed};
 use crate::topology::{Port, Topology};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,6 +25,9 @@ pub fn campaign_findings(manifests: &Manifests) -> Vec<Finding> {
         findings.extend(secrets::missing_values(manifests));
     }
     broken_order(&workers, &mut findings);
+    if manifests.target == Target::Cluster {
+        expected_state(&workers, &mut findings);
+    }
     findings
 }
 
@@ -232,6 +238,24 @@ fn broken_order(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
                 Some("leave ordering out here, or set it to none on the whole path".into());
             findings.push(finding);
         }
+    }
+}
+
+/// Names the workers that need a state store and leave it to the default, which only the cluster knows. In one process
+/// there always is a store.
+fn expected_state(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
+    for worker in workers {
+        let (need, path) = worker.loaded.resource.state_need();
+        if need == StateNeed::None || worker.loaded.resource.settings().state.is_some() {
+            continue;
+        }
+        let message = format!(
+            "needs a state store and names none: it starts only where there is a Secret {DEFAULT_STATE_SECRET}"
+        );
+        let mut finding = worker.finding(Severity::Warning, STATE_EXPECTED, path, message);
+        finding.help =
+            Some("name it: state: {redis: {secretRef: {name: …}}} or state: {volume: {}}".into());
+        findings.push(finding);
     }
 }
 

@@ -90,7 +90,8 @@ codes! {
     NO_CONSUMER = "campaign.no_consumer", "Messages are published to a queue that no manifest consumes.";
     LISTEN_CLASH = "campaign.listen_clash", "Two workers of one process listen on the same address and port.";
     ORDER_BROKEN = "campaign.order_broken", "One hop of a path that keeps order does not keep it.";
-    SECRET_MISSING = "campaign.secret_missing", "A referenced Secret or key is not among the manifests, or a broker's Secret holds no address.";
+    STATE_EXPECTED = "campaign.state_expected", "A worker does not start without a state store, and its manifest names none: on a cluster the Secret vumi-redis is used.";
+    SECRET_MISSING = "campaign.secret_missing", "A referenced Secret or key is not among the manifests, or the Secret of a broker or state store holds no address.";
 }
 
 #[cfg(test)]

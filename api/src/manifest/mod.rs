@@ -17,7 +17,7 @@ mod walk;
 
 pub use campaign::campaign_findings;
 pub use finding::{CODES, Finding, Severity};
-pub use secrets::broker_findings;
+pub use secrets::{broker_findings, state_findings};
 
 use crate::resource::Resource;
 use std::collections::BTreeMap;
@@ -97,7 +97,7 @@ pub struct Manifests {
     /// Valid resources, in the order of files and documents. A resource with an error is not among them.
     pub resources: Vec<LoadedResource>,
     /// Secrets by name: decoded keys and values. Callers that have more (files of `--secrets DIR`) may add them
-    /// before asking for [`campaign_findings`] or [`broker_findings`].
+    /// before asking for [`campaign_findings`], [`broker_findings`] or [`state_findings`].
     pub secrets: Texts,
     /// Everything found, by file and line.
     pub findings: Vec<Finding>,

@@ -55,6 +55,32 @@ pub fn broker_findings(manifests: &Manifests, severity: Severity) -> Vec<Finding
     findings
 }
 
+/// Secrets of state stores that manifests for one process name, as [`broker_findings`].
+pub fn state_findings(manifests: &Manifests, severity: Severity) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    if manifests.target == Target::Cluster {
+        return findings;
+    }
+    for worker in &manifests.resources {
+        let Some(redis) = worker.resource.settings().state.and_then(|s| s.redis) else {
+            continue;
+        };
+        let search = Search {
+            manifests,
+            worker,
+            severity,
+            ways: format!("{WAYS}, or give --redis URL to `vumi run`"),
+        };
+        let path = "state.redis.secretRef.name";
+        findings.extend(search.redis(&redis.secret_ref.name, path));
+        if let Some(ca) = redis.tls.and_then(|tls| tls.ca_secret_ref) {
+            let path = "state.redis.tls.caSecretRef.name";
+            findings.extend(search.key(&ca.name, "ca.crt", [path, path]));
+        }
+    }
+    findings
+}
+
 /// A look for one worker's Secrets.
 struct Search<'m> {
     manifests: &'m Manifests,
@@ -87,27 +113,62 @@ impl Search<'_> {
         Some(self.finding(path, message, Some(help)))
     }
 
+    fn value(&self, name: &str, key: &str) -> Option<&str> {
+        let value = self.manifests.secrets.get(name)?.get(key)?;
+        Some(value.trim())
+    }
+
     /// What is wrong with a broker's Secret: it needs `connection_string`, or `host`, `username` and `password`.
     fn address(&self, name: &str, path: &str) -> Option<Finding> {
-        let keys = self.manifests.secrets.get(name);
-        let value = |key: &str| keys.and_then(|keys| keys.get(key)).map(|text| text.trim());
-        if let Some(url) = value("connection_string") {
-            let known = url.starts_with("amqp://") || url.starts_with("amqps://");
-            let message = format!(
-                "Secret {name:?}, key \"connection_string\" is not of the form amqp://user:password@host:port/vhost"
-            );
-            return (!known).then(|| self.finding(path, message, None));
+        if let Some(url) = self.value(name, "connection_string") {
+            let form = "amqp://user:password@host:port/vhost";
+            return self.url(name, path, url, ["amqp://", "amqps://"], form);
         }
-        if keys.is_some() && value("host").is_none() {
+        if self.manifests.secrets.contains_key(name) && self.value(name, "host").is_none() {
             let message = format!("Secret {name:?} has neither connection_string nor host");
             return Some(self.finding(path, message, None));
         }
         let missing = ["host", "username", "password"]
             .into_iter()
             .find_map(|key| self.key(name, key, [path, path]));
-        let bad_port = value("port").is_some_and(|port| port.parse::<u16>().is_err());
+        missing.or_else(|| self.port(name, path))
+    }
+
+    /// What is wrong with a Redis's Secret: it needs `connection_string`, or `host`, or `sentinels` and `masterName`.
+    fn redis(&self, name: &str, path: &str) -> Option<Finding> {
+        if let Some(url) = self.value(name, "connection_string") {
+            let form = "redis://user:password@host:port/db";
+            return self.url(name, path, url, ["redis://", "rediss://"], form);
+        }
+        if self.value(name, "sentinels").is_some() {
+            return self.key(name, "masterName", [path, path]);
+        }
+        if self.manifests.secrets.contains_key(name) && self.value(name, "host").is_none() {
+            let message = format!("Secret {name:?} has none of connection_string, host, sentinels");
+            return Some(self.finding(path, message, None));
+        }
+        let missing = self.key(name, "host", [path, path]);
+        missing.or_else(|| self.port(name, path))
+    }
+
+    fn url(
+        &self,
+        name: &str,
+        path: &str,
+        url: &str,
+        schemes: [&str; 2],
+        form: &str,
+    ) -> Option<Finding> {
+        let known = schemes.iter().any(|scheme| url.starts_with(scheme));
+        let message =
+            format!("Secret {name:?}, key \"connection_string\" is not of the form {form}");
+        (!known).then(|| self.finding(path, message, None))
+    }
+
+    fn port(&self, name: &str, path: &str) -> Option<Finding> {
+        let bad = self.value(name, "port")?.parse::<u16>().is_err();
         let message = format!("Secret {name:?}, key \"port\" is not a port number");
-        missing.or_else(|| bad_port.then(|| self.finding(path, message, None)))
+        bad.then(|| self.finding(path, message, None))
     }
 
     fn finding(&self, path: &str, message: String, help: Option<String>) -> Finding {

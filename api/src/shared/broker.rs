@@ -1,16 +1,9 @@
 //! Which broker a worker uses. Default: the Secret `vumi-broker` of the same namespace (K5).
 
+use super::secret::SecretRef;
+use super::tls::ClientTls;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-
-/// A Secret of the resource's own namespace, as a whole.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct SecretRef {
-    /// Name of the Secret.
-    #[schemars(length(min = 1, max = 253))]
-    pub name: String,
-}
 
 /// The broker of one worker. The Secret holds `connection_string`, or `host`, `port`, `username`, `password` and
 /// optionally `vhost`: the layout of the RabbitMQ cluster operator works as it is.
@@ -28,7 +21,7 @@ pub struct BrokerRef {
     pub profile: Option<BrokerProfile>,
     /// TLS settings. With them, or with an `amqps` URL, the connection is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<BrokerTls>,
+    pub tls: Option<ClientTls>,
 }
 
 /// How the queues of a virtual host are declared, and so what outlives a node of the broker (S1).
@@ -53,13 +46,4 @@ impl BrokerProfile {
             Self::Quorum => "quorum",
         }
     }
-}
-
-/// TLS towards the broker.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct BrokerTls {
-    /// Secret whose key `ca.crt` holds the private certificate authority (PEM).
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca_secret_ref: Option<SecretRef>,
 }

@@ -7,6 +7,15 @@ use serde::{Deserialize, Serialize};
 /// meant for a cluster.
 pub const CLUSTER_ONLY_RULE: &str = "!has(self.value)";
 
+/// A Secret of the resource's own namespace, as a whole.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SecretRef {
+    /// Name of the Secret.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
+}
+
 /// One key of a Secret in the resource's own namespace.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

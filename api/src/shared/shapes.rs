@@ -104,6 +104,36 @@ shape!(
 );
 
 shape!(
+    /// How long a receipt is waited for.
+    Deadline, generator => bounded(
+        Duration::json_schema(generator),
+        DURATION_PATTERN,
+        "duration(self) >= duration('1s')",
+        "at least 1s",
+    )
+);
+
+shape!(
+    /// How long repeats are recognised.
+    DedupeWindow, generator => bounded(
+        Duration::json_schema(generator),
+        DURATION_PATTERN,
+        "duration(self) >= duration('1s') && duration(self) <= duration('168h')",
+        "1s to 168h",
+    )
+);
+
+shape!(
+    /// How long something is kept. What is forgotten sooner cannot be recognised when the broker delivers it again.
+    Retained, generator => bounded(
+        Duration::json_schema(generator),
+        DURATION_PATTERN,
+        "duration(self) >= duration('1h')",
+        "at least 1h: what is forgotten sooner is not recognised when it comes again",
+    )
+);
+
+shape!(
     /// A size of a request body, which becomes a message.
     BodySize, generator => bounded(
         Size::json_schema(generator),

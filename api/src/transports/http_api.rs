@@ -124,6 +124,7 @@ impl WorkerConfig for HttpApi {
     const TYPE: &'static str = "httpApi";
     const ORDERING: OrderingMode = OrderingMode::None;
     const NEEDS: &'static [&'static str] = &["http"];
+    const HONOURS: &'static [&'static str] = &["dedupe"];
 
     fn pick(resource: &Resource) -> Option<&Self> {
         resource.transport().and_then(|t| t.http_api.as_ref())
@@ -143,6 +144,12 @@ impl WorkerConfig for HttpApi {
         let refused = |name: &str| RESERVED.contains(&name);
         let http = resource.transport().and_then(|t| t.http.as_ref());
         let mut findings = http.map(HttpListener::validate).unwrap_or_default();
+        let dedupe = resource.transport().and_then(|t| t.dedupe.as_ref());
+        if dedupe.is_some() && self.id_field.is_none() {
+            let sentence =
+                "has no effect without httpApi.idField, which names the field with the caller's id";
+            findings.push(("dedupe".into(), sentence.into()));
+        }
         let mut refuse = |path: String, sentence: String| {
             findings.push((format!("httpApi.{path}"), sentence));
         };

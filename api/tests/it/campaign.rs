@@ -1,6 +1,6 @@
 //! What only shows when several manifests are seen together.
 
-use vumi_api::manifest::{Finding, broker_findings, campaign_findings, load};
+use vumi_api::manifest::{Finding, broker_findings, campaign_findings, load, state_findings};
 use vumi_api::{Severity, Target};
 
 fn document(kind: &str, name: &str, spec: &str) -> String {
@@ -52,7 +52,7 @@ fn whole_campaigns_have_nothing_wrong() {
 
 #[test]
 fn the_examples_that_run_have_nothing_wrong() {
-    for folder in ["telnet-echo", "two-transports-one-app"] {
+    for folder in ["telnet-echo", "two-transports-one-app", "with-state"] {
         let files: Vec<_> = crate::examples()
             .into_iter()
             .filter(|(name, _)| name.contains(&format!("/{folder}/")))
@@ -267,4 +267,78 @@ fn a_brokers_secret_is_there_and_holds_an_address() {
     assert_eq!(local(TLS, whole), [""; 0]);
     // On a cluster the Secret may come from elsewhere.
     assert_eq!(of_broker(RABBIT, "a: b", Target::Cluster), [""; 0]);
+}
+
+#[test]
+fn a_worker_that_needs_a_state_store_names_it_or_is_told_which_is_used() {
+    let http = |name: &str, more: &str| {
+        let spec = format!("  httpApi: {{idField: id}}\n  http: {{port: 8080}}\n{more}");
+        document("Transport", name, &spec)
+    };
+    let judged = |target, more: &str| {
+        let found = judge(&[http("t", more), echo("e", "t")], target);
+        let lines = found.iter().map(Finding::to_string);
+        lines.collect::<Vec<String>>()
+    };
+    let wait = "  onUnknown: {policy: wait, deadline: 2h, then: fail}\n";
+    for (field, more) in [("dedupe", "  dedupe: {}\n"), ("onUnknown", wait)] {
+        let found = judged(Target::Cluster, more);
+        assert_eq!(found.len(), 1, "{found:?}");
+        let says = format!(
+            "c.yaml:7:3 spec.{field}: warning: transport/t: needs a state store and names none: it starts only where there is a Secret vumi-redis; name it: "
+        );
+        assert!(found[0].starts_with(&says), "{found:?}");
+        assert_eq!(judged(Target::Local, more), [""; 0]);
+        let named = format!("{more}  state: {{volume: {{}}}}\n");
+        assert_eq!(judged(Target::Cluster, &named), [""; 0]);
+    }
+    let fail = "  onUnknown: {policy: fail}\n";
+    assert_eq!(judged(Target::Cluster, fail), [""; 0]);
+}
+
+#[test]
+fn a_state_stores_secret_is_there_and_holds_an_address() {
+    let found = |state: &str, keys: &str| {
+        let spec = format!("  telnet: {{port: 9010}}\n  state: {{redis: {state}}}\n");
+        let secret = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: redis}}\nstringData: {{{keys}}}\n"
+        );
+        let text = [document("Transport", "t", &spec), secret].join("---\n");
+        let read = load(&[("c.yaml", text)], Target::Local);
+        assert_eq!(read.findings, []);
+        let findings = state_findings(&read, Severity::Warning);
+        let lines = findings.iter().map(Finding::to_string);
+        lines.collect::<Vec<String>>()
+    };
+    const REDIS: &str = "{secretRef: {name: redis}}";
+    for keys in [
+        "connection_string: \"redis://:hunter2@h/3\"",
+        "host: h",
+        "host: h, port: \"6379\", password: hunter2",
+        "sentinels: \"a:1,b:2\", masterName: m",
+    ] {
+        assert_eq!(found(REDIS, keys), [""; 0], "{keys}");
+    }
+    for (keys, says) in [
+        ("a: b", "has none of connection_string, host, sentinels"),
+        (
+            "connection_string: \"amqp://u:hunter2@h\"",
+            "is not of the form redis://",
+        ),
+        ("sentinels: a", "has no key \"masterName\""),
+        ("host: h, port: redis", "is not a port number"),
+    ] {
+        let found = found(REDIS, keys);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].contains(says), "{found:?} for {keys}");
+        assert!(!found[0].contains("hunter2"), "{found:?}");
+    }
+    let missing = found("{secretRef: {name: redsi}}", "host: h");
+    assert_eq!(missing.len(), 1);
+    assert!(missing[0].contains("did you mean redis?"), "{missing:?}");
+    let tls = found(
+        "{secretRef: {name: redis}, tls: {caSecretRef: {name: redis}}}",
+        "host: h",
+    );
+    assert!(tls[0].contains("has no key \"ca.crt\""), "{tls:?}");
 }

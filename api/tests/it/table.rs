@@ -191,11 +191,41 @@ pub const BAD: &[Bad] = &[
         "spec.autoscaling",
         "not supported yet",
     ),
-    transport(
-        "telnet: {port: 9010}\nordering: {mode: perUser, partitions: 8}",
-        UNSUPPORTED,
+    // Order.
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nordering: {mode: none, partitions: 8}",
+        RULE,
         "spec.ordering.partitions",
-        "not supported yet",
+        "they need mode: perUser",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nordering: {mode: perUser, partitions: 1}",
+        VALUE,
+        "spec.ordering.partitions",
+        "2",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nordering: {mode: perUser, partitions: 65}",
+        VALUE,
+        "spec.ordering.partitions",
+        "64",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nordering: {mode: none, standby: true}",
+        RULE,
+        "spec.ordering.standby",
+        "where every replica works",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nordering: {mode: perUser, partitions: 8, standby: true}",
+        RULE,
+        "spec.ordering.standby",
+        "no effect beside partitions",
     ),
     // Missing fields.
     transport(
@@ -491,6 +521,142 @@ pub const BAD: &[Bad] = &[
         "spec.httpApi",
         "httpApi needs http: add",
     ),
+    // State store, retention, sending.
+    transport(
+        "telnet: {port: 9010}\nstate: {}",
+        RULE,
+        "spec.state",
+        "exactly one state store is needed",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: x\nstate: {redis: {secretRef: {name: r}}, volume: {}}",
+        RULE,
+        "spec.state",
+        "found: redis volume",
+    ),
+    other(
+        "Dispatcher",
+        "simple: {transports: [a], exposed: [b]}\nstate: {redis: {keyPrefix: x}}",
+        MISSING,
+        "spec.state.redis.secretRef",
+        "required, but missing",
+    ),
+    transport(
+        "telnet: {port: 9010}\nstate: {redis: {secretRef: {name: r}, keyPrefix: \"a b\"}}",
+        VALUE,
+        "spec.state.redis.keyPrefix",
+        "does not match",
+    ),
+    transport(
+        "telnet: {port: 9010}\nstate: {redis: {secretRef: {name: r}, tls: {ca: x}}}",
+        UNKNOWN,
+        "spec.state.redis.tls.ca",
+        "fields here: caSecretRef",
+    ),
+    transport(
+        "telnet: {port: 9010}\nstate: {volume: {size: 1Gi}}",
+        UNSUPPORTED,
+        "spec.state.volume.size",
+        "not supported yet",
+    ),
+    transport(
+        "telnet: {port: 9010}\nretention: {ledger: 59m}",
+        RULE,
+        "spec.retention.ledger",
+        "at least 1h",
+    ),
+    transport(
+        "telnet: {port: 9010}\nretention: {parked: 7d}",
+        VALUE,
+        "spec.retention.parked",
+        "not a duration",
+    ),
+    transport(
+        "telnet: {port: 9010}\nretention: {journal: 2h}",
+        UNKNOWN,
+        "spec.retention.journal",
+        "unknown field",
+    ),
+    transport(
+        "telnet: {port: 9010}\nallowVolatileState: yes-please",
+        TYPE,
+        "spec.allowVolatileState",
+        "expected true or false",
+    ),
+    transport(
+        "telnet: {port: 9010}\nonUnknown: {policy: wait}",
+        RULE,
+        "spec.onUnknown",
+        "policy wait needs an end",
+    ),
+    transport(
+        "telnet: {port: 9010}\nonUnknown: {policy: wait, deadline: 2h}",
+        RULE,
+        "spec.onUnknown",
+        "policy wait needs an end",
+    ),
+    transport(
+        "telnet: {port: 9010}\nonUnknown: {policy: fail, deadline: 2h}",
+        RULE,
+        "spec.onUnknown.deadline",
+        "it is for policy wait",
+    ),
+    transport(
+        "telnet: {port: 9010}\nonUnknown: {policy: retry, then: fail}",
+        RULE,
+        "spec.onUnknown.then",
+        "it is for policy wait",
+    ),
+    transport(
+        "telnet: {port: 9010}\nonUnknown: {policy: wait, deadline: 999ms, then: fail}",
+        RULE,
+        "spec.onUnknown.deadline",
+        "at least 1s",
+    ),
+    transport(
+        "telnet: {port: 9010}\nonUnknown: {deadline: 2h, then: fail}",
+        MISSING,
+        "spec.onUnknown.policy",
+        "required, but missing",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: x\nonUnknown: {policy: fail}",
+        UNKNOWN,
+        "spec.onUnknown",
+        "this setting is for Transport",
+    ),
+    transport(
+        "telnet: {port: 9010}\nrateLimit: {burst: 3}",
+        MISSING,
+        "spec.rateLimit.rate",
+        "required, but missing",
+    ),
+    transport(
+        "telnet: {port: 9010}\nrateLimit: {rate: 0}",
+        VALUE,
+        "spec.rateLimit.rate",
+        "out of range",
+    ),
+    transport(
+        "telnet: {port: 9010}\nrateLimit: {rate: 1, unit: messages}",
+        VALUE,
+        "spec.rateLimit.unit",
+        "not one of requests, parts",
+    ),
+    transport(
+        "telnet: {port: 9010}\ndedupe: {}",
+        RULE,
+        "spec.dedupe",
+        "dedupe has no effect on this type",
+    ),
+    transport(
+        "httpApi: {idField: id}\nhttp: {port: 8080}\ndedupe: {window: 169h}",
+        RULE,
+        "spec.dedupe.window",
+        "1s to 168h",
+    ),
     // Middleware.
     transport(
         "telnet: {port: 9010}\nmiddleware:\n- {name: l}",
@@ -539,6 +705,12 @@ pub const BAD: &[Bad] = &[
 
 /// Refused offline by the worker type's own validation; the API server cannot see these, the operator will.
 pub const ONLY_OFFLINE: &[Bad] = &[
+    transport(
+        "httpApi: {}\nhttp: {port: 8080}\ndedupe: {}",
+        "manifest.invalid",
+        "spec.dedupe",
+        "without httpApi.idField",
+    ),
     transport(
         "httpApi: {}\nhttp: {port: 8080, path: /health}",
         "manifest.invalid",
@@ -589,6 +761,12 @@ pub const ONLY_OFFLINE: &[Bad] = &[
         "manifest.invalid",
         "spec.routingTable.table.a.default.connector",
         "not on the other side",
+    ),
+    transport(
+        "telnet: {port: 9010}\nordering: {mode: perUser, partitions: 8}",
+        "manifest.invalid",
+        "spec.ordering.partitions",
+        "partitions would give its replies to others",
     ),
     transport(
         "httpApi: {allowedFields: [content, timestamp]}\nhttp: {port: 8080}",

@@ -45,8 +45,24 @@ codes! {
         "Report the log lines around it.";
     RETRY_NO_STORE = "retry.no_store", "Retries reached the hold limit and no state store is configured to keep the message longer.",
         "Cure the cause named in the reason, then `vumi parked requeue`.";
+    RETRY_EXPIRED = "retry.expired", "A message was retried as long as retry.maxAge allows.",
+        "The reason names the last error; cure it and send again, or raise retry.maxAge.";
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
         "The reason names the last error; cure it and send again.";
+    BUG_CRASH_LOOP = "bug.crash_loop", "The process died three times while it worked on this message.",
+        "Look at the log and at memory limits before each restart; requeue it after an upgrade.";
+    FATE_UNKNOWN = "fate.unknown", "The message was sent and the answer was lost, so nobody knows whether the peer has it.",
+        "Ask the provider, or send it again as a new message at the risk of a second copy; `onUnknown` decides what is done.";
+    FATE_SENT_AGAIN = "fate.sent_again", "The message is sent again although the peer may have it: `onUnknown` or a person said so.",
+        "Nothing; the user may get it twice. Choose `onUnknown: {policy: fail}` if that is worse than a lost message.";
+    RECEIPT_MISSING = "receipt.missing", "The peer took the message and sent no receipt in all that time.",
+        "Ask the provider whether receipts are switched on for the account.";
+    REPLY_FORWARDED = "reply.forwarded", "The reply was handed to the replica that holds the request.",
+        "Nothing; if that replica ends, the sender is told.";
+    PARK_AGAIN = "park.again", "The message was set aside before and came again.",
+        "There may be two copies of it: requeue one and drop the other.";
+    DEDUPE_PENDING = "dedupe.pending", "The same message of the provider is being taken over by somebody else.",
+        "Nothing; the provider tries again and gets the first answer.";
     ROUTE_NONE = "route.none", "No route for this message.",
         "Add the missing row to the dispatcher's routes.";
     ROUTE_NO_QUEUE = "route.no_queue", "The target queue does not exist and could not be declared.",
@@ -71,6 +87,32 @@ codes! {
         "Stop that process, or give this one another --state folder.";
     BROKER_STATE = "broker.state_unusable", "The state folder of the embedded broker cannot be read or written.",
         "The error names the cause. Permission or space: cure it. A checksum: files were damaged from outside; put back a backup, or move the folder away and begin anew without its messages.";
+    STATE_NONE = "state.none", "The worker needs a state store and has none.",
+        "Name one in `spec.state`, or create the Secret vumi-redis in its namespace.";
+    STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
+        "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
+    SCHEDULE_INVALID = "schedule.invalid", "The schedule of a message cannot be read, or never comes true.",
+        "The reason names the field; correct the application that sent it.";
+    SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
+        "Configure a state store, then `vumi parked requeue`.";
+    JOURNAL_DROPPED = "journal.dropped", "A person dropped a message that waited in the journal.",
+        "Nothing; the log line names the message.";
+    STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
+        "Stop that process, or give this one another folder; an embedded store has one owner.";
+    STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
+        "The error names the cause. Permission or space: cure it, and work goes on. A checksum or another version: put back a backup, or move the folder away and begin anew without what it holds.";
+    STATE_UNREACHABLE = "state.unreachable", "The state store cannot be reached.",
+        "Check that Redis runs as a master and that host, port, sentinels, TLS and network allow the connection.";
+    STATE_REFUSED = "state.refused", "Redis refused the credentials or a command.",
+        "Check username and password in the Secret, and that the user may use the keys below the prefix, scripts and INFO.";
+    STATE_FULL = "state.full", "Redis takes no writes: its memory or its disk is full.",
+        "Give it more memory or disk, or remove what others keep there; work goes on by itself.";
+    STATE_CLUSTER = "state.cluster", "This Redis runs in Cluster mode.",
+        "Use a single Redis or one with Sentinel: Cluster cannot keep together what one operation changes.";
+    STATE_VERSION = "state.version", "This Redis is too old.",
+        "Use version 6.2 or later.";
+    STATE_UNREADABLE = "state.unreadable", "The state store holds or answers something that cannot be read.",
+        "The error names it. Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",
@@ -101,6 +143,8 @@ codes! {
         "Look at it with `vumi parked show`; requeue it to the queue it was parked beside, or drop it.";
     PARKED_TOO_MANY = "parked.too_many", "Too many messages of this worker were set aside, so it paused.",
         "Look with `vumi parked list`, cure the cause, requeue or drop, then `vumi parked resume`.";
+    PARKED_EXPIRED = "parked.expired", "A parked message was removed because `retention.parked` was over.",
+        "Nothing; look at parked messages sooner, or keep them longer.";
     PARKED_DROPPED = "parked.dropped", "A person dropped a parked message for good.",
         "Nothing; the log line names the message.";
 }

@@ -5,22 +5,30 @@
 //! message and, if it has a peer, how to listen to it.
 
 pub mod admin;
+pub mod audit;
 pub mod backoff;
 mod beacon;
 pub mod broker;
 pub mod codes;
 pub mod conformance;
 pub mod engine;
+pub mod erase;
 pub mod error;
+mod folder;
 pub mod heartbeat;
+pub mod journal_desk;
 pub mod logging;
 pub mod message;
 pub mod middleware;
+pub mod operate;
 pub mod outcome;
 pub mod parking;
+pub mod schedule;
 pub mod secrets;
 pub mod state;
 pub mod status;
 pub mod supervisor;
 pub mod telemetry;
+pub mod why;
+pub mod withdraw;
 pub mod worker;

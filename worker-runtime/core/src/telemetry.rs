@@ -11,7 +11,7 @@ use prometheus::{
 };
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 const BUILD_INFO: &str = "1, with the version as a label.";
 const UPTIME: &str = "Age of the process, in seconds.";
@@ -29,9 +29,9 @@ macro_rules! metrics {
                 }
             }
 
-            /// Removes every series of one worker.
-            fn forget(&self, worker: &str) {
-                $( self.$field.forget(worker); )*
+            /// Removes every series of one worker or store.
+            fn forget(&self, label: &str, value: &str) {
+                $( self.$field.forget(label, value); )*
             }
         }
 
@@ -46,7 +46,17 @@ macro_rules! metrics {
 
 metrics! {
     received: IntCounterVec = "vumi_messages_received_total" ["worker", "queue"]
-        "Deliveries taken from the broker.";
+        "Messages taken from the broker or out of the journal.";
+    journaled: IntCounterVec = "vumi_journaled_total" ["worker", "queue"]
+        "Messages moved into the journal, or left to wait on there.";
+    replayed: IntCounterVec = "vumi_replayed_total" ["worker", "queue"]
+        "Of those received: messages taken out of the journal.";
+    journal_messages: IntGaugeVec = "vumi_journal_messages" ["worker", "queue"]
+        "Messages that wait in the journal of a consumed queue.";
+    journal_lanes: IntGaugeVec = "vumi_journal_lanes" ["worker", "queue"]
+        "Lanes that wait in the journal of a consumed queue.";
+    journal_oldest: GaugeVec = "vumi_journal_oldest_seconds" ["worker", "queue"]
+        "Age of the oldest message that came out of the journal in the last minutes, since its first delivery, in seconds; 0 when the journal is empty.";
     done: IntCounterVec = "vumi_messages_done_total" ["worker", "queue"]
         "Deliveries handled: everything they caused is confirmed, and they are acknowledged.";
     retried: IntCounterVec = "vumi_messages_retried_total" ["worker", "queue"]
@@ -75,6 +85,26 @@ metrics! {
         "Failed attempts and refused messages by error class and code.";
     nacks: IntCounterVec = "vumi_nacks_total" ["worker", "class"]
         "Outbound messages that will not be delivered, by failure class; their senders got a nack event.";
+    ledger_rows: IntGaugeVec = "vumi_ledger_rows" ["worker", "state"]
+        "Rows of the ledger by state: outbound messages that this transport took over.";
+    ledger_overdue: IntGaugeVec = "vumi_ledger_overdue" ["worker"]
+        "Rows without a step past the deadline of their state: messages that may be lost. Should be 0.";
+    unknown: IntCounterVec = "vumi_unknown_total" ["worker"]
+        "Messages that were sent and whose answer was lost, so that a receipt is waited for.";
+    resent: IntCounterVec = "vumi_resent_total" ["worker"]
+        "Messages sent again although the peer may have them: by onUnknown, or requeued by a person.";
+    suppressed: IntCounterVec = "vumi_events_suppressed_total" ["worker"]
+        "Answers and receipts that were not told because the message had its ack, nack or end already.";
+    duplicates: IntCounterVec = "vumi_duplicates_suppressed_total" ["worker"]
+        "Messages that the provider delivered again and that got their first answer.";
+    evicted: IntCounterVec = "vumi_first_seen_evicted_total" ["worker"]
+        "Remembered messages of the provider that were forgotten before their time because there were too many.";
+    trail_lost: IntCounterVec = "vumi_trail_lost_total" ["worker"]
+        "Hops that `vumi why` will not show because the state store did not take them.";
+    rate_limit: GaugeVec = "vumi_rate_limit" ["worker"]
+        "Messages or parts a second that may be sent now; lower than rateLimit after the peer asked to slow down.";
+    throttled: IntCounterVec = "vumi_throttled_total" ["worker", "by"]
+        "Messages that waited: by limit (ours), by peer (it asked to slow down).";
     consumer: IntGaugeVec = "vumi_consumer_state" ["worker", "queue", "state"]
         "1 for the state the consumer is in: connecting, consuming, standby, paused, refused, stopped.";
     rebuilt: IntCounterVec = "vumi_consumer_rebuilt_total" ["worker", "queue"]
@@ -95,12 +125,18 @@ metrics! {
         "Changes of a part towards the peer, by the new state: ok, degraded, down.";
     peer_restarts: IntCounterVec = "vumi_peer_restarts_total" ["worker"]
         "How often the side towards the peer ended and was started again.";
+    store_up: IntGaugeVec = "vumi_state_up" ["store"]
+        "1 while a state store answers.";
+    store_operations: IntCounterVec = "vumi_state_operations_total" ["store", "operation", "result"]
+        "Operations on a state store by result: ok, error.";
+    store_seconds: HistogramVec = "vumi_state_operation_seconds" ["store", "operation"]
+        "Time that an operation on a state store took, in seconds.";
 }
 
 trait Family: Collector + Clone + 'static {
     const KIND: &'static str;
     fn make(name: &str, help: &str, labels: &[&str]) -> Self;
-    fn forget(&self, worker: &str);
+    fn forget(&self, label: &str, value: &str);
 }
 
 macro_rules! family {
@@ -113,7 +149,7 @@ macro_rules! family {
                     .unwrap_or_else(|e| unreachable!("{name}: {e}"))
             }
 
-            fn forget(&self, worker: &str) {
+            fn forget(&self, label: &str, value: &str) {
                 for family in self.collect() {
                     for metric in family.get_metric() {
                         let labels: HashMap<&str, &str> = metric
@@ -121,7 +157,7 @@ macro_rules! family {
                             .iter()
                             .map(|l| (l.name(), l.value()))
                             .collect();
-                        if labels.get("worker") == Some(&worker) {
+                        if labels.get(label) == Some(&value) {
                             let _ = self.remove(&labels);
                         }
                     }
@@ -198,9 +234,28 @@ impl Telemetry {
             broker_up: self.families.broker_up.with_label_values(&[key]),
             ready: self.families.ready_state.with_label_values(&[key]),
             peer_restarts: self.families.peer_restarts.with_label_values(&[key]),
+            ledger_overdue: self.families.ledger_overdue.with_label_values(&[key]),
+            rate_limit: self.families.rate_limit.with_label_values(&[key]),
+            unknown: self.families.unknown.with_label_values(&[key]),
+            resent: self.families.resent.with_label_values(&[key]),
+            suppressed: self.families.suppressed.with_label_values(&[key]),
+            duplicates: self.families.duplicates.with_label_values(&[key]),
+            evicted: self.families.evicted.with_label_values(&[key]),
+            trail_lost: self.families.trail_lost.with_label_values(&[key]),
         });
         workers.insert(key.to_owned(), Arc::downgrade(&metrics));
         metrics
+    }
+}
+
+impl Telemetry {
+    /// The series of one state store, by its description. They vanish with it.
+    pub fn store(&self, description: &str) -> StoreMetrics {
+        StoreMetrics {
+            up: self.families.store_up.with_label_values(&[description]),
+            description: description.to_owned(),
+            families: Arc::clone(&self.families),
+        }
     }
 }
 
@@ -220,6 +275,22 @@ pub struct WorkerMetrics {
     pub ready: IntGauge,
     /// Restarts of the side towards the peer.
     pub peer_restarts: IntCounter,
+    /// Rows of the ledger past their deadline.
+    pub ledger_overdue: IntGauge,
+    /// Messages or parts a second that may be sent now.
+    pub rate_limit: Gauge,
+    /// Messages whose answer was lost.
+    pub unknown: IntCounter,
+    /// Messages sent although the peer may have them.
+    pub resent: IntCounter,
+    /// Answers and receipts not told.
+    pub suppressed: IntCounter,
+    /// Repeats of the provider.
+    pub duplicates: IntCounter,
+    /// Remembered messages forgotten early.
+    pub evicted: IntCounter,
+    /// Hops not noted.
+    pub trail_lost: IntCounter,
 }
 
 impl WorkerMetrics {
@@ -229,6 +300,11 @@ impl WorkerMetrics {
         let f = &self.families;
         QueueMetrics {
             received: f.received.with_label_values(labels),
+            journaled: f.journaled.with_label_values(labels),
+            replayed: f.replayed.with_label_values(labels),
+            journal_messages: f.journal_messages.with_label_values(labels),
+            journal_lanes: f.journal_lanes.with_label_values(labels),
+            journal_oldest: f.journal_oldest.with_label_values(labels),
             done: f.done.with_label_values(labels),
             retried: f.retried.with_label_values(labels),
             parked: f.parked.with_label_values(labels),
@@ -265,6 +341,22 @@ impl WorkerMetrics {
         self.families
             .nacks
             .with_label_values(&[self.key.as_str(), class])
+            .inc();
+    }
+
+    /// So many rows of the ledger are in `state`.
+    pub fn ledger_rows(&self, state: &str, rows: u64) {
+        self.families
+            .ledger_rows
+            .with_label_values(&[self.key.as_str(), state])
+            .set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// A message waited because of `by`: `limit` or `peer`.
+    pub fn throttled(&self, by: &str) {
+        self.families
+            .throttled
+            .with_label_values(&[self.key.as_str(), by])
             .inc();
     }
 
@@ -331,15 +423,55 @@ fn now() -> f64 {
 
 impl Drop for WorkerMetrics {
     fn drop(&mut self) {
-        self.families.forget(&self.key);
+        self.families.forget("worker", &self.key);
+    }
+}
+
+/// Metrics of one state store.
+pub struct StoreMetrics {
+    description: String,
+    families: Arc<Families>,
+    /// 1 while it answers.
+    pub up: IntGauge,
+}
+
+impl StoreMetrics {
+    /// An operation ended.
+    pub fn operation(&self, operation: &str, ok: bool, took: Duration) {
+        let store = self.description.as_str();
+        let result = if ok { "ok" } else { "error" };
+        self.families
+            .store_operations
+            .with_label_values(&[store, operation, result])
+            .inc();
+        self.families
+            .store_seconds
+            .with_label_values(&[store, operation])
+            .observe(took.as_secs_f64());
+    }
+}
+
+impl Drop for StoreMetrics {
+    fn drop(&mut self) {
+        self.families.forget("store", &self.description);
     }
 }
 
 /// Metrics of one consumed queue.
 #[derive(Clone)]
 pub struct QueueMetrics {
-    /// Deliveries taken.
+    /// Messages taken.
     pub received: IntCounter,
+    /// Moved into the journal.
+    pub journaled: IntCounter,
+    /// Taken out of it.
+    pub replayed: IntCounter,
+    /// Waiting in it.
+    pub journal_messages: IntGauge,
+    /// Lanes in it.
+    pub journal_lanes: IntGauge,
+    /// Age of its oldest message, seconds.
+    pub journal_oldest: Gauge,
     /// Handled and acknowledged.
     pub done: IntCounter,
     /// Attempts after the first.

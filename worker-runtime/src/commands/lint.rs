@@ -1,6 +1,7 @@
 //! `vumi lint`: every finding about a set of manifests, without running anything.
 
 use crate::error::CliError;
+use crate::manifests::Services;
 use crate::output::Format;
 use crate::{manifests, output};
 use serde_json::json;
@@ -67,8 +68,11 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         &paths,
         target,
         arguments.secrets.as_deref(),
-        // `vumi run --broker` needs none of them.
-        Some(Severity::Warning),
+        // `vumi run --broker URL --redis URL` needs none of them.
+        Services {
+            brokers: Some(Severity::Warning),
+            stores: Some(Severity::Warning),
+        },
     )?
     .manifests;
     output::print(&match arguments.format {

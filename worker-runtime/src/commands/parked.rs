@@ -1,18 +1,19 @@
 //! `vumi parked`: messages that were set aside with a reason (R18): list, show, send back, drop; and let a worker go on
 //! that paused because of them.
 
-use crate::brokers::Url;
+use crate::brokers::{self, Url};
 use crate::commands::status::{Which, ago, aligned};
 use crate::error::CliError;
 use crate::output::Format;
 use crate::{output, process};
 use serde_json::Value;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-use vumi_core::broker::{Broker, LinkState};
+use vumi_api::shared::Retention;
+use vumi_core::broker::Broker;
 use vumi_core::parking::{self, Handled, Selection, Summary};
 use vumi_core::supervisor::control::{self, Request, ask};
+use vumi_core::withdraw::Withdrawal;
 
 /// Arguments of `vumi parked`.
 #[derive(clap::Args, Debug)]
@@ -188,37 +189,10 @@ async fn perform(place: &Place, request: Request) -> Result<Value, CliError> {
         authority: place.broker_ca.clone(),
     };
     let broker = url.open()?;
-    connected(&broker).await?;
+    brokers::connected(&broker).await?;
     let done = on_broker(&*broker, request).await;
     broker.close(Duration::from_secs(5)).await;
     done
-}
-
-/// A broker that cannot be reached is said after a few seconds, not waited for.
-async fn connected(broker: &Arc<dyn Broker>) -> Result<(), CliError> {
-    let mut link = broker.link();
-    let up = link.wait_for(|state| {
-        matches!(
-            state,
-            LinkState::Up { .. } | LinkState::Connecting { refused: true, .. }
-        )
-    });
-    let state = match tokio::time::timeout(Duration::from_secs(10), up).await {
-        Ok(Ok(state)) => state.clone(),
-        _ => broker.link().borrow().clone(),
-    };
-    match state {
-        LinkState::Up { .. } => Ok(()),
-        LinkState::Connecting { error, .. } => Err(CliError::environment(format!(
-            "{}: {}",
-            broker.describe(),
-            error.unwrap_or_else(|| "no answer within 10 s".into())
-        ))),
-        other => Err(CliError::environment(format!(
-            "{}: {other:?}",
-            broker.describe()
-        ))),
-    }
 }
 
 async fn on_broker(broker: &dyn Broker, request: Request) -> Result<Value, CliError> {
@@ -244,12 +218,19 @@ async fn on_broker(broker: &dyn Broker, request: Request) -> Result<Value, CliEr
         Request::ParkedRequeue { queue, selection } => json(serde_json::to_value(
             parking::requeue(broker, &queue, &selection).await?,
         )),
-        Request::ParkedDrop { queue, selection } => json(serde_json::to_value(
-            parking::drop(broker, &queue, &selection).await?,
-        )),
-        Request::Status | Request::ParkedResume { .. } => Err(CliError::validation(
-            "only a running process can be asked for this",
-        )),
+        Request::ParkedDrop { queue, selection } => {
+            // Without a store nobody knows of a row; the sender is told all the same.
+            let withdrawal = Withdrawal {
+                store: None,
+                broker: Some(broker),
+                keep: Retention::LEDGER,
+            };
+            let dropped = parking::drop(broker, &withdrawal, &queue, &selection).await?;
+            json(serde_json::to_value(dropped))
+        }
+        Request::Status | Request::ParkedResume { .. } | Request::Kept(_) => Err(
+            CliError::validation("only a running process can be asked for this"),
+        ),
     }
 }
 

@@ -2,15 +2,19 @@
 
 use crate::brokers::Choice;
 use crate::error::CliError;
-use crate::manifests::{self, Campaign};
+use crate::manifests::{self, Campaign, Services};
 use crate::output;
 use crate::process::{self, LOCAL_ADMIN, Process, Setup};
+use crate::stores;
 use crate::watch::Watch;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use vumi_api::{Resource, Severity, Target};
 use vumi_core::broker::embedded::EmbeddedOptions;
 use vumi_core::secrets::Secrets;
+use vumi_core::state::StoreHealth;
+use vumi_core::state::embedded::EmbeddedStoreOptions;
 use vumi_core::supervisor::Supervisor;
 use vumi_core::supervisor::plan::shown_address;
 
@@ -19,21 +23,23 @@ use vumi_core::supervisor::plan::shown_address;
 #[command(after_help = "Examples:
   vumi run -f examples/telnet-echo
   vumi run -f campaign/ --state ~/campaign-state          messages survive a crash of the process
-  vumi run -f campaign/ --broker amqp://guest:guest@localhost/
+  vumi run -f campaign/ --broker amqp://guest:guest@localhost/ --redis redis://localhost/
   vumi run -f campaign/ --secrets ~/campaign-secrets --log-format json
 
 Files are watched: a saved edit replaces only the workers that it changes, and what is not valid or does not build leaves
 the old version running. `vumi diff OLD NEW` shows what an edit would do; `vumi status` what runs.
+State (ledger, journal, sessions, …) is kept where spec.state says, else in the process's own store.
 Secrets: `kind: Secret` documents among the manifests, else files DIR/<name>/<key> of --secrets.
 Exit codes: 1 runtime · 2 a manifest is not valid · 3 a file, port, broker or folder cannot be used · 128+signal.")]
 pub struct Arguments {
     /// Files or directories (their .yaml and .yml files), or - for standard input
     #[arg(short, long = "file", value_name = "PATH", required = true)]
     pub files: Vec<PathBuf>,
-    /// Directory where the broker inside the process keeps its queues [default: none, in memory only]
+    /// Directory where the broker and the state store inside the process keep what they have [default: none: it ends with
+    /// the process]
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
-    /// Confirm messages only when they would survive a power cut
+    /// Confirm messages, and operations on the state store, only when they would survive a power cut
     #[arg(long, requires = "state")]
     pub state_sync: bool,
     /// Directory with one folder per Secret and one file per key
@@ -66,12 +72,17 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
         sync: arguments.state_sync,
         ..EmbeddedOptions::default()
     };
+    let store = EmbeddedStoreOptions {
+        folder: arguments.state.as_ref().map(|dir| dir.join("store")),
+        sync: arguments.state_sync,
+    };
     let setup = Setup {
         default_name: process::name_of(&arguments.files),
         default_admin: LOCAL_ADMIN.into(),
         admin_required: false,
         state: arguments.state.clone(),
         broker: Choice::Embedded(embedded),
+        store: stores::Choice::Embedded(store),
         secrets,
     };
     let mut process = Process::open(&arguments.process, setup).await?;
@@ -90,10 +101,12 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
         return Err(CliError::environment(unusable.join("\n")));
     }
     let brokers = supervisor.describe_brokers();
+    let stores = stores_of(&supervisor).await;
     output::print(&greeting(
         &process,
         &resources,
         &brokers,
+        &stores,
         arguments.state.as_deref(),
     ))?;
     let signal = loop {
@@ -158,11 +171,14 @@ fn read(arguments: &Arguments) -> Result<Campaign, CliError> {
         &arguments.files,
         Target::Local,
         arguments.secrets.as_deref(),
-        arguments
-            .process
-            .broker
-            .is_none()
-            .then_some(Severity::Error),
+        Services {
+            brokers: arguments
+                .process
+                .broker
+                .is_none()
+                .then_some(Severity::Error),
+            stores: arguments.process.redis.is_none().then_some(Severity::Error),
+        },
     )
 }
 
@@ -199,11 +215,28 @@ fn resources_of(read: &Campaign) -> Vec<Resource> {
     loaded.map(|loaded| loaded.resource.clone()).collect()
 }
 
+/// The open state stores, with what they survive. Each is given a moment to answer.
+async fn stores_of(supervisor: &Supervisor) -> Vec<String> {
+    let mut stores = Vec::new();
+    for (_, store) in supervisor.stores() {
+        let mut health = store.health();
+        let up = health.wait_for(|health| *health == StoreHealth::Up);
+        let _ = tokio::time::timeout(Duration::from_secs(2), up).await;
+        let name = store.describe();
+        stores.push(match &*store.health().borrow() {
+            StoreHealth::Up => format!("{name} (durability {})", store.durability().as_str()),
+            StoreHealth::Away(why) => format!("{name} (away: {why})"),
+        });
+    }
+    stores
+}
+
 /// What runs, and what to try.
 fn greeting(
     process: &Process,
     resources: &[Resource],
     brokers: &[String],
+    stores: &[String],
     state: Option<&std::path::Path>,
 ) -> String {
     let on = match brokers {
@@ -213,6 +246,9 @@ fn greeting(
     let mut text = format!("{} workers of {} on {on}\n", resources.len(), process.name);
     if state.is_none() && brokers.iter().any(|broker| broker == "embedded") {
         text += "messages are kept in memory only; --state DIR keeps them on disk\n";
+    }
+    if !stores.is_empty() {
+        text += &format!("state is kept in {}\n", stores.join(", "));
     }
     let mut rows = Vec::new();
     let mut tries = String::new();

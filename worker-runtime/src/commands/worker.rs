@@ -4,6 +4,7 @@ use crate::brokers::Choice;
 use crate::error::CliError;
 use crate::manifests;
 use crate::process::{self, POD_ADMIN, Process, Setup};
+use crate::stores;
 use std::path::PathBuf;
 use std::sync::Arc;
 use vumi_api::manifest::{Texts, load};
@@ -18,7 +19,8 @@ use vumi_core::secrets::Secrets;
   VUMI_BROKER_URL=amqp://user:password@rabbit/ vumi worker --manifests ./manifests
 
 The broker is the one of spec.broker.secretRef, by default the Secret vumi-broker, with connection_string or host, port,
-username and password. Secrets are files DIR/<name>/<key>, read again when they are needed: rotating one restarts nothing.
+username and password. The state store is the one of spec.state, by default the Secret vumi-redis if there is one, with
+connection_string or host and optionally port, username, password and db. Secrets are files DIR/<name>/<key>, read again when they are needed: rotating one restarts nothing.
 A manifest that is not valid, or a Secret that is missing, leaves the process waiting and not ready; /readyz says why.
 Exit codes: 1 runtime · 3 a directory or port cannot be used · 128+signal.")]
 pub struct Arguments {
@@ -28,7 +30,8 @@ pub struct Arguments {
     /// Directory with one folder per Secret and one file per key
     #[arg(long, value_name = "DIR", default_value = "/etc/vumi/secrets")]
     pub secrets: PathBuf,
-    /// Directory for the control socket [default: the user's runtime directory]
+    /// Directory for the control socket [default: the user's runtime directory], and for the state store of a worker with
+    /// `state.volume`
     #[arg(long, value_name = "DIR")]
     pub state: Option<PathBuf>,
     /// What every process takes.
@@ -52,6 +55,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             admin_required: true,
             state: arguments.state.clone(),
             broker: Choice::Secret,
+            store: stores::Choice::Secret(arguments.state.clone()),
             secrets: Arc::new(secrets),
         };
         let mut process = Process::open(&arguments.process, setup).await?;

@@ -4,11 +4,10 @@
 mod cluster;
 mod control;
 mod process;
-mod tls;
 
 pub use cluster::Cluster;
 
-use crate::free_port;
+use crate::{certificates, free_port, launcher};
 use process::Mapper;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -188,9 +187,7 @@ impl RabbitMq {
 
     /// The end of the broker's log, for a failing test.
     pub fn log(&self) -> String {
-        let log = std::fs::read_to_string(self.home.join("output.log")).unwrap_or_default();
-        let lines: Vec<&str> = log.lines().collect();
-        lines[lines.len().saturating_sub(60)..].join("\n")
+        launcher::log(&self.home)
     }
 
     async fn configure(&self) -> Result<(), Error> {
@@ -209,7 +206,9 @@ impl RabbitMq {
             ));
         }
         if self.options.tls {
-            tls::make_certificates(&folder.join("tls")).await?;
+            certificates::make(&folder.join("tls"))
+                .await
+                .map_err(|e| Error::Io("certificates", e))?;
             let tls = folder.join("tls").display().to_string();
             conf.push_str(&format!(
                 "listeners.ssl.1 = 127.0.0.1:{}\nssl_options.cacertfile = {tls}/ca.pem\nssl_options.certfile = {tls}/server.pem\nssl_options.keyfile = {tls}/server.key\nssl_options.verify = verify_none\nssl_options.fail_if_no_peer_cert = false\n",

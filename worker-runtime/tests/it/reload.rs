@@ -21,8 +21,8 @@ use vumi_core::engine::StopLimits;
 use vumi_core::error::WorkError;
 use vumi_core::message::UserMessage;
 use vumi_core::secrets::Secrets;
-use vumi_core::supervisor::brokers::BrokerSource;
 use vumi_core::supervisor::engine::Registered;
+use vumi_core::supervisor::services::{BrokerSource, NoState};
 use vumi_core::supervisor::{Options, Restart, Supervisor};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -60,6 +60,7 @@ impl Campaign {
         let supervisor = Supervisor::new(
             Registered::new(registry::all()),
             sites.clone(),
+            NoState,
             Arc::new(Secrets::default()),
             Arc::default(),
             Options {
@@ -75,6 +76,7 @@ impl Campaign {
                     ..Restart::default()
                 },
                 recheck: Duration::from_millis(200),
+                sweep: Duration::from_secs(60),
             },
         );
         Self { supervisor, sites }

@@ -220,6 +220,8 @@ pub struct QueueDepth {
 
 /// Acknowledges deliveries of one subscription. Calls for an older generation do nothing and return false.
 pub trait Acker: Send + Sync {
+    /// The generation of deliveries now; none between two.
+    fn generation(&self) -> Option<u64>;
     /// Acknowledges `tag`, and with `multiple` everything before it.
     fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool;
     /// Returns `tag` to its queue: only for deliveries that were never handled (shutdown, link down), and only where no

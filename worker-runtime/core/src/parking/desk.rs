@@ -1,15 +1,20 @@
 //! What people do with parked messages: list, show, requeue, drop. Each takes the parking queue exclusively on a shelf,
 //! and what it did not remove returns to the queue in order.
 
-use super::{Envelope, object_in, parked_id, parked_queue};
+use super::{Envelope, parked_id, parked_queue};
+use crate::audit::account_of;
 use crate::broker::{
     Broker, Confirmation, Publication, PublicationClass, RawDelivery, Receipt, Shelf,
 };
-use crate::codes::{self, Code};
+use crate::codes;
 use crate::error::WorkError;
-use crate::logging::hashed_address;
+use crate::message::Timestamp;
+use crate::message::glance::Glance;
+use crate::state::Person;
+use crate::state::ledger::RowState;
+use crate::withdraw::{Ending, Withdrawal};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use std::time::Duration;
 
 /// Messages looked at by one command, when it does not say less.
 const SHELF_LIMIT: usize = super::KEPT_LIMIT as usize;
@@ -136,7 +141,8 @@ pub async fn requeue(
         return Ok(Handled::default());
     };
     let mut handled = Handled::default();
-    let chosen = choose(shelf.as_ref(), consumed, selection);
+    let takes = |parked: &Parked| selection.takes(&parked.summary.id, &parked.envelope);
+    let chosen = choose(shelf.as_ref(), consumed, takes);
     for batch in chosen.chunks(BATCH) {
         let mut waiting: Vec<(u64, &str, Receipt)> = Vec::with_capacity(batch.len());
         for (tag, envelope) in batch {
@@ -163,29 +169,107 @@ pub async fn requeue(
     Ok(finish(shelf, handled).await)
 }
 
-/// Removes the selected messages for good.
+/// How a message ends that a person drops.
+const DROPPED: Ending = Ending {
+    state: RowState::Cancelled,
+    code: codes::PARKED_DROPPED,
+    text: "it was set aside, and a person dropped it",
+};
+
+/// How a message ends that was kept long enough.
+const EXPIRED: Ending = Ending {
+    state: RowState::Expired,
+    code: codes::PARKED_EXPIRED,
+    text: "it was set aside, and nobody sent it back in time",
+};
+
+/// Removes the selected messages for good. Outbound ones end, and their senders are told, as `withdrawal` can.
 pub async fn drop(
     broker: &dyn Broker,
+    withdrawal: &Withdrawal<'_>,
     consumed: &str,
     selection: &Selection,
+) -> Result<Handled, WorkError> {
+    let takes = |parked: &Parked| selection.takes(&parked.summary.id, &parked.envelope);
+    remove(broker, consumed, takes, Some((withdrawal, &DROPPED))).await
+}
+
+/// Removes messages that were parked longer than `keep` ago, as [`drop`] does.
+pub async fn expire(
+    broker: &dyn Broker,
+    withdrawal: &Withdrawal<'_>,
+    consumed: &str,
+    keep: Duration,
+) -> Result<Handled, WorkError> {
+    let before = Timestamp::now().epoch() - keep.as_secs_f64();
+    // Of what has no envelope nobody knows the age.
+    let takes = |parked: &Parked| parked.envelope.time > 0.0 && parked.envelope.time < before;
+    remove(broker, consumed, takes, Some((withdrawal, &EXPIRED))).await
+}
+
+/// How many messages from or to a person are parked; with `remove`, they are removed, and nobody is told.
+pub async fn of_person(
+    broker: &dyn Broker,
+    consumed: &str,
+    person: &Person,
+    remove_them: bool,
+) -> Result<u64, WorkError> {
+    let theirs = |parked: &Parked| Glance::of(&parked.envelope.body).is_of(person);
+    if remove_them {
+        let handled = remove(broker, consumed, theirs, None).await?;
+        return match handled.stopped {
+            None => Ok(handled.done as u64),
+            Some(why) => Err(WorkError::new(
+                crate::error::ErrorClass::Connect,
+                codes::BROKER_UNREACHABLE,
+                why,
+            )),
+        };
+    }
+    let Some(shelf) = take(broker, consumed, SHELF_LIMIT).await? else {
+        return Ok(0);
+    };
+    let all = shelf.messages().iter();
+    let count = all.filter(|delivery| theirs(&read(consumed, delivery)));
+    let count = count.count() as u64;
+    shelf.close().await;
+    Ok(count)
+}
+
+/// Removes what `takes` chooses. The message ends first, so that a crash in between leaves it parked.
+async fn remove(
+    broker: &dyn Broker,
+    consumed: &str,
+    takes: impl Fn(&Parked) -> bool,
+    end: Option<(&Withdrawal<'_>, &Ending)>,
 ) -> Result<Handled, WorkError> {
     let Some(mut shelf) = take(broker, consumed, SHELF_LIMIT).await? else {
         return Ok(Handled::default());
     };
     let mut handled = Handled::default();
-    for (tag, envelope) in choose(shelf.as_ref(), consumed, selection) {
-        if let Err(error) = shelf.remove(tag).await {
+    for (tag, envelope) in choose(shelf.as_ref(), consumed, takes) {
+        let (account, id) = (account_of(consumed), envelope.message_id.as_deref());
+        let ended = match (end, account, id) {
+            (Some((withdrawal, ending)), Some(account), Some(id)) => {
+                withdrawal.end(account, id, ending).await.map(|_| ())
+            }
+            _ => Ok(()),
+        };
+        let removed = match ended {
+            Ok(()) => shelf.remove(tag).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = removed {
             handled.stopped = Some(error.text);
             break;
         }
         handled.done += 1;
-        let Code { name, .. } = codes::PARKED_DROPPED;
         tracing::warn!(
-            code = name,
+            code = end.map_or("erased", |(_, ending)| ending.code.name),
             queue = consumed,
-            message_id = envelope.message_id.as_deref().unwrap_or_default(),
+            message_id = id.unwrap_or_default(),
             parked_for = envelope.code.as_str(),
-            "dropped a parked message"
+            "removed a parked message"
         );
     }
     Ok(finish(shelf, handled).await)
@@ -210,12 +294,16 @@ async fn finish(shelf: Box<dyn Shelf>, mut handled: Handled) -> Handled {
     handled
 }
 
-fn choose(shelf: &dyn Shelf, consumed: &str, selection: &Selection) -> Vec<(u64, Envelope)> {
+fn choose(
+    shelf: &dyn Shelf,
+    consumed: &str,
+    takes: impl Fn(&Parked) -> bool,
+) -> Vec<(u64, Envelope)> {
     shelf
         .messages()
         .iter()
         .map(|delivery| (delivery.tag, read(consumed, delivery)))
-        .filter(|(_, parked)| selection.takes(&parked.summary.id, &parked.envelope))
+        .filter(|(_, parked)| takes(parked))
         .map(|(tag, parked)| (tag, parked.envelope))
         .collect()
 }
@@ -223,11 +311,7 @@ fn choose(shelf: &dyn Shelf, consumed: &str, selection: &Selection) -> Vec<(u64,
 fn read(consumed: &str, delivery: &RawDelivery) -> Parked {
     let envelope = Envelope::decode(&delivery.body)
         .unwrap_or_else(|problem| Envelope::foreign(consumed, delivery, &problem));
-    let object = object_in(&envelope.body);
-    let hashed = |key: &str| {
-        let address = object.as_ref()?.get(key).and_then(Value::as_str)?;
-        Some(hashed_address(address))
-    };
+    let seen = Glance::of(&envelope.body);
     let summary = Summary {
         id: parked_id(&delivery.body),
         origin: envelope.origin.clone(),
@@ -238,8 +322,8 @@ fn read(consumed: &str, delivery: &RawDelivery) -> Parked {
         attempts: envelope.attempts,
         time: envelope.time,
         message_id: envelope.message_id.clone(),
-        to_addr: hashed("to_addr"),
-        from_addr: hashed("from_addr"),
+        to_addr: seen.to_addr(),
+        from_addr: seen.from_addr(),
         size: envelope.body.len(),
     };
     Parked { summary, envelope }

@@ -5,17 +5,18 @@ mod breaker;
 mod desk;
 
 pub use breaker::{Breaker, KEPT_LIMIT, Trip};
-pub use desk::{Handled, Parked, Selection, Summary, drop, list, requeue, show};
+pub use desk::{Handled, Parked, Selection, Summary, drop, expire, list, of_person, requeue, show};
 
 use crate::broker::{Publication, PublicationClass, RawDelivery};
 use crate::codes::{self, Code};
 use crate::error::WorkError;
-use crate::message::{MAX_BODY, Timestamp};
+use crate::message::Timestamp;
+use crate::message::glance::Glance;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
 use sha2::{Digest, Sha256};
 
 const SUFFIX: &str = ".parked";
@@ -93,7 +94,7 @@ impl Envelope {
             attempts,
             // Milliseconds are enough, and as text they read back exactly.
             time: (Timestamp::now().epoch() * 1e3).round() / 1e3,
-            message_id: id_in(&delivery.body),
+            message_id: Glance::of(&delivery.body).id(),
             amqp_message_id: delivery.message_id.clone(),
             body: delivery.body.clone(),
         }
@@ -190,7 +191,7 @@ impl Envelope {
             worker: String::new(),
             attempts: 0,
             time: 0.0,
-            message_id: id_in(&delivery.body),
+            message_id: Glance::of(&delivery.body).id(),
             amqp_message_id: delivery.message_id.clone(),
             body: delivery.body.clone(),
         }
@@ -201,20 +202,6 @@ impl Envelope {
 fn parked_id(envelope: &[u8]) -> String {
     let digest = Sha256::digest(envelope);
     digest[..6].iter().map(|b| format!("{b:02x}")).collect()
-}
-
-/// The body as a JSON object, if it is a reasonable one.
-fn object_in(body: &[u8]) -> Option<serde_json::Map<String, Value>> {
-    if body.len() > MAX_BODY {
-        return None;
-    }
-    serde_json::from_slice(body).ok()
-}
-
-fn id_in(body: &[u8]) -> Option<String> {
-    let object = object_in(body)?;
-    let id = object.get("message_id").or_else(|| object.get("event_id"));
-    id.and_then(Value::as_str).map(str::to_owned)
 }
 
 #[cfg(test)]

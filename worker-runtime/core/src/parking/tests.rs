@@ -3,6 +3,8 @@ use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use crate::broker::{Access, Broker, Confirmation, QueueSpec, Subscribe};
 use crate::error::ErrorClass;
 use crate::message::UserMessage;
+use crate::withdraw::Withdrawal;
+use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +48,15 @@ fn envelope(body: impl Into<Bytes>) -> Envelope {
 async fn publish(broker: &dyn Broker, publication: Publication) {
     let receipt = broker.publish(publication).await;
     assert_eq!(receipt.confirmation().await, Confirmation::Confirmed);
+}
+
+/// For queues whose messages nobody waits to hear of.
+fn untold() -> Withdrawal<'static> {
+    Withdrawal {
+        store: None,
+        broker: None,
+        keep: Duration::from_secs(3600),
+    }
 }
 
 /// A broker with both queues and these messages parked.
@@ -175,7 +186,7 @@ async fn a_queue_of_which_nothing_was_parked_is_empty_and_stays_undeclared() {
         Handled::default()
     );
     assert_eq!(
-        drop(b, ORIGIN, &Selection::All).await.unwrap(),
+        drop(b, &untold(), ORIGIN, &Selection::All).await.unwrap(),
         Handled::default()
     );
     assert_eq!(b.depth("t.inbound.parked").await.unwrap(), None);
@@ -234,12 +245,12 @@ async fn a_selection_takes_only_what_it_names() {
     let ids: Vec<_> = left.iter().map(|s| s.message_id.clone().unwrap()).collect();
     assert_eq!(ids, ["m-1", "m-3"], "in their order");
     let by_id = Selection::Ids(vec![left[1].id.clone(), "unknown".into()]);
-    let handled = drop(b, ORIGIN, &by_id).await.unwrap();
+    let handled = drop(b, &untold(), ORIGIN, &by_id).await.unwrap();
     assert_eq!((handled.done, handled.kept, handled.stopped), (1, 1, None));
     let left = list(b, ORIGIN, 10).await.unwrap();
     assert_eq!(left.len(), 1);
     assert_eq!(left[0].message_id.as_deref(), Some("m-1"));
-    let handled = drop(b, ORIGIN, &Selection::All).await.unwrap();
+    let handled = drop(b, &untold(), ORIGIN, &Selection::All).await.unwrap();
     assert_eq!((handled.done, handled.kept), (1, 0));
 }
 

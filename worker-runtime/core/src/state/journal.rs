@@ -240,10 +240,12 @@ pub trait Journal: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Listed>, WorkError>;
 
-    /// Makes the lanes of matching entries due now; how many lanes.
+    /// Makes the lanes of matching entries due now; how many lanes. Claims stay. Very many lanes are released some at a
+    /// time: after an error, repeat it.
     async fn release(&self, queue: &str, filter: &Filter) -> Result<u64, WorkError>;
 
-    /// Removes matching entries for good; what they were.
+    /// Removes matching entries for good; what they were. A lane whose head goes keeps its claim, since whoever has it
+    /// may be at work on that head.
     async fn remove(
         &self,
         queue: &str,

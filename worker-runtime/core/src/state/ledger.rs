@@ -115,7 +115,7 @@ impl RowState {
 pub struct Step {
     /// When: milliseconds since 1970.
     pub at: u64,
-    /// Kind and name of the worker.
+    /// Kind and name of the worker, an `@`, and its replica: `transport/sms@pod-1`.
     pub worker: String,
     /// The state it led to, for steps of a row; none for a hop on the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,6 +176,9 @@ pub struct Row {
     /// What its sender was told, encoded: published again when the message comes again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<String>,
+    /// The message itself, encoded: content. Only while it waits to be sent again by `onUnknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
     /// What happened.
     pub steps: Vec<Step>,
 }
@@ -212,6 +215,7 @@ impl Row {
             attempt: 0,
             remote_id: None,
             told: Vec::new(),
+            body: None,
             steps: Vec::new(),
         }
     }
@@ -273,7 +277,7 @@ pub enum Query {
     Message(String),
     /// Those of a person, by [`super::Person::key`].
     Person(String),
-    /// Rows born, and trails begun, between two times (milliseconds since 1970).
+    /// Rows born, and trails begun, from one time up to and at another (milliseconds since 1970).
     Between(u64, u64),
 }
 
@@ -283,8 +287,9 @@ pub type Counts = BTreeMap<(String, RowState), u64>;
 /// Operations on the ledger.
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
-    /// Stores `row` if the stored one has version `expected` (none: if there is none). `keep` is how long a final row,
-    /// and the trail of its message, is kept from now; rows that are not final are kept until they are.
+    /// Stores `row` if the stored one has version `expected` (none: if there is none). One that was erased meanwhile is
+    /// stored anew. `keep` is how long a final row, and the trail of its message, is kept from now; rows that are not
+    /// final are kept until they are.
     async fn put(&self, row: &Row, expected: Option<u64>, keep: Duration)
     -> Result<Put, WorkError>;
 
@@ -294,10 +299,11 @@ pub trait Ledger: Send + Sync + 'static {
     /// The row of the message to which the provider of `account` gave `remote_id`; none if there is none or several.
     async fn by_remote_id(&self, account: &str, remote_id: &str) -> Result<Option<Row>, WorkError>;
 
-    /// Adds to the trails of messages, kept for `keep` from the first note of each.
+    /// Adds to the trails of messages, kept for `keep` from the first note of each. Of a long trail the middle goes, as
+    /// from a row ([`MAX_STEPS`]).
     async fn note(&self, notes: &[Note], keep: Duration) -> Result<(), WorkError>;
 
-    /// The trail of a message, oldest first.
+    /// The trail of a message, in order of time.
     async fn trail(&self, message_id: &str) -> Result<Vec<Step>, WorkError>;
 
     /// Ids of messages with a row or a trail, newest first, at most `limit`.

@@ -5,11 +5,16 @@
 //! that replicas whose clocks differ agree. Every error has class [`crate::error::ErrorClass::Connect`] if trying again
 //! may help; then the operation was carried out wholly or not at all, and repeating it does no harm.
 
+pub mod around;
+pub mod embedded;
 pub mod first_seen;
 pub mod journal;
 pub mod ledger;
+pub mod legacy;
+pub mod measured;
 pub mod person;
 pub mod rate_limits;
+pub mod redis;
 pub mod sessions;
 pub mod suspects;
 
@@ -57,6 +62,11 @@ pub trait StateStore: Sessions + Journal + Ledger + FirstSeen + RateLimits + Sus
 
     /// Whether it answers.
     fn health(&self) -> watch::Receiver<StoreHealth>;
+
+    /// Retries of Vumi's failure worker, where the store is the one that Vumi used.
+    fn legacy_retries(&self) -> Option<&dyn legacy::LegacyRetries> {
+        None
+    }
 
     /// Removes everything that is kept of a person. Entries of the journal are read to find them: seconds for a million.
     async fn erase(&self, person: &Person) -> Result<Vec<Erased>, WorkError>;

@@ -1,5 +1,7 @@
 //! A person, as far as a store knows one: by a normalised address.
 
+use serde_json::Value;
+use std::collections::HashSet;
 use std::fmt;
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
@@ -42,9 +44,30 @@ impl Person {
         format!("{:032x}", xxh3_128(self.address.as_bytes()))
     }
 
+    /// Number of this person's lane in queues with order per user.
+    pub fn lane(&self) -> u64 {
+        lane_number(&self.address)
+    }
+
     /// Whether an address is this person's.
     pub fn has(&self, address: &str) -> bool {
         normalised(address) == self.address
+    }
+
+    /// Whether a message is from or for this person, or tells of one of these messages. What is no message is nobody's.
+    pub(super) fn is_in(&self, body: &[u8], messages: &HashSet<String>) -> bool {
+        let Ok(message) = serde_json::from_slice::<Value>(body) else {
+            return false;
+        };
+        let texts =
+            |fields: [&str; 2]| fields.map(|field| message.get(field).and_then(Value::as_str));
+        let addresses = texts(["from_addr", "to_addr"]);
+        let ids = texts(["message_id", "user_message_id"]);
+        addresses
+            .into_iter()
+            .flatten()
+            .any(|address| self.has(address))
+            || ids.into_iter().flatten().any(|id| messages.contains(id))
     }
 }
 

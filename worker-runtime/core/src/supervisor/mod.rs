@@ -1,19 +1,22 @@
 //! Runs a set of workers in one process: plans, builds, starts, stops and replaces single ones while the others run;
-//! owns the listening sockets and the brokers.
+//! owns the listening sockets, the brokers and the state stores.
 //!
 //! A reload builds every new worker first. What does not build leaves the old one running, and so does what would need
 //! a port or queue that such an old one keeps. Then old intakes close, old workers stop in two stages, and each new one
 //! starts as soon as what it takes over is free (R8).
 
-pub mod brokers;
 pub mod control;
 pub mod engine;
+mod leases;
 pub mod listeners;
 mod options;
 pub mod plan;
+mod reach;
 mod reload;
+pub mod services;
 mod slot;
 pub mod status;
+mod sweep;
 
 #[cfg(test)]
 mod tests;
@@ -24,11 +27,11 @@ use crate::engine::{Environment, WorkerSnapshot};
 use crate::error::WorkError;
 use crate::secrets::Secrets;
 use crate::telemetry::Telemetry;
-use brokers::{BrokerSource, Brokers, Lease};
 use engine::{Built, Engine};
 use futures::future::join_all;
 use listeners::Listeners;
 use plan::Plan;
+use services::{BrokerSource, InUse, Services, StateSource};
 use slot::{Questions, Slot, idle};
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -50,7 +53,7 @@ pub struct Outcome {
 /// What all slots of a process use.
 pub(crate) struct Shared {
     engine: Box<dyn Engine>,
-    brokers: Brokers,
+    services: Services,
     secrets: Arc<Secrets>,
     listeners: Arc<Listeners>,
     telemetry: Arc<Telemetry>,
@@ -62,12 +65,13 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Builds a worker; with the use of its broker.
-    async fn build(&self, resource: Arc<Resource>) -> Result<(Lease, Box<dyn Built>), WorkError> {
-        let lease = self.brokers.get(&resource).await?;
+    /// Builds a worker; with the use of its broker and state store.
+    async fn build(&self, resource: Arc<Resource>) -> Result<(InUse, Box<dyn Built>), WorkError> {
+        let used = self.services.get(&resource).await?;
+        let state = used.state.as_ref();
         let environment = Environment {
-            broker: Arc::clone(&lease.broker),
-            state: None,
+            broker: Arc::clone(&used.broker.held),
+            state: state.map(|lease| Arc::clone(&lease.held)),
             secrets: Arc::clone(&self.secrets),
             listeners: Arc::clone(&self.listeners),
             telemetry: Arc::clone(&self.telemetry),
@@ -75,7 +79,7 @@ impl Shared {
             system_id: self.options.system_id.clone(),
         };
         let built = slot::guarded(self.engine.build(resource, environment)).await??;
-        Ok((lease, built))
+        Ok((used, built))
     }
 
     /// Two versions of a worker may run side by side for a while, as two replicas would: each has its own name.
@@ -117,15 +121,20 @@ impl Supervisor {
     pub fn new(
         engine: impl Engine,
         brokers: impl BrokerSource,
+        stores: impl StateSource,
         secrets: Arc<Secrets>,
         telemetry: Arc<Telemetry>,
         options: Options,
     ) -> Arc<Self> {
-        let recheck = options.recheck;
+        let (recheck, sweep) = (options.recheck, options.sweep);
         let supervisor = Arc::new(Self {
             shared: Arc::new(Shared {
                 engine: Box::new(engine),
-                brokers: Brokers::new(Box::new(brokers)),
+                services: Services::new(
+                    Box::new(brokers),
+                    Box::new(stores),
+                    Arc::clone(&telemetry),
+                ),
                 secrets,
                 listeners: Arc::default(),
                 telemetry,
@@ -141,6 +150,7 @@ impl Supervisor {
             problem: Mutex::default(),
             stopping: CancellationToken::new(),
         });
+        tokio::spawn(sweep::run(Arc::downgrade(&supervisor), sweep));
         tokio::spawn(look_again(Arc::downgrade(&supervisor), recheck));
         supervisor
     }
@@ -170,7 +180,7 @@ impl Supervisor {
     }
 
     /// Replaces the Secret documents. Nothing restarts but what did not build, and what an address in a Secret moves to
-    /// another broker (K9).
+    /// another broker or state store (K9).
     pub async fn secrets_changed(
         self: &Arc<Self>,
         documents: BTreeMap<String, BTreeMap<String, String>>,
@@ -179,7 +189,8 @@ impl Supervisor {
         self.refresh().await;
     }
 
-    /// Looks again at everything outside the manifests that decides how they run: Secrets' files, brokers' addresses.
+    /// Looks again at everything outside the manifests that decides how they run: Secrets' files, addresses of brokers and
+    /// state stores.
     pub async fn refresh(self: &Arc<Self>) {
         self.shared.nudge.notify_waiters();
         let supervisor = Arc::clone(self);
@@ -193,7 +204,7 @@ impl Supervisor {
     }
 
     /// Stops everything: transports first, those included that a reload is replacing, while what answers their held
-    /// requests still runs; then the rest; then the brokers. Bounded by the limits of [`Options`], twice.
+    /// requests still runs; then the rest; then brokers and stores. Bounded by the limits of [`Options`], twice.
     pub async fn shutdown(&self) {
         self.stopping.cancel();
         // Once the intakes are closed nobody answers a new caller: better refused than left waiting.
@@ -214,7 +225,7 @@ impl Supervisor {
         let _wanted = self.wanted.lock().await;
         self.stop_all().await;
         self.shared.listeners.keep_only(&[]).await;
-        self.shared.brokers.close_all().await;
+        self.shared.services.close_all().await;
     }
 
     async fn stop_all(&self) {
@@ -343,12 +354,19 @@ impl Supervisor {
         &self,
         resource: &Resource,
     ) -> Result<Arc<dyn crate::broker::Broker>, WorkError> {
-        Ok(self.shared.brokers.get(resource).await?.broker)
+        Ok(self.shared.services.broker(resource).await?.held)
     }
 
     /// Which brokers are open: their addresses as they were when they were opened, without users.
     pub fn describe_brokers(&self) -> Vec<String> {
-        self.shared.brokers.names()
+        self.shared.services.brokers()
+    }
+
+    /// The open state stores, each with its identity.
+    pub fn stores(&self) -> Vec<(String, Arc<dyn crate::state::StateStore>)> {
+        let leases = self.shared.services.stores();
+        let stores = leases.into_iter().map(|lease| (lease.identity, lease.held));
+        stores.collect()
     }
 
     /// Metrics of the process.
@@ -374,7 +392,7 @@ async fn whole<T: Default + Send + 'static>(work: impl Future<Output = T> + Send
     }
 }
 
-/// Tries again what is held back, and follows brokers whose address in a Secret changes, until the supervisor is gone.
+/// Tries again what is held back, and follows brokers and state stores whose address in a Secret changes, until the supervisor is gone.
 async fn look_again(supervisor: Weak<Supervisor>, every: Duration) {
     loop {
         tokio::time::sleep(every).await;

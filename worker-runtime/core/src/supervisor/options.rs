@@ -17,6 +17,8 @@ pub struct Options {
     pub restart: Restart,
     /// How often brokers' addresses and held workers are looked at again.
     pub recheck: Duration,
+    /// How often what was kept long enough is put out.
+    pub sweep: Duration,
 }
 
 /// Back-off of one worker.

@@ -1,8 +1,8 @@
 //! A change of the set, carried out: plans, builds all that is new, then stops, replaces and starts what can be.
 
-use super::brokers::Lease;
 use super::engine::Built;
 use super::plan::{self, Action, Entry, Plan, Step, Until};
+use super::services::{Identities, InUse};
 use super::slot::{Leaving, Slot};
 use super::{Held, Outcome, Supervisor, lock};
 use crate::error::WorkError;
@@ -17,27 +17,30 @@ use vumi_api::{Kind, Resource};
 /// A reload waits so long for new workers to start, then leaves them to themselves.
 const SETTLE: Duration = Duration::from_secs(10);
 
-/// A worker, and what came of building it; with the use of its broker.
+/// A worker, and what came of building it; with what it uses.
 type Attempt = (
     String,
     Arc<Resource>,
-    Result<(Lease, Box<dyn Built>), WorkError>,
+    Result<(InUse, Box<dyn Built>), WorkError>,
 );
 
 impl Supervisor {
-    /// Whether something is held back, or a broker's address is not what it was when its worker was built.
+    /// Whether something is held back, or a broker's or store's address is not what it was when its worker was built.
     pub(super) fn is_stale(&self) -> bool {
         if !lock(&self.held).is_empty() {
             return true;
         }
-        let running: Vec<(Arc<Resource>, Option<String>)> = lock(&self.slots)
-            .values()
-            .map(|slot| (Arc::clone(&slot.resource), slot.broker()))
-            .collect();
-        running.iter().any(|(resource, built_for)| {
-            let now = self.shared.brokers.identity(resource);
-            built_for.is_some() && now.is_some() && now != *built_for
+        self.running().iter().any(|(resource, built_for)| {
+            built_for.differ(&self.shared.services.identities(resource))
         })
+    }
+
+    /// Every worker, with the services that it was built for.
+    fn running(&self) -> Vec<(Arc<Resource>, Identities)> {
+        lock(&self.slots)
+            .values()
+            .map(|slot| (Arc::clone(&slot.resource), slot.identities()))
+            .collect()
     }
 
     /// Plans, builds, and carries out what can be.
@@ -98,23 +101,14 @@ impl Supervisor {
     }
 
     fn plan(&self, wanted: &[Arc<Resource>]) -> Plan {
-        let old: Vec<(Arc<Resource>, Option<String>)> = lock(&self.slots)
-            .values()
-            .map(|slot| (Arc::clone(&slot.resource), slot.broker()))
-            .collect();
-        let new: Vec<(&Arc<Resource>, Option<String>)> = wanted
+        let old = self.running();
+        let new: Vec<(&Arc<Resource>, Identities)> = wanted
             .iter()
-            .map(|resource| (resource, self.shared.brokers.identity(resource)))
+            .map(|resource| (resource, self.shared.services.identities(resource)))
             .collect();
         plan::plan(
-            old.iter().map(|(resource, broker)| Entry {
-                resource,
-                broker: broker.as_deref(),
-            }),
-            new.iter().map(|(resource, broker)| Entry {
-                resource,
-                broker: broker.as_deref(),
-            }),
+            old.iter().map(|(resource, used)| entry(resource, used)),
+            new.iter().map(|(resource, used)| entry(resource, used)),
         )
     }
 
@@ -154,7 +148,7 @@ impl Supervisor {
                 slots.insert(step.key.clone(), Slot::spawn(shared, resource, built, turn));
             }
         }
-        // Of what is held back; each would count as a user of its broker.
+        // Of what is held back; each would count as a user of its broker and store.
         drop(builds);
         let gone: BTreeMap<String, Leaving> = leaving
             .iter()
@@ -180,7 +174,7 @@ impl Supervisor {
             .collect();
         let all = join_all(settled.iter().map(CancellationToken::cancelled));
         let _ = tokio::time::timeout(SETTLE, all).await;
-        self.shared.brokers.close_unused().await;
+        self.shared.services.close_unused().await;
     }
 
     /// Closes the sockets that no worker of the present set names.
@@ -217,6 +211,14 @@ impl Supervisor {
             );
         }
         *before = now;
+    }
+}
+
+fn entry<'a>(resource: &'a Resource, used: &'a Identities) -> Entry<'a> {
+    Entry {
+        resource,
+        broker: used.broker.as_deref(),
+        state: used.state.as_deref(),
     }
 }
 

@@ -1,8 +1,8 @@
 //! One worker's life in the supervisor: started when its turn comes, built and started again with back-off when it does
 //! not build or ends by itself, stopped in two stages. Its task answers questions at all times.
 
-use super::brokers::Lease;
 use super::engine::{Built, Running};
+use super::services::{Identities, InUse};
 use super::{Shared, lock};
 use crate::broker::{Durability, LinkState};
 use crate::codes;
@@ -53,7 +53,7 @@ pub(super) struct Slot {
     pub(super) settled: CancellationToken,
     /// Whether it has ever been started: one that never was has nothing worth keeping.
     alive: Arc<AtomicBool>,
-    broker: Arc<Mutex<Option<Lease>>>,
+    used: Arc<Mutex<Option<InUse>>>,
     asks: mpsc::Sender<Ask>,
     stop: CancellationToken,
     limits: Arc<Mutex<StopLimits>>,
@@ -65,15 +65,15 @@ impl Slot {
     pub(super) fn spawn(
         shared: Arc<Shared>,
         resource: Arc<Resource>,
-        built: Result<(Lease, Box<dyn Built>), WorkError>,
+        built: Result<(InUse, Box<dyn Built>), WorkError>,
         turn: impl Future<Output = ()> + Send + 'static,
     ) -> Self {
         let (asks, receiver) = mpsc::channel(16);
-        let (lease, built) = match built {
-            Ok((lease, built)) => (Some(lease), Ok(built)),
+        let (used, built) = match built {
+            Ok((used, built)) => (Some(used), Ok(built)),
             Err(error) => (None, Err(error)),
         };
-        let broker = Arc::new(Mutex::new(lease));
+        let used = Arc::new(Mutex::new(used));
         let alive = Arc::new(AtomicBool::new(false));
         let stop = CancellationToken::new();
         let leaving = Leaving::default();
@@ -82,7 +82,7 @@ impl Slot {
         let life = Life {
             resource: Arc::clone(&resource),
             alive: Arc::clone(&alive),
-            broker: Arc::clone(&broker),
+            used: Arc::clone(&used),
             asks: receiver,
             stop: stop.clone(),
             leaving: leaving.clone(),
@@ -98,7 +98,7 @@ impl Slot {
             leaving,
             settled,
             alive,
-            broker,
+            used,
             asks,
             stop,
             limits,
@@ -110,11 +110,10 @@ impl Slot {
         self.alive.load(Ordering::Acquire)
     }
 
-    /// The broker it was built for last.
-    pub(super) fn broker(&self) -> Option<String> {
-        lock(&self.broker)
-            .as_ref()
-            .map(|lease| lease.identity.clone())
+    /// Which services it was built for last.
+    pub(super) fn identities(&self) -> Identities {
+        let used = lock(&self.used);
+        used.as_ref().map(InUse::identities).unwrap_or_default()
     }
 
     /// A handle to ask what it is doing; it can be used without holding on to the slot.
@@ -161,7 +160,7 @@ struct Life {
     resource: Arc<Resource>,
     alive: Arc<AtomicBool>,
     /// Kept between two runs, so that what is only in memory is still there for the next.
-    broker: Arc<Mutex<Option<Lease>>>,
+    used: Arc<Mutex<Option<InUse>>>,
     asks: mpsc::Receiver<Ask>,
     stop: CancellationToken,
     leaving: Leaving,
@@ -223,8 +222,8 @@ impl Life {
         let built = self
             .attend(None, async move { shared.build(resource).await })
             .await?;
-        Some(built.map(|(lease, built)| {
-            *lock(&self.broker) = Some(lease);
+        Some(built.map(|(used, built)| {
+            *lock(&self.used) = Some(used);
             built
         }))
     }
@@ -366,6 +365,7 @@ pub(super) fn idle(resource: &Resource, since: SystemTime, why: String) -> Worke
             refused: false,
         },
         durability: Durability::Memory,
+        store: None,
         components: Vec::new(),
         counts: Counts::default(),
         since,

@@ -2,7 +2,8 @@
 
 use super::Supervisor;
 use crate::broker::{ConsumerState, LinkState};
-use crate::engine::WorkerSnapshot;
+use crate::engine::{StoreSnapshot, WorkerSnapshot};
+use crate::state::StoreHealth;
 use serde::{Deserialize, Serialize};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -52,6 +53,9 @@ pub struct WorkerStatus {
     pub link: String,
     /// What a confirmed message survives: `memory`, `process` or `host`.
     pub durability: String,
+    /// Its state store; absent where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store: Option<StoreStatus>,
     /// Last report per component.
     pub components: Vec<ComponentStatus>,
     /// Deliveries taken from the broker.
@@ -62,12 +66,30 @@ pub struct WorkerStatus {
     pub retried: u64,
     /// Set aside.
     pub parked: u64,
+    /// Moved into the journal, or left to wait on there.
+    #[serde(default)]
+    pub journaled: u64,
+    /// Of those received: taken out of the journal.
+    #[serde(default)]
+    pub replayed: u64,
     /// Returned to the queue unhandled.
     pub returned: u64,
     /// Being handled now.
     pub in_flight: u64,
     /// When it started, or has stalled: seconds since 1970.
     pub since: u64,
+}
+
+/// A state store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StoreStatus {
+    /// What it is, without credentials.
+    pub name: String,
+    /// What a finished operation survives: `memory`, `process` or `host`.
+    pub durability: String,
+    /// `up`, or why it does not answer.
+    pub health: String,
 }
 
 /// One consumed queue.
@@ -137,6 +159,7 @@ impl From<WorkerSnapshot> for WorkerStatus {
                 .collect(),
             link: link(&snapshot.link),
             durability: snapshot.durability.as_str().to_owned(),
+            store: snapshot.store.map(StoreStatus::from),
             components: snapshot
                 .components
                 .into_iter()
@@ -151,9 +174,24 @@ impl From<WorkerSnapshot> for WorkerStatus {
             done: snapshot.counts.done,
             retried: snapshot.counts.retried,
             parked: snapshot.counts.parked,
+            journaled: snapshot.counts.journaled,
+            replayed: snapshot.counts.replayed,
             returned: snapshot.counts.returned,
             in_flight: snapshot.counts.in_flight,
             since: seconds(snapshot.since),
+        }
+    }
+}
+
+impl From<StoreSnapshot> for StoreStatus {
+    fn from(store: StoreSnapshot) -> Self {
+        Self {
+            name: store.name,
+            durability: store.durability.as_str().to_owned(),
+            health: match store.health {
+                StoreHealth::Up => "up".into(),
+                StoreHealth::Away(why) => format!("away: {why}"),
+            },
         }
     }
 }

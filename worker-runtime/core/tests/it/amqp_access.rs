@@ -10,7 +10,7 @@ use lapin::types::{AMQPValue, FieldTable};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use vumi_api::shared::{BrokerRef, BrokerTls, SecretRef};
+use vumi_api::shared::{BrokerRef, ClientTls, SecretRef};
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig, Profile};
 use vumi_core::broker::{Access, Broker, Confirmation, ConsumerState, Durability, LinkState};
 use vumi_core::codes;
@@ -33,7 +33,7 @@ async fn refused(broker: &Arc<dyn Broker>, refused: bool) -> String {
     }
 }
 
-fn reference(name: &str, tls: Option<BrokerTls>) -> BrokerRef {
+fn reference(name: &str, tls: Option<ClientTls>) -> BrokerRef {
     BrokerRef {
         secret_ref: SecretRef { name: name.into() },
         vhost: None,
@@ -81,7 +81,7 @@ async fn tls_with_a_private_authority() {
         write(folder.path(), "ca", &[("ca.crt", &pem)]);
         write(folder.path(), "broker", &[("connection_string", &url)]);
         let secrets = Arc::new(Secrets::new(BTreeMap::new(), Some(folder.path().into())));
-        let tls = BrokerTls {
+        let tls = ClientTls {
             ca_secret_ref: Some(SecretRef { name: "ca".into() }),
         };
         let broker = AmqpBroker::connect(AmqpConfig::from_secret(

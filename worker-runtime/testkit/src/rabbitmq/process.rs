@@ -3,6 +3,7 @@
 
 use super::{Error, RabbitMq};
 use crate::free_port;
+use crate::launcher::{self, is_running, send_signal};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -13,21 +14,6 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 
-/// Runs a command in the background until standard input ends, that is until the test process is gone or lets go. First
-/// argument: folder; second: file in it for the process id; third: `last` waits for the brokers in folders below and removes
-/// the folder.
-const LAUNCHER: &str = r#"folder=$1; file=$2; order=$3; shift 3
-"$@" </dev/null & pid=$!
-echo $pid >"$folder/$file"
-cat >/dev/null
-kill -9 $pid; wait $pid
-if [ "$order" = last ]; then
-  for broker in "$folder"/*/broker.pid; do
-    while kill -0 "$(cat "$broker")"; do sleep 0.05; done 2>/dev/null
-  done
-  rm -rf "$folder"
-fi"#;
-const SHELL: &str = "/bin/sh";
 /// Erlang takes seconds to start where several brokers share two cores.
 const START: Duration = Duration::from_secs(90);
 
@@ -74,15 +60,8 @@ impl RabbitMq {
 
     pub(super) async fn run(&mut self) -> Result<(), Error> {
         let program = self.mapper.sbin()?.join("rabbitmq-server");
-        let command = self.command(Path::new(SHELL));
-        self.broker = Some(launch(
-            command,
-            &self.home,
-            &program,
-            &[],
-            "broker.pid",
-            "first",
-        )?);
+        let started = launcher::launch(self.command(&program), &self.home, "broker.pid", "first");
+        self.broker = Some(started.map_err(|e| Error::Io("the broker cannot be started", e))?);
         self.answers().await
     }
 
@@ -104,8 +83,7 @@ impl RabbitMq {
     }
 
     fn pid(&self) -> Option<u32> {
-        let text = std::fs::read_to_string(self.home.join("broker.pid")).ok()?;
-        text.trim().parse().ok()
+        launcher::pid(&self.home, "broker.pid")
     }
 
     async fn alive(&self) -> bool {
@@ -175,11 +153,11 @@ impl Mapper {
         };
         let program = mapper.erlang().join("epmd");
         let home = mapper.folder.path();
-        let command = mapper.command(Path::new(SHELL), home);
-        let arguments = ["-port", &port.to_string()];
-        mapper.launcher = Some(launch(
-            command, home, &program, &arguments, "epmd.pid", "last",
-        )?);
+        let mut command = mapper.command(&program, home);
+        command.args(["-port", &port.to_string()]);
+        let started = launcher::launch(command, home, "epmd.pid", "last");
+        let started = started.map_err(|e| Error::Io("the port mapper cannot be started", e))?;
+        mapper.launcher = Some(started);
         let deadline = Instant::now() + START;
         while !answers(port, None).await {
             if Instant::now() > deadline {
@@ -242,39 +220,6 @@ impl Drop for Mapper {
     }
 }
 
-/// Starts `program` under the launcher, which `command` runs.
-fn launch(
-    mut command: Command,
-    folder: &Path,
-    program: &Path,
-    arguments: &[&str],
-    file: &str,
-    order: &str,
-) -> Result<Child, Error> {
-    let log = std::fs::OpenOptions::new()
-        .append(true)
-        .create(true)
-        .open(folder.join("output.log"))
-        .map_err(|e| Error::Io("the broker's log", e))?;
-    let errors = log
-        .try_clone()
-        .map_err(|e| Error::Io("the broker's log", e))?;
-    let _ = std::fs::remove_file(folder.join(file));
-    command
-        .args(["-c", LAUNCHER, "launcher"])
-        .arg(folder)
-        .args([file, order])
-        .arg(program)
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(log)
-        .stderr(errors)
-        // Ctrl-C in a terminal reaches the test, and through its end the launcher.
-        .process_group(0)
-        .spawn()
-        .map_err(|e| Error::Io("the broker cannot be started", e))
-}
-
 /// Lets a launcher kill its child.
 fn end(mut launcher: Child) {
     drop(launcher.stdin.take());
@@ -299,23 +244,4 @@ async fn answers(port: u16, greeting: Option<&[u8]>) -> bool {
         Ok::<_, std::io::Error>(())
     };
     matches!(timeout(Duration::from_secs(5), attempt).await, Ok(Ok(())))
-}
-
-async fn send_signal(signal: &str, pid: u32) -> bool {
-    Command::new("/bin/sh")
-        .args(["-c", "kill -\"$0\" \"$1\"", signal, &pid.to_string()])
-        .stderr(Stdio::null())
-        .status()
-        .await
-        .is_ok_and(|status| status.success())
-}
-
-/// Whether a process exists and is not a zombie.
-fn is_running(pid: u32) -> bool {
-    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
-        !stat
-            .rsplit(')')
-            .next()
-            .is_some_and(|rest| rest.trim_start().starts_with('Z'))
-    })
 }

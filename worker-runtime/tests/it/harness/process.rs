@@ -45,6 +45,7 @@ pub fn command(folder: &Path) -> Command {
         .env("XDG_RUNTIME_DIR", folder)
         .env_remove("RUST_LOG")
         .env_remove("VUMI_BROKER_URL")
+        .env_remove("VUMI_REDIS_URL")
         .current_dir(folder)
         .stdin(Stdio::null());
     command

@@ -351,7 +351,7 @@ fn invalid(text: String) -> WorkError {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use vumi_api::shared::{BrokerTls, SecretRef};
+    use vumi_api::shared::{ClientTls, SecretRef};
 
     fn secrets(pairs: &[(&str, &str)]) -> Arc<Secrets> {
         let values = pairs.iter().map(|(k, v)| (k.to_string(), v.to_string()));
@@ -442,7 +442,7 @@ mod tests {
         assert_eq!(config.describe(), "amqp://u@h:5672//");
         let mut encrypted = reference();
         encrypted.vhost = Some("mine".into());
-        encrypted.tls = Some(BrokerTls {
+        encrypted.tls = Some(ClientTls {
             ca_secret_ref: None,
         });
         let config = AmqpConfig::from_secret(operator, &encrypted);

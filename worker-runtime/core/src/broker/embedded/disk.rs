@@ -6,10 +6,10 @@ use super::queue::{Life, Queue};
 use super::state::State;
 use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
+use crate::folder::{self, plain};
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use std::collections::BTreeMap;
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 /// Layout of the folder; another one is refused.
@@ -58,15 +58,8 @@ impl Disk {
     /// Opens or makes the folder.
     pub(super) fn open(folder: PathBuf, sync: bool) -> Result<Self, WorkError> {
         let place = folder.display();
-        // It holds what people wrote: nobody else may read it.
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(&folder)
+        folder::create(&folder, sync)
             .map_err(|e| unusable(format!("cannot create the state folder {place}: {e}")))?;
-        if sync {
-            sync_above(&folder);
-        }
         let open = match Open::new(&folder) {
             Ok(open) => open,
             Err(fjall::Error::Locked) => {
@@ -212,31 +205,12 @@ impl Disk {
     }
 }
 
-/// A new folder survives power loss only when its parents were synced. Those we may not open are not ours to sync.
-fn sync_above(folder: &Path) {
-    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    for parent in absolute.ancestors().skip(1) {
-        if let Ok(open) = std::fs::File::open(parent) {
-            let _ = open.sync_all();
-        }
-    }
-}
-
 fn failure(code: Code, text: String) -> WorkError {
     WorkError::new(ErrorClass::Connect, code, text)
 }
 
 fn unusable(text: String) -> WorkError {
     failure(codes::BROKER_STATE, text)
-}
-
-/// The store's errors in plain words.
-fn plain(error: &fjall::Error) -> String {
-    match error {
-        fjall::Error::Io(e) => e.to_string(),
-        fjall::Error::Poisoned => "an earlier write failed".into(),
-        other => other.to_string(),
-    }
 }
 
 fn queue_key(kind: u8, id: QueueId) -> [u8; 9] {

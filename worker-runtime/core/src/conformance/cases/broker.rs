@@ -73,17 +73,25 @@ pub(super) async fn crash_between_confirm_and_ack(rig: &mut Rig) -> Result<(), S
     rig.faults.swallow_acks(false);
     rig.crash_and_restart().await?;
     for id in &ids {
+        // One handling may have several outputs, so the outputs alone do not tell.
+        let attempts = eventually("the message is handled again", async || {
+            match rig.plan.attempts(id) {
+                n @ (0 | 1) => Err(format!("message {id} was handled {n} times")),
+                n => Ok(n),
+            }
+        })
+        .await?;
+        if attempts != 2 {
+            return Err(format!("message {id} was handled {attempts} times"));
+        }
         let twice = |seen: &[Seen]| {
             let count = seen.iter().filter(|s| s.is_caused_by(id)).count();
             (count >= 2).then_some(())
         };
-        let what = format!("message {id} is handled again");
+        let what = format!("message {id} comes out again");
         rig.far_end.until(&what, twice).await?;
+        rig.settle().await?;
         equal_ids(rig, id)?;
-        match rig.plan.attempts(id) {
-            2 => {}
-            other => return Err(format!("message {id} was handled {other} times")),
-        }
     }
     rig.settle().await.map(drop)
 }

@@ -2,8 +2,10 @@
 
 use super::RunningWorker;
 use crate::broker::{ConsumerState, LinkState};
-use crate::engine::consumer::state_word;
-use crate::engine::{Counts, WorkerSnapshot};
+use crate::engine::consumer::{Watched, state_word};
+use crate::engine::store_watch;
+use crate::engine::{Counts, StoreSnapshot, WorkerSnapshot};
+use crate::state::StoreHealth;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -17,16 +19,15 @@ impl RunningWorker {
         let consumers: Vec<(String, ConsumerState)> = self
             .watched
             .iter()
-            .map(|w| (w.queue.clone(), w.state.borrow().clone()))
+            .map(|w| (name(w), w.state.borrow().clone()))
             .collect();
         let paused: Option<String> = self.watched.iter().find_map(|w| w.paused.borrow().clone());
         let stopping = self.stopping.load(Ordering::Relaxed);
         let accepting = self.accepting.load(Ordering::Relaxed) && !stopping;
-        let (state, why) = self.state(stopping, &link, &consumers, paused);
+        let store = self.environment.state.as_deref().map(store_watch::snapshot);
+        let (state, why) = self.state(stopping, &link, store.as_ref(), &consumers, paused);
         let mut counts = Counts::default();
-        self.watched
-            .iter()
-            .for_each(|w| w.counters.add_to(&mut counts));
+        self.watched.iter().for_each(|w| w.add_to(&mut counts));
         let now = self.epoch.elapsed();
         let alive = stopping
             || self.watched.iter().all(|w| {
@@ -46,6 +47,7 @@ impl RunningWorker {
             consumers,
             link,
             durability: self.environment.broker.durability(),
+            store,
             components: self.status.components(),
             counts,
             since: self.since,
@@ -57,6 +59,7 @@ impl RunningWorker {
         &self,
         stopping: bool,
         link: &LinkState,
+        store: Option<&StoreSnapshot>,
         consumers: &[(String, ConsumerState)],
         paused: Option<String>,
     ) -> (&'static str, String) {
@@ -71,6 +74,17 @@ impl RunningWorker {
             LinkState::Closed => return ("connecting", "the connection is closed".into()),
             LinkState::Blocked(why) => return ("blocked", why.clone()),
             LinkState::Up { .. } => {}
+        }
+        if let Some(StoreSnapshot {
+            name,
+            health: StoreHealth::Away(why),
+            ..
+        }) = store
+        {
+            return (
+                "connecting",
+                format!("the state store ({name}) does not answer: {why}"),
+            );
         }
         let words: Vec<&str> = consumers
             .iter()
@@ -105,5 +119,14 @@ impl RunningWorker {
             }
             _ => ("running", String::new()),
         }
+    }
+}
+
+/// The queue, and of a divided one how much of it is read here.
+fn name(watched: &Watched) -> String {
+    let here = watched.here.as_ref().and_then(|here| *here.borrow());
+    match here {
+        Some((here, all)) => format!("{}: {here} of {all} here", watched.queue),
+        None => watched.queue.clone(),
     }
 }

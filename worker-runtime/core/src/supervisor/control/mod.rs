@@ -1,5 +1,6 @@
 //! The control socket of a running process (S14): a Unix socket that only its user may open, one JSON request per line,
-//! one JSON answer per line. `vumi status` and `vumi parked` speak to it.
+//! one JSON answer per line. `vumi status`, `parked`, `journal`, `ledger`, `why`
+//! and `erase` speak to it.
 
 mod client;
 mod server;
@@ -9,6 +10,7 @@ pub use server::ControlSocket;
 
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::operate::Ask;
 use crate::parking::{self, Selection};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -55,6 +57,8 @@ pub enum Request {
         /// Kind and name, or the name alone where it is clear.
         worker: String,
     },
+    /// About what is kept in state stores.
+    Kept(Ask),
 }
 
 #[derive(Serialize, Deserialize)]

@@ -5,6 +5,7 @@ use super::super::status::ProcessStatus;
 use super::{Answer, Line, Request, bad, line, runtime_folder, shown, trouble, value};
 use crate::broker::Broker;
 use crate::error::{ErrorClass, WorkError};
+use crate::operate;
 use crate::parking;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
@@ -189,9 +190,12 @@ async fn perform(
         }
         Request::ParkedDrop { queue, selection } => {
             let broker = broker_of(supervisor, &queue).await?;
-            let handled = parking::drop(&*broker, &queue, &selection).await?;
+            let reach = supervisor.reach().await;
+            let withdrawal = reach.withdrawal(&queue);
+            let handled = parking::drop(&*broker, &withdrawal, &queue, &selection).await?;
             Ok(value(&handled))
         }
+        Request::Kept(ask) => operate::answer(&supervisor.reach().await, ask).await,
         Request::ParkedResume { worker } => {
             let key = worker_key(supervisor, &worker)?;
             match supervisor.resume_parked(&key).await {

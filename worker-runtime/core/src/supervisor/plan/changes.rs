@@ -30,14 +30,19 @@ pub(super) fn changes(old: &Side<'_>, new: &Side<'_>) -> Vec<Change> {
             });
         }
     }
-    if let (Some(a), Some(b)) = (old.entry.broker, new.entry.broker)
-        && a != b
-    {
-        changes.push(Change {
-            path: "broker".into(),
-            old: Shown::Text(a.to_owned()),
-            new: Shown::Text(b.to_owned()),
-        });
+    for (path, a, b) in [
+        ("broker", old.entry.broker, new.entry.broker),
+        ("state", old.entry.state, new.entry.state),
+    ] {
+        if let (Some(a), Some(b)) = (a, b)
+            && a != b
+        {
+            changes.push(Change {
+                path: path.into(),
+                old: Shown::Text(a.to_owned()),
+                new: Shown::Text(b.to_owned()),
+            });
+        }
     }
     changes
 }

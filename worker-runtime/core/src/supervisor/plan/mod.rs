@@ -18,6 +18,8 @@ pub struct Entry<'a> {
     /// Which broker it really uses, where that is known: an address behind a Secret may change although the resource
     /// does not. No credentials.
     pub broker: Option<&'a str>,
+    /// As [`Self::broker`], of its state store.
+    pub state: Option<&'a str>,
 }
 
 impl<'a> From<&'a Resource> for Entry<'a> {
@@ -25,6 +27,7 @@ impl<'a> From<&'a Resource> for Entry<'a> {
         Self {
             resource,
             broker: None,
+            state: None,
         }
     }
 }

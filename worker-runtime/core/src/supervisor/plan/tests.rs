@@ -160,8 +160,8 @@ fn another_broker_address_replaces_although_the_manifest_is_the_same() {
     ));
     let at = |broker| {
         [Entry {
-            resource: &set[0],
             broker: Some(broker),
+            ..Entry::from(&set[0])
         }]
     };
     assert!(plan(at("rabbit-a:5672/"), at("rabbit-a:5672/")).is_empty());
@@ -175,6 +175,32 @@ fn another_broker_address_replaces_although_the_manifest_is_the_same() {
         text.contains("broker: rabbit-a:5672/ → rabbit-b:5672/"),
         "{text}"
     );
+}
+
+#[test]
+fn another_state_store_replaces_and_the_old_worker_goes_first() {
+    let set = set(&document(
+        "Application",
+        "e",
+        "{echo: {}, transportName: h}",
+    ));
+    let at = |state| {
+        [Entry {
+            broker: Some("rabbit:5672/"),
+            state,
+            ..Entry::from(&set[0])
+        }]
+    };
+    assert!(plan(at(Some("none")), at(Some("none"))).is_empty());
+    assert!(
+        plan(at(Some("redis://a:6379/0")), at(None)).is_empty(),
+        "not known now"
+    );
+    let moved = plan(at(Some("none")), at(Some("redis://a:6379/0")));
+    let waited = waits(&moved, "application/e");
+    assert_eq!(waited, [("application/e".to_owned(), Until::Stopped)]);
+    let text = moved.to_string();
+    assert!(text.contains("state: none → redis://a:6379/0"), "{text}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 
 mod doors;
 mod endings;
+mod stores;
 
 use super::*;
 use crate::backoff::Backoff;
@@ -11,8 +12,10 @@ use crate::broker::{Broker, Durability, LinkState};
 use crate::codes;
 use crate::engine::{Counts, StopLimits};
 use crate::error::ErrorClass;
-use crate::supervisor::brokers::BrokerSource;
+use crate::state::StateStore;
+use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::supervisor::engine::Running;
+use crate::supervisor::services::{BrokerSource, StateSource};
 use async_trait::async_trait;
 use std::sync::atomic::{AtomicU32, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -43,6 +46,9 @@ struct World {
     record: Mutex<Vec<String>>,
     brokers: Mutex<BTreeMap<String, String>>,
     opened: AtomicU32,
+    /// State stores by worker; a worker that is not among them has none.
+    stores: Mutex<BTreeMap<String, String>>,
+    stores_opened: AtomicU32,
 }
 
 impl World {
@@ -128,6 +134,9 @@ impl Built for FakeBuilt {
     async fn start(self: Box<Self>) -> Box<dyn Running> {
         let key = self.resource.key();
         self.world.note(format!("start {key}"));
+        if self.environment.state.is_some() {
+            self.world.note(format!("store of {key}"));
+        }
         if *self.environment.broker.link().borrow() == LinkState::Closed {
             self.world.note(format!("closed broker of {key}"));
         }
@@ -225,11 +234,26 @@ impl BrokerSource for FakeBrokers {
     }
 }
 
+struct FakeStores(Arc<World>);
+
+#[async_trait]
+impl StateSource for FakeStores {
+    fn identity(&self, resource: &Resource) -> Result<Option<String>, WorkError> {
+        Ok(lock(&self.0.stores).get(&resource.key()).cloned())
+    }
+
+    async fn open(&self, _: &Resource) -> Result<Arc<dyn StateStore>, WorkError> {
+        self.0.stores_opened.fetch_add(1, Ordering::SeqCst);
+        Ok(EmbeddedStore::open(EmbeddedStoreOptions::default())?)
+    }
+}
+
 fn supervisor(world: &Arc<World>) -> Arc<Supervisor> {
     let quick = Duration::from_millis(300);
     Supervisor::new(
         Fake(Arc::clone(world)),
         FakeBrokers(Arc::clone(world)),
+        FakeStores(Arc::clone(world)),
         Arc::default(),
         Arc::default(),
         Options {
@@ -245,6 +269,7 @@ fn supervisor(world: &Arc<World>) -> Arc<Supervisor> {
                 good_after: Duration::from_secs(60),
             },
             recheck: Duration::from_millis(50),
+            sweep: Duration::from_millis(50),
         },
     )
 }
@@ -550,6 +575,7 @@ async fn an_old_one_that_never_drains_is_bounded() {
     let supervisor = Supervisor::new(
         Fake(Arc::clone(&world)),
         FakeBrokers(Arc::clone(&world)),
+        FakeStores(Arc::clone(&world)),
         Arc::default(),
         Arc::default(),
         options,

@@ -1,18 +1,17 @@
-//! A private certificate authority and one server certificate, made by openssl for one broker.
-//! Nothing of it outlives the broker's folder.
+//! A private certificate authority and one server certificate, made by openssl for one broker or store.
+//! Nothing of it outlives its folder.
 
-use super::Error;
+use std::io;
 use std::path::Path;
 use tokio::process::Command;
 
 /// Makes `ca.pem`, `server.pem` and `server.key` in `folder`; the certificate names `localhost` and 127.0.0.1.
-pub(super) async fn make_certificates(folder: &Path) -> Result<(), Error> {
-    std::fs::create_dir_all(folder).map_err(|e| Error::Io("folder for certificates", e))?;
+pub(crate) async fn make(folder: &Path) -> io::Result<()> {
+    std::fs::create_dir_all(folder)?;
     std::fs::write(
         folder.join("names"),
         "subjectAltName=DNS:localhost,IP:127.0.0.1\n",
-    )
-    .map_err(|e| Error::Io("folder for certificates", e))?;
+    )?;
     let key = [
         "-newkey",
         "ec",
@@ -66,17 +65,17 @@ pub(super) async fn make_certificates(folder: &Path) -> Result<(), Error> {
     .await
 }
 
-async fn openssl(folder: &Path, arguments: &[&str]) -> Result<(), Error> {
+async fn openssl(folder: &Path, arguments: &[&str]) -> io::Result<()> {
     let output = Command::new("openssl")
         .args(arguments)
         .current_dir(folder)
         .output()
         .await
-        .map_err(|e| Error::Io("openssl cannot be started", e))?;
+        .map_err(|e| io::Error::new(e.kind(), format!("openssl cannot be started: {e}")))?;
     if output.status.success() {
         return Ok(());
     }
-    Err(Error::Failed(format!(
+    Err(io::Error::other(format!(
         "openssl {} failed: {}",
         arguments[0],
         String::from_utf8_lossy(&output.stderr)

@@ -1,0 +1,88 @@
+//! Where workers keep what must outlive a message, and for how long (K1, R16, R20).
+
+use super::quantity::Duration;
+use super::secret::SecretRef;
+use super::shapes::Retained;
+use super::tls::ClientTls;
+use crate::crds::one_of;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The Secret of the state store of a worker whose manifest names none, on a cluster.
+pub const DEFAULT_STATE_SECRET: &str = "vumi-redis";
+
+/// The kinds of state store: the keys of [`StateRef`] of which exactly one is given.
+pub const STATE_STORES: &[&str] = &["redis", "volume"];
+
+/// How much a worker type needs a state store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum StateNeed {
+    /// Works without one; with one, its guarantees are stronger.
+    None,
+    /// Does not start without one; what is kept may be lost with the store.
+    Shared,
+    /// Does not start without one that survives the end of its process.
+    Durable,
+}
+
+/// The state store of one worker. Exactly one kind is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [one_of("state store", STATE_STORES)]))]
+pub struct StateRef {
+    /// A Redis, shared by replicas and workers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub redis: Option<RedisRef>,
+    /// A store on a disk of the worker's own: for one replica. With `vumi run`, the store of the process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume: Option<StateVolume>,
+}
+
+/// A Redis and the part of it that is used. The Secret holds `connection_string`, or `host`, `port`, `username`, `password`
+/// and `db`; behind Sentinel, `sentinels` (`host:port`, separated by commas) and `masterName` in place of `host` and
+/// `port`. Redis Cluster is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RedisRef {
+    /// Secret with address and credentials.
+    pub secret_ref: SecretRef,
+    /// What all keys begin with, followed by a colon; empty for no prefix, as in Vumi. Default `vumi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 100), regex(pattern = KEY_PREFIX_PATTERN))]
+    pub key_prefix: Option<String>,
+    /// TLS settings. With them, or with a `rediss` URL, the connection is encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientTls>,
+}
+
+/// Pattern of a key prefix.
+pub const KEY_PREFIX_PATTERN: &str = r"^[A-Za-z0-9_.:#-]*$";
+
+/// A store on a disk of the worker's own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct StateVolume {}
+
+/// How long things are kept. Each has a default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Retention {
+    /// The ledger row and the trail of a message, from its end; what `vumi why` reads. Default `72h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Retained>")]
+    pub ledger: Option<Duration>,
+    /// Messages that were set aside, from then on. Default: until somebody sends them back or drops them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Retained>")]
+    pub parked: Option<Duration>,
+}
+
+impl Retention {
+    /// Default of [`Self::ledger`].
+    pub const LEDGER: std::time::Duration = std::time::Duration::from_secs(72 * 3600);
+
+    /// How long ledger rows and trails are kept from the end of their message.
+    pub fn ledger(&self) -> std::time::Duration {
+        self.ledger.map_or(Self::LEDGER, |kept| kept.0)
+    }
+}

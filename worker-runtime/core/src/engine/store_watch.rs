@@ -1,0 +1,104 @@
+//! Watches the state store of a worker: tells its component `state`, and why the worker waits while the store is away.
+
+use crate::broker::Durability;
+use crate::engine::StoreSnapshot;
+use crate::state::{StateStore, StoreHealth};
+use crate::status::{StatusDesk, StatusLevel, StatusReport};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A store that was opened just now is given so long to answer before it is said to be away.
+const FIRST: Duration = Duration::from_secs(2);
+
+/// What is to be told of a store.
+pub(super) struct StoreWatch {
+    pub(super) store: Arc<dyn StateStore>,
+    pub(super) status: Arc<StatusDesk>,
+    /// What a message survives at the broker: moved into a store that keeps less, it would be less safe than before.
+    pub(super) broker: Durability,
+    pub(super) volatile_allowed: bool,
+}
+
+impl StoreWatch {
+    /// Reports until the store is closed.
+    pub(super) async fn run(self) {
+        let mut health = self.store.health();
+        // One that is only being connected to is no news.
+        let up = health.wait_for(|health| *health == StoreHealth::Up);
+        let _ = tokio::time::timeout(FIRST, up).await;
+        loop {
+            health.borrow_and_update();
+            self.status.report(self.judge(&snapshot(&*self.store)));
+            if health.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn judge(&self, store: &StoreSnapshot) -> StatusReport {
+        judge(store, self.broker, self.volatile_allowed)
+    }
+}
+
+/// What component `state` reports of a store.
+fn judge(store: &StoreSnapshot, broker: Durability, volatile_allowed: bool) -> StatusReport {
+    let report = |level, reason, text| StatusReport::new("state", level, reason, text);
+    let name = &store.name;
+    if let StoreHealth::Away(why) = &store.health {
+        let text = format!("{name} does not answer: {why}");
+        return report(StatusLevel::Down, "state_unavailable", text);
+    }
+    let volatile = store.durability == Durability::Memory;
+    if volatile && broker != Durability::Memory && !volatile_allowed {
+        let text = format!(
+            "{name} loses what it keeps in a crash: let it write to disk (Redis: appendonly yes; vumi run: --state DIR), or set allowVolatileState"
+        );
+        return report(StatusLevel::Degraded, "state_not_durable", text);
+    }
+    let text = format!("{name}, durability {}", store.durability.as_str());
+    report(StatusLevel::Ok, "up", text)
+}
+
+/// A store as a snapshot shows it.
+pub(super) fn snapshot(store: &dyn StateStore) -> StoreSnapshot {
+    StoreSnapshot {
+        name: store.describe(),
+        durability: store.durability(),
+        health: store.health().borrow().clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_is_away_is_down_and_one_that_forgets_is_degraded_where_the_broker_does_not() {
+        let store = |durability, health| StoreSnapshot {
+            name: "redis h:6379/0".into(),
+            durability,
+            health,
+        };
+        let (memory, process) = (Durability::Memory, Durability::Process);
+        for (durability, broker, allowed, level, reason) in [
+            (process, process, false, StatusLevel::Ok, "up"),
+            (
+                memory,
+                process,
+                false,
+                StatusLevel::Degraded,
+                "state_not_durable",
+            ),
+            (memory, process, true, StatusLevel::Ok, "up"),
+            (memory, memory, false, StatusLevel::Ok, "up"),
+        ] {
+            let report = judge(&store(durability, StoreHealth::Up), broker, allowed);
+            assert_eq!((report.level, report.reason.as_str()), (level, reason));
+            assert!(report.message.starts_with("redis h:6379/0"), "{report:?}");
+        }
+        let away = StoreHealth::Away("connection refused".into());
+        let report = judge(&store(process, away), process, true);
+        assert_eq!(report.level, StatusLevel::Down);
+        assert!(report.message.contains("connection refused"), "{report:?}");
+    }
+}

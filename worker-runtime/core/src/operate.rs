@@ -1,0 +1,319 @@
+//! What operators ask about what is kept: one list of questions, answered the same by a running process about its stores
+//! and queues, and by a command about a store (and broker) that it was given.
+
+use crate::audit::{self, Balance};
+use crate::broker::Broker;
+use crate::codes;
+use crate::erase::{self, Places};
+use crate::error::{ErrorClass, WorkError};
+use crate::journal_desk::{self, Counted, Dropped};
+use crate::state::journal::Filter;
+use crate::state::ledger::{Row, RowState};
+use crate::state::{Person, StateStore};
+use crate::why::{self, Question};
+use crate::withdraw::Withdrawal;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+use vumi_api::shared::Retention;
+
+/// Most entries of one answer.
+const MAX_LISTED: usize = 1000;
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "camelCase", deny_unknown_fields)]
+pub enum Ask {
+    /// Messages that wait in journals: a list of [`journal_desk::Summary`].
+    JournalList {
+        /// Consumed queue; without it, all that have a journal.
+        queue: Option<String>,
+        /// Which ones.
+        filter: Filter,
+        /// How many at most, per queue.
+        limit: usize,
+    },
+    /// How many messages are meant: [`Counted`].
+    JournalCount {
+        /// Consumed queue.
+        queue: String,
+        /// Which ones.
+        filter: Filter,
+    },
+    /// Makes their lanes due now: `lanes`, how many.
+    JournalRelease {
+        /// Consumed queue.
+        queue: String,
+        /// Which ones.
+        filter: Filter,
+    },
+    /// Removes them for good: [`Dropped`].
+    JournalDrop {
+        /// Consumed queue.
+        queue: String,
+        /// Which ones.
+        filter: Filter,
+    },
+    /// Compares the ledger with the messages: a list of [`Balance`].
+    LedgerAudit,
+    /// Rows by transport and state: a list of [`RowCount`].
+    LedgerCounts,
+    /// Rows without news for too long: a list of [`Overdue`].
+    LedgerOverdue {
+        /// Name of the transport; without it, all.
+        account: Option<String>,
+        /// How many of each transport.
+        limit: usize,
+    },
+    /// A [`why::Answer`].
+    Why {
+        /// About what.
+        question: Question,
+        /// How many messages at most.
+        limit: usize,
+    },
+    /// An [`erase::Report`].
+    Erase {
+        /// The person's address.
+        address: String,
+        /// Only says what would be removed.
+        dry_run: bool,
+    },
+}
+
+/// Rows of one transport in one state.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RowCount {
+    /// Name of the transport.
+    pub account: String,
+    /// The state.
+    pub state: RowState,
+    /// How many.
+    pub count: u64,
+}
+
+/// Overdue rows of one transport.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Overdue {
+    /// Name of the transport.
+    pub account: String,
+    /// How many.
+    pub count: u64,
+    /// Some of them, longest overdue first.
+    pub rows: Vec<OverdueRow>,
+}
+
+/// A row without news for too long.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct OverdueRow {
+    /// The message.
+    pub message_id: String,
+    /// Where it is.
+    pub state: RowState,
+    /// When its next step was due: milliseconds since 1970.
+    pub deadline: u64,
+    /// The last thing that is known.
+    pub text: String,
+}
+
+/// A consumed queue within reach.
+#[derive(Clone)]
+pub struct Consumed {
+    /// Its broker; none if none was named.
+    pub broker: Option<Arc<dyn Broker>>,
+    /// Place of its worker's store among [`Reach::stores`].
+    pub store: Option<usize>,
+    /// How long rows of its messages are kept once they are final.
+    pub keep: Duration,
+}
+
+/// What is within reach of whoever answers.
+#[derive(Clone, Default)]
+pub struct Reach {
+    /// State stores, each once.
+    pub stores: Vec<Arc<dyn StateStore>>,
+    /// Consumed queues.
+    pub queues: BTreeMap<String, Consumed>,
+    /// Messages in hand, by transport name; none without a process.
+    pub in_flight: Option<BTreeMap<String, u64>>,
+}
+
+/// Answers.
+///
+/// # Errors
+/// [`codes::STATE_NONE`] if there is no store to ask, else what stores and brokers say.
+pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
+    if reach.stores.is_empty() && !matches!(ask, Ask::Erase { .. }) {
+        return Err(WorkError::new(
+            ErrorClass::Config,
+            codes::STATE_NONE,
+            "no worker here has a state store",
+        ));
+    }
+    match ask {
+        Ask::JournalList {
+            queue,
+            filter,
+            limit,
+        } => {
+            let limit = limit.clamp(1, MAX_LISTED);
+            let mut listed = Vec::new();
+            for store in &reach.stores {
+                listed
+                    .extend(journal_desk::list(&**store, queue.as_deref(), &filter, limit).await?);
+            }
+            Ok(json!(listed))
+        }
+        Ask::JournalCount { queue, filter } => {
+            let mut all = Counted::default();
+            for store in &reach.stores {
+                let counted = journal_desk::count(&**store, &queue, &filter).await?;
+                all.messages += counted.messages;
+                all.lanes += counted.lanes;
+                all.more |= counted.more;
+            }
+            Ok(json!(all))
+        }
+        Ask::JournalRelease { queue, filter } => {
+            let mut lanes = 0;
+            for store in &reach.stores {
+                lanes += crate::state::Journal::release(&**store, &queue, &filter).await?;
+            }
+            Ok(json!({ "lanes": lanes }))
+        }
+        Ask::JournalDrop { queue, filter } => Ok(json!(reach.drop(&queue, &filter).await?)),
+        Ask::LedgerAudit => Ok(json!(reach.audit().await?)),
+        Ask::LedgerCounts => Ok(json!(reach.counts().await?)),
+        Ask::LedgerOverdue { account, limit } => {
+            let limit = limit.clamp(1, MAX_LISTED);
+            Ok(json!(reach.overdue(account.as_deref(), limit).await?))
+        }
+        Ask::Why { question, limit } => {
+            let limit = limit.clamp(1, MAX_LISTED);
+            Ok(json!(why::ask(&reach.stores, &question, limit).await?))
+        }
+        Ask::Erase { address, dry_run } => {
+            let queues = reach.queues.iter();
+            let queues = queues.filter_map(|(queue, at)| Some((queue.clone(), at.broker.clone()?)));
+            let places = Places {
+                stores: reach.stores.clone(),
+                queues: queues.collect(),
+            };
+            let report = erase::erase(&Person::new(&address), &places, dry_run).await?;
+            Ok(json!(report))
+        }
+    }
+}
+
+impl Reach {
+    /// What ends of messages of a consumed queue are written to.
+    pub fn withdrawal(&self, queue: &str) -> Withdrawal<'_> {
+        let at = self.queues.get(queue);
+        let store = at.and_then(|at| at.store.and_then(|place| self.stores.get(place)));
+        Withdrawal {
+            store: store.map(|store| &**store),
+            broker: at.and_then(|at| at.broker.as_deref()),
+            keep: at.map_or(Retention::LEDGER, |at| at.keep),
+        }
+    }
+
+    async fn drop(&self, queue: &str, filter: &Filter) -> Result<Dropped, WorkError> {
+        let mut all = Dropped::default();
+        for store in &self.stores {
+            // A journal and the rows of its messages are in one store.
+            let withdrawal = Withdrawal {
+                store: Some(&**store),
+                ..self.withdrawal(queue)
+            };
+            let dropped = journal_desk::drop(&**store, &withdrawal, queue, filter).await?;
+            all.done += dropped.done;
+            all.told += dropped.told;
+            all.untold += dropped.untold;
+            all.stopped = all.stopped.or(dropped.stopped);
+        }
+        Ok(all)
+    }
+
+    async fn audit(&self) -> Result<Vec<Balance>, WorkError> {
+        let mut balances = Vec::new();
+        for (place, store) in self.stores.iter().enumerate() {
+            let of_store = self.queues.iter().filter(|(_, at)| at.store == Some(place));
+            let queues = of_store
+                .filter_map(|(queue, at)| Some((queue.clone(), at.broker.clone()?)))
+                .filter(|(queue, _)| audit::account_of(queue).is_some());
+            let sources = audit::Sources {
+                queues: queues.collect(),
+                in_flight: self.in_flight.clone(),
+            };
+            balances.extend(audit::audit(&**store, &sources).await?);
+        }
+        Ok(balances)
+    }
+
+    async fn counts(&self) -> Result<Vec<RowCount>, WorkError> {
+        let mut rows: BTreeMap<(String, RowState), u64> = BTreeMap::new();
+        for store in &self.stores {
+            for (key, count) in store.counts().await? {
+                *rows.entry(key).or_default() += count;
+            }
+        }
+        let rows = rows.into_iter().map(|((account, state), count)| RowCount {
+            account,
+            state,
+            count,
+        });
+        Ok(rows.collect())
+    }
+
+    async fn overdue(
+        &self,
+        account: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Overdue>, WorkError> {
+        let mut all = Vec::new();
+        for store in &self.stores {
+            let counts = store.counts().await?;
+            let mut accounts: Vec<String> = counts.into_keys().map(|(name, _)| name).collect();
+            accounts.dedup();
+            accounts.retain(|name| account.is_none_or(|wanted| wanted == name));
+            for account in accounts {
+                let (count, ids) = store.overdue(&account, limit).await?;
+                let mut rows = Vec::with_capacity(ids.len());
+                for id in ids {
+                    rows.extend(store.row(&id).await?.map(OverdueRow::from));
+                }
+                if count > 0 {
+                    all.push(Overdue {
+                        account,
+                        count,
+                        rows,
+                    });
+                }
+            }
+        }
+        Ok(all)
+    }
+}
+
+impl From<Row> for OverdueRow {
+    fn from(row: Row) -> Self {
+        Self {
+            deadline: row.deadline.unwrap_or_default(),
+            text: row
+                .steps
+                .last()
+                .map(|step| step.text.clone())
+                .unwrap_or_default(),
+            message_id: row.message_id,
+            state: row.state,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

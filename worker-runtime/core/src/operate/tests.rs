@@ -1,0 +1,544 @@
+//! What operators ask, of a store and a broker that were filled as the engine fills them.
+
+use super::*;
+use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+use crate::broker::{Access, QueueSpec, RawDelivery, Subscribe};
+use crate::message::{Event, EventType, UserMessage};
+use crate::parking::{self, Envelope, Selection};
+use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
+use crate::state::journal::{About, Append, Due, Entry, Lane, Reason};
+use crate::state::ledger::{Change, Note, Put, Step};
+use bytes::Bytes;
+
+const QUEUE: &str = "sms.outbound";
+const HOUR: Duration = Duration::from_secs(3600);
+const USER: &str = "+27820001111";
+
+struct World {
+    store: Arc<dyn StateStore>,
+    broker: Arc<dyn Broker>,
+    reach: Reach,
+}
+
+impl World {
+    fn new() -> Self {
+        let store: Arc<dyn StateStore> =
+            EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap();
+        let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
+        let consumed = Consumed {
+            broker: Some(Arc::clone(&broker)),
+            store: Some(0),
+            keep: HOUR,
+        };
+        let reach = Reach {
+            stores: vec![Arc::clone(&store)],
+            queues: BTreeMap::from([(QUEUE.to_owned(), consumed)]),
+            in_flight: Some(BTreeMap::new()),
+        };
+        Self {
+            store,
+            broker,
+            reach,
+        }
+    }
+
+    async fn ask<T: serde::de::DeserializeOwned>(&self, ask: Ask) -> T {
+        // As it travels over the control socket.
+        let ask = serde_json::from_value(json!(ask)).expect("read as it was written");
+        let value = answer(&self.reach, ask).await.expect("answered");
+        serde_json::from_value(value).expect("an answer of this kind")
+    }
+
+    /// A message with a row, moved through these states.
+    async fn row(&self, id: &str, states: &[RowState], told: &[&Event]) -> Row {
+        let mut row = Row::new(id, "sms", 1_000);
+        row.person = Some(Person::new(USER).key());
+        for (number, state) in states.iter().enumerate() {
+            let before = row.version;
+            row = row
+                .after(change(*state, 1_000 + number as u64, told))
+                .unwrap();
+            let expected = (before > 0).then_some(before);
+            let put = self.store.put(&row, expected, HOUR).await.unwrap();
+            assert_eq!(put, Put::Stored);
+        }
+        row
+    }
+
+    async fn wait(&self, id: &str, to: &str, reason: Reason) {
+        let lane = Lane {
+            group: String::new(),
+            number: Person::new(to).lane(),
+        };
+        let message = Append {
+            lane,
+            due: Due::After(HOUR),
+            entry: Entry {
+                about: About {
+                    reason,
+                    since: 1_000,
+                    attempts: 2,
+                    code: "peer.timeout".into(),
+                    text: "no answer".into(),
+                    routing_key: QUEUE.into(),
+                    amqp_message_id: None,
+                },
+                body: message(id, to),
+            },
+        };
+        self.store.append(QUEUE, vec![message]).await.unwrap();
+    }
+
+    async fn park(&self, id: &str) {
+        self.park_ago(id, Duration::ZERO).await;
+    }
+
+    async fn park_ago(&self, id: &str, ago: Duration) {
+        let delivery = RawDelivery {
+            tag: 1,
+            generation: 1,
+            redelivered: false,
+            routing_key: QUEUE.into(),
+            body: message(id, USER),
+            message_id: None,
+            delivery_count: None,
+        };
+        let error = WorkError::new(ErrorClass::Bug, codes::BUG_PANIC, "it panicked");
+        let mut envelope = Envelope::new(QUEUE, &delivery, &error, "transport/sms", 3);
+        envelope.time -= ago.as_secs_f64();
+        let queue = QueueSpec::Parking(parking::parked_queue(QUEUE));
+        self.broker.declare(&queue).await.unwrap();
+        let receipt = self.broker.publish(envelope.publication()).await;
+        let confirmed = receipt.confirmation().await;
+        assert_eq!(confirmed, crate::broker::Confirmation::Confirmed);
+    }
+
+    /// Events that senders got, in order.
+    async fn events(&self, count: usize) -> Vec<Event> {
+        let mut subscription = self
+            .broker
+            .subscribe(Subscribe {
+                queue: QueueSpec::Data("sms.event".into()),
+                prefetch: 100,
+                access: Access::Shared,
+                tag: "test".into(),
+            })
+            .await;
+        let mut events = Vec::new();
+        while events.len() < count {
+            let delivery = tokio::time::timeout(HOUR, subscription.deliveries.recv()).await;
+            let delivery = delivery.unwrap().expect("a delivery");
+            events.push(Event::decode(&delivery.body).unwrap());
+        }
+        let depth = self.broker.depth("sms.event").await.unwrap();
+        assert_eq!(depth.map(|depth| depth.ready), Some(0), "and no more");
+        events
+    }
+}
+
+fn message(id: &str, to: &str) -> Bytes {
+    let mut message = UserMessage::new("sms", Some(to), Some("12345"));
+    message.set_message_id(id);
+    message.set_content(Some("my secret"));
+    message.encode()
+}
+
+fn step(at: u64, worker: &str, text: &str, caused: &[&str]) -> Step {
+    Step {
+        at,
+        worker: worker.into(),
+        state: None,
+        attempt: 1,
+        code: String::new(),
+        class: String::new(),
+        text: text.into(),
+        who: String::new(),
+        caused: caused.iter().map(|id| (*id).to_owned()).collect(),
+    }
+}
+
+fn change(state: RowState, at: u64, told: &[&Event]) -> Change {
+    let text = |event: &&Event| String::from_utf8(event.encode().to_vec()).unwrap();
+    Change {
+        step: step(at, "transport/sms", "went on", &[]),
+        state,
+        patience: Duration::from_secs(60),
+        remote_id: None,
+        told: told.iter().map(text).collect(),
+    }
+}
+
+fn all() -> Filter {
+    Filter::default()
+}
+
+fn list(queue: Option<&str>, filter: Filter) -> Ask {
+    Ask::JournalList {
+        queue: queue.map(str::to_owned),
+        filter,
+        limit: 10,
+    }
+}
+
+#[tokio::test]
+async fn journaled_messages_are_listed_without_content_and_chosen_by_lane_and_reason() {
+    let world = World::new();
+    world.wait("a", USER, Reason::Backoff).await;
+    world.wait("b", USER, Reason::Behind).await;
+    world.wait("c", "27820002222", Reason::Throttle).await;
+    let listed: Vec<journal_desk::Summary> = world.ask(list(None, all())).await;
+    let ids: Vec<_> = listed
+        .iter()
+        .filter_map(|s| s.message_id.as_deref())
+        .collect();
+    assert_eq!(ids.len(), 3);
+    let text = json!(listed).to_string();
+    assert!(!text.contains("secret") && !text.contains("2782"), "{text}");
+    let lane = Filter {
+        lane: Some(Person::new("27820001111").lane()),
+        ..all()
+    };
+    let listed: Vec<journal_desk::Summary> = world.ask(list(Some(QUEUE), lane)).await;
+    let places: Vec<_> = listed
+        .iter()
+        .map(|s| (s.message_id.as_deref(), s.place))
+        .collect();
+    assert_eq!(places, [(Some("a"), 0), (Some("b"), 1)]);
+    let count = |filter| Ask::JournalCount {
+        queue: QUEUE.into(),
+        filter,
+    };
+    let counted: Counted = world.ask(count(all())).await;
+    assert_eq!((counted.messages, counted.lanes), (3, 2));
+    let throttled = Filter {
+        reason: Some(Reason::Throttle),
+        ..all()
+    };
+    let counted: Counted = world.ask(count(throttled.clone())).await;
+    assert_eq!(
+        (counted.messages, counted.lanes, counted.more),
+        (1, 1, false)
+    );
+    let released: Value = world
+        .ask(Ask::JournalRelease {
+            queue: QUEUE.into(),
+            filter: throttled,
+        })
+        .await;
+    assert_eq!(released["lanes"], 1);
+    assert_eq!(
+        world.store.next_due(QUEUE).await.unwrap(),
+        Some(Duration::ZERO)
+    );
+}
+
+#[tokio::test]
+async fn a_dropped_message_is_cancelled_and_its_sender_hears_one_final_event() {
+    let world = World::new();
+    let ack = Event::ack("acked", "remote-1");
+    world
+        .row("held", &[RowState::Sending, RowState::Held], &[])
+        .await;
+    world
+        .row("acked", &[RowState::Sending, RowState::Held], &[&ack])
+        .await;
+    world.row("over", &[RowState::Failed], &[]).await;
+    for id in ["held", "acked", "over", "without-row"] {
+        world.wait(id, USER, Reason::Backoff).await;
+    }
+    let dropped: Dropped = world
+        .ask(Ask::JournalDrop {
+            queue: QUEUE.into(),
+            filter: all(),
+        })
+        .await;
+    assert_eq!((dropped.done, dropped.told, dropped.untold), (4, 3, 0));
+    assert_eq!(dropped.stopped, None);
+    assert_eq!(world.store.depth(QUEUE).await.unwrap().messages, 0);
+    let events = world.events(3).await;
+    let types: Vec<_> = events
+        .iter()
+        .map(|e| (e.user_message_id().to_owned(), e.event_type()))
+        .collect();
+    assert_eq!(
+        types,
+        [
+            ("held".to_owned(), EventType::Nack),
+            ("acked".to_owned(), EventType::DeliveryReport),
+            ("without-row".to_owned(), EventType::Nack)
+        ]
+    );
+    for event in &events {
+        let fate = event.fate().expect("a fate");
+        assert_eq!(
+            (fate.code.as_str(), fate.is_final),
+            ("journal.dropped", true)
+        );
+        assert_eq!(event.transport_name(), Some("sms"));
+    }
+    let states = |id: &'static str| async { world.store.row(id).await.unwrap().map(|r| r.state) };
+    assert_eq!(states("held").await, Some(RowState::Cancelled));
+    assert_eq!(states("acked").await, Some(RowState::Cancelled));
+    assert_eq!(states("over").await, Some(RowState::Failed), "it had ended");
+    assert_eq!(states("without-row").await, None);
+}
+
+#[tokio::test]
+async fn without_a_broker_the_sender_is_not_told_and_that_is_counted() {
+    let mut world = World::new();
+    world.reach.queues.clear();
+    world.row("held", &[RowState::Held], &[]).await;
+    world.wait("held", USER, Reason::Backoff).await;
+    let dropped: Dropped = world
+        .ask(Ask::JournalDrop {
+            queue: QUEUE.into(),
+            filter: all(),
+        })
+        .await;
+    assert_eq!((dropped.done, dropped.told, dropped.untold), (1, 0, 1));
+    let row = world.store.row("held").await.unwrap().unwrap();
+    assert_eq!(row.state, RowState::Cancelled);
+    let told = Event::decode(row.told[0].as_bytes()).unwrap();
+    assert_eq!(
+        told.event_type(),
+        EventType::Nack,
+        "kept for who can tell it"
+    );
+}
+
+#[tokio::test]
+async fn parked_messages_that_are_dropped_or_expire_end_too() {
+    let world = World::new();
+    for id in ["dropped", "expired"] {
+        world
+            .row(id, &[RowState::Sending, RowState::Parked], &[])
+            .await;
+    }
+    world.park("dropped").await;
+    let withdrawal = world.reach.withdrawal(QUEUE);
+    let handled = parking::drop(&*world.broker, &withdrawal, QUEUE, &Selection::All).await;
+    assert_eq!(handled.unwrap().done, 1);
+    world.park_ago("expired", 2 * HOUR).await;
+    let expire = |keep| parking::expire(&*world.broker, &withdrawal, QUEUE, keep);
+    let kept = expire(3 * HOUR).await.unwrap();
+    assert_eq!((kept.done, kept.kept), (0, 1), "its time is not over");
+    let over = expire(HOUR).await.unwrap();
+    assert_eq!((over.done, over.kept), (1, 0));
+    let rows = ["dropped", "expired"].map(|id| world.store.row(id));
+    let [dropped, expired] = futures::future::join_all(rows).await.try_into().unwrap();
+    assert_eq!(dropped.unwrap().unwrap().state, RowState::Cancelled);
+    assert_eq!(expired.unwrap().unwrap().state, RowState::Expired);
+    let events = world.events(2).await;
+    let codes: Vec<_> = events
+        .iter()
+        .filter_map(|e| e.fate())
+        .map(|f| f.code)
+        .collect();
+    assert_eq!(codes, ["parked.dropped", "parked.expired"]);
+}
+
+#[tokio::test]
+async fn an_audit_is_balanced_until_a_message_is_gone() {
+    let world = World::new();
+    world
+        .row("held", &[RowState::Sending, RowState::Held], &[])
+        .await;
+    world
+        .row("parked", &[RowState::Sending, RowState::Parked], &[])
+        .await;
+    world
+        .row("sent", &[RowState::Sending, RowState::Sent], &[])
+        .await;
+    world
+        .row("done", &[RowState::Sending, RowState::Delivered], &[])
+        .await;
+    world.wait("held", USER, Reason::Backoff).await;
+    world.wait("not-taken-over", USER, Reason::Behind).await;
+    world.park("parked").await;
+    let balances: Vec<Balance> = world.ask(Ask::LedgerAudit).await;
+    let [balance] = &balances[..] else {
+        panic!("one transport: {balances:?}");
+    };
+    assert_eq!((balance.account.as_str(), balance.imbalance()), ("sms", 0));
+    assert!(balance.at_rest, "{balance:?}");
+    assert_eq!(balance.found.journal.without_row, 1);
+    // A person removes both behind the ledger's back.
+    let removed = world.store.remove(QUEUE, &all(), 10).await.unwrap();
+    assert_eq!(removed.len(), 2);
+    let gone = parking::of_person(&*world.broker, QUEUE, &Person::new(USER), true).await;
+    assert_eq!(gone.unwrap(), 1);
+    let balances: Vec<Balance> = world.ask(Ask::LedgerAudit).await;
+    let found = (balances[0].missing, balances[0].missing_parked);
+    assert_eq!(found, (1, 1), "{balances:?}");
+    world.wait("done", USER, Reason::Backoff).await;
+    let balances: Vec<Balance> = world.ask(Ask::LedgerAudit).await;
+    assert_eq!(balances[0].finished, 1, "{balances:?}");
+}
+
+#[tokio::test]
+async fn counts_and_overdue_rows() {
+    let world = World::new();
+    world
+        .row("late", &[RowState::Sending, RowState::Sent], &[])
+        .await;
+    world.row("done", &[RowState::SentFinal], &[]).await;
+    let counts: Vec<RowCount> = world.ask(Ask::LedgerCounts).await;
+    let counts: Vec<_> = counts.iter().map(|c| (c.state, c.count)).collect();
+    assert_eq!(counts, [(RowState::Sent, 1), (RowState::SentFinal, 1)]);
+    let overdue = |account: Option<&str>| Ask::LedgerOverdue {
+        account: account.map(str::to_owned),
+        limit: 5,
+    };
+    let late: Vec<Overdue> = world.ask(overdue(None)).await;
+    assert_eq!(
+        (late[0].count, late[0].rows[0].message_id.as_str()),
+        (1, "late")
+    );
+    let none: Vec<Overdue> = world.ask(overdue(Some("other"))).await;
+    assert_eq!(none, []);
+}
+
+#[tokio::test]
+async fn why_follows_a_reply_back_to_its_question_and_on_to_its_place_in_the_journal() {
+    let world = World::new();
+    world
+        .row("reply", &[RowState::Sending, RowState::Held], &[])
+        .await;
+    world.wait("first", USER, Reason::Backoff).await;
+    world.wait("reply", USER, Reason::Behind).await;
+    let person = Some(Person::new(USER).key());
+    let note = |id: &str, step: Step| Note {
+        message_id: id.into(),
+        person: person.clone(),
+        step,
+    };
+    let notes = [
+        note(
+            "question",
+            step(900, "application/echo", "answered", &["reply"]),
+        ),
+        note("reply", step(950, "dispatcher/d", "routed", &[])),
+        note("stranger", step(10, "application/echo", "answered", &[])),
+    ];
+    world.store.note(&notes, HOUR).await.unwrap();
+    for question in [
+        Question::Message("reply".into()),
+        Question::Message("question".into()),
+    ] {
+        let ask = Ask::Why {
+            question,
+            limit: 10,
+        };
+        let answer: why::Answer = world.ask(ask).await;
+        assert_eq!((answer.timelines.len(), answer.truncated), (1, false));
+        let workers: Vec<_> = answer.timelines[0]
+            .moments
+            .iter()
+            .map(|m| (m.step.at, m.step.worker.as_str()))
+            .collect();
+        assert_eq!(
+            workers,
+            [
+                (900, "application/echo"),
+                (950, "dispatcher/d"),
+                (1_000, "transport/sms"),
+                (1_001, "transport/sms")
+            ]
+        );
+        let last = answer.timelines[0].standings.last().unwrap();
+        assert_eq!(
+            (last.message_id.as_str(), last.state),
+            ("reply", Some(RowState::Held))
+        );
+        assert_eq!(last.waits.map(|waits| waits.before), Some(1));
+    }
+    let of_person: why::Answer = world
+        .ask(Ask::Why {
+            question: Question::Person("27820001111".into()),
+            limit: 10,
+        })
+        .await;
+    assert_eq!(of_person.timelines.len(), 2, "the stranger's too");
+    let nothing: why::Answer = world
+        .ask(Ask::Why {
+            question: Question::Message("nobody".into()),
+            limit: 10,
+        })
+        .await;
+    assert_eq!(nothing.timelines, []);
+    let waiting: why::Answer = world
+        .ask(Ask::Why {
+            question: Question::Message("first".into()),
+            limit: 10,
+        })
+        .await;
+    let standing = &waiting.timelines[0].standings[0];
+    assert_eq!(standing.state, None, "no transport took it over yet");
+    assert!(standing.waits.is_some_and(|waits| waits.at.is_some()));
+}
+
+#[tokio::test]
+async fn a_person_is_erased_everywhere_and_others_stay() {
+    let world = World::new();
+    let person = Person::new(USER);
+    world.row("theirs", &[RowState::Held], &[]).await;
+    world.wait("theirs", USER, Reason::Backoff).await;
+    world.wait("others", "27820002222", Reason::Backoff).await;
+    world.park("parked").await;
+    let session = crate::state::sessions::Session::new();
+    world
+        .store
+        .create("app", USER, session, None)
+        .await
+        .unwrap();
+    let answer = Bytes::from_static(b"ok");
+    let first_seen = world
+        .store
+        .commit("sms", "id-1", answer, Some(&person), HOUR, 10);
+    first_seen.await.unwrap();
+    let erase = |dry_run| Ask::Erase {
+        address: "27820001111".into(),
+        dry_run,
+    };
+    let dry: erase::Report = world.ask(erase(true)).await;
+    let count = |report: &erase::Report, what: &str| {
+        let of = report.removed.iter().filter(|removed| removed.what == what);
+        of.map(|removed| removed.count).sum::<u64>()
+    };
+    assert_eq!((count(&dry, "journal"), count(&dry, "ledger")), (1, 1));
+    assert_eq!(count(&dry, "parked"), 1);
+    let report: erase::Report = world.ask(erase(false)).await;
+    for what in ["sessions", "journal", "ledger", "firstSeen", "parked"] {
+        assert_eq!(count(&report, what), 1, "{what}: {report:?}");
+    }
+    assert!(
+        report
+            .not_reached
+            .iter()
+            .any(|place| place.starts_with("logs"))
+    );
+    let text = json!(report).to_string();
+    assert!(!text.contains("2782"), "{text}");
+    let again: erase::Report = world.ask(erase(false)).await;
+    assert!(
+        again.removed.iter().all(|removed| removed.count == 0),
+        "{again:?}"
+    );
+    let left: Vec<journal_desk::Summary> = world.ask(list(None, all())).await;
+    assert_eq!(left.len(), 1);
+    assert_eq!(left[0].message_id.as_deref(), Some("others"));
+}
+
+#[tokio::test]
+async fn without_a_store_only_an_erasure_has_an_answer() {
+    let reach = Reach::default();
+    let error = answer(&reach, Ask::LedgerCounts).await.unwrap_err();
+    assert_eq!(error.code, codes::STATE_NONE);
+    let ask = Ask::Erase {
+        address: "1".into(),
+        dry_run: false,
+    };
+    let report = answer(&reach, ask).await.unwrap();
+    let said = report["notReached"].to_string();
+    assert!(said.contains("state stores: none was asked"), "{said}");
+}

@@ -1,0 +1,388 @@
+//! The database under the embedded store: its folder, its transactions and its snapshots. It is opened anew after an
+//! error, since the database refuses everything after one.
+
+use super::keys::{FORMAT, Key, tag};
+use super::timetable::Fronts;
+use crate::codes::{self, Code};
+use crate::error::{ErrorClass, WorkError};
+use crate::folder::{self, plain};
+use fjall::{
+    Iter, KeyspaceCreateOptions, PersistMode, Readable, SingleWriterTxDatabase,
+    SingleWriterTxKeyspace, SingleWriterWriteTx, Slice, Snapshot,
+};
+use std::path::{Path, PathBuf};
+use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Memory for blocks read back.
+const CACHE: u64 = 4 << 20;
+/// Memory for writes of one keyspace before they become a table.
+const MEMTABLE: u64 = 2 << 20;
+/// Memory for writes of all keyspaces above which we wait for tables to be written. Fewer than four tables of one
+/// keyspace are waited for then: at four the database waits by itself, and for ever if its disk is full.
+const WRITE_BUFFERS: u64 = 6 << 20;
+/// Tables not yet merged above which we wait; at 20 the database waits by itself, as above.
+const UNMERGED: usize = 16;
+/// How long that may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Disk space for its write-ahead log before it turns it into tables.
+const LOG: u64 = 64 << 20;
+/// One thread that writes tables, one that merges them.
+const THREADS: usize = 2;
+/// Tables kept open.
+const OPEN_FILES: usize = 100;
+
+/// What went wrong in an operation.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// The database failed; it has to be opened anew.
+    Disk(String),
+    /// Something stored cannot be read.
+    Damaged(&'static str),
+}
+
+impl From<fjall::Error> for Failure {
+    fn from(error: fjall::Error) -> Self {
+        Failure::Disk(plain(&error))
+    }
+}
+
+/// Which part of the database.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Space {
+    /// What is large: entries of journals, rows, trails, answers, sessions.
+    Records,
+    /// What is small and changes often: indexes, counters, lanes.
+    Index,
+}
+
+struct Open {
+    database: SingleWriterTxDatabase,
+    spaces: Spaces,
+}
+
+struct Spaces {
+    records: SingleWriterTxKeyspace,
+    index: SingleWriterTxKeyspace,
+}
+
+impl Spaces {
+    fn of(&self, space: Space) -> &SingleWriterTxKeyspace {
+        match space {
+            Space::Records => &self.records,
+            Space::Index => &self.index,
+        }
+    }
+}
+
+impl Open {
+    fn new(folder: &Path) -> Result<Self, fjall::Error> {
+        let database = SingleWriterTxDatabase::builder(folder)
+            .cache_size(CACHE)
+            .max_journaling_size(LOG)
+            .worker_threads(THREADS)
+            .max_cached_files(Some(OPEN_FILES))
+            .open()?;
+        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE);
+        Ok(Self {
+            spaces: Spaces {
+                records: database.keyspace("records", options)?,
+                index: database.keyspace("index", options)?,
+            },
+            database,
+        })
+    }
+
+    /// Waits while more is written than tables can be made of.
+    fn throttle(&self) -> Result<(), Failure> {
+        let until = Instant::now() + PATIENCE;
+        let behind = || {
+            self.database.write_buffer_size() > WRITE_BUFFERS
+                || [&self.spaces.records, &self.spaces.index]
+                    .iter()
+                    .any(|space| space.inner().l0_table_count() >= UNMERGED)
+        };
+        while behind() {
+            if Instant::now() > until {
+                return Err(Failure::Disk("the disk does not keep up".into()));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+}
+
+/// The database in its folder.
+pub(super) struct Disk {
+    folder: PathBuf,
+    /// How safe an operation is before it is answered; none: it need not survive the process.
+    mode: Option<PersistMode>,
+    open: RwLock<Option<Open>>,
+}
+
+impl Disk {
+    /// Opens or makes the folder.
+    pub(super) fn open(folder: PathBuf, mode: Option<PersistMode>) -> Result<Self, WorkError> {
+        let place = folder.display();
+        folder::create(&folder, mode == Some(PersistMode::SyncData))
+            .map_err(|e| unusable(format!("cannot create the state folder {place}: {e}")))?;
+        let open = match Open::new(&folder) {
+            Ok(open) => open,
+            Err(fjall::Error::Locked) => {
+                return Err(failure(
+                    codes::STATE_IN_USE,
+                    format!(
+                        "the state folder {place} is in use by another process; stop that one or name another folder"
+                    ),
+                ));
+            }
+            Err(e) => {
+                return Err(unusable(format!(
+                    "cannot open the state folder {place}: {}",
+                    plain(&e)
+                )));
+            }
+        };
+        let format = open.spaces.index.get([tag::FORMAT]);
+        let foreign = open.database.keyspace_count() > 2;
+        let disk = Self {
+            folder,
+            mode,
+            open: RwLock::new(Some(open)),
+        };
+        disk.claim(format, foreign)?;
+        Ok(disk)
+    }
+
+    /// Checks what the folder holds, and claims a new one.
+    fn claim(&self, format: fjall::Result<Option<Slice>>, foreign: bool) -> Result<(), WorkError> {
+        let place = self.folder.display();
+        let format = format.map_err(|e| {
+            unusable(format!(
+                "cannot read the state folder {place}: {}",
+                plain(&e)
+            ))
+        })?;
+        match format.as_deref() {
+            Some([FORMAT]) => Ok(()),
+            None if foreign => Err(unusable(format!(
+                "the folder {place} holds something else than a state store; name another folder"
+            ))),
+            None => self
+                .probe()
+                .map_err(|e| unusable(format!("cannot write to the state folder {place}: {e}"))),
+            Some(_) => Err(unusable(format!(
+                "the state folder {place} was written by another version of vumi; use that version or another folder"
+            ))),
+        }
+    }
+
+    fn opened(&self) -> RwLockWriteGuard<'_, Option<Open>> {
+        self.open.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the folder anew after an error.
+    pub(super) fn reopen(&self) -> Result<(), String> {
+        let mut opened = self.opened();
+        *opened = None;
+        *opened = Some(Open::new(&self.folder).map_err(|e| plain(&e))?);
+        Ok(())
+    }
+
+    /// Closes it; others may open it then.
+    pub(super) fn close(&self) {
+        *self.opened() = None;
+    }
+
+    /// Writes something harmless as safely as can be: whether the disk works.
+    pub(super) fn probe(&self) -> Result<(), String> {
+        self.with(|open| {
+            let mut tx = open
+                .database
+                .write_tx()
+                .durability(Some(PersistMode::SyncData));
+            tx.insert(&open.spaces.index, [tag::FORMAT], [FORMAT]);
+            Ok(tx.commit()?)
+        })
+        .map_err(|failure| failure.sentence())
+    }
+
+    fn with<T>(&self, use_it: impl FnOnce(&Open) -> Result<T, Failure>) -> Result<T, Failure> {
+        let open = self.open.read().unwrap_or_else(PoisonError::into_inner);
+        let open = open
+            .as_ref()
+            .ok_or_else(|| Failure::Disk("it is not open".into()))?;
+        use_it(open)
+    }
+
+    /// Carries out some operations in one transaction, as safely as promised when it returns; `relaxed`: they need not
+    /// survive power loss.
+    pub(super) fn commit(
+        &self,
+        fronts: &mut Fronts,
+        operations: impl FnOnce(&mut Tx<'_>) -> Result<(), Failure>,
+        relaxed: bool,
+    ) -> Result<(), Failure> {
+        let mode = match self.mode {
+            Some(_) if relaxed => Some(PersistMode::Buffer),
+            mode => mode,
+        };
+        self.with(|open| {
+            open.throttle()?;
+            let mut tx = Tx {
+                inner: open.database.write_tx().durability(mode),
+                spaces: &open.spaces,
+                fronts,
+                now: now(),
+                writes: 0,
+            };
+            operations(&mut tx)?;
+            Ok(tx.inner.commit()?)
+        })
+    }
+
+    /// Reads what is committed.
+    pub(super) fn read<T>(
+        &self,
+        look: impl FnOnce(&Look<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        self.with(|open| {
+            look(&Look {
+                snapshot: open.database.read_tx(),
+                spaces: &open.spaces,
+                now: now(),
+            })
+        })
+    }
+
+    /// An error of an operation.
+    pub(super) fn error(&self, failure: Failure) -> WorkError {
+        let place = self.folder.display();
+        match failure {
+            Failure::Disk(e) => unusable(format!("the state folder {place} cannot be used: {e}")),
+            Failure::Damaged(what) => WorkError::new(
+                ErrorClass::Bug,
+                codes::STATE_UNUSABLE,
+                format!("the state folder {place} holds {what} that cannot be read"),
+            ),
+        }
+    }
+}
+
+impl Failure {
+    pub(super) fn sentence(self) -> String {
+        match self {
+            Failure::Disk(e) => e,
+            Failure::Damaged(what) => format!("it holds {what} that cannot be read"),
+        }
+    }
+}
+
+/// The store's clock: milliseconds since 1970.
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, millis)
+}
+
+/// A span in milliseconds.
+pub(super) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn failure(code: Code, text: String) -> WorkError {
+    WorkError::new(ErrorClass::Connect, code, text)
+}
+
+fn unusable(text: String) -> WorkError {
+    failure(codes::STATE_UNUSABLE, text)
+}
+
+/// What can be read, in a transaction or a snapshot.
+pub(super) trait View {
+    /// The value of a key.
+    fn get(&self, space: Space, key: impl AsRef<[u8]>) -> Result<Option<Slice>, Failure>;
+
+    /// Keys from one up to another, in order.
+    fn range(&self, space: Space, from: &[u8], to: &[u8]) -> Iter;
+
+    /// The store's time: milliseconds since 1970.
+    fn now(&self) -> u64;
+
+    /// Keys that begin with another, in order.
+    fn all(&self, space: Space, under: &Key) -> Iter {
+        self.range(space, under.as_ref(), &under.end())
+    }
+
+    /// Keys that begin with another, in order, from one on.
+    fn from(&self, space: Space, under: &Key, from: &[u8]) -> Iter {
+        self.range(space, from, &under.end())
+    }
+}
+
+/// What is committed.
+pub(super) struct Look<'a> {
+    snapshot: Snapshot,
+    spaces: &'a Spaces,
+    now: u64,
+}
+
+impl View for Look<'_> {
+    fn get(&self, space: Space, key: impl AsRef<[u8]>) -> Result<Option<Slice>, Failure> {
+        Ok(self.snapshot.get(self.spaces.of(space), key)?)
+    }
+
+    fn range(&self, space: Space, from: &[u8], to: &[u8]) -> Iter {
+        self.snapshot.range(self.spaces.of(space), from..to)
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+}
+
+/// A transaction: sees what it wrote.
+pub(super) struct Tx<'a> {
+    inner: SingleWriterWriteTx<'a>,
+    spaces: &'a Spaces,
+    pub(super) fronts: &'a mut Fronts,
+    now: u64,
+    writes: u64,
+}
+
+impl Tx<'_> {
+    pub(super) fn insert(&mut self, space: Space, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
+        self.writes += 1;
+        let (key, value) = (Slice::from(key.as_ref()), Slice::from(value.as_ref()));
+        self.inner.insert(self.spaces.of(space), key, value);
+    }
+
+    pub(super) fn remove(&mut self, space: Space, key: impl AsRef<[u8]>) {
+        self.writes += 1;
+        let key = Slice::from(key.as_ref());
+        self.inner.remove(self.spaces.of(space), key);
+    }
+
+    /// How much was written.
+    pub(super) fn writes(&self) -> u64 {
+        self.writes
+    }
+
+    /// The next operation begins.
+    pub(super) fn tick(&mut self) {
+        self.now = now();
+    }
+}
+
+impl View for Tx<'_> {
+    fn get(&self, space: Space, key: impl AsRef<[u8]>) -> Result<Option<Slice>, Failure> {
+        Ok(self.inner.get(self.spaces.of(space), key)?)
+    }
+
+    fn range(&self, space: Space, from: &[u8], to: &[u8]) -> Iter {
+        self.inner.range(self.spaces.of(space), from..to)
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+}

@@ -1,0 +1,234 @@
+//! The thread that writes: one transaction and one sync for every operation that gathered during the last one. After an
+//! error everything is refused until the disk works again.
+
+use super::disk::{Disk, Failure, Tx};
+use super::timetable::Fronts;
+use crate::error::WorkError;
+use crate::state::StoreHealth;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Operations that may wait for the writer.
+pub(super) const WAITING: usize = 1024;
+/// Most operations of one transaction.
+const GROUP: usize = 256;
+/// Between attempts to open the folder again, doubling.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
+/// How often operations that come meanwhile are looked for.
+const GLANCE: Duration = Duration::from_millis(10);
+
+/// An operation that waits for the writer.
+pub(super) trait Job: Send {
+    /// Carries it out; fails if the transaction must not be committed.
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Failure>;
+
+    /// Answers who waits: it is committed, or failed.
+    fn answer(self: Box<Self>, disk: &Disk, committed: Result<(), &str>);
+
+    /// Whether it need not survive power loss.
+    fn relaxed(&self) -> bool;
+}
+
+/// What an operation found, or why it failed.
+type Found<T> = Result<T, Failure>;
+
+/// An operation with a result.
+pub(super) struct Operation<T, F> {
+    pub(super) work: Option<F>,
+    pub(super) found: Option<Found<T>>,
+    pub(super) relaxed: bool,
+    pub(super) reply: oneshot::Sender<Result<T, WorkError>>,
+}
+
+impl<T, F> Job for Operation<T, F>
+where
+    T: Send,
+    F: FnOnce(&mut Tx<'_>) -> Found<T> + Send,
+{
+    fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Failure> {
+        let Some(work) = self.work.take() else {
+            return Ok(());
+        };
+        let before = tx.writes();
+        match work(tx) {
+            // Half an operation must not be committed with the others.
+            Err(Failure::Disk(e)) => Err(Failure::Disk(e)),
+            Err(failure) if tx.writes() > before => Err(failure),
+            found => {
+                self.found = Some(found);
+                Ok(())
+            }
+        }
+    }
+
+    fn answer(self: Box<Self>, disk: &Disk, committed: Result<(), &str>) {
+        let found = match (committed, self.found) {
+            (Ok(()), Some(found)) => found,
+            (Ok(()), None) => Err(Failure::Disk("the operation was not begun".into())),
+            (Err(e), _) => Err(Failure::Disk(e.to_owned())),
+        };
+        let _ = self.reply.send(found.map_err(|e| disk.error(e)));
+    }
+
+    fn relaxed(&self) -> bool {
+        self.relaxed
+    }
+}
+
+/// What the writer thread holds.
+pub(super) struct Writer {
+    pub(super) disk: Arc<Disk>,
+    pub(super) jobs: mpsc::Receiver<Box<dyn Job>>,
+    pub(super) health: watch::Sender<StoreHealth>,
+    pub(super) fronts: Fronts,
+}
+
+impl Writer {
+    /// Writes until the store is closed and nothing waits.
+    pub(super) fn run(mut self) {
+        while let Some(first) = self.jobs.blocking_recv() {
+            let mut group = vec![first];
+            while group.len() < GROUP
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                group.push(job);
+            }
+            match guarded(|| self.commit(&mut group)) {
+                Ok(()) => {
+                    for job in group {
+                        job.answer(&self.disk, Ok(()));
+                    }
+                }
+                Err(error) => {
+                    self.fronts.clear();
+                    for job in group {
+                        job.answer(&self.disk, Err(&error));
+                    }
+                    if !self.recover(error) {
+                        break;
+                    }
+                }
+            }
+        }
+        self.disk.close();
+    }
+
+    fn commit(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), String> {
+        let relaxed = group.iter().all(|job| job.relaxed());
+        let carry_out = |tx: &mut Tx<'_>| {
+            for job in group {
+                tx.tick();
+                job.run(tx)?;
+            }
+            Ok(())
+        };
+        let committed = self.disk.commit(&mut self.fronts, carry_out, relaxed);
+        committed.map_err(Failure::sentence)
+    }
+
+    /// Goes on once the disk works again; false if the store was closed before.
+    fn recover(&mut self, mut error: String) -> bool {
+        tracing::error!(
+            error,
+            "the state folder cannot be used; operations fail until it can"
+        );
+        let mut pause = FIRST_PAUSE;
+        loop {
+            self.health.send_replace(StoreHealth::Away(format!(
+                "the state folder cannot be used: {error}"
+            )));
+            if !self.refuse(pause, &error) {
+                return false;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+            let works = guarded(|| {
+                self.disk.reopen()?;
+                self.disk.probe()
+            });
+            match works {
+                Ok(()) => {
+                    tracing::info!("the state folder can be used again");
+                    self.health.send_replace(StoreHealth::Up);
+                    return true;
+                }
+                Err(again) => error = again,
+            }
+        }
+    }
+
+    /// Refuses operations for a while; false if the store is closed.
+    fn refuse(&mut self, pause: Duration, error: &str) -> bool {
+        let until = Instant::now() + pause;
+        while Instant::now() < until {
+            match self.jobs.try_recv() {
+                Ok(job) => job.answer(&self.disk, Err(error)),
+                Err(TryRecvError::Empty) => std::thread::sleep(GLANCE),
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+        true
+    }
+}
+
+/// A panic is an error like others: the folder is opened anew.
+fn guarded(work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|_| Err("the store failed in a way it should not".into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::embedded::disk::Space;
+    use fjall::PersistMode;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Operations that came together are committed, and synced, together.
+    #[test]
+    fn two_hundred_operations_at_once_are_one_commit() {
+        let folder = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(folder.path().to_owned(), Some(PersistMode::SyncData));
+        let disk = Arc::new(disk.expect("open"));
+        let (sender, jobs) = mpsc::channel::<Box<dyn Job>>(WAITING);
+        let commits = Arc::new(AtomicUsize::new(0));
+        let mut answers = Vec::new();
+        for n in 0..200u8 {
+            let commits = Arc::clone(&commits);
+            let (reply, answer) = oneshot::channel();
+            let operation = Operation {
+                work: Some(move |tx: &mut Tx<'_>| {
+                    // The first of its transaction.
+                    if tx.writes() == 0 {
+                        commits.fetch_add(1, Ordering::Relaxed);
+                    }
+                    tx.insert(Space::Index, [n], [n]);
+                    Ok(n)
+                }),
+                found: None,
+                relaxed: false,
+                reply,
+            };
+            assert!(sender.try_send(Box::new(operation)).is_ok());
+            answers.push(answer);
+        }
+        drop(sender);
+        let (health, _) = watch::channel(StoreHealth::Up);
+        let fronts = Fronts::default();
+        Writer {
+            disk,
+            jobs,
+            health,
+            fronts,
+        }
+        .run();
+        for (n, mut answer) in answers.into_iter().enumerate() {
+            let answered = answer.try_recv().expect("answered").expect("carried out");
+            assert_eq!(usize::from(answered), n);
+        }
+        assert_eq!(commits.load(Ordering::Relaxed), 1);
+    }
+}

@@ -1,0 +1,342 @@
+//! The journal: a list for each lane, and for each group a sorted set of its lanes by the time at which somebody may work
+//! on them.
+
+use super::RedisStore;
+use super::errors::unreadable;
+use super::keys::{name, part};
+use super::script::{millis, script};
+use crate::error::WorkError;
+use crate::state::journal::{
+    Append, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Next, Step,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use redis::{FromRedisValue, ScriptInvocation, Value};
+use std::time::{Duration, UNIX_EPOCH};
+
+/// Lanes that one step of a walk is given.
+const LANES: usize = 200;
+/// Entries that one step looks at: a few milliseconds.
+const LOOKS: usize = 1000;
+/// Entries that one step brings along.
+const ROOM: usize = 200;
+
+/// What a walk does with entries that match.
+#[derive(Clone, Copy, PartialEq)]
+enum What {
+    List,
+    Remove,
+    Release,
+}
+
+#[async_trait]
+impl Journal for RedisStore {
+    async fn append(&self, queue: &str, messages: Vec<Append>) -> Result<(), WorkError> {
+        if messages.is_empty() {
+            return Ok(());
+        }
+        let mut call = self.journal(script!("journal_lib", "append"), queue);
+        for Append { lane, due, entry } in &messages {
+            lane_args(&mut call, lane);
+            call.arg(due_text(*due)).arg(entry.encode().as_ref());
+        }
+        self.link.script(&call).await
+    }
+
+    async fn lanes(&self, queue: &str) -> Result<Vec<Lane>, WorkError> {
+        let call = self.journal(script!("journal_lib", "lanes"), queue);
+        let groups: Vec<(String, Vec<String>)> = self.link.script(&call).await?;
+        let mut lanes = Vec::new();
+        for (group, numbers) in groups {
+            for number in numbers {
+                lanes.push(lane(&number, &group)?);
+            }
+        }
+        lanes.sort_unstable();
+        Ok(lanes)
+    }
+
+    async fn groups(&self, queue: &str) -> Result<Vec<String>, WorkError> {
+        let call = self.journal(script!("journal_lib", "groups"), queue);
+        let groups: Vec<String> = self.link.script(&call).await?;
+        let mut groups: Vec<_> = groups.iter().map(|group| name(group)).collect();
+        groups.sort_unstable();
+        Ok(groups)
+    }
+
+    async fn claim(
+        &self,
+        queue: &str,
+        group: &str,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<Claimed>, WorkError> {
+        let mut call = self.journal(script!("journal_lib", "claim"), queue);
+        call.arg(part(group)).arg(limit).arg(millis(lease));
+        let heads: Vec<(String, Bytes)> = self.link.script(&call).await?;
+        let claimed = heads.into_iter().map(|(number, stored)| {
+            let lane = lane(&number, &part(group))?;
+            let (id, entry) = entry(&stored)?;
+            Ok(Claimed { lane, id, entry })
+        });
+        claimed.collect()
+    }
+
+    async fn next_due(&self, queue: &str) -> Result<Option<Duration>, WorkError> {
+        let call = self.journal(script!("journal_lib", "next_due"), queue);
+        let wait: i64 = self.link.script(&call).await?;
+        Ok(u64::try_from(wait).ok().map(Duration::from_millis))
+    }
+
+    async fn step(
+        &self,
+        queue: &str,
+        lane: &Lane,
+        id: u64,
+        step: Step,
+        lease: Duration,
+    ) -> Result<Next, WorkError> {
+        let mut call = self.journal(script!("journal_lib", "step"), queue);
+        lane_args(&mut call, lane);
+        call.arg(id).arg(millis(lease));
+        if let Step::Again(about, due) = step {
+            let body = Bytes::new();
+            call.arg(Entry { about, body }.encode().as_ref())
+                .arg(due_text(due));
+        }
+        let answer: Vec<Value> = self.link.script(&call).await?;
+        next(answer, lane)?.ok_or_else(|| unreadable("a step"))
+    }
+
+    async fn renew(&self, queue: &str, lanes: &[Lane], lease: Duration) -> Result<(), WorkError> {
+        let mut call = self.journal(script!("journal_lib", "renew"), queue);
+        call.arg(millis(lease));
+        for lane in lanes {
+            lane_args(&mut call, lane);
+        }
+        self.link.script(&call).await
+    }
+
+    async fn reclaim(&self, queue: &str) -> Result<(), WorkError> {
+        let call = self.journal(script!("journal_lib", "reclaim"), queue);
+        self.link.script(&call).await
+    }
+
+    async fn depth(&self, queue: &str) -> Result<Depth, WorkError> {
+        let call = self.journal(script!("journal_lib", "depth"), queue);
+        let (messages, lanes) = self.link.script(&call).await?;
+        Ok(Depth { messages, lanes })
+    }
+
+    async fn queues(&self) -> Result<Vec<String>, WorkError> {
+        let key = self.keys.journal();
+        let queues: Vec<String> = self.link.command(redis::cmd("HKEYS").arg(key)).await?;
+        let mut queues: Vec<_> = queues.iter().map(|queue| name(queue)).collect();
+        queues.sort_unstable();
+        Ok(queues)
+    }
+
+    async fn list(
+        &self,
+        queue: &str,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Vec<Listed>, WorkError> {
+        self.all(queue, What::List, filter, limit).await
+    }
+
+    async fn release(&self, queue: &str, filter: &Filter) -> Result<u64, WorkError> {
+        let mut walk = self.walk(queue, What::Release, filter).await?;
+        while walk.next(ROOM).await?.is_some() {}
+        Ok(walk.released)
+    }
+
+    async fn remove(
+        &self,
+        queue: &str,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Vec<Listed>, WorkError> {
+        self.all(queue, What::Remove, filter, limit).await
+    }
+}
+
+impl RedisStore {
+    fn journal<'a>(&self, script: &'a redis::Script, queue: &str) -> ScriptInvocation<'a> {
+        let mut call = script.key(self.keys.journal());
+        call.arg(part(queue));
+        call
+    }
+
+    async fn all(
+        &self,
+        queue: &str,
+        what: What,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<Vec<Listed>, WorkError> {
+        let mut walk = self.walk(queue, what, filter).await?;
+        let mut found = Vec::new();
+        while found.len() < limit {
+            match walk.next(ROOM.min(limit - found.len())).await? {
+                Some(page) => found.extend(page),
+                None => break,
+            }
+        }
+        Ok(found)
+    }
+
+    /// A walk along the entries of a queue, to look at them.
+    pub(super) async fn look(&self, queue: &str) -> Result<Walk<'_>, WorkError> {
+        self.walk(queue, What::List, &Filter::default()).await
+    }
+
+    async fn walk(&self, queue: &str, what: What, filter: &Filter) -> Result<Walk<'_>, WorkError> {
+        let mut lanes = self.lanes(queue).await?;
+        lanes.retain(|lane| {
+            filter
+                .group
+                .as_ref()
+                .is_none_or(|group| *group == lane.group)
+                && filter.lane.is_none_or(|number| number == lane.number)
+        });
+        let json = |value: serde_json::Result<String>| value.map_err(|_| unreadable("a filter"));
+        let reason = match filter.reason {
+            Some(reason) => json(serde_json::to_string(&reason))?
+                .trim_matches('"')
+                .to_owned(),
+            None => String::new(),
+        };
+        let ids = match &filter.ids {
+            Some(ids) => json(serde_json::to_string(ids))?,
+            None => String::new(),
+        };
+        Ok(Walk {
+            store: self,
+            queue: queue.to_owned(),
+            what,
+            reason,
+            ids,
+            lanes,
+            done: 0,
+            after: 0,
+            released: 0,
+        })
+    }
+}
+
+/// A walk along lanes, step by step, so that Redis serves others in between.
+pub(super) struct Walk<'a> {
+    store: &'a RedisStore,
+    queue: String,
+    what: What,
+    reason: String,
+    ids: String,
+    lanes: Vec<Lane>,
+    /// Lanes that are finished.
+    done: usize,
+    /// Number of the last entry that was looked at in the next one.
+    after: u64,
+    released: u64,
+}
+
+type Row = (String, String, u64, String, Bytes);
+
+impl Walk<'_> {
+    /// What one step found, at most `room`; none when it is over.
+    pub(super) async fn next(&mut self, room: usize) -> Result<Option<Vec<Listed>>, WorkError> {
+        let rest = &self.lanes[self.done.min(self.lanes.len())..];
+        if rest.is_empty() {
+            return Ok(None);
+        }
+        let what = match self.what {
+            What::List => "list",
+            What::Remove => "remove",
+            What::Release => "release",
+        };
+        let mut call = self
+            .store
+            .journal(script!("journal_lib", "walk"), &self.queue);
+        call.arg(what)
+            .arg(room)
+            .arg(LOOKS)
+            .arg(&self.reason)
+            .arg(&self.ids)
+            .arg(self.after);
+        for lane in &rest[..rest.len().min(LANES)] {
+            lane_args(&mut call, lane);
+        }
+        let (finished, after, released, rows): (usize, u64, u64, Vec<Row>) =
+            self.store.link.script(&call).await?;
+        self.done += finished;
+        self.after = after;
+        self.released += released;
+        let listed = rows.into_iter().map(|(number, group, place, due, stored)| {
+            let lane = lane(&number, &group)?;
+            let (id, entry) = entry(&stored)?;
+            Ok(Listed {
+                queue: self.queue.clone(),
+                lane,
+                id,
+                place,
+                due: due.parse().ok(),
+                entry,
+            })
+        });
+        listed.collect::<Result<_, _>>().map(Some)
+    }
+}
+
+fn lane_args(call: &mut ScriptInvocation<'_>, lane: &Lane) {
+    call.arg(format!("{:016x}", lane.number))
+        .arg(part(&lane.group));
+}
+
+fn lane(number: &str, group: &str) -> Result<Lane, WorkError> {
+    let number = u64::from_str_radix(number, 16).map_err(|_| unreadable("a lane"))?;
+    Ok(Lane {
+        group: name(group),
+        number,
+    })
+}
+
+fn entry(stored: &Bytes) -> Result<(u64, Entry), WorkError> {
+    let colon = stored.iter().position(|b| *b == b':');
+    let parts = colon.and_then(|colon| {
+        let id = std::str::from_utf8(&stored[..colon]).ok()?.parse().ok()?;
+        Some((id, Entry::decode(&stored.slice(colon + 1..))?))
+    });
+    parts.ok_or_else(|| unreadable("an entry of a journal"))
+}
+
+fn due_text(due: Due) -> String {
+    match due {
+        Due::After(span) if span.is_zero() => "+0".into(),
+        Due::After(span) => format!("+{}", millis(span)),
+        Due::At(time) => millis(time.duration_since(UNIX_EPOCH).unwrap_or_default()).to_string(),
+        Due::Released => "+inf".into(),
+    }
+}
+
+fn next(answer: Vec<Value>, lane: &Lane) -> Result<Option<Next>, WorkError> {
+    let mut answer = answer.into_iter();
+    let mut take = || {
+        answer
+            .next()
+            .and_then(|value| Bytes::from_redis_value(value).ok())
+    };
+    Ok(match take().as_deref() {
+        Some(b"waits") => Some(Next::Waits),
+        Some(b"empty") => Some(Next::Empty),
+        Some(b"moved") => Some(Next::Moved),
+        Some(b"head") => match take() {
+            Some(stored) => {
+                let (id, entry) = entry(&stored)?;
+                let lane = lane.clone();
+                Some(Next::Head(Claimed { lane, id, entry }))
+            }
+            None => None,
+        },
+        _ => None,
+    })
+}

@@ -1,0 +1,10 @@
+-- person, limit: messages of the person whose rows and trails are removed, after how many rows and trails that were.
+local theirs, removed = L .. 'p:' .. ARGV[1], 0
+local ids = call('ZRANGE', theirs, 0, ARGV[2] - 1)
+for _, id in ipairs(ids) do
+  removed = removed + purge_row(id) + purge_trail(id)
+end
+if #ids > 0 then
+  call('ZREM', theirs, unpack(ids))
+end
+return { removed, ids }

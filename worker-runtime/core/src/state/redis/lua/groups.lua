@@ -1,0 +1,2 @@
+-- queue: its groups.
+return call('SMEMBERS', groups)

@@ -1,0 +1,29 @@
+-- KEYS[1] is the journal's prefix, ARGV[1] the queue. An entry of a list is its number, a colon and its stored form.
+local J, queue = KEYS[1], ARGV[1]
+local claims = J .. ':c:' .. queue
+local groups = J .. ':g:' .. queue
+local function waiting(group)
+  return J .. ':w:' .. queue .. ':' .. group
+end
+local function list(lane, group)
+  return J .. ':l:' .. queue .. ':' .. lane .. ':' .. group
+end
+local function due(text, t)
+  if string.sub(text, 1, 1) == '+' and text ~= '+inf' then
+    return int(t + tonumber(text))
+  end
+  return text
+end
+local function count(change)
+  if call('HINCRBY', J, queue, change) <= 0 then
+    call('HDEL', J, queue)
+  end
+end
+-- An empty list is gone by itself; this forgets the rest of the lane.
+local function forget(lane, group)
+  call('ZREM', waiting(group), lane)
+  call('HDEL', claims, lane .. ':' .. group)
+  if call('EXISTS', waiting(group)) == 0 then
+    call('SREM', groups, group)
+  end
+end

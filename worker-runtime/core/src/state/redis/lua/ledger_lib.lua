@@ -1,0 +1,80 @@
+-- KEYS[1] is the ledger's prefix. A row is stored as `version:state:final:account:person:remote id`, a line end and its
+-- JSON. Names are escaped: no colon, space or line end is in them. `final` is 1 or 0.
+local L = KEYS[1]
+local function head(row)
+  return string.match(row, '^(%d+):(%a+):([01]):([^:\n]*):([^:\n]*):([^:\n]*)\n')
+end
+local function json(row)
+  return string.sub(row, string.find(row, '\n', 1, true) + 1)
+end
+-- The messages to which a provider gave one id: theirs, separated by spaces.
+local function unname(account, remote, id)
+  local key, rest = L .. 'x:' .. account .. ':' .. remote, {}
+  for other in string.gmatch(call('GET', key) or '', '%S+') do
+    if other ~= id then
+      rest[#rest + 1] = other
+    end
+  end
+  if #rest == 0 then
+    call('DEL', key)
+  else
+    call('SET', key, table.concat(rest, ' '))
+  end
+end
+local function give_name(account, remote, id)
+  local key = L .. 'x:' .. account .. ':' .. remote
+  local names = call('GET', key)
+  call('SET', key, names and names .. ' ' .. id or id)
+end
+-- A person's index names a message once, whether for its row or for its trail.
+local function forget_person(person, id, other)
+  if person ~= '' and person ~= other then
+    call('ZREM', L .. 'p:' .. person, id)
+  end
+end
+local function purge_row(id)
+  local row = call('GET', L .. 'r:' .. id)
+  if not row then
+    return 0
+  end
+  local _, state, _, account, person, remote = head(row)
+  call('DEL', L .. 'r:' .. id)
+  call('ZREM', L .. 'e', 'r:' .. id)
+  call('ZREM', L .. 's:' .. account .. ':' .. state, id)
+  call('ZREM', L .. 'd:' .. account, id)
+  forget_person(person, id, call('LINDEX', L .. 't:' .. id, 0))
+  if remote ~= '' then
+    unname(account, remote, id)
+  end
+  return 1
+end
+local function purge_trail(id)
+  local person = call('LINDEX', L .. 't:' .. id, 0)
+  if not person then
+    return 0
+  end
+  call('DEL', L .. 't:' .. id)
+  call('ZREM', L .. 'e', 't:' .. id)
+  call('ZREM', L .. 'n', id)
+  local row = call('GET', L .. 'r:' .. id)
+  forget_person(person, id, row and select(5, head(row)))
+  return 1
+end
+-- What is over is as good as gone, whether it was swept or not.
+local function settle(id, t)
+  local ends = call('ZMSCORE', L .. 'e', 'r:' .. id, 't:' .. id)
+  if ends[1] and tonumber(ends[1]) <= t then
+    purge_row(id)
+  end
+  if ends[2] and tonumber(ends[2]) <= t then
+    purge_trail(id)
+  end
+end
+local function sweep(t, limit)
+  local over = call('ZRANGEBYSCORE', L .. 'e', '-inf', int(t), 'LIMIT', 0, limit)
+  for _, what in ipairs(over) do
+    local purge = string.sub(what, 1, 1) == 'r' and purge_row or purge_trail
+    purge(string.sub(what, 3))
+  end
+  return #over
+end

@@ -1,0 +1,1 @@
+return string.format('%.6f', pace())

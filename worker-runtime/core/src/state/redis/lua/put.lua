@@ -1,0 +1,53 @@
+-- message, expected version or nothing, version, state, final, keep, born, account, person, remote id, deadline or
+-- nothing, JSON. Answers nothing, or the row that stays.
+local id, expected, version, state, final = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local born, account, person, remote, deadline = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local t = now()
+settle(id, t)
+local row = call('GET', L .. 'r:' .. id)
+local old_person, old_remote = '', ''
+if row then
+  local old_version, old_state, old_final, old_account
+  old_version, old_state, old_final, old_account, old_person, old_remote = head(row)
+  if old_version ~= expected then
+    return json(row)
+  end
+  if old_state ~= state or old_account ~= account then
+    call('ZREM', L .. 's:' .. old_account .. ':' .. old_state, id)
+  end
+  if old_account ~= account then
+    call('ZREM', L .. 'd:' .. old_account, id)
+  end
+  if old_person ~= person then
+    forget_person(old_person, id, call('LINDEX', L .. 't:' .. id, 0))
+  end
+  if old_remote ~= '' and (old_remote ~= remote or old_account ~= account) then
+    unname(old_account, old_remote, id)
+    old_remote = ''
+  end
+  if old_final == '1' and final == '0' then
+    call('ZREM', L .. 'e', 'r:' .. id)
+  end
+else
+  call('SADD', L .. 'a', account)
+end
+if final == '1' then
+  local ends = int(t + tonumber(ARGV[6]))
+  call('ZADD', L .. 'e', ends, 'r:' .. id)
+  call('ZADD', L .. 'e', 'XX', ends, 't:' .. id)
+end
+local line = table.concat({ version, state, final, account, person, remote }, ':')
+call('SET', L .. 'r:' .. id, line .. '\n' .. ARGV[12])
+call('ZADD', L .. 's:' .. account .. ':' .. state, born, id)
+if deadline == '' then
+  call('ZREM', L .. 'd:' .. account, id)
+else
+  call('ZADD', L .. 'd:' .. account, deadline, id)
+end
+if person ~= '' and person ~= old_person then
+  call('ZADD', L .. 'p:' .. person, born, id)
+end
+if remote ~= '' and remote ~= old_remote then
+  give_name(account, remote, id)
+end
+return false

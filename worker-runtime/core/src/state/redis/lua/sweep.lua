@@ -1,0 +1,2 @@
+-- limit: how many rows and trails went.
+return sweep(now(), ARGV[1])

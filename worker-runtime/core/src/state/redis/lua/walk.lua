@@ -1,0 +1,93 @@
+-- queue, what (list, remove or release), room for entries, entries to look at, reason or nothing, numbers as JSON or
+-- nothing, number to go on after, then lane and group of each lane. Answers: lanes finished, number to go on after in the
+-- next one, lanes released, and for each entry its lane, group, place, due and the entry. A page is bounded, so that
+-- Redis serves others between two of them.
+local what, room, looks, reason = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
+local after, t = tonumber(ARGV[7]), now()
+local wanted
+if ARGV[6] ~= '' then
+  wanted = {}
+  for _, id in ipairs(cjson.decode(ARGV[6])) do
+    wanted[id] = true
+  end
+end
+local function number(entry)
+  return tonumber(string.match(entry, '^%d+'))
+end
+local function matches(entry, id)
+  if wanted and not wanted[id] then
+    return false
+  end
+  if reason == '' then
+    return true
+  end
+  local start = string.find(entry, ':', 1, true)
+  local a, b, c, d = string.byte(entry, start + 1, start + 4)
+  local length = ((a * 256 + b) * 256 + c) * 256 + d
+  return cjson.decode(string.sub(entry, start + 5, start + 4 + length)).reason == reason
+end
+-- Numbers rise along a lane.
+local function place_after(entries, id)
+  local low, high = 0, call('LLEN', entries)
+  while low < high do
+    local middle = math.floor((low + high) / 2)
+    if number(call('LINDEX', entries, middle)) <= id then
+      low = middle + 1
+    else
+      high = middle
+    end
+  end
+  return low
+end
+local found, released, finished, last = {}, 0, 0, 0
+for i = 8, #ARGV, 2 do
+  local lane, group = ARGV[i], ARGV[i + 1]
+  local entries, field = list(lane, group), lane .. ':' .. group
+  local at = call('HGET', claims, field) or call('ZSCORE', waiting(group), lane) or ''
+  local place = after > 0 and place_after(entries, after) or 0
+  local full = false
+  after = 0
+  repeat
+    local chunk = call('LRANGE', entries, place, place + 99)
+    local gone, seen = 0, 0
+    for k, entry in ipairs(chunk) do
+      if room <= 0 or looks <= 0 then
+        full = true
+        break
+      end
+      local id = number(entry)
+      looks, seen, last = looks - 1, k, id
+      if matches(entry, id) then
+        if what == 'release' then
+          released = released + 1
+          if call('HEXISTS', claims, field) == 1 then
+            call('HSET', claims, field, int(t))
+          else
+            call('ZADD', waiting(group), 'XX', 'LT', int(t), lane)
+          end
+          chunk = {}
+          break
+        end
+        room = room - 1
+        found[#found + 1] = { lane, group, int(place + k - 1), at, entry }
+        if what == 'remove' then
+          call('LSET', entries, place + k - 1, '')
+          gone = gone + 1
+        end
+      end
+    end
+    if gone > 0 then
+      call('LREM', entries, gone, '')
+      count(-gone)
+    end
+    place = place + seen - gone
+  until full or #chunk < 100
+  if call('EXISTS', entries) == 0 then
+    forget(lane, group)
+  end
+  if full then
+    break
+  end
+  finished, last = finished + 1, 0
+end
+return { finished, last, released, found }

@@ -1,0 +1,22 @@
+//! Suspects: a counter with an end for each message that was begun again.
+
+use super::RedisStore;
+use super::script::{millis, script};
+use crate::error::WorkError;
+use crate::state::suspects::Suspects;
+use async_trait::async_trait;
+use std::time::Duration;
+
+#[async_trait]
+impl Suspects for RedisStore {
+    async fn suspect(&self, queue: &str, id: &str, keep: Duration) -> Result<u32, WorkError> {
+        let mut call = script!("suspect").key(self.keys.suspect(queue, id));
+        call.arg(millis(keep));
+        self.link.script(&call).await
+    }
+
+    async fn acquit(&self, queue: &str, id: &str) -> Result<(), WorkError> {
+        let key = self.keys.suspect(queue, id);
+        self.link.command(redis::cmd("DEL").arg(key)).await
+    }
+}

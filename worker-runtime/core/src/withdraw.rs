@@ -1,0 +1,177 @@
+//! Ends outbound messages that will not be sent, because a person or a rule says so: moves their rows, and tells whoever
+//! sent them (R10, R11). The row first: a sender that comes to the message later finds it ended.
+
+use crate::broker::{Broker, Confirmation, EXCHANGE, Publication, PublicationClass};
+use crate::codes::{self, Code};
+use crate::error::{ErrorClass, WorkError};
+use crate::message::{DeliveryStatus, Event, EventType, Fate, Timestamp};
+use crate::state::StateStore;
+use crate::state::ledger::{Change, Put, Row, RowState, Step};
+use std::time::Duration;
+use vumi_api::{Flow, Port};
+
+/// A row that others move again and again is left to them after so many tries.
+const TRIES: usize = 20;
+
+/// How a message ends.
+#[derive(Clone, Copy, Debug)]
+pub struct Ending {
+    /// [`RowState::Cancelled`] or [`RowState::Expired`].
+    pub state: RowState,
+    /// Registered code.
+    pub code: Code,
+    /// A plain sentence: who or what ended it.
+    pub text: &'static str,
+}
+
+/// What endings are written to.
+#[derive(Clone, Copy)]
+pub struct Withdrawal<'a> {
+    /// Where rows are; none if there is no state store.
+    pub store: Option<&'a dyn StateStore>,
+    /// By which senders are told; none if that cannot be done.
+    pub broker: Option<&'a dyn Broker>,
+    /// How long the row of an ended message is kept.
+    pub keep: Duration,
+}
+
+/// What ending one message did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Its sender is told.
+    Told,
+    /// Its sender is not told: there is no broker to do it by.
+    Untold,
+    /// It had ended before.
+    Before,
+}
+
+impl Withdrawal<'_> {
+    /// Ends the message `id` of the transport `account`. When it fails nothing is lost: the same call finishes it.
+    ///
+    /// # Errors
+    /// The store or the broker is away, or the broker did not take the event.
+    pub async fn end(&self, account: &str, id: &str, ending: &Ending) -> Result<Ended, WorkError> {
+        let event = match self.store {
+            Some(store) => self.end_row(store, account, id, ending).await?,
+            None => Some(event(account, id, None, ending)),
+        };
+        let Some(event) = event else {
+            return Ok(Ended::Before);
+        };
+        let Some(broker) = self.broker else {
+            return Ok(Ended::Untold);
+        };
+        let port = Port::new(account, Flow::Event);
+        let publication = Publication {
+            exchange: EXCHANGE.into(),
+            routing_key: port.queue(),
+            message_id: Some(event.event_id().to_owned()),
+            body: event.encode(),
+            class: PublicationClass::Data,
+        };
+        match broker.publish(publication).await.confirmation().await {
+            Confirmation::Confirmed => Ok(Ended::Told),
+            other => Err(WorkError::new(
+                ErrorClass::Connect,
+                codes::BROKER_UNREACHABLE,
+                format!(
+                    "the broker did not take the event for {port}: {other:?}; do the same again"
+                ),
+            )),
+        }
+    }
+
+    /// The event that its sender gets; none if the message had ended otherwise.
+    async fn end_row(
+        &self,
+        store: &dyn StateStore,
+        account: &str,
+        id: &str,
+        ending: &Ending,
+    ) -> Result<Option<Event>, WorkError> {
+        let mut found = store.row(id).await?;
+        for _ in 0..TRIES {
+            let Some(row) = found else {
+                return Ok(Some(event(account, id, None, ending)));
+            };
+            let event = event(account, id, Some(&row), ending);
+            let last = row.steps.last();
+            if row.state == ending.state && last.is_some_and(|step| step.code == ending.code.name) {
+                // By an earlier try, which may not have told its sender.
+                return Ok(Some(event));
+            }
+            let told = String::from_utf8_lossy(&event.encode()).into_owned();
+            let Some(next) = row.after(change(&row, ending, told)) else {
+                return Ok(None);
+            };
+            match store.put(&next, Some(row.version), self.keep).await? {
+                Put::Stored => return Ok(Some(event)),
+                Put::Conflict(other) => found = Some(*other),
+            }
+        }
+        Err(WorkError::new(
+            ErrorClass::RemoteTemporary,
+            codes::CONTROL_REQUEST,
+            format!("the row of {id} is being moved all the time; try again"),
+        ))
+    }
+}
+
+fn change(row: &Row, ending: &Ending, told: String) -> Change {
+    Change {
+        step: Step {
+            at: (Timestamp::now().epoch() * 1e3) as u64,
+            worker: "operator".into(),
+            state: Some(ending.state),
+            attempt: row.attempt,
+            code: ending.code.name.to_owned(),
+            class: CLASS.into(),
+            text: ending.text.into(),
+            who: WHO.into(),
+            caused: Vec::new(),
+        },
+        state: ending.state,
+        patience: Duration::ZERO,
+        remote_id: None,
+        told: vec![told],
+    }
+}
+
+/// Failure class of what we end ourselves.
+const CLASS: &str = "ours";
+/// Nobody needs to act: somebody has decided.
+const WHO: &str = "nobody";
+
+/// A nack, or a failed delivery report where an ack was sent before: one of the two ever (R11).
+fn event(account: &str, id: &str, row: Option<&Row>, ending: &Ending) -> Event {
+    let fate = Fate {
+        state: ending.state.fate(),
+        class: CLASS.into(),
+        code: ending.code.name.to_owned(),
+        text: ending.text.into(),
+        who: WHO.into(),
+        attempt: row.map_or(0, |row| row.attempt),
+        is_final: true,
+    };
+    let acked = row.is_some_and(|row| {
+        let told = row
+            .told
+            .iter()
+            .filter_map(|e| Event::decode(e.as_bytes()).ok());
+        told.into_iter()
+            .any(|event| event.event_type() == EventType::Ack)
+    });
+    let mut event = match acked {
+        false => Event::nack(id, &fate),
+        true => {
+            let remote_id = row.and_then(|row| row.remote_id.as_deref());
+            let remote_id = remote_id.unwrap_or_default();
+            let mut event = Event::delivery_report(id, remote_id, DeliveryStatus::Failed);
+            event.set_fate(&fate);
+            event
+        }
+    };
+    event.set_transport_name(account);
+    event
+}

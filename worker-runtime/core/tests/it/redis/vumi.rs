@@ -1,0 +1,212 @@
+//! Vumi's own keys, written and read by hand as Vumi's workers do (session manager, failure worker).
+
+use super::{store, up};
+use std::collections::BTreeMap;
+use std::time::Duration;
+use vumi_core::state::redis::{RedisConfig, RedisStore};
+use vumi_core::state::{Sessions, StateStore};
+use vumi_testkit::redis::{Options, Redis};
+
+fn fields(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
+    pairs
+        .iter()
+        .map(|(k, v)| (k.to_string(), v.to_string()))
+        .collect()
+}
+
+async fn hash(redis: &Redis, key: &str) -> BTreeMap<String, String> {
+    let told = redis.cli(&["hgetall", key]).await.expect("told");
+    let lines: Vec<&str> = told.lines().collect();
+    lines
+        .chunks(2)
+        .filter_map(|pair| Some((pair.first()?.to_string(), pair.get(1)?.to_string())))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_are_vumis() {
+    let Some(redis) = Redis::start_or_skip(Options::default()).await else {
+        return;
+    };
+    let store = store(&redis);
+    let keep = Some(Duration::from_secs(600));
+    let given = fields(&[("state", "menu"), ("page", "2")]);
+    let stored = store
+        .create("menu", "+27821", given, keep)
+        .await
+        .expect("created");
+    let key = "vumi:menu:session:+27821";
+    assert_eq!(hash(&redis, key).await, stored);
+    assert_eq!(redis.cli(&["type", key]).await.expect("told"), "hash");
+    let created_at = &stored["created_at"];
+    assert!(
+        created_at.parse::<f64>().expect("a number") > 1e9 && created_at.len() <= 13,
+        "{created_at}"
+    );
+    let ttl = redis
+        .cli(&["ttl", key])
+        .await
+        .expect("told")
+        .parse::<i64>()
+        .expect("a number");
+    assert!((1..=600).contains(&ttl), "{ttl}");
+
+    // What Vumi's worker wrote is found, changed and ended.
+    redis
+        .cli(&[
+            "hset",
+            "vumi:menu:session:27822",
+            "created_at",
+            "1405678901.12",
+            "state",
+            "x",
+        ])
+        .await
+        .expect("written");
+    let theirs = store
+        .load("menu", "27822")
+        .await
+        .expect("loaded")
+        .expect("there");
+    assert_eq!(
+        theirs,
+        fields(&[("created_at", "1405678901.12"), ("state", "x")])
+    );
+    assert!(
+        store
+            .save("menu", "27822", fields(&[("state", "y")]))
+            .await
+            .expect("saved")
+    );
+    assert_eq!(hash(&redis, "vumi:menu:session:27822").await["state"], "y");
+    let mut active = store.active("menu", 10).await.expect("listed");
+    active.sort();
+    assert_eq!(active, ["+27821", "27822"]);
+
+    // A manager without a prefix of its own, and none at all.
+    let bare = RedisConfig::from_url(&redis.url(0))
+        .expect("url")
+        .with_key_prefix("");
+    let bare = RedisStore::open(bare);
+    bare.create("", "u", fields(&[]), None)
+        .await
+        .expect("created");
+    assert_eq!(redis.cli(&["ttl", "session:u"]).await.expect("told"), "-1");
+    assert_eq!(bare.active("", 10).await.expect("listed"), ["u"]);
+
+    // Saving after the end does not bring back a session that would never end.
+    redis.cli(&["del", key]).await.expect("over");
+    assert!(
+        !store
+            .save("menu", "+27821", fields(&[("state", "z")]))
+            .await
+            .expect("told")
+    );
+    assert_eq!(redis.cli(&["exists", key]).await.expect("told"), "0");
+}
+
+/// Writes a retry as Vumi's failure worker does.
+async fn fail(redis: &Redis, bucket: &str, failed: &str, id: &str, message: &str) {
+    let root = "vumi:failures:sms:";
+    let key = format!("failure.{failed}.{id}");
+    let hash = format!("{root}{key}");
+    for command in [
+        &[
+            "hset",
+            &hash,
+            "message",
+            message,
+            "reason",
+            "Traceback: no",
+            "retry_delay",
+            "3",
+        ][..],
+        &["sadd", &format!("{root}failure_keys"), &key],
+        &["sadd", &format!("{root}retry_keys.{bucket}"), &key],
+        // The score is local time, so only the order means anything.
+        &["zadd", &format!("{root}retry_timestamps"), "1", bucket],
+    ] {
+        redis.cli(command).await.expect("written");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_of_vumi_are_imported_once_they_are_kept() {
+    let Some(redis) = Redis::start_or_skip(Options::default()).await else {
+        return;
+    };
+    let store = store(&redis);
+    up(&store).await;
+    let (early, late) = ("2014-07-28T12:30:05", "2014-07-28T12:30:10");
+    fail(
+        &redis,
+        early,
+        "2014-07-28T12:30:02",
+        &"a".repeat(32),
+        "{\"n\": 1}",
+    )
+    .await;
+    fail(
+        &redis,
+        early,
+        "2014-07-28T12:30:03",
+        &"b".repeat(32),
+        "{\"n\": 2}",
+    )
+    .await;
+    fail(
+        &redis,
+        late,
+        "2014-07-28T12:30:00",
+        &"c".repeat(32),
+        "{\"n\": 3}",
+    )
+    .await;
+    // A retry whose failure is gone stopped Vumi's worker.
+    redis
+        .cli(&[
+            "sadd",
+            &format!("vumi:failures:sms:retry_keys.{early}"),
+            "failure.gone",
+        ])
+        .await
+        .expect("written");
+    let legacy = store.legacy_retries().expect("Redis may be Vumi's");
+
+    let all = legacy.import_retries("sms", 100).await.expect("read");
+    let bodies: Vec<_> = all.iter().map(|retry| retry.body.clone()).collect();
+    assert_eq!(bodies, ["{\"n\": 1}", "{\"n\": 2}", "{\"n\": 3}"]);
+    let due: Vec<_> = all.iter().map(|retry| retry.due).collect();
+    assert_eq!(
+        due,
+        [1_406_550_605_000, 1_406_550_605_000, 1_406_550_610_000]
+    );
+    assert_eq!(all[0].reason, "Traceback: no");
+
+    // Whoever dies before the journal has them finds them again, and whoever dies after it does so too.
+    assert_eq!(
+        legacy.import_retries("sms", 2).await.expect("read"),
+        all[..2]
+    );
+    let keys: Vec<_> = all[..2].iter().map(|retry| retry.key.clone()).collect();
+    legacy.imported("sms", &keys).await.expect("told");
+    legacy.imported("sms", &keys).await.expect("told twice");
+    assert_eq!(
+        legacy.import_retries("sms", 100).await.expect("read"),
+        all[2..]
+    );
+    let buckets = redis.cli(&["zrange", "vumi:failures:sms:retry_timestamps", "0", "-1"]);
+    assert_eq!(buckets.await.expect("told"), late);
+    // Vumi's record of failures stays.
+    let count = redis
+        .cli(&["scard", "vumi:failures:sms:failure_keys"])
+        .await
+        .expect("told");
+    assert_eq!(count, "3");
+    let key = format!(
+        "vumi:failures:sms:failure.2014-07-28T12:30:02.{}",
+        "a".repeat(32)
+    );
+    assert_eq!(hash(&redis, &key).await["message"], "{\"n\": 1}");
+    assert_eq!(legacy.import_retries("other", 100).await.expect("read"), []);
+}

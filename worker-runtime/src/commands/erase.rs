@@ -1,0 +1,111 @@
+//! `vumi erase`: removes everything that is kept of a person, and says where and what cannot be reached.
+
+use crate::commands::status::aligned;
+use crate::error::CliError;
+use crate::kept::{Place, confirm};
+use crate::output::Format;
+use crate::{output, process};
+use serde_json::json;
+use vumi_core::erase::Report;
+use vumi_core::operate::Ask;
+
+/// Arguments of `vumi erase`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  vumi erase --person +27820000001 --dry-run
+  vumi erase --person +27820000001 --yes --format json > report.json
+  vumi erase --person +27820000001 --redis redis://localhost/ --broker amqp://guest:guest@localhost/ --queue sms.inbound
+
+Removed are sessions, messages that wait in journals, ledger rows and trails, remembered answers to providers, and messages
+that were set aside. Messages that had not ended are gone, and their senders are not told. The process is asked for its
+workers' stores and parking queues; with --redis only what is named is searched, and the outbound queues of transports.
+Exit codes: 0 ok · 1 a part could not be removed · 2 not confirmed · 3 no process, store or broker answers.")]
+pub struct Arguments {
+    /// Address of the person
+    #[arg(long, value_name = "ADDRESS")]
+    pub person: String,
+    /// Remove nothing, say what there is
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Do it without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Consumed queue whose parking queue is searched, with --broker; may be repeated
+    #[arg(long = "queue", value_name = "QUEUE", requires = "broker")]
+    pub queues: Vec<String>,
+    /// How the report is printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+/// Does it.
+pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    if arguments.person.trim().is_empty() {
+        return Err(CliError::validation("--person needs an address"));
+    }
+    process::block_on(async {
+        if !arguments.dry_run {
+            confirm("Remove everything of this person for good?", arguments.yes)?;
+        }
+        let question = Ask::Erase {
+            address: arguments.person.clone(),
+            dry_run: arguments.dry_run,
+        };
+        let report: Report = arguments.place.ask(question, &arguments.queues).await?;
+        output::print(&match arguments.format {
+            Format::Json => format!("{:#}\n", json!(report)),
+            Format::Table => table(&report),
+        })
+    })
+}
+
+fn table(report: &Report) -> String {
+    let head = ["PLACE", "WHAT", "ENTRIES"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(
+        report
+            .removed
+            .iter()
+            .map(|one| vec![one.place.clone(), one.what.clone(), one.count.to_string()]),
+    );
+    let total: u64 = report.removed.iter().map(|one| one.count).sum();
+    let verb = if report.dry_run {
+        "would be removed"
+    } else {
+        "removed"
+    };
+    let mut text = format!("{}{total} {verb}\nnot reached:\n", aligned(&rows));
+    for place in &report.not_reached {
+        text += &format!("  {place}\n");
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vumi_core::erase::Removed;
+
+    #[test]
+    fn a_report_counts_and_says_what_is_beyond_reach() {
+        let report = Report {
+            dry_run: false,
+            removed: vec![Removed {
+                place: "embedded".into(),
+                what: "journal".into(),
+                count: 3,
+            }],
+            not_reached: vec!["logs: delete them by their age".into()],
+        };
+        let text = table(&report);
+        assert!(text.contains("3 removed\nnot reached:\n  logs:"), "{text}");
+        let dry = Report {
+            dry_run: true,
+            ..report
+        };
+        assert!(table(&dry).contains("3 would be removed"));
+    }
+}

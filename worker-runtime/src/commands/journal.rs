@@ -1,0 +1,327 @@
+//! `vumi journal`: messages that wait in the journal for their turn, a retry or a release (R3): list, release, drop.
+
+use crate::commands::status::{ago, aligned};
+use crate::error::CliError;
+use crate::kept::{Place, confirm};
+use crate::output::Format;
+use crate::{moments, output, process};
+use serde_json::{Value, json};
+use vumi_core::journal_desk::{Counted, Dropped, Summary};
+use vumi_core::operate::Ask;
+use vumi_core::state::Person;
+use vumi_core::state::journal::{Filter, Reason};
+
+/// Arguments of `vumi journal`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  vumi journal list
+  vumi journal list sms.outbound --reason backoff
+  vumi journal list sms.outbound --address 27820000001
+  vumi journal release sms.outbound --reason throttle --yes
+  vumi journal drop sms.outbound 17 18
+  vumi journal list --redis redis://localhost/ --format json | jq '.[].code'
+
+A queue is the one that the messages were consumed from. A release makes lanes due now: their messages are tried again in
+order. A drop is for good: the ledger says cancelled, and whoever sent an outbound message gets an event. With --redis
+alone nobody is told, because that takes the broker: add --broker. An address finds a lane of a queue with order per user.
+Exit codes: 0 ok · 1 some messages could not be dropped · 2 nothing fits, or not confirmed · 3 no process or store answers.")]
+pub struct Arguments {
+    /// What is done.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What is done.
+#[derive(clap::Subcommand, Debug)]
+pub enum Action {
+    /// List messages that wait, without their contents
+    List {
+        /// Queue that they were consumed from [default: all with a journal]
+        queue: Option<String>,
+        /// Which ones.
+        #[command(flatten)]
+        chosen: Chosen,
+        /// How many at most, per queue
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+        /// How the list is printed
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Make the lanes of messages due now
+    Release {
+        /// Queue that they were consumed from
+        queue: String,
+        /// Numbers of messages, as listed [default: all that fit]
+        ids: Vec<u64>,
+        /// Which ones.
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Remove messages for good
+    Drop {
+        /// Queue that they were consumed from
+        queue: String,
+        /// Numbers of messages, as listed [default: all that fit]
+        ids: Vec<u64>,
+        /// Which ones.
+        #[command(flatten)]
+        chosen: Chosen,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+    },
+}
+
+/// Which messages are meant. Without any of these, all.
+#[derive(clap::Args, Debug)]
+pub struct Chosen {
+    /// Only those of the lane of this address
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<String>,
+    /// Only those that wait for this reason: backoff, throttle, overflow, behind, held, schedule or imported
+    #[arg(long, value_name = "REASON", value_parser = reason)]
+    pub reason: Option<Reason>,
+    /// Only those of this group (a batch or tenant)
+    #[arg(long, value_name = "GROUP")]
+    pub group: Option<String>,
+}
+
+fn reason(text: &str) -> Result<Reason, String> {
+    serde_json::from_value(Value::from(text)).map_err(|_| {
+        "not one of backoff, throttle, overflow, behind, held, schedule, imported".into()
+    })
+}
+
+impl Chosen {
+    fn filter(&self, ids: &[u64]) -> Filter {
+        Filter {
+            ids: (!ids.is_empty()).then(|| ids.to_vec()),
+            group: self.group.clone(),
+            lane: self.address.as_deref().map(|to| Person::new(to).lane()),
+            reason: self.reason,
+        }
+    }
+}
+
+/// Does it.
+pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    process::block_on(async {
+        match &arguments.action {
+            Action::List {
+                queue,
+                chosen,
+                limit,
+                format,
+                place,
+            } => {
+                let question = Ask::JournalList {
+                    queue: queue.clone(),
+                    filter: chosen.filter(&[]),
+                    limit: *limit,
+                };
+                let listed: Vec<Summary> = place.ask(question, &[]).await?;
+                output::print(&match format {
+                    Format::Json => format!("{:#}\n", json!(listed)),
+                    Format::Table => table(&listed),
+                })
+            }
+            Action::Release {
+                queue,
+                ids,
+                chosen,
+                yes,
+                place,
+            } => {
+                let filter = chosen.filter(ids);
+                let counted = count(place, queue, &filter).await?;
+                if counted.messages > 1 {
+                    confirm(&format!("Release {}?", meant(&counted, queue)), *yes)?;
+                }
+                let question = Ask::JournalRelease {
+                    queue: queue.clone(),
+                    filter,
+                };
+                let released: Value = place.ask(question, &[]).await?;
+                output::print(&format!("{} lanes released\n", released["lanes"]))
+            }
+            Action::Drop {
+                queue,
+                ids,
+                chosen,
+                yes,
+                place,
+            } => {
+                let filter = chosen.filter(ids);
+                let counted = count(place, queue, &filter).await?;
+                if counted.messages > 1 {
+                    confirm(&format!("Drop {} for good?", meant(&counted, queue)), *yes)?;
+                }
+                let question = Ask::JournalDrop {
+                    queue: queue.clone(),
+                    filter,
+                };
+                let queues = [queue.clone()];
+                dropped(&place.ask(question, &queues).await?)
+            }
+        }
+    })
+}
+
+async fn count(place: &Place, queue: &str, filter: &Filter) -> Result<Counted, CliError> {
+    let question = Ask::JournalCount {
+        queue: queue.to_owned(),
+        filter: filter.clone(),
+    };
+    let counted: Counted = place.ask(question, &[]).await?;
+    match counted.messages {
+        0 => Err(CliError::validation(format!(
+            "nothing of that waits in the journal of {queue}; `vumi journal list` shows what does"
+        ))),
+        _ => Ok(counted),
+    }
+}
+
+fn meant(counted: &Counted, queue: &str) -> String {
+    let more = if counted.more { "more than " } else { "" };
+    let shown = counted.messages - u64::from(counted.more);
+    format!(
+        "{more}{shown} messages of {queue} (lanes: {})",
+        counted.lanes
+    )
+}
+
+fn dropped(dropped: &Dropped) -> Result<(), CliError> {
+    let Dropped {
+        done,
+        told,
+        untold,
+        stopped,
+    } = dropped;
+    let mut text = format!("{done} dropped, {told} senders told\n");
+    if *untold > 0 {
+        text += &format!(
+            "{untold} senders are not told that their messages were dropped: that takes the broker (--broker URL, or ask the process)\n"
+        );
+    }
+    output::print(&text)?;
+    match stopped {
+        Some(why) => Err(CliError::runtime(format!(
+            "stopped early, what is left still waits: {why}"
+        ))),
+        None => Ok(()),
+    }
+}
+
+fn table(listed: &[Summary]) -> String {
+    if listed.is_empty() {
+        return "nothing waits in a journal\n".into();
+    }
+    let head = [
+        "QUEUE", "ID", "LANE", "PLACE", "REASON", "DUE", "WAITS", "TRIES", "CODE", "MESSAGE", "TO",
+        "WHY",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let now = moments::now();
+    rows.extend(listed.iter().map(|one| {
+        let dash = |text: &str| if text.is_empty() { "-" } else { text }.to_owned();
+        vec![
+            one.queue.clone(),
+            one.id.to_string(),
+            match one.group.as_str() {
+                "" => one.lane.clone(),
+                group => format!("{group}/{}", one.lane),
+            },
+            one.place.to_string(),
+            json!(one.reason).as_str().unwrap_or_default().to_owned(),
+            due(one.due, now),
+            ago(now.saturating_sub(one.since) / 1000),
+            one.attempts.to_string(),
+            dash(&one.code),
+            dash(one.message_id.as_deref().unwrap_or_default()),
+            dash(one.to_addr.as_deref().unwrap_or_default()),
+            one.text.clone(),
+        ]
+    }));
+    aligned(&rows)
+}
+
+/// When a lane is due, seen from now.
+pub fn due(due: Option<u64>, now: u64) -> String {
+    match due {
+        None => "on release".into(),
+        Some(at) if at <= now => "now".into(),
+        Some(at) => format!("in {}", ago((at - now).div_ceil(1000))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_shows_when_and_why_and_no_address() {
+        assert_eq!(table(&[]), "nothing waits in a journal\n");
+        let one = Summary {
+            queue: "sms.outbound".into(),
+            id: 7,
+            lane: "00000000000000ff".into(),
+            group: "batch-1".into(),
+            place: 0,
+            due: None,
+            reason: Reason::Held,
+            since: moments::now() - 65_000,
+            attempts: 3,
+            code: "peer.timeout".into(),
+            text: "no answer".into(),
+            message_id: Some("m1".into()),
+            to_addr: Some("a1b2".into()),
+            from_addr: None,
+            size: 100,
+        };
+        let text = table(&[one]);
+        let row: Vec<&str> = text.lines().nth(1).unwrap().split("  ").collect();
+        let cells: Vec<&str> = row
+            .iter()
+            .map(|c| c.trim())
+            .filter(|c| !c.is_empty())
+            .collect();
+        assert_eq!(
+            cells,
+            [
+                "sms.outbound",
+                "7",
+                "batch-1/00000000000000ff",
+                "0",
+                "held",
+                "on release",
+                "1m5s",
+                "3",
+                "peer.timeout",
+                "m1",
+                "a1b2",
+                "no answer"
+            ]
+        );
+        assert_eq!(due(Some(10), 10), "now");
+        assert_eq!(due(Some(5_010), 10), "in 5s");
+    }
+
+    #[test]
+    fn reasons_are_written_as_they_are_shown() {
+        assert_eq!(reason("backoff"), Ok(Reason::Backoff));
+        assert!(reason("Backoff").unwrap_err().contains("backoff"));
+    }
+}

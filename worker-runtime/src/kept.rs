@@ -1,0 +1,167 @@
+//! How commands about what is kept reach it: through the control socket of a running process, or in a Redis (and on a
+//! broker) of the command line's own.
+
+use crate::brokers::{self, Url};
+use crate::commands::status::Which;
+use crate::error::CliError;
+use crate::stores::RedisUrl;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use vumi_api::shared::Retention;
+use vumi_api::{Flow, Port};
+use vumi_core::operate::{Ask, Consumed, Reach, answer};
+use vumi_core::state::{StateStore, StoreHealth};
+use vumi_core::supervisor::control::{Request, ask};
+
+/// A store that does not answer is said after this.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Unfinished work at the end of a command.
+const CLOSE: Duration = Duration::from_secs(5);
+
+/// Where it is kept.
+#[derive(clap::Args, Debug)]
+pub struct Place {
+    /// Look in this Redis, without any process: redis://user:password@host:6379/db, or rediss://…
+    #[arg(long, value_name = "URL", conflicts_with_all = ["socket", "state", "name"])]
+    pub redis: Option<String>,
+    /// PEM file of the private certificate authority of that Redis
+    #[arg(long, value_name = "FILE", requires = "redis")]
+    pub redis_ca: Option<PathBuf>,
+    /// What all keys in that Redis begin with [default: vumi]
+    #[arg(long, value_name = "PREFIX", requires = "redis")]
+    pub redis_prefix: Option<String>,
+    /// The RabbitMQ of the same workers, for what a store alone cannot do
+    #[arg(long, value_name = "URL", requires = "redis")]
+    pub broker: Option<String>,
+    /// PEM file of the private certificate authority of that RabbitMQ
+    #[arg(long, value_name = "FILE", requires = "broker")]
+    pub broker_ca: Option<PathBuf>,
+    /// The process that is asked.
+    #[command(flatten)]
+    pub which: Which,
+}
+
+impl Place {
+    /// Asks, and reads the answer. `queues` are consumed queues that the question is about, for `--redis`.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        question: Ask,
+        queues: &[String],
+    ) -> Result<T, CliError> {
+        let value = match &self.redis {
+            None => ask(&self.which.socket()?, &Request::Kept(question)).await?,
+            Some(url) => self.in_redis(url, question, queues).await?,
+        };
+        read(value)
+    }
+
+    async fn in_redis(
+        &self,
+        url: &str,
+        question: Ask,
+        queues: &[String],
+    ) -> Result<Value, CliError> {
+        let redis = RedisUrl {
+            url: url.to_owned(),
+            authority: self.redis_ca.clone(),
+            prefix: self.redis_prefix.clone(),
+        };
+        let store = redis.open()?;
+        let answered = async {
+            up(&*store).await?;
+            self.with_store(&store, question, queues).await
+        };
+        let answered = answered.await;
+        store.close(CLOSE).await;
+        answered
+    }
+
+    async fn with_store(
+        &self,
+        store: &Arc<dyn StateStore>,
+        question: Ask,
+        queues: &[String],
+    ) -> Result<Value, CliError> {
+        let broker = match &self.broker {
+            None => None,
+            Some(url) => {
+                let url = Url {
+                    url: url.clone(),
+                    authority: self.broker_ca.clone(),
+                };
+                let broker = url.open()?;
+                brokers::connected(&broker).await?;
+                Some(broker)
+            }
+        };
+        let mut names: BTreeSet<String> = queues.iter().cloned().collect();
+        names.extend(store.queues().await?);
+        let accounts = store.counts().await?.into_keys();
+        names.extend(accounts.map(|(account, _)| Port::new(account, Flow::Outbound).queue()));
+        let consumed = Consumed {
+            broker: broker.clone(),
+            store: Some(0),
+            keep: Retention::LEDGER,
+        };
+        let reach = Reach {
+            stores: vec![Arc::clone(store)],
+            queues: names
+                .into_iter()
+                .map(|name| (name, consumed.clone()))
+                .collect(),
+            in_flight: None,
+        };
+        let answered = answer(&reach, question).await;
+        if let Some(broker) = broker {
+            broker.close(CLOSE).await;
+        }
+        Ok(answered?)
+    }
+}
+
+/// A store that cannot be reached is said after a few seconds, not waited for.
+async fn up(store: &dyn StateStore) -> Result<(), CliError> {
+    let mut health = store.health();
+    let waited = tokio::time::timeout(PATIENCE, health.wait_for(|h| *h == StoreHealth::Up)).await;
+    if matches!(waited, Ok(Ok(_))) {
+        return Ok(());
+    }
+    let why = match &*store.health().borrow() {
+        StoreHealth::Away(why) => why.clone(),
+        StoreHealth::Up => return Ok(()),
+    };
+    Err(CliError::environment(format!(
+        "{}: {why}",
+        store.describe()
+    )))
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {
+    serde_json::from_value(value)
+        .map_err(|e| CliError::runtime(format!("the process runs another version: {e}")))
+}
+
+/// Asks whoever is at the terminal, unless `yes`. Without a terminal `--yes` must say it.
+pub fn confirm(question: &str, yes: bool) -> Result<(), CliError> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::validation(format!(
+            "{question} Nothing was done: without a terminal to ask at, --yes must say it"
+        )));
+    }
+    eprint!("{question} [y/N] ");
+    let _ = std::io::stderr().flush();
+    let mut answer = String::new();
+    let read = std::io::stdin().lock().read_line(&mut answer);
+    match (read, answer.trim()) {
+        (Ok(_), "y" | "Y" | "yes") => Ok(()),
+        _ => Err(CliError::validation("nothing was done")),
+    }
+}

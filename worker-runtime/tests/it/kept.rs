@@ -1,0 +1,302 @@
+//! What is kept, as an operator reaches it: `vumi journal`, `ledger`, `why` and `erase`, through a running process and
+//! directly in a Redis. The stores are filled as the engine fills them.
+
+use crate::harness::campaign::Campaign;
+use crate::harness::process::{run, said};
+use crate::harness::telnet::greeted;
+use crate::harness::{PATIENCE, wait_for};
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use vumi_core::message::UserMessage;
+use vumi_core::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
+use vumi_core::state::journal::{About, Append, Due, Entry, Lane, Reason};
+use vumi_core::state::ledger::{Change, Note, Row, RowState, Step};
+use vumi_core::state::redis::{RedisConfig, RedisStore};
+use vumi_core::state::{Person, StateStore, StoreHealth};
+use vumi_testkit::redis::{Append as AppendOnly, Options, Redis};
+
+const USER: &str = "+27820001111";
+const QUEUE: &str = "telnet.outbound";
+const HOUR: Duration = Duration::from_secs(3600);
+
+fn step(at: u64, worker: &str, text: &str, caused: &[&str]) -> Step {
+    Step {
+        at,
+        worker: worker.into(),
+        state: None,
+        attempt: 1,
+        code: String::new(),
+        class: String::new(),
+        text: text.into(),
+        who: String::new(),
+        caused: caused.iter().map(|id| (*id).to_owned()).collect(),
+    }
+}
+
+async fn row(store: &dyn StateStore, id: &str, account: &str, state: RowState, patience: Duration) {
+    let now = Row::new(id, account, 0);
+    let born = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let at = born.unwrap().as_millis() as u64;
+    let mut row = Row { born: at, ..now };
+    row.person = Some(Person::new(USER).key());
+    let change = Change {
+        step: step(at, "transport/telnet", "waits for its turn", &[]),
+        state,
+        patience,
+        remote_id: None,
+        told: Vec::new(),
+    };
+    let row = row.after(change).unwrap();
+    store.put(&row, None, HOUR).await.unwrap();
+}
+
+/// Two messages of one user that wait to be released, one overdue row of a transport elsewhere, and a trail.
+async fn fill(store: &dyn StateStore) {
+    for id in ["m1", "m2"] {
+        row(store, id, "telnet", RowState::Held, HOUR).await;
+        let mut message = UserMessage::new("telnet", Some(USER), Some("12345"));
+        message.set_message_id(id);
+        message.set_content(Some("my secret"));
+        let waiting = Append {
+            lane: Lane {
+                group: String::new(),
+                number: Person::new(USER).lane(),
+            },
+            due: Due::Released,
+            entry: Entry {
+                about: About {
+                    reason: Reason::Held,
+                    since: 1_700_000_000_000,
+                    attempts: 1,
+                    code: "peer.timeout".into(),
+                    text: "no answer".into(),
+                    routing_key: QUEUE.into(),
+                    amqp_message_id: None,
+                },
+                body: message.encode(),
+            },
+        };
+        store.append(QUEUE, vec![waiting]).await.unwrap();
+    }
+    row(store, "late", "elsewhere", RowState::Sent, Duration::ZERO).await;
+    let note = Note {
+        message_id: "question".into(),
+        person: Some(Person::new(USER).key()),
+        step: step(1_700_000_000_000, "application/echo", "answered", &["m1"]),
+    };
+    store.note(&[note], HOUR).await.unwrap();
+}
+
+/// Runs commands against one place.
+struct Operator<'c> {
+    campaign: &'c Campaign,
+    place: Vec<String>,
+}
+
+impl Operator<'_> {
+    /// Runs a command; its exit code and what it printed, in which no content or address may be.
+    fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let place = self.place.iter().map(String::as_str);
+        let arguments: Vec<&str> = arguments.iter().copied().chain(place).collect();
+        let output = run(self.campaign.path(), &arguments);
+        let text = said(&output);
+        assert!(
+            !text.contains("my secret") && !text.contains("27820001111"),
+            "{text}"
+        );
+        (output.status.code().unwrap(), text)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Value {
+        let (code, text) = self.run(arguments);
+        assert_eq!(code, 0, "{text}");
+        serde_json::from_str(&text).unwrap()
+    }
+
+    /// What both places answer alike; `told`: whether senders of dropped messages can be told.
+    fn look_around(&self, told: bool) {
+        let listed = self.json(&["journal", "list", "--format", "json"]);
+        let ids: Vec<_> = listed
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| &one["messageId"])
+            .collect();
+        assert_eq!(ids, ["m1", "m2"]);
+        let (_, table) = self.run(&["journal", "list", QUEUE, "--address", USER]);
+        assert_eq!(table.lines().count(), 3, "{table}");
+        assert!(
+            table.contains("on release") && table.contains("peer.timeout"),
+            "{table}"
+        );
+        let (_, table) = self.run(&["journal", "list", QUEUE, "--address", "27829999999"]);
+        assert_eq!(table, "nothing waits in a journal\n");
+
+        let (code, why) = self.run(&["why", "m1"]);
+        assert_eq!(code, 0, "{why}");
+        let lines: Vec<&str> = why.lines().collect();
+        assert!(
+            lines[0].contains("application/echo"),
+            "the question first: {why}"
+        );
+        assert!(
+            lines[1].contains("transport/telnet") && lines[1].contains("held"),
+            "{why}"
+        );
+        assert!(why.contains("m1: still held since"), "{why}");
+        assert!(why.contains("next: tried again on release"), "{why}");
+        let of_user = self.json(&["why", USER, "--json"]);
+        assert!(
+            of_user["timelines"].as_array().unwrap().len() >= 2,
+            "{of_user}"
+        );
+        let (code, _) = self.run(&["why", "--since", "1h"]);
+        assert_eq!(code, 0);
+        let (code, text) = self.run(&["why", "--message", "nobody"]);
+        assert_eq!(code, 2, "{text}");
+
+        let (code, overdue) = self.run(&["ledger", "overdue"]);
+        assert_eq!(code, 1, "{overdue}");
+        assert!(
+            overdue.contains("late") && overdue.contains("1 overdue"),
+            "{overdue}"
+        );
+        let (code, text) = self.run(&["ledger", "overdue", "telnet"]);
+        assert_eq!((code, text.as_str()), (0, "nothing is overdue\n"));
+        let (code, audit) = self.run(&["ledger", "audit"]);
+        assert_eq!(code, 0, "{audit}");
+        assert!(audit.ends_with("imbalance 0\n"), "{audit}");
+
+        let (code, text) = self.run(&["journal", "drop", QUEUE, "--reason", "held"]);
+        assert_eq!(code, 2, "not without --yes: {text}");
+        assert!(
+            text.contains("Drop 2 messages of telnet.outbound (lanes: 1)"),
+            "{text}"
+        );
+        let (code, text) = self.run(&["journal", "drop", QUEUE, "--reason", "held", "--yes"]);
+        assert_eq!(code, 0, "{text}");
+        let told = match told {
+            true => "2 dropped, 2 senders told\n",
+            false => "2 dropped, 0 senders told\n2 senders are not told",
+        };
+        assert!(text.starts_with(told), "{text}");
+        let (code, text) = self.run(&["journal", "drop", QUEUE, "--yes"]);
+        assert_eq!(code, 2, "nothing is left: {text}");
+        let (_, why) = self.run(&["why", "m1"]);
+        assert!(
+            why.contains("m1: cancelled: class ours; code journal.dropped"),
+            "{why}"
+        );
+        let (_, counts) = self.run(&["ledger", "counts"]);
+        assert!(counts.contains("cancelled  2"), "{counts}");
+        let (code, audit) = self.run(&["ledger", "audit"]);
+        assert_eq!(code, 0, "{audit}");
+
+        let (code, dry) = self.run(&["erase", "--person", USER, "--dry-run"]);
+        assert_eq!(code, 0, "{dry}");
+        assert!(dry.contains("would be removed"), "{dry}");
+        let (code, _) = self.run(&["erase", "--person", USER]);
+        assert_eq!(code, 2, "not without --yes");
+        let report = self.json(&["erase", "--person", USER, "--yes", "--format", "json"]);
+        let removed = report["removed"].as_array().unwrap();
+        let ledger = removed.iter().find(|one| one["what"] == "ledger").unwrap();
+        assert!(ledger["count"].as_u64().unwrap() >= 3, "{report}");
+        let (code, text) = self.run(&["why", USER]);
+        assert_eq!(code, 2, "nothing is known of them any more: {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_keeps_is_reached_through_its_socket() {
+    let campaign = Campaign::example("telnet-echo", &[9010]);
+    let state = campaign.path().join("state");
+    let store = EmbeddedStore::open(EmbeddedStoreOptions {
+        folder: Some(state.join("store")),
+        sync: false,
+    })
+    .unwrap();
+    fill(&*store).await;
+    store.close(PATIENCE).await;
+    drop(store);
+    let folder = state.to_str().unwrap();
+    let mut process = campaign.run(&["--state", folder, "--admin", "none"]);
+    greeted(campaign.port(9010), PATIENCE).await;
+    let status = campaign.status_of(&["--state", folder]).unwrap();
+    let store = &status.worker("transport/telnet").unwrap()["store"];
+    assert_eq!(
+        (&store["durability"], &store["health"]),
+        (&"process".into(), &"up".into())
+    );
+    assert!(
+        process.log().contains("state is kept in embedded"),
+        "{}",
+        process.log()
+    );
+    let operator = Operator {
+        campaign: &campaign,
+        place: vec!["--state".into(), folder.into()],
+    };
+    operator.look_around(true);
+    assert_eq!(process.stop(PATIENCE).await, Some(143));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_in_redis_is_reached_without_a_process_and_one_can_use_it() {
+    let Some(redis) = Redis::start_or_skip(Options {
+        append: AppendOnly::EverySec,
+        ..Options::default()
+    })
+    .await
+    else {
+        return;
+    };
+    let url = redis.url(3);
+    let store: Arc<dyn StateStore> = RedisStore::open(RedisConfig::from_url(&url).unwrap());
+    let mut health = store.health();
+    let up = health.wait_for(|health| *health == StoreHealth::Up);
+    tokio::time::timeout(PATIENCE, up).await.unwrap().unwrap();
+    fill(&*store).await;
+    let campaign = Campaign::example("telnet-echo", &[9010]);
+    let operator = Operator {
+        campaign: &campaign,
+        place: vec!["--redis".into(), url.clone()],
+    };
+    operator.look_around(false);
+
+    let _process = campaign.run(&["--redis", &url, "--admin", "none"]);
+    wait_for("the process uses that Redis", PATIENCE, || async {
+        let status = campaign.status()?;
+        let store = &status.worker("application/echo")?["store"];
+        let name = store["name"].as_str().unwrap_or_default().to_owned();
+        match name.starts_with("redis ") && store["health"] == "up" {
+            true => Ok(()),
+            false => Err(store.to_string()),
+        }
+    })
+    .await;
+    row(&*store, "m9", "elsewhere", RowState::Held, HOUR).await;
+    let through = Operator {
+        campaign: &campaign,
+        place: Vec::new(),
+    };
+    let (code, why) = through.run(&["why", "m9"]);
+    assert_eq!(code, 0, "{why}");
+    assert!(why.contains("m9: still held"), "{why}");
+    store.close(PATIENCE).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_cannot_be_asked_ends_with_its_code() {
+    let campaign = Campaign::empty();
+    let port = vumi_testkit::free_port().unwrap();
+    for (url, code) in [
+        (format!("redis://:hunter2@127.0.0.1:{port}/"), 3),
+        ("http://u:hunter2@localhost/".to_owned(), 2),
+    ] {
+        let output = run(campaign.path(), &["ledger", "counts", "--redis", &url]);
+        let text = said(&output);
+        assert_eq!(output.status.code(), Some(code), "{text}");
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+}
