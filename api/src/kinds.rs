@@ -149,6 +149,9 @@ worker_kind! {
         rate_limit: RateLimit,
         /// How deliveries that the provider repeats are recognised; for types whose provider gives an id.
         dedupe: Dedupe,
+        /// Whether messages that will not be delivered are also published to `<transportName>.failures`, for a Vumi
+        /// failure worker, which then only stores them. Default `false`.
+        legacy_failures: bool,
     }
 }
 

@@ -17,7 +17,7 @@
 //! | not within `ackPercent` | nack, `Not accepted by network` |
 //! | else | ack, then a delivery report: `failed` within `failurePercent`, else `delivered` |
 //! | within `replyPercent` | an inbound message from the recipient: `replyCopy`, or the content again |
-//! | within `lostPercent` | nothing: the network has the message, its answer is lost |
+//! | within `lostPercent` | nothing: the network has the message, its answer is lost, and its receipt comes half a second later; `onUnknown` decides what is told meanwhile |
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::{Duration, OrderingMode};

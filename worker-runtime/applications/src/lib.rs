@@ -39,7 +39,7 @@ mod tests {
     use vumi_core::conformance::stand_in::{StandIn, resource};
     use vumi_core::error::WorkError;
     use vumi_core::message::{Event, Message, SessionEvent, UserMessage, reply_id};
-    use vumi_core::worker::{Input, Target, Worker, WorkerType};
+    use vumi_core::worker::{Input, Worker, WorkerType};
 
     async fn worker<T: WorkerType>(spec: serde_json::Value) -> Arc<dyn Worker> {
         let manifest =
@@ -88,8 +88,7 @@ mod tests {
         Ok(outputs
             .into_iter()
             .map(|output| {
-                let expected = Target::Port(Port::new("ussd", Flow::Outbound));
-                assert_eq!(output.target, expected);
+                assert_eq!(output.port, Port::new("ussd", Flow::Outbound));
                 match output.message {
                     Message::User(message) => message,
                     Message::Event(_) => panic!("an application publishes no events"),

@@ -49,6 +49,20 @@ codes! {
         "The reason names the last error; cure it and send again, or raise retry.maxAge.";
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
         "The reason names the last error; cure it and send again.";
+    BUG_CRASH_LOOP = "bug.crash_loop", "The process died three times while it worked on this message.",
+        "Look at the log and at memory limits before each restart; requeue it after an upgrade.";
+    FATE_UNKNOWN = "fate.unknown", "The message was sent and the answer was lost, so nobody knows whether the peer has it.",
+        "Ask the provider, or send it again as a new message at the risk of a second copy; `onUnknown` decides what is done.";
+    FATE_SENT_AGAIN = "fate.sent_again", "The message is sent again although the peer may have it: `onUnknown` or a person said so.",
+        "Nothing; the user may get it twice. Choose `onUnknown: {policy: fail}` if that is worse than a lost message.";
+    RECEIPT_MISSING = "receipt.missing", "The peer took the message and sent no receipt in all that time.",
+        "Ask the provider whether receipts are switched on for the account.";
+    REPLY_FORWARDED = "reply.forwarded", "The reply was handed to the replica that holds the request.",
+        "Nothing; if that replica ends, the sender is told.";
+    PARK_AGAIN = "park.again", "The message was set aside before and came again.",
+        "There may be two copies of it: requeue one and drop the other.";
+    DEDUPE_PENDING = "dedupe.pending", "The same message of the provider is being taken over by somebody else.",
+        "Nothing; the provider tries again and gets the first answer.";
     ROUTE_NONE = "route.none", "No route for this message.",
         "Add the missing row to the dispatcher's routes.";
     ROUTE_NO_QUEUE = "route.no_queue", "The target queue does not exist and could not be declared.",
@@ -60,7 +74,11 @@ codes! {
     BROKER_REFUSED = "broker.refused", "The broker refused the credentials or the virtual host.",
         "Check username, password and vhost in the broker's Secret.";
     BROKER_QUEUE_TYPE = "broker.queue_type_mismatch", "A queue exists with other properties than ours.",
-        "Use a vhost whose default queue type is classic, or delete the foreign queue.";
+        "A virtual host serves one broker profile, `vumi` or `quorum`: give each its own, or move the queue's messages and delete it.";
+    BROKER_QUEUE_DOWN = "broker.queue_unavailable", "A queue cannot be used because the broker's node that has it is away.",
+        "Start that node again; nothing in the queue is lost. Queues of profile quorum go on without it.";
+    BROKER_TOO_OLD = "broker.too_old", "The broker is older than its profile needs.",
+        "Profile quorum needs RabbitMQ 4.0 or newer; upgrade, or use profile vumi.";
     BROKER_FENCE = "broker.fence_not_honoured", "The broker accepted a second consumer beside an exclusive one.",
         "The queue is a quorum queue; use a vhost whose default queue type is classic.";
     BROKER_FOREIGN = "broker.foreign_consumer", "The queue is held by a consumer that is not ours.",
@@ -73,16 +91,16 @@ codes! {
         "Name one in `spec.state`, or create the Secret vumi-redis in its namespace.";
     STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
         "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
+    SCHEDULE_INVALID = "schedule.invalid", "The schedule of a message cannot be read, or never comes true.",
+        "The reason names the field; correct the application that sent it.";
+    SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
+        "Configure a state store, then `vumi parked requeue`.";
     JOURNAL_DROPPED = "journal.dropped", "A person dropped a message that waited in the journal.",
         "Nothing; the log line names the message.";
     STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
         "Stop that process, or give this one another folder; an embedded store has one owner.";
     STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
         "The error names the cause. Permission or space: cure it, and work goes on. A checksum or another version: put back a backup, or move the folder away and begin anew without what it holds.";
-    SCHEDULE_INVALID = "schedule.invalid", "The schedule of a message cannot be read, or never comes true.",
-        "The reason names the field; correct the application that sent it.";
-    SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
-        "Configure a state store, then `vumi parked requeue`.";
     STATE_UNREACHABLE = "state.unreachable", "The state store cannot be reached.",
         "Check that Redis runs as a master and that host, port, sentinels, TLS and network allow the connection.";
     STATE_REFUSED = "state.refused", "Redis refused the credentials or a command.",

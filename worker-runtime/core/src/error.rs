@@ -1,6 +1,7 @@
 //! The closed set of error classes that decides everything: retry, park, event, HTTP answer, log level, exit code.
 
-use crate::codes::Code;
+use crate::codes::{self, Code};
+use crate::message::{Actor, FailureClass, Fate, FateState};
 use std::time::Duration;
 
 /// What kind of error it is, and so what happens next.
@@ -97,32 +98,32 @@ impl ErrorClass {
     }
 
     /// Failure class of a message's fate when it ends so (R11).
-    pub fn fate_class(self) -> &'static str {
+    pub fn failure_class(self) -> FailureClass {
         match self {
-            ErrorClass::Config | ErrorClass::Bug => "ours",
-            ErrorClass::Auth => "credential",
+            ErrorClass::Config | ErrorClass::Bug => FailureClass::Ours,
+            ErrorClass::Auth => FailureClass::Credential,
             ErrorClass::Connect
             | ErrorClass::Timeout
             | ErrorClass::RemoteTemporary
-            | ErrorClass::RemotePermanent => "provider",
-            ErrorClass::Throttled(_) => "throttle",
-            ErrorClass::BadInput => "content",
-            ErrorClass::Unroutable => "route",
+            | ErrorClass::RemotePermanent => FailureClass::Provider,
+            ErrorClass::Throttled(_) => FailureClass::Throttle,
+            ErrorClass::BadInput => FailureClass::Content,
+            ErrorClass::Unroutable => FailureClass::Route,
         }
     }
 
-    /// Who must act when a message ends so: campaign, operator, provider or nobody (R11).
-    pub fn who_acts(self) -> &'static str {
+    /// Who must act when a message ends so (R11).
+    pub fn who_acts(self) -> Actor {
         match self {
             ErrorClass::Config | ErrorClass::Auth | ErrorClass::Unroutable | ErrorClass::Bug => {
-                "operator"
+                Actor::Operator
             }
             ErrorClass::Connect
             | ErrorClass::Timeout
             | ErrorClass::RemoteTemporary
-            | ErrorClass::RemotePermanent => "provider",
-            ErrorClass::BadInput => "campaign",
-            ErrorClass::Throttled(_) => "nobody",
+            | ErrorClass::RemotePermanent => Actor::Provider,
+            ErrorClass::BadInput => Actor::Campaign,
+            ErrorClass::Throttled(_) => Actor::Nobody,
         }
     }
 }
@@ -157,6 +158,36 @@ impl WorkError {
             code,
             text: text.into(),
             provider_code: None,
+        }
+    }
+
+    /// Failure class of a message that ends so. That an answer was lost is nobody's fault but ours.
+    pub fn failure_class(&self) -> FailureClass {
+        match self.code == codes::FATE_UNKNOWN {
+            true => FailureClass::Ours,
+            false => self.class.failure_class(),
+        }
+    }
+
+    /// Who must act when a message ends so.
+    pub fn who_acts(&self) -> Actor {
+        match self.code == codes::FATE_UNKNOWN {
+            true => Actor::Operator,
+            false => self.class.who_acts(),
+        }
+    }
+
+    /// The fate of a message in `state` because of it. The provider's own code stands before ours.
+    pub fn fate(&self, state: FateState, attempt: u32) -> Fate {
+        let code = self.provider_code.as_deref().unwrap_or(self.code.name);
+        Fate {
+            state,
+            class: self.failure_class().as_str().to_owned(),
+            code: code.to_owned(),
+            text: self.text.clone(),
+            who: self.who_acts().as_str().to_owned(),
+            attempt,
+            is_final: state == FateState::Failed,
         }
     }
 }

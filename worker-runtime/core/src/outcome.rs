@@ -2,31 +2,26 @@
 //! fate (R11), so that every transport says it alike.
 
 use crate::codes::Code;
-use crate::message::{Event, Fate, FateState, UserMessage};
+use crate::message::{Actor, Event, FailureClass, Fate, FateState, UserMessage};
 use crate::worker::{Output, WorkerContext};
 use vumi_api::{Flow, Port};
 
 /// Why a message will never be accepted by the peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
-    /// Failure class: recipient, content, credit, credential, throttle, route, window, provider or ours.
-    pub class: &'static str,
+    /// Failure class.
+    pub class: FailureClass,
     /// Registered code.
     pub code: Code,
     /// A plain sentence without content, addresses or secrets.
     pub text: String,
-    /// Who must act: campaign, operator, provider or nobody.
-    pub who: &'static str,
+    /// Who must act.
+    pub who: Actor,
 }
 
 impl Refusal {
     /// A refusal.
-    pub fn new(
-        class: &'static str,
-        code: Code,
-        text: impl Into<String>,
-        who: &'static str,
-    ) -> Self {
+    pub fn new(class: FailureClass, code: Code, text: impl Into<String>, who: Actor) -> Self {
         Self {
             class,
             code,
@@ -34,6 +29,45 @@ impl Refusal {
             who,
         }
     }
+
+    /// The end that it is for a message.
+    pub fn fate(self, attempt: u32) -> Fate {
+        Fate {
+            state: FateState::Failed,
+            class: self.class.as_str().to_owned(),
+            code: self.code.name.to_owned(),
+            text: self.text,
+            who: self.who.as_str().to_owned(),
+            attempt,
+            is_final: true,
+        }
+    }
+}
+
+/// What a peer says about a message after it was handed over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Id of the message.
+    pub message_id: String,
+    /// The peer's own id of it, if it gives one.
+    pub remote_id: Option<String>,
+    /// What it says.
+    pub outcome: ReceiptOutcome,
+}
+
+/// What a receipt says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ReceiptOutcome {
+    /// The peer took it: the answer, later than it was waited for.
+    Accepted,
+    /// The peer refused it: the answer, later than it was waited for.
+    Refused(Refusal),
+    /// On its way.
+    Pending,
+    /// Final: the user has it.
+    Delivered,
+    /// Final: the user will not get it.
+    Failed(Refusal),
 }
 
 impl WorkerContext {
@@ -44,15 +78,7 @@ impl WorkerContext {
 
     /// The peer will never get `message`; final.
     pub fn nack(&self, message: &UserMessage, attempt: u32, refusal: Refusal) -> Output {
-        let fate = Fate {
-            state: FateState::Failed,
-            class: refusal.class.to_owned(),
-            code: refusal.code.name.to_owned(),
-            text: refusal.text,
-            who: refusal.who.to_owned(),
-            attempt,
-            is_final: true,
-        };
+        let fate = refusal.fate(attempt);
         self.event_output(Event::nack(message.message_id(), &fate))
     }
 

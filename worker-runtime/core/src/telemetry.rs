@@ -85,6 +85,26 @@ metrics! {
         "Failed attempts and refused messages by error class and code.";
     nacks: IntCounterVec = "vumi_nacks_total" ["worker", "class"]
         "Outbound messages that will not be delivered, by failure class; their senders got a nack event.";
+    ledger_rows: IntGaugeVec = "vumi_ledger_rows" ["worker", "state"]
+        "Rows of the ledger by state: outbound messages that this transport took over.";
+    ledger_overdue: IntGaugeVec = "vumi_ledger_overdue" ["worker"]
+        "Rows without a step past the deadline of their state: messages that may be lost. Should be 0.";
+    unknown: IntCounterVec = "vumi_unknown_total" ["worker"]
+        "Messages that were sent and whose answer was lost, so that a receipt is waited for.";
+    resent: IntCounterVec = "vumi_resent_total" ["worker"]
+        "Messages sent again although the peer may have them: by onUnknown, or requeued by a person.";
+    suppressed: IntCounterVec = "vumi_events_suppressed_total" ["worker"]
+        "Answers and receipts that were not told because the message had its ack, nack or end already.";
+    duplicates: IntCounterVec = "vumi_duplicates_suppressed_total" ["worker"]
+        "Messages that the provider delivered again and that got their first answer.";
+    evicted: IntCounterVec = "vumi_first_seen_evicted_total" ["worker"]
+        "Remembered messages of the provider that were forgotten before their time because there were too many.";
+    trail_lost: IntCounterVec = "vumi_trail_lost_total" ["worker"]
+        "Hops that `vumi why` will not show because the state store did not take them.";
+    rate_limit: GaugeVec = "vumi_rate_limit" ["worker"]
+        "Messages or parts a second that may be sent now; lower than rateLimit after the peer asked to slow down.";
+    throttled: IntCounterVec = "vumi_throttled_total" ["worker", "by"]
+        "Messages that waited: by limit (ours), by peer (it asked to slow down).";
     consumer: IntGaugeVec = "vumi_consumer_state" ["worker", "queue", "state"]
         "1 for the state the consumer is in: connecting, consuming, standby, paused, refused, stopped.";
     rebuilt: IntCounterVec = "vumi_consumer_rebuilt_total" ["worker", "queue"]
@@ -214,6 +234,14 @@ impl Telemetry {
             broker_up: self.families.broker_up.with_label_values(&[key]),
             ready: self.families.ready_state.with_label_values(&[key]),
             peer_restarts: self.families.peer_restarts.with_label_values(&[key]),
+            ledger_overdue: self.families.ledger_overdue.with_label_values(&[key]),
+            rate_limit: self.families.rate_limit.with_label_values(&[key]),
+            unknown: self.families.unknown.with_label_values(&[key]),
+            resent: self.families.resent.with_label_values(&[key]),
+            suppressed: self.families.suppressed.with_label_values(&[key]),
+            duplicates: self.families.duplicates.with_label_values(&[key]),
+            evicted: self.families.evicted.with_label_values(&[key]),
+            trail_lost: self.families.trail_lost.with_label_values(&[key]),
         });
         workers.insert(key.to_owned(), Arc::downgrade(&metrics));
         metrics
@@ -247,6 +275,22 @@ pub struct WorkerMetrics {
     pub ready: IntGauge,
     /// Restarts of the side towards the peer.
     pub peer_restarts: IntCounter,
+    /// Rows of the ledger past their deadline.
+    pub ledger_overdue: IntGauge,
+    /// Messages or parts a second that may be sent now.
+    pub rate_limit: Gauge,
+    /// Messages whose answer was lost.
+    pub unknown: IntCounter,
+    /// Messages sent although the peer may have them.
+    pub resent: IntCounter,
+    /// Answers and receipts not told.
+    pub suppressed: IntCounter,
+    /// Repeats of the provider.
+    pub duplicates: IntCounter,
+    /// Remembered messages forgotten early.
+    pub evicted: IntCounter,
+    /// Hops not noted.
+    pub trail_lost: IntCounter,
 }
 
 impl WorkerMetrics {
@@ -297,6 +341,22 @@ impl WorkerMetrics {
         self.families
             .nacks
             .with_label_values(&[self.key.as_str(), class])
+            .inc();
+    }
+
+    /// So many rows of the ledger are in `state`.
+    pub fn ledger_rows(&self, state: &str, rows: u64) {
+        self.families
+            .ledger_rows
+            .with_label_values(&[self.key.as_str(), state])
+            .set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// A message waited because of `by`: `limit` or `peer`.
+    pub fn throttled(&self, by: &str) {
+        self.families
+            .throttled
+            .with_label_values(&[self.key.as_str(), by])
             .inc();
     }
 

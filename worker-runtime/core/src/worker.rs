@@ -3,9 +3,12 @@
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Message, UserMessage};
+use crate::outcome::Receipt;
 use crate::secrets::Secrets;
+use crate::state::Person;
 use crate::status::StatusReport;
 use async_trait::async_trait;
+use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -36,33 +39,21 @@ impl Input {
     }
 }
 
-/// Where an output goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Target {
-    /// The data queue of a port, through the publish chain.
-    Port(Port),
-    /// The reply queue of the replica that holds the request, as it is (R19).
-    Holder(String),
-}
-
 /// One message that handling an input caused. Published, mandatory and confirmed before the input is acknowledged.
 #[derive(Clone, Debug)]
 pub struct Output {
-    /// Where it goes.
-    pub target: Target,
+    /// Whose data queue it goes to, through the publish chain.
+    pub port: Port,
     /// The message. Its id is derived from the input (R6).
     pub message: Message,
-    /// Published instead when no queue took it.
-    pub if_returned: Option<Box<Output>>,
 }
 
 impl Output {
     /// A message for a port.
     pub fn new(port: Port, message: impl Into<Message>) -> Self {
         Self {
-            target: Target::Port(port),
+            port,
             message: message.into(),
-            if_returned: None,
         }
     }
 }
@@ -73,6 +64,19 @@ pub trait Worker: Send + Sync + 'static {
     /// Handles one message and returns everything it causes. Called in order within a lane, in parallel across lanes.
     /// May be called again for the same input: outputs must come out with equal ids.
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError>;
+
+    /// The reply queue of the replica that holds the request which `message` answers, if that is not this one. The
+    /// engine hands the message on (R19), before the ledger says that it is being sent.
+    fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
+        let _ = message;
+        None
+    }
+
+    /// How many parts the peer gets `message` in, for rate limits that count parts.
+    fn parts(&self, message: &UserMessage) -> u32 {
+        let _ = message;
+        1
+    }
 
     /// The side towards the peer: listens or binds until `cx.closing()` fires, and returns soon after. An error is
     /// retried by the engine with back-off. Workers without a peer leave it as it is.
@@ -104,12 +108,32 @@ pub trait Services: Send + Sync {
     /// Publishes a message of the peer: middleware, backlog limit, mandatory, confirmed. `Ok` means the broker has it
     /// and the peer may get its OK.
     async fn accept(&self, output: Output) -> Result<(), WorkError>;
+    /// As [`Self::accept`], for a message that the provider may deliver again under the same `id` (R7).
+    async fn accept_once(
+        &self,
+        output: Output,
+        id: &str,
+        answer: Bytes,
+    ) -> Result<Taken, WorkError>;
+    /// The answer to the message with this `id` is known now, or known better.
+    async fn answered(&self, id: &str, answer: Bytes, person: Option<Person>);
+    /// What the peer says about a message after it was handed over. `Ok` means that it is known and told.
+    async fn receipt(&self, receipt: Receipt) -> Result<(), WorkError>;
     /// Reports on a component; edges are detected and repeats sent by the engine.
     fn report(&self, report: StatusReport);
     /// Opens, or takes over from a predecessor, a listening socket that the supervisor keeps across reloads.
     async fn listen(&self, host: &str, port: u16) -> Result<crate::worker::Listener, WorkError>;
     /// Marks traffic with the peer for the `link` metrics.
     fn traffic(&self, direction: Traffic);
+}
+
+/// What became of a message that may be a repeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// The broker has it now.
+    Now,
+    /// It was taken over before; what was answered then. Empty if no answer is known, or it was too long to be kept.
+    Before(Bytes),
 }
 
 /// Direction of traffic with a peer.
@@ -212,14 +236,34 @@ impl WorkerContext {
         message: UserMessage,
         limit: Duration,
     ) -> Result<(), WorkError> {
-        match tokio::time::timeout(limit, self.accept(message)).await {
-            Ok(result) => result,
-            Err(_) => Err(WorkError::new(
-                ErrorClass::Connect,
-                codes::BROKER_UNREACHABLE,
-                format!("the broker did not confirm within {limit:?}"),
-            )),
-        }
+        within(limit, self.accept(message)).await
+    }
+
+    /// As [`Self::accept_within`], for a message that the provider may deliver again under the same `id`: it is taken
+    /// over once within the window that the manifest gives, and a repeat gets the first `answer`. Without a state store
+    /// every delivery is taken over.
+    pub async fn accept_once(
+        &self,
+        mut message: UserMessage,
+        id: &str,
+        answer: Bytes,
+        limit: Duration,
+    ) -> Result<Taken, WorkError> {
+        message.set_transport_name(self.transport_name());
+        let port = Port::new(self.transport_name(), vumi_api::Flow::Inbound);
+        let output = Output::new(port, message);
+        within(limit, self.services.accept_once(output, id, answer)).await
+    }
+
+    /// The answer to the message with this `id` is known now: repeats get it. Kept up to 1 KiB.
+    pub async fn answered(&self, id: &str, answer: Bytes, person: Option<Person>) {
+        self.services.answered(id, answer, person).await;
+    }
+
+    /// Hands over what the peer says about a message after it was sent: a late answer, a receipt. `Ok` means that it is
+    /// written down and told, and the peer may get its OK; else the peer is to repeat it.
+    pub async fn receipt(&self, receipt: Receipt) -> Result<(), WorkError> {
+        self.services.receipt(receipt).await
     }
 
     /// Reports on a component.
@@ -235,6 +279,20 @@ impl WorkerContext {
     /// Opens or takes over a listening socket.
     pub async fn listen(&self, host: &str, port: u16) -> Result<Listener, WorkError> {
         self.services.listen(host, port).await
+    }
+}
+
+async fn within<T>(
+    limit: Duration,
+    work: impl Future<Output = Result<T, WorkError>>,
+) -> Result<T, WorkError> {
+    match tokio::time::timeout(limit, work).await {
+        Ok(result) => result,
+        Err(_) => Err(WorkError::new(
+            ErrorClass::Connect,
+            codes::BROKER_UNREACHABLE,
+            format!("the broker did not confirm within {limit:?}"),
+        )),
     }
 }
 
@@ -254,6 +312,8 @@ pub trait WorkerType: 'static {
     type Config: WorkerConfig + Clone + Send + Sync + 'static;
     /// How repeats are recognised.
     const DEDUPE: Dedupe = Dedupe::None;
+    /// Whether its peer sends receipts for what it took: then a message is not at its end before one came.
+    const RECEIPTS: bool = false;
 
     /// Builds a worker from a validated config: reads secrets, makes clients, opens nothing exclusive. A broker or peer
     /// that is away is not an error here.
@@ -284,6 +344,8 @@ pub struct Registration {
     pub ordering: OrderingMode,
     /// How repeats are recognised.
     pub dedupe: Dedupe,
+    /// Whether receipts come.
+    pub receipts: bool,
     /// Whether a resource is of this type.
     pub matches: fn(&Resource) -> bool,
     pub(crate) build: BuildFn,
@@ -299,6 +361,7 @@ impl Registration {
             type_name: T::Config::TYPE,
             ordering: T::Config::ORDERING,
             dedupe: T::DEDUPE,
+            receipts: T::RECEIPTS,
             matches: |resource| T::Config::pick(resource).is_some(),
             build: |cx| {
                 Box::pin(async move {

@@ -65,7 +65,6 @@ mod tests {
     use vumi_core::codes;
     use vumi_core::error::ErrorClass;
     use vumi_core::message::{Event, Message, UserMessage};
-    use vumi_core::worker::Target;
 
     /// The table of the Vumi documentation, in our words.
     fn router() -> TableRouter {
@@ -107,10 +106,7 @@ mod tests {
         let output = outputs.remove(0);
         assert_eq!(output.message.id(), id);
         assert_eq!(output.message.transport_name(), Some("left_alone"));
-        let Target::Port(port) = output.target else {
-            panic!("not a port");
-        };
-        Ok((port.queue(), output.message.endpoint().to_owned()))
+        Ok((output.port.queue(), output.message.endpoint().to_owned()))
     }
 
     #[tokio::test]

@@ -147,10 +147,7 @@ mod tests {
         let outputs = router.handle(input).await?;
         Ok(outputs
             .into_iter()
-            .map(|o| match o.target {
-                vumi_core::worker::Target::Port(port) => (port.queue(), o.message),
-                other => panic!("unexpected target {other:?}"),
-            })
+            .map(|o| (o.port.queue(), o.message))
             .collect())
     }
 

@@ -125,7 +125,16 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
 fn table(status: &ProcessStatus, now: SystemTime) -> String {
     let mut rows = vec![
         [
-            "WORKER", "TYPE", "STATE", "READY", "DONE", "FLIGHT", "RETRIED", "JOURNALED", "PARKED", "SINCE",
+            "WORKER",
+            "TYPE",
+            "STATE",
+            "READY",
+            "DONE",
+            "FLIGHT",
+            "RETRIED",
+            "JOURNALED",
+            "PARKED",
+            "SINCE",
             "LISTENS",
         ]
         .map(str::to_owned)

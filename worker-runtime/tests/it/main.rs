@@ -11,5 +11,6 @@ mod loss;
 mod outages;
 mod process;
 mod python_client;
+mod rebalance;
 mod reload;
 mod replicas;

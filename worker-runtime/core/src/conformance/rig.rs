@@ -12,6 +12,7 @@ use crate::message::{Event, Message, TransportStatus, UserMessage, derived_id, r
 use crate::parking::parked_queue;
 use crate::secrets::Secrets;
 use crate::state::StateStore;
+use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::status::StatusIdentity;
 use crate::supervisor::listeners::Listeners;
 use crate::telemetry::Telemetry;
@@ -82,6 +83,14 @@ impl Drop for Replica {
     }
 }
 
+/// A state store of its own, which goes with the bench.
+fn store() -> Result<Arc<dyn StateStore>, String> {
+    match EmbeddedStore::open(EmbeddedStoreOptions::default()) {
+        Ok(store) => Ok(store),
+        Err(error) => Err(format!("no state store: {error}")),
+    }
+}
+
 /// A port that nobody uses now. Ports for outgoing connections are left alone: the kernel may give one of them to
 /// another test before the worker has it. Each port is given once per process.
 fn free_port() -> Result<u16, String> {
@@ -116,7 +125,7 @@ impl Rig {
         let faults = Faults::new(Arc::clone(&broker));
         let environment = Environment {
             broker: Arc::clone(&faults) as Arc<dyn Broker>,
-            state: None,
+            state: Some(store()?),
             secrets: Arc::new(Secrets::default()),
             listeners: Arc::new(Listeners::default()),
             telemetry: Arc::new(Telemetry::new()),
@@ -204,6 +213,28 @@ impl Rig {
         done
     }
 
+    /// Replaces the worker by one whose queues are divided into so many partitions.
+    pub(super) async fn divide(&mut self, partitions: u16) -> Result<(), String> {
+        self.stop(WITHOUT_REPLIES).await?;
+        self.resource = Arc::new(fixture::divided(&self.document, partitions)?);
+        self.run().await
+    }
+
+    /// Starts a second replica of a worker that has no peer, behind faults of its own; it need not consume yet.
+    pub(super) async fn colleague(&mut self) -> Result<(RunningWorker, Arc<Faults>), String> {
+        let instance = format!("{}-{}", self.instance, self.reloads.len() + 2);
+        self.plan.share(&instance);
+        self.reloads.push(instance.clone());
+        let faults = Faults::new(Arc::clone(&self.broker));
+        let environment = Environment {
+            broker: Arc::clone(&faults) as Arc<dyn Broker>,
+            instance,
+            ..self.environment.clone()
+        };
+        let built = self.build(environment).await?;
+        Ok((built.start().await, faults))
+    }
+
     /// Starts a second replica.
     pub(super) async fn replica(&self) -> Result<Replica, String> {
         let port = free_port()?;
@@ -213,7 +244,6 @@ impl Rig {
         let faults = Faults::new(Arc::clone(&self.broker));
         let environment = Environment {
             broker: Arc::clone(&faults) as Arc<dyn Broker>,
-            state: None,
             listeners: Arc::new(Listeners::default()),
             instance: instance.clone(),
             ..self.environment.clone()
@@ -431,13 +461,6 @@ impl Rig {
             }
         })
         .await
-    }
-
-    /// Starts the worker anew, with a state store.
-    pub(super) async fn restart_with(&mut self, state: Arc<dyn StateStore>) -> Result<(), String> {
-        self.stop(WITHOUT_REPLIES).await?;
-        self.environment.state = Some(state);
-        self.run().await
     }
 
     /// Ends the process of the worker as a crash does: no goodbye, channels gone, then a new one starts.

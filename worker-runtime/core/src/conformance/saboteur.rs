@@ -3,6 +3,7 @@
 
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::message::UserMessage;
 use crate::worker::{BuildFn, Input, Output, Registration, Worker, WorkerContext};
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
@@ -145,6 +146,14 @@ impl Worker for Saboteur {
             gate.cancelled().await;
         }
         self.worker.handle(input).await
+    }
+
+    fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
+        self.worker.holder_elsewhere(message)
+    }
+
+    fn parts(&self, message: &UserMessage) -> u32 {
+        self.worker.parts(message)
     }
 
     async fn run(&self, cx: Arc<WorkerContext>) -> Result<(), WorkError> {

@@ -2,10 +2,13 @@
 //! on free ports, and fails on demand.
 
 use crate::error::WorkError;
+use crate::outcome::Receipt;
 use crate::secrets::Secrets;
+use crate::state::Person;
 use crate::status::StatusReport;
-use crate::worker::{Listener, Output, Services, Traffic, WorkerContext};
+use crate::worker::{Listener, Output, Services, Taken, Traffic, WorkerContext};
 use async_trait::async_trait;
+use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +24,7 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 struct Seen {
     outputs: Vec<Output>,
     reports: Vec<StatusReport>,
+    receipts: Vec<Receipt>,
     refusal: Option<WorkError>,
     hangs: bool,
     sockets: HashMap<(String, u16), Listener>,
@@ -76,6 +80,11 @@ impl StandIn {
     /// Everything reported so far.
     pub fn reports(&self) -> Vec<StatusReport> {
         self.lock().reports.clone()
+    }
+
+    /// Every receipt handed over so far.
+    pub fn receipts(&self) -> Vec<Receipt> {
+        self.lock().receipts.clone()
     }
 
     /// The `index`-th published message (from 0); waits for it up to [`PATIENCE`].
@@ -136,6 +145,19 @@ impl Services for StandIn {
             }
             seen.outputs.push(output);
         }
+        self.changed.notify_waiters();
+        Ok(())
+    }
+
+    /// Keeps no answers, as a worker without a state store.
+    async fn accept_once(&self, output: Output, _: &str, _: Bytes) -> Result<Taken, WorkError> {
+        self.accept(output).await.map(|()| Taken::Now)
+    }
+
+    async fn answered(&self, _: &str, _: Bytes, _: Option<Person>) {}
+
+    async fn receipt(&self, receipt: Receipt) -> Result<(), WorkError> {
+        self.lock().receipts.push(receipt);
         self.changed.notify_waiters();
         Ok(())
     }

@@ -1,24 +1,14 @@
 //! A state store between a worker and its real store that goes away, fails operations, loses answers, and dies with its
 //! process at an operation that a test names.
 
-use crate::broker::Durability;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
-use crate::state::first_seen::Reserved;
-use crate::state::journal::{Append, Claimed, Depth, Filter, Lane, Listed, Next, Step as LaneStep};
-use crate::state::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
-use crate::state::rate_limits::Bucket;
-use crate::state::sessions::Session;
-use crate::state::{
-    Erased, FirstSeen, Journal, Ledger, Person, RateLimits, Sessions, StateStore, StoreHealth,
-    Suspects,
-};
+use crate::state::around::Around;
+use crate::state::{StateStore, StoreHealth};
 use async_trait::async_trait;
-use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -110,10 +100,22 @@ impl StoreFaults {
     fn mishaps(&self) -> std::sync::MutexGuard<'_, VecDeque<StoreMishap>> {
         self.mishaps.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    async fn between<T>(
+#[async_trait]
+impl Around for StoreFaults {
+    fn inner(&self) -> &Arc<dyn StateStore> {
+        &self.inner
+    }
+
+    fn shown_health(&self) -> watch::Receiver<StoreHealth> {
+        self.health.subscribe()
+    }
+
+    async fn around<T: Send>(
         &self,
-        work: impl Future<Output = Result<T, WorkError>>,
+        _: &'static str,
+        work: impl Future<Output = Result<T, WorkError>> + Send,
     ) -> Result<T, WorkError> {
         self.operations.fetch_add(1, Ordering::SeqCst);
         if let Some(fuse) = &self.fuse {
@@ -123,7 +125,7 @@ impl StoreFaults {
             let text = "failed by a test";
             Err(WorkError::new(
                 ErrorClass::Connect,
-                codes::BROKER_UNREACHABLE,
+                codes::STATE_UNREACHABLE,
                 text,
             ))
         };
@@ -142,98 +144,5 @@ impl StoreFaults {
             Some(_) => failed(),
             None => done,
         }
-    }
-}
-
-macro_rules! faulty {
-    ($( $trait:ident { $( $name:ident ( $($arg:ident : $type:ty),* ) -> $out:ty; )* } )*) => {
-        $(
-            #[async_trait]
-            impl $trait for StoreFaults {
-                $(
-                    async fn $name(&self, $($arg: $type),*) -> Result<$out, WorkError> {
-                        self.between($trait::$name(&*self.inner, $($arg),*)).await
-                    }
-                )*
-            }
-        )*
-    };
-}
-
-faulty! {
-    Sessions {
-        create(scope: &str, user: &str, fields: Session, keep: Option<Duration>) -> Session;
-        load(scope: &str, user: &str) -> Option<Session>;
-        save(scope: &str, user: &str, fields: Session) -> bool;
-        extend(scope: &str, user: &str, keep: Duration) -> bool;
-        clear(scope: &str, user: &str) -> Option<Session>;
-        active(scope: &str, limit: usize) -> Vec<String>;
-    }
-    Journal {
-        append(queue: &str, messages: Vec<Append>) -> ();
-        lanes(queue: &str) -> Vec<Lane>;
-        groups(queue: &str) -> Vec<String>;
-        claim(queue: &str, group: &str, limit: usize, lease: Duration) -> Vec<Claimed>;
-        next_due(queue: &str) -> Option<Duration>;
-        step(queue: &str, lane: &Lane, id: u64, step: LaneStep, lease: Duration) -> Next;
-        renew(queue: &str, lanes: &[Lane], lease: Duration) -> ();
-        reclaim(queue: &str) -> ();
-        depth(queue: &str) -> Depth;
-        queues() -> Vec<String>;
-        list(queue: &str, filter: &Filter, limit: usize) -> Vec<Listed>;
-        release(queue: &str, filter: &Filter) -> u64;
-        remove(queue: &str, filter: &Filter, limit: usize) -> Vec<Listed>;
-    }
-    Ledger {
-        put(row: &Row, expected: Option<u64>, keep: Duration) -> Put;
-        row(message_id: &str) -> Option<Row>;
-        by_remote_id(account: &str, remote_id: &str) -> Option<Row>;
-        note(notes: &[Note], keep: Duration) -> ();
-        trail(message_id: &str) -> Vec<Step>;
-        find(query: &Query, limit: usize) -> Vec<String>;
-        counts() -> Counts;
-        overdue(account: &str, limit: usize) -> (u64, Vec<String>);
-        in_state(account: &str, state: RowState, limit: usize) -> Vec<String>;
-    }
-    FirstSeen {
-        reserve(scope: &str, id: &str, hold: Duration) -> Reserved;
-        commit(scope: &str, id: &str, answer: Bytes, person: Option<&Person>, keep: Duration, bound: u64) -> u64;
-        release(scope: &str, id: &str) -> ();
-    }
-    RateLimits {
-        take(key: &str, cost: u32, bucket: Bucket) -> Option<Duration>;
-        slow_down(key: &str, pause: Duration, bucket: Bucket) -> ();
-        pace(key: &str) -> f64;
-    }
-    Suspects {
-        suspect(queue: &str, id: &str, keep: Duration) -> u32;
-        acquit(queue: &str, id: &str) -> ();
-    }
-}
-
-#[async_trait]
-impl StateStore for StoreFaults {
-    fn describe(&self) -> String {
-        self.inner.describe()
-    }
-
-    fn durability(&self) -> Durability {
-        self.inner.durability()
-    }
-
-    fn health(&self) -> watch::Receiver<StoreHealth> {
-        self.health.subscribe()
-    }
-
-    async fn erase(&self, person: &Person) -> Result<Vec<Erased>, WorkError> {
-        self.between(self.inner.erase(person)).await
-    }
-
-    async fn sweep(&self) -> Result<u64, WorkError> {
-        self.between(self.inner.sweep()).await
-    }
-
-    async fn close(&self, deadline: Duration) {
-        self.inner.close(deadline).await;
     }
 }

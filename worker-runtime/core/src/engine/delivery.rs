@@ -9,10 +9,14 @@ use super::consumer::Counters;
 use super::journal::{Exit, Replay, Takes, millis};
 use super::lanes::Lane;
 use super::outlet::{Outlet, Unpublished};
+use super::partitions::{Layout, Plan};
+use super::sending::{Before, Case, Next, Sending, Suspect, Trail, Trial};
 use crate::broker::RawDelivery;
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
-use crate::message::{Event, EventType, Fate, FateState, Message};
+use crate::message::{
+    Event, EventType, FailureCode, FailureMessage, FateState, Message, UserMessage,
+};
 use crate::middleware::Chain;
 use crate::parking::Envelope;
 use crate::state::journal::{About, Due, Reason};
@@ -92,8 +96,21 @@ pub(super) struct Finished {
     pub(super) verdict: Verdict,
 }
 
+/// What becomes of the messages of a consumer.
+#[derive(Clone)]
+pub(super) enum Duty {
+    /// The worker handles them.
+    Handle,
+    /// They are passed on to the parts of their queue.
+    Forward(Arc<Plan>),
+}
+
 /// What all deliveries of one consumer share.
+#[derive(Clone)]
 pub(super) struct Desk {
+    pub(super) duty: Duty,
+    /// Messages wait until their queue is divided as the manifest says; none where that cannot change.
+    pub(super) layout: Option<Arc<Layout>>,
     pub(super) worker: Arc<dyn Worker>,
     pub(super) key: String,
     pub(super) port: Port,
@@ -106,20 +123,21 @@ pub(super) struct Desk {
     pub(super) counters: Arc<Counters>,
     pub(super) worker_metrics: Arc<WorkerMetrics>,
     /// Generation of the channel now.
-    pub(super) generation: AtomicU64,
+    pub(super) generation: Arc<AtomicU64>,
     /// Fires when nothing is to be tried again.
     pub(super) halt: CancellationToken,
+    /// Where a transport takes messages for its peer.
+    pub(super) sending: Option<Arc<Sending>>,
+    /// Whether the queue outlives this process, and its messages with it.
+    pub(super) lasting: bool,
+    /// Where hops are noted, if there is a state store.
+    pub(super) trail: Option<Arc<Trail>>,
+    /// Judges messages that may have killed a process, if there is a state store.
+    pub(super) trial: Option<Trial>,
+    /// Whether failures of a transport are published for Vumi's failure worker as well.
+    pub(super) legacy_failures: bool,
     /// The way into the journal; none where there is no store.
     pub(super) exit: Option<Arc<Exit>>,
-}
-
-/// What a failed attempt leads to.
-enum Next {
-    Again(Duration),
-    /// Again, but not here.
-    Later(Reason, Duration),
-    GiveUp(WorkError),
-    Park(WorkError),
 }
 
 /// How a failed message stands.
@@ -183,10 +201,12 @@ impl Desk {
             _ => self.lost(raw.generation),
         };
         let interrupted = || self.halt.is_cancelled() || lost();
-        let mut decoded = match message {
-            Ok(message) => Some(message),
+        let message = match message {
+            Ok(message) => message,
             Err(error) => {
-                return self.park(raw, &error, past.attempts, &interrupted).await;
+                return self
+                    .park(raw, &error, past.attempts, None, &interrupted)
+                    .await;
             }
         };
         if raw.delivery_count.is_some_and(|n| n >= QUORUM_DELIVERIES) {
@@ -195,11 +215,68 @@ impl Desk {
                 codes::BROKER_QUEUE_TYPE,
                 "it comes from a quorum queue, which drops messages after a number of deliveries",
             );
-            return self.park(raw, &error, 0, &interrupted).await;
+            return self.park(raw, &error, 0, None, &interrupted).await;
         }
         if interrupted() {
             return Verdict::Returned;
         }
+        if let Some(layout) = &self.layout
+            && !layout.agreed(raw.generation, &interrupted).await
+        {
+            return Verdict::Returned;
+        }
+        if let Duty::Forward(plan) = &self.duty {
+            let queue = plan.target(&message, lane);
+            return self.pass_on(raw, &queue, &interrupted).await;
+        }
+        let mut suspect = match &self.trial {
+            Some(trial) if raw.redelivered => match trial.begin(message.id(), &interrupted).await {
+                Ok(suspect) => Some(suspect),
+                Err(Unpublished::Interrupted) => return Verdict::Returned,
+                Err(Unpublished::Failed(error)) => {
+                    return self.park(raw, &error, 0, None, &interrupted).await;
+                }
+            },
+            _ => None,
+        };
+        let verdict = if suspect.as_ref().is_some_and(|suspect| suspect.is_guilty()) {
+            let error = WorkError::new(
+                ErrorClass::Bug,
+                codes::BUG_CRASH_LOOP,
+                "the process died again and again while it worked on this message",
+            );
+            self.park(raw, &error, 0, None, &interrupted).await
+        } else {
+            let place = (lane, term.is_some());
+            self.attempts(raw, message, place, past, &mut suspect, &interrupted)
+                .await
+        };
+        if let (Some(trial), Some(suspect)) = (&self.trial, suspect) {
+            trial.acquit(suspect).await;
+        }
+        verdict
+    }
+
+    /// Attempts, until one of them is the last.
+    async fn attempts(
+        &self,
+        raw: &RawDelivery,
+        message: Message,
+        (lane, replayed): (Lane, bool),
+        past: About,
+        suspect: &mut Option<Suspect>,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Verdict {
+        let mut case = None;
+        if let Some(sending) = &self.sending {
+            let again = raw.redelivered || replayed;
+            let begun = sending.case(message.id(), again, self.lasting, &self.halt);
+            match begun.await {
+                Some(begun) => case = Some(begun),
+                None => return Verdict::Returned,
+            }
+        }
+        let mut decoded = Some(message);
         let started = Instant::now();
         let (mut attempt, mut bugs) = (past.attempts, 0);
         loop {
@@ -209,20 +286,27 @@ impl Desk {
                 None => match Message::decode(self.port.flow, &raw.body) {
                     Ok(message) => message,
                     Err(error) => {
-                        return self.park(raw, &error.into(), attempt, &interrupted).await;
+                        return self
+                            .park(raw, &error.into(), attempt, case, interrupted)
+                            .await;
                     }
                 },
             };
-            let error = match self.attempt(message, attempt, &interrupted).await {
+            let tried = self.attempt(message, attempt, &mut case, interrupted).await;
+            if let Some(suspect) = suspect {
+                suspect.survived();
+            }
+            let error = match tried {
                 Ok(()) => return Verdict::Done,
                 Err(Unpublished::Interrupted) => return Verdict::Returned,
                 Err(Unpublished::Failed(error)) => error,
             };
             self.worker_metrics.error(&error);
+            let waited = case.as_ref().map_or(Duration::ZERO, |case| case.waited);
             let stay = Stay {
-                held: started.elapsed(),
+                held: started.elapsed().saturating_sub(waited),
                 age: Duration::from_millis(millis(SystemTime::now()).saturating_sub(past.since)),
-                replayed: term.is_some(),
+                replayed,
                 lane,
             };
             let wait_in_journal = |reason, wait| {
@@ -235,13 +319,20 @@ impl Desk {
                 };
                 Verdict::Waits(Box::new((about, Due::After(wait))))
             };
-            match self.next(&error, attempt, &mut bugs, &stay) {
-                Next::Later(reason, wait) => {
-                    self.note_retry(raw, &error, attempt, wait);
-                    return wait_in_journal(reason, wait);
+            let mut next = self.next(&error, attempt, &mut bugs, &stay);
+            if let (Some(sending), Some(case)) = (&self.sending, &case) {
+                next = sending.next(case, &error, next);
+            }
+            if let Next::Again(wait) | Next::Later(_, wait) = &next {
+                let put_back = self.put_back(raw, &mut case, &error, &next, interrupted);
+                if let Err(verdict) = put_back.await {
+                    return verdict;
                 }
+                self.note_retry(raw, &error, attempt, *wait);
+            }
+            match next {
+                Next::Later(reason, wait) => return wait_in_journal(reason, wait),
                 Next::Again(wait) => {
-                    self.note_retry(raw, &error, attempt, wait);
                     let until = Instant::now() + wait;
                     let leaves = tokio::select! {
                         leaves = self.sleep(lane, wait) => leaves,
@@ -255,9 +346,14 @@ impl Desk {
                         return Verdict::Returned;
                     }
                 }
-                Next::Park(error) => return self.park(raw, &error, attempt, &interrupted).await,
+                Next::Park(error) => {
+                    return self.park(raw, &error, attempt, case, interrupted).await;
+                }
                 Next::GiveUp(error) => {
-                    return self.give_up(raw, error, attempt, &interrupted).await;
+                    return self.give_up(raw, error, attempt, case, interrupted).await;
+                }
+                Next::Wait(error) => {
+                    return self.wait(raw, error, attempt, case, interrupted).await;
                 }
             }
         }
@@ -269,9 +365,14 @@ impl Desk {
         &self,
         message: Message,
         attempt: u32,
+        case: &mut Option<Case>,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Unpublished> {
         let handle = async {
+            let hop = self
+                .trail
+                .as_ref()
+                .and_then(|_| Trail::hop(self.port.flow, &message));
             let message = if self.chain.is_empty() {
                 message
             } else {
@@ -282,9 +383,34 @@ impl Desk {
                 message,
                 attempt,
             };
-            let outputs = self.worker.handle(input).await?;
-            outputs.iter().for_each(|output| self.note_nack(output));
-            self.outlet.publish_all(outputs, interrupted).await
+            let sending = self.sending.as_ref().zip(case.as_mut());
+            let Some((sending, case)) = sending else {
+                let outputs = self.worker.handle(input).await?;
+                outputs.iter().for_each(|output| self.note_nack(output));
+                let noted = self.trail.as_ref().zip(hop);
+                let noted = noted.map(|(trail, hop)| (trail, hop, told_of(&outputs)));
+                self.outlet.publish_all(outputs, interrupted).await?;
+                if let Some((trail, hop, (what, caused))) = noted {
+                    trail.note(hop, "", what, caused).await;
+                }
+                return Ok(());
+            };
+            let worker = self.worker.as_ref();
+            match sending
+                .before(case, worker, &input, &self.halt, interrupted)
+                .await?
+            {
+                Before::Nothing => Ok(()),
+                Before::Send => {
+                    let failed = self.legacy_failures.then(|| input.message.clone());
+                    let outputs = worker.handle(input).await?;
+                    for output in &outputs {
+                        self.note_nack(output);
+                        self.legacy_failure(failed.as_ref(), output).await;
+                    }
+                    sending.after(case, outputs, interrupted).await
+                }
+            }
         };
         AssertUnwindSafe(handle)
             .catch_unwind()
@@ -296,6 +422,77 @@ impl Desk {
                     "handling it panicked; the process's output shows where",
                 )))
             })
+    }
+
+    /// The ledger learns that a message will be tried again.
+    async fn put_back(
+        &self,
+        raw: &RawDelivery,
+        case: &mut Option<Case>,
+        error: &WorkError,
+        next: &Next,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Verdict> {
+        let Some((sending, case)) = self.sending.as_ref().zip(case.as_mut()) else {
+            return Ok(());
+        };
+        let Ok(message) = UserMessage::decode(&raw.body) else {
+            return Ok(());
+        };
+        match sending
+            .again(case, &message, error, next, interrupted)
+            .await
+        {
+            Ok(()) => Ok(()),
+            Err(Unpublished::Interrupted) => Err(Verdict::Returned),
+            Err(Unpublished::Failed(error)) => {
+                Err(self.park(raw, &error, 0, None, interrupted).await)
+            }
+        }
+    }
+
+    /// Nobody knows whether the peer has it: a receipt is waited for, and the lane goes on.
+    async fn wait(
+        &self,
+        raw: &RawDelivery,
+        error: WorkError,
+        attempt: u32,
+        mut case: Option<Case>,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Verdict {
+        let message = match Message::decode(self.port.flow, &raw.body) {
+            Ok(message) => message,
+            Err(error) => {
+                return self
+                    .park(raw, &error.into(), attempt, case, interrupted)
+                    .await;
+            }
+        };
+        let Some((sending, known)) = self.sending.as_ref().zip(case.as_mut()) else {
+            return self.park(raw, &error, attempt, case, interrupted).await;
+        };
+        tracing::warn!(worker = self.key, queue = self.queue, message_id = message.id(), code = %error.code, attempt, reason = %error, "sent, and the answer was lost: a receipt decides");
+        match sending.wait(known, &message, &error, interrupted).await {
+            Ok(()) => Verdict::Done,
+            Err(Unpublished::Interrupted) => Verdict::Returned,
+            Err(Unpublished::Failed(error)) => {
+                self.park(raw, &error, attempt, case, interrupted).await
+            }
+        }
+    }
+
+    /// Tells Vumi's failure worker of a message that will not be delivered, for good: retries are ours alone (R12).
+    async fn legacy_failure(&self, message: Option<&Message>, told: &Output) {
+        let (Some(Message::User(message)), Message::Event(event)) = (message, &told.message) else {
+            return;
+        };
+        if event.event_type() != EventType::Nack {
+            return;
+        }
+        let reason = event.nack_reason().unwrap_or_default();
+        let failure = FailureMessage::new(message, FailureCode::Permanent, reason);
+        let key = FailureMessage::routing_key(&self.port.connector);
+        self.outlet.announce(key, failure.encode()).await;
     }
 
     /// A worker that refuses a message says so to its sender; here to the operator as well.
@@ -370,7 +567,9 @@ impl Desk {
                     over.provider_code.clone_from(&error.provider_code);
                     Next::GiveUp(over)
                 };
-                if attempt >= self.policy.max_attempts {
+                // A peer that asks to slow down refuses nothing: only holdLimit ends that.
+                let throttled = matches!(error.class, ErrorClass::Throttled(_));
+                if attempt >= self.policy.max_attempts && !throttled {
                     over(codes::RETRY_EXHAUSTED, "given up")
                 } else if stay.age + wait > self.policy.max_age {
                     over(
@@ -409,44 +608,51 @@ impl Desk {
         raw: &RawDelivery,
         error: WorkError,
         attempt: u32,
+        mut case: Option<Case>,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Verdict {
         if self.port.flow != Flow::Outbound {
-            return self.park(raw, &error, attempt, interrupted).await;
+            return self.park(raw, &error, attempt, case, interrupted).await;
         }
-        let id = match Message::decode(self.port.flow, &raw.body) {
-            Ok(message) => message.id().to_owned(),
-            Err(error) => return self.park(raw, &error.into(), attempt, interrupted).await,
+        let message = match UserMessage::decode(&raw.body) {
+            Ok(message) => message,
+            Err(error) => {
+                return self
+                    .park(raw, &error.into(), attempt, case, interrupted)
+                    .await;
+            }
         };
-        let fate = Fate {
-            state: FateState::Failed,
-            class: error.class.fate_class().to_owned(),
-            code: error
-                .provider_code
-                .clone()
-                .unwrap_or_else(|| error.code.name.to_owned()),
-            text: error.text.clone(),
-            who: error.class.who_acts().to_owned(),
-            attempt,
-            is_final: true,
-        };
-        let mut event = Event::nack(&id, &fate);
+        let id = message.message_id();
+        let mut event = Event::nack(id, &error.fate(FateState::Failed, attempt));
         event.set_transport_name(&self.port.connector);
-        let output = Output::new(Port::new(&self.port.connector, Flow::Event), event);
-        self.worker_metrics.nack(error.class.fate_class());
+        let class = error.failure_class().as_str();
+        self.worker_metrics.nack(class);
         tracing::warn!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, reason = %error, "given up, the sender is told");
-        match self.outlet.publish(output, interrupted).await {
+        let output = Output::new(Port::new(&self.port.connector, Flow::Event), event.clone());
+        if self.legacy_failures {
+            let message = Message::User(message.clone());
+            self.legacy_failure(Some(&message), &output).await;
+        }
+        let told = match self.sending.as_ref().zip(case.as_mut()) {
+            Some((sending, case)) => sending.give_up(case, &message, event, interrupted).await,
+            None => self.outlet.publish(output, interrupted).await,
+        };
+        match told {
             Ok(()) => Verdict::Done,
             Err(Unpublished::Interrupted) => Verdict::Returned,
-            Err(Unpublished::Failed(error)) => self.park(raw, &error, attempt, interrupted).await,
+            Err(Unpublished::Failed(error)) => {
+                self.park(raw, &error, attempt, case, interrupted).await
+            }
         }
     }
 
+    /// Sets a message aside, with its reason; the ledger and the trail say so.
     async fn park(
         &self,
         raw: &RawDelivery,
         error: &WorkError,
         attempt: u32,
+        case: Option<Case>,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Verdict {
         if attempt == 0 {
@@ -454,9 +660,40 @@ impl Desk {
         }
         let envelope = Envelope::new(&self.queue, raw, error, &self.key, attempt);
         tracing::warn!(worker = self.key, queue = self.queue, message_id = envelope.message_id, code = %error.code, attempt, reason = %error, "set aside: see `vumi parked list`");
-        match self.outlet.park(&envelope, interrupted).await {
-            Ok(()) => Verdict::Parked,
-            Err(_) => Verdict::Returned,
+        if self.outlet.park(&envelope, interrupted).await.is_err() {
+            return Verdict::Returned;
         }
+        let message = Message::decode(self.port.flow, &raw.body).ok();
+        if let Some(sending) = &self.sending {
+            let known = match &message {
+                Some(Message::User(message)) => Some(message),
+                _ => None,
+            };
+            let parked = sending.parked(case, known, error, interrupted).await;
+            // The copy is with the broker. If it comes again, there will be two, and nothing is lost.
+            if let Err(Unpublished::Interrupted) = parked {
+                return Verdict::Returned;
+            }
+        } else if let (Some(trail), Some(message)) = (&self.trail, &message)
+            && let Some(hop) = Trail::hop(self.port.flow, message)
+        {
+            trail
+                .note(hop, error.code.name, "set aside".into(), Vec::new())
+                .await;
+        }
+        Verdict::Parked
     }
+}
+
+/// What handling a message came to: a sentence, and the ids of the messages that it caused.
+fn told_of(outputs: &[Output]) -> (String, Vec<String>) {
+    let mut queues: Vec<String> = outputs.iter().map(|output| output.port.queue()).collect();
+    queues.sort_unstable();
+    queues.dedup();
+    let what = match queues.as_slice() {
+        [] => "took it".to_owned(),
+        queues => format!("to {}", queues.join(", ")),
+    };
+    let caused = outputs.iter().map(|output| output.message.id().to_owned());
+    (what, caused.collect())
 }

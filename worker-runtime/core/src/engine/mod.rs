@@ -8,8 +8,10 @@ mod delivery;
 mod journal;
 mod lanes;
 mod outlet;
+mod partitions;
 mod peer;
 mod running;
+mod sending;
 mod store_watch;
 mod watch;
 

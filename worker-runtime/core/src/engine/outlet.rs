@@ -4,15 +4,15 @@
 use super::backlog::Backlog;
 use super::backoff::Backoff;
 use crate::broker::{
-    Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, Receipt,
+    Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, RawDelivery, Receipt,
 };
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
-use crate::message::MAX_BODY;
+use crate::message::{MAX_BODY, Message};
 use crate::middleware::Chain;
 use crate::parking::{Envelope, parked_queue};
 use crate::telemetry::{TargetMetrics, WorkerMetrics};
-use crate::worker::{Output, Target};
+use crate::worker::Output;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,7 +48,6 @@ impl From<WorkError> for Unpublished {
 struct Sent {
     publication: Publication,
     receipt: Receipt,
-    if_returned: Option<Box<Output>>,
 }
 
 impl Outlet {
@@ -98,6 +97,75 @@ impl Outlet {
         self.confirmed(sent, interrupted).await
     }
 
+    /// Puts a message into a queue as it is, past the publish chain; false if there is no such queue.
+    pub(super) async fn offer(
+        &self,
+        queue: &str,
+        message: &Message,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<bool, Unpublished> {
+        let publication = Publication {
+            exchange: String::new(),
+            routing_key: queue.to_owned(),
+            message_id: Some(message.id().to_owned()),
+            body: message.encode(),
+            class: PublicationClass::Direct,
+        };
+        let mut attempt = 0;
+        loop {
+            let receipt = self.broker.publish(publication.clone()).await;
+            let wait = match receipt.confirmation().await {
+                Confirmation::Confirmed => return Ok(true),
+                Confirmation::Returned(_) => return Ok(false),
+                Confirmation::Nacked => {
+                    attempt += 1;
+                    REPUBLISH.after(attempt)
+                }
+                // The next `publish` waits for the connection by itself.
+                Confirmation::Lost => Duration::ZERO,
+            };
+            if interrupted() {
+                return Err(Unpublished::Interrupted);
+            }
+            tokio::time::sleep(wait).await;
+        }
+    }
+
+    /// Publishes for whoever listens: nobody may, and then it is gone.
+    pub(super) async fn announce(&self, routing_key: String, body: bytes::Bytes) {
+        let publication = Publication {
+            exchange: EXCHANGE.to_owned(),
+            routing_key,
+            message_id: None,
+            body,
+            class: PublicationClass::Telemetry,
+        };
+        let receipt = self.broker.publish(publication).await;
+        let _ = receipt.confirmation().await;
+    }
+
+    /// Publishes a delivery to another queue as it is, body and properties, and waits until the broker has it.
+    pub(super) async fn pass_on(
+        &self,
+        raw: &RawDelivery,
+        queue: &str,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Unpublished> {
+        let publication = Publication {
+            exchange: EXCHANGE.to_owned(),
+            routing_key: queue.to_owned(),
+            body: raw.body.clone(),
+            message_id: raw.message_id.clone(),
+            class: PublicationClass::Data,
+        };
+        let receipt = self.broker.publish(publication.clone()).await;
+        let sent = Sent {
+            publication,
+            receipt,
+        };
+        self.confirmed(sent, interrupted).await
+    }
+
     /// Puts a message into the parking queue of the queue it came from.
     pub(super) async fn park(
         &self,
@@ -118,7 +186,6 @@ impl Outlet {
                     let sent = Sent {
                         publication: publication.clone(),
                         receipt,
-                        if_returned: None,
                     };
                     match self.confirmed(sent, interrupted).await {
                         Err(Unpublished::Failed(error)) => error,
@@ -138,20 +205,10 @@ impl Outlet {
     }
 
     async fn send(&self, output: Output) -> Result<Sent, WorkError> {
-        let Output {
-            target,
-            mut message,
-            if_returned,
-        } = output;
-        let (exchange, routing_key, class) = match target {
-            Target::Port(port) => {
-                if !self.chain.is_empty() {
-                    message = self.chain.publish(&port, message).await?;
-                }
-                (EXCHANGE.to_owned(), port.queue(), PublicationClass::Data)
-            }
-            Target::Holder(queue) => (String::new(), queue, PublicationClass::Direct),
-        };
+        let Output { port, mut message } = output;
+        if !self.chain.is_empty() {
+            message = self.chain.publish(&port, message).await?;
+        }
         let body = message.encode();
         if body.len() > MAX_BODY {
             // Every reader refuses it: better now, while its sender can still be told.
@@ -165,17 +222,16 @@ impl Outlet {
             ));
         }
         let publication = Publication {
-            exchange,
-            routing_key,
+            exchange: EXCHANGE.to_owned(),
+            routing_key: port.queue(),
             message_id: Some(message.id().to_owned()),
             body,
-            class,
+            class: PublicationClass::Data,
         };
         let receipt = self.broker.publish(publication.clone()).await;
         Ok(Sent {
             publication,
             receipt,
-            if_returned,
         })
     }
 
@@ -187,7 +243,6 @@ impl Outlet {
         let Sent {
             publication,
             mut receipt,
-            mut if_returned,
         } = sent;
         let metrics = self.targets.get(&publication.routing_key);
         let (mut attempt, mut returns) = (0, 0);
@@ -198,13 +253,6 @@ impl Outlet {
                         metrics.published.inc();
                     }
                     return Ok(());
-                }
-                Confirmation::Returned(_) if if_returned.is_some() => {
-                    let instead = if_returned.take().map(|output| *output);
-                    if let Some(output) = instead {
-                        return Box::pin(self.publish(output, interrupted)).await;
-                    }
-                    Duration::ZERO
                 }
                 Confirmation::Returned(reason) => {
                     returns += 1;

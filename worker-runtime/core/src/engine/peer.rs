@@ -2,14 +2,19 @@
 
 use super::backoff::Backoff;
 use super::outlet::{Outlet, Unpublished};
+use super::sending::{Once, Sending, Trail};
 use crate::broker::{Broker, LinkState};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::message::Message;
+use crate::outcome::Receipt;
+use crate::state::Person;
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::supervisor::listeners::Listeners;
 use crate::telemetry::WorkerMetrics;
-use crate::worker::{Listener, Output, Services, Target, Traffic, Worker, WorkerContext};
+use crate::worker::{Listener, Output, Services, Taken, Traffic, Worker, WorkerContext};
 use async_trait::async_trait;
+use bytes::Bytes;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -38,19 +43,24 @@ pub(super) struct Counter {
     pub(super) broker: Arc<dyn Broker>,
     /// Fires when the worker is told to give up whatever still waits.
     pub(super) abandoned: CancellationToken,
+    /// Of a transport.
+    pub(super) sending: Option<Arc<Sending>>,
+    /// Of a worker with a state store.
+    pub(super) trail: Option<Arc<Trail>>,
+    /// Of a transport with a state store whose provider gives ids.
+    pub(super) once: Option<Once>,
 }
 
 #[async_trait]
 impl Services for Counter {
     async fn accept(&self, output: Output) -> Result<(), WorkError> {
-        if let Target::Port(port) = &output.target
-            && self.outlet.backlog.is_full(port)
-        {
+        if self.outlet.backlog.is_full(&output.port) {
             let error = WorkError::new(
                 ErrorClass::Throttled(Some(FULL_RETRY)),
                 codes::BACKLOG_FULL,
                 format!(
-                    "{port} holds {} messages or more",
+                    "{} holds {} messages or more",
+                    output.port,
                     self.outlet.backlog.limit()
                 ),
             );
@@ -59,18 +69,64 @@ impl Services for Counter {
         }
         self.broker_is_there().await?;
         let interrupted = || self.abandoned.is_cancelled();
-        match self.outlet.publish(output, &interrupted).await {
-            Ok(()) => Ok(()),
-            Err(Unpublished::Failed(error)) => {
-                self.metrics.error(&error);
-                Err(error)
-            }
-            Err(Unpublished::Interrupted) => Err(WorkError::new(
-                ErrorClass::Connect,
-                codes::BROKER_UNREACHABLE,
-                "the worker stopped before the broker confirmed the message",
-            )),
+        let hop = Trail::hop(output.port.flow, &output.message);
+        let noted = self.trail.as_ref().zip(hop);
+        let published = self.outlet.publish(output, &interrupted).await;
+        self.outcome(published)?;
+        if let Some((trail, hop)) = noted {
+            trail
+                .note(hop, "", "taken over from the peer".into(), Vec::new())
+                .await;
         }
+        Ok(())
+    }
+
+    async fn accept_once(
+        &self,
+        output: Output,
+        id: &str,
+        answer: Bytes,
+    ) -> Result<Taken, WorkError> {
+        let Some(once) = &self.once else {
+            return self.accept(output).await.map(|()| Taken::Now);
+        };
+        let reserved = once
+            .reserve(id)
+            .await
+            .inspect_err(|error| self.metrics.error(error))?;
+        if let Some(answer) = reserved {
+            return Ok(Taken::Before(answer));
+        }
+        let person = match &output.message {
+            Message::User(message) => message.from_addr().map(Person::new),
+            Message::Event(_) => None,
+        };
+        if let Err(error) = self.accept(output).await {
+            once.release(id).await;
+            return Err(error);
+        }
+        self.remember(once, id, answer, person).await;
+        Ok(Taken::Now)
+    }
+
+    async fn answered(&self, id: &str, answer: Bytes, person: Option<Person>) {
+        if let Some(once) = &self.once {
+            self.remember(once, id, answer, person).await;
+        }
+    }
+
+    async fn receipt(&self, receipt: Receipt) -> Result<(), WorkError> {
+        self.broker_is_there().await?;
+        let interrupted = || self.abandoned.is_cancelled();
+        let told = match &self.sending {
+            Some(sending) => sending.receipt(receipt, &interrupted).await,
+            None => Err(Unpublished::Failed(WorkError::new(
+                ErrorClass::Bug,
+                codes::CONFIG_INVALID,
+                "only transports hand over receipts",
+            ))),
+        };
+        self.outcome(told)
     }
 
     fn report(&self, report: StatusReport) {
@@ -90,6 +146,26 @@ impl Services for Counter {
 }
 
 impl Counter {
+    fn outcome(&self, outcome: Result<(), Unpublished>) -> Result<(), WorkError> {
+        match outcome {
+            Ok(()) => Ok(()),
+            Err(Unpublished::Failed(error)) => {
+                self.metrics.error(&error);
+                Err(error)
+            }
+            Err(Unpublished::Interrupted) => Err(WorkError::new(
+                ErrorClass::Connect,
+                codes::BROKER_UNREACHABLE,
+                "the worker stopped before the broker confirmed the message",
+            )),
+        }
+    }
+
+    async fn remember(&self, once: &Once, id: &str, answer: Bytes, person: Option<Person>) {
+        let interrupted = || self.abandoned.is_cancelled();
+        once.commit(id, answer, person.as_ref(), &interrupted).await;
+    }
+
     /// Waits a moment for a broker that is away. A peer whose message cannot be taken hears so soon, not when its own
     /// patience ends.
     async fn broker_is_there(&self) -> Result<(), WorkError> {

@@ -1,5 +1,7 @@
 //! The engine on the in-memory broker, with workers that each test scripts.
 
+mod partitions;
+
 use super::*;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use crate::broker::{Access, EXCHANGE, Publication, PublicationClass, QueueSpec, Subscribe};
@@ -130,6 +132,25 @@ impl Rig {
             name.clone(),
             Arc::new(move |i, cx| Box::pin(handler(i, cx))),
         );
+        let setup = Setup {
+            broker,
+            state,
+            kind,
+            name,
+            settings,
+        };
+        Self::replica(setup, "one").await
+    }
+
+    /// Another replica of a worker whose handler is known by its name.
+    pub(super) async fn replica(setup: Setup, instance: &str) -> Self {
+        let Setup {
+            broker,
+            state,
+            kind,
+            name,
+            settings,
+        } = setup;
         let (mut spec, registration) = match kind {
             Kind::Transport => (
                 json!({"telnet": {"host": "127.0.0.1", "port": 0}, "transportName": "t"}),
@@ -151,7 +172,7 @@ impl Rig {
             secrets: Arc::default(),
             listeners: Arc::default(),
             telemetry: Arc::clone(&telemetry),
-            instance: "one".into(),
+            instance: instance.into(),
             system_id: "global".into(),
         };
         let built = build(&registration, Arc::new(resource), environment)
@@ -553,6 +574,8 @@ impl DeskRig {
         });
         let port = Port::new("t", Flow::Outbound);
         let desk = Arc::new(delivery::Desk {
+            duty: delivery::Duty::Handle,
+            layout: None,
             worker: Arc::new(Scripted { handler, cx }),
             key: "transport/t".into(),
             queue: port.queue(),
@@ -563,8 +586,13 @@ impl DeskRig {
             metrics: metrics.queue("t.outbound"),
             counters: Arc::default(),
             worker_metrics: metrics,
-            generation: AtomicU64::new(1),
+            generation: Arc::new(AtomicU64::new(1)),
             halt: Default::default(),
+            sending: None,
+            lasting: true,
+            trail: None,
+            trial: None,
+            legacy_failures: false,
             exit: None,
         });
         Self { broker, desk }
@@ -805,6 +833,9 @@ async fn a_peer_hears_that_the_broker_is_away() {
         accepting: Arc::default(),
         broker,
         abandoned: Default::default(),
+        sending: None,
+        trail: None,
+        once: None,
     };
     let begin = tokio::time::Instant::now();
     let message = UserMessage::new("sms", Some("555"), Some("27821"));

@@ -19,7 +19,7 @@ mod user;
 
 pub use event::{DeliveryStatus, Event, EventType};
 pub use failure::{FailureCode, FailureMessage};
-pub use fate::{Fate, FateState};
+pub use fate::{Actor, FailureClass, Fate, FateState};
 pub use fields::{DecodeError, MAX_BODY, MAX_DEPTH, MESSAGE_VERSION};
 pub use heartbeat::{HEARTBEAT_KEY, HEARTBEAT_VERSION, Heartbeat};
 pub use ids::{derived_id, event_id, random_id, reply_id};

@@ -115,7 +115,7 @@ impl RowState {
 pub struct Step {
     /// When: milliseconds since 1970.
     pub at: u64,
-    /// Kind and name of the worker.
+    /// Kind and name of the worker, an `@`, and its replica: `transport/sms@pod-1`.
     pub worker: String,
     /// The state it led to, for steps of a row; none for a hop on the way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -176,6 +176,9 @@ pub struct Row {
     /// What its sender was told, encoded: published again when the message comes again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<String>,
+    /// The message itself, encoded: content. Only while it waits to be sent again by `onUnknown`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
     /// What happened.
     pub steps: Vec<Step>,
 }
@@ -212,6 +215,7 @@ impl Row {
             attempt: 0,
             remote_id: None,
             told: Vec::new(),
+            body: None,
             steps: Vec::new(),
         }
     }

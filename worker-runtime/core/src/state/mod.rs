@@ -5,6 +5,7 @@
 //! that replicas whose clocks differ agree. Every error has class [`crate::error::ErrorClass::Connect`] if trying again
 //! may help; then the operation was carried out wholly or not at all, and repeating it does no harm.
 
+pub mod around;
 pub mod embedded;
 pub mod first_seen;
 pub mod journal;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OnceCell, watch};
-use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
+use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig, Profile};
 use vumi_core::broker::{Broker, LinkState};
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 
@@ -54,6 +54,11 @@ pub async fn up(broker: &Arc<dyn Broker>) {
     }
 }
 
+/// The URL of a virtual host that is used in a profile.
+pub fn in_profile(profile: Profile, url: &str) -> String {
+    format!("{url}?profile={}", profile.as_str())
+}
+
 /// A connection that is up.
 pub async fn connect(url: &str) -> Arc<dyn Broker> {
     let broker = AmqpBroker::connect(AmqpConfig::from_url(url).expect("url"));
@@ -62,12 +67,19 @@ pub async fn connect(url: &str) -> Arc<dyn Broker> {
 }
 
 /// A virtual host of a shared broker.
-pub struct VirtualHost(String);
+pub struct VirtualHost {
+    url: String,
+    profile: Profile,
+}
 
 #[async_trait]
 impl Rig for VirtualHost {
     async fn connect(&self) -> Arc<dyn Broker> {
-        connect(&self.0).await
+        connect(&in_profile(self.profile, &self.url)).await
+    }
+
+    fn replicated(&self) -> bool {
+        self.profile == Profile::Quorum
     }
 }
 
@@ -83,17 +95,21 @@ pub async fn vhost(version: Version, default_queue_type: Option<&str>) -> Option
 }
 
 macro_rules! rig {
-    ($version:ident, $default:expr) => {
+    ($version:ident, $default:expr, $profile:ident) => {
         match vhost(Version::$version, $default).await {
-            Some(url) => VirtualHost(url),
+            Some(url) => VirtualHost {
+                url,
+                profile: Profile::$profile,
+            },
             None => return,
         }
     };
 }
 
-crate::broker_suite!(rabbitmq_3_10, rig!(V3_10, None));
-crate::broker_suite!(rabbitmq_4_0_classic, rig!(V4_0, Some("classic")));
-crate::broker_suite!(rabbitmq_4_0_quorum, rig!(V4_0, Some("quorum")));
+crate::broker_suite!(rabbitmq_3_10, rig!(V3_10, None, Vumi));
+crate::broker_suite!(rabbitmq_4_0_classic, rig!(V4_0, Some("classic"), Vumi));
+crate::broker_suite!(rabbitmq_4_0_quorum, rig!(V4_0, Some("quorum"), Vumi));
+crate::broker_suite!(rabbitmq_4_0_profile_quorum, rig!(V4_0, None, Quorum));
 
 /// A broker for tests that harm it.
 pub async fn own(version: Version, options: Options) -> Option<RabbitMq> {

@@ -1,16 +1,21 @@
 //! What a standby knows of the one it waits for: its name if it is one of ours, and that it is none if it is not.
 
-use crate::amqp::{shared, up, vhost};
+use crate::amqp::{in_profile, shared, up, vhost};
 use crate::broker_suite::{PATIENCE, consuming, next, number, send, unique, until};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
+use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig, Profile};
 use vumi_core::broker::{
     Access, Broker, ConsumerState, LinkState, QueueSpec, Subscribe, Subscription,
 };
 use vumi_core::codes;
 use vumi_testkit::rabbitmq::Version;
 
+const ROWS: [(Version, Profile); 3] = [
+    (Version::V3_10, Profile::Vumi),
+    (Version::V4_0, Profile::Vumi),
+    (Version::V4_0, Profile::Quorum),
+];
 const SILENCE: Duration = Duration::from_secs(3);
 
 async fn connect(url: &str) -> Arc<dyn Broker> {
@@ -47,10 +52,11 @@ async fn standing_by_for(subscription: &Subscription, holder: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standby_names_its_holder() {
-    for version in [Version::V3_10, Version::V4_0] {
+    for (version, profile) in ROWS {
         let Some(url) = vhost(version, None).await else {
             return;
         };
+        let url = in_profile(profile, &url);
         let (one, two, three) = (
             connect(&url).await,
             connect(&url).await,
@@ -75,12 +81,12 @@ async fn standby_names_its_holder() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn foreign_holder_becomes_visible() {
-    for version in [Version::V3_10, Version::V4_0] {
+    for (version, profile) in ROWS {
         let (Some(server), Some(url)) = (shared(version).await, vhost(version, None).await) else {
             return;
         };
         let queue = unique("held");
-        let ours = connect(&url).await;
+        let ours = connect(&in_profile(profile, &url)).await;
         send(&ours, &queue, 1..=1).await;
         let foreign = lapin::Connection::connect(&url, lapin::ConnectionProperties::default())
             .await

@@ -21,7 +21,7 @@ use vumi_api::transports::Telnet;
 use vumi_core::codes;
 use vumi_core::conformance::Fixture;
 use vumi_core::error::{ErrorClass, WorkError};
-use vumi_core::message::SessionEvent;
+use vumi_core::message::{Actor, FailureClass, SessionEvent};
 use vumi_core::outcome::Refusal;
 use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::worker::{Input, Listener, Output, Traffic, Worker, WorkerContext, WorkerType};
@@ -153,18 +153,33 @@ impl Worker for TelnetServer {
         };
         let Some(address) = message.to_addr() else {
             let text = "Missing fields: to_addr";
-            return nack("content", codes::REPLY_FIELDS, text, "campaign");
+            return nack(
+                FailureClass::Content,
+                codes::REPLY_FIELDS,
+                text,
+                Actor::Campaign,
+            );
         };
         let Some(client) = self.clients.get(address) else {
             let text = "Unknown address: no client is connected under it.";
-            return nack("recipient", codes::REPLY_NO_CLIENT, text, "nobody");
+            return nack(
+                FailureClass::Recipient,
+                codes::REPLY_NO_CLIENT,
+                text,
+                Actor::Nobody,
+            );
         };
         let id = message.message_id();
         if !client.was_written(id) {
             let wire = codec::encode(message.content().unwrap_or_default());
             if client.write(&wire).await.is_err() {
                 let text = "The connection ended before the message was written.";
-                return nack("recipient", codes::SESSION_CLOSED, text, "nobody");
+                return nack(
+                    FailureClass::Recipient,
+                    codes::SESSION_CLOSED,
+                    text,
+                    Actor::Nobody,
+                );
             }
             self.cx.traffic(Traffic::Outbound);
             client.note_written(id, message.in_reply_to());

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use vumi_api::shared::BasicAuth;
 use vumi_core::codes::{self, Code};
 use vumi_core::error::WorkError;
-use vumi_core::message::{UserMessage, derived_id};
+use vumi_core::message::{Actor, FailureClass, UserMessage, derived_id};
 use vumi_core::outcome::Refusal;
 use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::worker::{Traffic, WorkerContext};
@@ -186,7 +186,14 @@ impl Desk {
         message: &UserMessage,
         request: &str,
     ) -> Result<(), Refusal> {
-        let closed = |text: &str| Refusal::new("window", codes::SESSION_CLOSED, text, "nobody");
+        let closed = |text: &str| {
+            Refusal::new(
+                FailureClass::Window,
+                codes::SESSION_CLOSED,
+                text,
+                Actor::Nobody,
+            )
+        };
         let answer = self.declaration.reply(message);
         let id = message.message_id();
         let (written, age) = match self.pending.finish(request, id, &answer) {

@@ -9,10 +9,10 @@ use tokio_util::task::TaskTracker;
 use vumi_api::shared::HttpListener;
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
-use vumi_core::message::UserMessage;
+use vumi_core::message::{Actor, FailureClass, UserMessage};
 use vumi_core::outcome::Refusal;
 use vumi_core::status::StatusLevel;
-use vumi_core::worker::{Input, Output, Target, Worker, WorkerContext};
+use vumi_core::worker::{Input, Output, Worker, WorkerContext};
 use vumi_http::{Answer, Limits, Method, Request, Server, Service};
 
 /// What one HTTP transport says about itself. Pure: requests in, messages and answers out.
@@ -105,7 +105,12 @@ impl Worker for Engine {
         if !desk.declaration.holds() {
             let text = "Requests of this transport are answered at once; it delivers no replies.";
             let code = codes::REPLY_NOT_EXPECTED;
-            return Ok(vec![nack(Refusal::new("route", code, text, "campaign"))]);
+            return Ok(vec![nack(Refusal::new(
+                FailureClass::Route,
+                code,
+                text,
+                Actor::Campaign,
+            ))]);
         }
         let request = message.in_reply_to().filter(|id| !id.is_empty());
         let content = message.content().filter(|text| !text.is_empty());
@@ -116,24 +121,15 @@ impl Worker for Engine {
                 .collect();
             let text = format!("Missing fields: {}", missing.join(", "));
             nack(Refusal::new(
-                "content",
+                FailureClass::Content,
                 codes::REPLY_FIELDS,
                 text,
-                "campaign",
+                Actor::Campaign,
             ))
         };
         let Some(request) = request else {
             return Ok(vec![incomplete()]);
         };
-        if let Some(queue) = desk.holder_elsewhere(message) {
-            let text = "The replica that held the request is gone.";
-            let gone = Refusal::new("ours", codes::HOLDER_GONE, text, "nobody");
-            return Ok(vec![Output {
-                target: Target::Holder(queue),
-                if_returned: Some(Box::new(nack(gone))),
-                message: input.message.clone(),
-            }]);
-        }
         if content.is_none() {
             // Here, at the replica that holds the request, so that the caller hears of it too.
             desk.refuse_reply(message, request, codes::REPLY_FIELDS);
@@ -143,6 +139,12 @@ impl Worker for Engine {
             Ok(()) => desk.cx.ack(message, message.message_id()),
             Err(refusal) => nack(refusal),
         }])
+    }
+
+    fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
+        let answers = message.in_reply_to().is_some_and(|id| !id.is_empty());
+        let holds = answers && self.desk.declaration.holds();
+        holds.then(|| self.desk.holder_elsewhere(message))?
     }
 
     async fn run(&self, cx: Arc<WorkerContext>) -> Result<(), WorkError> {

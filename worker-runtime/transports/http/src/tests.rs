@@ -14,7 +14,7 @@ use vumi_core::conformance::stand_in::{PATIENCE, StandIn, resource};
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Event, EventType, Message, SessionEvent, UserMessage};
 use vumi_core::status::StatusLevel;
-use vumi_core::worker::{Input, Output, Target, Worker, WorkerType};
+use vumi_core::worker::{Input, Output, Worker, WorkerType};
 
 mod bad_input;
 mod held;
@@ -172,7 +172,7 @@ impl Server {
     async fn inbound(&self, index: usize) -> UserMessage {
         let output = self.engine.output(index).await.unwrap();
         let port = Port::new("api", Flow::Inbound);
-        assert_eq!(output.target, Target::Port(port));
+        assert_eq!(output.port, port);
         let Message::User(message) = output.message else {
             panic!("not a user message");
         };
@@ -212,7 +212,7 @@ async fn handle(worker: &Arc<dyn Worker>, message: &UserMessage) -> Output {
 
 /// The event of an outcome.
 fn event(output: Output) -> Event {
-    assert_eq!(output.target, Target::Port(Port::new("api", Flow::Event)));
+    assert_eq!(output.port, Port::new("api", Flow::Event));
     match output.message {
         Message::Event(event) => event,
         Message::User(_) => panic!("not an event"),

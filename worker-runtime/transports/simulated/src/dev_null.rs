@@ -4,17 +4,20 @@
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio_util::task::TaskTracker;
 use vumi_api::transports::DevNull;
 use vumi_api::{Flow, Port};
 use vumi_core::codes;
 use vumi_core::conformance::Fixture;
 use vumi_core::error::{ErrorClass, WorkError};
-use vumi_core::message::{DeliveryStatus, Event, UserMessage, derived_id};
-use vumi_core::outcome::Refusal;
+use vumi_core::message::{Actor, DeliveryStatus, Event, FailureClass, UserMessage, derived_id};
+use vumi_core::outcome::{Receipt, ReceiptOutcome, Refusal};
 use vumi_core::worker::{Input, Output, Traffic, Worker, WorkerContext, WorkerType};
 
 /// How long the network asks a sender to wait who is above its capacity.
 const SLOW_DOWN: Duration = Duration::from_secs(1);
+/// How long after a lost answer the receipt comes, and comes again while it is not taken.
+const RECEIPT_AFTER: Duration = Duration::from_millis(500);
 
 pub(crate) struct Def;
 
@@ -23,15 +26,24 @@ struct Network {
     cx: Arc<WorkerContext>,
     /// When the present second began, and what was taken in it.
     taken: Mutex<(Instant, u32)>,
+    /// Receipts under way.
+    receipts: TaskTracker,
 }
 
 #[async_trait]
 impl WorkerType for Def {
     type Config = DevNull;
+    const RECEIPTS: bool = true;
 
     async fn build(config: DevNull, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
         let taken = Mutex::new((Instant::now(), 0));
-        Ok(Arc::new(Network { config, cx, taken }))
+        let receipts = TaskTracker::new();
+        Ok(Arc::new(Network {
+            config,
+            cx,
+            taken,
+            receipts,
+        }))
     }
 
     fn fixture() -> Fixture {
@@ -62,6 +74,37 @@ impl Network {
         taken.1 <= capacity
     }
 
+    /// What the network has to say of a message whose answer it lost, if it took the message: its receipt comes all the
+    /// same, and again until it is taken over.
+    fn report_later(&self, id: &str, remote_id: String) {
+        let outcome = match drawn("failure", id, self.config.failure_percent, 0) {
+            true => ReceiptOutcome::Failed(Refusal::new(
+                FailureClass::Recipient,
+                codes::PEER_REFUSED,
+                "Not delivered by network",
+                Actor::Nobody,
+            )),
+            false => ReceiptOutcome::Delivered,
+        };
+        let receipt = Receipt {
+            message_id: id.to_owned(),
+            remote_id: Some(remote_id),
+            outcome,
+        };
+        let cx = Arc::clone(&self.cx);
+        self.receipts.spawn(async move {
+            loop {
+                tokio::select! {
+                    () = cx.closing().cancelled() => return,
+                    () = tokio::time::sleep(RECEIPT_AFTER) => {}
+                }
+                if cx.receipt(receipt.clone()).await.is_ok() {
+                    return;
+                }
+            }
+        });
+    }
+
     /// What the recipient says.
     fn answer(&self, message: &UserMessage) -> UserMessage {
         let kind = self.config.transport_type.as_deref().unwrap_or("sms");
@@ -84,7 +127,12 @@ impl Worker for Network {
         let id = message.message_id();
         if message.to_addr().is_none() {
             let text = "Missing fields: to_addr";
-            let refusal = Refusal::new("content", codes::REPLY_FIELDS, text, "campaign");
+            let refusal = Refusal::new(
+                FailureClass::Content,
+                codes::REPLY_FIELDS,
+                text,
+                Actor::Campaign,
+            );
             return Ok(vec![self.cx.nack(message, input.attempt, refusal)]);
         }
         if !self.has_capacity() {
@@ -100,19 +148,28 @@ impl Worker for Network {
         self.cx.traffic(Traffic::Outbound);
         // Each attempt is drawn anew: a later one may be answered.
         let attempt = format!("{id}/{}", input.attempt);
+        let accepted = drawn("ack", id, self.config.ack_percent, 100);
+        let remote_id = derived_id(&["devNull", "sent", id]);
         if drawn("lost", &attempt, self.config.lost_percent, 0) {
+            if accepted {
+                self.report_later(id, remote_id);
+            }
             return Err(WorkError::new(
                 ErrorClass::Timeout,
                 codes::PEER_TIMEOUT,
                 "the answer of the simulated network is lost",
             ));
         }
-        if !drawn("ack", id, self.config.ack_percent, 100) {
+        if !accepted {
             let text = "Not accepted by network";
-            let refusal = Refusal::new("provider", codes::PEER_REFUSED, text, "provider");
+            let refusal = Refusal::new(
+                FailureClass::Provider,
+                codes::PEER_REFUSED,
+                text,
+                Actor::Provider,
+            );
             return Ok(vec![self.cx.nack(message, input.attempt, refusal)]);
         }
-        let remote_id = derived_id(&["devNull", "sent", id]);
         let status = match drawn("failure", id, self.config.failure_percent, 0) {
             true => DeliveryStatus::Failed,
             false => DeliveryStatus::Delivered,
@@ -129,6 +186,11 @@ impl Worker for Network {
             self.cx.traffic(Traffic::Inbound);
         }
         Ok(outputs)
+    }
+
+    async fn close(&self) {
+        self.receipts.close();
+        self.receipts.wait().await;
     }
 }
 

@@ -1,9 +1,11 @@
-//! Declarations, equal to Vumi's: direct durable exchanges, durable queues that are classic by argument (R1, R12),
-//! bound by their own name.
+//! Declarations (R1, R12): direct durable exchanges, and durable queues bound by their own name, with the arguments of
+//! the profile. Those of profile `vumi` equal Vumi's own.
 
+use super::errors::Trouble;
+use super::profile::{self, Profile};
 use crate::broker::{EXCHANGE, QueueDepth, QueueSpec};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 use std::io;
 
@@ -31,8 +33,26 @@ pub(super) async fn declare_exchange(channel: &Channel, exchange: &str) -> lapin
         .await
 }
 
-/// A queue of ours and its bindings.
-pub(super) async fn declare_queue(channel: &Channel, queue: &QueueSpec) -> lapin::Result<()> {
+/// A queue of ours and its bindings, as the profile wants it.
+pub(super) async fn declare_queue(
+    channel: &Channel,
+    profile: Profile,
+    queue: &QueueSpec,
+) -> Result<(), Trouble> {
+    match declare_and_bind(channel, profile, queue).await {
+        Ok(()) => Ok(()),
+        Err(error) => Err(match Trouble::of(&error) {
+            Trouble::Differs(said) => Trouble::Differs(profile::differs(profile, &said)),
+            other => other,
+        }),
+    }
+}
+
+async fn declare_and_bind(
+    channel: &Channel,
+    profile: Profile,
+    queue: &QueueSpec,
+) -> lapin::Result<()> {
     let ours_alone = matches!(queue, QueueSpec::Reply(_) | QueueSpec::Copy { .. });
     let options = QueueDeclareOptions {
         durable: !ours_alone,
@@ -40,11 +60,7 @@ pub(super) async fn declare_queue(channel: &Channel, queue: &QueueSpec) -> lapin
         auto_delete: ours_alone,
         ..QueueDeclareOptions::default()
     };
-    let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("classic".into()),
-    );
+    let arguments = profile::arguments(profile, queue);
     channel
         .queue_declare(short(queue.name())?, options, arguments)
         .await?;

@@ -6,12 +6,13 @@ mod flow;
 mod journal;
 mod outage;
 mod peer;
+mod rebalance;
 mod reload;
 mod stop;
 mod surface;
 mod unroutable;
 
-use super::fixture::load;
+use super::fixture::{divided, load};
 use super::oracle::{Demands, Oracle};
 use super::rig::Rig;
 use crate::message::Message;
@@ -27,18 +28,23 @@ pub(super) struct Subject {
     pub(super) has_peer: bool,
     pub(super) ordering: OrderingMode,
     pub(super) holds_requests: bool,
+    /// Its queues may be divided into partitions.
+    pub(super) divisible: bool,
 }
 
 impl Subject {
     pub(super) fn of(registration: &Registration) -> Self {
         let fixture = (registration.fixture)();
         // A fixture that cannot be loaded fails every case, so nothing is lost by reading it as none.
-        let topology = load(&fixture, 1, "").map(|(resource, _)| resource.topology());
+        let loaded = load(&fixture, 1, "");
+        let divisible = matches!(&loaded, Ok((_, document)) if divided(document, 2).is_ok());
+        let topology = loaded.map(|(resource, _)| resource.topology());
         Self {
             kind: registration.kind,
             has_peer: fixture.peer.is_some(),
             ordering: registration.ordering,
             holds_requests: topology.is_ok_and(|t| t.holds_requests),
+            divisible,
         }
     }
 }
@@ -73,6 +79,10 @@ fn ordered_users(subject: &Subject) -> bool {
 
 fn parallel_users(subject: &Subject) -> bool {
     subject.ordering != OrderingMode::PerQueue
+}
+
+fn divisible(subject: &Subject) -> bool {
+    subject.ordering == OrderingMode::PerUser && subject.divisible
 }
 
 macro_rules! cases {
@@ -113,6 +123,7 @@ cases! {
     "stop-bounded" all stop::stop_is_bounded;
     "no-task-left" all stop::nothing_is_left;
     "reload" all reload::messages_flow_through;
+    "rebalance" divisible rebalance::order_through_it;
     "conversation" with_peer peer::conversation;
     "peer-garbage" with_peer peer::garbage;
     "peer-confirm" with_peer peer::publication_troubles;

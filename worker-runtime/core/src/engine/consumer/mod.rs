@@ -8,7 +8,7 @@ mod window;
 use super::acks::{Ack, Acks};
 use super::backlog::Backlog;
 use super::delivery::{Delivery, Desk, Finished, Verdict};
-use super::journal::{Event, Hold, LaneJournal};
+use super::journal::{self, Event, Hold, LaneJournal};
 use super::lanes::{Lane, LaneChooser, Lanes};
 use crate::broker::{Access, Acker, Broker, ConsumerState, QueueSpec, RawDelivery, Subscribe};
 use crate::codes;
@@ -31,8 +31,6 @@ pub(super) use standing::state_word;
 
 /// Unacknowledged messages per consumed queue.
 pub(super) const PREFETCH: u16 = 200;
-/// Work in hand at most: that of a lost generation may still run beside the new window, but not without bound.
-const IN_HAND: usize = 2 * PREFETCH as usize;
 /// Finished messages wait so long for others before they are acknowledged together.
 const ACK_DELAY: Duration = Duration::from_millis(2);
 /// Gauges are refreshed, and the broker is doubted, so often.
@@ -87,11 +85,39 @@ pub(super) struct Watched {
     pub(super) counters: Arc<Counters>,
     /// When its loop last turned, in milliseconds since the worker began.
     pub(super) turned: Arc<AtomicU64>,
+    /// What it pauses for, where that is not what the whole worker pauses for: it passes messages on.
+    pub(super) own_backlog: Option<Arc<Backlog>>,
+    /// Counts of what was left in parts of the queue, if it is not divided any more.
+    pub(super) leftover: Option<Arc<Counters>>,
+    /// Of a divided queue: how many of its parts are read here.
+    pub(super) here: Option<watch::Receiver<Option<(usize, usize)>>>,
     #[cfg(test)]
-    pub(super) acker: Arc<dyn Acker>,
+    pub(super) acker: Option<Arc<dyn Acker>>,
+}
+
+impl Watched {
+    /// Adds its counts to those of the worker. A message that was passed on is still to be handled.
+    pub(super) fn add_to(&self, counts: &mut super::Counts) {
+        let mut own = super::Counts::default();
+        self.counters.add_to(&mut own);
+        if self.own_backlog.is_some() {
+            own.received -= own.done + own.returned;
+            (own.done, own.returned) = (0, 0);
+        }
+        if let Some(leftover) = &self.leftover {
+            leftover.add_to(counts);
+        }
+        counts.received += own.received;
+        counts.done += own.done;
+        counts.retried += own.retried;
+        counts.parked += own.parked;
+        counts.returned += own.returned;
+        counts.in_flight += own.in_flight;
+    }
 }
 
 /// What a consumer is made of.
+#[derive(Clone)]
 pub(super) struct Parts {
     pub(super) desk: Arc<Desk>,
     pub(super) backlog: Arc<Backlog>,
@@ -100,12 +126,16 @@ pub(super) struct Parts {
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) mode: OrderingMode,
     pub(super) queue: QueueSpec,
+    /// Unacknowledged messages at most.
+    pub(super) prefetch: u16,
+    /// Where it tells the age of its oldest message, if it shares a label with others: then somebody else speaks for all.
+    pub(super) oldest: Option<Arc<AtomicU64>>,
     /// Name of the queue in metrics and statuses.
     pub(super) label: String,
     pub(super) tag: String,
     pub(super) epoch: Instant,
     /// Where messages wait that must leave the window; none where there is no store.
-    pub(super) journal: Option<LaneJournal>,
+    pub(super) journal: Option<journal::Parts>,
     /// Says which messages wait although nothing failed.
     pub(super) hold: Option<Arc<dyn Hold>>,
 }
@@ -115,6 +145,7 @@ pub(super) struct Consumer {
     backlog: Arc<Backlog>,
     phase: watch::Receiver<Phase>,
     ordered: bool,
+    prefetch: u16,
     mode: OrderingMode,
     chooser: LaneChooser,
     counters: Arc<Counters>,
@@ -148,6 +179,17 @@ pub(super) struct Consumer {
 impl Consumer {
     pub(super) async fn subscribe(parts: Parts) -> (Self, Watched) {
         let queue = parts.queue.name().to_owned();
+        let halt = parts.desk.halt.clone();
+        let journal = parts
+            .journal
+            .map(|journal| LaneJournal::new(journal, queue.clone(), halt));
+        let desk = match &journal {
+            Some(journal) => Arc::new(Desk {
+                exit: Some(Arc::clone(journal.exit())),
+                ..(*parts.desk).clone()
+            }),
+            None => parts.desk,
+        };
         let subscription = parts
             .broker
             .subscribe(Subscribe {
@@ -156,12 +198,12 @@ impl Consumer {
                     OrderingMode::PerUser | OrderingMode::PerQueue => Access::Fenced,
                 },
                 queue: parts.queue,
-                prefetch: PREFETCH,
+                prefetch: parts.prefetch,
                 tag: parts.tag,
             })
             .await;
         let (paused, paused_receiver) = watch::channel(None);
-        let counters = Arc::clone(&parts.desk.counters);
+        let counters = Arc::clone(&desk.counters);
         let turned = Arc::new(AtomicU64::new(0));
         let watched = Watched {
             queue: parts.label.clone(),
@@ -169,23 +211,28 @@ impl Consumer {
             paused: paused_receiver,
             counters: Arc::clone(&counters),
             turned: Arc::clone(&turned),
+            own_backlog: None,
+            leftover: None,
+            here: None,
             #[cfg(test)]
-            acker: Arc::clone(&subscription.acker),
+            acker: Some(Arc::clone(&subscription.acker)),
         };
         let consumer = Self {
             standing: Standing::new(
-                Arc::clone(&parts.desk),
+                Arc::clone(&desk),
                 parts.broker,
                 parts.status,
                 queue,
                 parts.label,
+                parts.oldest,
             ),
-            desk: parts.desk,
+            prefetch: parts.prefetch,
+            desk,
             backlog: parts.backlog,
             phase: parts.phase,
             ordered: parts.mode != OrderingMode::None,
             mode: parts.mode,
-            journal: parts.journal,
+            journal,
             hold: parts.hold,
             held_back: None,
             known_for: None,
@@ -199,7 +246,7 @@ impl Consumer {
             deliveries: subscription.deliveries,
             state: subscription.state,
             acker: subscription.acker,
-            acks: Acks::new(PREFETCH),
+            acks: Acks::new(parts.prefetch),
             window: Window::default(),
             lanes: Lanes::new(),
             running: FuturesUnordered::new(),
@@ -278,13 +325,12 @@ impl Consumer {
         if let Some(journal) = &mut self.journal {
             journal.close().await;
         }
-        self.acker.close();
     }
 
     /// Whether another delivery may be begun.
     fn has_room(&self) -> bool {
         let open = self.journal.as_ref().is_none_or(LaneJournal::is_open);
-        open && self.held_back.is_none() && self.running.len() < IN_HAND
+        open && self.held_back.is_none() && self.running.len() < 2 * usize::from(self.prefetch)
     }
 
     fn start(&mut self, raw: RawDelivery) {
@@ -325,7 +371,7 @@ impl Consumer {
     /// and so the order, and its verdict is ignored.
     fn next_generation(&mut self, generation: u64) {
         self.desk.generation.store(generation, Ordering::Relaxed);
-        self.acks = Acks::new(PREFETCH);
+        self.acks = Acks::new(self.prefetch);
         self.window = Window::default();
         self.unacknowledged = 0;
         self.ack_at = None;
@@ -403,7 +449,7 @@ impl Consumer {
     }
 
     fn acknowledge_if_many(&mut self) {
-        if self.unacknowledged >= usize::from(PREFETCH / 4) || self.running.is_empty() {
+        if self.unacknowledged >= usize::from(self.prefetch / 4) || self.running.is_empty() {
             self.acknowledge();
         }
     }
@@ -486,9 +532,10 @@ impl Consumer {
         }
         let mut counts = super::Counts::default();
         self.counters.add_to(&mut counts);
-        let busy = self.running.len() >= usize::from(PREFETCH) || self.paused_at.is_some();
+        let busy = self.running.len() >= usize::from(self.prefetch) || self.paused_at.is_some();
         let waits = !self.deliveries.is_empty();
         self.standing.tick(
+            self.running.len(),
             counts.in_flight,
             self.window.age(self.desk.port.flow),
             waits,

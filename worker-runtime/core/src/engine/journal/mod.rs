@@ -170,30 +170,30 @@ pub(super) struct LaneJournal {
     ops: FuturesUnordered<BoxFuture<'static, Outcome>>,
 }
 
-/// What a journal is made of.
+/// What the journals of a worker are made of.
+#[derive(Clone)]
 pub(super) struct Parts {
     pub(super) store: Arc<dyn StateStore>,
     /// A store that forgets is good enough.
     pub(super) volatile_will_do: bool,
-    pub(super) queue: String,
     pub(super) fenced: bool,
     /// The transport whose retries of Vumi are taken over by who holds the fence.
     pub(super) imports: Option<String>,
     pub(super) status: Arc<StatusDesk>,
     pub(super) metrics: QueueMetrics,
-    pub(super) halt: CancellationToken,
 }
 
 impl LaneJournal {
-    pub(super) fn new(parts: Parts) -> Self {
+    /// The journal of one queue. Nothing is tried again once `halt` fires.
+    pub(super) fn new(parts: Parts, queue: String, halt: CancellationToken) -> Self {
         let now = Instant::now();
         let health = parts.store.health();
         let exit = Exit::new(parts.store, parts.volatile_will_do, SLEEPERS);
         let access = Access {
-            queue: parts.queue,
+            queue,
             exit: Arc::new(exit),
             status: parts.status,
-            halt: parts.halt,
+            halt,
         };
         access.tell();
         Self {

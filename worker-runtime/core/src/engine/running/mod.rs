@@ -6,11 +6,13 @@ mod stage;
 
 use super::backlog::Backlog;
 use super::backoff::RetryPolicy;
-use super::consumer::{Consumer, Parts, Watched};
-use super::delivery::Desk;
-use super::journal::{self, Hold, LaneJournal, Schedules};
+use super::consumer::{Consumer, PREFETCH, Parts, Watched};
+use super::delivery::{Desk, Duty};
+use super::journal::{self, Hold, Schedules};
 use super::outlet::Outlet;
+use super::partitions::{self, Plan};
 use super::peer::{self, Counter};
+use super::sending::{self, Keeper, Names, Once, Sending, Trail, Trial};
 use super::store_watch::StoreWatch;
 use super::watch::Watch;
 use super::{Environment, StopLimits};
@@ -21,13 +23,13 @@ use crate::heartbeat::{self, HeartbeatInfo};
 use crate::middleware::Chain;
 use crate::status::{StatusDesk, StatusIdentity};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
-use crate::worker::{HOLD_LIMIT, Registration, Services, Worker, WorkerContext};
+use crate::worker::{Dedupe, HOLD_LIMIT, Registration, Services, Worker, WorkerContext};
 use futures::FutureExt;
 use stage::Stage;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
@@ -53,6 +55,8 @@ pub struct BuiltWorker {
     metrics: Arc<WorkerMetrics>,
     accepting: Arc<AtomicBool>,
     abandoned: CancellationToken,
+    sending: Option<Arc<Sending>>,
+    trail: Option<Arc<Trail>>,
 }
 
 /// Builds a worker (phase three): may read secrets and make clients and opens its listening sockets; nothing else that
@@ -83,6 +87,17 @@ pub async fn build(
     );
     let accepting = Arc::new(AtomicBool::new(false));
     let abandoned = CancellationToken::new();
+    let names = Names::of(&resource, &environment);
+    let store = environment.state.as_ref();
+    let sending = (resource.kind() == Kind::Transport).then(|| {
+        let (outlet, metrics) = (Arc::clone(&outlet), Arc::clone(&metrics));
+        let policy = sending::Policy::of(&resource, registration.receipts, store.is_some());
+        Arc::new(Sending::new(names.clone(), policy, store, outlet, metrics))
+    });
+    let trail = store.map(|store| {
+        let trail = Trail::new(Arc::clone(store), &names, Arc::clone(&metrics));
+        Arc::new(trail)
+    });
     let services: Arc<dyn Services> = Arc::new(Counter {
         outlet: Arc::clone(&outlet),
         status: Arc::clone(&status),
@@ -91,6 +106,11 @@ pub async fn build(
         accepting: Arc::clone(&accepting),
         broker: Arc::clone(&environment.broker),
         abandoned: abandoned.clone(),
+        sending: sending.clone(),
+        trail: trail.clone(),
+        once: store
+            .filter(|_| registration.dedupe != Dedupe::None)
+            .map(|store| Once::new(Arc::clone(store), &resource, Arc::clone(&metrics))),
     });
     let cx = Arc::new(WorkerContext::new(
         resource,
@@ -127,6 +147,8 @@ pub async fn build(
         metrics,
         accepting,
         abandoned,
+        sending,
+        trail,
     })
 }
 
@@ -189,6 +211,8 @@ impl BuiltWorker {
         let parts = Consumed {
             outlet: self.outlet,
             chain: self.chain,
+            sending: self.sending,
+            trail: self.trail,
         };
         for port in &self.topology.intake {
             let queue = QueueSpec::Data(port.queue());
@@ -204,6 +228,7 @@ impl BuiltWorker {
             running.consume(&parts, &port, queue, false).await;
         }
         running.keep_watch(self.topology.publishes, consumed, parts.outlet);
+        running.keep_ledger(parts.sending);
         let peer = peer::run(
             Arc::clone(&running.worker),
             Arc::clone(&running.cx),
@@ -227,6 +252,8 @@ impl BuiltWorker {
 struct Consumed {
     outlet: Arc<Outlet>,
     chain: Arc<Chain>,
+    sending: Option<Arc<Sending>>,
+    trail: Option<Arc<Trail>>,
 }
 
 impl RunningWorker {
@@ -245,6 +272,11 @@ impl RunningWorker {
             QueueSpec::Reply(_) => vumi_api::OrderingMode::None,
             _ => resource.ordering_mode(),
         };
+        let partitions = resource.partitions();
+        let data = match &queue {
+            QueueSpec::Data(name) => Some(name.clone()),
+            _ => None,
+        };
         let name = queue.name().to_owned();
         // The reply queue is named after this replica, and its series after the port, so that labels stay bounded.
         let label = match queue {
@@ -252,30 +284,34 @@ impl RunningWorker {
             _ => name.clone(),
         };
         let metrics = self.metrics.queue(&label);
+        let lasting = !matches!(queue, QueueSpec::Reply(_));
+        // A reply queue vanishes with its process, and what would have killed it.
+        let trial = self.environment.state.as_ref().filter(|_| lasting);
+        let trial = trial.map(|store| Trial::new(Arc::clone(store), &name));
         let stage = if intake { &self.intake } else { &self.replies };
         // A reply queue ends with its replica: nothing of it can wait longer.
         let store = match queue {
             QueueSpec::Reply(_) => None,
             _ => self.environment.state.clone(),
         };
-        let journal = store.map(|store| {
-            LaneJournal::new(journal::Parts {
-                store,
-                volatile_will_do: settings.allow_volatile_state
-                    || self.environment.broker.durability() == Durability::Memory,
-                imports: (resource.kind() == Kind::Transport && port.flow == Flow::Outbound)
-                    .then(|| port.connector.clone()),
-                queue: name.clone(),
-                fenced: mode != vumi_api::OrderingMode::None,
-                status: Arc::clone(&self.status),
-                metrics: metrics.clone(),
-                halt: stage.halt.clone(),
-            })
+        let journal = store.map(|store| journal::Parts {
+            store,
+            volatile_will_do: settings.allow_volatile_state
+                || self.environment.broker.durability() == Durability::Memory,
+            // Of several partitions none may take all.
+            imports: (resource.kind() == Kind::Transport && port.flow == Flow::Outbound)
+                .then(|| port.connector.clone())
+                .filter(|_| partitions.is_none()),
+            fenced: mode != vumi_api::OrderingMode::None,
+            status: Arc::clone(&self.status),
+            metrics: metrics.clone(),
         });
         // Only a transport's outbound messages can be sent at a time of their own.
         let schedules = resource.kind() == Kind::Transport && port.flow == Flow::Outbound;
         let hold = schedules.then(|| Arc::new(Schedules) as Arc<dyn Hold>);
         let desk = Arc::new(Desk {
+            duty: Duty::Handle,
+            layout: None,
             worker: Arc::clone(&self.worker),
             key: self.cx.worker_name().to_owned(),
             port: port.clone(),
@@ -293,31 +329,52 @@ impl RunningWorker {
             metrics: metrics.clone(),
             counters: Arc::default(),
             worker_metrics: Arc::clone(&self.metrics),
-            generation: AtomicU64::new(0),
+            generation: Arc::default(),
             halt: stage.halt.clone(),
-            exit: journal.as_ref().map(|j| Arc::clone(j.exit())),
+            sending: parts
+                .sending
+                .clone()
+                .filter(|_| port.flow == Flow::Outbound),
+            lasting,
+            trail: parts.trail.clone(),
+            trial,
+            legacy_failures: resource.transport().and_then(|t| t.legacy_failures) == Some(true),
+            exit: None,
         });
-        let (consumer, watched) = Consumer::subscribe(Parts {
+        let parts = Parts {
             backlog: Arc::clone(&self.backlog),
             broker: Arc::clone(&self.environment.broker),
             status: Arc::clone(&self.status),
             phase: stage.phase.subscribe(),
             mode,
             queue,
+            prefetch: PREFETCH,
+            oldest: None,
             label: label.clone(),
             tag: format!("{}@{}", self.cx.worker_name(), self.cx.instance()),
             epoch: self.epoch,
             journal,
             hold,
             desk,
-        })
-        .await;
-        self.watched.push(watched);
-        let task = self.guarded(consumer.run());
-        if intake {
-            self.intake.tasks.push(task);
-        } else {
-            self.replies.tasks.push(task);
+        };
+        let loops = match (data, partitions) {
+            (Some(name), Some(count)) => {
+                partitions::start(parts, Plan::by_user(&name, count)).await
+            }
+            (Some(name), None) => partitions::start_whole(parts, &name).await,
+            (None, _) => {
+                let (consumer, watched) = Consumer::subscribe(parts).await;
+                vec![(consumer.run().boxed(), watched)]
+            }
+        };
+        for (run, watched) in loops {
+            self.watched.push(watched);
+            let task = self.guarded(run);
+            if intake {
+                self.intake.tasks.push(task);
+            } else {
+                self.replies.tasks.push(task);
+            }
         }
         (label, metrics)
     }
@@ -360,6 +417,19 @@ impl RunningWorker {
             self.watches.tasks.push(self.guarded(watch.run()));
         }
         self.telling.tasks.extend(telling);
+    }
+
+    /// Looks after a transport's ledger.
+    fn keep_ledger(&mut self, sending: Option<Arc<Sending>>) {
+        let Some(sending) = sending else { return };
+        let keeper = Keeper {
+            sending,
+            status: Arc::clone(&self.status),
+            consumers: self.watched.iter().map(|w| w.state.clone()).collect(),
+            abandoned: self.abandoned.clone(),
+        };
+        let task = self.guarded(keeper.run());
+        self.watches.tasks.push(task);
     }
 
     /// Spawns a loop of the engine; if it panics, [`Self::failed`] says so.
@@ -414,12 +484,15 @@ impl RunningWorker {
     /// Goes on after `Paused/TooManyParked`.
     pub fn resume_parked(&self) {
         self.backlog.resume();
+        let own = self.watched.iter().filter_map(|w| w.own_backlog.as_ref());
+        own.for_each(|backlog| backlog.resume());
     }
 
     /// As if every channel were lost.
     #[cfg(test)]
     pub(super) fn rebuild_consumers(&self) {
-        self.watched.iter().for_each(|w| w.acker.rebuild());
+        let ackers = self.watched.iter().filter_map(|w| w.acker.as_ref());
+        ackers.for_each(|acker| acker.rebuild());
     }
 
     /// Resolves if a loop of the engine ended although nobody stopped it (a panic of the engine's): the supervisor

@@ -12,7 +12,7 @@ use vumi_core::codes;
 use vumi_core::conformance::stand_in::{PATIENCE, StandIn, resource};
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Event, EventType, Message, SessionEvent, UserMessage};
-use vumi_core::worker::{Input, Target, Worker, WorkerType};
+use vumi_core::worker::{Input, Worker, WorkerType};
 
 struct Server {
     engine: Arc<StandIn>,
@@ -58,7 +58,7 @@ impl Server {
     async fn inbound(&self, index: usize) -> UserMessage {
         let output = self.engine.output(index).await.unwrap();
         let port = Port::new("chat", Flow::Inbound);
-        assert_eq!(output.target, Target::Port(port));
+        assert_eq!(output.port, port);
         match output.message {
             Message::User(message) => message,
             Message::Event(event) => panic!("unexpected event {event:?}"),
@@ -75,7 +75,7 @@ impl Server {
         assert_eq!(outputs.len(), 1);
         let output = outputs.remove(0);
         let port = Port::new("chat", Flow::Event);
-        assert_eq!(output.target, Target::Port(port));
+        assert_eq!(output.port, port);
         match output.message {
             Message::Event(event) => event,
             Message::User(_) => panic!("a transport answers with events"),

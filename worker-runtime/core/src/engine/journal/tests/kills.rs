@@ -151,10 +151,7 @@ async fn run(seed: u64, store: &Arc<dyn StateStore>) -> Result<usize, String> {
                     false => {
                         let mut outputs = echo(&i, &cx);
                         for output in &mut outputs {
-                            output.target = crate::worker::Target::Port(vumi_api::Port::new(
-                                &target,
-                                vumi_api::Flow::Outbound,
-                            ));
+                            output.port = vumi_api::Port::new(&target, vumi_api::Flow::Outbound);
                         }
                         Ok(outputs)
                     }

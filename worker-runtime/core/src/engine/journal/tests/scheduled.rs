@@ -47,7 +47,12 @@ async fn transport(state: Option<Arc<dyn StateStore>>, mode: &str) -> (Rig, Sent
             "refused" => Ok(vec![cx.nack(
                 &message,
                 1,
-                Refusal::new("recipient", crate::codes::ROUTE_NONE, "no", "nobody"),
+                Refusal::new(
+                    crate::message::FailureClass::Recipient,
+                    crate::codes::ROUTE_NONE,
+                    "no",
+                    crate::message::Actor::Nobody,
+                ),
             )]),
             _ => Ok(vec![cx.ack(&message, "remote")]),
         };

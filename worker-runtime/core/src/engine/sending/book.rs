@@ -1,0 +1,213 @@
+//! A transport's rows in the ledger: read and moved by compare-and-set, however long the store is away.
+
+use super::Names;
+use crate::codes::Code;
+use crate::engine::backoff::Backoff;
+use crate::engine::outlet::Unpublished;
+use crate::error::{ErrorClass, WorkError};
+use crate::message::{Fate, Timestamp, UserMessage};
+use crate::state::ledger::{Change, Put, Row, RowState, Step};
+use crate::state::{Person, StateStore};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Tells whether to give up waiting: the worker stops, or the delivery is no longer ours.
+pub(in crate::engine) type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
+
+const AGAIN: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
+
+/// Asks the store until it answers.
+pub(super) async fn stubborn<T, F: Future<Output = Result<T, WorkError>>>(
+    interrupted: Interrupted<'_>,
+    mut ask: impl FnMut() -> F,
+) -> Result<T, Unpublished> {
+    let mut attempt = 0;
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        if error.class != ErrorClass::Connect {
+            return Err(error.into());
+        }
+        if interrupted() {
+            return Err(Unpublished::Interrupted);
+        }
+        attempt += 1;
+        tokio::time::sleep(AGAIN.after(attempt)).await;
+        if interrupted() {
+            return Err(Unpublished::Interrupted);
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+pub(super) fn now() -> u64 {
+    let now = Timestamp::now().epoch() * 1000.0;
+    // Positive, and far below the precision of f64.
+    now as u64
+}
+
+/// What a step says.
+#[derive(Clone, Debug, Default)]
+pub(super) struct News {
+    code: String,
+    class: String,
+    text: String,
+    who: String,
+}
+
+impl News {
+    pub(super) fn said(text: impl Into<String>) -> Self {
+        Self {
+            text: text.into(),
+            ..Self::default()
+        }
+    }
+
+    pub(super) fn coded(code: Code, text: impl Into<String>) -> Self {
+        Self {
+            code: code.name.to_owned(),
+            text: text.into(),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<&WorkError> for News {
+    fn from(error: &WorkError) -> Self {
+        let code = error.provider_code.as_deref().unwrap_or(error.code.name);
+        Self {
+            code: code.to_owned(),
+            class: error.failure_class().as_str().to_owned(),
+            text: error.text.clone(),
+            who: error.who_acts().as_str().to_owned(),
+        }
+    }
+}
+
+impl From<&Fate> for News {
+    fn from(fate: &Fate) -> Self {
+        Self {
+            code: fate.code.clone(),
+            class: fate.class.clone(),
+            text: fate.text.clone(),
+            who: fate.who.clone(),
+        }
+    }
+}
+
+/// The rows of one transport.
+pub(in crate::engine) struct Book {
+    pub(super) store: Arc<dyn StateStore>,
+    names: Names,
+}
+
+impl Book {
+    pub(super) fn new(store: Arc<dyn StateStore>, names: Names) -> Self {
+        Self { store, names }
+    }
+
+    /// Whose rows they are.
+    pub(super) fn account(&self) -> &str {
+        &self.names.connector
+    }
+
+    /// A row for a message that has none, not stored yet.
+    pub(super) fn opened(&self, message: &UserMessage) -> Row {
+        let mut row = Row::new(message.message_id(), self.account(), now());
+        row.person = message.to_addr().map(|to| Person::new(to).key());
+        let label = |key| {
+            let labels = message.helper_metadata()?;
+            labels.get(key)?.as_str().map(str::to_owned)
+        };
+        row.batch = label("batch");
+        row.tenant = label("tenant");
+        row
+    }
+
+    /// The row after one more step; none if it is final.
+    pub(super) fn moved(
+        &self,
+        row: &Row,
+        state: RowState,
+        patience: Duration,
+        news: News,
+    ) -> Option<Row> {
+        let attempt = match state {
+            RowState::Sending => row.attempt + 1,
+            _ => row.attempt,
+        };
+        let step = Step {
+            at: now(),
+            worker: self.names.by.clone(),
+            state: Some(state),
+            attempt,
+            code: news.code,
+            class: news.class,
+            text: news.text,
+            who: news.who,
+            caused: Vec::new(),
+        };
+        let mut next = row.after(Change {
+            step,
+            state,
+            patience,
+            remote_id: None,
+            told: Vec::new(),
+        })?;
+        if state != RowState::Unknown && state != RowState::Queued {
+            // Nothing but these two is ever sent again from here.
+            next.body = None;
+        }
+        Some(next)
+    }
+
+    /// The row of a message, if it has one.
+    pub(super) async fn load(
+        &self,
+        id: &str,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Option<Row>, Unpublished> {
+        stubborn(interrupted, || self.store.row(id)).await
+    }
+
+    /// Stores `next` in place of `before`. A conflict shows what is there instead.
+    pub(super) async fn put(
+        &self,
+        before: &Row,
+        next: &Row,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Put, Unpublished> {
+        let expected = (before.version > 0).then_some(before.version);
+        let put = stubborn(interrupted, || {
+            self.store.put(next, expected, self.names.keep)
+        })
+        .await?;
+        Ok(match put {
+            // An earlier try was carried out although its answer was lost.
+            Put::Conflict(there) if *there == *next => Put::Stored,
+            put => put,
+        })
+    }
+
+    /// Moves a row by `change`; computes it again when somebody else moved the row first. The row now, and whether it
+    /// was moved by us.
+    pub(super) async fn advance(
+        &self,
+        mut row: Row,
+        interrupted: Interrupted<'_>,
+        change: impl Fn(&Row) -> Option<Row>,
+    ) -> Result<(Row, bool), Unpublished> {
+        loop {
+            let Some(next) = change(&row) else {
+                return Ok((row, false));
+            };
+            match self.put(&row, &next, interrupted).await? {
+                Put::Stored => return Ok((next, true)),
+                Put::Conflict(there) => row = *there,
+            }
+        }
+    }
+}

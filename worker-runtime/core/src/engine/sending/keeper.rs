@@ -1,0 +1,255 @@
+//! Looks after a transport's ledger while it runs: ends what waited too long, counts rows, and says how it stands.
+
+use super::book::{Interrupted, News, now};
+use super::{OnUnknown, Sending, Unpublished, patience, standing, unknown};
+use crate::broker::ConsumerState;
+use crate::codes;
+use crate::message::{Event, FateState, Message, UserMessage};
+use crate::state::ledger::{Row, RowState};
+use crate::status::{StatusDesk, StatusLevel, StatusReport};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use vumi_api::Flow;
+use vumi_api::Port;
+use vumi_api::shared::UnknownThen;
+
+/// Rows are looked at so often.
+const TICK: Duration = match cfg!(test) {
+    true => Duration::from_millis(50),
+    false => Duration::from_secs(1),
+};
+/// Rows handled in one turn.
+const AT_ONCE: usize = 1000;
+/// What is over is swept away once in so many turns.
+const SWEEP: u32 = 60;
+
+/// The look-out of one transport.
+pub(in crate::engine) struct Keeper {
+    pub(in crate::engine) sending: Arc<Sending>,
+    pub(in crate::engine) status: Arc<StatusDesk>,
+    /// Its consumers: a standby leaves the ledger alone.
+    pub(in crate::engine) consumers: Vec<watch::Receiver<ConsumerState>>,
+    /// Fires when the worker gives up whatever still waits.
+    pub(in crate::engine) abandoned: CancellationToken,
+}
+
+impl Keeper {
+    /// Runs until it is dropped.
+    pub(in crate::engine) async fn run(self) {
+        let Some(book) = &self.sending.book else {
+            let text = "there is no state store: a message that comes again may be sent again, and `vumi why` knows nothing of it";
+            self.report(StatusLevel::Ok, "off", text);
+            return self.watch_rate().await;
+        };
+        self.report(StatusLevel::Ok, "on", "every message has a row");
+        let mut turn = tokio::time::interval(TICK);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut turns: u32 = 0;
+        loop {
+            turn.tick().await;
+            turns = turns.wrapping_add(1);
+            self.rate().await;
+            if !self
+                .consumers
+                .iter()
+                .any(|c| *c.borrow() == ConsumerState::Consuming)
+            {
+                continue;
+            }
+            let interrupted = || self.abandoned.is_cancelled();
+            let looked = self.look(book, &interrupted).await;
+            match looked {
+                Ok(0) => self.report(StatusLevel::Ok, "on", "every message has a row"),
+                Ok(overdue) => {
+                    let text = format!(
+                        "{overdue} messages are without news for too long: `vumi ledger overdue` lists them"
+                    );
+                    self.report(StatusLevel::Degraded, "overdue", &text);
+                }
+                Err(Unpublished::Interrupted) => return,
+                Err(Unpublished::Failed(error)) => {
+                    tracing::debug!(code = %error.code, reason = %error, "the ledger cannot be looked at");
+                }
+            }
+            if turns.is_multiple_of(SWEEP)
+                && let Err(error) = book.store.sweep().await
+            {
+                tracing::debug!(code = %error.code, reason = %error, "the store cannot be swept");
+            }
+        }
+    }
+
+    async fn watch_rate(&self) {
+        let mut turn = tokio::time::interval(TICK);
+        turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            turn.tick().await;
+            self.rate().await;
+        }
+    }
+
+    async fn rate(&self) {
+        if let Some(rate) = &self.sending.rate {
+            rate.report(&self.status).await;
+        }
+    }
+
+    /// Handles what is overdue; how many rows still are.
+    async fn look(
+        &self,
+        book: &super::Book,
+        interrupted: Interrupted<'_>,
+    ) -> Result<u64, Unpublished> {
+        let sending = &self.sending;
+        let (count, mut ids) = book.store.overdue(book.account(), AT_ONCE).await?;
+        if ids.len() == AT_ONCE {
+            // Rows that need a person must not hide those that need only us.
+            let waiting = book
+                .store
+                .in_state(book.account(), RowState::Unknown, AT_ONCE);
+            ids.extend(waiting.await?);
+        }
+        let mut handled = 0;
+        for id in ids {
+            if sending.turns.is_busy(&id) {
+                continue;
+            }
+            let Some(row) = book.load(&id, interrupted).await? else {
+                continue;
+            };
+            let is_over = row.deadline.is_some_and(|deadline| deadline <= now());
+            if is_over && sending.end_wait(book, row, interrupted).await? {
+                handled += 1;
+            }
+        }
+        for ((account, state), rows) in book.store.counts().await? {
+            if account == book.account() {
+                sending.metrics.ledger_rows(state.as_str(), rows);
+            }
+        }
+        let overdue = count.saturating_sub(handled);
+        sending
+            .metrics
+            .ledger_overdue
+            .set(i64::try_from(overdue).unwrap_or(i64::MAX));
+        Ok(overdue)
+    }
+
+    fn report(&self, level: StatusLevel, reason: &str, text: &str) {
+        self.status
+            .report(StatusReport::new("ledger", level, reason, text));
+    }
+}
+
+impl Sending {
+    /// Ends the wait of an overdue row; false if only a person can.
+    async fn end_wait(
+        &self,
+        book: &super::Book,
+        row: Row,
+        interrupted: Interrupted<'_>,
+    ) -> Result<bool, Unpublished> {
+        let again = matches!(self.on_unknown, OnUnknown::Wait(_, UnknownThen::Retry));
+        if standing::is_telling(&row) {
+            self.end(book, row, None, interrupted).await?;
+            return Ok(true);
+        }
+        match row.state {
+            RowState::Unknown if again && row.body.is_some() => {
+                self.send_back(book, row, interrupted).await?;
+            }
+            RowState::Queued if row.body.is_some() => {
+                self.send_back(book, row, interrupted).await?;
+            }
+            RowState::Unknown => {
+                let error =
+                    unknown("no receipt came in time: nobody knows whether the peer has it");
+                let nack = self.failed(&row, &error);
+                self.end(book, row, Some(nack), interrupted).await?;
+            }
+            // Nobody works on it, and it did not come again: its process ended, and its queue with it.
+            RowState::Sending => {
+                let error = unknown("the process that sent it ended without an answer");
+                let nack = self.failed(&row, &error);
+                self.end(book, row, Some(nack), interrupted).await?;
+            }
+            RowState::Queued if standing::is_forwarded(&row) => {
+                let nack = self.holder_gone(&row.message_id, row.attempt);
+                self.end(book, row, Some(nack), interrupted).await?;
+            }
+            RowState::Sent => {
+                let text = "no receipt came; none is expected any more";
+                let news = || News::coded(codes::RECEIPT_MISSING, text);
+                book.advance(row, interrupted, |row| {
+                    let waits = row.state == RowState::Sent;
+                    waits.then(|| book.moved(row, RowState::SentFinal, Duration::ZERO, news()))?
+                })
+                .await?;
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    fn failed(&self, row: &Row, error: &crate::error::WorkError) -> Event {
+        let fate = error.fate(FateState::Failed, row.attempt);
+        self.event(Event::nack(&row.message_id, &fate))
+    }
+
+    /// Tells the sender how a message ended. Written down first where it is found again, since nothing brings it back
+    /// if this process dies.
+    async fn end(
+        &self,
+        book: &super::Book,
+        row: Row,
+        nack: Option<Event>,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
+        let Some(mut case) = self.case_of(&row.message_id) else {
+            return Ok(());
+        };
+        let mut row = row;
+        if let Some(nack) = nack {
+            let Some(next) = self.answered(book, &row, std::slice::from_ref(&nack), false) else {
+                return Ok(());
+            };
+            match book.put(&row, &next, interrupted).await? {
+                crate::state::ledger::Put::Stored => row = next,
+                // Somebody else knows better.
+                crate::state::ledger::Put::Conflict(_) => return Ok(()),
+            }
+            self.note_nack(&nack);
+        }
+        case.row = Some(row);
+        self.tell_again(&mut case, book, interrupted).await
+    }
+
+    /// Publishes a message again to its own queue, to be sent again.
+    async fn send_back(
+        &self,
+        book: &super::Book,
+        row: Row,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
+        let text = "no receipt came in time: to be sent again";
+        let news = News::coded(codes::FATE_SENT_AGAIN, text);
+        let Some(next) = book.moved(&row, RowState::Queued, patience::SENT_BACK, news) else {
+            return Ok(());
+        };
+        let body = next.body.clone().unwrap_or_default();
+        let Ok(message) = UserMessage::decode(body.as_bytes()) else {
+            return Ok(());
+        };
+        if let crate::state::ledger::Put::Conflict(_) = book.put(&row, &next, interrupted).await? {
+            return Ok(());
+        }
+        let queue = Port::new(&self.connector, Flow::Outbound).queue();
+        // If no queue takes it, the row is overdue again soon.
+        self.outlet
+            .offer(&queue, &Message::User(message), interrupted)
+            .await?;
+        Ok(())
+    }
+}

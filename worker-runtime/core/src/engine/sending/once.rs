@@ -1,0 +1,114 @@
+//! Messages of a provider that come again are recognised by its id (R7): reserve, publish, commit with the answer.
+
+use super::book::{Interrupted, stubborn};
+use crate::codes;
+use crate::engine::outlet::Unpublished;
+use crate::error::{ErrorClass, WorkError};
+use crate::state::first_seen::{MAX_ANSWER, Reserved};
+use crate::state::{FirstSeen, Person, StateStore};
+use crate::telemetry::WorkerMetrics;
+use bytes::Bytes;
+use std::sync::Arc;
+use std::time::Duration;
+use vumi_api::Resource;
+
+/// How long publishing may take; after that, whoever reserved it is taken for dead.
+const HOLD: Duration = Duration::from_secs(30);
+/// How long a repeat waits for the one that is being published before it is asked to come again.
+const WAIT: Duration = Duration::from_secs(2);
+/// While it waits, the store is asked so often.
+const ASK: Duration = Duration::from_millis(50);
+
+/// What was seen of one transport.
+pub(in crate::engine) struct Once {
+    store: Arc<dyn StateStore>,
+    scope: String,
+    window: Duration,
+    bound: u64,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Once {
+    pub(in crate::engine) fn new(
+        store: Arc<dyn StateStore>,
+        resource: &Resource,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        let dedupe = resource.transport().and_then(|t| t.dedupe.clone());
+        let dedupe = dedupe.unwrap_or_default();
+        Self {
+            store,
+            scope: resource.transport_name().to_owned(),
+            window: dedupe.window(),
+            bound: dedupe.max_entries().into(),
+            metrics,
+        }
+    }
+
+    /// Takes the right to publish the message with this id. What the provider was answered, if it was published before.
+    pub(in crate::engine) async fn reserve(&self, id: &str) -> Result<Option<Bytes>, WorkError> {
+        let began = tokio::time::Instant::now();
+        loop {
+            match self.store.reserve(&self.scope, id, HOLD).await? {
+                Reserved::First => return Ok(None),
+                Reserved::Seen(answer) => {
+                    self.metrics.duplicates.inc();
+                    return Ok(Some(answer));
+                }
+                Reserved::Pending(left) if began.elapsed() >= WAIT => {
+                    return Err(WorkError::new(
+                        ErrorClass::Throttled(Some(left.min(WAIT))),
+                        codes::DEDUPE_PENDING,
+                        "the same message is being taken over; please try again",
+                    ));
+                }
+                Reserved::Pending(left) => tokio::time::sleep(left.min(ASK)).await,
+            }
+        }
+    }
+
+    /// It is published, or its answer is known better now. The message is with the broker, so nothing is undone if the
+    /// store cannot be reached: then a repeat comes out again, with the same id.
+    pub(in crate::engine) async fn commit(
+        &self,
+        id: &str,
+        answer: Bytes,
+        person: Option<&Person>,
+        interrupted: Interrupted<'_>,
+    ) {
+        let kept = match answer.len() > MAX_ANSWER {
+            true => Bytes::new(),
+            false => answer,
+        };
+        let put = stubborn(interrupted, || {
+            let store = &self.store;
+            store.commit(
+                &self.scope,
+                id,
+                kept.clone(),
+                person,
+                self.window,
+                self.bound,
+            )
+        });
+        match tokio::time::timeout(WAIT, put).await {
+            Ok(Ok(evicted)) => self.metrics.evicted.inc_by(evicted),
+            Ok(Err(Unpublished::Failed(error))) => {
+                tracing::warn!(code = %error.code, reason = %error, "what was taken over is not remembered");
+            }
+            Ok(Err(Unpublished::Interrupted)) | Err(_) => {
+                tracing::warn!("what was taken over is not remembered: the store does not answer");
+            }
+        }
+    }
+
+    /// It was not published.
+    pub(in crate::engine) async fn release(&self, id: &str) {
+        // What cannot be released is free again after the hold.
+        let _ = tokio::time::timeout(
+            WAIT,
+            FirstSeen::release(self.store.as_ref(), &self.scope, id),
+        )
+        .await;
+    }
+}

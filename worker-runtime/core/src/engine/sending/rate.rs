@@ -1,0 +1,211 @@
+//! The rate limit of a transport (P13): one token bucket per account, or per sender, shared by its replicas through the
+//! state store; without one, each replica has its own.
+
+use super::local::LocalBuckets;
+use crate::engine::backoff::Backoff;
+use crate::message::UserMessage;
+use crate::state::StateStore;
+use crate::state::rate_limits::{Bucket, RateLimits};
+use crate::status::{StatusDesk, StatusLevel, StatusReport};
+use crate::telemetry::WorkerMetrics;
+use crate::worker::Worker;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
+use tokio::time::Instant;
+use vumi_api::shared::{RateLimit, RatePer, RateUnit};
+
+/// Asked to slow down without a time, a transport pauses so long.
+const PAUSE: Duration = Duration::from_secs(1);
+/// Longest sleep before the bucket is asked again: its pace may have changed.
+const NAP: Duration = Duration::from_secs(1);
+const AWAY: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
+
+enum Buckets {
+    Shared(Arc<dyn StateStore>),
+    Local(LocalBuckets),
+}
+
+/// That the peer asked to slow down.
+#[derive(Clone)]
+struct Slowed {
+    since: SystemTime,
+    /// When it asked the last time.
+    last: Instant,
+    /// The bucket that was slowed last.
+    key: String,
+}
+
+/// The limit of one transport.
+pub(super) struct Rate {
+    buckets: Buckets,
+    limit: RateLimit,
+    bucket: Bucket,
+    account: String,
+    /// Who waits for a bucket: one asks at a time, in the order they came.
+    gates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    slowed: Mutex<Option<Slowed>>,
+    metrics: Arc<WorkerMetrics>,
+}
+
+impl Rate {
+    pub(super) fn new(
+        limit: RateLimit,
+        account: &str,
+        state: Option<&Arc<dyn StateStore>>,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        let per_second = f64::from(limit.rate);
+        metrics.rate_limit.set(per_second);
+        Self {
+            buckets: match state {
+                Some(store) => Buckets::Shared(Arc::clone(store)),
+                None => Buckets::Local(LocalBuckets::default()),
+            },
+            bucket: Bucket {
+                per_second,
+                burst: f64::from(limit.burst()),
+            },
+            limit,
+            account: account.to_owned(),
+            gates: Mutex::default(),
+            slowed: Mutex::default(),
+            metrics,
+        }
+    }
+
+    fn buckets(&self) -> &dyn RateLimits {
+        match &self.buckets {
+            Buckets::Shared(store) => store.as_ref(),
+            Buckets::Local(local) => local,
+        }
+    }
+
+    fn key(&self, message: &UserMessage) -> String {
+        match self.limit.per() {
+            RatePer::Account => self.account.clone(),
+            RatePer::Sender => format!(
+                "{}/{}",
+                self.account,
+                message.from_addr().unwrap_or_default()
+            ),
+        }
+    }
+
+    /// Waits for a message's turn.
+    pub(super) async fn wait(&self, worker: &dyn Worker, message: &UserMessage) {
+        let key = self.key(message);
+        let cost = match self.limit.unit() {
+            RateUnit::Requests => 1,
+            RateUnit::Parts => worker.parts(message).max(1),
+        };
+        let gate = self.gate(&key);
+        let turn = gate.lock().await;
+        let (mut waited, mut failures) = (false, 0);
+        loop {
+            let nap = match self.buckets().take(&key, cost, self.bucket).await {
+                Ok(None) => break,
+                Ok(Some(wait)) => wait.clamp(Duration::from_millis(1), NAP),
+                // Nothing is sent faster than allowed because the store is away.
+                Err(_) => {
+                    failures += 1;
+                    AWAY.after(failures)
+                }
+            };
+            if !std::mem::replace(&mut waited, true) {
+                self.metrics.throttled("limit");
+            }
+            tokio::time::sleep(nap).await;
+        }
+        drop(turn);
+        self.forget(&key, gate);
+    }
+
+    /// The peer asked to slow down, of a message that was sent at `sent`. What was under way when it asked the last
+    /// time says nothing new.
+    pub(super) async fn slow_down(
+        &self,
+        message: &UserMessage,
+        sent: Instant,
+        after: Option<Duration>,
+    ) {
+        self.metrics.throttled("peer");
+        let key = self.key(message);
+        {
+            let mut slowed = self.lock(&self.slowed);
+            let before = slowed.take();
+            let since = before.as_ref().map_or_else(SystemTime::now, |s| s.since);
+            let known = before.filter(|s| s.key == key && sent <= s.last);
+            let last = known.as_ref().map_or_else(Instant::now, |s| s.last);
+            *slowed = Some(Slowed {
+                since,
+                last,
+                key: key.clone(),
+            });
+            if known.is_some() {
+                return;
+            }
+        }
+        let pause = after.unwrap_or(PAUSE);
+        if let Err(error) = self.buckets().slow_down(&key, pause, self.bucket).await {
+            tracing::debug!(code = %error.code, reason = %error, "the bucket cannot be slowed down");
+        }
+    }
+
+    /// Says how fast it goes now.
+    pub(super) async fn report(&self, status: &StatusDesk) {
+        let slowed = self.lock(&self.slowed).clone();
+        let Some(Slowed { since, key, .. }) = slowed else {
+            let full = format!("{} a second", self.bucket.per_second);
+            return status.report(StatusReport::new(
+                "throttled",
+                StatusLevel::Ok,
+                "full_speed",
+                full,
+            ));
+        };
+        let Ok(pace) = self.buckets().pace(&key).await else {
+            return;
+        };
+        self.metrics.rate_limit.set(self.bucket.per_second * pace);
+        if pace >= 1.0 {
+            *self.lock(&self.slowed) = None;
+            return;
+        }
+        let age = since.elapsed().unwrap_or_default().as_secs();
+        // In steps, so that each is an edge and the minutes between are not.
+        let tenths = (pace * 10.0).floor() / 10.0;
+        let text = format!(
+            "the peer asked to slow down: about {:.1} of {} a second, since {} min",
+            tenths * self.bucket.per_second,
+            self.bucket.per_second,
+            age / 60,
+        );
+        status.report(StatusReport::new(
+            "throttled",
+            StatusLevel::Degraded,
+            "slowed_down",
+            text,
+        ));
+    }
+
+    fn gate(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
+        Arc::clone(self.lock(&self.gates).entry(key.to_owned()).or_default())
+    }
+
+    /// A gate at which nobody waits is not kept: senders are many.
+    fn forget(&self, key: &str, gate: Arc<tokio::sync::Mutex<()>>) {
+        let mut gates = self.lock(&self.gates);
+        drop(gate);
+        if gates
+            .get(key)
+            .is_some_and(|gate| Arc::strong_count(gate) == 1)
+        {
+            gates.remove(key);
+        }
+    }
+
+    fn lock<'a, T>(&self, mutex: &'a Mutex<T>) -> MutexGuard<'a, T> {
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,124 @@
+//! What the peer says about a message after it was handed over: late answers and receipts. They move the row, and its
+//! sender is told what is new.
+
+use super::book::{Book, Interrupted};
+use super::{Sending, Unpublished, standing};
+use crate::message::{DeliveryStatus, Event, EventType};
+use crate::outcome::{Receipt, ReceiptOutcome};
+use crate::state::ledger::Row;
+use std::collections::VecDeque;
+use std::sync::{Mutex, PoisonError};
+
+/// Events remembered as told: peers repeat receipts soon.
+const REMEMBERED: usize = 4096;
+
+/// Ids of events that this process told lately, oldest first.
+#[derive(Default)]
+pub(super) struct Lately(Mutex<VecDeque<String>>);
+
+impl Lately {
+    fn has(&self, id: &str) -> bool {
+        let told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.iter().any(|known| known == id)
+    }
+
+    fn add(&self, id: &str) {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.len() == REMEMBERED {
+            told.pop_front();
+        }
+        told.push_back(id.to_owned());
+    }
+}
+
+impl Sending {
+    /// Takes a receipt over. `Ok` means that the ledger and the broker have it; else the peer is to repeat it.
+    pub(in crate::engine) async fn receipt(
+        &self,
+        receipt: Receipt,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
+        let id = receipt.message_id.as_str();
+        let row = match &self.book {
+            Some(book) => book
+                .load(id, interrupted)
+                .await?
+                .filter(|row| row.account == book.account()),
+            None => None,
+        };
+        let attempt = row.as_ref().map_or(1, |row| row.attempt);
+        let said = self.event(event_of(&receipt, attempt));
+        let (Some(book), Some(row)) = (&self.book, row) else {
+            return self.tell(vec![said], interrupted).await;
+        };
+        let (row, moved) = book
+            .advance(row, interrupted, |row| {
+                self.received(book, row, &said, &receipt)
+            })
+            .await?;
+        let known = standing::told(&row);
+        let mut tell = match moved {
+            // An ack that is implied stands before it.
+            true => known.split_at(known.len().saturating_sub(2)).1.to_vec(),
+            false => known
+                .into_iter()
+                .filter(|k| k.event_id() == said.event_id())
+                .collect(),
+        };
+        tell.retain(|event| !self.lately.has(event.event_id()));
+        if tell.is_empty() {
+            self.metrics.suppressed.inc();
+            return Ok(());
+        }
+        let ids: Vec<String> = tell
+            .iter()
+            .map(|event| event.event_id().to_owned())
+            .collect();
+        self.tell(tell, interrupted).await?;
+        ids.iter().for_each(|id| self.lately.add(id));
+        Ok(())
+    }
+
+    /// A row after a receipt; none if it says nothing new, or comes after the end.
+    fn received(&self, book: &Book, row: &Row, said: &Event, receipt: &Receipt) -> Option<Row> {
+        let verdict = standing::verdict(row).map(|event| event.event_type());
+        if verdict == Some(EventType::Nack) {
+            return None;
+        }
+        let is_end = matches!(
+            receipt.outcome,
+            ReceiptOutcome::Delivered | ReceiptOutcome::Failed(_)
+        );
+        let mut all = Vec::new();
+        if is_end && verdict.is_none() {
+            // The answer was lost, or is slower than the receipt; the peer has the message all the same.
+            let remote = receipt.remote_id.as_deref().or(row.remote_id.as_deref());
+            all.push(self.event(Event::ack(
+                &row.message_id,
+                remote.unwrap_or(&row.message_id),
+            )));
+        }
+        all.push(said.clone());
+        let mut next = self.answered(book, row, &all, true)?;
+        next.remote_id = next.remote_id.or_else(|| receipt.remote_id.clone());
+        Some(next)
+    }
+}
+
+/// The event that a receipt makes.
+fn event_of(receipt: &Receipt, attempt: u32) -> Event {
+    let id = receipt.message_id.as_str();
+    let remote = receipt.remote_id.as_deref().unwrap_or_default();
+    let report = |status| Event::delivery_report(id, remote, status);
+    match &receipt.outcome {
+        ReceiptOutcome::Accepted => Event::ack(id, receipt.remote_id.as_deref().unwrap_or(id)),
+        ReceiptOutcome::Refused(refusal) => Event::nack(id, &refusal.clone().fate(attempt)),
+        ReceiptOutcome::Pending => report(DeliveryStatus::Pending),
+        ReceiptOutcome::Delivered => report(DeliveryStatus::Delivered),
+        ReceiptOutcome::Failed(refusal) => {
+            let mut event = report(DeliveryStatus::Failed);
+            event.set_fate(&refusal.clone().fate(attempt));
+            event
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! The trail of every user message over all hops, for `vumi why`. Hops that are not rows of a ledger are noted here;
+//! notes that come together are stored together. A diagnosis, not a guarantee: while the store is away, hops are missing,
+//! and counted.
+
+use super::Names;
+use super::book::now;
+use crate::message::Message;
+use crate::state::ledger::{Note, Step};
+use crate::state::{Person, StateStore};
+use crate::telemetry::WorkerMetrics;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::watch;
+use vumi_api::Flow;
+
+/// A store that does not answer holds nobody longer.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// The notes of one worker.
+pub(in crate::engine) struct Trail {
+    store: Arc<dyn StateStore>,
+    worker: String,
+    keep: Duration,
+    metrics: Arc<WorkerMetrics>,
+    waiting: Mutex<Waiting>,
+    /// Number of the last batch that is stored, or lost.
+    stored: watch::Sender<u64>,
+    /// Held by who stores.
+    pen: tokio::sync::Mutex<()>,
+}
+
+/// A user message at this worker.
+pub(in crate::engine) struct Hop {
+    message_id: String,
+    person: Option<String>,
+}
+
+#[derive(Default)]
+struct Waiting {
+    notes: Vec<Note>,
+    /// Number of the batch that they will be stored with.
+    batch: u64,
+}
+
+impl Trail {
+    pub(in crate::engine) fn new(
+        store: Arc<dyn StateStore>,
+        names: &Names,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        Self {
+            store,
+            worker: names.by.clone(),
+            keep: names.keep,
+            metrics,
+            waiting: Mutex::new(Waiting {
+                notes: Vec::new(),
+                batch: 1,
+            }),
+            stored: watch::Sender::new(0),
+            pen: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// What names a user message in a note; none for what has no trail.
+    pub(in crate::engine) fn hop(flow: Flow, message: &Message) -> Option<Hop> {
+        let Message::User(message) = message else {
+            return None;
+        };
+        let user = match flow {
+            Flow::Outbound => message.to_addr(),
+            Flow::Inbound | Flow::Event => message.from_addr(),
+        };
+        Some(Hop {
+            message_id: message.message_id().to_owned(),
+            person: user.map(|address| Person::new(address).key()),
+        })
+    }
+
+    /// Notes what happened to a user message here, and what it caused. Returns when that is stored.
+    pub(in crate::engine) async fn note(
+        &self,
+        hop: Hop,
+        code: &str,
+        what: String,
+        caused: Vec<String>,
+    ) {
+        let note = Note {
+            message_id: hop.message_id,
+            person: hop.person,
+            step: Step {
+                at: now(),
+                worker: self.worker.clone(),
+                state: None,
+                attempt: 0,
+                code: code.to_owned(),
+                class: String::new(),
+                text: what,
+                who: String::new(),
+                caused,
+            },
+        };
+        let batch = {
+            let mut waiting = self.lock();
+            waiting.notes.push(note);
+            waiting.batch
+        };
+        let mut stored = self.stored.subscribe();
+        let done = async { stored.wait_for(|n| *n >= batch).await.map(drop).ok() };
+        tokio::select! {
+            biased;
+            _ = done => {}
+            pen = self.pen.lock() => {
+                // Whoever had the pen before may have stored this note as well.
+                let already = *self.stored.borrow() >= batch;
+                if !already {
+                    self.store(batch).await;
+                }
+                drop(pen);
+            }
+        }
+    }
+
+    async fn store(&self, batch: u64) {
+        let notes = {
+            let mut waiting = self.lock();
+            waiting.batch = batch + 1;
+            std::mem::take(&mut waiting.notes)
+        };
+        let put = tokio::time::timeout(PATIENCE, self.store.note(&notes, self.keep)).await;
+        if !matches!(put, Ok(Ok(()))) {
+            self.metrics.trail_lost.inc_by(notes.len() as u64);
+        }
+        self.stored.send_replace(batch);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

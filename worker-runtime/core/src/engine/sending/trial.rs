@@ -1,0 +1,79 @@
+//! Messages that may have killed the process that worked on them (R15): such are begun one at a time, and counted before,
+//! so that one which kills again and again is known and set aside.
+
+use super::book::{Interrupted, stubborn};
+use crate::engine::outlet::Unpublished;
+use crate::state::StateStore;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, OwnedMutexGuard};
+
+/// A message begun in vain so often is set aside.
+const CRASHES: u32 = 3;
+/// For how long a suspicion is kept.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
+
+/// The trials of one consumed queue.
+#[derive(Clone)]
+pub(in crate::engine) struct Trial {
+    store: Arc<dyn StateStore>,
+    queue: String,
+    one: Arc<Mutex<()>>,
+}
+
+/// A suspect.
+pub(in crate::engine) struct Suspect {
+    id: String,
+    /// Held during its first attempt: no other suspect runs beside it.
+    alone: Option<OwnedMutexGuard<()>>,
+    guilty: bool,
+}
+
+impl Suspect {
+    /// Whether it was begun too often.
+    pub(in crate::engine) fn is_guilty(&self) -> bool {
+        self.guilty
+    }
+
+    /// Its first attempt is over, and the process lives.
+    pub(in crate::engine) fn survived(&mut self) {
+        self.alone = None;
+    }
+}
+
+impl Trial {
+    pub(in crate::engine) fn new(store: Arc<dyn StateStore>, queue: &str) -> Self {
+        Self {
+            store,
+            queue: queue.to_owned(),
+            one: Arc::default(),
+        }
+    }
+
+    /// Counts a message that somebody began before, before it is begun.
+    pub(in crate::engine) async fn begin(
+        &self,
+        id: &str,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Suspect, Unpublished> {
+        let alone = Arc::clone(&self.one).lock_owned().await;
+        if interrupted() {
+            return Err(Unpublished::Interrupted);
+        }
+        let count = stubborn(interrupted, || self.store.suspect(&self.queue, id, KEPT)).await?;
+        Ok(Suspect {
+            id: id.to_owned(),
+            alone: Some(alone),
+            guilty: count >= CRASHES,
+        })
+    }
+
+    /// It has its verdict, and did no harm. If that cannot be stored, it is forgotten later by itself.
+    pub(in crate::engine) async fn acquit(&self, suspect: Suspect) {
+        let Suspect { id, alone, .. } = suspect;
+        drop(alone);
+        if let Err(error) = self.store.acquit(&self.queue, &id).await {
+            tracing::debug!(message_id = id, code = %error.code, "an acquittal is not stored");
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! A state store around another: every operation goes to the inner one through one function, which may count it, or
+//! fail it in tests.
+
+use super::first_seen::Reserved;
+use super::journal::{Append, Claimed, Depth, Filter, Lane, Listed, Next, Step as LaneStep};
+use super::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
+use super::legacy::LegacyRetries;
+use super::rate_limits::Bucket;
+use super::sessions::Session;
+use super::{
+    Erased, FirstSeen, Journal, Ledger, Person, RateLimits, Sessions, StateStore, StoreHealth,
+    Suspects,
+};
+use crate::broker::Durability;
+use crate::error::WorkError;
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// Names the store inside and does something around its operations.
+#[async_trait]
+pub trait Around: Send + Sync + 'static {
+    /// The store that does the work.
+    fn inner(&self) -> &Arc<dyn StateStore>;
+
+    /// Whether it answers, as it is shown outside.
+    fn shown_health(&self) -> watch::Receiver<StoreHealth> {
+        self.inner().health()
+    }
+
+    /// Does the work of `operation`, such as `ledger.put`.
+    async fn around<T: Send>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, WorkError>> + Send,
+    ) -> Result<T, WorkError>;
+}
+
+macro_rules! around {
+    ($trait:ident $prefix:literal { $( $name:ident ( $($arg:ident : $type:ty),* ) -> $out:ty; )* }) => {
+        #[async_trait]
+        impl<A: Around> $trait for A {
+            $(
+                async fn $name(&self, $($arg: $type),*) -> Result<$out, WorkError> {
+                    let operation = concat!($prefix, ".", stringify!($name));
+                    self.around(operation, $trait::$name(&**self.inner(), $($arg),*)).await
+                }
+            )*
+        }
+    };
+}
+
+around! { Sessions "sessions" {
+    create(scope: &str, user: &str, fields: Session, keep: Option<Duration>) -> Session;
+    load(scope: &str, user: &str) -> Option<Session>;
+    save(scope: &str, user: &str, fields: Session) -> bool;
+    extend(scope: &str, user: &str, keep: Duration) -> bool;
+    clear(scope: &str, user: &str) -> Option<Session>;
+    active(scope: &str, limit: usize) -> Vec<String>;
+} }
+
+around! { Journal "journal" {
+    append(queue: &str, messages: Vec<Append>) -> ();
+    lanes(queue: &str) -> Vec<Lane>;
+    groups(queue: &str) -> Vec<String>;
+    claim(queue: &str, group: &str, limit: usize, lease: Duration) -> Vec<Claimed>;
+    next_due(queue: &str) -> Option<Duration>;
+    step(queue: &str, lane: &Lane, id: u64, step: LaneStep, lease: Duration) -> Next;
+    renew(queue: &str, lanes: &[Lane], lease: Duration) -> ();
+    reclaim(queue: &str) -> ();
+    depth(queue: &str) -> Depth;
+    queues() -> Vec<String>;
+    list(queue: &str, filter: &Filter, limit: usize) -> Vec<Listed>;
+    release(queue: &str, filter: &Filter) -> u64;
+    remove(queue: &str, filter: &Filter, limit: usize) -> Vec<Listed>;
+} }
+
+around! { Ledger "ledger" {
+    put(row: &Row, expected: Option<u64>, keep: Duration) -> Put;
+    row(message_id: &str) -> Option<Row>;
+    by_remote_id(account: &str, remote_id: &str) -> Option<Row>;
+    note(notes: &[Note], keep: Duration) -> ();
+    trail(message_id: &str) -> Vec<Step>;
+    find(query: &Query, limit: usize) -> Vec<String>;
+    counts() -> Counts;
+    overdue(account: &str, limit: usize) -> (u64, Vec<String>);
+    in_state(account: &str, state: RowState, limit: usize) -> Vec<String>;
+} }
+
+around! { FirstSeen "firstSeen" {
+    reserve(scope: &str, id: &str, hold: Duration) -> Reserved;
+    commit(scope: &str, id: &str, answer: Bytes, person: Option<&Person>, keep: Duration, bound: u64) -> u64;
+    release(scope: &str, id: &str) -> ();
+} }
+
+around! { RateLimits "rateLimits" {
+    take(key: &str, cost: u32, bucket: Bucket) -> Option<Duration>;
+    slow_down(key: &str, pause: Duration, bucket: Bucket) -> ();
+    pace(key: &str) -> f64;
+} }
+
+around! { Suspects "suspects" {
+    suspect(queue: &str, id: &str, keep: Duration) -> u32;
+    acquit(queue: &str, id: &str) -> ();
+} }
+
+#[async_trait]
+impl<A: Around> StateStore for A {
+    fn describe(&self) -> String {
+        self.inner().describe()
+    }
+
+    fn durability(&self) -> Durability {
+        self.inner().durability()
+    }
+
+    fn health(&self) -> watch::Receiver<StoreHealth> {
+        self.shown_health()
+    }
+
+    fn legacy_retries(&self) -> Option<&dyn LegacyRetries> {
+        self.inner().legacy_retries()
+    }
+
+    async fn erase(&self, person: &Person) -> Result<Vec<Erased>, WorkError> {
+        self.around("erase", self.inner().erase(person)).await
+    }
+
+    async fn sweep(&self) -> Result<u64, WorkError> {
+        self.around("sweep", self.inner().sweep()).await
+    }
+
+    async fn close(&self, deadline: Duration) {
+        self.inner().close(deadline).await;
+    }
+}
