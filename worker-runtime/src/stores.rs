@@ -69,7 +69,7 @@ pub struct Stores {
 /// What one worker uses.
 enum Used {
     Nothing,
-    Redis(RedisConfig),
+    Redis(Box<RedisConfig>),
     Embedded(EmbeddedStoreOptions),
 }
 
@@ -89,13 +89,13 @@ impl Stores {
     fn used(&self, resource: &Resource) -> Result<Used, WorkError> {
         let named = resource.settings().state;
         Ok(match (&self.choice, named) {
-            (Choice::Url(url), _) => Used::Redis(url.config()?),
+            (Choice::Url(url), _) => Used::Redis(Box::new(url.config()?)),
             (
                 _,
                 Some(StateRef {
                     redis: Some(redis), ..
                 }),
-            ) => Used::Redis(self.redis(&redis)),
+            ) => Used::Redis(Box::new(self.redis(&redis))),
             (Choice::Embedded(options), _) => Used::Embedded(options.clone()),
             (Choice::Secret(Some(folder)), Some(_)) => Used::Embedded(EmbeddedStoreOptions {
                 folder: Some(folder.join("store")),
@@ -108,20 +108,23 @@ impl Stores {
                     "state.volume needs a folder that outlives the process: give --state DIR",
                 ));
             }
-            (Choice::Secret(_), None) if self.has_default() => Used::Redis(self.redis(&RedisRef {
-                secret_ref: SecretRef {
-                    name: DEFAULT_STATE_SECRET.into(),
-                },
-                key_prefix: None,
-                tls: None,
-            })),
+            (Choice::Secret(_), None) if self.has_default() => {
+                Used::Redis(Box::new(self.redis(&RedisRef {
+                    secret_ref: SecretRef {
+                        name: DEFAULT_STATE_SECRET.into(),
+                    },
+                    key_prefix: None,
+                    tls: None,
+                })))
+            }
             (Choice::Secret(_), None) => Used::Nothing,
         })
     }
 
     fn has_default(&self) -> bool {
-        let held = |key: &&str| self.secrets.get(DEFAULT_STATE_SECRET, key).is_some();
-        ADDRESS_KEYS.iter().any(|key| held(&key))
+        ADDRESS_KEYS
+            .iter()
+            .any(|key| self.secrets.get(DEFAULT_STATE_SECRET, key).is_some())
     }
 
     fn redis(&self, named: &RedisRef) -> RedisConfig {

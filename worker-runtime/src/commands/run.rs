@@ -9,6 +9,7 @@ use crate::stores;
 use crate::watch::Watch;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use vumi_api::{Resource, Severity, Target};
 use vumi_core::broker::embedded::EmbeddedOptions;
 use vumi_core::secrets::Secrets;
@@ -100,7 +101,7 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
         return Err(CliError::environment(unusable.join("\n")));
     }
     let brokers = supervisor.describe_brokers();
-    let stores = stores_of(&supervisor);
+    let stores = stores_of(&supervisor).await;
     output::print(&greeting(
         &process,
         &resources,
@@ -214,16 +215,20 @@ fn resources_of(read: &Campaign) -> Vec<Resource> {
     loaded.map(|loaded| loaded.resource.clone()).collect()
 }
 
-/// The open state stores, with what they survive.
-fn stores_of(supervisor: &Supervisor) -> Vec<String> {
-    let stores = supervisor.stores().into_iter().map(|(_, store)| {
+/// The open state stores, with what they survive. Each is given a moment to answer.
+async fn stores_of(supervisor: &Supervisor) -> Vec<String> {
+    let mut stores = Vec::new();
+    for (_, store) in supervisor.stores() {
+        let mut health = store.health();
+        let up = health.wait_for(|health| *health == StoreHealth::Up);
+        let _ = tokio::time::timeout(Duration::from_secs(2), up).await;
         let name = store.describe();
-        match &*store.health().borrow() {
+        stores.push(match &*store.health().borrow() {
             StoreHealth::Up => format!("{name} (durability {})", store.durability().as_str()),
             StoreHealth::Away(why) => format!("{name} (away: {why})"),
-        }
-    });
-    stores.collect()
+        });
+    }
+    stores
 }
 
 /// What runs, and what to try.

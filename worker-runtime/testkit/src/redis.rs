@@ -293,17 +293,8 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        let Some(mut launcher) = self.launcher.take() else {
-            return;
-        };
-        drop(launcher.stdin.take());
-        // The folder goes next, so wait until nobody writes there any more; SIGKILL takes no time.
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while let Ok(None) = launcher.try_wait() {
-            if std::time::Instant::now() > deadline {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        if let Some(launcher) = self.launcher.take() {
+            launcher::end(launcher);
         }
     }
 }

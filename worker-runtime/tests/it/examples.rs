@@ -66,34 +66,6 @@ async fn telnet_echo_over_rabbitmq() {
     telnet_echo(&["--broker", &url]).await;
 }
 
-/// What the README of `with-state` shows: state on disk that is there again after `kill -9`, and who asks for it.
-#[tokio::test(flavor = "multi_thread")]
-async fn with_state_on_disk() {
-    let campaign = Campaign::example("with-state", &[9010]);
-    let state = campaign.path().join("state");
-    let state = state.to_str().unwrap();
-    for round in 0..2 {
-        let mut run = campaign.run(&["--state", state, "--admin", "none"]);
-        let mut user = greeted(campaign.port(9010), PATIENCE).await;
-        let said = user.ask("hello", ANSWER).await;
-        assert_eq!(said.as_deref(), Some("hello"), "round {round}");
-        let status = campaign.status_of(&["--state", state]).unwrap();
-        for worker in ["transport/telnet", "application/echo"] {
-            let store = &status.worker(worker).unwrap()["store"];
-            assert_eq!(store["durability"], "process", "{store}");
-            assert_eq!(store["health"], "up", "{store}");
-        }
-        wait_for("the ledger is balanced", PATIENCE, || async {
-            let audit = ["ledger", "audit", "--state", state];
-            let output = crate::harness::process::run(campaign.path(), &audit);
-            match output.status.code() {
-                Some(0) => Ok(()),
-                _ => Err(crate::harness::process::said(&output)),
-            }
-        })
-        .await;
-        run.kill();
-    }
 /// What `vumi status` says about the divided queue of `partitioned-echo`.
 fn share(campaign: &Campaign, which: &[&str]) -> Result<String, String> {
     let status = campaign.status_of(which)?;
@@ -143,6 +115,36 @@ async fn partitioned_echo_over_rabbitmq_with_a_second_replica() {
     reads(&campaign, &["--name", "first"], 8).await;
     answers_hello(campaign.port(9012)).await;
     assert_eq!(run.stop(STOP).await, TERMINATED);
+}
+
+/// What the README of `with-state` shows: state on disk that is there again after `kill -9`, and who asks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn with_state_on_disk() {
+    let campaign = Campaign::example("with-state", &[9010]);
+    let state = campaign.path().join("state");
+    let state = state.to_str().unwrap();
+    for round in 0..2 {
+        let mut run = campaign.run(&["--state", state, "--admin", "none"]);
+        let mut user = greeted(campaign.port(9010), PATIENCE).await;
+        let said = user.ask("hello", ANSWER).await;
+        assert_eq!(said.as_deref(), Some("hello"), "round {round}");
+        let status = campaign.status_of(&["--state", state]).unwrap();
+        for worker in ["transport/telnet", "application/echo"] {
+            let store = &status.worker(worker).unwrap()["store"];
+            assert_eq!(store["durability"], "process", "{store}");
+            assert_eq!(store["health"], "up", "{store}");
+        }
+        wait_for("the ledger is balanced", PATIENCE, || async {
+            let audit = ["ledger", "audit", "--state", state];
+            let output = crate::harness::process::run(campaign.path(), &audit);
+            match output.status.code() {
+                Some(0) => Ok(()),
+                _ => Err(crate::harness::process::said(&output)),
+            }
+        })
+        .await;
+        run.kill();
+    }
 }
 
 async fn two_transports(arguments: &[&str]) {

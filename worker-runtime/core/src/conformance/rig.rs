@@ -302,6 +302,11 @@ impl Rig {
         !(self.registration.kind == Kind::Application && port.flow == Flow::Event)
     }
 
+    /// Whether messages on `port` are handed to a peer: then they are handled at most once, whatever happens (R17).
+    pub(super) fn sends(&self, port: &Port) -> bool {
+        self.registration.kind == Kind::Transport && port.flow == Flow::Outbound
+    }
+
     /// The ports whose messages cause outputs.
     pub(super) fn answering(&self) -> Vec<Port> {
         let ports = self.consumed().filter(|port| self.answers(port));

@@ -5,6 +5,10 @@ use crate::engine::StoreSnapshot;
 use crate::state::{StateStore, StoreHealth};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// A store that was opened just now is given so long to answer before it is said to be away.
+const FIRST: Duration = Duration::from_secs(2);
 
 /// What is to be told of a store.
 pub(super) struct StoreWatch {
@@ -19,6 +23,9 @@ impl StoreWatch {
     /// Reports until the store is closed.
     pub(super) async fn run(self) {
         let mut health = self.store.health();
+        // One that is only being connected to is no news.
+        let up = health.wait_for(|health| *health == StoreHealth::Up);
+        let _ = tokio::time::timeout(FIRST, up).await;
         loop {
             health.borrow_and_update();
             self.status.report(self.judge(&snapshot(&*self.store)));

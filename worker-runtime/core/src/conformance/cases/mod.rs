@@ -69,6 +69,10 @@ fn holders(subject: &Subject) -> bool {
     subject.has_peer && subject.holds_requests
 }
 
+fn transports(subject: &Subject) -> bool {
+    subject.kind == Kind::Transport
+}
+
 fn dispatchers(subject: &Subject) -> bool {
     subject.kind == Kind::Dispatcher
 }
@@ -108,6 +112,7 @@ cases! {
     "order" all flow::order_per_user;
     "confirm-before-ack" all broker::confirmed_before_acknowledged;
     "crash-before-ack" all broker::crash_between_confirm_and_ack;
+    "crash-while-sending" transports broker::crash_while_sending;
     "publication-troubles" all broker::publications_are_repeated;
     "channel-lost" all broker::channel_lost;
     "window" all broker::window_is_bounded;

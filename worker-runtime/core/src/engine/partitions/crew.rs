@@ -255,7 +255,11 @@ impl Crew {
         let (phase, told) = watch::channel(Phase::Run);
         let oldest = Arc::new(AtomicU64::new(0));
         let desk = Desk {
-            metrics: self.metrics.clone(),
+            // Parked under the queue's own name, and so counted there.
+            metrics: QueueMetrics {
+                parked: self.parts.desk.metrics.parked.clone(),
+                ..self.metrics.clone()
+            },
             generation: Arc::default(),
             halt: halt.clone(),
             ..(*self.parts.desk).clone()

@@ -19,6 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const ABSENT: Duration = Duration::from_millis(1500);
 /// More members than this are not believed.
 const MOST: usize = 1000;
+/// More parts than this are none of ours.
+const MOST_PARTS: usize = 256;
 /// Longest body of a beat that is read.
 const LONGEST: usize = 16 << 10;
 /// Longest name of a member or part.
@@ -57,8 +59,9 @@ impl Beat {
                     .bytes()
                     .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'.')
         };
-        let good =
-            beat.member.len() <= LONGEST_NAME && beat.parts.iter().chain(&beat.holds).all(plain);
+        let good = beat.member.len() <= LONGEST_NAME
+            && beat.parts.len().max(beat.holds.len()) <= MOST_PARTS
+            && beat.parts.iter().chain(&beat.holds).all(plain);
         good.then_some(beat)
     }
 }
@@ -78,6 +81,8 @@ pub(super) struct Members {
     /// Those that have a share, ourselves perhaps among them.
     counted: BTreeSet<String>,
     looked: Instant,
+    /// The members and parts that were divided last, and how.
+    divided: (BTreeSet<String>, BTreeSet<String>),
     shares: BTreeMap<String, String>,
 }
 
@@ -91,6 +96,7 @@ impl Members {
             others: BTreeMap::new(),
             counted: BTreeSet::new(),
             looked: now,
+            divided: Default::default(),
             shares: BTreeMap::new(),
         }
     }
@@ -128,7 +134,11 @@ impl Members {
         self.others
             .retain(|_, other| now.duration_since(other.last) < SILENCE);
         self.count(now);
-        self.shares = self.divided(alone);
+        let divided = self.to_divide(alone);
+        if self.divided != divided {
+            self.shares = shares(&divided.0, &divided.1);
+            self.divided = divided;
+        }
     }
 
     /// Takes newcomers in once they have settled, and leaves out who is gone.
@@ -146,7 +156,8 @@ impl Members {
         self.counted = counted.map(|(name, _)| name.clone()).collect();
     }
 
-    fn divided(&self, alone: Option<&BTreeSet<String>>) -> BTreeMap<String, String> {
+    /// Who takes part, and in which parts.
+    fn to_divide(&self, alone: Option<&BTreeSet<String>>) -> (BTreeSet<String>, BTreeSet<String>) {
         let beats = || self.others.values().map(|other| &other.beat);
         let mut parts = self.own.clone();
         parts.extend(beats().flat_map(|beat| beat.parts.iter().cloned()));
@@ -161,7 +172,7 @@ impl Members {
         if members.is_empty() {
             members.clone_from(&self.counted);
         }
-        shares(&members, &parts)
+        (members, parts)
     }
 
     /// Our share; none while it is not known yet who is there.

@@ -322,3 +322,44 @@ async fn full_partitions_hold_up_the_forwarder_and_so_the_publishers() {
     assert_eq!(rig.replies(sent).await.len(), sent);
     assert_eq!(rig.at_rest().await.done, sent as u64);
 }
+
+/// A worker that keeps no order any more has what its partitions held as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_partitions_held_is_not_forgotten_without_order() {
+    let broker = EmbeddedBroker::start(EmbeddedOptions::default()).unwrap();
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&open);
+    let name = scripted(move |i, cx| {
+        let gate = Arc::clone(&gate);
+        async move {
+            while !gate.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Ok(echo(&i, &cx))
+        }
+    });
+    let connection = broker.connect() as Arc<dyn Broker>;
+    let old = replica_of(connection, name.clone(), divided(4), "old").await;
+    for user in 0..20 {
+        old.send(&format!("u{user}"), "0").await;
+    }
+    old.until("taken", |s| s.counts.received >= 20).await;
+    old.broker.close(Duration::ZERO).await;
+    drop(old);
+    open.store(true, Ordering::Relaxed);
+    let unordered = json!({"ordering": {"mode": "none"}});
+    let mut replicas = Vec::new();
+    for instance in ["a", "b"] {
+        let connection = broker.connect() as Arc<dyn Broker>;
+        let rig = replica_of(connection, name.clone(), unordered.clone(), instance).await;
+        replicas.push(rig);
+    }
+    for user in 0..20 {
+        replicas[0].send(&format!("u{user}"), "1").await;
+    }
+    let mut observer = holding_fence(&replicas[0].broker, "t.outbound").await;
+    first_occurrences(&mut observer, 20, 2).await;
+    for rig in &replicas {
+        rig.at_rest().await;
+    }
+}

@@ -1,5 +1,5 @@
-//! The journal: a list for each lane, and for each group a sorted set of its lanes by the time at which somebody may work
-//! on them.
+//! The journal: a list for each lane, and for each group a sorted set of its lanes by the time at which somebody may
+//! work on them.
 
 use super::RedisStore;
 use super::errors::unreadable;

@@ -1,5 +1,5 @@
-//! The ledger: a text for each row, and sorted sets by state, deadline and person. A row's names stand before its JSON, so
-//! that a script need not read that.
+//! The ledger: a text for each row, and sorted sets by state, deadline and person. A row's names stand before its JSON,
+//! so that a script need not read that.
 
 use super::RedisStore;
 use super::errors::unreadable;

@@ -1,5 +1,5 @@
-//! Retries of Vumi's failure worker: a sorted set of buckets by time, a set of failures for each bucket, a hash for each
-//! failure. Failures and the set of all of them are Vumi's record; nothing but the retry is removed.
+//! Retries of Vumi's failure worker: a sorted set of buckets by time, a set of failures for each bucket, a hash for
+//! each failure. Failures and the set of all of them are Vumi's record; nothing but the retry is removed.
 
 use super::RedisStore;
 use super::errors::unreadable;

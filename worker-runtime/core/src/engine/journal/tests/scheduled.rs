@@ -1,7 +1,7 @@
 //! Messages that are sent at a time of their own, and messages that something else holds.
 
 use super::*;
-use crate::message::{Event, EventType};
+use crate::message::{Actor, Event, EventType, FailureClass};
 use crate::outcome::Refusal;
 use std::sync::Mutex;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -48,10 +48,10 @@ async fn transport(state: Option<Arc<dyn StateStore>>, mode: &str) -> (Rig, Sent
                 &message,
                 1,
                 Refusal::new(
-                    crate::message::FailureClass::Recipient,
+                    FailureClass::Recipient,
                     crate::codes::ROUTE_NONE,
                     "no",
-                    crate::message::Actor::Nobody,
+                    Actor::Nobody,
                 ),
             )]),
             _ => Ok(vec![cx.ack(&message, "remote")]),
