@@ -125,10 +125,6 @@ impl<A: Around> StateStore for A {
         self.inner().legacy_retries()
     }
 
-    fn legacy_retries(&self) -> Option<&dyn LegacyRetries> {
-        self.inner().legacy_retries()
-    }
-
     async fn erase(&self, person: &Person) -> Result<Vec<Erased>, WorkError> {
         self.around("erase", self.inner().erase(person)).await
     }
