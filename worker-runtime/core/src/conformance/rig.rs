@@ -468,13 +468,6 @@ impl Rig {
         .await
     }
 
-    /// Starts the worker anew, with a state store.
-    pub(super) async fn restart_with(&mut self, state: Arc<dyn StateStore>) -> Result<(), String> {
-        self.stop(WITHOUT_REPLIES).await?;
-        self.environment.state = Some(state);
-        self.run().await
-    }
-
     /// Ends the process of the worker as a crash does: no goodbye, channels gone, then a new one starts.
     pub(super) async fn crash_and_restart(&mut self) -> Result<(), String> {
         drop(self.worker.take());

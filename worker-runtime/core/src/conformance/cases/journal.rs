@@ -3,18 +3,12 @@
 use super::{judge, owe};
 use crate::conformance::oracle::Oracle;
 use crate::conformance::rig::{Rig, eventually};
-use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use vumi_api::Flow;
 
 /// A user with more messages than a lane may hold of the window: the lane moves into the journal as a whole and is
 /// replayed in order, others are served meanwhile, and nothing overtakes.
 pub(super) async fn order_through_divert(rig: &mut Rig) -> Result<(), String> {
     const MANY: usize = 120;
-    let store = EmbeddedStore::open(EmbeddedStoreOptions {
-        folder: None,
-        sync: false,
-    });
-    rig.restart_with(store.map_err(|e| e.to_string())?).await?;
     let mut ports = rig.answering().into_iter();
     let port = ports.find(|port| port.flow != Flow::Event);
     let port = port.ok_or("no queue of user messages")?;
