@@ -22,7 +22,7 @@ mod rig;
 mod saboteur;
 #[cfg(any(test, feature = "conformance"))]
 pub mod stand_in;
-#[cfg(any(test, feature = "conformance"))]
+#[cfg(test)]
 pub(crate) mod store_faults;
 #[cfg(any(test, feature = "conformance"))]
 mod suite;
