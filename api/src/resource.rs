@@ -176,6 +176,14 @@ impl Resource {
         }
     }
 
+    /// Into how many partitions each consumed queue is divided by user; none where one replica consumes it.
+    pub fn partitions(&self) -> Option<u16> {
+        let ordering = self.settings().ordering?;
+        ordering
+            .partitions
+            .filter(|_| ordering.mode == OrderingMode::PerUser)
+    }
+
     /// What the schema cannot say about the spec, as `(path below spec, sentence)` pairs. Pure; an empty list means
     /// valid, and then every builder takes it.
     pub fn validate(&self) -> Vec<(String, String)> {

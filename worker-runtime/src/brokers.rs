@@ -125,6 +125,7 @@ impl Brokers {
                     name: DEFAULT_SECRET.into(),
                 },
                 vhost: None,
+                profile: None,
                 tls: None,
             }),
         }

@@ -45,10 +45,7 @@ pub const RESERVED_SETTINGS: &[&str] = &[
 
 /// Keys below `spec` that later versions will have, as (object, key).
 pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
-    ("ordering", "partitions"),
-    ("ordering", "standby"),
     ("broker", "management"),
-    ("broker", "profile"),
     ("state.volume", "size"),
     ("state.volume", "storageClassName"),
 ];

@@ -16,7 +16,34 @@ pub struct BrokerRef {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub vhost: Option<String>,
+    /// How queues are declared. All workers on a virtual host have the same profile. Default `vumi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<BrokerProfile>,
     /// TLS settings. With them, or with an `amqps` URL, the connection is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTls>,
+}
+
+/// How the queues of a virtual host are declared, and so what outlives a node of the broker (S1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum BrokerProfile {
+    /// Classic queues, declared as Vumi declares them: old and new workers share them. A queue lives on one node.
+    #[default]
+    Vumi,
+    /// Quorum queues on a virtual host of their own, RabbitMQ 4.0 or newer: every queue is kept by a majority of the nodes.
+    Quorum,
+}
+
+impl BrokerProfile {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Vumi, Self::Quorum];
+
+    /// As it is written in manifests and URLs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Vumi => "vumi",
+            Self::Quorum => "quorum",
+        }
+    }
 }

@@ -12,7 +12,7 @@ pub mod shapes;
 pub mod state;
 pub mod tls;
 
-pub use broker::BrokerRef;
+pub use broker::{BrokerProfile, BrokerRef};
 pub use http::{BasicAuth, HttpListener};
 pub use middleware::{AddressTranslation, LogLevel, Logging, MiddlewareItem};
 pub use ordering::{Ordering, OrderingMode};

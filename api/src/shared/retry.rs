@@ -4,7 +4,8 @@ use super::quantity::Duration;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How temporary errors are retried. Without a state store retries end after `holdLimit` in total.
+/// How temporary errors are retried. A message that would wait longer than `holdLimit` waits in the state store; without
+/// one, retries end after `holdLimit` in total.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retry {
@@ -12,6 +13,9 @@ pub struct Retry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_attempts: Option<u32>,
+    /// Longest time from the first delivery of a message to its last attempt. Default `24h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_age: Option<Duration>,
     /// Waiting time between attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,

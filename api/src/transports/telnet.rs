@@ -99,8 +99,12 @@ impl WorkerConfig for Telnet {
         t
     }
 
-    fn validate(&self, _: &Resource) -> Vec<(String, String)> {
+    fn validate(&self, resource: &Resource) -> Vec<(String, String)> {
         let mut findings = Vec::new();
+        if resource.partitions().is_some() {
+            let sentence = "each connection is held by one replica, and partitions would give its replies to others";
+            findings.push(("ordering.partitions".into(), sentence.into()));
+        }
         if self.idle_timeout.is_some_and(|d| d.0.is_zero()) {
             let sentence = "every connection would be closed at once";
             findings.push(("telnet.idleTimeout".into(), sentence.into()));

@@ -191,11 +191,41 @@ pub const BAD: &[Bad] = &[
         "spec.autoscaling",
         "not supported yet",
     ),
-    transport(
-        "telnet: {port: 9010}\nordering: {mode: perUser, partitions: 8}",
-        UNSUPPORTED,
+    // Order.
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nordering: {mode: none, partitions: 8}",
+        RULE,
         "spec.ordering.partitions",
-        "not supported yet",
+        "they need mode: perUser",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nordering: {mode: perUser, partitions: 1}",
+        VALUE,
+        "spec.ordering.partitions",
+        "2",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nordering: {mode: perUser, partitions: 65}",
+        VALUE,
+        "spec.ordering.partitions",
+        "64",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nordering: {mode: none, standby: true}",
+        RULE,
+        "spec.ordering.standby",
+        "where every replica works",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nordering: {mode: perUser, partitions: 8, standby: true}",
+        RULE,
+        "spec.ordering.standby",
+        "no effect beside partitions",
     ),
     // Missing fields.
     transport(
@@ -394,6 +424,12 @@ pub const BAD: &[Bad] = &[
         VALUE,
         "spec.ordering.mode",
         "not one of perUser",
+    ),
+    transport(
+        "telnet: {port: 9010}\nbroker: {secretRef: {name: b}, profile: mirrored}",
+        VALUE,
+        "spec.broker.profile",
+        "not one of vumi",
     ),
     transport(
         "telnet: {port: 9010}\nbacklogLimit: 0",
@@ -725,6 +761,12 @@ pub const ONLY_OFFLINE: &[Bad] = &[
         "manifest.invalid",
         "spec.routingTable.table.a.default.connector",
         "not on the other side",
+    ),
+    transport(
+        "telnet: {port: 9010}\nordering: {mode: perUser, partitions: 8}",
+        "manifest.invalid",
+        "spec.ordering.partitions",
+        "partitions would give its replies to others",
     ),
     transport(
         "httpApi: {allowedFields: [content, timestamp]}\nhttp: {port: 8080}",

@@ -22,6 +22,7 @@ use vumi_testkit::rabbitmq::{RabbitMq, Version};
 
 const DISPATCHER: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Dispatcher\nmetadata: {name: hop}\nspec:\n  simple: {transports: [bench_in], exposed: [bench_out]}\n  backlogLimit: 10000000\n";
 const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: hop}\nspec:\n  echo: {}\n  transportName: bench_in\n  backlogLimit: 10000000\n";
+const DIVIDED: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: hop}\nspec:\n  echo: {}\n  transportName: bench_in\n  ordering: {mode: perUser, partitions: 8}\n  backlogLimit: 10000000\n";
 
 /// User messages of 600 bytes from 1000 users, one after the other.
 pub fn bodies(count: u32) -> Vec<Vec<u8>> {
@@ -212,6 +213,34 @@ impl Rig {
             .await
     }
 
+    /// Throughput of a worker that runs already: the time runs from the first message published to the last output.
+    async fn fed(&self, process: Measured, output: &str) -> Result<Run, AnyError> {
+        self.clear().await?;
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let arrived = async |count: usize| {
+            while (self.ready(output).await? as usize) < count {
+                if Instant::now() > deadline {
+                    return Err(AnyError::from(format!("{count} messages never arrived")));
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            Ok(())
+        };
+        self.publish(&self.bodies[..1]).await?;
+        arrived(1).await?;
+        let (begin, cpu) = (Instant::now(), process.cpu());
+        self.publish(&self.bodies).await?;
+        arrived(self.bodies.len() + 1).await?;
+        let moved = self.bodies.len() as f64;
+        let run = Run {
+            rate: moved / begin.elapsed().as_secs_f64(),
+            cpu_micros: (process.cpu() - cpu) * 1e6 / moved,
+            rss: process.rss(),
+        };
+        process.stop().await;
+        Ok(run)
+    }
+
     /// One message at a time: microseconds from publish to arrival, sorted.
     async fn one_by_one(
         &self,
@@ -303,6 +332,7 @@ pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<f64
     );
 
     one_lane_held(report, &rig, runs).await?;
+    partitions(report, &rig, runs).await?;
     Ok(dispatcher)
 }
 
@@ -348,6 +378,44 @@ fn compare(report: &mut Report, name: &str, bare: &[Run], ours: &[Run]) {
         "reported",
         None,
     );
+}
+
+/// The same application with its queue divided into partitions, which adds a hop, and without.
+async fn partitions(report: &mut Report, rig: &Rig, runs: usize) -> Result<(), AnyError> {
+    let output = "bench_in.outbound";
+    let (mut whole, mut divided) = (Vec::new(), Vec::new());
+    for _ in 0..runs {
+        whole.push(rig.fed(rig.worker(ECHO)?, output).await?);
+        divided.push(rig.fed(rig.worker(DIVIDED)?, output).await?);
+    }
+    let ratio = |value: fn(&Run) -> f64| {
+        let pairs = divided.iter().zip(&whole);
+        median(pairs.map(|(d, w)| value(d) / value(w)).collect())
+    };
+    let of = |runs: &[Run], value: fn(&Run) -> f64| median(runs.iter().map(value).collect());
+    report.row(
+        "`echo` hop with 8 partitions in one process, rate × without",
+        format!(
+            "{}; {} against {} msg/s",
+            ratio(|r| r.rate),
+            of(&divided, |r| r.rate),
+            of(&whole, |r| r.rate)
+        ),
+        "reported",
+        None,
+    );
+    report.row(
+        "`echo` hop with 8 partitions in one process, worker CPU × without",
+        format!(
+            "{}; {} against {} µs/message",
+            ratio(|r| r.cpu_micros),
+            of(&divided, |r| r.cpu_micros),
+            of(&whole, |r| r.cpu_micros)
+        ),
+        "reported",
+        None,
+    );
+    Ok(())
 }
 
 /// Throughput of the others while the first user's message is held in its lane, against the same worker holding none.

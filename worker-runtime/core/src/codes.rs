@@ -45,6 +45,8 @@ codes! {
         "Report the log lines around it.";
     RETRY_NO_STORE = "retry.no_store", "Retries reached the hold limit and no state store is configured to keep the message longer.",
         "Cure the cause named in the reason, then `vumi parked requeue`.";
+    RETRY_EXPIRED = "retry.expired", "A message was retried as long as retry.maxAge allows.",
+        "The reason names the last error; cure it and send again, or raise retry.maxAge.";
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
         "The reason names the last error; cure it and send again.";
     BUG_CRASH_LOOP = "bug.crash_loop", "The process died three times while it worked on this message.",
@@ -72,7 +74,11 @@ codes! {
     BROKER_REFUSED = "broker.refused", "The broker refused the credentials or the virtual host.",
         "Check username, password and vhost in the broker's Secret.";
     BROKER_QUEUE_TYPE = "broker.queue_type_mismatch", "A queue exists with other properties than ours.",
-        "Use a vhost whose default queue type is classic, or delete the foreign queue.";
+        "A virtual host serves one broker profile, `vumi` or `quorum`: give each its own, or move the queue's messages and delete it.";
+    BROKER_QUEUE_DOWN = "broker.queue_unavailable", "A queue cannot be used because the broker's node that has it is away.",
+        "Start that node again; nothing in the queue is lost. Queues of profile quorum go on without it.";
+    BROKER_TOO_OLD = "broker.too_old", "The broker is older than its profile needs.",
+        "Profile quorum needs RabbitMQ 4.0 or newer; upgrade, or use profile vumi.";
     BROKER_FENCE = "broker.fence_not_honoured", "The broker accepted a second consumer beside an exclusive one.",
         "The queue is a quorum queue; use a vhost whose default queue type is classic.";
     BROKER_FOREIGN = "broker.foreign_consumer", "The queue is held by a consumer that is not ours.",
@@ -85,6 +91,10 @@ codes! {
         "Name one in `spec.state`, or create the Secret vumi-redis in its namespace.";
     STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
         "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
+    SCHEDULE_INVALID = "schedule.invalid", "The schedule of a message cannot be read, or never comes true.",
+        "The reason names the field; correct the application that sent it.";
+    SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
+        "Configure a state store, then `vumi parked requeue`.";
     JOURNAL_DROPPED = "journal.dropped", "A person dropped a message that waited in the journal.",
         "Nothing; the log line names the message.";
     STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
@@ -95,8 +105,8 @@ codes! {
         "Check that Redis runs as a master and that host, port, sentinels, TLS and network allow the connection.";
     STATE_REFUSED = "state.refused", "Redis refused the credentials or a command.",
         "Check username and password in the Secret, and that the user may use the keys below the prefix, scripts and INFO.";
-    STATE_FULL = "state.full", "Redis takes no writes: its memory or its disk is full.",
-        "Give it more memory or disk, or remove what others keep there; work goes on by itself.";
+    STATE_FULL = "state.full", "Redis takes no writes: its memory or its disk is full, or too few replicas follow it.",
+        "The error names the cause. Give it more memory or disk, or start its replicas; work goes on by itself.";
     STATE_CLUSTER = "state.cluster", "This Redis runs in Cluster mode.",
         "Use a single Redis or one with Sentinel: Cluster cannot keep together what one operation changes.";
     STATE_VERSION = "state.version", "This Redis is too old.",

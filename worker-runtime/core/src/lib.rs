@@ -23,6 +23,7 @@ pub mod middleware;
 pub mod operate;
 pub mod outcome;
 pub mod parking;
+pub mod schedule;
 pub mod secrets;
 pub mod state;
 pub mod status;

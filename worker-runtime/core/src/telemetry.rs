@@ -46,7 +46,17 @@ macro_rules! metrics {
 
 metrics! {
     received: IntCounterVec = "vumi_messages_received_total" ["worker", "queue"]
-        "Deliveries taken from the broker.";
+        "Messages taken from the broker or out of the journal.";
+    journaled: IntCounterVec = "vumi_journaled_total" ["worker", "queue"]
+        "Messages moved into the journal, or left to wait on there.";
+    replayed: IntCounterVec = "vumi_replayed_total" ["worker", "queue"]
+        "Of those received: messages taken out of the journal.";
+    journal_messages: IntGaugeVec = "vumi_journal_messages" ["worker", "queue"]
+        "Messages that wait in the journal of a consumed queue.";
+    journal_lanes: IntGaugeVec = "vumi_journal_lanes" ["worker", "queue"]
+        "Lanes that wait in the journal of a consumed queue.";
+    journal_oldest: GaugeVec = "vumi_journal_oldest_seconds" ["worker", "queue"]
+        "Age of the oldest message that came out of the journal in the last minutes, since its first delivery, in seconds; 0 when the journal is empty.";
     done: IntCounterVec = "vumi_messages_done_total" ["worker", "queue"]
         "Deliveries handled: everything they caused is confirmed, and they are acknowledged.";
     retried: IntCounterVec = "vumi_messages_retried_total" ["worker", "queue"]
@@ -290,6 +300,11 @@ impl WorkerMetrics {
         let f = &self.families;
         QueueMetrics {
             received: f.received.with_label_values(labels),
+            journaled: f.journaled.with_label_values(labels),
+            replayed: f.replayed.with_label_values(labels),
+            journal_messages: f.journal_messages.with_label_values(labels),
+            journal_lanes: f.journal_lanes.with_label_values(labels),
+            journal_oldest: f.journal_oldest.with_label_values(labels),
             done: f.done.with_label_values(labels),
             retried: f.retried.with_label_values(labels),
             parked: f.parked.with_label_values(labels),
@@ -445,8 +460,18 @@ impl Drop for StoreMetrics {
 /// Metrics of one consumed queue.
 #[derive(Clone)]
 pub struct QueueMetrics {
-    /// Deliveries taken.
+    /// Messages taken.
     pub received: IntCounter,
+    /// Moved into the journal.
+    pub journaled: IntCounter,
+    /// Taken out of it.
+    pub replayed: IntCounter,
+    /// Waiting in it.
+    pub journal_messages: IntGauge,
+    /// Lanes in it.
+    pub journal_lanes: IntGauge,
+    /// Age of its oldest message, seconds.
+    pub journal_oldest: Gauge,
     /// Handled and acknowledged.
     pub done: IntCounter,
     /// Attempts after the first.

@@ -125,7 +125,16 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
 fn table(status: &ProcessStatus, now: SystemTime) -> String {
     let mut rows = vec![
         [
-            "WORKER", "TYPE", "STATE", "READY", "DONE", "FLIGHT", "RETRIED", "PARKED", "SINCE",
+            "WORKER",
+            "TYPE",
+            "STATE",
+            "READY",
+            "DONE",
+            "FLIGHT",
+            "RETRIED",
+            "JOURNALED",
+            "PARKED",
+            "SINCE",
             "LISTENS",
         ]
         .map(str::to_owned)
@@ -192,6 +201,7 @@ fn row(worker: &WorkerStatus, now: SystemTime) -> Vec<String> {
         worker.done.to_string(),
         worker.in_flight.to_string(),
         worker.retried.to_string(),
+        worker.journaled.to_string(),
         worker.parked.to_string(),
         ago(now.saturating_sub(worker.since)),
         worker.listens.join(" "),
@@ -262,7 +272,7 @@ mod tests {
         assert_eq!(lines[0], "demo (process 7, vumi 1.0) on embedded");
         assert_eq!(
             lines[2],
-            "transport/t    telnet  running  yes    2     1       0        0       1m15s   0.0.0.0:9010"
+            "transport/t    telnet  running  yes    2     1       0        0          0       1m15s   0.0.0.0:9010"
         );
         assert_eq!(
             lines[5],

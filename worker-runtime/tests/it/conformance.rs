@@ -1,5 +1,5 @@
-//! Every worker type against the conformance suite on real RabbitMQ: both versions, and 4.0 where quorum queues are the
-//! default.
+//! Every worker type against the conformance suite on real RabbitMQ: both versions, 4.0 where quorum queues are the
+//! default, and both profiles.
 
 use crate::harness::{PATIENCE, vhost, vhost_with};
 use async_trait::async_trait;
@@ -67,5 +67,16 @@ fn every_worker_type_conforms_where_quorum_queues_are_the_default() {
     let quorum = vhost_with("conformance-quorum", Some("quorum"));
     if let Some(url) = runtime.block_on(quorum) {
         conforms("RabbitMQ 4.0 with quorum queues", url);
+    }
+}
+
+#[test]
+fn every_worker_type_conforms_in_profile_quorum() {
+    let runtime = Runtime::new().unwrap();
+    if let Some(url) = runtime.block_on(vhost("conformance-profile")) {
+        conforms(
+            "RabbitMQ 4.0, profile quorum",
+            format!("{url}?profile=quorum"),
+        );
     }
 }

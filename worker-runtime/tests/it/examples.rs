@@ -66,6 +66,57 @@ async fn telnet_echo_over_rabbitmq() {
     telnet_echo(&["--broker", &url]).await;
 }
 
+/// What `vumi status` says about the divided queue of `partitioned-echo`.
+fn share(campaign: &Campaign, which: &[&str]) -> Result<String, String> {
+    let status = campaign.status_of(which)?;
+    let queues = status.worker("application/echo")?["queues"].clone();
+    let names = queues.as_array().into_iter().flatten();
+    let mut names = names.filter_map(|queue| queue["queue"].as_str());
+    let name = names.find(|name| name.starts_with("api.inbound.p0"));
+    name.map(str::to_owned).ok_or_else(|| queues.to_string())
+}
+
+async fn reads(campaign: &Campaign, which: &[&str], count: usize) {
+    let wanted = format!("api.inbound.p0–p7: {count} of 8 here");
+    wait_for(&wanted, PATIENCE, || async {
+        match share(campaign, which)? {
+            name if name == wanted => Ok(()),
+            other => Err(other),
+        }
+    })
+    .await;
+}
+
+async fn partitioned_echo(arguments: &[&str]) -> (Campaign, Process) {
+    let campaign = Campaign::example("partitioned-echo", &[9012]);
+    let run = campaign.run(&[&["--name", "first"], arguments].concat());
+    answers_hello(campaign.port(9012)).await;
+    reads(&campaign, &["--name", "first"], 8).await;
+    (campaign, run)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitioned_echo_on_the_embedded_broker() {
+    let (_campaign, mut run) = partitioned_echo(&[]).await;
+    assert_eq!(run.stop(STOP).await, TERMINATED);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn partitioned_echo_over_rabbitmq_with_a_second_replica() {
+    let Some(url) = vhost("partitioned-echo").await else {
+        return;
+    };
+    let (campaign, mut run) = partitioned_echo(&["--broker", &url]).await;
+    let mut second = campaign.worker("second", "echo.yaml", &url);
+    reads(&campaign, &["--name", "second"], 4).await;
+    reads(&campaign, &["--name", "first"], 4).await;
+    answers_hello(campaign.port(9012)).await;
+    assert_eq!(second.stop(STOP).await, TERMINATED);
+    reads(&campaign, &["--name", "first"], 8).await;
+    answers_hello(campaign.port(9012)).await;
+    assert_eq!(run.stop(STOP).await, TERMINATED);
+}
+
 /// What the README of `with-state` shows: state on disk that is there again after `kill -9`, and who asks for it.
 #[tokio::test(flavor = "multi_thread")]
 async fn with_state_on_disk() {

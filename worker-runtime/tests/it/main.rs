@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod cluster;
 mod conformance;
 mod examples;
 mod harness;
@@ -11,5 +12,6 @@ mod loss;
 mod outages;
 mod process;
 mod python_client;
+mod rebalance;
 mod reload;
 mod replicas;

@@ -56,6 +56,21 @@ pub(super) fn load(
     }
 }
 
+/// The same resource with its queues divided into so many partitions; an error if its type refuses that.
+pub(super) fn divided(document: &Value, partitions: u16) -> Result<Resource, String> {
+    let mut document = document.clone();
+    document["spec"]["ordering"] = serde_json::json!({"mode": "perUser", "partitions": partitions});
+    let text = document.to_string();
+    let mut loaded = manifest::load(&[("fixture.json", text.as_str())], Target::Local);
+    match (loaded.has_errors(), loaded.resources.pop()) {
+        (false, Some(loaded)) => Ok(loaded.resource),
+        _ => Err(format!(
+            "its queues cannot be divided: {:?}",
+            loaded.findings
+        )),
+    }
+}
+
 fn connectors(resource: &Resource) -> BTreeSet<String> {
     let topology = resource.topology();
     let ports = topology.intake.iter().chain(&topology.replies);

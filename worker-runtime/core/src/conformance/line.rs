@@ -91,6 +91,12 @@ impl Line {
 }
 
 impl Acker for Line {
+    fn generation(&self) -> Option<u64> {
+        let now = self.lock();
+        let inner = now.acker.as_ref()?.generation()?;
+        Some(now.life * LIFE + inner)
+    }
+
     fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool {
         self.acks.tried.fetch_add(1, Ordering::SeqCst);
         if self.acks.swallowed.load(Ordering::SeqCst) {
@@ -185,8 +191,12 @@ impl Pump {
     /// Ends when the broker ends the consumer.
     async fn hand_on(&self, subscription: &mut Subscription, first: u64) {
         loop {
-            self.state
-                .send_replace(subscription.state.borrow_and_update().clone());
+            let state = subscription.state.borrow_and_update().clone();
+            self.state.send_if_modified(|shown| {
+                let changed = *shown != state;
+                *shown = state;
+                changed
+            });
             tokio::select! {
                 Ok(()) = subscription.state.changed() => {}
                 delivery = subscription.deliveries.recv() => {

@@ -23,6 +23,8 @@ mod saboteur;
 #[cfg(any(test, feature = "conformance"))]
 pub mod stand_in;
 #[cfg(any(test, feature = "conformance"))]
+pub(crate) mod store_faults;
+#[cfg(any(test, feature = "conformance"))]
 mod suite;
 #[cfg(test)]
 mod suite_test;

@@ -213,6 +213,28 @@ impl Rig {
         done
     }
 
+    /// Replaces the worker by one whose queues are divided into so many partitions.
+    pub(super) async fn divide(&mut self, partitions: u16) -> Result<(), String> {
+        self.stop(WITHOUT_REPLIES).await?;
+        self.resource = Arc::new(fixture::divided(&self.document, partitions)?);
+        self.run().await
+    }
+
+    /// Starts a second replica of a worker that has no peer, behind faults of its own; it need not consume yet.
+    pub(super) async fn colleague(&mut self) -> Result<(RunningWorker, Arc<Faults>), String> {
+        let instance = format!("{}-{}", self.instance, self.reloads.len() + 2);
+        self.plan.share(&instance);
+        self.reloads.push(instance.clone());
+        let faults = Faults::new(Arc::clone(&self.broker));
+        let environment = Environment {
+            broker: Arc::clone(&faults) as Arc<dyn Broker>,
+            instance,
+            ..self.environment.clone()
+        };
+        let built = self.build(environment).await?;
+        Ok((built.start().await, faults))
+    }
+
     /// Starts a second replica.
     pub(super) async fn replica(&self) -> Result<Replica, String> {
         let port = free_port()?;
@@ -436,7 +458,8 @@ impl Rig {
         let worker = self.running()?;
         eventually("nothing is in flight and the counts add up", async || {
             let c = worker.snapshot().counts;
-            let whole = c.received == c.done + c.parked + c.returned + c.in_flight;
+            let ends = c.done + c.parked + c.journaled + c.returned;
+            let whole = c.received == ends + c.in_flight;
             match whole && c.in_flight == 0 {
                 true => Ok(c),
                 false => Err(format!("{c:?}")),

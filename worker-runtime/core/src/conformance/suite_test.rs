@@ -133,7 +133,7 @@ fn random_ids_are_found_wherever_a_message_is_handled_twice() {
 
 #[test]
 fn a_message_that_is_forgotten_is_found() {
-    assert_eq!(found::<FORGETFUL>(), ["order", "reload"]);
+    assert_eq!(found::<FORGETFUL>(), ["order", "rebalance", "reload"]);
 }
 
 #[test]

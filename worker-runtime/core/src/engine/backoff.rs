@@ -4,11 +4,16 @@ pub(super) use crate::backoff::Backoff;
 use std::time::Duration;
 use vumi_api::shared::Retry;
 
+/// Default of `retry.maxAge`.
+const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+
 /// What a manifest says about retries, with defaults.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RetryPolicy {
     pub(super) max_attempts: u32,
     pub(super) backoff: Backoff,
+    /// Longest time from the first delivery to the last attempt.
+    pub(super) max_age: Duration,
     /// Longest time in its lane, from the first attempt.
     pub(super) hold_limit: Duration,
 }
@@ -23,6 +28,7 @@ impl RetryPolicy {
                 or(backoff.and_then(|b| b.initial), Duration::from_secs(1)),
                 or(backoff.and_then(|b| b.max), Duration::from_secs(300)),
             ),
+            max_age: or(retry.and_then(|r| r.max_age), MAX_AGE),
             hold_limit,
         }
     }

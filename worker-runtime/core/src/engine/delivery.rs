@@ -6,8 +6,10 @@
 
 use super::backoff::RetryPolicy;
 use super::consumer::Counters;
+use super::journal::{Exit, Replay, Takes, millis};
 use super::lanes::Lane;
 use super::outlet::{Outlet, Unpublished};
+use super::partitions::{Layout, Plan};
 use super::sending::{Before, Case, Next, Sending, Suspect, Trail, Trial};
 use crate::broker::RawDelivery;
 use crate::codes;
@@ -17,13 +19,14 @@ use crate::message::{
 };
 use crate::middleware::Chain;
 use crate::parking::Envelope;
+use crate::state::journal::{About, Due, Reason};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use crate::worker::{Input, Output, Worker};
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 use tokio_util::sync::CancellationToken;
 use vumi_api::{Flow, Port};
 
@@ -32,7 +35,7 @@ const BUG_ATTEMPTS: u32 = 3;
 /// A message that a quorum queue delivered so often is parked before the broker drops it (R1).
 const QUORUM_DELIVERIES: i64 = 10;
 
-/// A message taken from the broker.
+/// A message taken from the broker, or out of the journal.
 #[must_use = "a delivery that is dropped is neither done nor returned"]
 pub(super) struct Delivery {
     pub(super) raw: RawDelivery,
@@ -40,30 +43,74 @@ pub(super) struct Delivery {
     pub(super) message: Result<Message, WorkError>,
     pub(super) lane: Lane,
     pub(super) received: Instant,
+    /// Where it waited before; none for what the broker delivered.
+    pub(super) replay: Option<Box<Replay>>,
+}
+
+impl Delivery {
+    /// What the journal is to know of it if it must wait.
+    pub(super) fn about(&self, reason: Reason) -> About {
+        match &self.replay {
+            Some(replay) => About {
+                reason,
+                ..replay.about.clone()
+            },
+            None => about(&self.raw, reason, self.received),
+        }
+    }
+}
+
+/// What is known of a message before its first attempt.
+fn about(raw: &RawDelivery, reason: Reason, received: Instant) -> About {
+    let born = SystemTime::now() - received.elapsed();
+    About {
+        reason,
+        since: millis(born),
+        attempts: 0,
+        code: String::new(),
+        text: String::new(),
+        routing_key: raw.routing_key.clone(),
+        amqp_message_id: raw.message_id.clone(),
+    }
 }
 
 /// What became of a delivery.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Verdict {
     /// Everything it caused is confirmed.
     Done,
     /// Set aside; the parked copy is confirmed.
     Parked,
-    /// Not handled; the broker keeps it.
+    /// Not handled; the broker keeps it, or the journal.
     Returned,
+    /// To be tried again, later than it may stay here: it waits in the journal.
+    Waits(Box<(About, Due)>),
 }
 
 /// A delivery with its verdict.
 pub(super) struct Finished {
-    pub(super) tag: u64,
-    pub(super) generation: u64,
+    pub(super) raw: RawDelivery,
+    pub(super) replay: Option<Box<Replay>>,
     pub(super) lane: Lane,
     pub(super) received: Instant,
     pub(super) verdict: Verdict,
 }
 
+/// What becomes of the messages of a consumer.
+#[derive(Clone)]
+pub(super) enum Duty {
+    /// The worker handles them.
+    Handle,
+    /// They are passed on to the parts of their queue.
+    Forward(Arc<Plan>),
+}
+
 /// What all deliveries of one consumer share.
+#[derive(Clone)]
 pub(super) struct Desk {
+    pub(super) duty: Duty,
+    /// Messages wait until their queue is divided as the manifest says; none where that cannot change.
+    pub(super) layout: Option<Arc<Layout>>,
     pub(super) worker: Arc<dyn Worker>,
     pub(super) key: String,
     pub(super) port: Port,
@@ -76,7 +123,7 @@ pub(super) struct Desk {
     pub(super) counters: Arc<Counters>,
     pub(super) worker_metrics: Arc<WorkerMetrics>,
     /// Generation of the channel now.
-    pub(super) generation: AtomicU64,
+    pub(super) generation: Arc<AtomicU64>,
     /// Fires when nothing is to be tried again.
     pub(super) halt: CancellationToken,
     /// Where a transport takes messages for its peer.
@@ -89,6 +136,26 @@ pub(super) struct Desk {
     pub(super) trial: Option<Trial>,
     /// Whether failures of a transport are published for Vumi's failure worker as well.
     pub(super) legacy_failures: bool,
+    /// The way into the journal; none where there is no store.
+    pub(super) exit: Option<Arc<Exit>>,
+}
+
+/// How a failed message stands.
+struct Stay {
+    /// How long it is held here.
+    held: Duration,
+    /// How long ago it was delivered first.
+    age: Duration,
+    /// It came out of the journal.
+    replayed: bool,
+    lane: Lane,
+}
+
+fn reason_of(error: &WorkError) -> Reason {
+    match error.class {
+        ErrorClass::Throttled(_) => Reason::Throttle,
+        _ => Reason::Backoff,
+    }
 }
 
 impl Desk {
@@ -103,22 +170,44 @@ impl Desk {
             message,
             lane,
             received,
+            replay,
         } = delivery;
-        let verdict = self.judge(&raw, message).await;
+        let past = match &replay {
+            Some(replay) => replay.about.clone(),
+            None => about(&raw, Reason::Backoff, received),
+        };
+        let term = replay.as_ref().map(|replay| replay.term);
+        let verdict = self.judge(&raw, message, lane, past, term).await;
         Finished {
-            tag: raw.tag,
-            generation: raw.generation,
+            raw,
+            replay,
             lane,
             received,
             verdict,
         }
     }
 
-    async fn judge(&self, raw: &RawDelivery, message: Result<Message, WorkError>) -> Verdict {
-        let interrupted = || self.halt.is_cancelled() || self.lost(raw.generation);
+    /// `past` is what happened to it before, `term` that of the journal if it came out of it.
+    async fn judge(
+        &self,
+        raw: &RawDelivery,
+        message: Result<Message, WorkError>,
+        lane: Lane,
+        past: About,
+        term: Option<u64>,
+    ) -> Verdict {
+        let lost = || match (term, &self.exit) {
+            (Some(term), Some(exit)) => exit.term() != term,
+            _ => self.lost(raw.generation),
+        };
+        let interrupted = || self.halt.is_cancelled() || lost();
         let message = match message {
             Ok(message) => message,
-            Err(error) => return self.park(raw, &error, 0, None, &interrupted).await,
+            Err(error) => {
+                return self
+                    .park(raw, &error, past.attempts, None, &interrupted)
+                    .await;
+            }
         };
         if raw.delivery_count.is_some_and(|n| n >= QUORUM_DELIVERIES) {
             let error = WorkError::new(
@@ -130,6 +219,15 @@ impl Desk {
         }
         if interrupted() {
             return Verdict::Returned;
+        }
+        if let Some(layout) = &self.layout
+            && !layout.agreed(raw.generation, &interrupted).await
+        {
+            return Verdict::Returned;
+        }
+        if let Duty::Forward(plan) = &self.duty {
+            let queue = plan.target(&message, lane);
+            return self.pass_on(raw, &queue, &interrupted).await;
         }
         let mut suspect = match &self.trial {
             Some(trial) if raw.redelivered => match trial.begin(message.id(), &interrupted).await {
@@ -149,7 +247,8 @@ impl Desk {
             );
             self.park(raw, &error, 0, None, &interrupted).await
         } else {
-            self.attempts(raw, message, &mut suspect, &interrupted)
+            let place = (lane, term.is_some());
+            self.attempts(raw, message, place, past, &mut suspect, &interrupted)
                 .await
         };
         if let (Some(trial), Some(suspect)) = (&self.trial, suspect) {
@@ -163,12 +262,15 @@ impl Desk {
         &self,
         raw: &RawDelivery,
         message: Message,
+        (lane, replayed): (Lane, bool),
+        past: About,
         suspect: &mut Option<Suspect>,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Verdict {
         let mut case = None;
         if let Some(sending) = &self.sending {
-            let begun = sending.case(message.id(), raw.redelivered, self.lasting, &self.halt);
+            let again = raw.redelivered || replayed;
+            let begun = sending.case(message.id(), again, self.lasting, &self.halt);
             match begun.await {
                 Some(begun) => case = Some(begun),
                 None => return Verdict::Returned,
@@ -176,7 +278,7 @@ impl Desk {
         }
         let mut decoded = Some(message);
         let started = Instant::now();
-        let (mut attempt, mut bugs) = (0, 0);
+        let (mut attempt, mut bugs) = (past.attempts, 0);
         loop {
             attempt += 1;
             let message = match decoded.take() {
@@ -201,25 +303,44 @@ impl Desk {
             };
             self.worker_metrics.error(&error);
             let waited = case.as_ref().map_or(Duration::ZERO, |case| case.waited);
-            let held = started.elapsed().saturating_sub(waited);
-            let mut next = self.next(&error, attempt, &mut bugs, held);
+            let stay = Stay {
+                held: started.elapsed().saturating_sub(waited),
+                age: Duration::from_millis(millis(SystemTime::now()).saturating_sub(past.since)),
+                replayed,
+                lane,
+            };
+            let wait_in_journal = |reason, wait| {
+                let about = About {
+                    reason,
+                    attempts: attempt,
+                    code: error.code.name.to_owned(),
+                    text: error.text.clone(),
+                    ..past.clone()
+                };
+                Verdict::Waits(Box::new((about, Due::After(wait))))
+            };
+            let mut next = self.next(&error, attempt, &mut bugs, &stay);
             if let (Some(sending), Some(case)) = (&self.sending, &case) {
                 next = sending.next(case, &error, next);
             }
+            if let Next::Again(wait) | Next::Later(_, wait) = &next {
+                let put_back = self.put_back(raw, &mut case, &error, &next, interrupted);
+                if let Err(verdict) = put_back.await {
+                    return verdict;
+                }
+                self.note_retry(raw, &error, attempt, *wait);
+            }
             match next {
+                Next::Later(reason, wait) => return wait_in_journal(reason, wait),
                 Next::Again(wait) => {
-                    if let Err(verdict) = self
-                        .put_back(raw, &mut case, &error, wait, interrupted)
-                        .await
-                    {
-                        return verdict;
-                    }
-                    self.log_retry(raw, &error, attempt, wait);
-                    self.metrics.retried.inc();
-                    self.counters.retried.fetch_add(1, Ordering::Relaxed);
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
+                    let until = Instant::now() + wait;
+                    let leaves = tokio::select! {
+                        leaves = self.sleep(lane, wait) => leaves,
                         () = self.halt.cancelled() => return Verdict::Returned,
+                    };
+                    if leaves && !interrupted() {
+                        let left = until.saturating_duration_since(Instant::now());
+                        return wait_in_journal(reason_of(&error), left);
                     }
                     if interrupted() {
                         return Verdict::Returned;
@@ -309,7 +430,7 @@ impl Desk {
         raw: &RawDelivery,
         case: &mut Option<Case>,
         error: &WorkError,
-        wait: Duration,
+        next: &Next,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Verdict> {
         let Some((sending, case)) = self.sending.as_ref().zip(case.as_mut()) else {
@@ -319,7 +440,7 @@ impl Desk {
             return Ok(());
         };
         match sending
-            .again(case, &message, error, wait, interrupted)
+            .again(case, &message, error, next, interrupted)
             .await
         {
             Ok(()) => Ok(()),
@@ -398,19 +519,32 @@ impl Desk {
         );
     }
 
+    /// Waits for the next attempt; true if the lane of the message is to leave the window before.
+    async fn sleep(&self, lane: Lane, wait: Duration) -> bool {
+        match &self.exit {
+            Some(exit) => exit.sleep(lane, wait).await,
+            None => {
+                tokio::time::sleep(wait).await;
+                false
+            }
+        }
+    }
+
     /// The first retry of a message is news, the others are not.
-    fn log_retry(&self, raw: &RawDelivery, error: &WorkError, attempt: u32, wait: Duration) {
+    fn note_retry(&self, raw: &RawDelivery, error: &WorkError, attempt: u32, wait: Duration) {
+        self.metrics.retried.inc();
+        self.counters.retried.fetch_add(1, Ordering::Relaxed);
         let id = Message::decode(self.port.flow, &raw.body).map(|m| m.id().to_owned());
         let id = id.unwrap_or_default();
         let wait_ms = wait.as_millis() as u64;
         if attempt == 1 {
-            tracing::info!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, wait_ms, reason = %error, "failed, will be tried again in its lane");
+            tracing::info!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, wait_ms, reason = %error, "failed, will be tried again");
         } else {
             tracing::debug!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, attempt, wait_ms, reason = %error, "failed again");
         }
     }
 
-    fn next(&self, error: &WorkError, attempt: u32, bugs: &mut u32, held: Duration) -> Next {
+    fn next(&self, error: &WorkError, attempt: u32, bugs: &mut u32, stay: &Stay) -> Next {
         match error.class.disposition() {
             Disposition::Park => Next::Park(error.clone()),
             Disposition::GiveUp => Next::GiveUp(error.clone()),
@@ -437,12 +571,34 @@ impl Desk {
                 let throttled = matches!(error.class, ErrorClass::Throttled(_));
                 if attempt >= self.policy.max_attempts && !throttled {
                     over(codes::RETRY_EXHAUSTED, "given up")
-                } else if held + wait > self.policy.hold_limit {
-                    over(codes::RETRY_NO_STORE, "held as long as holdLimit allows")
+                } else if stay.age + wait > self.policy.max_age {
+                    over(
+                        codes::RETRY_EXPIRED,
+                        "retried as long as retry.maxAge allows",
+                    )
                 } else {
-                    Next::Again(wait)
+                    self.place(error, wait, stay).unwrap_or_else(|| {
+                        over(codes::RETRY_NO_STORE, "held as long as holdLimit allows")
+                    })
                 }
             }
+        }
+    }
+
+    /// Where a message waits for its next attempt; none if there is no place for it.
+    fn place(&self, error: &WorkError, wait: Duration, stay: &Stay) -> Option<Next> {
+        let short = stay.held + wait <= self.policy.hold_limit;
+        let later = || Some(Next::Later(reason_of(error), wait));
+        match &self.exit {
+            // It stands at the head of its list, whose place in hand another can use meanwhile.
+            Some(_) if stay.replayed => later(),
+            Some(exit) => match exit.takes() {
+                Takes::Yes if short && !exit.is_crowded(stay.lane) => Some(Next::Again(wait)),
+                Takes::Yes => later(),
+                Takes::Away => Some(Next::Again(wait)),
+                Takes::Never => short.then_some(Next::Again(wait)),
+            },
+            None => short.then_some(Next::Again(wait)),
         }
     }
 

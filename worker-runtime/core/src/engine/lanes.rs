@@ -95,20 +95,31 @@ impl<T> Lanes<T> {
         next
     }
 
-    /// The running item of a lane ended, and nothing behind it may run: how many waited.
-    pub(super) fn abandon(&mut self, lane: Lane) -> usize {
+    /// The running item of a lane ended, and nothing behind it may run: what waited.
+    pub(super) fn abandon(&mut self, lane: Lane) -> VecDeque<T> {
         let Lane::Numbered(number) = lane else {
-            return 0;
+            return VecDeque::new();
         };
-        let behind = self.busy.remove(&number).map_or(0, |waiting| waiting.len());
-        self.waiting -= behind;
+        let behind = self.busy.remove(&number).unwrap_or_default();
+        self.waiting -= behind.len();
         behind
     }
 
+    /// How many wait in a lane.
+    pub(super) fn waiting(&self, lane: Lane) -> usize {
+        match lane {
+            Lane::Numbered(number) => self.busy.get(&number).map_or(0, VecDeque::len),
+            Lane::Free => 0,
+        }
+    }
+
     /// Takes out everything that waits; what runs goes on.
-    pub(super) fn clear_waiting(&mut self) -> usize {
-        self.busy.values_mut().for_each(VecDeque::clear);
-        std::mem::take(&mut self.waiting)
+    pub(super) fn clear_waiting(&mut self) -> Vec<T> {
+        if std::mem::take(&mut self.waiting) == 0 {
+            return Vec::new();
+        }
+        let lanes = self.busy.values_mut();
+        lanes.flat_map(std::mem::take).collect()
     }
 }
 
@@ -172,13 +183,13 @@ mod tests {
         assert_eq!(lanes.enter(a, 3), None);
         assert_eq!(lanes.enter(b, 4), Some(4));
         assert_eq!(lanes.leave(a), Some(2));
-        assert_eq!(lanes.clear_waiting(), 1);
+        assert_eq!(lanes.clear_waiting(), [3]);
         assert_eq!(lanes.enter(a, 5), None, "2 still runs");
         assert_eq!(lanes.leave(a), Some(5));
         assert_eq!(lanes.leave(a), None);
         assert_eq!(lanes.enter(a, 6), Some(6));
         assert_eq!(lanes.enter(a, 8), None);
-        assert_eq!(lanes.abandon(a), 1);
+        assert_eq!(lanes.abandon(a), [8]);
         assert_eq!(lanes.enter(a, 9), Some(9));
         assert_eq!(lanes.enter(Lane::Free, 7), Some(7));
         assert_eq!(lanes.leave(Lane::Free), None);

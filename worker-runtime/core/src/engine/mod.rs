@@ -5,8 +5,10 @@ mod backlog;
 mod backoff;
 mod consumer;
 mod delivery;
+mod journal;
 mod lanes;
 mod outlet;
+mod partitions;
 mod peer;
 mod running;
 mod sending;
@@ -70,7 +72,7 @@ pub struct WorkerSnapshot {
     pub store: Option<StoreSnapshot>,
     /// Last report per component.
     pub components: Vec<StatusReport>,
-    /// Counters of this process: received, done, retried (waiting in its lane), parked, in flight.
+    /// Counters of this process: received, done, retried, parked, journaled, in flight.
     pub counts: Counts,
     /// When it started.
     pub since: SystemTime,
@@ -87,11 +89,11 @@ pub struct StoreSnapshot {
     pub health: StoreHealth,
 }
 
-/// The zero-sum ledger of a worker: `received = done + parked + returned + in_flight` at all times
-/// (retries stay in flight).
+/// The zero-sum ledger of a worker: `received = done + parked + journaled + returned + in_flight` at all times. A message
+/// that was journaled is received again when it is replayed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
-    /// Deliveries taken from the broker in this generation or an earlier one.
+    /// Messages taken from the broker or out of the journal.
     pub received: u64,
     /// Handled, outputs confirmed, acknowledged.
     pub done: u64,
@@ -99,6 +101,10 @@ pub struct Counts {
     pub retried: u64,
     /// Set aside and acknowledged.
     pub parked: u64,
+    /// Moved into the journal, or left to wait on there.
+    pub journaled: u64,
+    /// Of those received: taken out of the journal.
+    pub replayed: u64,
     /// Returned to the queue unhandled: shutdown, generation change.
     pub returned: u64,
     /// Being handled now, retries and lane waits included.

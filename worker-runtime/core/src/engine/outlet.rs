@@ -4,7 +4,7 @@
 use super::backlog::Backlog;
 use super::backoff::Backoff;
 use crate::broker::{
-    Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, Receipt,
+    Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, RawDelivery, Receipt,
 };
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
@@ -142,6 +142,28 @@ impl Outlet {
         };
         let receipt = self.broker.publish(publication).await;
         let _ = receipt.confirmation().await;
+    }
+
+    /// Publishes a delivery to another queue as it is, body and properties, and waits until the broker has it.
+    pub(super) async fn pass_on(
+        &self,
+        raw: &RawDelivery,
+        queue: &str,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Unpublished> {
+        let publication = Publication {
+            exchange: EXCHANGE.to_owned(),
+            routing_key: queue.to_owned(),
+            body: raw.body.clone(),
+            message_id: raw.message_id.clone(),
+            class: PublicationClass::Data,
+        };
+        let receipt = self.broker.publish(publication.clone()).await;
+        let sent = Sent {
+            publication,
+            receipt,
+        };
+        self.confirmed(sent, interrupted).await
     }
 
     /// Puts a message into the parking queue of the queue it came from.

@@ -1,5 +1,7 @@
 //! The engine on the in-memory broker, with workers that each test scripts.
 
+mod partitions;
+
 use super::*;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use crate::broker::{Access, EXCHANGE, Publication, PublicationClass, QueueSpec, Subscribe};
@@ -16,7 +18,7 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use vumi_api::applications::Echo;
-use vumi_api::{Flow, Port, Resource};
+use vumi_api::{Flow, Kind, Port, Resource};
 
 type Handler = Arc<
     dyn Fn(Input, Arc<WorkerContext>) -> BoxFuture<'static, Result<Vec<Output>, WorkError>>
@@ -58,10 +60,48 @@ impl Worker for Scripted {
     }
 }
 
-struct Rig {
-    broker: Arc<dyn Broker>,
-    running: Option<RunningWorker>,
-    telemetry: Arc<Telemetry>,
+/// The same as a transport, whose peer is the handler.
+struct ScriptedTransport;
+
+#[async_trait]
+impl WorkerType for ScriptedTransport {
+    type Config = vumi_api::transports::Telnet;
+
+    async fn build(_: Self::Config, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
+        Scripted::build(Echo::default(), cx).await
+    }
+
+    fn fixture() -> Fixture {
+        unreachable!("not a registered type")
+    }
+}
+
+/// What a worker is made of.
+pub(super) struct Setup {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) state: Option<Arc<dyn StateStore>>,
+    pub(super) kind: Kind,
+    pub(super) name: String,
+    pub(super) settings: serde_json::Value,
+}
+
+impl Setup {
+    /// An application on a broker of its own, without a store.
+    pub(super) fn new(settings: serde_json::Value) -> Self {
+        Self {
+            broker: EmbeddedBroker::open(EmbeddedOptions::default()).unwrap(),
+            state: None,
+            kind: Kind::Application,
+            name: format!("app{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
+            settings,
+        }
+    }
+}
+
+pub(super) struct Rig {
+    pub(super) broker: Arc<dyn Broker>,
+    pub(super) running: Option<RunningWorker>,
+    pub(super) telemetry: Arc<Telemetry>,
     name: String,
 }
 
@@ -72,34 +112,72 @@ impl Rig {
         F: Fn(Input, Arc<WorkerContext>) -> T + Send + Sync + 'static,
         T: Future<Output = Result<Vec<Output>, WorkError>> + Send + 'static,
     {
-        let name = format!("app{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        Self::on(Setup::new(settings), handler).await
+    }
+
+    /// The same as `setup` says.
+    pub(super) async fn on<F, T>(setup: Setup, handler: F) -> Self
+    where
+        F: Fn(Input, Arc<WorkerContext>) -> T + Send + Sync + 'static,
+        T: Future<Output = Result<Vec<Output>, WorkError>> + Send + 'static,
+    {
+        let Setup {
+            broker,
+            state,
+            kind,
+            name,
+            settings,
+        } = setup;
         HANDLERS.lock().unwrap().get_or_insert_default().insert(
             name.clone(),
             Arc::new(move |i, cx| Box::pin(handler(i, cx))),
         );
-        let mut spec = json!({"echo": {}, "transportName": "t"});
+        let setup = Setup {
+            broker,
+            state,
+            kind,
+            name,
+            settings,
+        };
+        Self::replica(setup, "one").await
+    }
+
+    /// Another replica of a worker whose handler is known by its name.
+    pub(super) async fn replica(setup: Setup, instance: &str) -> Self {
+        let Setup {
+            broker,
+            state,
+            kind,
+            name,
+            settings,
+        } = setup;
+        let (mut spec, registration) = match kind {
+            Kind::Transport => (
+                json!({"telnet": {"host": "127.0.0.1", "port": 0}, "transportName": "t"}),
+                Registration::of::<ScriptedTransport>(),
+            ),
+            _ => (
+                json!({"echo": {}, "transportName": "t"}),
+                Registration::of::<Scripted>(),
+            ),
+        };
         let wanted = settings.as_object().cloned().unwrap_or_default();
         spec.as_object_mut().unwrap().extend(wanted);
-        let manifest = json!({"kind": "Application", "metadata": {"name": name}, "spec": spec});
+        let manifest = json!({"kind": kind.as_str(), "metadata": {"name": name}, "spec": spec});
         let resource: Resource = crate::conformance::stand_in::resource(&manifest).unwrap();
-        let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
         let telemetry = Arc::new(Telemetry::new());
         let environment = Environment {
             broker: Arc::clone(&broker),
-            state: None,
+            state,
             secrets: Arc::default(),
             listeners: Arc::default(),
             telemetry: Arc::clone(&telemetry),
-            instance: "one".into(),
+            instance: instance.into(),
             system_id: "global".into(),
         };
-        let built = build(
-            &Registration::of::<Scripted>(),
-            Arc::new(resource),
-            environment,
-        )
-        .await
-        .unwrap();
+        let built = build(&registration, Arc::new(resource), environment)
+            .await
+            .unwrap();
         Self {
             running: Some(built.start().await),
             broker,
@@ -108,11 +186,11 @@ impl Rig {
         }
     }
 
-    fn running(&self) -> &RunningWorker {
+    pub(super) fn running(&self) -> &RunningWorker {
         self.running.as_ref().unwrap()
     }
 
-    async fn publish(&self, queue: &str, body: bytes::Bytes) {
+    pub(super) async fn publish(&self, queue: &str, body: bytes::Bytes) {
         let receipt = self
             .broker
             .publish(Publication {
@@ -130,7 +208,7 @@ impl Rig {
     }
 
     /// Sends `text` as `user`; the id of the message.
-    async fn send(&self, user: &str, text: &str) -> String {
+    pub(super) async fn send(&self, user: &str, text: &str) -> String {
         let mut message = UserMessage::new("sms", Some("555"), Some(user));
         message.set_content(Some(text));
         message.set_transport_name("t");
@@ -139,7 +217,7 @@ impl Rig {
         id
     }
 
-    async fn read(&self, queue: &str, count: usize) -> Vec<bytes::Bytes> {
+    pub(super) async fn read(&self, queue: &str, count: usize) -> Vec<bytes::Bytes> {
         let mut subscription = self
             .broker
             .subscribe(Subscribe {
@@ -166,7 +244,7 @@ impl Rig {
         bodies
     }
 
-    async fn replies(&self, count: usize) -> Vec<UserMessage> {
+    pub(super) async fn replies(&self, count: usize) -> Vec<UserMessage> {
         let bodies = self.read("t.outbound", count).await;
         bodies
             .iter()
@@ -174,7 +252,11 @@ impl Rig {
             .collect()
     }
 
-    async fn until(&self, what: &str, check: impl Fn(&WorkerSnapshot) -> bool) -> WorkerSnapshot {
+    pub(super) async fn until(
+        &self,
+        what: &str,
+        check: impl Fn(&WorkerSnapshot) -> bool,
+    ) -> WorkerSnapshot {
         for _ in 0..2000 {
             let snapshot = self.running().snapshot();
             if check(&snapshot) {
@@ -185,7 +267,7 @@ impl Rig {
         panic!("{what}: {:?}", self.running().snapshot());
     }
 
-    async fn at_rest(&self) -> Counts {
+    pub(super) async fn at_rest(&self) -> Counts {
         let snapshot = self
             .until("at rest", |s| s.counts.in_flight == 0)
             .await
@@ -195,11 +277,14 @@ impl Rig {
     }
 }
 
-fn balanced(c: &Counts) {
-    assert_eq!(c.received, c.done + c.parked + c.returned + c.in_flight);
+pub(super) fn balanced(c: &Counts) {
+    assert_eq!(
+        c.received,
+        c.done + c.parked + c.journaled + c.returned + c.in_flight
+    );
 }
 
-fn echo(input: &Input, cx: &WorkerContext) -> Vec<Output> {
+pub(super) fn echo(input: &Input, cx: &WorkerContext) -> Vec<Output> {
     let Message::User(message) = &input.message else {
         return Vec::new();
     };
@@ -207,14 +292,14 @@ fn echo(input: &Input, cx: &WorkerContext) -> Vec<Output> {
     vec![Output::new(Port::new("t", Flow::Outbound), reply)]
 }
 
-fn content(input: &Input) -> String {
+pub(super) fn content(input: &Input) -> String {
     match &input.message {
         Message::User(m) => m.content().unwrap_or_default().to_owned(),
         Message::Event(_) => String::new(),
     }
 }
 
-fn temporary() -> WorkError {
+pub(super) fn temporary() -> WorkError {
     WorkError::new(
         ErrorClass::RemoteTemporary,
         codes::BROKER_UNREACHABLE,
@@ -489,6 +574,8 @@ impl DeskRig {
         });
         let port = Port::new("t", Flow::Outbound);
         let desk = Arc::new(delivery::Desk {
+            duty: delivery::Duty::Handle,
+            layout: None,
             worker: Arc::new(Scripted { handler, cx }),
             key: "transport/t".into(),
             queue: port.queue(),
@@ -499,13 +586,14 @@ impl DeskRig {
             metrics: metrics.queue("t.outbound"),
             counters: Arc::default(),
             worker_metrics: metrics,
-            generation: AtomicU64::new(1),
+            generation: Arc::new(AtomicU64::new(1)),
             halt: Default::default(),
             sending: None,
             lasting: true,
             trail: None,
             trial: None,
             legacy_failures: false,
+            exit: None,
         });
         Self { broker, desk }
     }
@@ -525,6 +613,7 @@ impl DeskRig {
             lane: lanes::Lane::Free,
             message: Ok(message.clone().into()),
             received: std::time::Instant::now(),
+            replay: None,
         };
         Arc::clone(&self.desk).work(delivery).await
     }

@@ -26,6 +26,11 @@ pub trait Around: Send + Sync + 'static {
     /// The store that does the work.
     fn inner(&self) -> &Arc<dyn StateStore>;
 
+    /// Whether it answers, as it is shown outside.
+    fn shown_health(&self) -> watch::Receiver<StoreHealth> {
+        self.inner().health()
+    }
+
     /// Does the work of `operation`, such as `ledger.put`.
     async fn around<T: Send>(
         &self,
@@ -113,7 +118,7 @@ impl<A: Around> StateStore for A {
     }
 
     fn health(&self) -> watch::Receiver<StoreHealth> {
-        self.inner().health()
+        self.shown_health()
     }
 
     fn legacy_retries(&self) -> Option<&dyn LegacyRetries> {

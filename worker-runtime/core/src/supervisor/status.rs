@@ -66,6 +66,12 @@ pub struct WorkerStatus {
     pub retried: u64,
     /// Set aside.
     pub parked: u64,
+    /// Moved into the journal, or left to wait on there.
+    #[serde(default)]
+    pub journaled: u64,
+    /// Of those received: taken out of the journal.
+    #[serde(default)]
+    pub replayed: u64,
     /// Returned to the queue unhandled.
     pub returned: u64,
     /// Being handled now.
@@ -168,6 +174,8 @@ impl From<WorkerSnapshot> for WorkerStatus {
             done: snapshot.counts.done,
             retried: snapshot.counts.retried,
             parked: snapshot.counts.parked,
+            journaled: snapshot.counts.journaled,
+            replayed: snapshot.counts.replayed,
             returned: snapshot.counts.returned,
             in_flight: snapshot.counts.in_flight,
             since: seconds(snapshot.since),

@@ -1,7 +1,7 @@
 //! Getting in, and what is refused: TLS with a private authority, Secrets that rotate, wrong credentials, queues that
 //! exist with other properties.
 
-use crate::amqp::{connect, own, shared, up, vhost};
+use crate::amqp::{connect, in_profile, own, shared, up, vhost};
 use crate::broker_suite::{
     PATIENCE, consume, consuming, data, next, number, publish, send, unique, until,
 };
@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use vumi_api::shared::{BrokerRef, ClientTls, SecretRef};
-use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
+use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig, Profile};
 use vumi_core::broker::{Access, Broker, Confirmation, ConsumerState, Durability, LinkState};
 use vumi_core::codes;
 use vumi_core::secrets::Secrets;
@@ -37,6 +37,7 @@ fn reference(name: &str, tls: Option<ClientTls>) -> BrokerRef {
     BrokerRef {
         secret_ref: SecretRef { name: name.into() },
         vhost: None,
+        profile: None,
         tls,
     }
 }
@@ -190,19 +191,75 @@ async fn what_the_broker_refuses_or_lacks() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn versions_and_durability() {
-    for (version, word, durability) in [
-        (Version::V3_10, "RabbitMQ 3.10.", Durability::Host),
-        (Version::V4_0, "RabbitMQ 4.0.", Durability::Process),
+    let (v3, v4) = ("RabbitMQ 3.10.", "RabbitMQ 4.0.");
+    for (version, profile, word, durability) in [
+        (Version::V3_10, Profile::Vumi, v3, Durability::Host),
+        (Version::V4_0, Profile::Vumi, v4, Durability::Process),
+        (Version::V4_0, Profile::Quorum, v4, Durability::Host),
     ] {
         let Some(url) = vhost(version, None).await else {
             return;
         };
-        let broker = connect(&url).await;
+        let broker = connect(&in_profile(profile, &url)).await;
         match &*broker.link().borrow() {
             LinkState::Up { server } => assert!(server.starts_with(word), "{server}"),
             other => panic!("{other:?}"),
         }
         assert_eq!(broker.durability(), durability);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn profile_quorum_is_refused_below_rabbitmq_4() {
+    let Some(url) = vhost(Version::V3_10, None).await else {
+        return;
+    };
+    let config = AmqpConfig::from_url(&in_profile(Profile::Quorum, &url)).expect("url");
+    let broker = AmqpBroker::connect(config);
+    let why = refused(&broker, true).await;
+    let code = codes::BROKER_TOO_OLD.name;
+    assert!(
+        why.starts_with(code) && why.contains("4.0 or newer, this is RabbitMQ 3.10."),
+        "{why}"
+    );
+    let classic = connect(&url).await;
+    assert_eq!(classic.depth(&unique("none")).await.expect("depth"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_virtual_host_serves_one_profile() {
+    for (first, second) in [
+        (Profile::Vumi, Profile::Quorum),
+        (Profile::Quorum, Profile::Vumi),
+    ] {
+        let Some(url) = vhost(Version::V4_0, None).await else {
+            return;
+        };
+        let queue = unique("mixed");
+        let (here, other) = (
+            connect(&in_profile(first, &url)).await,
+            connect(&in_profile(second, &url)).await,
+        );
+        send(&here, &queue, 1..=1).await;
+        let refused = consume(&other, &queue, 5, Access::Fenced).await;
+        until(&refused, |s| matches!(s, ConsumerState::Refused(..))).await;
+        let vhost = url.rsplit('/').next().expect("vhost");
+        let profile = format!("profile {}", second.as_str());
+        let is_told = |text: &str| text.contains(&profile) && text.contains(vhost);
+        match &*refused.state.borrow() {
+            ConsumerState::Refused(code, text) => {
+                assert_eq!(code, codes::BROKER_QUEUE_TYPE.name);
+                assert!(is_told(text), "{text}");
+            }
+            other => panic!("{other:?}"),
+        }
+        let fate = publish(&other, data(&queue, "2")).await;
+        assert!(
+            matches!(&fate, Confirmation::Returned(why) if is_told(why)),
+            "{fate:?}"
+        );
+        let mut reader = consume(&here, &queue, 5, Access::Fenced).await;
+        assert_eq!(number(&next(&mut reader).await), 1);
     }
 }
 

@@ -1,7 +1,7 @@
 //! What goes wrong between us and a real RabbitMQ, and that consuming and publishing go on by themselves: cut
 //! connections, restarts, deleted queues, consumer timeouts, frozen processes, memory alarms.
 
-use crate::amqp::{Proxy, connect, own, shared, up, vhost};
+use crate::amqp::{connect, in_profile, own, shared, up, vhost};
 use crate::broker_suite::{
     PATIENCE, consume, consuming, data, next, number, publish, send, unique, until, until_depth,
 };
@@ -9,14 +9,21 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::task::JoinHandle;
-use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
+use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig, Profile};
 use vumi_core::broker::{
     Access, Broker, Confirmation, ConsumerState, LinkState, Publication, PublicationClass,
     RawDelivery, Subscription,
 };
+use vumi_testkit::forwarder::Forwarder;
 use vumi_testkit::rabbitmq::{Options, Version};
 
 const BOTH: [Version; 2] = [Version::V3_10, Version::V4_0];
+/// Where a fence is part of it.
+const FENCES: [(Version, Profile); 3] = [
+    (Version::V3_10, Profile::Vumi),
+    (Version::V4_0, Profile::Vumi),
+    (Version::V4_0, Profile::Quorum),
+];
 
 /// Publishes every number until it is confirmed, in order, a window at a time; as an engine would.
 async fn publish_until_confirmed(
@@ -100,11 +107,11 @@ async fn until_link(broker: &Arc<dyn Broker>, what: fn(&LinkState) -> bool) -> L
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cut_connections_lose_nothing() {
-    for version in BOTH {
+    for (version, profile) in FENCES {
         let Some(server) = own(version, Options::default()).await else {
             return;
         };
-        let broker = connect(&server.url("/")).await;
+        let broker = connect(&in_profile(profile, &server.url("/"))).await;
         let queue = unique("cut");
         let mut subscription = consume(&broker, &queue, 50, Access::Fenced).await;
         consuming(&subscription).await;
@@ -180,11 +187,14 @@ async fn cancelled_consumer_stays_cancelled_over_a_cut() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn restart_of_the_broker() {
-    for (version, killed) in BOTH.into_iter().flat_map(|v| [(v, false), (v, true)]) {
+    for ((version, profile), killed) in FENCES
+        .into_iter()
+        .flat_map(|row| [(row, false), (row, true)])
+    {
         let Some(mut server) = own(version, Options::default()).await else {
             return;
         };
-        let broker = connect(&server.url("/")).await;
+        let broker = connect(&in_profile(profile, &server.url("/"))).await;
         let queue = unique("restart");
         let mut subscription = consume(&broker, &queue, 10, Access::Fenced).await;
         consuming(&subscription).await;
@@ -226,11 +236,11 @@ async fn restart_of_the_broker() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn deleted_queue_is_declared_and_consumed_again() {
-    for version in BOTH {
+    for (version, profile) in FENCES {
         let Some(url) = vhost(version, None).await else {
             return;
         };
-        let broker = connect(&url).await;
+        let broker = connect(&in_profile(profile, &url)).await;
         let queue = unique("deleted");
         let mut subscription = consume(&broker, &queue, 10, Access::Fenced).await;
         consuming(&subscription).await;
@@ -273,7 +283,7 @@ async fn delete(url: &str, queue: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn consumer_timeout_closes_the_channel_and_it_returns() {
-    for version in BOTH {
+    for (version, profile) in FENCES {
         let options = Options {
             consumer_timeout: Some(Duration::from_secs(2)),
             ..Options::default()
@@ -281,7 +291,7 @@ async fn consumer_timeout_closes_the_channel_and_it_returns() {
         let Some(server) = own(version, options).await else {
             return;
         };
-        let broker = connect(&server.url("/")).await;
+        let broker = connect(&in_profile(profile, &server.url("/"))).await;
         let queue = unique("timeout");
         let mut subscription = consume(&broker, &queue, 10, Access::Fenced).await;
         consuming(&subscription).await;
@@ -356,7 +366,7 @@ async fn memory_alarm_blocks_publishing_and_nothing_else() {
 }
 
 /// Through a proxy, with heartbeats that notice soon.
-async fn connect_through(proxy: &Proxy, url: &str) -> Arc<dyn Broker> {
+async fn connect_through(proxy: &Forwarder, url: &str) -> Arc<dyn Broker> {
     let config = AmqpConfig::from_url(&proxy.through(url)).expect("url");
     let broker = AmqpBroker::connect(config.with_heartbeat(Duration::from_secs(1)));
     up(&broker).await;
@@ -365,11 +375,12 @@ async fn connect_through(proxy: &Proxy, url: &str) -> Arc<dyn Broker> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn worker_frozen_past_its_heartbeat_consumes_again() {
-    for version in BOTH {
+    for (version, profile) in FENCES {
         let (Some(server), Some(url)) = (shared(version).await, vhost(version, None).await) else {
             return;
         };
-        let proxy = Proxy::to(server.port()).await;
+        let url = in_profile(profile, &url);
+        let proxy = Forwarder::to(&[server.port()]).await.expect("forwarder");
         let (frozen, healthy) = (connect_through(&proxy, &url).await, connect(&url).await);
         let queue = unique("thaw");
         let mut subscription = consume(&frozen, &queue, 10, Access::Fenced).await;
@@ -388,14 +399,15 @@ async fn worker_frozen_past_its_heartbeat_consumes_again() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn frozen_holder_loses_the_fence() {
-    for version in BOTH {
+    for (version, profile) in FENCES {
         let Some(server) = shared(version).await else {
             return;
         };
         let Some(url) = vhost(version, None).await else {
             return;
         };
-        let proxy = Proxy::to(server.port()).await;
+        let url = in_profile(profile, &url);
+        let proxy = Forwarder::to(&[server.port()]).await.expect("forwarder");
         let frozen = connect_through(&proxy, &url).await;
         let healthy = connect(&url).await;
         let queue = unique("freeze");

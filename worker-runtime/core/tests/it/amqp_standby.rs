@@ -1,16 +1,22 @@
 //! What a standby knows of the one it waits for: its name if it is one of ours, and that it is none if it is not.
 
-use crate::amqp::{shared, up, vhost};
+use crate::amqp::{in_profile, shared, up, vhost};
 use crate::broker_suite::{PATIENCE, consuming, next, number, send, unique, until};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
+use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig, Profile};
 use vumi_core::broker::{
     Access, Broker, ConsumerState, LinkState, QueueSpec, Subscribe, Subscription,
 };
 use vumi_core::codes;
+use vumi_testkit::forwarder::Forwarder;
 use vumi_testkit::rabbitmq::Version;
 
+const ROWS: [(Version, Profile); 3] = [
+    (Version::V3_10, Profile::Vumi),
+    (Version::V4_0, Profile::Vumi),
+    (Version::V4_0, Profile::Quorum),
+];
 const SILENCE: Duration = Duration::from_secs(3);
 
 async fn connect(url: &str) -> Arc<dyn Broker> {
@@ -47,10 +53,11 @@ async fn standing_by_for(subscription: &Subscription, holder: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn standby_names_its_holder() {
-    for version in [Version::V3_10, Version::V4_0] {
+    for (version, profile) in ROWS {
         let Some(url) = vhost(version, None).await else {
             return;
         };
+        let url = in_profile(profile, &url);
         let (one, two, three) = (
             connect(&url).await,
             connect(&url).await,
@@ -75,12 +82,12 @@ async fn standby_names_its_holder() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn foreign_holder_becomes_visible() {
-    for version in [Version::V3_10, Version::V4_0] {
+    for (version, profile) in ROWS {
         let (Some(server), Some(url)) = (shared(version).await, vhost(version, None).await) else {
             return;
         };
         let queue = unique("held");
-        let ours = connect(&url).await;
+        let ours = connect(&in_profile(profile, &url)).await;
         send(&ours, &queue, 1..=1).await;
         let foreign = lapin::Connection::connect(&url, lapin::ConnectionProperties::default())
             .await
@@ -115,6 +122,54 @@ async fn foreign_holder_becomes_visible() {
                 break;
             }
             assert!(begin.elapsed() < PATIENCE, "{queues}");
+        }
+    }
+}
+
+/// How long nobody reads a queue when its holder ends: its process killed, or frozen. Printed for the record; no time is
+/// asserted but the heartbeat's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn takeover_after_a_cut_and_after_a_freeze() {
+    const HEARTBEAT: Duration = Duration::from_secs(1);
+    for (version, profile) in ROWS {
+        let (Some(server), Some(url)) = (shared(version).await, vhost(version, None).await) else {
+            return;
+        };
+        let url = in_profile(profile, &url);
+        let healthy = connect(&url).await;
+        let line = Forwarder::to(&[server.port()]).await.expect("forwarder");
+        for freeze in [false, true] {
+            let queue = unique("takeover");
+            let config = AmqpConfig::from_url(&line.through(&url)).expect("url");
+            let config = config
+                .with_heartbeat(HEARTBEAT)
+                .with_holder_silence(SILENCE);
+            let ends = AmqpBroker::connect(config);
+            up(&ends).await;
+            let mut holder = reader(&ends, &queue, Access::Fenced, "holder").await;
+            send(&healthy, &queue, 1..=9).await;
+            assert_eq!(number(&next(&mut holder).await), 1);
+            let mut standby = reader(&healthy, &queue, Access::Fenced, "standby").await;
+            standing_by_for(&standby, "holder").await;
+            let begin = Instant::now();
+            if freeze {
+                line.freeze(true);
+            } else {
+                line.cut();
+            }
+            assert_eq!(number(&next(&mut standby).await), 1);
+            let took = begin.elapsed();
+            eprintln!(
+                "takeover on {version:?}, profile {}: freeze {freeze}: {took:?}",
+                profile.as_str()
+            );
+            if freeze {
+                assert!(
+                    took > HEARTBEAT,
+                    "it was not taken from a holder that lives"
+                );
+            }
+            line.freeze(false);
         }
     }
 }

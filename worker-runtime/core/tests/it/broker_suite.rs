@@ -31,6 +31,12 @@ const QUIET: Duration = Duration::from_millis(300);
 pub trait Rig: Send + Sync {
     /// Another independent connection to it, up.
     async fn connect(&self) -> Arc<dyn Broker>;
+
+    /// Whether its queues are kept by several nodes. Such a queue sends to one consumer at a time, counts a cancelled one
+    /// while it holds something, and puts a single returned message last.
+    fn replicated(&self) -> bool {
+        false
+    }
 }
 
 /// Makes one test per case, in a module of its own. The expression makes a [`Rig`] and may await.
@@ -48,10 +54,11 @@ macro_rules! broker_suite {
             unacked_returns_in_order_after_close
             unacked_returns_in_order_after_rebuild
             old_generation_changes_nothing
-            requeue_comes_back_first
+            requeue_comes_back
             cancel_keeps_what_is_in_flight
             release_gives_messages_and_fence_in_one_step
             fence_has_one_holder_and_a_standby
+            order_outlives_many_handovers
             fence_excludes_plain_consumers
             shared_consumers_compete
             reply_queue_vanishes_with_its_owner

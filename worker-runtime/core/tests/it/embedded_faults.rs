@@ -4,13 +4,11 @@
 use crate::broker_suite::{
     PATIENCE, consume, consuming, data, next, number, publish, send, unique,
 };
+use crate::child::{Running, say};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use vumi_core::broker::{
@@ -32,13 +30,6 @@ fn open(folder: &Path, sync: bool) -> Arc<dyn Broker> {
         ..EmbeddedOptions::default()
     })
     .expect("open")
-}
-
-/// Says something to the parent at once; what was said before a kill was said.
-fn say(what: &str, n: impl std::fmt::Display) {
-    let mut out = std::io::stdout().lock();
-    let _ = writeln!(out, "@{what} {n}");
-    let _ = out.flush();
 }
 
 /// Not a test: what a child does until it is killed. Publishes numbers and says which are confirmed; consumes them,
@@ -93,104 +84,16 @@ async fn child() {
     }
 }
 
-struct Running {
-    child: Child,
-    lines: Receiver<String>,
-    heard: BTreeMap<String, Vec<String>>,
-}
-
-impl Running {
-    fn start(folder: &Path, sync: bool, first: u32, width: usize) -> Self {
-        // The signal for files that grow too large would end the child; ignored, the write fails as on a full disk.
-        let mut command = Command::new("sh");
-        command
-            .args(["-c", "trap '' XFSZ; exec \"$0\" \"$@\""])
-            .arg(std::env::current_exe().expect("this program"))
-            .args(["--exact", "embedded_faults::child", "--ignored"])
-            .args(["--nocapture", "--test-threads=1"])
-            .env(FOLDER, folder)
-            .env(FIRST, first.to_string())
-            .env(WIDTH, width.to_string())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped());
-        if sync {
-            command.env(SYNC, "1");
-        }
-        let mut child = command.spawn().expect("start the child");
-        let out = BufReader::new(child.stdout.take().expect("stdout"));
-        let (sender, lines) = std::sync::mpsc::sync_channel(100_000);
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self {
-            child,
-            lines,
-            heard: BTreeMap::new(),
-        }
+fn start(folder: &Path, sync: bool, first: u32, width: usize) -> Running {
+    let mut given = vec![
+        (FOLDER, folder.display().to_string()),
+        (FIRST, first.to_string()),
+        (WIDTH, width.to_string()),
+    ];
+    if sync {
+        given.push((SYNC, "1".into()));
     }
-
-    fn listen(&mut self, time: Duration) -> bool {
-        match self.lines.recv_timeout(time) {
-            Ok(line) => {
-                // The harness may print its own words on the same line before ours.
-                if let Some((_, said)) = line.split_once('@') {
-                    let (what, n) = said.split_once(' ').unwrap_or((said, ""));
-                    self.heard.entry(what.into()).or_default().push(n.into());
-                }
-                true
-            }
-            Err(RecvTimeoutError::Timeout) => true,
-            Err(RecvTimeoutError::Disconnected) => false,
-        }
-    }
-
-    fn count(&self, what: &str) -> usize {
-        self.heard.get(what).map_or(0, Vec::len)
-    }
-
-    /// Listens until something was heard more than `times`.
-    fn until(&mut self, what: &str, times: usize) {
-        let begin = Instant::now();
-        while self.count(what) <= times {
-            assert!(
-                begin.elapsed() < 3 * PATIENCE,
-                "no {what:?} number {times}; heard {:?}",
-                self.heard
-                    .iter()
-                    .map(|(what, all)| (what, all.len(), all.last()))
-                    .collect::<Vec<_>>()
-            );
-            assert!(self.listen(Duration::from_millis(50)), "the child ended");
-        }
-    }
-
-    fn limit_files(&self, soft: &str) {
-        let status = Command::new("prlimit")
-            .arg(format!("--pid={}", self.child.id()))
-            .arg(format!("--fsize={soft}:"))
-            .status()
-            .expect("prlimit");
-        assert!(status.success());
-    }
-
-    /// Kills it and hears the rest of what it said.
-    fn kill(mut self) -> BTreeMap<String, Vec<String>> {
-        self.child.kill().expect("kill");
-        self.child.wait().expect("wait");
-        while self.listen(PATIENCE) {}
-        std::mem::take(&mut self.heard)
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    Running::start("embedded_faults::child", given)
 }
 
 fn numbers_of(heard: &BTreeMap<String, Vec<String>>, what: &str) -> BTreeSet<u32> {
@@ -218,20 +121,9 @@ async fn killed_again_and_again(sync: bool, width: usize, rounds: u64, at_least:
     let (mut confirmed, mut got) = (BTreeSet::new(), BTreeSet::new());
     let mut first = 1;
     for round in 0..rounds {
-        let mut child = Running::start(folder.path(), sync, first, width);
+        let mut child = start(folder.path(), sync, first, width);
         child.until("confirmed", at_least);
-        // A moment that differs from run to run.
-        let nanos = u64::from(
-            std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .expect("clock")
-                .subsec_nanos(),
-        );
-        let moment = Instant::now() + Duration::from_micros(nanos % 150_000);
-        while Instant::now() < moment {
-            child.listen(Duration::from_millis(1));
-        }
-        let heard = child.kill();
+        let heard = child.kill_within(Duration::from_millis(150));
         confirmed.extend(numbers_of(&heard, "confirmed"));
         got.extend(numbers_of(&heard, "got"));
         first = confirmed.last().copied().unwrap_or(0) + 10_000;
@@ -275,7 +167,7 @@ async fn kill_loses_nothing_confirmed_with_large_bodies() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_disk_confirms_nothing_and_recovers() {
     let folder = tempfile::tempdir().expect("folder");
-    let mut child = Running::start(folder.path(), false, 1, 1);
+    let mut child = start(folder.path(), false, 1, 1);
     child.until("confirmed", 100);
     child.limit_files("1000");
     child.until("blocked", 0);
@@ -323,7 +215,7 @@ async fn full_disk_confirms_nothing_and_recovers() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn second_process_on_the_folder_is_refused() {
     let folder = tempfile::tempdir().expect("folder");
-    let mut child = Running::start(folder.path(), false, 1, 1);
+    let mut child = start(folder.path(), false, 1, 1);
     child.until("confirmed", 1);
     let options = EmbeddedOptions {
         state: Some(folder.path().to_owned()),

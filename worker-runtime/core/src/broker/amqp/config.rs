@@ -1,6 +1,7 @@
 //! Where the broker is and who we are there: a URL, or a Secret that is read anew at every attempt to connect, so that
 //! rotated credentials take effect without a restart. Nothing here prints a password.
 
+use super::profile::Profile;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::secrets::Secrets;
@@ -25,6 +26,7 @@ pub struct AmqpConfig {
     address: Address,
     vhost: Option<String>,
     encrypted: bool,
+    profile: Profile,
     authority: Authority,
     heartbeat: u16,
     holder_silence: Duration,
@@ -62,6 +64,8 @@ pub struct Identity {
     pub port: u16,
     /// Virtual host.
     pub vhost: String,
+    /// How its queues are declared.
+    pub profile: Profile,
 }
 
 impl std::fmt::Display for Identity {
@@ -70,7 +74,11 @@ impl std::fmt::Display for Identity {
             host, port, vhost, ..
         } = self;
         let scheme = if self.encrypted { "amqps" } else { "amqp" };
-        write!(f, "{scheme}://{host}:{port}/{vhost}")
+        write!(f, "{scheme}://{host}:{port}/{vhost}")?;
+        match self.profile {
+            Profile::Vumi => Ok(()),
+            other => write!(f, "?profile={}", other.as_str()),
+        }
     }
 }
 
@@ -101,9 +109,12 @@ impl std::fmt::Debug for AmqpConfig {
 
 impl AmqpConfig {
     /// From `amqp://user:password@host:port/vhost` or `amqps://…`; parts left out are RabbitMQ's defaults. An empty
-    /// path is the vhost `/`, and a slash inside the vhost may be written as it is or as `%2f`.
+    /// path is the vhost `/`, and a slash inside the vhost may be written as it is or as `%2f`. `?profile=quorum` at the
+    /// end is what `broker.profile` is in a manifest.
     pub fn from_url(url: &str) -> Result<Self, WorkError> {
-        Ok(Self::new(Address::Url(parse(url, "the broker's URL")?)))
+        let (url, profile) = split_profile(url)?;
+        let config = Self::new(Address::Url(parse(&url, "the broker's URL")?));
+        Ok(config.with_profile(profile.unwrap_or_default()))
     }
 
     /// From a resource's `broker`: its Secret holds `connection_string`, or `host`, `port`, `username`, `password` and
@@ -113,6 +124,7 @@ impl AmqpConfig {
         let name = broker.secret_ref.name.clone();
         let mut config = Self::new(Address::Secret(Arc::clone(&secrets), name));
         config.vhost = broker.vhost.clone();
+        config.profile = broker.profile.unwrap_or_default();
         if let Some(tls) = &broker.tls {
             config.encrypted = true;
             if let Some(ca) = &tls.ca_secret_ref {
@@ -127,11 +139,22 @@ impl AmqpConfig {
             address,
             vhost: None,
             encrypted: false,
+            profile: Profile::default(),
             authority: Authority::System,
             heartbeat: HEARTBEAT,
             holder_silence: HOLDER_SILENCE,
             name: format!("vumi {}", std::process::id()),
         }
+    }
+
+    /// How queues are declared and fenced; default `vumi`.
+    pub fn with_profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
+    }
+
+    pub(super) fn profile(&self) -> Profile {
+        self.profile
     }
 
     /// Trusts only the authority in this PEM file, and encrypts.
@@ -179,10 +202,10 @@ impl AmqpConfig {
             host: uri.authority.host,
             port: uri.authority.port,
             vhost: uri.vhost,
+            profile: self.profile,
         })
     }
 
-    /// The address without the password, for people.
     /// The address as it is written now, without the password, for people.
     pub(super) fn describe(&self) -> String {
         match (self.locate(), &self.address) {
@@ -230,7 +253,14 @@ impl AmqpConfig {
 
 fn from_layout(secrets: &Secrets, name: &str) -> Result<AMQPUri, WorkError> {
     let mut uri = match secrets.get(name, "connection_string") {
-        Some(url) => parse(&url, &format!("Secret {name:?}, key \"connection_string\""))?,
+        Some(url) => {
+            let place = format!("Secret {name:?}, key \"connection_string\"");
+            if let (_, Some(_)) = split_profile(&url)? {
+                let text = format!("{place} names a profile: that is said in broker.profile");
+                return Err(invalid(text));
+            }
+            parse(&url, &place)?
+        }
         None => {
             let mut uri = AMQPUri::default();
             uri.authority.host = required(secrets, name, "host")?;
@@ -257,6 +287,31 @@ fn required(secrets: &Secrets, name: &str, key: &str) -> Result<String, WorkErro
     secrets
         .get(name, key)
         .ok_or_else(|| missing(format!("Secret {name:?} has no key {key:?}")))
+}
+
+/// Takes `profile=…` out of a URL's query, which the client would not know.
+fn split_profile(url: &str) -> Result<(String, Option<Profile>), WorkError> {
+    let Some((rest, query)) = url.trim().split_once('?') else {
+        return Ok((url.to_owned(), None));
+    };
+    let mut found = None;
+    let mut others = Vec::new();
+    for parameter in query.split('&') {
+        let Some(name) = parameter.strip_prefix("profile=") else {
+            others.push(parameter);
+            continue;
+        };
+        let Some(profile) = Profile::ALL.into_iter().find(|p| p.as_str() == name) else {
+            let text = "the broker's URL names an unknown profile: vumi and quorum exist";
+            return Err(invalid(text.into()));
+        };
+        found = Some(profile);
+    }
+    let query = match others.is_empty() {
+        true => String::new(),
+        false => format!("?{}", others.join("&")),
+    };
+    Ok((format!("{rest}{query}"), found))
 }
 
 fn parse(url: &str, place: &str) -> Result<AMQPUri, WorkError> {
@@ -310,6 +365,7 @@ mod tests {
                 name: "broker".into(),
             },
             vhost: None,
+            profile: None,
             tls: None,
         }
     }
@@ -345,6 +401,34 @@ mod tests {
             assert_ne!(of("amqp://u:p@h/v"), of(other));
         }
         assert_eq!(of("amqps://u:p@h").to_string(), "amqps://h:5671//");
+    }
+
+    #[test]
+    fn profiles_of_urls_and_secrets() {
+        let profile = |url: &str| AmqpConfig::from_url(url).map(|config| config.profile());
+        assert_eq!(profile("amqp://h/v").unwrap(), Profile::Vumi);
+        assert_eq!(profile("amqp://h/v?profile=vumi").unwrap(), Profile::Vumi);
+        let both = AmqpConfig::from_url("amqp://h/v?heartbeat=7&profile=quorum").unwrap();
+        assert_eq!(both.profile(), Profile::Quorum);
+        assert_eq!(both.resolve().unwrap().uri.query.heartbeat, Some(7));
+        let shown = both.identity().unwrap().to_string();
+        assert_eq!(shown, "amqp://h:5672/v?profile=quorum");
+        let wrong = profile("amqp://u:secret@h/v?profile=mirrored").unwrap_err();
+        assert!(wrong.text.contains("quorum") && !wrong.text.contains("secret"));
+
+        let of = |url: &str, profile| {
+            let broker = BrokerRef {
+                profile,
+                ..reference()
+            };
+            AmqpConfig::from_secret(secrets(&[("connection_string", url)]), &broker)
+        };
+        let quorum = of("amqp://h/v", Some(Profile::Quorum));
+        assert_eq!(quorum.profile(), Profile::Quorum);
+        let classic = of("amqp://h/v", None).identity().unwrap();
+        assert_ne!(quorum.identity().unwrap(), classic);
+        let error = of("amqp://h/v?profile=quorum", None).identity();
+        assert!(error.unwrap_err().text.contains("broker.profile"));
     }
 
     #[test]

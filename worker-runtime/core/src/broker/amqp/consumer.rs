@@ -3,10 +3,11 @@
 
 use super::Lifeline;
 use super::errors::Trouble;
-use super::fence::Fence;
+use super::fence::{Fence, Taken};
 use super::holder::Herald;
 use super::link::Line;
 use super::orders::{Desk, Handle};
+use super::profile::{self, Profile};
 use super::topology;
 use crate::backoff::Backoff;
 use crate::broker::{ConsumerState, RawDelivery, Subscribe, Subscription};
@@ -16,7 +17,7 @@ use futures::stream::StreamExt;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::AMQPValue;
-use lapin::{Channel, Connection, Consumer};
+use lapin::{Channel, Connection};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -37,6 +38,7 @@ const CLOSING: Duration = Duration::from_secs(2);
 /// The subscription and the task that serves it until it is closed or `stop` is cancelled.
 pub(super) fn subscription(
     subscribe: Subscribe,
+    profile: Profile,
     herald: Herald,
     line: Line,
     stop: &CancellationToken,
@@ -49,8 +51,9 @@ pub(super) fn subscription(
     let desk = Arc::new(Desk::new(stop));
     let acker = Arc::new(Handle::new(&desk, lifeline));
     let keeper = Keeper {
-        fence: Fence::from(subscribe.access),
+        fence: profile::fence(profile, &subscribe.queue, subscribe.access),
         subscribe,
+        profile,
         herald,
         prefetch,
         line,
@@ -70,6 +73,7 @@ pub(super) fn subscription(
 
 struct Keeper {
     subscribe: Subscribe,
+    profile: Profile,
     herald: Herald,
     fence: Fence,
     prefetch: u16,
@@ -134,7 +138,7 @@ impl Keeper {
     /// One generation, from connection to the end of its channel.
     async fn life(&mut self) -> Result<(), Trouble> {
         let desk = Arc::clone(&self.desk);
-        let (connection, channel, consumer) = tokio::select! {
+        let (connection, channel, taken) = tokio::select! {
             prepared = self.prepare() => prepared?,
             () = desk.closed() => return Ok(()),
             // Cancelled, perhaps: the loop around looks again.
@@ -144,19 +148,28 @@ impl Keeper {
         self.desk.live(Some(self.generation));
         self.show(ConsumerState::Consuming);
         let mut line = self.line.clone();
+        let mut taken = Some(taken);
         let served = tokio::select! {
-            served = self.serve(&connection, &channel, consumer) => served,
+            served = self.serve(&connection, &channel, &mut taken) => served,
             () = line.lost(&connection) => Err(Trouble::Lost("the connection ended".into())),
             () = self.herald.speak(|| !desk.is_cancelled()) => Ok(()),
         };
         self.desk.live(None);
         // Waits, so that everything is back in the queue before the next life looks.
-        let _ = tokio::time::timeout(CLOSING, channel.close(200, "closed by vumi".into())).await;
+        let closing = async {
+            if let Some(taken) = &taken {
+                taken.settle(&channel, self.subscribe.queue.name()).await;
+            }
+            channel.close(200, "closed by vumi".into()).await
+        };
+        let _ = tokio::time::timeout(CLOSING, closing).await;
+        // And only now the fence falls.
+        drop(taken);
         served
     }
 
     /// Connection, declared queue, consumer behind its fence.
-    async fn prepare(&mut self) -> Result<(Arc<Connection>, Channel, Consumer), Trouble> {
+    async fn prepare(&mut self) -> Result<(Arc<Connection>, Channel, Taken), Trouble> {
         let connection = match self.line.connection().now_or_never() {
             Some(connection) => connection?,
             None => {
@@ -166,11 +179,11 @@ impl Keeper {
         };
         let queue = &self.subscribe.queue;
         let declaring = open(&connection, self.prefetch).await?;
-        topology::declare_queue(&declaring, queue)
-            .await
-            .map_err(|e| Trouble::of(&e))?;
-        let (channel, consumer) = self.take(&connection, declaring, queue.name()).await?;
-        Ok((connection, channel, consumer))
+        topology::declare_queue(&declaring, self.profile, queue).await?;
+        let declared = Instant::now();
+        let taking = self.take(&connection, declaring, queue.name(), declared);
+        let (channel, taken) = taking.await?;
+        Ok((connection, channel, taken))
     }
 
     /// Consumes behind the fence, standing by while another holds it. A refusal closes the channel, so each try has
@@ -180,16 +193,17 @@ impl Keeper {
         connection: &Connection,
         first: Channel,
         queue: &str,
-    ) -> Result<(Channel, Consumer), Trouble> {
+        declared: Instant,
+    ) -> Result<(Channel, Taken), Trouble> {
         let mut channel = first;
         let mut ear = None;
         loop {
             match self
                 .fence
-                .consume(connection, &channel, queue, &self.subscribe.tag)
+                .consume(connection, &channel, queue, &self.subscribe.tag, declared)
                 .await
             {
-                Ok(consumer) => return Ok((channel, consumer)),
+                Ok(taken) => return Ok((channel, taken)),
                 Err(Trouble::Held(_)) => {
                     // The broker does not say who holds it, so the holder does.
                     let pause = tokio::time::sleep(jittered(STANDBY));
@@ -205,7 +219,9 @@ impl Keeper {
                             pause.await;
                         }
                     }
-                    channel = open(connection, self.prefetch).await?;
+                    if !channel.status().connected() {
+                        channel = open(connection, self.prefetch).await?;
+                    }
                 }
                 Err(trouble) => return Err(trouble),
             }
@@ -217,13 +233,12 @@ impl Keeper {
         &self,
         connection: &Connection,
         channel: &Channel,
-        first: Consumer,
+        taken: &mut Option<Taken>,
     ) -> Result<(), Trouble> {
-        let mut consumer = Some(first);
         loop {
             let next = async {
-                match (&mut consumer, self.sender.reserve().await) {
-                    (Some(consumer), Ok(permit)) => (consumer.next().await, permit),
+                match (&mut *taken, self.sender.reserve().await) {
+                    (Some(taken), Ok(permit)) => (taken.consumer.next().await, permit),
                     // Cancelled, or the reader left and only acknowledges what it has.
                     _ => std::future::pending().await,
                 }
@@ -238,12 +253,12 @@ impl Keeper {
                     if self.carry_out(channel).await? {
                         return Ok(());
                     }
-                    match (self.desk.is_cancelled(), &consumer) {
-                        (true, Some(_)) => self.stop(channel, &mut consumer).await?,
+                    match (self.desk.is_cancelled(), &*taken) {
+                        (true, Some(_)) => self.stop(channel, taken).await?,
                         (false, None) => {
                             let tag = &self.subscribe.tag;
                             let queue = self.subscribe.queue.name();
-                            consumer = Some(self.fence.consume(connection, channel, queue, tag).await?);
+                            *taken = Some(self.fence.resume(connection, channel, queue, tag).await?);
                             self.show(ConsumerState::Consuming);
                         }
                         _ => {}
@@ -259,19 +274,15 @@ impl Keeper {
     }
 
     /// Stops the broker from sending. What it sent before it heard is handed on as usual.
-    async fn stop(
-        &self,
-        channel: &Channel,
-        consumer: &mut Option<Consumer>,
-    ) -> Result<(), Trouble> {
-        let Some(mut stopping) = consumer.take() else {
+    async fn stop(&self, channel: &Channel, taken: &mut Option<Taken>) -> Result<(), Trouble> {
+        let Some(mut stopping) = taken.take() else {
             return Ok(());
         };
         channel
-            .basic_cancel(stopping.tag(), BasicCancelOptions::default())
+            .basic_cancel(stopping.consumer.tag(), BasicCancelOptions::default())
             .await
             .map_err(|e| Trouble::of(&e))?;
-        while let Some(Some(Ok(delivery))) = stopping.next().now_or_never() {
+        while let Some(Some(Ok(delivery))) = stopping.consumer.next().now_or_never() {
             // At most the prefetch, and the channel holds two.
             if self.sender.try_send(self.raw(delivery)).is_err() {
                 return Err(Trouble::Lost(
@@ -312,7 +323,12 @@ impl Keeper {
     }
 
     fn raw(&self, delivery: Delivery) -> RawDelivery {
-        raw(delivery, self.generation)
+        let mut raw = raw(delivery, self.generation);
+        if self.profile == Profile::Quorum {
+            // Declared without a limit, so the count threatens nothing.
+            raw.delivery_count = None;
+        }
+        raw
     }
 }
 
@@ -322,6 +338,7 @@ fn shown(trouble: Trouble) -> ConsumerState {
         Trouble::Lost(text) | Trouble::Missing(text) | Trouble::Held(text) => {
             ConsumerState::Connecting(Some(text))
         }
+        Trouble::Down(text) => refused(codes::BROKER_QUEUE_DOWN, text),
         Trouble::Differs(text) => refused(codes::BROKER_QUEUE_TYPE, text),
         Trouble::Denied(text) => refused(codes::BROKER_REFUSED, text),
         Trouble::FenceIgnored => refused(codes::BROKER_FENCE, codes::BROKER_FENCE.meaning.into()),

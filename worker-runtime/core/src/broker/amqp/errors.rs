@@ -14,6 +14,8 @@ pub(super) enum Trouble {
     Missing(String),
     /// Someone else holds the queue exclusively: wait.
     Held(String),
+    /// The queue exists, and the node that has it is away: wait.
+    Down(String),
     /// The queue or exchange exists with other properties: someone must act (R1).
     Differs(String),
     /// The user has no permission: someone must act.
@@ -32,6 +34,12 @@ impl Trouble {
         match protocol.get_id() {
             403 if text.contains("exclusive use") => Trouble::Held(text),
             403 => Trouble::Denied(text),
+            404 if text.contains("is down or inaccessible")
+                || text.contains("process is stopped")
+                || text.contains("due to timeout") =>
+            {
+                Trouble::Down(text)
+            }
             404 => Trouble::Missing(text),
             405 => Trouble::Held(text),
             406 if text.contains("inequivalent arg") => Trouble::Differs(text),
@@ -51,6 +59,7 @@ pub(super) fn work_error((trouble, queue): (Trouble, String)) -> WorkError {
         Trouble::Lost(text) => (ErrorClass::Connect, codes::BROKER_UNREACHABLE, text),
         Trouble::Missing(text) => (ErrorClass::Unroutable, codes::ROUTE_NO_QUEUE, text),
         Trouble::Held(text) => (ErrorClass::RemoteTemporary, codes::BROKER_UNREACHABLE, text),
+        Trouble::Down(text) => (ErrorClass::Connect, codes::BROKER_QUEUE_DOWN, text),
         Trouble::Differs(text) => (ErrorClass::Config, codes::BROKER_QUEUE_TYPE, text),
         Trouble::Denied(text) => (ErrorClass::Auth, codes::BROKER_REFUSED, text),
         Trouble::FenceIgnored => (

@@ -1,87 +1,182 @@
-//! The fence: who may consume, enforced by the broker and proved by a probe (R1, R2).
-//! The classic profile takes the consumer exclusively; a quorum profile would add its own variant here (S1).
+//! The fence: who may consume, enforced by the broker and proved (R1, R2); which one a queue has says its profile.
 
 use super::errors::Trouble;
-use super::topology::short;
-use crate::broker::Access;
+use super::profile::Profile;
+use super::topology::{self, short};
+use crate::broker::{QueueDepth, QueueSpec};
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
+use std::time::{Duration, Instant};
+
+/// So long after its declaration a quorum queue has surely started, in case someone else declared it a moment before.
+/// Consuming one that has not crashes the broker's side of the connection, and an empty one looks no different.
+const STARTING: Duration = Duration::from_millis(300);
 
 /// How a consumer is kept alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fence {
     /// Not at all: competing consumers.
     Open,
-    /// `exclusive` on a classic queue.
+    /// `exclusive` on a classic queue, proved by a second consumer that is refused.
     ExclusiveConsumer,
+    /// A queue that sends to one consumer at a time, proved by its declaration, which is only accepted where it equals
+    /// ours. Such a queue takes any consumer and tells none that it waits, so whoever would consume first takes a lock,
+    /// which only says who waits: a lock that is lost lets nobody overtake.
+    SingleActiveConsumer,
 }
 
-impl From<Access> for Fence {
-    fn from(access: Access) -> Self {
-        match access {
-            Access::Shared => Fence::Open,
-            Access::Fenced => Fence::ExclusiveConsumer,
-        }
-    }
+/// A consumer behind its fence, which falls when this is dropped.
+pub(super) struct Taken {
+    pub(super) consumer: Consumer,
+    /// Messages that were ready under the lock, before the first was taken.
+    pub(super) ready: Option<u32>,
+    lock: Option<Lock>,
+}
+
+/// The sign that a queue has a consumer: `<queue>.fence`, a queue of this connection alone, on the node that serves the
+/// connection and gone with it, and in it a consumer of this channel alone.
+struct Lock {
+    channel: Channel,
+    _consumer: Consumer,
 }
 
 impl Fence {
-    /// Starts consuming behind the fence. [`Trouble::Held`] means that another holder lives; the broker has then closed
-    /// the channel.
+    /// Starts consuming a queue that was `declared` then, behind the fence. [`Trouble::Held`] means that another holder
+    /// lives; the broker may then have closed the channel.
     pub(super) async fn consume(
         self,
         connection: &Connection,
         channel: &Channel,
         queue: &str,
         tag: &str,
-    ) -> Result<Consumer, Trouble> {
-        match self {
-            Fence::Open => start(channel, queue, tag, BasicConsumeOptions::default())
-                .await
-                .map_err(|e| Trouble::of(&e)),
-            Fence::ExclusiveConsumer => {
-                let consumer = exclusive(channel, queue, tag).await?;
-                probe(connection, queue, tag).await?;
-                Ok(consumer)
-            }
+        declared: Instant,
+    ) -> Result<Taken, Trouble> {
+        if self != Fence::SingleActiveConsumer {
+            return self.resume(connection, channel, queue, tag).await;
         }
+        let lock = Lock::take(connection, queue, tag).await?;
+        let ready = lock.is_alone(queue).await?;
+        if ready == 0 {
+            tokio::time::sleep_until((declared + STARTING).into()).await;
+        }
+        let mut taken = behind(lock, channel, queue, tag).await?;
+        taken.ready = Some(ready);
+        Ok(taken)
+    }
+
+    /// The same for a channel that cancelled its consumer and may hold deliveries of it.
+    pub(super) async fn resume(
+        self,
+        connection: &Connection,
+        channel: &Channel,
+        queue: &str,
+        tag: &str,
+    ) -> Result<Taken, Trouble> {
+        let options = match self {
+            Fence::Open => BasicConsumeOptions::default(),
+            Fence::ExclusiveConsumer => exclusive(),
+            // The broker counts a cancelled consumer as long as it holds something, and here that is our own.
+            Fence::SingleActiveConsumer => {
+                let lock = Lock::take(connection, queue, tag).await?;
+                return behind(lock, channel, queue, tag).await;
+            }
+        };
+        let consumer = start(channel, queue, tag, options).await?;
+        if self == Fence::ExclusiveConsumer {
+            probe(connection, queue, tag).await?;
+        }
+        Ok(Taken {
+            consumer,
+            ready: None,
+            lock: None,
+        })
     }
 }
 
-/// An exclusive consumer without the probe: for looking at a queue, where a fence that is none does no harm.
-pub(super) async fn exclusive(
-    channel: &Channel,
-    queue: &str,
-    tag: &str,
-) -> Result<Consumer, Trouble> {
-    let options = BasicConsumeOptions {
+async fn behind(lock: Lock, channel: &Channel, queue: &str, tag: &str) -> Result<Taken, Trouble> {
+    let consumer = start(channel, queue, tag, BasicConsumeOptions::default()).await?;
+    Ok(Taken {
+        consumer,
+        ready: None,
+        lock: Some(lock),
+    })
+}
+
+impl Taken {
+    /// Before its channel is closed: makes sure that the queue hears of every acknowledgement. A quorum queue's channel
+    /// keeps back what follows on more than a few that are not in the log yet, and forgets it when it closes. One more
+    /// consumer, which only waits, is answered when those are in the log, and the question behind it when the channel has
+    /// sent the rest. Cancelling would be answered as late, but what is on its way to a cancelled consumer is put last.
+    pub(super) async fn settle(&self, channel: &Channel, queue: &str) {
+        if self.lock.is_none() {
+            return;
+        }
+        let settled = async {
+            let options = BasicConsumeOptions::default();
+            let waiting = start(channel, queue, "vumi (closing)", options).await;
+            (topology::depth(channel, queue).await, waiting)
+        };
+        // What is not settled comes again.
+        let _ = settled.await;
+    }
+}
+
+fn exclusive() -> BasicConsumeOptions {
+    BasicConsumeOptions {
         exclusive: true,
         ..BasicConsumeOptions::default()
-    };
-    start(channel, queue, tag, options)
-        .await
-        .map_err(|e| Trouble::of(&e))
+    }
+}
+
+impl Lock {
+    async fn take(connection: &Connection, queue: &str, tag: &str) -> Result<Self, Trouble> {
+        let name = format!("{queue}.fence");
+        let opened = connection.create_channel().await;
+        let channel = opened.map_err(|e| Trouble::of(&e))?;
+        // Exclusive and gone with its only consumer, in every profile.
+        let spec = QueueSpec::Reply(name.clone());
+        topology::declare_queue(&channel, Profile::default(), &spec).await?;
+        match start(&channel, &name, tag, exclusive()).await {
+            Ok(consumer) => Ok(Self {
+                channel,
+                _consumer: consumer,
+            }),
+            // It went with its holder after we declared it.
+            Err(Trouble::Missing(text)) => Err(Trouble::Held(text)),
+            Err(other) => Err(other),
+        }
+    }
+
+    /// Nobody else consumes the queue: no holder before us that is not gone yet, and none that knows no lock (S16). Returns how many messages are ready.
+    async fn is_alone(&self, queue: &str) -> Result<u32, Trouble> {
+        match topology::depth(&self.channel, queue).await? {
+            QueueDepth {
+                ready,
+                consumers: 0,
+            } => Ok(ready),
+            _ => Err(Trouble::Held("the queue has a consumer".into())),
+        }
+    }
 }
 
 /// A second consumer must be refused. If it is not, it takes at most one message, which returns when its channel
 /// closes.
 async fn probe(connection: &Connection, queue: &str, tag: &str) -> Result<(), Trouble> {
+    let tag = format!("{tag} (probe)");
     let tried = async {
-        let spare = connection.create_channel().await?;
-        spare.basic_qos(1, BasicQosOptions::default()).await?;
-        let consumer = start(
-            &spare,
-            queue,
-            &format!("{tag} (probe)"),
-            BasicConsumeOptions::default(),
-        )
-        .await?;
-        spare.close(200, "probe".into()).await?;
+        let opening = async {
+            let spare = connection.create_channel().await?;
+            spare.basic_qos(1, BasicQosOptions::default()).await?;
+            Ok(spare)
+        };
+        let spare = opening.await.map_err(|e: lapin::Error| Trouble::of(&e))?;
+        let consumer = start(&spare, queue, &tag, BasicConsumeOptions::default()).await?;
+        let closed = spare.close(200, "probe".into()).await;
         drop(consumer);
-        Ok(())
+        closed.map_err(|e| Trouble::of(&e))
     };
-    match tried.await.map_err(|e: lapin::Error| Trouble::of(&e)) {
+    match tried.await {
         Ok(()) => Err(Trouble::FenceIgnored),
         Err(Trouble::Held(_)) => Ok(()),
         Err(other) => Err(other),
@@ -93,17 +188,16 @@ pub(super) async fn start(
     queue: &str,
     tag: &str,
     options: BasicConsumeOptions,
-) -> lapin::Result<Consumer> {
+) -> Result<Consumer, Trouble> {
     // Shown by the broker's tools only, so a long one may be cut.
     let cut = (0..=tag.len().min(255)).rfind(|n| tag.is_char_boundary(*n));
-    channel
-        .basic_consume(
-            short(queue)?,
-            short(&tag[..cut.unwrap_or(0)])?,
-            options,
-            FieldTable::default(),
-        )
-        .await
+    let started = async {
+        let (queue, tag) = (short(queue)?, short(&tag[..cut.unwrap_or(0)])?);
+        channel
+            .basic_consume(queue, tag, options, FieldTable::default())
+            .await
+    };
+    started.await.map_err(|e| Trouble::of(&e))
 }
 
 #[cfg(test)]
@@ -138,8 +232,10 @@ mod tests {
             for (kind, held) in [("classic", true), ("quorum", false)] {
                 let channel = connection.create_channel().await.unwrap();
                 declare(&channel, kind, kind).await;
-                let fence = Fence::from(Access::Fenced);
-                let taken = fence.consume(&connection, &channel, kind, "test").await;
+                let fence = Fence::ExclusiveConsumer;
+                let taken = fence
+                    .consume(&connection, &channel, kind, "test", Instant::now())
+                    .await;
                 match taken {
                     Ok(_) => assert!(held, "{kind} on {version:?}"),
                     Err(trouble) => {

@@ -1,7 +1,9 @@
 //! Who reads a queue: whoever consumes one says its name now and then under `<queue>.holder`, and a standby listens
 //! (R9). A holder that never speaks is no worker of ours (S16). Nobody waits for any of this.
 
+use super::errors::Trouble;
 use super::fence;
+use super::profile::Profile;
 use super::publisher::Announcer;
 use super::topology;
 use crate::broker::{
@@ -82,8 +84,12 @@ impl Herald {
         if self.takes_part {
             match self.copy(connection).await {
                 Ok(consumer) => heard = Some(consumer),
-                Err(error) => {
-                    tracing::debug!(queue = self.queue, %error, "cannot hear who holds the queue");
+                Err(trouble) => {
+                    tracing::debug!(
+                        queue = self.queue,
+                        ?trouble,
+                        "cannot hear who holds the queue"
+                    );
                 }
             }
         }
@@ -96,14 +102,16 @@ impl Herald {
         }
     }
 
-    async fn copy(&self, connection: &Connection) -> lapin::Result<Consumer> {
-        let channel = connection.create_channel().await?;
+    async fn copy(&self, connection: &Connection) -> Result<Consumer, Trouble> {
+        let opened = connection.create_channel().await;
+        let channel = opened.map_err(|e| Trouble::of(&e))?;
         let copy = QueueSpec::Copy {
             name: format!("{}.standby.{}", self.queue, random_id()),
             exchange: EXCHANGE.into(),
             keys: vec![self.key()],
         };
-        topology::declare_queue(&channel, &copy).await?;
+        // A copy is the same in every profile.
+        topology::declare_queue(&channel, Profile::default(), &copy).await?;
         let options = BasicConsumeOptions {
             no_ack: true,
             ..BasicConsumeOptions::default()

@@ -4,6 +4,7 @@
 use super::config::AmqpConfig;
 use super::dial::{self, Failure};
 use super::errors::Trouble;
+use super::profile::{self, Profile};
 use crate::backoff::Backoff;
 use crate::broker::{Durability, LinkState};
 use futures::StreamExt;
@@ -298,6 +299,20 @@ async fn attempt(config: &AmqpConfig, hub: &Hub, role: Role) -> Result<Connectio
         Role::Consume => format!("{} (consume)", config.name()),
         Role::Publish => format!("{} (publish)", config.name()),
     };
+    if config.profile() != Profile::default() {
+        // Asked before anything is declared there.
+        let server = dial::server(config.resolve()?).await;
+        let Some(server) = server else {
+            return Err(Failure {
+                text: "the broker does not say which version it is".into(),
+                refused: false,
+            });
+        };
+        profile::check_server(config.profile(), &server).map_err(|error| Failure {
+            text: error.text,
+            refused: true,
+        })?;
+    }
     let endpoint = config.resolve()?;
     let address = endpoint.describe();
     let connection = dial::connect(endpoint, name).await?;

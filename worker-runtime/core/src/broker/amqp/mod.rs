@@ -9,11 +9,13 @@ mod fence;
 mod holder;
 mod link;
 mod orders;
+mod profile;
 mod publisher;
 mod shelf;
 mod topology;
 
 pub use config::{AmqpConfig, Identity};
+pub use profile::Profile;
 
 use super::{
     Broker, Durability, LinkState, Publication, QueueDepth, QueueSpec, Receipt, Shelf, Subscribe,
@@ -77,7 +79,7 @@ impl AmqpBroker {
         let consuming = line(link::Role::Consume);
         let publishing = line(link::Role::Publish);
         Arc::new(Self {
-            publisher: Publisher::start(publishing, hub.gate()),
+            publisher: Publisher::start(publishing, config.profile(), hub.gate()),
             config,
             hub,
             consuming,
@@ -93,7 +95,7 @@ impl AmqpBroker {
     async fn errand<T>(
         &self,
         what: &str,
-        ask: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
+        ask: impl AsyncFnOnce(&Channel) -> Result<T, Trouble>,
     ) -> Result<T, (Trouble, String)> {
         let asked = async {
             let mut slot = self.errands.lock().await;
@@ -101,7 +103,7 @@ impl AmqpBroker {
                 Some(channel) => channel,
                 None => self.consuming.channel().await?,
             };
-            let answer = ask(&channel).await.map_err(|e| Trouble::of(&e))?;
+            let answer = ask(&channel).await?;
             *slot = Some(channel);
             Ok(answer)
         };
@@ -123,7 +125,7 @@ impl Broker for AmqpBroker {
     }
 
     fn durability(&self) -> Durability {
-        self.hub.durability()
+        profile::durability(self.config.profile(), self.hub.durability())
     }
 
     fn link(&self) -> watch::Receiver<LinkState> {
@@ -143,6 +145,7 @@ impl Broker for AmqpBroker {
         );
         let (subscription, task) = consumer::subscription(
             subscribe,
+            self.config.profile(),
             herald,
             self.consuming.clone(),
             &self.stop_consumers,
@@ -154,7 +157,7 @@ impl Broker for AmqpBroker {
 
     async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
         self.errand(queue.name(), async |channel| {
-            topology::declare_queue(channel, queue).await
+            topology::declare_queue(channel, self.config.profile(), queue).await
         })
         .await
         .map_err(errors::work_error)
@@ -173,8 +176,8 @@ impl Broker for AmqpBroker {
 
     async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
         let taken = async {
-            let channel = self.consuming.channel().await?;
-            shelf::take(channel, queue, limit).await
+            let connection = self.consuming.clone().connection().await?;
+            shelf::take(&connection, self.config.profile(), queue, limit).await
         };
         match tokio::time::timeout(shelf::PATIENCE + PATIENCE, taken).await {
             Ok(Ok(shelf)) => Ok(Box::new(shelf)),

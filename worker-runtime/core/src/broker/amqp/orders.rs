@@ -111,6 +111,10 @@ impl Handle {
 }
 
 impl Acker for Handle {
+    fn generation(&self) -> Option<u64> {
+        self.desk.lock().live
+    }
+
     fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool {
         self.desk.order(generation, |orders| {
             if orders.multiple.is_some_and(|up_to| tag <= up_to) {

@@ -5,6 +5,7 @@ mod flight;
 mod routes;
 
 use super::link::{Gate, Line};
+use super::profile::Profile;
 use crate::broker::{Confirmation, Publication, Receipt};
 use flight::Flight;
 use lapin::Connection;
@@ -43,12 +44,13 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn start(line: Line, gate: watch::Sender<Gate>) -> Self {
+    pub(super) fn start(line: Line, profile: Profile, gate: watch::Sender<Gate>) -> Self {
         let (sender, jobs) = mpsc::channel(QUEUED);
         let drain = CancellationToken::new();
         let run = Run {
             jobs,
             line,
+            profile,
             gate: gate.subscribe(),
             drain: drain.clone(),
         };
@@ -137,6 +139,7 @@ impl Announcer {
 struct Run {
     jobs: mpsc::Receiver<Job>,
     line: Line,
+    profile: Profile,
     gate: watch::Receiver<Gate>,
     drain: CancellationToken,
 }
@@ -179,7 +182,7 @@ impl Run {
         channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
-        let mut routes = Routes::new(connection);
+        let mut routes = Routes::new(connection, self.profile);
         let mut flight = Flight::new(&channel);
         // A draining publisher goes on although the gate is closed; a blocked one would wait for ever, and is bounded
         // by the deadline of close.
@@ -224,7 +227,7 @@ impl Run {
             match routes.prepare(&job.publication).await? {
                 None => flight.start(job),
                 Some(refusal) => {
-                    let _ = job.resolve.send(Confirmation::Returned(refusal));
+                    let _ = job.resolve.send(refusal);
                 }
             }
             if sent == BATCH || !has_room(flight) {

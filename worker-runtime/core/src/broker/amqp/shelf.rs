@@ -1,17 +1,18 @@
-//! Messages taken off a queue to look at, by an exclusive consumer on a channel of its own (R18).
+//! Messages taken off a queue to look at, behind the queue's fence on a channel of its own (R18).
 //! Closing the channel returns what was not removed, in its old place.
 
 use super::consumer::raw;
 use super::errors::{self, Trouble};
-use super::fence;
+use super::fence::Taken;
+use super::profile::{self, Profile};
 use super::topology;
-use crate::broker::{RawDelivery, Shelf};
+use crate::broker::{Access, QueueDepth, QueueSpec, RawDelivery, Shelf};
 use crate::error::WorkError;
 use async_trait::async_trait;
 use futures::stream::StreamExt;
 use lapin::options::{BasicAckOptions, BasicQosOptions};
-use lapin::{Channel, Consumer};
-use std::time::Duration;
+use lapin::{Channel, Connection};
+use std::time::{Duration, Instant};
 
 /// How long the messages may take to arrive; as many are waited for as were counted before.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -23,39 +24,62 @@ pub(super) struct AmqpShelf {
     channel: Channel,
     messages: Vec<RawDelivery>,
     /// Holds the fence until the shelf is closed.
-    _consumer: Option<Consumer>,
+    taken: Option<Taken>,
 }
 
 pub(super) async fn take(
-    channel: Channel,
+    connection: &Connection,
+    profile: Profile,
     queue: &str,
     limit: usize,
 ) -> Result<AmqpShelf, Trouble> {
+    let channel = connection
+        .create_channel()
+        .await
+        .map_err(|e| Trouble::of(&e))?;
     let mut shelf = AmqpShelf {
         queue: queue.to_owned(),
         channel,
         messages: Vec::new(),
-        _consumer: None,
+        taken: None,
     };
-    let ready = match topology::depth(&shelf.channel, queue)
-        .await
-        .map_err(|e| Trouble::of(&e))
-    {
+    let ready = match topology::depth(&shelf.channel, queue).await {
+        // Nobody else has any of it, and there is nothing to hold.
+        Ok(QueueDepth {
+            ready: 0,
+            consumers: 0,
+        }) => return Ok(shelf),
         Ok(depth) => depth.ready as usize,
         Err(Trouble::Missing(_)) => return Ok(shelf),
         Err(trouble) => return Err(trouble),
     };
     // The window must hold the whole shelf, for nothing is acknowledged while it is read; zero would mean no limit.
     let limit = limit.min(usize::from(u16::MAX));
-    let window = u16::try_from(limit.max(1)).unwrap_or(u16::MAX);
+    let window = match profile {
+        Profile::Vumi => u16::try_from(limit.max(1)).unwrap_or(u16::MAX),
+        // What returns to a quorum queue goes behind what returned before and was not taken since. Everybody takes all
+        // of that, so it keeps its order.
+        Profile::Quorum => u16::MAX,
+    };
     let qos = shelf.channel.basic_qos(window, BasicQosOptions::default());
     qos.await.map_err(|e| Trouble::of(&e))?;
-    let mut consumer = fence::exclusive(&shelf.channel, queue, "vumi shelf").await?;
-    let expected = limit.min(ready);
+    let fence = profile::fence(profile, &QueueSpec::Parking(queue.into()), Access::Fenced);
+    let begin = Instant::now();
+    let mut taken = loop {
+        let taken = fence.consume(connection, &shelf.channel, queue, "vumi shelf", begin);
+        match taken.await {
+            // A quorum queue hears a little later that the shelf before this one is closed.
+            Err(Trouble::Held(_)) if profile == Profile::Quorum && begin.elapsed() < SILENCE => {
+                tokio::time::sleep(SILENCE / 20).await;
+            }
+            taken => break taken?,
+        }
+    };
+    let expected = limit.min(taken.ready.map_or(ready, |ready| ready as usize));
     let deadline = tokio::time::Instant::now() + PATIENCE;
     let mut empty = false;
     while shelf.messages.len() < expected {
-        match tokio::time::timeout(SILENCE, consumer.next()).await {
+        match tokio::time::timeout(SILENCE, taken.consumer.next()).await {
             Ok(Some(Ok(delivery))) => {
                 shelf.messages.push(raw(delivery, 0));
                 empty = false;
@@ -72,11 +96,11 @@ pub(super) async fn take(
             }
             Err(_) => {
                 let depth = topology::depth(&shelf.channel, queue).await;
-                empty = depth.map_err(|e| Trouble::of(&e))?.ready == 0;
+                empty = depth?.ready == 0;
             }
         }
     }
-    shelf._consumer = Some(consumer);
+    shelf.taken = Some(taken);
     Ok(shelf)
 }
 
@@ -88,23 +112,24 @@ impl Shelf for AmqpShelf {
 
     async fn remove(&mut self, tag: u64) -> Result<(), WorkError> {
         let removed = async {
-            self.channel
-                .basic_ack(tag, BasicAckOptions::default())
-                .await?;
+            let acked = self.channel.basic_ack(tag, BasicAckOptions::default());
+            acked.await.map_err(|e| Trouble::of(&e))?;
             // An acknowledgement has no answer; a question behind it proves that it was taken.
             topology::depth(&self.channel, &self.queue).await
         };
         match removed.await {
             Ok(_) => Ok(()),
-            Err(error) => Err(errors::work_error((
-                Trouble::of(&error),
-                self.queue.clone(),
-            ))),
+            Err(trouble) => Err(errors::work_error((trouble, self.queue.clone()))),
         }
     }
 
     async fn close(self: Box<Self>) {
-        let closing = self.channel.close(200, "shelf".into());
+        let closing = async {
+            if let Some(taken) = &self.taken {
+                taken.settle(&self.channel, &self.queue).await;
+            }
+            self.channel.close(200, "shelf".into()).await
+        };
         let _ = tokio::time::timeout(PATIENCE, closing).await;
     }
 }

@@ -1,11 +1,17 @@
-//! Declarations, equal to Vumi's: direct durable exchanges, durable queues that are classic by argument (R1, R12),
-//! bound by their own name.
+//! Declarations (R1, R12): direct durable exchanges, and durable queues bound by their own name, with the arguments of
+//! the profile. Those of profile `vumi` equal Vumi's own.
 
+use super::errors::Trouble;
+use super::profile::{self, Profile};
 use crate::broker::{EXCHANGE, QueueDepth, QueueSpec};
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 use std::io;
+use std::time::Duration;
+
+/// A broker that is well answers within milliseconds.
+const ANSWER: Duration = Duration::from_secs(4);
 
 /// AMQP's short string; an error where lapin would panic.
 pub(super) fn short(text: &str) -> lapin::Result<ShortString> {
@@ -31,8 +37,39 @@ pub(super) async fn declare_exchange(channel: &Channel, exchange: &str) -> lapin
         .await
 }
 
-/// A queue of ours and its bindings.
-pub(super) async fn declare_queue(channel: &Channel, queue: &QueueSpec) -> lapin::Result<()> {
+/// A queue of ours and its bindings, as the profile wants it.
+pub(super) async fn declare_queue(
+    channel: &Channel,
+    profile: Profile,
+    queue: &QueueSpec,
+) -> Result<(), Trouble> {
+    let declaring = declare_and_bind(channel, profile, queue);
+    match answered(queue.name(), declaring).await {
+        Err(Trouble::Differs(said)) => Err(Trouble::Differs(profile::differs(profile, &said))),
+        declared => declared,
+    }
+}
+
+/// The answer to a question about a queue. RabbitMQ says nothing for a minute where the queue's node is away, and that is
+/// worth knowing earlier.
+async fn answered<T>(
+    queue: &str,
+    asking: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, Trouble> {
+    match tokio::time::timeout(ANSWER, asking).await {
+        Ok(answer) => answer.map_err(|e| Trouble::of(&e)),
+        Err(_) => Err(Trouble::Down(format!(
+            "the broker says nothing about queue {queue:?} for {} s: the node that has it is away",
+            ANSWER.as_secs()
+        ))),
+    }
+}
+
+async fn declare_and_bind(
+    channel: &Channel,
+    profile: Profile,
+    queue: &QueueSpec,
+) -> lapin::Result<()> {
     let ours_alone = matches!(queue, QueueSpec::Reply(_) | QueueSpec::Copy { .. });
     let options = QueueDeclareOptions {
         durable: !ours_alone,
@@ -40,11 +77,7 @@ pub(super) async fn declare_queue(channel: &Channel, queue: &QueueSpec) -> lapin
         auto_delete: ours_alone,
         ..QueueDeclareOptions::default()
     };
-    let mut arguments = FieldTable::default();
-    arguments.insert(
-        "x-queue-type".into(),
-        AMQPValue::LongString("classic".into()),
-    );
+    let arguments = profile::arguments(profile, queue);
     channel
         .queue_declare(short(queue.name())?, options, arguments)
         .await?;
@@ -81,14 +114,17 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapi
 }
 
 /// Ready messages and consumers, by a passive declaration; a missing queue closes the channel with 404.
-pub(super) async fn depth(channel: &Channel, queue: &str) -> lapin::Result<QueueDepth> {
+pub(super) async fn depth(channel: &Channel, queue: &str) -> Result<QueueDepth, Trouble> {
     let options = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()
     };
-    let answer = channel
-        .queue_declare(short(queue)?, options, FieldTable::default())
-        .await?;
+    let asking = async {
+        channel
+            .queue_declare(short(queue)?, options, FieldTable::default())
+            .await
+    };
+    let answer = answered(queue, asking).await?;
     Ok(QueueDepth {
         ready: answer.message_count(),
         consumers: answer.consumer_count(),

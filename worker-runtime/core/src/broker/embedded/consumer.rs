@@ -10,6 +10,10 @@ pub(super) struct Handle {
 }
 
 impl Acker for Handle {
+    fn generation(&self) -> Option<u64> {
+        self.core.with(|state| state.generation(self.id))
+    }
+
     fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool {
         self.core
             .with(|state| state.ack(self.id, generation, tag, multiple))

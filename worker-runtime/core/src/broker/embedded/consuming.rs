@@ -137,6 +137,10 @@ impl State {
         }
     }
 
+    pub(super) fn generation(&self, id: u64) -> Option<u64> {
+        self.consumers.get(&id).map(|c| c.generation)
+    }
+
     /// A consumer, if its generation is the given one.
     fn current(&mut self, id: u64, generation: u64) -> Option<&mut Consumer> {
         self.consumers

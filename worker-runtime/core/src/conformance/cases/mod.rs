@@ -3,14 +3,16 @@
 mod broker;
 mod errors;
 mod flow;
+mod journal;
 mod outage;
 mod peer;
+mod rebalance;
 mod reload;
 mod stop;
 mod surface;
 mod unroutable;
 
-use super::fixture::load;
+use super::fixture::{divided, load};
 use super::oracle::{Demands, Oracle};
 use super::rig::Rig;
 use crate::message::Message;
@@ -26,18 +28,23 @@ pub(super) struct Subject {
     pub(super) has_peer: bool,
     pub(super) ordering: OrderingMode,
     pub(super) holds_requests: bool,
+    /// Its queues may be divided into partitions.
+    pub(super) divisible: bool,
 }
 
 impl Subject {
     pub(super) fn of(registration: &Registration) -> Self {
         let fixture = (registration.fixture)();
         // A fixture that cannot be loaded fails every case, so nothing is lost by reading it as none.
-        let topology = load(&fixture, 1, "").map(|(resource, _)| resource.topology());
+        let loaded = load(&fixture, 1, "");
+        let divisible = matches!(&loaded, Ok((_, document)) if divided(document, 2).is_ok());
+        let topology = loaded.map(|(resource, _)| resource.topology());
         Self {
             kind: registration.kind,
             has_peer: fixture.peer.is_some(),
             ordering: registration.ordering,
             holds_requests: topology.is_ok_and(|t| t.holds_requests),
+            divisible,
         }
     }
 }
@@ -70,8 +77,16 @@ fn dispatchers(subject: &Subject) -> bool {
     subject.kind == Kind::Dispatcher
 }
 
+fn ordered_users(subject: &Subject) -> bool {
+    subject.ordering == OrderingMode::PerUser
+}
+
 fn parallel_users(subject: &Subject) -> bool {
     subject.ordering != OrderingMode::PerQueue
+}
+
+fn divisible(subject: &Subject) -> bool {
+    subject.ordering == OrderingMode::PerUser && subject.divisible
 }
 
 macro_rules! cases {
@@ -106,12 +121,14 @@ cases! {
     "unroutable-told" dispatchers unroutable::sender_is_told;
     "garbage" all errors::garbage_is_parked;
     "temporary-error" parallel_users errors::temporary_error_holds_one_user;
+    "order-divert" ordered_users journal::order_through_divert;
     "permanent-error" all errors::permanent_error;
     "panic" all errors::panic_is_parked;
     "stop-finishes" all stop::stop_finishes_what_runs;
     "stop-bounded" all stop::stop_is_bounded;
     "no-task-left" all stop::nothing_is_left;
     "reload" all reload::messages_flow_through;
+    "rebalance" divisible rebalance::order_through_it;
     "conversation" with_peer peer::conversation;
     "peer-garbage" with_peer peer::garbage;
     "peer-confirm" with_peer peer::publication_troubles;

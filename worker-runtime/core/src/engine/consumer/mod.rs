@@ -1,12 +1,14 @@
 //! Consumes one queue: window, lanes, verdicts, acknowledgements. One task drives every message of the queue, so that a
 //! batch of confirmations costs one wake-up.
 
+mod moving;
 mod standing;
 mod window;
 
 use super::acks::{Ack, Acks};
 use super::backlog::Backlog;
 use super::delivery::{Delivery, Desk, Finished, Verdict};
+use super::journal::{self, Event, Hold, LaneJournal};
 use super::lanes::{Lane, LaneChooser, Lanes};
 use crate::broker::{Access, Acker, Broker, ConsumerState, QueueSpec, RawDelivery, Subscribe};
 use crate::codes;
@@ -29,8 +31,6 @@ pub(super) use standing::state_word;
 
 /// Unacknowledged messages per consumed queue.
 pub(super) const PREFETCH: u16 = 200;
-/// Work in hand at most: that of a lost generation may still run beside the new window, but not without bound.
-const IN_HAND: usize = 2 * PREFETCH as usize;
 /// Finished messages wait so long for others before they are acknowledged together.
 const ACK_DELAY: Duration = Duration::from_millis(2);
 /// Gauges are refreshed, and the broker is doubted, so often.
@@ -53,6 +53,8 @@ pub(super) struct Counters {
     pub(super) received: AtomicU64,
     pub(super) done: AtomicU64,
     pub(super) parked: AtomicU64,
+    pub(super) journaled: AtomicU64,
+    pub(super) replayed: AtomicU64,
     pub(super) returned: AtomicU64,
     pub(super) retried: AtomicU64,
 }
@@ -62,13 +64,16 @@ impl Counters {
         // Read in this order, so that a message in motion is counted as in flight rather than lost.
         let load = |n: &AtomicU64| n.load(Ordering::SeqCst);
         let (done, parked, returned) = (load(&self.done), load(&self.parked), load(&self.returned));
+        let journaled = load(&self.journaled);
         let received = load(&self.received);
         counts.done += done;
         counts.parked += parked;
         counts.returned += returned;
+        counts.journaled += journaled;
         counts.received += received;
-        counts.in_flight += received.saturating_sub(done + parked + returned);
+        counts.in_flight += received.saturating_sub(done + parked + returned + journaled);
         counts.retried += load(&self.retried);
+        counts.replayed += load(&self.replayed);
     }
 }
 
@@ -80,11 +85,39 @@ pub(super) struct Watched {
     pub(super) counters: Arc<Counters>,
     /// When its loop last turned, in milliseconds since the worker began.
     pub(super) turned: Arc<AtomicU64>,
+    /// What it pauses for, where that is not what the whole worker pauses for: it passes messages on.
+    pub(super) own_backlog: Option<Arc<Backlog>>,
+    /// Counts of what was left in parts of the queue, if it is not divided any more.
+    pub(super) leftover: Option<Arc<Counters>>,
+    /// Of a divided queue: how many of its parts are read here.
+    pub(super) here: Option<watch::Receiver<Option<(usize, usize)>>>,
     #[cfg(test)]
-    pub(super) acker: Arc<dyn Acker>,
+    pub(super) acker: Option<Arc<dyn Acker>>,
+}
+
+impl Watched {
+    /// Adds its counts to those of the worker. A message that was passed on is still to be handled.
+    pub(super) fn add_to(&self, counts: &mut super::Counts) {
+        let mut own = super::Counts::default();
+        self.counters.add_to(&mut own);
+        if self.own_backlog.is_some() {
+            own.received -= own.done + own.returned;
+            (own.done, own.returned) = (0, 0);
+        }
+        if let Some(leftover) = &self.leftover {
+            leftover.add_to(counts);
+        }
+        counts.received += own.received;
+        counts.done += own.done;
+        counts.retried += own.retried;
+        counts.parked += own.parked;
+        counts.returned += own.returned;
+        counts.in_flight += own.in_flight;
+    }
 }
 
 /// What a consumer is made of.
+#[derive(Clone)]
 pub(super) struct Parts {
     pub(super) desk: Arc<Desk>,
     pub(super) backlog: Arc<Backlog>,
@@ -93,10 +126,18 @@ pub(super) struct Parts {
     pub(super) phase: watch::Receiver<Phase>,
     pub(super) mode: OrderingMode,
     pub(super) queue: QueueSpec,
+    /// Unacknowledged messages at most.
+    pub(super) prefetch: u16,
+    /// Where it tells the age of its oldest message, if it shares a label with others: then somebody else speaks for all.
+    pub(super) oldest: Option<Arc<AtomicU64>>,
     /// Name of the queue in metrics and statuses.
     pub(super) label: String,
     pub(super) tag: String,
     pub(super) epoch: Instant,
+    /// Where messages wait that must leave the window; none where there is no store.
+    pub(super) journal: Option<journal::Parts>,
+    /// Says which messages wait although nothing failed.
+    pub(super) hold: Option<Arc<dyn Hold>>,
 }
 
 pub(super) struct Consumer {
@@ -104,6 +145,8 @@ pub(super) struct Consumer {
     backlog: Arc<Backlog>,
     phase: watch::Receiver<Phase>,
     ordered: bool,
+    prefetch: u16,
+    mode: OrderingMode,
     chooser: LaneChooser,
     counters: Arc<Counters>,
     paused: watch::Sender<Option<String>>,
@@ -116,6 +159,12 @@ pub(super) struct Consumer {
     state: watch::Receiver<ConsumerState>,
     acker: Arc<dyn Acker>,
     standing: Standing,
+    journal: Option<LaneJournal>,
+    hold: Option<Arc<dyn Hold>>,
+    /// The first delivery of a generation, until the lanes of the journal are known.
+    held_back: Option<RawDelivery>,
+    /// For which generation they are.
+    known_for: Option<u64>,
 
     acks: Acks,
     window: Window,
@@ -130,6 +179,17 @@ pub(super) struct Consumer {
 impl Consumer {
     pub(super) async fn subscribe(parts: Parts) -> (Self, Watched) {
         let queue = parts.queue.name().to_owned();
+        let halt = parts.desk.halt.clone();
+        let journal = parts
+            .journal
+            .map(|journal| LaneJournal::new(journal, queue.clone(), halt));
+        let desk = match &journal {
+            Some(journal) => Arc::new(Desk {
+                exit: Some(Arc::clone(journal.exit())),
+                ..(*parts.desk).clone()
+            }),
+            None => parts.desk,
+        };
         let subscription = parts
             .broker
             .subscribe(Subscribe {
@@ -138,12 +198,12 @@ impl Consumer {
                     OrderingMode::PerUser | OrderingMode::PerQueue => Access::Fenced,
                 },
                 queue: parts.queue,
-                prefetch: PREFETCH,
+                prefetch: parts.prefetch,
                 tag: parts.tag,
             })
             .await;
         let (paused, paused_receiver) = watch::channel(None);
-        let counters = Arc::clone(&parts.desk.counters);
+        let counters = Arc::clone(&desk.counters);
         let turned = Arc::new(AtomicU64::new(0));
         let watched = Watched {
             queue: parts.label.clone(),
@@ -151,21 +211,31 @@ impl Consumer {
             paused: paused_receiver,
             counters: Arc::clone(&counters),
             turned: Arc::clone(&turned),
+            own_backlog: None,
+            leftover: None,
+            here: None,
             #[cfg(test)]
-            acker: Arc::clone(&subscription.acker),
+            acker: Some(Arc::clone(&subscription.acker)),
         };
         let consumer = Self {
             standing: Standing::new(
-                Arc::clone(&parts.desk),
+                Arc::clone(&desk),
                 parts.broker,
                 parts.status,
                 queue,
                 parts.label,
+                parts.oldest,
             ),
-            desk: parts.desk,
+            prefetch: parts.prefetch,
+            desk,
             backlog: parts.backlog,
             phase: parts.phase,
             ordered: parts.mode != OrderingMode::None,
+            mode: parts.mode,
+            journal,
+            hold: parts.hold,
+            held_back: None,
+            known_for: None,
             chooser: LaneChooser::new(parts.mode),
             counters,
             paused,
@@ -176,7 +246,7 @@ impl Consumer {
             deliveries: subscription.deliveries,
             state: subscription.state,
             acker: subscription.acker,
-            acks: Acks::new(PREFETCH),
+            acks: Acks::new(parts.prefetch),
             window: Window::default(),
             lanes: Lanes::new(),
             running: FuturesUnordered::new(),
@@ -194,7 +264,9 @@ impl Consumer {
         let mut state = self.state.clone();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        state.mark_unchanged();
         self.note_state();
+        self.note_fence();
         loop {
             let turned = self.epoch.elapsed().as_millis();
             self.turned
@@ -203,15 +275,18 @@ impl Consumer {
             if draining {
                 self.let_others_have_it();
                 let waiting = self.lanes.clear_waiting();
-                self.count_returned(waiting);
-                if self.running.is_empty() {
+                self.return_all(waiting);
+                self.stay_in_queue();
+                if self.running.is_empty()
+                    && self.journal.as_ref().is_none_or(LaneJournal::is_quiet)
+                {
                     break;
                 }
             }
             let pause = pauses.borrow_and_update().clone();
             self.note_pause(self.backlog.reason(&pause, self.desk.port.flow));
-            let room = self.running.len() < IN_HAND;
-            let reading = !draining && self.paused_at.is_none() && room;
+            self.turn_journal(draining);
+            let reading = !draining && self.paused_at.is_none() && self.has_room();
             let ack_at = self.ack_at.or_else(|| self.acks.next_due());
             tokio::select! {
                 biased;
@@ -227,14 +302,18 @@ impl Consumer {
                     let Some(delivery) = delivery else { break };
                     self.start(delivery);
                     // Everything that is there already, so that one wake-up serves a burst.
-                    while self.running.len() < IN_HAND {
+                    while self.has_room() {
                         let Ok(delivery) = self.deliveries.try_recv() else { break };
                         self.start(delivery);
                     }
                 }
                 () = sleep_until(ack_at), if ack_at.is_some() => self.acknowledge(),
                 Ok(()) = pauses.changed() => {}
-                Ok(()) = state.changed() => self.note_state(),
+                Ok(()) = state.changed() => {
+                    self.note_state();
+                    self.note_fence();
+                }
+                event = next_event(&mut self.journal) => self.journal_event(event),
                 deaf = self.standing.deafness() => if deaf {
                     self.acker.rebuild();
                 },
@@ -243,7 +322,15 @@ impl Consumer {
         }
         self.acknowledge();
         self.standing.ended();
-        self.acker.close();
+        if let Some(journal) = &mut self.journal {
+            journal.close().await;
+        }
+    }
+
+    /// Whether another delivery may be begun.
+    fn has_room(&self) -> bool {
+        let open = self.journal.as_ref().is_none_or(LaneJournal::is_open);
+        open && self.held_back.is_none() && self.running.len() < 2 * usize::from(self.prefetch)
     }
 
     fn start(&mut self, raw: RawDelivery) {
@@ -251,6 +338,10 @@ impl Consumer {
         self.standing.delivered(received);
         if self.desk.generation.load(Ordering::Relaxed) != raw.generation {
             self.next_generation(raw.generation);
+            if self.journal.as_ref().is_some_and(|j| !j.is_open()) {
+                self.held_back = Some(raw);
+                return;
+            }
         }
         self.counters.received.fetch_add(1, Ordering::SeqCst);
         self.desk.metrics.received.inc();
@@ -266,10 +357,9 @@ impl Consumer {
             message,
             lane,
             received,
+            replay: None,
         };
-        if let Some(delivery) = self.lanes.enter(lane, delivery) {
-            self.work(delivery);
-        }
+        self.place(delivery);
     }
 
     fn work(&mut self, delivery: Delivery) {
@@ -281,12 +371,14 @@ impl Consumer {
     /// and so the order, and its verdict is ignored.
     fn next_generation(&mut self, generation: u64) {
         self.desk.generation.store(generation, Ordering::Relaxed);
-        self.acks = Acks::new(PREFETCH);
+        self.acks = Acks::new(self.prefetch);
         self.window = Window::default();
         self.unacknowledged = 0;
         self.ack_at = None;
+        self.held_back = None;
+        self.next_life_of_journal(generation);
         let waiting = self.lanes.clear_waiting();
-        self.count_returned(waiting);
+        self.return_all(waiting);
     }
 
     fn count_returned(&self, count: usize) {
@@ -299,22 +391,40 @@ impl Consumer {
 
     fn finish(&mut self, finished: Finished) {
         let now = Instant::now();
-        let current = finished.generation == self.desk.generation.load(Ordering::Relaxed);
-        if current && finished.verdict == Verdict::Returned {
-            // It comes again: what waits behind it must not run before it does.
-            let behind = self.lanes.abandon(finished.lane);
-            self.count_returned(behind + 1);
-            return;
-        }
-        if let Some(next) = self.lanes.leave(finished.lane) {
-            self.work(next);
-        }
-        if !current {
-            self.count_returned(1);
-            return;
-        }
+        let Finished {
+            raw,
+            replay,
+            lane,
+            received,
+            verdict,
+        } = finished;
+        let current = match &replay {
+            Some(replay) => self.is_ours(replay),
+            None => raw.generation == self.desk.generation.load(Ordering::Relaxed),
+        };
+        let parked = match verdict {
+            _ if !current => {
+                self.next_of(lane);
+                self.count_returned(1);
+                return;
+            }
+            Verdict::Returned => {
+                // It comes again: what waits behind it must not run before it does.
+                let behind = self.lanes.abandon(lane);
+                self.return_all(behind);
+                self.return_one(replay);
+                return;
+            }
+            Verdict::Waits(waits) => {
+                let (about, due) = *waits;
+                self.leave_window(raw, replay, lane, about, due);
+                return;
+            }
+            Verdict::Done => false,
+            Verdict::Parked => true,
+        };
+        self.next_of(lane);
         let metrics = &self.desk.metrics;
-        let parked = finished.verdict == Verdict::Parked;
         if parked {
             self.counters.parked.fetch_add(1, Ordering::SeqCst);
             metrics.parked.inc();
@@ -322,16 +432,24 @@ impl Consumer {
             self.counters.done.fetch_add(1, Ordering::SeqCst);
             metrics.done.inc();
         }
-        let took = now.duration_since(finished.received);
+        let took = now.duration_since(received);
         metrics.handling.observe(took.as_secs_f64());
         self.backlog.finished(parked);
-        self.acks.finish(finished.tag, now);
+        match (replay, &mut self.journal) {
+            (Some(replay), Some(journal)) => journal.done(*replay),
+            _ => self.finished_with(raw.tag, now),
+        }
+    }
+
+    /// A delivery is to be acknowledged.
+    fn finished_with(&mut self, tag: u64, now: Instant) {
+        self.acks.finish(tag, now);
         self.unacknowledged += 1;
         self.ack_at.get_or_insert(now + ACK_DELAY);
     }
 
     fn acknowledge_if_many(&mut self) {
-        if self.unacknowledged >= usize::from(PREFETCH / 4) || self.running.is_empty() {
+        if self.unacknowledged >= usize::from(self.prefetch / 4) || self.running.is_empty() {
             self.acknowledge();
         }
     }
@@ -387,7 +505,9 @@ impl Consumer {
     /// where this one may not, and the broker does not close the channel for holding messages too long.
     fn give_back_in_a_long_pause(&mut self) {
         let long = self.paused_at.is_some_and(|at| at.elapsed() >= LONG_PAUSE);
-        if !self.ordered || self.released || !long || !self.running.is_empty() {
+        let idle =
+            self.running.is_empty() && self.journal.as_ref().is_none_or(LaneJournal::is_idle);
+        if !self.ordered || self.released || !long || !idle {
             return;
         }
         self.acknowledge();
@@ -395,6 +515,9 @@ impl Consumer {
         self.acker.release();
         // What was on its way to us is back in the queue as well.
         while self.deliveries.try_recv().is_ok() {}
+        if let Some(journal) = &mut self.journal {
+            journal.consumer_state(false);
+        }
     }
 
     fn note_state(&mut self) {
@@ -404,19 +527,32 @@ impl Consumer {
 
     fn tick(&mut self) {
         self.give_back_in_a_long_pause();
+        if let Some(journal) = &mut self.journal {
+            journal.tick(Instant::now());
+        }
         let mut counts = super::Counts::default();
         self.counters.add_to(&mut counts);
-        let busy = self.running.len() >= usize::from(PREFETCH) || self.paused_at.is_some();
+        let busy = self.running.len() >= usize::from(self.prefetch) || self.paused_at.is_some();
         let waits = !self.deliveries.is_empty();
         self.standing.tick(
+            self.running.len(),
             counts.in_flight,
             self.window.age(self.desk.port.flow),
             waits,
         );
         let consuming = *self.state.borrow() == ConsumerState::Consuming;
-        if consuming && !busy && !waits {
+        let open = self.journal.as_ref().is_none_or(LaneJournal::is_open);
+        if consuming && open && !busy && !waits {
             self.standing.doubt();
         }
+    }
+}
+
+/// However it ends, everything is back in the queue before the broker learns that nobody reads: else a successor could
+/// get what comes after it first.
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        self.acker.close();
     }
 }
 
@@ -431,6 +567,13 @@ fn decode(flow: Flow, body: &[u8]) -> Result<Message, WorkError> {
             )
         })?
         .map_err(Into::into)
+}
+
+async fn next_event(journal: &mut Option<LaneJournal>) -> Event {
+    match journal {
+        Some(journal) => journal.event().await,
+        None => std::future::pending().await,
+    }
 }
 
 async fn sleep_until(at: Option<Instant>) {

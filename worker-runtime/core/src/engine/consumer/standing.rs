@@ -8,6 +8,7 @@ use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Without a delivery for so long while the queue holds messages, the channel is rebuilt.
@@ -30,6 +31,8 @@ pub(super) struct Standing {
     suspicion: u32,
     /// Since when something waits that is not in hand.
     stalled_since: Option<Instant>,
+    /// Where the age of what waits is told, if somebody else speaks for all that share the label.
+    oldest: Option<Arc<AtomicU64>>,
 }
 
 impl Standing {
@@ -39,6 +42,7 @@ impl Standing {
         status: Arc<StatusDesk>,
         queue: String,
         label: String,
+        oldest: Option<Arc<AtomicU64>>,
     ) -> Self {
         let now = Instant::now();
         Self {
@@ -52,6 +56,7 @@ impl Standing {
             look: None,
             suspicion: 0,
             stalled_since: None,
+            oldest,
         }
     }
 
@@ -63,6 +68,9 @@ impl Standing {
 
     /// Says that the consumer pauses, or goes on.
     pub(super) fn pause(&self, reason: Option<&Reason>) {
+        if self.oldest.is_some() {
+            return;
+        }
         let report = match reason {
             Some(Reason { name, text }) => {
                 StatusReport::new(self.component(), StatusLevel::Degraded, *name, text)
@@ -84,7 +92,11 @@ impl Standing {
     pub(super) fn state(&self, state: &ConsumerState, paused: bool) {
         let word = state_word(state, paused);
         let label = &self.label;
-        self.desk.worker_metrics.consumer_state(label, word);
+        if self.oldest.is_none() {
+            self.desk.worker_metrics.consumer_state(label, word);
+        } else if !matches!(state, ConsumerState::Refused(..)) {
+            return;
+        }
         let (level, reason, text) = match state {
             ConsumerState::Consuming if !paused => (
                 StatusLevel::Ok,
@@ -117,9 +129,15 @@ impl Standing {
             .report(StatusReport::new(self.component(), level, reason, text));
     }
 
-    /// Refreshes the gauges. `age` is that of the oldest message in hand; `waits`: more have come and are not begun.
-    pub(super) fn tick(&mut self, in_flight: u64, age: Option<f64>, waits: bool) {
+    /// Refreshes the gauges. `runs`: messages that are worked on here; `age` is that of the oldest message in hand; `waits`:
+    /// more have come and are not begun.
+    pub(super) fn tick(&mut self, runs: usize, in_flight: u64, age: Option<f64>, waits: bool) {
         let metrics = &self.desk.metrics;
+        if let Some(oldest) = &self.oldest {
+            let age = age.filter(|_| runs > 0 || waits).unwrap_or(0.0);
+            oldest.store(age.to_bits(), Ordering::Relaxed);
+            return;
+        }
         metrics
             .in_flight
             .set(in_flight.try_into().unwrap_or(i64::MAX));
@@ -172,6 +190,9 @@ impl Standing {
     }
 
     pub(super) fn ended(&self) {
+        if self.oldest.is_some() {
+            return;
+        }
         self.desk.metrics.oldest.set(0.0);
         self.desk.metrics.in_flight.set(0);
         self.desk

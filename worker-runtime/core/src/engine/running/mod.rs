@@ -6,15 +6,17 @@ mod stage;
 
 use super::backlog::Backlog;
 use super::backoff::RetryPolicy;
-use super::consumer::{Consumer, Parts, Watched};
-use super::delivery::Desk;
+use super::consumer::{Consumer, PREFETCH, Parts, Watched};
+use super::delivery::{Desk, Duty};
+use super::journal::{self, Hold, Schedules};
 use super::outlet::Outlet;
+use super::partitions::{self, Plan};
 use super::peer::{self, Counter};
 use super::sending::{self, Keeper, Names, Once, Sending, Trail, Trial};
 use super::store_watch::StoreWatch;
 use super::watch::Watch;
 use super::{Environment, StopLimits};
-use crate::broker::QueueSpec;
+use crate::broker::{Durability, QueueSpec};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::heartbeat::{self, HeartbeatInfo};
@@ -27,7 +29,7 @@ use stage::Stage;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
@@ -270,6 +272,11 @@ impl RunningWorker {
             QueueSpec::Reply(_) => vumi_api::OrderingMode::None,
             _ => resource.ordering_mode(),
         };
+        let partitions = resource.partitions();
+        let data = match &queue {
+            QueueSpec::Data(name) => Some(name.clone()),
+            _ => None,
+        };
         let name = queue.name().to_owned();
         // The reply queue is named after this replica, and its series after the port, so that labels stay bounded.
         let label = match queue {
@@ -282,7 +289,29 @@ impl RunningWorker {
         let trial = self.environment.state.as_ref().filter(|_| lasting);
         let trial = trial.map(|store| Trial::new(Arc::clone(store), &name));
         let stage = if intake { &self.intake } else { &self.replies };
+        // A reply queue ends with its replica: nothing of it can wait longer.
+        let store = match queue {
+            QueueSpec::Reply(_) => None,
+            _ => self.environment.state.clone(),
+        };
+        let journal = store.map(|store| journal::Parts {
+            store,
+            volatile_will_do: settings.allow_volatile_state
+                || self.environment.broker.durability() == Durability::Memory,
+            // Of several partitions none may take all.
+            imports: (resource.kind() == Kind::Transport && port.flow == Flow::Outbound)
+                .then(|| port.connector.clone())
+                .filter(|_| partitions.is_none()),
+            fenced: mode != vumi_api::OrderingMode::None,
+            status: Arc::clone(&self.status),
+            metrics: metrics.clone(),
+        });
+        // Only a transport's outbound messages can be sent at a time of their own.
+        let schedules = resource.kind() == Kind::Transport && port.flow == Flow::Outbound;
+        let hold = schedules.then(|| Arc::new(Schedules) as Arc<dyn Hold>);
         let desk = Arc::new(Desk {
+            duty: Duty::Handle,
+            layout: None,
             worker: Arc::clone(&self.worker),
             key: self.cx.worker_name().to_owned(),
             port: port.clone(),
@@ -300,7 +329,7 @@ impl RunningWorker {
             metrics: metrics.clone(),
             counters: Arc::default(),
             worker_metrics: Arc::clone(&self.metrics),
-            generation: AtomicU64::new(0),
+            generation: Arc::default(),
             halt: stage.halt.clone(),
             sending: parts
                 .sending
@@ -310,26 +339,42 @@ impl RunningWorker {
             trail: parts.trail.clone(),
             trial,
             legacy_failures: resource.transport().and_then(|t| t.legacy_failures) == Some(true),
+            exit: None,
         });
-        let (consumer, watched) = Consumer::subscribe(Parts {
+        let parts = Parts {
             backlog: Arc::clone(&self.backlog),
             broker: Arc::clone(&self.environment.broker),
             status: Arc::clone(&self.status),
             phase: stage.phase.subscribe(),
             mode,
             queue,
+            prefetch: PREFETCH,
+            oldest: None,
             label: label.clone(),
             tag: format!("{}@{}", self.cx.worker_name(), self.cx.instance()),
             epoch: self.epoch,
+            journal,
+            hold,
             desk,
-        })
-        .await;
-        self.watched.push(watched);
-        let task = self.guarded(consumer.run());
-        if intake {
-            self.intake.tasks.push(task);
-        } else {
-            self.replies.tasks.push(task);
+        };
+        let loops = match (data, partitions) {
+            (Some(name), Some(count)) => {
+                partitions::start(parts, Plan::by_user(&name, count)).await
+            }
+            (Some(name), None) => partitions::start_whole(parts, &name).await,
+            (None, _) => {
+                let (consumer, watched) = Consumer::subscribe(parts).await;
+                vec![(consumer.run().boxed(), watched)]
+            }
+        };
+        for (run, watched) in loops {
+            self.watched.push(watched);
+            let task = self.guarded(run);
+            if intake {
+                self.intake.tasks.push(task);
+            } else {
+                self.replies.tasks.push(task);
+            }
         }
         (label, metrics)
     }
@@ -439,12 +484,15 @@ impl RunningWorker {
     /// Goes on after `Paused/TooManyParked`.
     pub fn resume_parked(&self) {
         self.backlog.resume();
+        let own = self.watched.iter().filter_map(|w| w.own_backlog.as_ref());
+        own.for_each(|backlog| backlog.resume());
     }
 
     /// As if every channel were lost.
     #[cfg(test)]
     pub(super) fn rebuild_consumers(&self) {
-        self.watched.iter().for_each(|w| w.acker.rebuild());
+        let ackers = self.watched.iter().filter_map(|w| w.acker.as_ref());
+        ackers.for_each(|acker| acker.rebuild());
     }
 
     /// Resolves if a loop of the engine ended although nobody stopped it (a panic of the engine's): the supervisor

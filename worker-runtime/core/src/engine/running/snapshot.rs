@@ -2,7 +2,7 @@
 
 use super::RunningWorker;
 use crate::broker::{ConsumerState, LinkState};
-use crate::engine::consumer::state_word;
+use crate::engine::consumer::{Watched, state_word};
 use crate::engine::store_watch;
 use crate::engine::{Counts, StoreSnapshot, WorkerSnapshot};
 use crate::state::StoreHealth;
@@ -19,7 +19,7 @@ impl RunningWorker {
         let consumers: Vec<(String, ConsumerState)> = self
             .watched
             .iter()
-            .map(|w| (w.queue.clone(), w.state.borrow().clone()))
+            .map(|w| (name(w), w.state.borrow().clone()))
             .collect();
         let paused: Option<String> = self.watched.iter().find_map(|w| w.paused.borrow().clone());
         let stopping = self.stopping.load(Ordering::Relaxed);
@@ -27,9 +27,7 @@ impl RunningWorker {
         let store = self.environment.state.as_deref().map(store_watch::snapshot);
         let (state, why) = self.state(stopping, &link, store.as_ref(), &consumers, paused);
         let mut counts = Counts::default();
-        self.watched
-            .iter()
-            .for_each(|w| w.counters.add_to(&mut counts));
+        self.watched.iter().for_each(|w| w.add_to(&mut counts));
         let now = self.epoch.elapsed();
         let alive = stopping
             || self.watched.iter().all(|w| {
@@ -121,5 +119,14 @@ impl RunningWorker {
             }
             _ => ("running", String::new()),
         }
+    }
+}
+
+/// The queue, and of a divided one how much of it is read here.
+fn name(watched: &Watched) -> String {
+    let here = watched.here.as_ref().and_then(|here| *here.borrow());
+    match here {
+        Some((here, all)) => format!("{}: {here} of {all} here", watched.queue),
+        None => watched.queue.clone(),
     }
 }

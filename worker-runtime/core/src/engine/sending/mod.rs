@@ -29,6 +29,7 @@ use crate::message::{
 };
 use crate::outcome::Refusal;
 use crate::state::StateStore;
+use crate::state::journal::Reason;
 use crate::state::ledger::{Put, Row, RowState};
 use crate::telemetry::WorkerMetrics;
 use crate::worker::{Input, Output, Worker};
@@ -171,6 +172,8 @@ pub(super) enum Before {
 pub(super) enum Next {
     /// Another attempt after a while.
     Again(Duration),
+    /// Another attempt after a while that the message spends in the journal.
+    Later(Reason, Duration),
     /// The end: its sender is told.
     GiveUp(WorkError),
     /// It is set aside.
@@ -485,7 +488,7 @@ impl Sending {
         let begun = case.is_sending() || self.book.is_none();
         match error.class {
             ErrorClass::Timeout if begun => match (self.on_unknown, next) {
-                (OnUnknown::Retry, Next::Again(wait)) => Next::Again(wait),
+                (OnUnknown::Retry, next @ (Next::Again(_) | Next::Later(..))) => next,
                 (OnUnknown::Wait(..), _) => Next::Wait(error.clone()),
                 _ => {
                     let mut error = error.clone();
@@ -505,9 +508,14 @@ impl Sending {
         case: &mut Case,
         message: &UserMessage,
         error: &WorkError,
-        wait: Duration,
+        next: &Next,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
+        let (state, wait) = match next {
+            Next::Again(wait) => (RowState::Queued, *wait),
+            Next::Later(_, wait) => (RowState::Held, *wait),
+            Next::GiveUp(_) | Next::Park(_) | Next::Wait(_) => return Ok(()),
+        };
         if let (ErrorClass::Throttled(after), Some(rate)) = (error.class, &self.rate) {
             rate.slow_down(message, case.sent, after).await;
         }
@@ -524,7 +532,7 @@ impl Sending {
         let (row, _) = book
             .advance(row, interrupted, |row| {
                 let lost = standing::standing(row) == Standing::Lost;
-                lost.then(|| book.moved(row, RowState::Queued, patience::QUEUED + wait, news()))?
+                lost.then(|| book.moved(row, state, patience::QUEUED + wait, news()))?
             })
             .await?;
         case.row = Some(row);

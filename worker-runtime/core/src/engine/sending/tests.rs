@@ -8,7 +8,7 @@ use crate::conformance::delegate::Double;
 use crate::conformance::stand_in::resource;
 use crate::engine::backlog::Backlog;
 use crate::engine::backoff::RetryPolicy;
-use crate::engine::delivery::{Delivery, Desk, Verdict};
+use crate::engine::delivery::{Delivery, Desk, Duty, Verdict};
 use crate::engine::lanes::Lane;
 use crate::message::random_id;
 use crate::outcome::{Receipt, ReceiptOutcome};
@@ -154,6 +154,7 @@ fn delivery(message: &UserMessage, redelivered: bool) -> Delivery {
         },
         lane: Lane::Free,
         message: Ok(message.clone().into()),
+        replay: None,
         received: std::time::Instant::now(),
     }
 }
@@ -284,6 +285,9 @@ impl Bench {
         ));
         let port = Port::new("t", Flow::Outbound);
         let desk = Desk {
+            duty: Duty::Handle,
+            layout: None,
+            exit: None,
             worker,
             key: "transport/t".into(),
             queue: port.queue(),
@@ -294,7 +298,7 @@ impl Bench {
             metrics: metrics.queue("t.outbound"),
             counters: Arc::default(),
             worker_metrics: metrics,
-            generation: AtomicU64::new(1),
+            generation: Arc::new(AtomicU64::new(1)),
             halt: CancellationToken::new(),
             sending: Some(Arc::clone(&sending)),
             lasting: true,

@@ -14,6 +14,7 @@ const CRASHES: u32 = 3;
 const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// The trials of one consumed queue.
+#[derive(Clone)]
 pub(in crate::engine) struct Trial {
     store: Arc<dyn StateStore>,
     queue: String,

@@ -41,7 +41,7 @@ pub(super) async fn erase(
     let (who, known) = (person.clone(), ids.clone());
     let of_message = move |_: &[u8], value: &[u8]| {
         let entry = Entry::decode(&Bytes::copy_from_slice(value)).ok_or(ENTRY)?;
-        Ok(concerns(&entry.body, &who, &known))
+        Ok(who.is_in(&entry.body, &known))
     };
     let found = keys(store, Space::Records, tag::ENTRY, of_message).await?;
     let (entries, more) = remove_entries(store, found).await?;
@@ -83,22 +83,6 @@ pub(super) async fn erase(
             count,
         })
         .into())
-}
-
-/// Whether a message is from or for a person, or tells of such a message.
-fn concerns(body: &[u8], person: &Person, ids: &HashSet<String>) -> bool {
-    let Ok(message) = serde_json::from_slice::<Value>(body) else {
-        return false;
-    };
-    let text = |field: &str| message.get(field).and_then(Value::as_str);
-    ["from_addr", "to_addr"]
-        .into_iter()
-        .filter_map(text)
-        .any(|address| person.has(address))
-        || ["message_id", "user_message_id"]
-            .into_iter()
-            .filter_map(text)
-            .any(|id| ids.contains(id))
 }
 
 /// Keys of a kind that are meant.

@@ -21,6 +21,8 @@ use crate::error::{ErrorClass, WorkError};
 use async_trait::async_trait;
 use disk::{Disk, Failure, Look, Tx};
 use fjall::PersistMode;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -70,6 +72,7 @@ impl EmbeddedStore {
             None => {
                 let temporary = tempfile::Builder::new()
                     .prefix("vumi-state-")
+                    .permissions(Permissions::from_mode(0o700))
                     .tempdir()
                     .map_err(|e| cannot("make a temporary folder for the state store", e))?;
                 (temporary.path().to_owned(), Some(temporary))

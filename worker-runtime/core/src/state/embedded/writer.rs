@@ -179,3 +179,56 @@ fn guarded(work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
     catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err("the store failed in a way it should not".into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::embedded::disk::Space;
+    use fjall::PersistMode;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Operations that came together are committed, and synced, together.
+    #[test]
+    fn two_hundred_operations_at_once_are_one_commit() {
+        let folder = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(folder.path().to_owned(), Some(PersistMode::SyncData));
+        let disk = Arc::new(disk.expect("open"));
+        let (sender, jobs) = mpsc::channel::<Box<dyn Job>>(WAITING);
+        let commits = Arc::new(AtomicUsize::new(0));
+        let mut answers = Vec::new();
+        for n in 0..200u8 {
+            let commits = Arc::clone(&commits);
+            let (reply, answer) = oneshot::channel();
+            let operation = Operation {
+                work: Some(move |tx: &mut Tx<'_>| {
+                    // The first of its transaction.
+                    if tx.writes() == 0 {
+                        commits.fetch_add(1, Ordering::Relaxed);
+                    }
+                    tx.insert(Space::Index, [n], [n]);
+                    Ok(n)
+                }),
+                found: None,
+                relaxed: false,
+                reply,
+            };
+            assert!(sender.try_send(Box::new(operation)).is_ok());
+            answers.push(answer);
+        }
+        drop(sender);
+        let (health, _) = watch::channel(StoreHealth::Up);
+        let fronts = Fronts::default();
+        Writer {
+            disk,
+            jobs,
+            health,
+            fronts,
+        }
+        .run();
+        for (n, mut answer) in answers.into_iter().enumerate() {
+            let answered = answer.try_recv().expect("answered").expect("carried out");
+            assert_eq!(usize::from(answered), n);
+        }
+        assert_eq!(commits.load(Ordering::Relaxed), 1);
+    }
+}

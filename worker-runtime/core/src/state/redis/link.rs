@@ -1,5 +1,5 @@
-//! The connection: one task keeps it, operations share it. An outage shorter than an operation's deadline is a delay and
-//! not an error; after that, operations fail at once until Redis is back.
+//! The connection: one task keeps it, operations share it. An outage shorter than an operation's deadline is a delay
+//! and not an error; after that, operations fail at once until Redis is back.
 
 use super::config::RedisConfig;
 use super::dial::{self, Server};
@@ -23,6 +23,7 @@ pub(super) const DEADLINE: Duration = Duration::from_secs(5);
 const PING: Duration = Duration::from_secs(1);
 const BACKOFF: Backoff =
     Backoff::new(Duration::from_millis(100), Duration::from_secs(3)).with_full_jitter();
+const CLOSED: &str = "the connection is closed";
 /// Operations in flight at once; further ones wait.
 const IN_FLIGHT: u32 = 1024;
 
@@ -60,7 +61,7 @@ impl Link {
         let (server, server_seen) = watch::channel(None);
         let (complaints, complaints_heard) = mpsc::channel(16);
         let end = CancellationToken::new();
-        let keeper = Keeper {
+        let mut keeper = Keeper {
             probe: config.keys().probe(),
             config,
             line,
@@ -68,7 +69,11 @@ impl Link {
             server,
             complaints: complaints_heard,
         };
-        tokio::spawn(end.clone().run_until_cancelled_owned(keeper.run()));
+        let ended = end.clone();
+        tokio::spawn(async move {
+            ended.run_until_cancelled_owned(keeper.run()).await;
+            keeper.away(unreachable(CLOSED));
+        });
         Self {
             line: line_seen,
             health: health_seen,
@@ -121,7 +126,7 @@ impl Link {
         let deadline = Instant::now() + DEADLINE;
         let place = match timeout_at(deadline, self.places.acquire()).await {
             Ok(Ok(place)) => place,
-            Ok(Err(_)) => return Err(unreachable("the connection is closed")),
+            Ok(Err(_)) => return Err(unreachable(CLOSED)),
             Err(_) => return Err(late()),
         };
         let mut line = self.line.clone();
@@ -182,7 +187,7 @@ fn late() -> WorkError {
 }
 
 impl Keeper {
-    async fn run(mut self) {
+    async fn run(&mut self) {
         let (mut number, mut attempt) = (0, 0);
         loop {
             match dial::connect(&self.config).await {
@@ -271,7 +276,7 @@ impl Keeper {
                 complaint = self.complaints.recv() => match complaint {
                     Some((of, trouble)) if of == number => trouble,
                     Some(_) => continue,
-                    None => return unreachable("the connection is closed"),
+                    None => return unreachable(CLOSED),
                 },
                 _ = ticks.tick() => {
                     // A store that refused writes must take one before it counts as well.

@@ -1,10 +1,10 @@
-//! Getting in: passwords, ACL users, TLS with a private authority, Secrets that rotate, and what is refused. No secret is
-//! ever shown.
+//! Getting in: passwords, ACL users, TLS with a private authority, Secrets that rotate, and what is refused. No secret
+//! is ever shown.
 
 use super::{away, store, up};
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vumi_core::codes;
 use vumi_core::error::ErrorClass;
@@ -178,4 +178,60 @@ async fn cluster_mode_is_refused() {
         (error.class, error.code),
         (ErrorClass::Config, codes::STATE_CLUSTER)
     );
+}
+
+/// Keeps what is logged.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().expect("a log").extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The log is that of all tests of this binary: what a test beside this one logs counts as well.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_secret_content_or_address_is_logged() {
+    let log = Log::default();
+    let kept = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter("vumi_core::state=trace,redis=trace")
+        .with_ansi(false)
+        .with_writer(move || kept.clone())
+        .finish();
+    tracing::subscriber::set_global_default(subscriber).expect("nobody else listens");
+    let options = Options {
+        password: Some("hush-password".into()),
+        ..Options::default()
+    };
+    let Some(mut redis) = Redis::start_or_skip(options).await else {
+        return;
+    };
+    let refused = format!("redis://hush-user:hush-wrong@localhost:{}/0", redis.port());
+    let refused = RedisStore::open(RedisConfig::from_url(&refused).expect("url"));
+    away(&refused, "refuses").await;
+    let store = store(&redis);
+    up(&store).await;
+    let fields = [("content".to_owned(), "hush-content".to_owned())].into();
+    store
+        .create("s", "+27820hush", fields, None)
+        .await
+        .expect("created");
+    redis.kill().await.expect("killed");
+    away(&store, "").await;
+    redis.restart().await.expect("started");
+    up(&store).await;
+    let log = String::from_utf8(log.0.lock().expect("a log").clone()).expect("a text");
+    let address = format!("localhost:{}/0", redis.port());
+    for told in ["state store away", "state store answers"] {
+        let is_told = |line: &str| line.contains(told) && line.contains(&address);
+        assert!(log.lines().any(is_told), "{log}");
+    }
+    assert!(!log.contains("hush"), "{log}");
 }

@@ -122,3 +122,29 @@ async fn scripts_that_the_server_forgot_are_sent_again() {
     redis.cli(&["script", "flush"]).await.expect("forgotten");
     assert_eq!(store.suspect("q", "m", KEEP).await.expect("counted"), 2);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_demoted_master_is_left() {
+    let Some(redis) = Redis::start_or_skip(Options::default()).await else {
+        return;
+    };
+    let store = store(&redis);
+    up(&store).await;
+    // Nobody listens there, so it stays without a master.
+    redis
+        .cli(&["replicaof", "127.0.0.1", "1"])
+        .await
+        .expect("demoted");
+    let error = store.suspect("q", "m", KEEP).await.expect_err("read-only");
+    assert_eq!(
+        (error.class, error.code),
+        (ErrorClass::Connect, codes::STATE_UNREACHABLE)
+    );
+    away(&store, "is a replica").await;
+    redis
+        .cli(&["replicaof", "no", "one"])
+        .await
+        .expect("promoted");
+    up(&store).await;
+    assert_eq!(store.suspect("q", "m", KEEP).await.expect("a master"), 1);
+}

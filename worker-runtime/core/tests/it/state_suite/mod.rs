@@ -1,15 +1,23 @@
 //! What every state store must do, judged from outside: one list of cases, run on the embedded store in each durability
 //! and on Redis. Nothing here knows which store it talks to.
 
+mod first_seen;
 mod journal;
 mod journal_model;
 mod ledger;
 mod ledger_model;
+mod rate_limits;
+mod sessions;
+mod whole;
 
+pub use first_seen::*;
 pub use journal::*;
 pub use journal_model::*;
 pub use ledger::*;
 pub use ledger_model::*;
+pub use rate_limits::*;
+pub use sessions::*;
+pub use whole::*;
 
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -61,6 +69,23 @@ macro_rules! state_suite {
             ledger_keeps_final_rows_for_their_time
             ledger_loses_no_update
             ledger_follows_its_model
+            first_seen_is_reserved_then_committed
+            first_seen_forgets_in_time
+            first_seen_is_bounded
+            first_seen_gives_first_once
+            first_seen_of_a_person_is_erased
+            rate_limit_gives_a_burst_then_says_how_long
+            rate_limit_holds_for_all_together
+            rate_limit_slows_down_and_recovers
+            session_lives_from_create_to_clear
+            session_ends_in_time
+            session_save_never_brings_one_back
+            suspects_are_counted_and_forgotten
+            erase_removes_one_person_everywhere
+            sweep_removes_what_ended_and_no_more
+            many_operations_at_once
+            names_of_any_kind_are_names
+            a_closed_client_refuses_and_says_so
         );
     };
     (@cases $module:ident, $source:expr, $($case:ident)*) => {

@@ -2,29 +2,35 @@
 //! Declared on a channel of their own: a refused declaration closes its channel, and must not take messages with it.
 
 use super::super::errors::Trouble;
+use super::super::profile::Profile;
 use super::super::topology;
-use crate::broker::{Publication, PublicationClass, QueueSpec};
+use crate::broker::{Confirmation, Publication, PublicationClass, QueueSpec};
 use lapin::{Channel, Connection};
 use std::collections::{HashMap, HashSet};
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long a refused queue is not asked for again.
 const REFUSED: Duration = Duration::from_secs(1);
+/// The same where asking takes long, and everything else that is published waits meanwhile.
+const AWAY: Duration = Duration::from_secs(10);
 const LONGEST_NAME: usize = 255;
 
 pub(super) struct Routes {
     connection: Arc<Connection>,
+    profile: Profile,
     channel: Option<Channel>,
     exchanges: HashSet<String>,
     queues: HashSet<String>,
-    refused: HashMap<String, (Instant, String)>,
+    refused: HashMap<String, (Instant, Confirmation)>,
 }
 
 impl Routes {
-    pub(super) fn new(connection: &Arc<Connection>) -> Self {
+    pub(super) fn new(connection: &Arc<Connection>, profile: Profile) -> Self {
         Self {
             connection: Arc::clone(connection),
+            profile,
             channel: None,
             exchanges: HashSet::from([String::new()]),
             queues: HashSet::new(),
@@ -32,20 +38,19 @@ impl Routes {
         }
     }
 
-    /// Declares what the message needs unless done before. Returns why it cannot be sent, if so.
+    /// Declares what the message needs unless done before. Returns its fate where it cannot be sent.
     pub(super) async fn prepare(
         &mut self,
         publication: &Publication,
-    ) -> lapin::Result<Option<String>> {
+    ) -> lapin::Result<Option<Confirmation>> {
         if publication
             .exchange
             .len()
             .max(publication.routing_key.len())
             > LONGEST_NAME
         {
-            return Ok(Some(
-                "the exchange or routing key is longer than 255 bytes".into(),
-            ));
+            let why = "the exchange or routing key is longer than 255 bytes";
+            return Ok(Some(Confirmation::Returned(why.into())));
         }
         let data = publication.class == PublicationClass::Data;
         if self.exchanges.contains(&publication.exchange)
@@ -65,12 +70,12 @@ impl Routes {
         &mut self,
         publication: &Publication,
         data: bool,
-    ) -> lapin::Result<Option<String>> {
+    ) -> lapin::Result<Option<Confirmation>> {
         let (exchange, key) = (&publication.exchange, &publication.routing_key);
-        if let Some((at, why)) = self.refused.get(key)
-            && at.elapsed() < REFUSED
+        if let Some((until, fate)) = self.refused.get(key)
+            && Instant::now() < *until
         {
-            return Ok(Some(why.clone()));
+            return Ok(Some(fate.clone()));
         }
         let channel = match self.channel.take().filter(|c| c.status().connected()) {
             Some(channel) => channel,
@@ -85,21 +90,30 @@ impl Routes {
                         self.exchanges.insert(exchange.clone());
                         return Box::pin(self.declare(publication, data)).await;
                     }
-                    Trouble::Denied(why) => return Ok(Some(self.refuse(key, why))),
+                    Trouble::Denied(why) => {
+                        return Ok(Some(self.refuse(key, Confirmation::Returned(why))));
+                    }
                     _ => return Err(error),
                 },
             }
             self.exchanges.insert(exchange.clone());
         }
         if data && !self.queues.contains(key) {
-            let declared = topology::declare_queue(&channel, &QueueSpec::Data(key.clone())).await;
-            match declared.map_err(|e| (Trouble::of(&e), e)) {
-                Ok(()) => {}
-                Err((Trouble::Lost(_), error)) => return Err(error),
-                Err((trouble, error)) => {
-                    tracing::debug!(?trouble, queue = key, "the queue cannot be declared");
-                    return Ok(Some(self.refuse(key, error.to_string())));
-                }
+            let queue = QueueSpec::Data(key.clone());
+            let declared = topology::declare_queue(&channel, self.profile, &queue).await;
+            if let Err(trouble) = declared {
+                tracing::debug!(?trouble, queue = key, "the queue cannot be declared");
+                let fate = match trouble {
+                    Trouble::Lost(why) => return Err(io::Error::other(why).into()),
+                    // It is there, and its node comes back.
+                    Trouble::Down(_) => Confirmation::Nacked,
+                    Trouble::Missing(why)
+                    | Trouble::Held(why)
+                    | Trouble::Differs(why)
+                    | Trouble::Denied(why) => Confirmation::Returned(why),
+                    Trouble::FenceIgnored => return Ok(Some(Confirmation::Nacked)),
+                };
+                return Ok(Some(self.refuse(key, fate)));
             }
             self.queues.insert(key.clone());
             self.refused.remove(key);
@@ -108,10 +122,15 @@ impl Routes {
         Ok(None)
     }
 
-    fn refuse(&mut self, key: &str, why: String) -> String {
-        self.refused.retain(|_, (at, _)| at.elapsed() < REFUSED);
-        self.refused
-            .insert(key.to_owned(), (Instant::now(), why.clone()));
-        why
+    fn refuse(&mut self, key: &str, fate: Confirmation) -> Confirmation {
+        let now = Instant::now();
+        let pause = match fate {
+            Confirmation::Nacked => AWAY,
+            _ => REFUSED,
+        };
+        self.refused.retain(|_, (until, _)| now < *until);
+        let refusal = (now + pause, fate.clone());
+        self.refused.insert(key.to_owned(), refusal);
+        fate
     }
 }

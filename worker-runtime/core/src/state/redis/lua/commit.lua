@@ -7,11 +7,15 @@ local function live_as_long(key)
     call('PEXPIRE', key, keep)
   end
 end
+-- One that is over may have been reserved again since.
+local function is_seen(other)
+  return call('GETRANGE', items .. other, 0, 0) == 'S'
+end
 call('SET', items .. id, 'S' .. ARGV[3], 'PX', keep)
 call('ZADD', order, int(micros()), id)
 live_as_long(order)
 for _, oldest in ipairs(call('ZRANGE', order, 0, 1)) do
-  if call('EXISTS', items .. oldest) == 0 then
+  if not is_seen(oldest) then
     call('ZREM', order, oldest)
   end
 end
@@ -19,7 +23,7 @@ local early = 0
 local excess = call('ZCARD', order) - tonumber(ARGV[6])
 if excess > 0 then
   for i, oldest in ipairs(call('ZPOPMIN', order, excess)) do
-    if i % 2 == 1 then
+    if i % 2 == 1 and is_seen(oldest) then
       early = early + call('DEL', items .. oldest)
     end
   end

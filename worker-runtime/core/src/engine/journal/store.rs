@@ -1,0 +1,177 @@
+//! What one queue's journal asks of the state store. What must happen is repeated until it does, or until it is no longer
+//! ours to do; whether the store answers is told as component `state`.
+
+use super::exit::{Exit, Takes};
+use crate::codes;
+use crate::engine::backoff::Backoff;
+use crate::error::WorkError;
+use crate::state::journal::{Append, Claimed, Depth, Lane as Place, Next, Step};
+use crate::state::{Journal, StoreHealth};
+use crate::status::{StatusDesk, StatusLevel, StatusReport};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+
+/// A claim that nobody prolongs ends after this: another replica goes on.
+pub(super) const LEASE: Duration = Duration::from_secs(60);
+/// Between tries while the store is away.
+pub(super) const AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+
+pub(super) struct Access {
+    pub(super) queue: String,
+    pub(super) exit: Arc<Exit>,
+    pub(super) status: Arc<StatusDesk>,
+    /// Fires when nothing is to be tried again.
+    pub(super) halt: CancellationToken,
+}
+
+/// Heads that were claimed.
+pub(super) struct Taken {
+    pub(super) heads: Vec<Claimed>,
+    /// Until something else can be claimed; none if nothing waits for a time.
+    pub(super) next: Option<Duration>,
+}
+
+impl Access {
+    fn journal(&self) -> &dyn Journal {
+        &*self.exit.store
+    }
+
+    /// Ends every claim of the queue and reads which lanes hold something.
+    pub(super) async fn open(&self, term: u64) -> Option<Vec<Place>> {
+        self.insist(Some(term), || async {
+            self.journal().reclaim(&self.queue).await?;
+            self.journal().lanes(&self.queue).await
+        })
+        .await
+    }
+
+    /// False if it was given up.
+    pub(super) async fn append(&self, term: Option<u64>, messages: Vec<Append>) -> bool {
+        let append = || self.journal().append(&self.queue, messages.clone());
+        self.insist(term, append).await.is_some()
+    }
+
+    pub(super) async fn step(&self, term: u64, place: &Place, id: u64, step: Step) -> Option<Next> {
+        let step = || {
+            self.journal()
+                .step(&self.queue, place, id, step.clone(), LEASE)
+        };
+        self.insist(Some(term), step).await
+    }
+
+    /// Claims up to `limit` lanes that are due. Groups are served in turn: `turn` says whose it is.
+    /// `anew` ends every other claim before.
+    pub(super) async fn claim(
+        &self,
+        limit: usize,
+        turn: usize,
+        anew: bool,
+    ) -> Result<Taken, WorkError> {
+        let claim = async {
+            if anew {
+                self.journal().reclaim(&self.queue).await?;
+            }
+            let groups = self.journal().groups(&self.queue).await?;
+            let mut heads = Vec::new();
+            for n in 0..groups.len() {
+                let group = &groups[(turn + n) % groups.len()];
+                let share = (limit - heads.len()).div_ceil(groups.len() - n);
+                if share > 0 {
+                    let claimed = self.journal().claim(&self.queue, group, share, LEASE);
+                    heads.extend(claimed.await?);
+                }
+            }
+            let next = match heads.len() >= limit {
+                true => Some(Duration::ZERO),
+                false => self.journal().next_due(&self.queue).await?,
+            };
+            Ok(Taken { heads, next })
+        };
+        self.noted(claim.await)
+    }
+
+    /// Ends claims.
+    pub(super) async fn release(&self, term: u64, places: Vec<Place>) {
+        let release = || self.journal().renew(&self.queue, &places, Duration::ZERO);
+        self.insist(Some(term), release).await;
+    }
+
+    /// Prolongs claims.
+    pub(super) async fn renew(&self, places: Vec<Place>) {
+        let renewed = self.journal().renew(&self.queue, &places, LEASE).await;
+        // What could not be prolonged may run out; then a message is handled twice, which is allowed.
+        let _ = self.noted(renewed);
+    }
+
+    pub(super) async fn depth(&self) -> Option<Depth> {
+        self.noted(self.journal().depth(&self.queue).await).ok()
+    }
+
+    /// Repeats an operation until it succeeds; none once `term` is over or nothing is to be tried again.
+    pub(super) async fn insist<T, F>(
+        &self,
+        term: Option<u64>,
+        operation: impl Fn() -> F,
+    ) -> Option<T>
+    where
+        F: Future<Output = Result<T, WorkError>>,
+    {
+        let mut failures = 0;
+        loop {
+            if let Ok(done) = self.noted(operation().await) {
+                return Some(done);
+            }
+            failures += 1;
+            tokio::select! {
+                () = tokio::time::sleep(AGAIN.after(failures)) => {}
+                () = self.halt.cancelled() => return None,
+            }
+            if term.is_some_and(|term| term != self.exit.term()) {
+                return None;
+            }
+        }
+    }
+
+    fn noted<T>(&self, result: Result<T, WorkError>) -> Result<T, WorkError> {
+        let failed = result.as_ref().err();
+        if self.exit.operation(failed.is_some()) {
+            match failed {
+                Some(error) => self.away(&error.text),
+                None => self.report(StatusLevel::Ok, "available", "the state store answers"),
+            }
+        }
+        result
+    }
+
+    fn away(&self, why: &str) {
+        tracing::warn!(
+            queue = self.queue,
+            reason = why,
+            "the state store does not answer"
+        );
+        let text = format!("nothing moves into the journal, and what is held stays held: {why}");
+        self.report(StatusLevel::Degraded, "state_unavailable", &text);
+    }
+
+    /// Tells what the journal is worth, at the start and whenever the health of the store changes.
+    pub(super) fn tell(&self) {
+        let store = self.exit.store.describe();
+        match (&*self.exit.store.health().borrow(), self.exit.takes()) {
+            (StoreHealth::Away(why), _) => self.away(why),
+            (_, Takes::Never) => {
+                let code = codes::STATE_NOT_DURABLE;
+                let text = format!("{store}: {} ({code})", code.meaning);
+                self.report(StatusLevel::Degraded, "state_not_durable", &text);
+            }
+            (_, Takes::Yes) => self.report(StatusLevel::Ok, "available", &store),
+            (_, Takes::Away) => {}
+        }
+    }
+
+    fn report(&self, level: StatusLevel, reason: &str, text: &str) {
+        self.status
+            .report(StatusReport::new("state", level, reason, text));
+    }
+}

@@ -1,0 +1,472 @@
+//! Reads this replica's share of a divided queue: says that it lives, hears who else does, takes parts and lets go of
+//! them as members come and go (S12).
+
+use super::super::Counts;
+use super::super::backlog::Backlog;
+use super::super::consumer::{Consumer, Counters, Parts, Phase, Watched, state_word};
+use super::super::delivery::Desk;
+use super::layout::{Here, Layout};
+use super::members::{BEAT, Beat, LONGEST_NAME, Members};
+use super::plan::{Plan, queue_of, range};
+use crate::beacon;
+use crate::broker::{
+    Access, ConsumerState, EXCHANGE, LinkState, QueueSpec, Subscribe, Subscription,
+};
+use crate::message::random_id;
+use crate::status::{StatusLevel, StatusReport};
+use crate::telemetry::QueueMetrics;
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+/// Between two looks around.
+const TURN: Duration = Duration::from_millis(250);
+/// Depths are read so often; by the replica that passes messages on more often, for it must not overfill the parts.
+const DEPTHS: Duration = Duration::from_secs(5);
+const OWN_DEPTHS: Duration = Duration::from_secs(1);
+/// The last word may take so long.
+const GOODBYE: Duration = Duration::from_millis(200);
+
+/// One part that is read here.
+struct Post {
+    watched: Watched,
+    phase: watch::Sender<Phase>,
+    halt: CancellationToken,
+    /// Age of its oldest message in seconds, as bits.
+    oldest: Arc<AtomicU64>,
+    /// It finishes what runs, and then lets go of the part.
+    leaving: bool,
+}
+
+pub(super) struct Crew {
+    /// What a consumer of the whole queue would be made of.
+    parts: Parts,
+    plan: Plan,
+    member: String,
+    members: Members,
+    layout: Arc<Layout>,
+    alone: watch::Receiver<Option<BTreeSet<String>>>,
+    backlog: Arc<Backlog>,
+    metrics: QueueMetrics,
+    counters: Arc<Counters>,
+    posts: BTreeMap<String, Post>,
+    tasks: JoinSet<String>,
+    beat: Option<BoxFuture<'static, ()>>,
+    /// Something is to be said before the next beat is due.
+    news: bool,
+    beat_at: Instant,
+    depths: Option<BoxFuture<'static, Option<u64>>>,
+    depths_at: Instant,
+    state: watch::Sender<ConsumerState>,
+    paused: watch::Sender<Option<String>>,
+    here: watch::Sender<Option<(usize, usize)>>,
+    turned: Arc<AtomicU64>,
+}
+
+impl Crew {
+    pub(super) fn new(
+        parts: Parts,
+        plan: Plan,
+        layout: Arc<Layout>,
+        backlog: Arc<Backlog>,
+    ) -> (Self, Watched) {
+        let label = format!("{}.p*", plan.queue());
+        let now = Instant::now();
+        // A new name at every start, so that the last word of a predecessor does not count for its successor.
+        let mut member = format!("{}/{}", &random_id()[..8], parts.tag);
+        member.truncate(
+            (0..=LONGEST_NAME)
+                .rfind(|n| member.is_char_boundary(*n))
+                .unwrap_or(0),
+        );
+        let own = plan.parts().iter().cloned().collect();
+        let counters = Arc::clone(&parts.desk.counters);
+        let state = watch::Sender::new(ConsumerState::Connecting(None));
+        let paused = watch::Sender::new(None);
+        let here = watch::Sender::new(None);
+        let turned = Arc::new(AtomicU64::new(0));
+        let watched = Watched {
+            queue: range(&plan),
+            state: state.subscribe(),
+            paused: paused.subscribe(),
+            counters: Arc::clone(&counters),
+            turned: Arc::clone(&turned),
+            own_backlog: None,
+            leftover: None,
+            here: Some(here.subscribe()),
+            #[cfg(test)]
+            acker: None,
+        };
+        let crew = Self {
+            metrics: parts.desk.worker_metrics.queue(&label),
+            members: Members::new(member.clone(), own, now),
+            member,
+            alone: layout.alone(),
+            layout,
+            backlog,
+            counters,
+            posts: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            beat: None,
+            news: true,
+            beat_at: now,
+            depths: None,
+            depths_at: now,
+            state,
+            paused,
+            here,
+            turned,
+            parts: Parts { label, ..parts },
+            plan,
+        };
+        (crew, watched)
+    }
+
+    fn key(&self) -> String {
+        format!("{}.members", self.plan.queue())
+    }
+
+    async fn ears(&mut self) -> Subscription {
+        let copy = QueueSpec::Copy {
+            name: format!("{}.{}", self.key(), random_id()),
+            exchange: EXCHANGE.into(),
+            keys: vec![self.key()],
+        };
+        self.parts
+            .broker
+            .subscribe(Subscribe {
+                queue: copy,
+                prefetch: 200,
+                access: Access::Shared,
+                tag: self.parts.tag.clone(),
+            })
+            .await
+    }
+
+    /// Runs until it is told to drain and every part is let go of.
+    pub(super) async fn run(mut self) {
+        let mut ears = self.ears().await;
+        let mut phase = self.parts.phase.clone();
+        let mut turn = tokio::time::interval(TURN);
+        turn.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let draining = *phase.borrow_and_update() == Phase::Drain;
+            if draining {
+                self.posts.values_mut().for_each(Post::leave);
+                if self.posts.is_empty() {
+                    break;
+                }
+            }
+            tokio::select! {
+                biased;
+                Ok(()) = phase.changed() => {}
+                Some(ended) = self.tasks.join_next(), if !self.tasks.is_empty() => match ended {
+                    Ok(part) => {
+                        self.posts.remove(&part);
+                        self.news = true;
+                    }
+                    // As if it had happened in this task: whoever guards it says so.
+                    Err(error) => match error.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        Err(_) => break,
+                    },
+                },
+                Some(delivery) = ears.deliveries.recv() => {
+                    ears.acker.ack(delivery.generation, delivery.tag, false);
+                    if let Some(beat) = Beat::decode(&delivery.body) {
+                        self.news |= self.members.hear(beat, Instant::now());
+                    }
+                }
+                () = done(&mut self.beat) => self.beat = None,
+                total = done(&mut self.depths) => {
+                    self.depths = None;
+                    if let Some(total) = total {
+                        self.note_depth(total);
+                    }
+                }
+                Ok(()) = self.alone.changed() => self.news = true,
+                _ = turn.tick() => {}
+            }
+            if !draining {
+                self.look().await;
+            }
+            self.show();
+            self.speak(false);
+        }
+        ears.acker.close();
+        self.parts
+            .desk
+            .worker_metrics
+            .consumer_state(&self.parts.label, "stopped");
+        self.beat = None;
+        self.speak(true);
+        if let Some(last_word) = self.beat.take() {
+            let _ = tokio::time::timeout(GOODBYE, last_word).await;
+        }
+        self.show();
+    }
+
+    /// The parts that we want to have for ourselves; only whoever passes messages on may want that.
+    fn wanted_alone(&self) -> Option<BTreeSet<String>> {
+        self.alone.borrow().clone().filter(|_| self.layout.leads())
+    }
+
+    /// Takes what is ours and free, and lets go of what is not ours any more.
+    async fn look(&mut self) {
+        let up = matches!(*self.parts.broker.link().borrow(), LinkState::Up { .. });
+        let alone = self.wanted_alone();
+        self.members.look(Instant::now(), up, alone.as_ref());
+        let Some(share) = self.members.share() else {
+            return;
+        };
+        for (part, post) in &mut self.posts {
+            if !share.contains(part) && !post.leaving {
+                post.leave();
+            }
+        }
+        for part in share {
+            let free = !self.posts.contains_key(&part) && !self.members.held_elsewhere(&part);
+            if up && free {
+                self.take(part).await;
+            }
+        }
+        let now = Instant::now();
+        if self.depths.is_none() && now >= self.depths_at {
+            self.depths_at = now
+                + if self.layout.leads() {
+                    OWN_DEPTHS
+                } else {
+                    DEPTHS
+                };
+            self.depths = Some(self.ask_depths());
+        }
+    }
+
+    async fn take(&mut self, part: String) {
+        let queue = queue_of(self.plan.queue(), &part);
+        let halt = self.parts.desk.halt.child_token();
+        let (phase, told) = watch::channel(Phase::Run);
+        let oldest = Arc::new(AtomicU64::new(0));
+        let desk = Desk {
+            // Parked under the queue's own name, and so counted there.
+            metrics: QueueMetrics {
+                parked: self.parts.desk.metrics.parked.clone(),
+                ..self.metrics.clone()
+            },
+            generation: Arc::default(),
+            halt: halt.clone(),
+            ..(*self.parts.desk).clone()
+        };
+        let count = self.plan.parts().len().max(1);
+        let prefetch = (super::WINDOW / count).clamp(25, usize::from(self.parts.prefetch));
+        let (consumer, watched) = Consumer::subscribe(Parts {
+            desk: Arc::new(desk),
+            phase: told,
+            queue: QueueSpec::Data(queue),
+            prefetch: u16::try_from(prefetch).unwrap_or(self.parts.prefetch),
+            oldest: Some(Arc::clone(&oldest)),
+            ..self.parts.clone()
+        })
+        .await;
+        let name = part.clone();
+        self.tasks.spawn(async move {
+            consumer.run().await;
+            name
+        });
+        let post = Post {
+            watched,
+            phase,
+            halt,
+            oldest,
+            leaving: false,
+        };
+        self.posts.insert(part, post);
+    }
+
+    fn ask_depths(&self) -> BoxFuture<'static, Option<u64>> {
+        let broker = Arc::clone(&self.parts.broker);
+        let queues: Vec<String> = self
+            .plan
+            .parts()
+            .iter()
+            .map(|part| queue_of(self.plan.queue(), part))
+            .collect();
+        let ask = async move {
+            let mut total = 0;
+            for queue in queues {
+                // What cannot be read is not zero: the last sum stays.
+                total += match broker.depth(&queue).await.ok()? {
+                    Some(depth) => u64::from(depth.ready),
+                    // Nobody has read or filled it yet.
+                    None => 0,
+                };
+            }
+            Some(total)
+        };
+        ask.boxed()
+    }
+
+    fn note_depth(&self, total: u64) {
+        self.metrics.ready.set(total.try_into().unwrap_or(i64::MAX));
+        let total = u32::try_from(total).unwrap_or(u32::MAX);
+        self.backlog.depth(&self.parts.desk.port, total);
+    }
+
+    /// Says that we live, when it is time or there is news. One word at a time: nobody waits for the broker.
+    fn speak(&mut self, leaving: bool) {
+        let now = Instant::now();
+        if self.beat.is_some() || !(leaving || self.news || now >= self.beat_at) {
+            return;
+        }
+        self.news = false;
+        self.beat_at = now + BEAT;
+        let alone = self.wanted_alone();
+        let mut parts: BTreeSet<String> = self.plan.parts().iter().cloned().collect();
+        parts.extend(alone.iter().flatten().cloned());
+        let beat = Beat {
+            member: self.member.clone(),
+            parts: parts.into_iter().collect(),
+            holds: self.reads().cloned().collect(),
+            alone: alone.is_some(),
+            leaving,
+        };
+        let (broker, key) = (Arc::clone(&self.parts.broker), self.key());
+        self.beat = Some(
+            async move {
+                beacon::tell(&*broker, EXCHANGE, &key, beat.encode().into()).await;
+            }
+            .boxed(),
+        );
+    }
+
+    fn reads(&self) -> impl Iterator<Item = &String> {
+        self.posts
+            .iter()
+            .filter(|(_, post)| *post.watched.state.borrow() == ConsumerState::Consuming)
+            .map(|(part, _)| part)
+    }
+
+    /// Tells status, metrics and the layout how the parts here are.
+    fn show(&mut self) {
+        let mut counts = Counts::default();
+        self.counters.add_to(&mut counts);
+        self.layout.tell(Here {
+            reads: self.reads().cloned().collect(),
+            in_hand: counts.in_flight,
+            received: counts.received,
+        });
+        let in_flight = counts.in_flight.try_into().unwrap_or(i64::MAX);
+        self.metrics.in_flight.set(in_flight);
+        let ages = self
+            .posts
+            .values()
+            .map(|post| post.oldest.load(Ordering::Relaxed));
+        let oldest = ages.map(f64::from_bits).fold(0.0, f64::max);
+        self.metrics.oldest.set(oldest);
+        let turned = self
+            .posts
+            .values()
+            .map(|post| post.watched.turned.load(Ordering::Relaxed));
+        let now = self.parts.epoch.elapsed().as_millis();
+        let turned = turned.min().unwrap_or(now.try_into().unwrap_or(u64::MAX));
+        self.turned.store(turned, Ordering::Relaxed);
+        let paused = self
+            .posts
+            .values()
+            .find_map(|post| post.watched.paused.borrow().clone());
+        self.paused.send_if_modified(|old| {
+            let changed = *old != paused;
+            *old = paused;
+            changed
+        });
+        let reads = self.reads().count();
+        self.here
+            .send_replace(Some((reads, self.plan.parts().len())));
+        let state = self.judge();
+        let changed = self.state.send_if_modified(|old| {
+            let changed = *old != state;
+            old.clone_from(&state);
+            changed
+        });
+        if changed {
+            self.report(&state);
+        }
+    }
+
+    /// One state for all parts here.
+    fn judge(&self) -> ConsumerState {
+        let states: Vec<ConsumerState> = self
+            .posts
+            .values()
+            .map(|post| post.watched.state.borrow().clone())
+            .collect();
+        let find = |wanted: fn(&ConsumerState) -> bool| states.iter().find(|s| wanted(s)).cloned();
+        if let Some(refused) = find(|s| matches!(s, ConsumerState::Refused(..))) {
+            return refused;
+        }
+        if self.members.share().is_none() {
+            return ConsumerState::Connecting(Some("waiting for the other replicas".into()));
+        }
+        let consuming = find(|s| *s == ConsumerState::Consuming);
+        let connecting = find(|s| matches!(s, ConsumerState::Connecting(_)));
+        let standby = find(|s| matches!(s, ConsumerState::Standby(_)));
+        let others = || match self.members.others() {
+            0 => ConsumerState::Connecting(None),
+            others => ConsumerState::Standby(Some(format!("{others} other replicas"))),
+        };
+        consuming.or(connecting).or(standby).unwrap_or_else(others)
+    }
+
+    fn report(&self, state: &ConsumerState) {
+        let paused = self.paused.borrow().is_some();
+        let label = &self.parts.label;
+        let desk = &self.parts.desk;
+        desk.worker_metrics
+            .consumer_state(label, state_word(state, paused));
+        let queue = range(&self.plan);
+        let (level, reason, text) = match state {
+            ConsumerState::Consuming => (
+                StatusLevel::Ok,
+                "consuming".to_owned(),
+                format!("reading parts of {queue}"),
+            ),
+            ConsumerState::Standby(_) => (
+                StatusLevel::Ok,
+                "standby".to_owned(),
+                format!("standing by: {queue} are read by other replicas"),
+            ),
+            ConsumerState::Refused(code, text) => {
+                let reason = code.rsplit('.').next().unwrap_or(code).to_owned();
+                (StatusLevel::Down, reason, text.clone())
+            }
+            ConsumerState::Connecting(_) | ConsumerState::Stopped => return,
+        };
+        let report = StatusReport::new(format!("queue {queue}"), level, reason, text);
+        self.parts.status.report(report);
+    }
+}
+
+impl Post {
+    /// Takes nothing new, finishes what runs, then lets go.
+    fn leave(&mut self) {
+        if !std::mem::replace(&mut self.leaving, true) {
+            self.phase.send_replace(Phase::Drain);
+            self.halt.cancel();
+        }
+    }
+}
+
+/// Waits for what is under way; for ever if nothing is.
+async fn done<T>(task: &mut Option<BoxFuture<'static, T>>) -> T {
+    match task {
+        Some(task) => task.await,
+        None => std::future::pending().await,
+    }
+}

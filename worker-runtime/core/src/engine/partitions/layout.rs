@@ -1,0 +1,353 @@
+//! How a queue was divided when messages were last passed on. After a change, what waits in the old parts is finished
+//! before anything is passed on: else a user's later messages could overtake the earlier ones in another part.
+//!
+//! The division is written down at the broker, in `<queue>.layout`, by whoever holds the fence of the queue.
+
+use super::super::backlog::Backlog;
+use super::super::consumer::{Counters, Parts, Phase};
+use super::super::delivery::Desk;
+use super::crew::Crew;
+use super::plan::Plan;
+use crate::broker::{
+    Broker, Confirmation, ConsumerState, Publication, PublicationClass, QueueSpec,
+};
+use crate::codes;
+use crate::error::{ErrorClass, WorkError};
+use crate::status::{StatusDesk, StatusLevel, StatusReport};
+use futures::FutureExt;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+use tokio::sync::{Mutex, watch};
+use vumi_api::{Kind, OrderingMode};
+
+/// Between two looks at what is left in the old parts.
+const LOOK: Duration = Duration::from_millis(500);
+/// The parts must have been empty for so long: what the broker had on its way to us is here by then.
+const QUIET: Duration = Duration::from_secs(1);
+/// Between two tries after the broker did not answer.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Notes that one look takes in; there is one, or two after a crash.
+const NOTES: usize = 10;
+
+/// What is written down.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Note {
+    parts: Vec<String>,
+}
+
+/// What the crew knows of the parts here.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Here {
+    /// Parts that this replica reads.
+    pub(super) reads: BTreeSet<String>,
+    /// Messages in hand.
+    pub(super) in_hand: u64,
+    /// Messages taken so far.
+    pub(super) received: u64,
+}
+
+/// Agrees with the broker on how the queue is divided.
+pub(in crate::engine) struct Layout {
+    broker: Arc<dyn Broker>,
+    status: Arc<StatusDesk>,
+    plan: Plan,
+    /// What a reader of parts is made of where nothing reads parts otherwise: the queue is not divided any more.
+    readers: Option<Parts>,
+    /// Messages of such parts.
+    leftover: Arc<Counters>,
+    /// Consumer of the queue as a whole: the holder of its fence decides.
+    leader: OnceLock<watch::Receiver<ConsumerState>>,
+    /// Generation of the channel for which it is agreed: a new one may follow another holder, who divided differently.
+    agreed: AtomicU64,
+    turn: Mutex<()>,
+    /// The parts that this replica wants to empty.
+    alone: watch::Sender<Option<BTreeSet<String>>>,
+    here: watch::Sender<Here>,
+}
+
+impl Layout {
+    /// For a queue that is to be divided so; `parts` is what a consumer of it as a whole would be made of.
+    pub(super) fn new(parts: &Parts, plan: Plan) -> Self {
+        let readers = plan.parts().is_empty().then(|| parts.clone());
+        Self {
+            broker: Arc::clone(&parts.broker),
+            status: Arc::clone(&parts.status),
+            plan,
+            readers,
+            leftover: Arc::default(),
+            leader: OnceLock::new(),
+            agreed: AtomicU64::new(0),
+            turn: Mutex::new(()),
+            alone: watch::Sender::new(None),
+            here: watch::Sender::default(),
+        }
+    }
+
+    /// Who consumes the queue as a whole.
+    pub(super) fn led_by(&self, leader: watch::Receiver<ConsumerState>) {
+        let _ = self.leader.set(leader);
+    }
+
+    /// Whether this replica consumes the queue as a whole now.
+    pub(super) fn leads(&self) -> bool {
+        let leader = self.leader.get();
+        leader.is_some_and(|state| *state.borrow() == ConsumerState::Consuming)
+    }
+
+    /// Counts of the messages in parts of a queue that is not divided any more.
+    pub(super) fn leftover(&self) -> Arc<Counters> {
+        Arc::clone(&self.leftover)
+    }
+
+    /// The parts that this replica wants to have for itself.
+    pub(super) fn alone(&self) -> watch::Receiver<Option<BTreeSet<String>>> {
+        self.alone.subscribe()
+    }
+
+    /// The crew says what it reads now.
+    pub(super) fn tell(&self, here: Here) {
+        self.here.send_replace(here);
+    }
+
+    /// Returns once messages of this generation may be passed on; false if they are no longer ours before.
+    pub(in crate::engine) async fn agreed(
+        self: &Arc<Self>,
+        generation: u64,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> bool {
+        if self.agreed.load(Ordering::Acquire) == generation {
+            return true;
+        }
+        let agree = async {
+            let _turn = self.turn.lock().await;
+            if self.agreed.load(Ordering::Acquire) == generation {
+                return;
+            }
+            while let Err(error) = self.agree().await {
+                tracing::debug!(queue = self.plan.queue(), reason = %error, "the division of the queue is not known yet");
+                tokio::time::sleep(AGAIN).await;
+            }
+            self.agreed.store(generation, Ordering::Release);
+        };
+        let lost = async {
+            while !interrupted() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        };
+        tokio::select! {
+            biased;
+            () = lost => false,
+            () = agree => true,
+        }
+    }
+
+    /// Agrees whenever this replica begins to consume the queue as a whole, so that what waits in old parts does not wait
+    /// for the next message as well. Never ends.
+    pub(super) async fn keep(self: Arc<Self>) {
+        let consumes = |state: &ConsumerState| *state == ConsumerState::Consuming;
+        let Some(mut leader) = self.leader.get().cloned() else {
+            return std::future::pending().await;
+        };
+        while leader.wait_for(consumes).await.is_ok() {
+            let agree = async {
+                let turn = self.turn.lock().await;
+                while self.agree().await.is_err() {
+                    tokio::time::sleep(AGAIN).await;
+                }
+                drop(turn);
+                std::future::pending().await
+            };
+            tokio::select! {
+                () = agree => {}
+                _ = leader.wait_for(|state| !consumes(state)) => {}
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn agree(self: &Arc<Self>) -> Result<(), WorkError> {
+        let notes = self.read().await?;
+        if notes.is_empty() && self.plan.parts().is_empty() {
+            return Ok(());
+        }
+        let ours: BTreeSet<String> = self.plan.parts().iter().cloned().collect();
+        let same =
+            |note: &Option<Note>| note.as_ref().is_some_and(|n| n.parts == self.plan.parts());
+        if notes.iter().all(same) && !notes.is_empty() {
+            return Ok(());
+        }
+        if !notes.is_empty() {
+            let mut parts = ours;
+            parts.extend(notes.into_iter().flatten().flat_map(|note| note.parts));
+            self.empty(parts).await;
+        }
+        self.write().await
+    }
+
+    fn note_queue(&self) -> String {
+        format!("{}.layout", self.plan.queue())
+    }
+
+    /// What is written down, none for what cannot be read; an empty list if the queue was never divided.
+    async fn read(&self) -> Result<Vec<Option<Note>>, WorkError> {
+        let queue = self.note_queue();
+        if self.broker.depth(&queue).await?.is_none() {
+            return Ok(Vec::new());
+        }
+        let shelf = self.broker.shelf(&queue, NOTES).await?;
+        let notes = shelf.messages().iter();
+        let notes = notes
+            .map(|m| serde_json::from_slice(&m.body).ok())
+            .collect();
+        shelf.close().await;
+        Ok(notes)
+    }
+
+    /// Writes down how it is divided now. A crash in between leaves both notes, which is a change again.
+    async fn write(&self) -> Result<(), WorkError> {
+        let queue = self.note_queue();
+        self.broker
+            .declare(&QueueSpec::Parking(queue.clone()))
+            .await?;
+        let mut shelf = self.broker.shelf(&queue, NOTES).await?;
+        let note = Note {
+            parts: self.plan.parts().to_vec(),
+        };
+        let written = self
+            .broker
+            .publish(Publication {
+                exchange: String::new(),
+                routing_key: queue.clone(),
+                body: serde_json::to_vec(&note).unwrap_or_default().into(),
+                message_id: None,
+                class: PublicationClass::Direct,
+            })
+            .await;
+        match written.confirmation().await {
+            Confirmation::Confirmed => {}
+            other => {
+                return Err(WorkError::new(
+                    ErrorClass::Connect,
+                    codes::BROKER_UNREACHABLE,
+                    format!("the broker did not take a note for {queue}: {other:?}"),
+                ));
+            }
+        }
+        let old: Vec<u64> = shelf.messages().iter().map(|m| m.tag).collect();
+        for tag in old {
+            shelf.remove(tag).await?;
+        }
+        shelf.close().await;
+        tracing::info!(
+            queue = self.plan.queue(),
+            parts = self.plan.parts().len(),
+            "the queue is divided"
+        );
+        Ok(())
+    }
+
+    /// Has all these parts for itself until nothing is left in them. The fence of each part proves that nobody else holds
+    /// a message of it, and nobody else passes messages on, since this replica holds the fence of the queue.
+    async fn empty(self: &Arc<Self>, parts: BTreeSet<String>) {
+        let component = format!("partitions of {}", self.plan.queue());
+        let text = "they were divided differently before: what waits in them is finished first, and new messages wait";
+        tracing::warn!(queue = self.plan.queue(), "the {component}: {text}");
+        let report = StatusReport::new(
+            component.as_str(),
+            StatusLevel::Degraded,
+            "redividing",
+            text,
+        );
+        self.status.report(report);
+        match &self.readers {
+            None => self.emptied(&parts, true).await,
+            Some(readers) => self.emptied_by(readers, &parts).await,
+        }
+        let report = StatusReport::new(
+            component.as_str(),
+            StatusLevel::Ok,
+            "divided",
+            "as they should be",
+        );
+        self.status.report(report);
+    }
+
+    /// Reads parts for as long as there is something in them.
+    async fn emptied_by(self: &Arc<Self>, readers: &Parts, parts: &BTreeSet<String>) {
+        let plan = Plan::former(self.plan.queue(), parts);
+        let phase = watch::Sender::new(Phase::Run);
+        let halt = readers.desk.halt.child_token();
+        let desk = Desk {
+            counters: Arc::clone(&self.leftover),
+            halt: halt.clone(),
+            ..(*readers.desk).clone()
+        };
+        let backlog = Arc::new(Backlog::new(Kind::Dispatcher, readers.backlog.limit()));
+        let mode = match readers.mode {
+            // Nobody waits for a fence where no order is kept.
+            OrderingMode::None => OrderingMode::None,
+            _ => OrderingMode::PerUser,
+        };
+        let readers = Parts {
+            desk: Arc::new(desk),
+            phase: phase.subscribe(),
+            mode,
+            ..readers.clone()
+        };
+        let (crew, _) = Crew::new(readers, plan, Arc::clone(self), backlog);
+        let mut crew = crew.run().boxed();
+        tokio::select! {
+            () = &mut crew => return,
+            () = self.emptied(parts, mode != OrderingMode::None) => {}
+        }
+        phase.send_replace(Phase::Drain);
+        halt.cancel();
+        crew.await;
+    }
+
+    /// Returns once nothing is left in these parts. In `order`, this replica alone must have read them to the end.
+    async fn emptied(&self, parts: &BTreeSet<String>, order: bool) {
+        let _alone = order.then(|| {
+            self.alone.send_replace(Some(parts.clone()));
+            Alone(&self.alone)
+        });
+        let mut quiet: Option<(Instant, u64)> = None;
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let here = self.here.borrow().clone();
+            let mut still = here.in_hand == 0;
+            still &= !order || (self.leads() && here.reads.is_superset(parts));
+            for part in parts {
+                if !still {
+                    break;
+                }
+                let queue = super::plan::queue_of(self.plan.queue(), part);
+                let depth = self.broker.depth(&queue).await;
+                // An error is never zero.
+                still = matches!(depth, Ok(Some(depth)) if depth.ready == 0);
+            }
+            quiet = match quiet {
+                _ if !still => None,
+                Some((since, received)) if received == here.received => {
+                    if since.elapsed() >= QUIET {
+                        break;
+                    }
+                    Some((since, received))
+                }
+                _ => Some((Instant::now(), here.received)),
+            };
+        }
+    }
+}
+
+/// While it lives, this replica wants to have the parts for itself.
+struct Alone<'l>(&'l watch::Sender<Option<BTreeSet<String>>>);
+
+impl Drop for Alone<'_> {
+    fn drop(&mut self) {
+        self.0.send_replace(None);
+    }
+}

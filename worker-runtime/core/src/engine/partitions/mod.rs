@@ -1,0 +1,86 @@
+//! A queue that several replicas share without losing order (R2, S12): the holder of its fence passes every message on to
+//! one of its parts, each part has a fence of its own, and the replicas divide the parts among them.
+//!
+//! Membership decides who should read a part, and only the fence who may: whatever the replicas believe of each other,
+//! a part has one reader, and the next one begins where it ended.
+
+mod crew;
+mod forward;
+mod layout;
+mod members;
+mod plan;
+mod shares;
+
+pub(super) use layout::Layout;
+pub(super) use plan::Plan;
+
+use super::backlog::Backlog;
+use super::consumer::{Consumer, Parts, Watched};
+use super::delivery::{Desk, Duty};
+use crew::Crew;
+use futures::future::{BoxFuture, FutureExt};
+use std::sync::Arc;
+use vumi_api::Kind;
+
+/// Unacknowledged messages of all parts of a queue in one replica, at least: many parts share them.
+const WINDOW: usize = 1600;
+
+/// A loop of the engine, and what is seen of it.
+pub(super) type Loop = (BoxFuture<'static, ()>, Watched);
+
+/// Starts what reads a queue that is not divided. If it was before, what waits in its parts is finished first.
+pub(super) async fn start_whole(parts: Parts, queue: &str) -> Vec<Loop> {
+    let layout = Arc::new(Layout::new(&parts, Plan::whole(queue)));
+    let desk = Desk {
+        layout: Some(Arc::clone(&layout)),
+        ..(*parts.desk).clone()
+    };
+    let desk = Arc::new(desk);
+    let (consumer, mut watched) = Consumer::subscribe(Parts { desk, ..parts }).await;
+    layout.led_by(watched.state.clone());
+    watched.leftover = Some(layout.leftover());
+    vec![(kept(consumer, layout), watched)]
+}
+
+/// Consumes a queue as a whole, and sees to it that it is divided as it should be.
+fn kept(consumer: Consumer, layout: Arc<Layout>) -> BoxFuture<'static, ()> {
+    let run = async move {
+        tokio::select! {
+            biased;
+            () = consumer.run() => {}
+            () = layout.keep() => {}
+        }
+    };
+    run.boxed()
+}
+
+/// Starts what reads a divided queue: the forwarder, and the crew that reads parts. `parts` is what a consumer of the
+/// queue as a whole would be made of.
+pub(super) async fn start(parts: Parts, plan: Plan) -> Vec<Loop> {
+    let layout = Arc::new(Layout::new(&parts, plan.clone()));
+    // To its parts the forwarder is what a dispatcher is to its targets: when they are full, it waits.
+    let backlog = Arc::new(Backlog::new(Kind::Dispatcher, parts.backlog.limit()));
+    let desk = Desk {
+        duty: Duty::Forward(Arc::new(plan.clone())),
+        layout: Some(Arc::clone(&layout)),
+        counters: Arc::default(),
+        generation: Arc::default(),
+        ..(*parts.desk).clone()
+    };
+    let (consumer, mut forwarding) = Consumer::subscribe(Parts {
+        desk: Arc::new(desk),
+        backlog: Arc::clone(&backlog),
+        // What must wait waits in its part.
+        journal: None,
+        hold: None,
+        ..parts.clone()
+    })
+    .await;
+    layout.led_by(forwarding.state.clone());
+    forwarding.own_backlog = Some(Arc::clone(&backlog));
+    let (crew, reading) = Crew::new(parts, plan, Arc::clone(&layout), backlog);
+    vec![
+        (kept(consumer, layout), forwarding),
+        (crew.run().boxed(), reading),
+    ]
+}
