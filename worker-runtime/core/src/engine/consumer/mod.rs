@@ -111,6 +111,8 @@ impl Watched {
         counts.done += own.done;
         counts.retried += own.retried;
         counts.parked += own.parked;
+        counts.journaled += own.journaled;
+        counts.replayed += own.replayed;
         counts.returned += own.returned;
         counts.in_flight += own.in_flight;
     }
