@@ -342,7 +342,7 @@ async fn what_partitions_held_does_not_wait_for_the_next_message() {
         open.store(false, Ordering::Relaxed);
         let broker = EmbeddedBroker::start(EmbeddedOptions::default()).unwrap();
         let connection = broker.connect() as Arc<dyn Broker>;
-        let old = Rig::replica(connection, name.clone(), divided(4), "old").await;
+        let old = replica_of(connection, name.clone(), divided(4), "old").await;
         for user in 0..20 {
             old.send(&format!("u{user}"), "0").await;
         }
@@ -353,7 +353,7 @@ async fn what_partitions_held_does_not_wait_for_the_next_message() {
         let mut replicas = Vec::new();
         for instance in ["a", "b"] {
             let connection = broker.connect() as Arc<dyn Broker>;
-            let rig = Rig::replica(connection, name.clone(), settings.clone(), instance).await;
+            let rig = replica_of(connection, name.clone(), settings.clone(), instance).await;
             replicas.push(rig);
         }
         let mut observer = holding_fence(&replicas[0].broker, "t.outbound").await;
