@@ -28,7 +28,7 @@ pub struct Common {
     #[arg(long, value_name = "ADDRESS|none")]
     pub admin: Option<Admin>,
     /// RabbitMQ for all workers, whatever their manifests say: amqp://user:password@host:5672/vhost, or amqps://…; also
-    /// in VUMI_BROKER_URL, which keeps the password out of the process list
+    /// in VUMI_BROKER_URL, which keeps the password out of the process list. ?profile=quorum at the end for quorum queues
     #[arg(long, value_name = "URL")]
     pub broker: Option<String>,
     /// PEM file of the private certificate authority of that RabbitMQ

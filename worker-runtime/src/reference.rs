@@ -2,12 +2,18 @@
 
 use crate::registry;
 use vumi_api::docs::{CodeText, Facts, MetricText, finding_codes};
+use vumi_core::message::FailureClass;
 use vumi_core::worker::Dedupe;
 
-/// Every code: of errors first, then of findings.
+/// Every code: of errors first, then of findings, then failure classes.
 pub fn codes() -> Vec<CodeText> {
     let mut codes = error_codes();
     codes.extend(finding_codes());
+    codes.extend(FailureClass::ALL.map(|class| CodeText {
+        name: class.as_str(),
+        meaning: class.meaning(),
+        fix: "It is the failure class of a message's fate; the code and the sentence beside it say what to do.",
+    }));
     codes
 }
 

@@ -20,6 +20,7 @@ mod tests {
     use super::*;
     use std::collections::BTreeSet;
     use vumi_api::WorkerType;
+    use vumi_core::worker::Dedupe;
 
     #[test]
     fn schema_and_tables_have_the_same_types() {
@@ -31,5 +32,19 @@ mod tests {
             .collect();
         assert_eq!(tables, schema);
         assert_eq!(all().count(), tables.len(), "a type is registered twice");
+    }
+
+    #[test]
+    fn types_whose_provider_gives_an_id_take_dedupe_and_no_others() {
+        for registration in all() {
+            let gives_id = matches!(registration.dedupe, Dedupe::ProviderId(_));
+            let worker = WorkerType::find(registration.type_name).unwrap();
+            assert_eq!(
+                worker.honours.contains(&"dedupe"),
+                gives_id,
+                "{}",
+                worker.key
+            );
+        }
     }
 }

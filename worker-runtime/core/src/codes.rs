@@ -105,8 +105,8 @@ codes! {
         "Check that Redis runs as a master and that host, port, sentinels, TLS and network allow the connection.";
     STATE_REFUSED = "state.refused", "Redis refused the credentials or a command.",
         "Check username and password in the Secret, and that the user may use the keys below the prefix, scripts and INFO.";
-    STATE_FULL = "state.full", "Redis takes no writes: its memory or its disk is full.",
-        "Give it more memory or disk, or remove what others keep there; work goes on by itself.";
+    STATE_FULL = "state.full", "Redis takes no writes: its memory or its disk is full, or too few replicas follow it.",
+        "The error names the cause. Give it more memory or disk, or start its replicas; work goes on by itself.";
     STATE_CLUSTER = "state.cluster", "This Redis runs in Cluster mode.",
         "Use a single Redis or one with Sentinel: Cluster cannot keep together what one operation changes.";
     STATE_VERSION = "state.version", "This Redis is too old.",

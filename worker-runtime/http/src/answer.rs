@@ -7,6 +7,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 use vumi_core::codes::{self, Code};
 use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::state::first_seen::MAX_ANSWER;
 
 /// Content type of plain answers.
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -74,6 +75,30 @@ impl Answer {
         self.with(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
+    /// As it is kept for whoever asks the same again: status, content type and body, no other headers.
+    pub fn kept(&self) -> Bytes {
+        let kind = self.headers.get(http::header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let mut kept = format!("{} {kind}\n", self.status.as_u16()).into_bytes();
+        kept.extend_from_slice(&self.body);
+        match kept.len() > MAX_ANSWER {
+            true => {
+                let text = "This request was answered before; the answer was too long to be kept.";
+                Self::error(StatusCode::GONE, text).kept()
+            }
+            false => kept.into(),
+        }
+    }
+
+    /// Reads what [`Self::kept`] wrote; none for anything else, and for nothing.
+    pub fn from_kept(kept: &Bytes) -> Option<Self> {
+        let end = kept.iter().position(|byte| *byte == b'\n')?;
+        let head = std::str::from_utf8(&kept[..end]).ok()?;
+        let (status, kind) = head.split_once(' ')?;
+        let status = StatusCode::from_u16(status.parse().ok()?).ok()?;
+        Some(Self::new(status, kind.parse().ok()?, kept.slice(end + 1..)))
+    }
+
     /// What a caller gets when their message could not be taken: the status of the error's class (413 for a message
     /// that is too large), its code and the code's sentence. The error's own text stays in our logs, because it may
     /// name our hosts and queues.
@@ -121,5 +146,30 @@ impl From<Answer> for Reply {
             answer,
             written: None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_what_was_answered() {
+        let answers = [
+            Answer::text(StatusCode::OK, "héllo\nworld"),
+            Answer::text(StatusCode::OK, ""),
+            Answer::json(StatusCode::BAD_GATEWAY, &serde_json::json!({"a": 1})),
+        ];
+        for answer in answers {
+            assert_eq!(Answer::from_kept(&answer.kept()), Some(answer));
+        }
+        assert_eq!(Answer::from_kept(&Bytes::new()), None);
+        let long = Answer::text(StatusCode::OK, "x".repeat(MAX_ANSWER)).kept();
+        let kept = Answer::from_kept(&long).map(|answer| answer.status);
+        assert_eq!(
+            kept,
+            Some(StatusCode::GONE),
+            "it is said that it was answered"
+        );
     }
 }

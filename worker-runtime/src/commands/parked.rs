@@ -38,7 +38,7 @@ pub struct Arguments {
 /// Where parked messages are looked for.
 #[derive(clap::Args, Debug)]
 pub struct Place {
-    /// Look on this broker, without any process
+    /// Look on this broker, without any process; with ?profile=quorum if its queues are
     #[arg(long, value_name = "URL", conflicts_with_all = ["socket", "state", "name"])]
     pub broker: Option<String>,
     /// PEM file of the private certificate authority of that broker

@@ -1,23 +1,26 @@
-//! Starts servers under a launcher that ends them with their owner: it kills its server when the pipe to the test process
-//! closes, however that happens.
+//! Starts servers under a launcher that ends them with their owner: it kills its server when the pipe to the test
+//! process closes, however that happens.
 
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::io;
 use std::path::Path;
 use std::process::Stdio;
+use std::time::{Duration, Instant};
 use tokio::process::{Child, Command};
 
 /// Runs a command in the background until standard input ends, that is until the test process is gone or lets go. First
-/// argument: folder; second: file in it for the process id; third: `last` waits for the broker and removes the folder,
-/// `alone` removes the folder unless it was told to keep it.
+/// argument: folder; second: file in it for the process id; third: `last` waits for the brokers in folders below and
+/// removes the folder, `alone` removes the folder unless it was told to keep it.
 const LAUNCHER: &str = r#"folder=$1; file=$2; order=$3; shift 3
 "$@" </dev/null & pid=$!
 echo $pid >"$folder/$file"
 said=$(cat)
 kill -9 $pid; wait $pid
 if [ "$order" = last ]; then
-  while kill -0 "$(cat "$folder/broker.pid")"; do sleep 0.05; done 2>/dev/null
+  for broker in "$folder"/*/broker.pid; do
+    while kill -0 "$(cat "$broker")"; do sleep 0.05; done 2>/dev/null
+  done
   rm -rf "$folder"
 elif [ "$order" = alone ] && [ "$said" != keep ]; then
   rm -rf "$folder"
@@ -61,6 +64,19 @@ fn set(launcher: &mut Command, name: &OsStr, value: Option<&OsStr>) {
         Some(value) => launcher.env(name, value),
         None => launcher.env_remove(name),
     };
+}
+
+/// Lets a launcher kill its server. The server's folder goes next, so this waits until nobody writes there any more;
+/// SIGKILL takes no time.
+pub(crate) fn end(mut launcher: Child) {
+    drop(launcher.stdin.take());
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while let Ok(None) = launcher.try_wait() {
+        if Instant::now() > deadline {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// The process id that the launcher wrote down.

@@ -1,13 +1,17 @@
 //! A real RabbitMQ for one test or one test binary: own ports, own node name, own Erlang port mapper, own folder.
 //! It ends with its owner: a small launcher kills it when the pipe to the test process closes, however that happens.
 
+mod cluster;
 mod control;
 mod process;
 
+pub use cluster::Cluster;
+
 use crate::{certificates, free_port, launcher};
+use process::Mapper;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
-use tempfile::TempDir;
 use tokio::process::Child;
 
 /// Versions that tests run against; `scripts/rabbitmq install` provides both.
@@ -57,11 +61,15 @@ pub struct Options {
 pub struct RabbitMq {
     version: Version,
     options: Options,
-    software: PathBuf,
-    folder: TempDir,
+    /// Its Erlang node, `name@localhost`.
+    node: String,
+    /// Nodes that it forms a cluster with when it first starts, itself among them; none if it stays alone.
+    peers: Vec<String>,
+    home: PathBuf,
     ports: Ports,
-    port_mapper: Option<Child>,
     broker: Option<Child>,
+    // Last: its folder holds the others.
+    mapper: Arc<Mapper>,
 }
 
 #[derive(Clone, Copy)]
@@ -69,7 +77,6 @@ struct Ports {
     amqp: u16,
     tls: u16,
     distribution: u16,
-    mapper: u16,
 }
 
 impl Ports {
@@ -79,12 +86,10 @@ impl Ports {
             amqp: port()?,
             tls: port()?,
             distribution: port()?,
-            mapper: port()?,
         })
     }
 }
 
-const NODE: &str = "rabbit@localhost";
 const COOKIE: &str = "testkit";
 
 impl RabbitMq {
@@ -95,30 +100,40 @@ impl RabbitMq {
 
     /// Starts a broker and waits until it serves AMQP.
     pub async fn start_with(version: Version, options: Options) -> Result<Self, Error> {
-        let software = software(version)?;
         let mut last = None;
         // A port that was free may be taken by another test before the broker listens: start over with others.
         for _ in 0..3 {
-            let folder = tempfile::Builder::new()
-                .prefix("vumi-rabbitmq-")
-                .tempdir()
-                .map_err(|e| Error::Io("no temporary folder", e))?;
-            let mut broker = Self {
-                version,
-                options: options.clone(),
-                software: software.clone(),
-                folder,
-                ports: Ports::pick()?,
-                port_mapper: None,
-                broker: None,
-            };
-            broker.configure().await?;
-            match broker.run().await {
-                Ok(()) => return Ok(broker),
+            let mapper = Mapper::start(software(version)?).await?;
+            match Self::node(version, &options, &mapper, "rabbit", &[]).await {
+                Ok(broker) => return Ok(broker),
                 Err(error) => last = Some(error),
             }
         }
         Err(last.unwrap_or_else(|| Error::Failed("RabbitMQ was not started".into())))
+    }
+
+    /// Starts a node of this name under a port mapper; it joins those of the other names as soon as they are there.
+    async fn node(
+        version: Version,
+        options: &Options,
+        mapper: &Arc<Mapper>,
+        name: &str,
+        peers: &[&str],
+    ) -> Result<Self, Error> {
+        let node = |name: &str| format!("{name}@localhost");
+        let mut broker = Self {
+            version,
+            options: options.clone(),
+            node: node(name),
+            peers: peers.iter().map(|name| node(name)).collect(),
+            home: mapper.home(name)?,
+            ports: Ports::pick()?,
+            broker: None,
+            mapper: Arc::clone(mapper),
+        };
+        broker.configure().await?;
+        broker.run().await?;
+        Ok(broker)
     }
 
     /// Like [`RabbitMq::start_with`] for a test: none, said loudly and counted, if nothing is installed.
@@ -153,7 +168,7 @@ impl RabbitMq {
 
     /// The authority (PEM file) that signed the certificate. Only with [`Options::tls`].
     pub fn ca_file(&self) -> PathBuf {
-        self.folder.path().join("tls/ca.pem")
+        self.home.join("tls/ca.pem")
     }
 
     /// URL of a virtual host as user `guest`.
@@ -172,15 +187,24 @@ impl RabbitMq {
 
     /// The end of the broker's log, for a failing test.
     pub fn log(&self) -> String {
-        launcher::log(self.folder.path())
+        launcher::log(&self.home)
     }
 
     async fn configure(&self) -> Result<(), Error> {
-        let folder = self.folder.path();
+        let folder = &self.home;
         let mut conf = format!(
             "listeners.tcp.1 = 127.0.0.1:{}\ndisk_free_limit.absolute = 1MB\nlog.file = false\nlog.console = true\nlog.console.level = info\n",
             self.ports.amqp
         );
+        if !self.peers.is_empty() {
+            conf.push_str("cluster_formation.peer_discovery_backend = classic_config\n");
+        }
+        for (n, peer) in self.peers.iter().enumerate() {
+            conf.push_str(&format!(
+                "cluster_formation.classic_config.nodes.{} = {peer}\n",
+                n + 1
+            ));
+        }
         if self.options.tls {
             certificates::make(&folder.join("tls"))
                 .await

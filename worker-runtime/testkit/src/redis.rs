@@ -171,10 +171,10 @@ impl Redis {
         if self.options.tls {
             command.arg("--tls").arg("--cacert").arg(self.ca_file());
         }
-        let output = command
-            .args(arguments)
-            .output()
+        // A frozen server never answers.
+        let output = timeout(START, command.args(arguments).kill_on_drop(true).output())
             .await
+            .map_err(|_| Error::Failed(format!("redis-cli {arguments:?} gets no answer")))?
             .map_err(|e| Error::Io("redis-cli cannot be started", e))?;
         let said = String::from_utf8_lossy(&output.stdout);
         if !output.status.success() {
@@ -293,17 +293,8 @@ impl Redis {
 
 impl Drop for Redis {
     fn drop(&mut self) {
-        let Some(mut launcher) = self.launcher.take() else {
-            return;
-        };
-        drop(launcher.stdin.take());
-        // The folder goes next, so wait until nobody writes there any more; SIGKILL takes no time.
-        let deadline = std::time::Instant::now() + Duration::from_secs(10);
-        while let Ok(None) = launcher.try_wait() {
-            if std::time::Instant::now() > deadline {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(5));
+        if let Some(launcher) = self.launcher.take() {
+            launcher::end(launcher);
         }
     }
 }

@@ -79,7 +79,7 @@ impl Receipt {
 /// How a queue is consumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Competing consumers.
+    /// Competing consumers; on a replicated queue, which has one at a time, the others stand by.
     Shared,
     /// One consumer, held by a fence the broker enforces and a probe proves (R1, R2); others stand by.
     Fenced,
@@ -90,7 +90,8 @@ pub enum Access {
 pub struct Subscribe {
     /// Queue; also its routing key on [`EXCHANGE`] when it is a data queue.
     pub queue: QueueSpec,
-    /// Unacknowledged messages at most. The only queue inside the process.
+    /// Unacknowledged messages at most. The only queue inside the process. Every consumer of one fenced queue has the same:
+    /// what returns to a replicated queue keeps its order only for one that takes all of it.
     pub prefetch: u16,
     /// Alone or competing.
     pub access: Access,
@@ -101,9 +102,9 @@ pub struct Subscribe {
 /// Which queue, and how it is declared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum QueueSpec {
-    /// Durable, `x-queue-type: classic`, bound to [`EXCHANGE`] by its own name (R1).
+    /// Durable, classic or replicated as the broker's profile says (R1, S1), bound to [`EXCHANGE`] by its own name.
     Data(String),
-    /// Durable, `x-queue-type: classic`, unbound: parking queues.
+    /// The same, unbound: parking queues.
     Parking(String),
     /// Exclusive, auto-delete, on the default exchange: a replica's reply queue (R19).
     Reply(String),
@@ -143,7 +144,7 @@ pub struct RawDelivery {
     pub body: Bytes,
     /// AMQP `message_id` property.
     pub message_id: Option<String>,
-    /// `x-delivery-count`: present only on quorum queues, which drop messages after a limit (R1).
+    /// `x-delivery-count`: present only on quorum queues that drop messages after a limit (R1), never in profile quorum.
     pub delivery_count: Option<i64>,
 }
 
@@ -223,7 +224,8 @@ pub trait Acker: Send + Sync {
     fn generation(&self) -> Option<u64>;
     /// Acknowledges `tag`, and with `multiple` everything before it.
     fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool;
-    /// Returns `tag` to its queue: only for deliveries that were never handled (shutdown, link down).
+    /// Returns `tag` to its queue: only for deliveries that were never handled (shutdown, link down), and only where no
+    /// order is kept, because a replicated queue puts it last.
     fn requeue(&self, generation: u64, tag: u64) -> bool;
     /// Stops the broker from sending more (the subscription stays, in-flight deliveries may be acknowledged).
     fn cancel(&self);

@@ -302,6 +302,11 @@ impl Rig {
         !(self.registration.kind == Kind::Application && port.flow == Flow::Event)
     }
 
+    /// Whether messages on `port` are handed to a peer: then they are handled at most once, whatever happens (R17).
+    pub(super) fn sends(&self, port: &Port) -> bool {
+        self.registration.kind == Kind::Transport && port.flow == Flow::Outbound
+    }
+
     /// The ports whose messages cause outputs.
     pub(super) fn answering(&self) -> Vec<Port> {
         let ports = self.consumed().filter(|port| self.answers(port));
@@ -453,7 +458,8 @@ impl Rig {
         let worker = self.running()?;
         eventually("nothing is in flight and the counts add up", async || {
             let c = worker.snapshot().counts;
-            let whole = c.received == c.done + c.parked + c.returned + c.in_flight;
+            let ends = c.done + c.parked + c.journaled + c.returned;
+            let whole = c.received == ends + c.in_flight;
             match whole && c.in_flight == 0 {
                 true => Ok(c),
                 false => Err(format!("{c:?}")),

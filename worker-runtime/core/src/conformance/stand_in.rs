@@ -25,6 +25,8 @@ struct Seen {
     outputs: Vec<Output>,
     reports: Vec<StatusReport>,
     receipts: Vec<Receipt>,
+    /// First answers by id, if they are kept.
+    answers: Option<HashMap<String, Bytes>>,
     refusal: Option<WorkError>,
     hangs: bool,
     sockets: HashMap<(String, u16), Listener>,
@@ -80,6 +82,11 @@ impl StandIn {
     /// Everything reported so far.
     pub fn reports(&self) -> Vec<StatusReport> {
         self.lock().reports.clone()
+    }
+
+    /// From now on recognises repeats, as a worker with a state store.
+    pub fn remember(&self) {
+        self.lock().answers.get_or_insert_default();
     }
 
     /// Every receipt handed over so far.
@@ -149,12 +156,30 @@ impl Services for StandIn {
         Ok(())
     }
 
-    /// Keeps no answers, as a worker without a state store.
-    async fn accept_once(&self, output: Output, _: &str, _: Bytes) -> Result<Taken, WorkError> {
-        self.accept(output).await.map(|()| Taken::Now)
+    async fn accept_once(
+        &self,
+        output: Output,
+        id: &str,
+        answer: Bytes,
+    ) -> Result<Taken, WorkError> {
+        let first = self
+            .lock()
+            .answers
+            .as_ref()
+            .and_then(|known| known.get(id).cloned());
+        if let Some(first) = first {
+            return Ok(Taken::Before(first));
+        }
+        self.accept(output).await?;
+        self.answered(id, answer, None).await;
+        Ok(Taken::Now)
     }
 
-    async fn answered(&self, _: &str, _: Bytes, _: Option<Person>) {}
+    async fn answered(&self, id: &str, answer: Bytes, _: Option<Person>) {
+        if let Some(known) = &mut self.lock().answers {
+            known.insert(id.to_owned(), answer);
+        }
+    }
 
     async fn receipt(&self, receipt: Receipt) -> Result<(), WorkError> {
         self.lock().receipts.push(receipt);

@@ -105,11 +105,6 @@ impl<T> Lanes<T> {
         behind
     }
 
-    /// Something of the lane runs.
-    pub(super) fn is_busy(&self, lane: Lane) -> bool {
-        matches!(lane, Lane::Numbered(number) if self.busy.contains_key(&number))
-    }
-
     /// How many wait in a lane.
     pub(super) fn waiting(&self, lane: Lane) -> usize {
         match lane {

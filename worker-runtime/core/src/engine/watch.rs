@@ -4,6 +4,7 @@
 use super::backlog::Backlog;
 use super::outlet::Outlet;
 use crate::broker::{Broker, LinkState, QueueDepth, QueueSpec};
+use crate::codes;
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use std::sync::Arc;
@@ -142,6 +143,16 @@ impl Watch {
             Ok(Some(depth)) => depth,
             Ok(None) => {
                 target.declared = false;
+                return;
+            }
+            Err(error) if error.code == codes::BROKER_QUEUE_DOWN => {
+                let text = format!("is away: {error}");
+                target.report(
+                    &self.status,
+                    StatusLevel::Degraded,
+                    "queue_unavailable",
+                    &text,
+                );
                 return;
             }
             Err(_) => return,

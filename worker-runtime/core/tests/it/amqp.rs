@@ -4,9 +4,7 @@
 use crate::broker_suite::{PATIENCE, Rig, unique};
 use async_trait::async_trait;
 use std::sync::Arc;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::OnceCell;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig, Profile};
 use vumi_core::broker::{Broker, LinkState};
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
@@ -114,60 +112,4 @@ crate::broker_suite!(rabbitmq_4_0_profile_quorum, rig!(V4_0, None, Quorum));
 /// A broker for tests that harm it.
 pub async fn own(version: Version, options: Options) -> Option<RabbitMq> {
     RabbitMq::start_or_skip(version, options).await
-}
-
-/// A TCP proxy that can stop moving bytes without closing anything: what a frozen process or a dead network looks
-/// like from the other end.
-pub struct Proxy {
-    port: u16,
-    frozen: watch::Sender<bool>,
-}
-
-impl Proxy {
-    /// A proxy to a port of this machine.
-    pub async fn to(port: u16) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("listen");
-        let own = listener.local_addr().expect("address").port();
-        let (frozen, state) = watch::channel(false);
-        tokio::spawn(async move {
-            while let Ok((client, _)) = listener.accept().await {
-                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else {
-                    continue;
-                };
-                let ((from_client, to_client), (from_server, to_server)) =
-                    (client.into_split(), server.into_split());
-                tokio::spawn(pump(from_client, to_server, state.clone()));
-                tokio::spawn(pump(from_server, to_client, state.clone()));
-            }
-        });
-        Self { port: own, frozen }
-    }
-
-    /// The URL of the broker behind it, through it.
-    pub fn through(&self, url: &str) -> String {
-        let (head, tail) = url.split_once("127.0.0.1:").expect("address");
-        let (_, vhost) = tail.split_once('/').expect("vhost");
-        format!("{head}127.0.0.1:{}/{vhost}", self.port)
-    }
-
-    /// Stops or lets go on.
-    pub fn freeze(&self, frozen: bool) {
-        self.frozen.send_replace(frozen);
-    }
-}
-
-async fn pump(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut frozen: watch::Receiver<bool>,
-) {
-    let mut buffer = [0; 16 * 1024];
-    while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let _ = frozen.wait_for(|frozen| !frozen).await;
-        if to.write_all(&buffer[..count]).await.is_err() {
-            return;
-        }
-    }
-    // Nobody hears of an end either.
-    let _ = frozen.wait_for(|frozen| !frozen).await;
 }

@@ -1,7 +1,7 @@
 //! What goes wrong between us and a real RabbitMQ, and that consuming and publishing go on by themselves: cut
 //! connections, restarts, deleted queues, consumer timeouts, frozen processes, memory alarms.
 
-use crate::amqp::{Proxy, connect, in_profile, own, shared, up, vhost};
+use crate::amqp::{connect, in_profile, own, shared, up, vhost};
 use crate::broker_suite::{
     PATIENCE, consume, consuming, data, next, number, publish, send, unique, until, until_depth,
 };
@@ -14,6 +14,7 @@ use vumi_core::broker::{
     Access, Broker, Confirmation, ConsumerState, LinkState, Publication, PublicationClass,
     RawDelivery, Subscription,
 };
+use vumi_testkit::forwarder::Forwarder;
 use vumi_testkit::rabbitmq::{Options, Version};
 
 const BOTH: [Version; 2] = [Version::V3_10, Version::V4_0];
@@ -365,7 +366,7 @@ async fn memory_alarm_blocks_publishing_and_nothing_else() {
 }
 
 /// Through a proxy, with heartbeats that notice soon.
-async fn connect_through(proxy: &Proxy, url: &str) -> Arc<dyn Broker> {
+async fn connect_through(proxy: &Forwarder, url: &str) -> Arc<dyn Broker> {
     let config = AmqpConfig::from_url(&proxy.through(url)).expect("url");
     let broker = AmqpBroker::connect(config.with_heartbeat(Duration::from_secs(1)));
     up(&broker).await;
@@ -379,7 +380,7 @@ async fn worker_frozen_past_its_heartbeat_consumes_again() {
             return;
         };
         let url = in_profile(profile, &url);
-        let proxy = Proxy::to(server.port()).await;
+        let proxy = Forwarder::to(&[server.port()]).await.expect("forwarder");
         let (frozen, healthy) = (connect_through(&proxy, &url).await, connect(&url).await);
         let queue = unique("thaw");
         let mut subscription = consume(&frozen, &queue, 10, Access::Fenced).await;
@@ -406,7 +407,7 @@ async fn frozen_holder_loses_the_fence() {
             return;
         };
         let url = in_profile(profile, &url);
-        let proxy = Proxy::to(server.port()).await;
+        let proxy = Forwarder::to(&[server.port()]).await.expect("forwarder");
         let frozen = connect_through(&proxy, &url).await;
         let healthy = connect(&url).await;
         let queue = unique("freeze");

@@ -1,6 +1,6 @@
 //! Many messages in flight on a real RabbitMQ: what cuts do to them, and how much may be unconfirmed.
 
-use crate::amqp::{Proxy, connect, own, shared, up, vhost};
+use crate::amqp::{connect, own, shared, up, vhost};
 use crate::broker_suite::{PATIENCE, consume, data, next, publish, unique};
 use bytes::Bytes;
 use std::sync::Arc;
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::{Access, Broker, Confirmation};
+use vumi_testkit::forwarder::Forwarder;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 
 /// Lanes, and with one message of each in flight also the depth of the pipeline.
@@ -115,7 +116,7 @@ async fn unconfirmed_bytes_are_bounded() {
     ) else {
         return;
     };
-    let proxy = Proxy::to(server.port()).await;
+    let proxy = Forwarder::to(&[server.port()]).await.expect("forwarder");
     let broker = AmqpBroker::connect(AmqpConfig::from_url(&proxy.through(&url)).expect("url"));
     up(&broker).await;
     let queue = unique("bytes");

@@ -9,6 +9,7 @@ use vumi_core::broker::{
     Access, Broker, ConsumerState, LinkState, QueueSpec, Subscribe, Subscription,
 };
 use vumi_core::codes;
+use vumi_testkit::forwarder::Forwarder;
 use vumi_testkit::rabbitmq::Version;
 
 const ROWS: [(Version, Profile); 3] = [
@@ -121,6 +122,54 @@ async fn foreign_holder_becomes_visible() {
                 break;
             }
             assert!(begin.elapsed() < PATIENCE, "{queues}");
+        }
+    }
+}
+
+/// How long nobody reads a queue when its holder ends: its process killed, or frozen. Printed for the record; no time is
+/// asserted but the heartbeat's.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn takeover_after_a_cut_and_after_a_freeze() {
+    const HEARTBEAT: Duration = Duration::from_secs(1);
+    for (version, profile) in ROWS {
+        let (Some(server), Some(url)) = (shared(version).await, vhost(version, None).await) else {
+            return;
+        };
+        let url = in_profile(profile, &url);
+        let healthy = connect(&url).await;
+        let line = Forwarder::to(&[server.port()]).await.expect("forwarder");
+        for freeze in [false, true] {
+            let queue = unique("takeover");
+            let config = AmqpConfig::from_url(&line.through(&url)).expect("url");
+            let config = config
+                .with_heartbeat(HEARTBEAT)
+                .with_holder_silence(SILENCE);
+            let ends = AmqpBroker::connect(config);
+            up(&ends).await;
+            let mut holder = reader(&ends, &queue, Access::Fenced, "holder").await;
+            send(&healthy, &queue, 1..=9).await;
+            assert_eq!(number(&next(&mut holder).await), 1);
+            let mut standby = reader(&healthy, &queue, Access::Fenced, "standby").await;
+            standing_by_for(&standby, "holder").await;
+            let begin = Instant::now();
+            if freeze {
+                line.freeze(true);
+            } else {
+                line.cut();
+            }
+            assert_eq!(number(&next(&mut standby).await), 1);
+            let took = begin.elapsed();
+            eprintln!(
+                "takeover on {version:?}, profile {}: freeze {freeze}: {took:?}",
+                profile.as_str()
+            );
+            if freeze {
+                assert!(
+                    took > HEARTBEAT,
+                    "it was not taken from a holder that lives"
+                );
+            }
+            line.freeze(false);
         }
     }
 }

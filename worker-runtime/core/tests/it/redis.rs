@@ -1,9 +1,10 @@
-//! The state store on a real Redis: getting in, Vumi's layout, what a write survives, and what happens when Redis is away,
-//! frozen, killed or replaced. What every store must do is in [`crate::state_suite`].
+//! The state store on a real Redis: getting in, Vumi's layout, what a write survives, and what happens when Redis is
+//! away, frozen, killed or replaced. What every store must do is in [`crate::state_suite`].
 
 mod access;
 mod durability;
 mod faults;
+mod measure;
 mod sentinel;
 mod vumi;
 

@@ -1,7 +1,7 @@
 //! What tests tell a running broker: through Erlang's own caller, which takes milliseconds, or through `rabbitmqctl`.
 //! Everything here is what an operator or a mishap could do to it.
 
-use super::{COOKIE, Error, NODE, RabbitMq, Version};
+use super::{COOKIE, Error, RabbitMq, Version};
 use std::process::Stdio;
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -33,11 +33,11 @@ impl RabbitMq {
 
     /// Runs `rabbitmqctl` and returns what it printed. Takes a second or two; [`RabbitMq::eval`] takes milliseconds.
     pub async fn ctl(&self, arguments: &[&str]) -> Result<String, Error> {
-        let program = self.sbin()?.join("rabbitmqctl");
+        let program = self.mapper.sbin()?.join("rabbitmqctl");
         self.output(
             self.command(&program)
                 .arg("-n")
-                .arg(NODE)
+                .arg(&self.node)
                 .arg("-q")
                 .args(arguments),
         )
@@ -61,10 +61,10 @@ impl RabbitMq {
     }
 
     async fn eval_once(&self, expressions: &str) -> Result<String, Error> {
-        let program = self.erlang().join("erl_call");
+        let program = self.mapper.erlang().join("erl_call");
         let mut command = self.command(&program);
         command
-            .args(["-n", NODE, "-c", COOKIE, "-e"])
+            .args(["-n", &self.node, "-c", COOKIE, "-e"])
             .stdin(Stdio::piped());
         let mut child = command
             .stdout(Stdio::piped())

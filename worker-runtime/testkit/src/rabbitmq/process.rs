@@ -1,11 +1,14 @@
 //! The processes of one broker: Erlang's port mapper and the broker itself, each under a launcher that ends it with its
 //! owner.
 
-use super::{Error, NODE, RabbitMq};
-use crate::launcher::{self, is_running, send_signal};
+use super::{Error, RabbitMq};
+use crate::free_port;
+use crate::launcher::{self, end, is_running, send_signal};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
+use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::process::{Child, Command};
@@ -30,38 +33,11 @@ impl RabbitMq {
         self.run().await
     }
 
-    pub(super) fn erlang(&self) -> PathBuf {
-        self.software.join("usr/lib/erlang/bin")
-    }
-
-    pub(super) fn sbin(&self) -> Result<PathBuf, Error> {
-        let library = self.software.join("usr/lib/rabbitmq/lib");
-        let entries = std::fs::read_dir(&library).map_err(|e| Error::Io("RabbitMQ's folder", e))?;
-        entries
-            .flatten()
-            .map(|entry| entry.path().join("sbin"))
-            .find(|path| path.is_dir())
-            .ok_or_else(|| Error::Failed(format!("no RabbitMQ in {}", library.display())))
-    }
-
     pub(super) fn command(&self, program: &Path) -> Command {
-        let folder = self.folder.path();
-        let path = format!(
-            "{}:{}",
-            self.erlang().display(),
-            std::env::var("PATH").unwrap_or_default()
-        );
-        let mut command = Command::new(program);
+        let folder = &self.home;
+        let mut command = self.mapper.command(program, folder);
         command
-            .env("PATH", path)
-            // What Erlang writes where it stands, it writes there.
-            .current_dir(folder)
-            .env("ERL_CRASH_DUMP", folder.join("erl_crash.dump"))
-            .env("HOME", folder)
-            .env("LANG", "C.UTF-8")
-            .env("ERL_EPMD_PORT", self.ports.mapper.to_string())
-            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
-            .env("RABBITMQ_NODENAME", NODE)
+            .env("RABBITMQ_NODENAME", &self.node)
             .env("RABBITMQ_DIST_PORT", self.ports.distribution.to_string())
             .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
             .env("RABBITMQ_MNESIA_DIR", folder.join("data/node"))
@@ -78,73 +54,37 @@ impl RabbitMq {
             )
             .env("RABBITMQ_GENERATED_CONFIG_DIR", folder.join("generated"))
             // Makes the start script exec Erlang, so that the launcher's child is the broker itself.
-            .env("RUNNING_UNDER_SYSTEMD", "true")
-            .env_remove("NOTIFY_SOCKET")
-            .stdin(Stdio::null());
+            .env("RUNNING_UNDER_SYSTEMD", "true");
         command
     }
 
-    /// Starts `program` under the launcher.
-    fn launch(
-        &self,
-        program: &Path,
-        arguments: &[&str],
-        file: &str,
-        order: &str,
-    ) -> Result<Child, Error> {
-        let mut command = self.command(program);
-        command.args(arguments);
-        launcher::launch(command, self.folder.path(), file, order)
-            .map_err(|e| Error::Io("the broker cannot be started", e))
-    }
-
     pub(super) async fn run(&mut self) -> Result<(), Error> {
-        if self.port_mapper.is_none() {
-            let port = self.ports.mapper.to_string();
-            let mapper = self.launch(
-                &self.erlang().join("epmd"),
-                &["-port", &port],
-                "epmd.pid",
-                "last",
-            )?;
-            self.port_mapper = Some(mapper);
-            self.answers(self.ports.mapper, None).await?;
-        }
-        let program = self.sbin()?.join("rabbitmq-server");
-        self.broker = Some(self.launch(&program, &[], "broker.pid", "first")?);
-        self.answers(self.ports.amqp, Some(b"AMQP\x00\x00\x09\x01"))
-            .await
+        let program = self.mapper.sbin()?.join("rabbitmq-server");
+        let command = self.command(&program);
+        let launched = launcher::launch(command, &self.home, "broker.pid", "first");
+        self.broker = Some(launched.map_err(|e| Error::Io("the broker cannot be started", e))?);
+        self.answers().await
     }
 
-    /// Waits until something listens on `port` and answers `greeting`.
-    async fn answers(&self, port: u16, greeting: Option<&[u8]>) -> Result<(), Error> {
+    /// Waits until it serves AMQP.
+    async fn answers(&self) -> Result<(), Error> {
         let deadline = Instant::now() + START;
-        loop {
-            let attempt = async {
-                let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
-                if let Some(greeting) = greeting {
-                    stream.write_all(greeting).await?;
-                    stream.read_u8().await?;
-                }
-                Ok::<_, std::io::Error>(())
-            };
-            if let Ok(Ok(())) = timeout(Duration::from_secs(5), attempt).await {
-                return Ok(());
-            }
-            let dead = greeting.is_some() && !self.alive().await;
-            if dead || Instant::now() > deadline {
+        while !answers(self.ports.amqp, Some(b"AMQP\x00\x00\x09\x01")).await {
+            if !self.alive().await || Instant::now() > deadline {
                 return Err(Error::Failed(format!(
-                    "RabbitMQ {} does not answer on port {port}:\n{}",
+                    "RabbitMQ {} does not answer on port {}:\n{}",
                     self.version.as_str(),
+                    self.ports.amqp,
                     self.log()
                 )));
             }
             sleep(Duration::from_millis(50)).await;
         }
+        Ok(())
     }
 
     fn pid(&self) -> Option<u32> {
-        launcher::pid(self.folder.path(), "broker.pid")
+        launcher::pid(&self.home, "broker.pid")
     }
 
     async fn alive(&self) -> bool {
@@ -185,19 +125,110 @@ impl RabbitMq {
 
 impl Drop for RabbitMq {
     fn drop(&mut self) {
-        for mut launcher in [self.broker.take(), self.port_mapper.take()]
-            .into_iter()
-            .flatten()
-        {
-            drop(launcher.stdin.take());
-            // The folder goes next, so wait until nobody writes there any more; SIGKILL takes no time.
-            let deadline = std::time::Instant::now() + Duration::from_secs(10);
-            while let Ok(None) = launcher.try_wait() {
-                if std::time::Instant::now() > deadline {
-                    break;
-                }
-                std::thread::sleep(Duration::from_millis(5));
-            }
+        if let Some(launcher) = self.broker.take() {
+            end(launcher);
         }
     }
+}
+
+/// Erlang's port mapper of one broker or of the nodes of a cluster, and the folder that holds all of them.
+pub(super) struct Mapper {
+    port: u16,
+    software: PathBuf,
+    launcher: Option<Child>,
+    folder: TempDir,
+}
+
+impl Mapper {
+    pub(super) async fn start(software: PathBuf) -> Result<Arc<Self>, Error> {
+        let folder = tempfile::Builder::new()
+            .prefix("vumi-rabbitmq-")
+            .tempdir()
+            .map_err(|e| Error::Io("no temporary folder", e))?;
+        let port = free_port().map_err(|e| Error::Io("no free port", e))?;
+        let mut mapper = Self {
+            port,
+            software,
+            launcher: None,
+            folder,
+        };
+        let program = mapper.erlang().join("epmd");
+        let home = mapper.folder.path();
+        let mut command = mapper.command(&program, home);
+        command.arg("-port").arg(port.to_string());
+        let launched = launcher::launch(command, home, "epmd.pid", "last");
+        mapper.launcher = Some(launched.map_err(|e| Error::Io("Erlang's port mapper", e))?);
+        let deadline = Instant::now() + START;
+        while !answers(port, None).await {
+            if Instant::now() > deadline {
+                return Err(Error::Failed("Erlang's port mapper does not start".into()));
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        Ok(Arc::new(mapper))
+    }
+
+    /// A new folder for a node.
+    pub(super) fn home(&self, name: &str) -> Result<PathBuf, Error> {
+        let home = self.folder.path().join(name);
+        std::fs::create_dir_all(&home).map_err(|e| Error::Io("a folder for the broker", e))?;
+        Ok(home)
+    }
+
+    pub(super) fn erlang(&self) -> PathBuf {
+        self.software.join("usr/lib/erlang/bin")
+    }
+
+    pub(super) fn sbin(&self) -> Result<PathBuf, Error> {
+        let library = self.software.join("usr/lib/rabbitmq/lib");
+        let entries = std::fs::read_dir(&library).map_err(|e| Error::Io("RabbitMQ's folder", e))?;
+        entries
+            .flatten()
+            .map(|entry| entry.path().join("sbin"))
+            .find(|path| path.is_dir())
+            .ok_or_else(|| Error::Failed(format!("no RabbitMQ in {}", library.display())))
+    }
+
+    /// A command in the surroundings of Erlang, standing in `folder`.
+    fn command(&self, program: &Path, folder: &Path) -> Command {
+        let path = format!(
+            "{}:{}",
+            self.erlang().display(),
+            std::env::var("PATH").unwrap_or_default()
+        );
+        let mut command = Command::new(program);
+        command
+            .env("PATH", path)
+            // What Erlang writes where it stands, it writes there.
+            .current_dir(folder)
+            .env("ERL_CRASH_DUMP", folder.join("erl_crash.dump"))
+            .env("HOME", folder)
+            .env("LANG", "C.UTF-8")
+            .env("ERL_EPMD_PORT", self.port.to_string())
+            .env("ERL_EPMD_ADDRESS", "127.0.0.1")
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Mapper {
+    fn drop(&mut self) {
+        if let Some(launcher) = self.launcher.take() {
+            end(launcher);
+        }
+    }
+}
+
+/// Whether something listens on `port` and answers `greeting`.
+async fn answers(port: u16, greeting: Option<&[u8]>) -> bool {
+    let attempt = async {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+        if let Some(greeting) = greeting {
+            stream.write_all(greeting).await?;
+            stream.read_u8().await?;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    matches!(timeout(Duration::from_secs(5), attempt).await, Ok(Ok(())))
 }

@@ -3,6 +3,7 @@
 use crate::engine::{Declaration, Inbound};
 use crate::pending::{Finished, Opened, Pending, Place};
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::json;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -12,14 +13,17 @@ use vumi_core::codes::{self, Code};
 use vumi_core::error::WorkError;
 use vumi_core::message::{Actor, FailureClass, UserMessage, derived_id};
 use vumi_core::outcome::Refusal;
+use vumi_core::state::Person;
 use vumi_core::status::{StatusLevel, StatusReport};
-use vumi_core::worker::{Traffic, WorkerContext};
+use vumi_core::worker::{Taken, Traffic, WorkerContext};
 use vumi_http::{Answer, Head, Method, Reply, Request, Service, StatusCode};
 
 /// Key in `transport_metadata` that names the reply queue of the replica that holds the request.
 const HOLDER: &str = "vumi_holder";
 /// How long a request may wait for the broker.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a repeat looks whether its request was answered by another replica.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a caller may take to read their answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 /// A late response is forgiven when none was late for so long.
@@ -90,13 +94,15 @@ impl Service for Desk {
             Err(answer) => return (*answer).into(),
         };
         drop(request);
+        let repeatable = provider_id.is_some();
         if let Some(id) = provider_id {
             message.set_message_id(&derived_id(&["inbound", self.cx.transport_name(), &id]));
         }
         let id = message.message_id().to_owned();
         if !self.declaration.holds() {
-            return match self.publish(message).await {
-                Ok(()) => {
+            // The answer follows from the id, and so is the first one.
+            return match self.publish(message, repeatable).await {
+                Ok(_) => {
                     self.report_time(started.elapsed());
                     self.declaration.accepted(&id).into()
                 }
@@ -108,10 +114,18 @@ impl Service for Desk {
             .insert(HOLDER.into(), self.cx.reply_queue().into());
         match self.pending.open(&id) {
             Opened::First(mut place) => {
-                let published = self.publish(message).await;
+                let again = repeatable.then(|| message.clone());
+                let published = self.publish(message, repeatable).await;
                 drop(intake);
                 match published {
-                    Ok(()) => place.accepted(),
+                    Ok(Taken::Now) => place.accepted(),
+                    Ok(Taken::Before(first)) => {
+                        return match (Answer::from_kept(&first), again) {
+                            (Some(first), _) => first.into(),
+                            (None, Some(again)) => self.wait_again(place, again, started).await,
+                            (None, None) => self.wait(place, started).await,
+                        };
+                    }
                     // The confirmation was lost, but the message was not: the reply is here.
                     Err(error) => {
                         return place
@@ -150,9 +164,33 @@ impl Desk {
         Answer::json(status, &json!({"pending_requests": self.pending.len()}))
     }
 
-    async fn publish(&self, message: UserMessage) -> Result<(), WorkError> {
+    async fn publish(&self, message: UserMessage, repeatable: bool) -> Result<Taken, WorkError> {
         let limit = ACCEPT_TIMEOUT.min(self.request_timeout);
-        self.cx.accept_within(message, limit).await
+        if repeatable {
+            let id = message.message_id().to_owned();
+            return self.cx.accept_once(message, &id, Bytes::new(), limit).await;
+        }
+        let taken = self.cx.accept_within(message, limit).await;
+        taken.map(|()| Taken::Now)
+    }
+
+    /// Waits for the reply to a request that was taken over before, and whose reply may come to another replica.
+    async fn wait_again(&self, place: Place, message: UserMessage, started: Instant) -> Reply {
+        place.accepted();
+        let told = async {
+            loop {
+                tokio::time::sleep(ASK_AGAIN).await;
+                if let Ok(Taken::Before(first)) = self.publish(message.clone(), true).await
+                    && let Some(first) = Answer::from_kept(&first)
+                {
+                    return first;
+                }
+            }
+        };
+        tokio::select! {
+            reply = self.wait(place, started) => reply,
+            first = told => first.into(),
+        }
     }
 
     fn refuse(&self, error: &WorkError) -> Reply {
@@ -216,6 +254,10 @@ impl Desk {
             ));
         }
         self.pending.remember(request, id);
+        if self.declaration.has_ids() {
+            let person = message.to_addr().map(Person::new);
+            self.cx.answered(request, answer.kept(), person).await;
+        }
         self.cx.traffic(Traffic::Outbound);
         self.report_time(age);
         Ok(())

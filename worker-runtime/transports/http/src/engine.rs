@@ -23,6 +23,11 @@ pub(crate) trait Declaration: Send + Sync + 'static {
     /// Whether requests are held until the application replies.
     fn holds(&self) -> bool;
 
+    /// Whether requests may carry the provider's own id.
+    fn has_ids(&self) -> bool {
+        false
+    }
+
     /// The message of a request, or the answer to a request that has none.
     fn inbound(&self, request: &Request) -> Result<Inbound, Box<Answer>>;
 

@@ -89,6 +89,10 @@ impl Declaration for Api {
         self.holds
     }
 
+    fn has_ids(&self) -> bool {
+        self.id_field.is_some()
+    }
+
     fn inbound(&self, request: &Request) -> Result<Inbound, Box<Answer>> {
         let params = Params::read(request)
             .map_err(|error| Box::new(Answer::error(error.status(), &error.to_string())))?;

@@ -35,7 +35,8 @@ impl Trouble {
             403 if text.contains("exclusive use") => Trouble::Held(text),
             403 => Trouble::Denied(text),
             404 if text.contains("is down or inaccessible")
-                || text.contains("process is stopped") =>
+                || text.contains("process is stopped")
+                || text.contains("due to timeout") =>
             {
                 Trouble::Down(text)
             }

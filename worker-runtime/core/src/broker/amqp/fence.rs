@@ -150,8 +150,7 @@ impl Lock {
 
     /// Nobody else consumes the queue: no holder before us that is not gone yet, and none that knows no lock (S16). Returns how many messages are ready.
     async fn is_alone(&self, queue: &str) -> Result<u32, Trouble> {
-        let depth = topology::depth(&self.channel, queue).await;
-        match depth.map_err(|e| Trouble::of(&e))? {
+        match topology::depth(&self.channel, queue).await? {
             QueueDepth {
                 ready,
                 consumers: 0,

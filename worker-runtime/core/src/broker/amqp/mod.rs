@@ -165,10 +165,7 @@ impl Broker for AmqpBroker {
 
     async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {
         let asked = self
-            .errand(queue, async |channel| {
-                let depth = topology::depth(channel, queue).await;
-                depth.map_err(|e| Trouble::of(&e))
-            })
+            .errand(queue, async |channel| topology::depth(channel, queue).await)
             .await;
         match asked {
             Ok(depth) => Ok(Some(depth)),

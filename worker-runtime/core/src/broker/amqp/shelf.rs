@@ -43,10 +43,7 @@ pub(super) async fn take(
         messages: Vec::new(),
         taken: None,
     };
-    let ready = match topology::depth(&shelf.channel, queue)
-        .await
-        .map_err(|e| Trouble::of(&e))
-    {
+    let ready = match topology::depth(&shelf.channel, queue).await {
         // Nobody else has any of it, and there is nothing to hold.
         Ok(QueueDepth {
             ready: 0,
@@ -99,7 +96,7 @@ pub(super) async fn take(
             }
             Err(_) => {
                 let depth = topology::depth(&shelf.channel, queue).await;
-                empty = depth.map_err(|e| Trouble::of(&e))?.ready == 0;
+                empty = depth?.ready == 0;
             }
         }
     }
@@ -115,18 +112,14 @@ impl Shelf for AmqpShelf {
 
     async fn remove(&mut self, tag: u64) -> Result<(), WorkError> {
         let removed = async {
-            self.channel
-                .basic_ack(tag, BasicAckOptions::default())
-                .await?;
+            let acked = self.channel.basic_ack(tag, BasicAckOptions::default());
+            acked.await.map_err(|e| Trouble::of(&e))?;
             // An acknowledgement has no answer; a question behind it proves that it was taken.
             topology::depth(&self.channel, &self.queue).await
         };
         match removed.await {
             Ok(_) => Ok(()),
-            Err(error) => Err(errors::work_error((
-                Trouble::of(&error),
-                self.queue.clone(),
-            ))),
+            Err(trouble) => Err(errors::work_error((trouble, self.queue.clone()))),
         }
     }
 

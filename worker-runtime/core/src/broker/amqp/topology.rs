@@ -8,6 +8,10 @@ use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptio
 use lapin::types::{FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 use std::io;
+use std::time::Duration;
+
+/// A broker that is well answers within milliseconds.
+const ANSWER: Duration = Duration::from_secs(4);
 
 /// AMQP's short string; an error where lapin would panic.
 pub(super) fn short(text: &str) -> lapin::Result<ShortString> {
@@ -39,12 +43,25 @@ pub(super) async fn declare_queue(
     profile: Profile,
     queue: &QueueSpec,
 ) -> Result<(), Trouble> {
-    match declare_and_bind(channel, profile, queue).await {
-        Ok(()) => Ok(()),
-        Err(error) => Err(match Trouble::of(&error) {
-            Trouble::Differs(said) => Trouble::Differs(profile::differs(profile, &said)),
-            other => other,
-        }),
+    let declaring = declare_and_bind(channel, profile, queue);
+    match answered(queue.name(), declaring).await {
+        Err(Trouble::Differs(said)) => Err(Trouble::Differs(profile::differs(profile, &said))),
+        declared => declared,
+    }
+}
+
+/// The answer to a question about a queue. RabbitMQ says nothing for a minute where the queue's node is away, and that is
+/// worth knowing earlier.
+async fn answered<T>(
+    queue: &str,
+    asking: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, Trouble> {
+    match tokio::time::timeout(ANSWER, asking).await {
+        Ok(answer) => answer.map_err(|e| Trouble::of(&e)),
+        Err(_) => Err(Trouble::Down(format!(
+            "the broker says nothing about queue {queue:?} for {} s: the node that has it is away",
+            ANSWER.as_secs()
+        ))),
     }
 }
 
@@ -97,14 +114,17 @@ async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapi
 }
 
 /// Ready messages and consumers, by a passive declaration; a missing queue closes the channel with 404.
-pub(super) async fn depth(channel: &Channel, queue: &str) -> lapin::Result<QueueDepth> {
+pub(super) async fn depth(channel: &Channel, queue: &str) -> Result<QueueDepth, Trouble> {
     let options = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()
     };
-    let answer = channel
-        .queue_declare(short(queue)?, options, FieldTable::default())
-        .await?;
+    let asking = async {
+        channel
+            .queue_declare(short(queue)?, options, FieldTable::default())
+            .await
+    };
+    let answer = answered(queue, asking).await?;
     Ok(QueueDepth {
         ready: answer.message_count(),
         consumers: answer.consumer_count(),

@@ -1,10 +1,13 @@
 //! Nothing is acknowledged before it is safe, and nothing that was not acknowledged is lost.
 
+use crate::codes;
 use crate::conformance::far_end::Seen;
 use crate::conformance::faults::Mishap;
 use crate::conformance::rig::{Rig, eventually};
+use crate::message::{EventType, FateState, Message};
 use std::collections::BTreeMap;
 use std::time::Duration;
+use vumi_api::{Flow, Port};
 
 /// All outputs of `id` at one place have one id; how often the first of them came out.
 pub(super) fn equal_ids(rig: &Rig, id: &str) -> Result<usize, String> {
@@ -52,15 +55,15 @@ pub(super) async fn confirmed_before_acknowledged(rig: &mut Rig) -> Result<(), S
     .await
 }
 
-/// The process dies after the confirmation and before the acknowledgement: the message is handled again, and everything
-/// comes out with the same ids (R6).
+/// The process dies after the confirmation and before the acknowledgement: everything comes out again with the same ids
+/// (R6). What was handed to a peer is not handed to it again: its sender is told the same, byte for byte (R17).
 pub(super) async fn crash_between_confirm_and_ack(rig: &mut Rig) -> Result<(), String> {
     rig.faults.swallow_acks(true);
-    let mut ids = Vec::new();
+    let mut sent = Vec::new();
     for port in rig.answering() {
         let id = rig.send(&port, &rig.message(&port, 0, 0)).await?;
         rig.far_end.output_of(&id).await?;
-        ids.push(id);
+        sent.push((port, id));
     }
     rig.settle().await?;
     eventually("the worker acknowledges", async || {
@@ -72,16 +75,18 @@ pub(super) async fn crash_between_confirm_and_ack(rig: &mut Rig) -> Result<(), S
     .await?;
     rig.faults.swallow_acks(false);
     rig.crash_and_restart().await?;
-    for id in &ids {
-        // One handling may have several outputs, so the outputs alone do not tell.
+    for (port, id) in &sent {
+        // What a transport has sent is told again, not sent again. One handling may have several outputs, so the outputs
+        // alone do not tell.
+        let expected = if rig.sends(port) { 1 } else { 2 };
         let attempts = eventually("the message is handled again", async || {
             match rig.plan.attempts(id) {
-                n @ (0 | 1) => Err(format!("message {id} was handled {n} times")),
+                n if n < expected => Err(format!("message {id} was handled {n} times")),
                 n => Ok(n),
             }
         })
         .await?;
-        if attempts != 2 {
+        if attempts != expected {
             return Err(format!("message {id} was handled {attempts} times"));
         }
         let twice = |seen: &[Seen]| {
@@ -92,8 +97,56 @@ pub(super) async fn crash_between_confirm_and_ack(rig: &mut Rig) -> Result<(), S
         rig.far_end.until(&what, twice).await?;
         rig.settle().await?;
         equal_ids(rig, id)?;
+        let seen = rig.far_end.caused_by(id);
+        let differs = |one: &&Seen| {
+            let mut others = seen.iter().filter(|s| s.message.id() == one.message.id());
+            others.any(|other| other.message.encode() != one.message.encode())
+        };
+        if rig.sends(port) && seen.iter().any(|one| differs(&one)) {
+            return Err(format!("what was told of {id} differs from the first time"));
+        }
     }
     rig.settle().await.map(drop)
+}
+
+/// The process dies while a message is with the peer and before the answer: it is not handed to the peer again. Its
+/// sender hears that nobody knows: a nack that says so, or that it is pending while a receipt is waited for (R17).
+pub(super) async fn crash_while_sending(rig: &mut Rig) -> Result<(), String> {
+    let port = Port::new(rig.resource.transport_name(), Flow::Outbound);
+    let message = rig.message(&port, 0, 0);
+    let id = message.id().to_owned();
+    let gate = rig.plan.hold(&id);
+    rig.send(&port, &message).await?;
+    eventually("the message is with the worker", async || {
+        match rig.plan.attempts(&id) {
+            0 => Err("it is not".to_owned()),
+            _ => Ok(()),
+        }
+    })
+    .await?;
+    rig.crash_and_restart().await?;
+    gate.cancel();
+    let seen = rig.far_end.output_of(&id).await?;
+    let Message::Event(event) = seen.message else {
+        return Err("it caused a user message".into());
+    };
+    let fate = event.fate().ok_or("what is told has no fate")?;
+    let told = match event.event_type() {
+        EventType::Nack => fate.is_final && fate.code == codes::FATE_UNKNOWN.name,
+        EventType::DeliveryReport => fate.state == FateState::Unknown,
+        EventType::Ack => false,
+    };
+    if !told {
+        return Err(format!(
+            "nobody knows, and told is {:?}",
+            event.event_type()
+        ));
+    }
+    rig.settle().await?;
+    match rig.plan.attempts(&id) {
+        1 => Ok(()),
+        other => Err(format!("it was handed over {other} times")),
+    }
 }
 
 /// Publications that are refused, returned or lost are repeated; nothing is lost, and repeats are equal.

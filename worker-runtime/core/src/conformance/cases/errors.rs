@@ -7,7 +7,7 @@ use crate::conformance::rig::{MARK, Rig, eventually};
 use crate::conformance::saboteur::Trouble;
 use crate::message::{EventType, MAX_BODY, MAX_DEPTH, Message};
 use bytes::Bytes;
-use vumi_api::{Flow, Kind, Port};
+use vumi_api::{Flow, Port};
 
 /// Bodies that are no messages, and the code each is parked with.
 fn garbage() -> [(Bytes, &'static str); 6] {
@@ -172,8 +172,7 @@ pub(super) async fn panic_is_parked(rig: &mut Rig) -> Result<(), String> {
             }
         }
         expect_parked(rig, port, "bug.panic").await?;
-        let sent = rig.registration.kind == Kind::Transport && port.flow == Flow::Outbound;
-        let attempts = if sent { 1 } else { 3 };
+        let attempts = if rig.sends(port) { 1 } else { 3 };
         if rig.plan.attempts(&id) != attempts {
             return Err(format!("{port}: handled {} times", rig.plan.attempts(&id)));
         }

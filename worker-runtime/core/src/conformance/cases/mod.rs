@@ -3,6 +3,7 @@
 mod broker;
 mod errors;
 mod flow;
+mod journal;
 mod outage;
 mod peer;
 mod rebalance;
@@ -68,8 +69,16 @@ fn holders(subject: &Subject) -> bool {
     subject.has_peer && subject.holds_requests
 }
 
+fn transports(subject: &Subject) -> bool {
+    subject.kind == Kind::Transport
+}
+
 fn dispatchers(subject: &Subject) -> bool {
     subject.kind == Kind::Dispatcher
+}
+
+fn ordered_users(subject: &Subject) -> bool {
+    subject.ordering == OrderingMode::PerUser
 }
 
 fn parallel_users(subject: &Subject) -> bool {
@@ -103,6 +112,7 @@ cases! {
     "order" all flow::order_per_user;
     "confirm-before-ack" all broker::confirmed_before_acknowledged;
     "crash-before-ack" all broker::crash_between_confirm_and_ack;
+    "crash-while-sending" transports broker::crash_while_sending;
     "publication-troubles" all broker::publications_are_repeated;
     "channel-lost" all broker::channel_lost;
     "window" all broker::window_is_bounded;
@@ -111,6 +121,7 @@ cases! {
     "unroutable-told" dispatchers unroutable::sender_is_told;
     "garbage" all errors::garbage_is_parked;
     "temporary-error" parallel_users errors::temporary_error_holds_one_user;
+    "order-divert" ordered_users journal::order_through_divert;
     "permanent-error" all errors::permanent_error;
     "panic" all errors::panic_is_parked;
     "stop-finishes" all stop::stop_finishes_what_runs;

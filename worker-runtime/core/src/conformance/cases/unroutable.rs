@@ -43,7 +43,8 @@ async fn parked_unroutable(rig: &Rig, port: &Port, id: &str) -> Result<(), Strin
     })
     .await?;
     let reasons = [codes::RETRY_EXHAUSTED.name, codes::ROUTE_NO_QUEUE.name];
-    if parked.attempts < 2 || rig.plan.attempts(id) < 2 {
+    let handled = if rig.sends(port) { 1 } else { 2 };
+    if parked.attempts < 2 || rig.plan.attempts(id) < handled {
         return Err(format!("{port}: set aside without trying again"));
     }
     match reasons.contains(&parked.code.as_str()) && !parked.reason.contains(MARK) {

@@ -264,6 +264,7 @@ impl Consumer {
         let mut state = self.state.clone();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        state.mark_unchanged();
         self.note_state();
         self.note_fence();
         loop {
@@ -547,7 +548,8 @@ impl Consumer {
     }
 }
 
-/// Ended in whatever way, it gives up its channel: the fence and what it holds go to the next one.
+/// However it ends, everything is back in the queue before the broker learns that nobody reads: else a successor could
+/// get what comes after it first.
 impl Drop for Consumer {
     fn drop(&mut self) {
         self.acker.close();

@@ -136,17 +136,6 @@ impl Consumer {
         match self.look(&mut delivery) {
             Look::GoOn => self.enter(delivery),
             Look::Aside { reason, group, due } => self.put_aside(delivery, reason, &group, due),
-            Look::Lane(due) => {
-                let lane = delivery.lane;
-                if self.has_journal(lane) {
-                    self.append(delivery, Reason::Behind, NOW);
-                } else if self.lanes.is_busy(lane) {
-                    self.send_away(lane, Reason::Held, due);
-                    self.enter(delivery);
-                } else {
-                    self.append(delivery, Reason::Held, due);
-                }
-            }
         }
     }
 
@@ -323,7 +312,6 @@ impl Consumer {
         match look {
             Look::GoOn => self.enter(delivery),
             Look::Aside { reason, group, due } => self.put_aside(delivery, reason, &group, due),
-            Look::Lane(due) => self.append(delivery, Reason::Held, due),
         }
     }
 }

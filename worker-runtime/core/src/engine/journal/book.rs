@@ -48,6 +48,10 @@ impl Book {
         }
     }
 
+    pub(super) fn is_appending(&self, place: &Place) -> bool {
+        place.group.is_empty() && self.appending.contains_key(&place.number)
+    }
+
     /// It is there, or will never be.
     pub(super) fn appended(&mut self, place: &Place) {
         if !place.group.is_empty() {

@@ -16,10 +16,8 @@ const SCHEDULED: &str = "@schedule";
 pub(in crate::engine) enum Look {
     /// It goes on.
     GoOn,
-    /// Its lane waits, and everything of it behind this message.
-    #[cfg_attr(not(test), expect(dead_code, reason = "quiet hours say so"))]
-    Lane(Due),
-    /// It alone waits, in a list of its own; others of its user may overtake it.
+    /// It waits beside its lane, and others of its user may overtake it. What is scheduled waits alone, everything else in
+    /// order with what is held of its lane in the same group.
     Aside {
         /// Why.
         reason: Reason,

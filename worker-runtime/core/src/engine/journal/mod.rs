@@ -7,6 +7,7 @@
 mod book;
 mod exit;
 mod hold;
+mod import;
 mod store;
 
 pub(super) use exit::{Exit, Takes};
@@ -16,7 +17,7 @@ use super::consumer::PREFETCH;
 use super::lanes::Lane;
 use crate::broker::RawDelivery;
 use crate::state::journal::{
-    About, Append, Claimed, Due, Entry, Lane as Place, Next, Reason, Step,
+    About, Append, Claimed, Depth, Due, Entry, Lane as Place, Next, Reason, Step,
 };
 use crate::state::{StateStore, StoreHealth};
 use crate::status::StatusDesk;
@@ -93,6 +94,7 @@ pub(super) enum Event {
 
 enum Outcome {
     Opened(u64, Option<Vec<Place>>),
+    Imported(u64, Option<Vec<Place>>),
     Appended {
         places: Vec<Place>,
         receipts: Vec<Receipt>,
@@ -102,12 +104,24 @@ enum Outcome {
     Claimed(u64, Option<Taken>),
     Stepped {
         place: Place,
+        id: u64,
         term: u64,
         again: Option<Instant>,
         next: Option<Next>,
     },
-    Depth(u64, Option<crate::state::journal::Depth>),
+    Depth(Option<u64>, Option<Depth>),
     Renewed,
+}
+
+/// A lane whose head is worked on here.
+#[derive(Default)]
+struct InHand {
+    /// The store is being told what became of the head.
+    stepping: bool,
+    /// Something of it was on its way into the store meanwhile: that it was found empty may be past.
+    touched: bool,
+    /// The next head, which was claimed before the answer came.
+    early: Option<Claimed>,
 }
 
 /// Whether the lanes of a fenced queue are known.
@@ -125,18 +139,20 @@ pub(super) struct LaneJournal {
     health: watch::Receiver<StoreHealth>,
     metrics: QueueMetrics,
     fenced: bool,
+    imports: Option<String>,
     /// The broker sends us messages.
     consuming: bool,
     /// Heads may be worked on.
     working: bool,
     known: Known,
     opening: bool,
+    importing: bool,
     book: Book,
     partings: VecDeque<Parting>,
     appending: bool,
     /// A lane was found empty while something was on its way into it.
     look_again: bool,
-    in_hand: HashMap<Place, u64>,
+    in_hand: HashMap<Place, InHand>,
     wake: Option<Instant>,
     claiming: bool,
     claim_failures: u32,
@@ -161,6 +177,8 @@ pub(super) struct Parts {
     /// A store that forgets is good enough.
     pub(super) volatile_will_do: bool,
     pub(super) fenced: bool,
+    /// The transport whose retries of Vumi are taken over by who holds the fence.
+    pub(super) imports: Option<String>,
     pub(super) status: Arc<StatusDesk>,
     pub(super) metrics: QueueMetrics,
 }
@@ -183,10 +201,12 @@ impl LaneJournal {
             health,
             metrics: parts.metrics,
             fenced: parts.fenced,
+            imports: parts.imports,
             consuming: false,
             working: false,
             known: Known::No,
             opening: false,
+            importing: false,
             book: Book::default(),
             partings: VecDeque::new(),
             appending: false,
@@ -256,7 +276,7 @@ impl LaneJournal {
 
     /// Nothing is under way and nothing in hand.
     pub(super) fn is_idle(&self) -> bool {
-        self.is_quiet() && self.in_hand.is_empty() && !self.claiming
+        self.is_quiet() && self.in_hand.is_empty() && !self.claiming && !self.importing
     }
 
     fn is_empty(&self) -> bool {
@@ -312,6 +332,9 @@ impl LaneJournal {
         if self.fenced {
             self.book.appending(&lane);
         }
+        if let Some(in_hand) = self.in_hand.get_mut(&lane) {
+            in_hand.touched = true;
+        }
         self.partings.push_back(Parting {
             append: Append { lane, due, entry },
             receipt,
@@ -347,10 +370,15 @@ impl LaneJournal {
         let access = Arc::clone(&self.access);
         let (place, id, term) = (replay.place.clone(), replay.id, replay.term);
         self.steps += 1;
+        if let Some(in_hand) = self.in_hand.get_mut(&place) {
+            in_hand.stepping = true;
+            in_hand.touched = self.book.is_appending(&place);
+        }
         let stepped = async move {
             let next = access.step(term, &place, id, step).await;
             Outcome::Stepped {
                 place,
+                id,
                 term,
                 again,
                 next,
@@ -405,7 +433,7 @@ impl LaneJournal {
     /// A replayed message stays where it is: it can be claimed again.
     pub(super) fn put_back(&mut self, replay: &Replay) {
         if replay.term == self.access.exit.term() && self.in_hand.remove(&replay.place).is_some() {
-            self.start_renew(vec![replay.place.clone()], Duration::ZERO);
+            self.start_release(vec![replay.place.clone()]);
             self.wake_at(Instant::now() + BREATH);
         }
     }
@@ -417,7 +445,11 @@ impl LaneJournal {
         }
         self.working = working;
         // What began in an earlier term must have ended: it would claim or append under the eyes of this one.
-        let settled = !self.appending && !self.claiming && !self.opening && self.steps == 0;
+        let settled = !self.appending
+            && !self.claiming
+            && !self.opening
+            && !self.importing
+            && self.steps == 0;
         if self.fenced && self.consuming && self.known == Known::No && settled {
             self.known = Known::Soon;
             self.opening = true;
@@ -435,9 +467,27 @@ impl LaneJournal {
             self.renew_at = now + LEASE / 3;
             if !self.in_hand.is_empty() {
                 let places = self.in_hand.keys().cloned().collect();
-                self.start_renew(places, LEASE);
+                let access = Arc::clone(&self.access);
+                let renew = async move {
+                    access.renew(places).await;
+                    Outcome::Renewed
+                };
+                self.ops.push(renew.boxed());
             }
         }
+    }
+
+    /// Takes over what Vumi's failure worker kept, where that is to be looked for.
+    fn start_import(&mut self) {
+        let holds = self.fenced && self.access.exit.takes() == Takes::Yes;
+        let Some(transport) = self.imports.clone().filter(|_| holds) else {
+            return;
+        };
+        self.importing = true;
+        let (access, term) = (Arc::clone(&self.access), self.access.exit.term());
+        let import =
+            async move { Outcome::Imported(term, import::import(&access, term, &transport).await) };
+        self.ops.push(import.boxed());
     }
 
     fn start_append(&mut self, now: Instant) {
@@ -486,17 +536,21 @@ impl LaneJournal {
         self.turn = self.turn.wrapping_add(1);
         let (access, term) = (Arc::clone(&self.access), self.access.exit.term());
         let (free, turn) = (self.free(), self.turn);
-        let claim = async move { Outcome::Claimed(term, access.claim(free, turn).await.ok()) };
+        // Claims whose answer was lost would bind their lanes until the lease ends.
+        let anew = self.fenced && self.claim_failures > 0;
+        let claim =
+            async move { Outcome::Claimed(term, access.claim(free, turn, anew).await.ok()) };
         self.ops.push(claim.boxed());
     }
 
-    fn start_renew(&mut self, places: Vec<Place>, lease: Duration) {
-        let access = Arc::clone(&self.access);
-        let renew = async move {
-            access.renew(places, lease).await;
+    /// Ends claims of ours.
+    fn start_release(&mut self, places: Vec<Place>) {
+        let (access, term) = (Arc::clone(&self.access), self.access.exit.term());
+        let release = async move {
+            access.release(term, places).await;
             Outcome::Renewed
         };
-        self.ops.push(renew.boxed());
+        self.ops.push(release.boxed());
     }
 
     fn wake_at(&mut self, at: Instant) {
@@ -534,8 +588,19 @@ impl LaneJournal {
                         self.known = Known::Yes;
                         self.wake_at(now);
                         self.depth_at = now;
+                        self.start_import();
                     }
                     None => self.known = Known::No,
+                }
+            }
+            Outcome::Imported(term, places) => {
+                self.importing = false;
+                if term == self.access.exit.term() {
+                    places
+                        .iter()
+                        .flatten()
+                        .for_each(|place| self.book.appending(place));
+                    self.wake_at(now);
                 }
             }
             Outcome::Appended {
@@ -564,16 +629,17 @@ impl LaneJournal {
             }
             Outcome::Stepped {
                 place,
+                id,
                 term,
                 again,
                 next,
             } => {
                 self.steps -= 1;
                 if term == self.access.exit.term() {
-                    return self.stepped(place, again, next, now);
+                    return self.stepped(place, id, again, next, now);
                 }
             }
-            Outcome::Depth(appends, Some(depth)) => self.depth(appends, &depth),
+            Outcome::Depth(quiet, Some(depth)) => self.depth(quiet, &depth),
             Outcome::Depth(_, None) | Outcome::Renewed => {}
         }
         Event::Turn
@@ -602,65 +668,83 @@ impl LaneJournal {
         }
         if !self.working {
             let places = heads.into_iter().map(|head| head.lane).collect();
-            self.start_renew(places, Duration::ZERO);
+            self.start_release(places);
             return Event::Turn;
         }
-        heads.retain(|head| !self.in_hand.contains_key(&head.lane));
-        for head in &heads {
-            self.in_hand.insert(head.lane.clone(), head.id);
-        }
+        heads.retain(|head| match self.in_hand.get_mut(&head.lane) {
+            // What we work on is claimed once more, or we did not hear yet that we need not any more.
+            Some(in_hand) => {
+                in_hand.early = in_hand.stepping.then(|| head.clone());
+                false
+            }
+            None => {
+                self.in_hand.insert(head.lane.clone(), InHand::default());
+                true
+            }
+        });
         Event::Heads(heads)
     }
 
     fn stepped(
         &mut self,
         place: Place,
+        id: u64,
         again: Option<Instant>,
         next: Option<Next>,
         now: Instant,
     ) -> Event {
-        match next {
-            Some(Next::Head(head)) if self.working => {
-                self.in_hand.insert(place, head.id);
-                return Event::Heads(vec![head]);
-            }
-            Some(Next::Head(_)) => {
-                self.in_hand.remove(&place);
-                self.start_renew(vec![place], Duration::ZERO);
-            }
-            Some(Next::Waits) => {
-                self.in_hand.remove(&place);
-                if let Some(at) = again {
-                    self.wake_at(at);
+        let InHand { touched, early, .. } = self.in_hand.remove(&place).unwrap_or_default();
+        let head = match next {
+            Some(Next::Head(head)) => head,
+            Some(Next::Waits) => match early {
+                Some(head) => head,
+                None => {
+                    if let Some(at) = again {
+                        self.wake_at(at);
+                    }
+                    return Event::Turn;
                 }
-            }
-            Some(Next::Empty) => {
-                self.in_hand.remove(&place);
-                if self.fenced {
-                    self.book.emptied(&place);
-                    self.look_again |= self.book.has(place.number);
+            },
+            Some(Next::Empty) => match early.filter(|head| head.id > id) {
+                Some(head) => head,
+                None if touched => {
+                    self.look_again = true;
+                    self.wake_at(now);
+                    return Event::Turn;
                 }
-            }
+                None => {
+                    if self.fenced {
+                        self.book.emptied(&place);
+                    }
+                    return Event::Turn;
+                }
+            },
             // Somebody dropped it, or it was removed by a try whose answer was lost.
             Some(Next::Moved) => {
-                self.in_hand.remove(&place);
                 if self.fenced {
-                    self.start_renew(vec![place], Duration::ZERO);
+                    self.start_release(vec![place]);
                 }
                 self.wake_at(now + BREATH);
+                return Event::Turn;
             }
-            None => drop(self.in_hand.remove(&place)),
+            None => return Event::Turn,
+        };
+        if !self.working {
+            self.start_release(vec![place]);
+            return Event::Turn;
         }
-        Event::Turn
+        self.in_hand.insert(place, InHand::default());
+        Event::Heads(vec![head])
     }
 
-    fn depth(&mut self, appends: u64, depth: &crate::state::journal::Depth) {
+    /// `quiet`: nothing was under way or in hand when the depth was asked for, after so many appends.
+    fn depth(&mut self, quiet: Option<u64>, depth: &Depth) {
         let gauge = |n: u64| n.try_into().unwrap_or(i64::MAX);
         self.metrics.journal_messages.set(gauge(depth.messages));
         self.metrics.journal_lanes.set(gauge(depth.lanes));
         if depth.messages == 0 {
             self.oldest = [None; 2];
-            if appends == self.appends && self.is_quiet() && self.in_hand.is_empty() {
+            if quiet == Some(self.appends) && self.is_idle() {
                 // Somebody dropped what we thought was there.
                 self.book.all_emptied();
             }
@@ -682,8 +766,11 @@ impl LaneJournal {
             return;
         }
         self.depth_at = now + POLL;
-        let (access, appends) = (Arc::clone(&self.access), self.appends);
-        let depth = async move { Outcome::Depth(appends, access.depth().await) };
+        let (access, quiet) = (
+            Arc::clone(&self.access),
+            self.is_idle().then_some(self.appends),
+        );
+        let depth = async move { Outcome::Depth(quiet, access.depth().await) };
         self.ops.push(depth.boxed());
     }
 
@@ -691,8 +778,8 @@ impl LaneJournal {
     pub(super) async fn close(&mut self) {
         let places: Vec<Place> = self.in_hand.drain().map(|(place, _)| place).collect();
         if !places.is_empty() {
-            let renew = self.access.renew(places, Duration::ZERO);
-            let _ = tokio::time::timeout(Duration::from_secs(1), renew).await;
+            let release = self.access.release(self.access.exit.term(), places);
+            let _ = tokio::time::timeout(Duration::from_secs(1), release).await;
         }
         self.metrics.journal_messages.set(0);
         self.metrics.journal_lanes.set(0);
@@ -709,3 +796,6 @@ fn instant(due: Due) -> Option<Instant> {
     };
     Instant::now().checked_add(wait)
 }
+
+#[cfg(test)]
+mod tests;

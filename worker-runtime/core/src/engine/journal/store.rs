@@ -62,8 +62,17 @@ impl Access {
     }
 
     /// Claims up to `limit` lanes that are due. Groups are served in turn: `turn` says whose it is.
-    pub(super) async fn claim(&self, limit: usize, turn: usize) -> Result<Taken, WorkError> {
+    /// `anew` ends every other claim before.
+    pub(super) async fn claim(
+        &self,
+        limit: usize,
+        turn: usize,
+        anew: bool,
+    ) -> Result<Taken, WorkError> {
         let claim = async {
+            if anew {
+                self.journal().reclaim(&self.queue).await?;
+            }
             let groups = self.journal().groups(&self.queue).await?;
             let mut heads = Vec::new();
             for n in 0..groups.len() {
@@ -83,8 +92,15 @@ impl Access {
         self.noted(claim.await)
     }
 
-    pub(super) async fn renew(&self, places: Vec<Place>, lease: Duration) {
-        let renewed = self.journal().renew(&self.queue, &places, lease).await;
+    /// Ends claims.
+    pub(super) async fn release(&self, term: u64, places: Vec<Place>) {
+        let release = || self.journal().renew(&self.queue, &places, Duration::ZERO);
+        self.insist(Some(term), release).await;
+    }
+
+    /// Prolongs claims.
+    pub(super) async fn renew(&self, places: Vec<Place>) {
+        let renewed = self.journal().renew(&self.queue, &places, LEASE).await;
         // What could not be prolonged may run out; then a message is handled twice, which is allowed.
         let _ = self.noted(renewed);
     }
@@ -94,7 +110,11 @@ impl Access {
     }
 
     /// Repeats an operation until it succeeds; none once `term` is over or nothing is to be tried again.
-    async fn insist<T, F>(&self, term: Option<u64>, operation: impl Fn() -> F) -> Option<T>
+    pub(super) async fn insist<T, F>(
+        &self,
+        term: Option<u64>,
+        operation: impl Fn() -> F,
+    ) -> Option<T>
     where
         F: Future<Output = Result<T, WorkError>>,
     {

@@ -296,7 +296,12 @@ impl RunningWorker {
         };
         let journal = store.map(|store| journal::Parts {
             store,
-            volatile_will_do: self.environment.broker.durability() == Durability::Memory,
+            volatile_will_do: settings.allow_volatile_state
+                || self.environment.broker.durability() == Durability::Memory,
+            // Of several partitions none may take all.
+            imports: (resource.kind() == Kind::Transport && port.flow == Flow::Outbound)
+                .then(|| port.connector.clone())
+                .filter(|_| partitions.is_none()),
             fenced: mode != vumi_api::OrderingMode::None,
             status: Arc::clone(&self.status),
             metrics: metrics.clone(),

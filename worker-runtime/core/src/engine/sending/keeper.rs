@@ -145,7 +145,7 @@ impl Keeper {
 
 impl Sending {
     /// Ends the wait of an overdue row; false if only a person can.
-    async fn end_wait(
+    pub(super) async fn end_wait(
         &self,
         book: &super::Book,
         row: Row,

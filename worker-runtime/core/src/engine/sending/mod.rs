@@ -123,7 +123,7 @@ pub(super) struct Sending {
     on_unknown: OnUnknown,
     /// Whether the peer sends receipts.
     receipts: bool,
-    /// Events told lately because of receipts.
+    /// Events told lately: a peer that repeats a receipt makes no second event.
     lately: receipts::Lately,
     connector: String,
     outlet: Arc<Outlet>,
@@ -469,8 +469,11 @@ impl Sending {
         events: Vec<Event>,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
+        let ids: Vec<String> = events.iter().map(|e| e.event_id().to_owned()).collect();
         let outputs = events.into_iter().map(|event| self.output(event)).collect();
-        self.outlet.publish_all(outputs, interrupted).await
+        self.outlet.publish_all(outputs, interrupted).await?;
+        ids.into_iter().for_each(|id| self.lately.add(id));
+        Ok(())
     }
 
     /// What a failed attempt leads to, given what it would lead to if the message had not been begun.

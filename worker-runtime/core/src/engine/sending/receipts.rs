@@ -7,6 +7,7 @@ use crate::message::{DeliveryStatus, Event, EventType};
 use crate::outcome::{Receipt, ReceiptOutcome};
 use crate::state::ledger::Row;
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 /// Events remembered as told: peers repeat receipts soon.
@@ -22,12 +23,12 @@ impl Lately {
         told.iter().any(|known| known == id)
     }
 
-    fn add(&self, id: &str) {
+    pub(super) fn add(&self, id: String) {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if told.len() == REMEMBERED {
             told.pop_front();
         }
-        told.push_back(id.to_owned());
+        told.push_back(id);
     }
 }
 
@@ -51,32 +52,29 @@ impl Sending {
         let (Some(book), Some(row)) = (&self.book, row) else {
             return self.tell(vec![said], interrupted).await;
         };
+        let before = AtomicUsize::new(0);
         let (row, moved) = book
             .advance(row, interrupted, |row| {
+                before.store(row.told.len(), Ordering::Relaxed);
                 self.received(book, row, &said, &receipt)
             })
             .await?;
-        let known = standing::told(&row);
-        let mut tell = match moved {
-            // An ack that is implied stands before it.
-            true => known.split_at(known.len().saturating_sub(2)).1.to_vec(),
-            false => known
-                .into_iter()
-                .filter(|k| k.event_id() == said.event_id())
-                .collect(),
+        let mut known = standing::told(&row);
+        let tell = match moved {
+            // What was told before is none of this receipt's.
+            true => known.split_off(before.into_inner().min(known.len())),
+            // A repeat: perhaps another process moved the row, and died before it told.
+            false if known.iter().any(|e| e.event_id() == said.event_id()) => {
+                known.retain(|event| !self.lately.has(event.event_id()));
+                known
+            }
+            false => Vec::new(),
         };
-        tell.retain(|event| !self.lately.has(event.event_id()));
         if tell.is_empty() {
             self.metrics.suppressed.inc();
             return Ok(());
         }
-        let ids: Vec<String> = tell
-            .iter()
-            .map(|event| event.event_id().to_owned())
-            .collect();
-        self.tell(tell, interrupted).await?;
-        ids.iter().for_each(|id| self.lately.add(id));
-        Ok(())
+        self.tell(tell, interrupted).await
     }
 
     /// A row after a receipt; none if it says nothing new, or comes after the end.

@@ -11,10 +11,12 @@ use crate::engine::backoff::RetryPolicy;
 use crate::engine::delivery::{Delivery, Desk, Duty, Verdict};
 use crate::engine::lanes::Lane;
 use crate::message::random_id;
+use crate::outcome::{Receipt, ReceiptOutcome};
 use crate::state::around::Around;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::ledger::RowState;
 use crate::telemetry::Telemetry;
+use crate::worker::HOLD_LIMIT;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -138,6 +140,25 @@ struct Transport {
     life: Arc<Life>,
 }
 
+/// One delivery of a message.
+fn delivery(message: &UserMessage, redelivered: bool) -> Delivery {
+    Delivery {
+        raw: RawDelivery {
+            tag: 1,
+            generation: 1,
+            redelivered,
+            routing_key: "t.outbound".into(),
+            body: message.encode(),
+            message_id: None,
+            delivery_count: None,
+        },
+        lane: Lane::Free,
+        message: Ok(message.clone().into()),
+        replay: None,
+        received: std::time::Instant::now(),
+    }
+}
+
 #[async_trait]
 impl Worker for Transport {
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
@@ -215,6 +236,26 @@ impl Bench {
 
     /// The sending side of one life of the process, and its desk.
     fn process(&self, life: &Arc<Life>, seed: u64, flaws: u32) -> (Arc<Sending>, Arc<Desk>) {
+        let store: Arc<dyn StateStore> = Arc::new(Flawed {
+            store: Arc::clone(&self.store),
+            life: Arc::clone(life),
+            chance: Mutex::new(StdRng::seed_from_u64(seed)),
+            flaws,
+        });
+        let worker = Arc::new(Transport {
+            peer: Arc::clone(&self.peer),
+            life: Arc::clone(life),
+        });
+        let (sending, desk) = self.desk(life, Some(store), worker);
+        (sending, Arc::new(desk))
+    }
+
+    fn desk(
+        &self,
+        life: &Arc<Life>,
+        store: Option<Arc<dyn StateStore>>,
+        worker: Arc<dyn Worker>,
+    ) -> (Arc<Sending>, Desk) {
         let manifest =
             json!({"kind": "Transport", "metadata": {"name": "t"}, "spec": self.spec.clone()});
         let resource = resource(&manifest).unwrap();
@@ -229,22 +270,16 @@ impl Bench {
             &metrics,
             &[],
         ));
-        let store: Arc<dyn StateStore> = Arc::new(Flawed {
-            store: Arc::clone(&self.store),
-            life: Arc::clone(life),
-            chance: Mutex::new(StdRng::seed_from_u64(seed)),
-            flaws,
-        });
         let names = Names {
             connector: "t".into(),
             by: format!("transport/t@{}", NUMBER.fetch_add(1, Ordering::Relaxed)),
             keep: Duration::from_secs(3600),
         };
-        let policy = Policy::of(&resource, self.receipts, true);
+        let policy = Policy::of(&resource, self.receipts, store.is_some());
         let sending = Arc::new(Sending::new(
             names,
             policy,
-            Some(&store),
+            store.as_ref(),
             Arc::clone(&outlet),
             Arc::clone(&metrics),
         ));
@@ -253,16 +288,13 @@ impl Bench {
             duty: Duty::Handle,
             layout: None,
             exit: None,
-            worker: Arc::new(Transport {
-                peer: Arc::clone(&self.peer),
-                life: Arc::clone(life),
-            }),
+            worker,
             key: "transport/t".into(),
             queue: port.queue(),
             port,
             chain,
             outlet,
-            policy: RetryPolicy::new(resource.settings().retry.as_ref(), Duration::from_secs(5)),
+            policy: RetryPolicy::new(resource.settings().retry.as_ref(), HOLD_LIMIT),
             metrics: metrics.queue("t.outbound"),
             counters: Arc::default(),
             worker_metrics: metrics,
@@ -274,7 +306,7 @@ impl Bench {
             trial: None,
             legacy_failures: false,
         };
-        (sending, Arc::new(desk))
+        (sending, desk)
     }
 
     /// One delivery to one process, which may end before the verdict.
@@ -287,21 +319,7 @@ impl Bench {
         flaws: u32,
     ) -> Option<Verdict> {
         let (_, desk) = self.process(&life, seed, flaws);
-        let delivery = Delivery {
-            raw: RawDelivery {
-                tag: 1,
-                generation: 1,
-                redelivered,
-                routing_key: "t.outbound".into(),
-                body: message.encode(),
-                message_id: None,
-                delivery_count: None,
-            },
-            lane: Lane::Free,
-            message: Ok(message.clone().into()),
-            replay: None,
-            received: std::time::Instant::now(),
-        };
+        let delivery = delivery(message, redelivered);
         tokio::select! {
             finished = desk.work(delivery) => Some(finished.verdict),
             () = life.ended.notified() => None,
@@ -310,11 +328,15 @@ impl Bench {
 
     /// Everything in a queue.
     async fn read(&self, queue: &str) -> Vec<bytes::Bytes> {
+        self.read_all(queue, 1000).await
+    }
+
+    async fn read_all(&self, queue: &str, limit: usize) -> Vec<bytes::Bytes> {
         self.broker
             .declare(&QueueSpec::Data(queue.to_owned()))
             .await
             .unwrap();
-        let shelf = self.broker.shelf(queue, 1000).await.unwrap();
+        let shelf = self.broker.shelf(queue, limit).await.unwrap();
         let bodies = shelf.messages().iter().map(|m| m.body.clone()).collect();
         shelf.close().await;
         bodies
@@ -468,4 +490,442 @@ async fn no_crash_at_any_step_sends_a_message_twice_or_leaves_it_without_an_end(
     for seed in 0..3000 {
         one_schedule(&store, seed).await;
     }
+}
+
+/// A peer that takes every message, answers some late and some never, and sends receipts for all.
+struct Forgetful {
+    took: Mutex<std::collections::HashMap<String, u32>>,
+}
+
+/// What becomes of the answer to the n-th message: of a hundred, ten come too late and one never.
+fn answered(number: usize) -> bool {
+    number % 100 >= 11
+}
+
+fn number(message: &UserMessage) -> usize {
+    message
+        .content()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or_default()
+}
+
+#[async_trait]
+impl Worker for Forgetful {
+    async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
+        let message = input.to_deliver()?;
+        let id = message.message_id();
+        let times = {
+            let mut took = self.took.lock().unwrap();
+            let times = took.entry(id.to_owned()).or_default();
+            *times += 1;
+            *times
+        };
+        if times == 1 && !answered(number(message)) {
+            return Err(unknown("no answer within 30 s"));
+        }
+        let mut ack = Event::ack(id, &format!("remote {id}"));
+        ack.set_transport_name("t");
+        Ok(vec![Output::new(Port::new("t", Flow::Event), ack)])
+    }
+}
+
+/// Acceptance test 7 of the guarantees: a thousand messages, ten in a hundred answered too late, one never, receipts for
+/// all. How often the peer took each message, the rows, the events, and how many were counted as sent again.
+async fn lost_responses(more: serde_json::Value) -> (Vec<u32>, Vec<Row>, Vec<Event>, u64) {
+    let store = store();
+    let bench = Bench::new(&store, more, true);
+    let took = Mutex::default();
+    let worker = Arc::new(Forgetful { took });
+    let life = Life::until(0);
+    let peer: Arc<dyn Worker> = Arc::clone(&worker) as _;
+    let (sending, desk) = bench.desk(&life, Some(Arc::clone(&store)), peer);
+    let desk = Arc::new(desk);
+    let messages: Vec<UserMessage> = (0..1000)
+        .map(|n| {
+            let mut message = message();
+            message.set_content(Some(&n.to_string()));
+            message
+        })
+        .collect();
+    let never = || false;
+    for some in messages.chunks(100) {
+        let works = some
+            .iter()
+            .map(|m| Arc::clone(&desk).work(delivery(m, false)));
+        let finished = futures::future::join_all(works).await;
+        assert!(
+            finished.iter().all(|f| f.verdict == Verdict::Done),
+            "the lanes go on"
+        );
+    }
+    for message in &messages {
+        let receipt = |outcome| Receipt {
+            message_id: message.message_id().to_owned(),
+            remote_id: Some(format!("remote {}", message.message_id())),
+            outcome,
+        };
+        if (1..11).contains(&(number(message) % 100)) {
+            let late = receipt(ReceiptOutcome::Accepted);
+            sending.receipt(late, &never).await.unwrap();
+        }
+        // Networks repeat themselves.
+        for _ in 0..2 {
+            let delivered = receipt(ReceiptOutcome::Delivered);
+            sending.receipt(delivered, &never).await.unwrap();
+        }
+    }
+    let mut rows = Vec::new();
+    for message in &messages {
+        rows.push(bench.row(message).await);
+    }
+    let took = worker.took.lock().unwrap();
+    let took = messages.iter().map(|m| took[m.message_id()]).collect();
+    let bodies = bench.read_all("t.event", 10_000).await;
+    let events = bodies.iter().map(|b| Event::decode(b).unwrap()).collect();
+    (took, rows, events, sending.metrics.resent.get())
+}
+
+#[tokio::test]
+async fn lost_answers_wait_for_their_receipts_and_nothing_is_sent_twice() {
+    let wait = json!({"onUnknown": {"policy": "wait", "deadline": "1h", "then": "fail"}});
+    let (took, rows, events, resent) = lost_responses(wait).await;
+    assert!(took.iter().all(|times| *times == 1));
+    assert_eq!(resent, 0);
+    assert!(rows.iter().all(|row| row.state == RowState::Delivered));
+    let count = |wanted: EventType| events.iter().filter(|e| e.event_type() == wanted).count();
+    assert_eq!((count(EventType::Ack), count(EventType::Nack)), (1000, 0));
+    // Each message is delivered once, and of the 110 it was said before that nobody knew.
+    assert_eq!(count(EventType::DeliveryReport), 1110);
+}
+
+#[tokio::test]
+async fn with_retry_only_what_was_not_answered_is_doubled_and_every_double_is_counted() {
+    let retry = json!({"onUnknown": {"policy": "retry"}});
+    let (took, rows, events, resent) = lost_responses(retry).await;
+    for (number, times) in took.iter().enumerate() {
+        assert_eq!(*times, if answered(number) { 1 } else { 2 }, "{number}");
+    }
+    assert_eq!(resent, 110);
+    let marked = |row: &&Row| {
+        row.steps
+            .iter()
+            .any(|s| s.code == codes::FATE_SENT_AGAIN.name)
+    };
+    assert_eq!(rows.iter().filter(marked).count(), 110);
+    assert!(rows.iter().all(|row| row.state == RowState::Delivered));
+    let acks = events.iter().filter(|e| e.event_type() == EventType::Ack);
+    assert_eq!(acks.count(), 1000, "one ack each");
+}
+
+/// A network with a limit of parts a second, and a time in which its queue is full.
+struct Limited {
+    began: Instant,
+    limit: u32,
+    full: std::ops::Range<u64>,
+    state: Mutex<Traffic>,
+}
+
+#[derive(Default)]
+struct Traffic {
+    second: u64,
+    in_second: u32,
+    /// Parts taken, and requests refused, by second.
+    took: std::collections::BTreeMap<u64, (u32, u32)>,
+    /// Numbers taken, by user.
+    order: std::collections::HashMap<String, Vec<usize>>,
+}
+
+#[async_trait]
+impl Worker for Limited {
+    fn parts(&self, message: &UserMessage) -> u32 {
+        if number(message).is_multiple_of(11) {
+            3
+        } else {
+            1
+        }
+    }
+
+    async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
+        let message = input.to_deliver()?;
+        let parts = self.parts(message);
+        let now = self.began.elapsed().as_secs();
+        let mut state = self.state.lock().unwrap();
+        if state.second != now {
+            (state.second, state.in_second) = (now, 0);
+        }
+        let fits = state.in_second + parts <= self.limit && !self.full.contains(&now);
+        let count = state.took.entry(now).or_default();
+        if !fits {
+            count.1 += 1;
+            return Err(WorkError::new(
+                ErrorClass::Throttled(None),
+                codes::PEER_THROTTLED,
+                "too fast",
+            ));
+        }
+        count.0 += parts;
+        state.in_second += parts;
+        let user = message.to_addr().unwrap_or_default().to_owned();
+        state.order.entry(user).or_default().push(number(message));
+        let mut ack = Event::ack(message.message_id(), "r");
+        ack.set_transport_name("t");
+        Ok(vec![Output::new(Port::new("t", Flow::Event), ack)])
+    }
+}
+
+/// Acceptance test 8 of the guarantees, in simulated time: a network that takes 50 parts a second and has a full queue for
+/// 20 seconds; 5 000 single and 500 triple messages of 100 users.
+#[tokio::test(start_paused = true)]
+async fn a_network_with_a_limit_is_used_to_it_and_not_beyond() {
+    const LIMIT: u32 = 50;
+    let store = store();
+    let limit = json!({"rateLimit": {"rate": LIMIT, "burst": 5, "unit": "parts"}});
+    let bench = Bench::new(&store, limit, false);
+    let network = Arc::new(Limited {
+        began: Instant::now(),
+        limit: LIMIT + 5,
+        full: 60..80,
+        state: Mutex::default(),
+    });
+    let worker: Arc<dyn Worker> = Arc::clone(&network) as _;
+    let (_, desk) = bench.desk(&Life::until(0), None, worker);
+    let desk = Arc::new(desk);
+    let users = (0..100).map(|user| {
+        let desk = Arc::clone(&desk);
+        async move {
+            for number in 0..55 {
+                let mut message =
+                    UserMessage::new("sms", Some(&format!("user{user}")), Some("555"));
+                message.set_content(Some(&number.to_string()));
+                let finished = Arc::clone(&desk).work(delivery(&message, false)).await;
+                assert_eq!(finished.verdict, Verdict::Done);
+            }
+        }
+    });
+    futures::future::join_all(users).await;
+    let state = network.state.lock().unwrap();
+    assert_eq!(state.order.len(), 100);
+    for numbers in state.order.values() {
+        assert!(
+            numbers.iter().copied().eq(0..55),
+            "in order, none lost: {numbers:?}"
+        );
+    }
+    let last = *state.took.keys().last().unwrap();
+    let sum = |seconds: std::ops::Range<u64>| {
+        let there = state.took.range(seconds.clone()).map(|(_, count)| *count);
+        let all = there.fold((0, 0), |sum, count| (sum.0 + count.0, sum.1 + count.1));
+        (
+            f64::from(all.0) / (seconds.end - seconds.start) as f64,
+            all.1,
+        )
+    };
+    // Settled: before the queue was full, and once the pace is regained.
+    for settled in [30..60, 105..last] {
+        let (per_second, refused) = sum(settled.clone());
+        assert!(
+            per_second >= 0.95 * f64::from(LIMIT),
+            "{settled:?}: {per_second}"
+        );
+        assert_eq!(refused, 0, "{settled:?}");
+    }
+    let (_, refused) = sum(60..80);
+    assert!(
+        refused < 100,
+        "a full queue is asked now and then, not hammered: {refused}"
+    );
+}
+
+/// A message whose answer was lost, waiting for a receipt.
+async fn waiting(bench: &Bench) -> (Arc<Sending>, UserMessage, Row) {
+    bench.peer.answers.lock().unwrap().push(Answer::Lost);
+    let message = message();
+    let life = Life::until(0);
+    let (sending, desk) = bench.process(&life, 0, 0);
+    let finished = desk.work(delivery(&message, false)).await;
+    assert_eq!(finished.verdict, Verdict::Done);
+    let row = bench.row(&message).await;
+    assert_eq!(row.state, RowState::Unknown);
+    (sending, message, row)
+}
+
+#[tokio::test]
+async fn without_a_receipt_the_deadline_decides() {
+    let store = store();
+    let wait = |then| json!({"onUnknown": {"policy": "wait", "deadline": "1h", "then": then}});
+    let never = || false;
+
+    let bench = Bench::new(&store, wait("fail"), true);
+    let (sending, message, row) = waiting(&bench).await;
+    assert_eq!(row.body, None, "content is kept only to send it again");
+    let book = sending.book.as_ref().unwrap();
+    assert!(sending.end_wait(book, row, &never).await.unwrap());
+    let row = bench.row(&message).await;
+    assert_eq!(row.state, RowState::Failed);
+    let events = bench.events().await;
+    let fate = events.last().unwrap().fate().unwrap();
+    assert_eq!(
+        (fate.class.as_str(), fate.code.as_str()),
+        ("ours", codes::FATE_UNKNOWN.name)
+    );
+    assert_eq!(verdicts(&events), 1);
+    // A receipt that comes even later changes nothing.
+    let late = Receipt {
+        message_id: message.message_id().into(),
+        remote_id: None,
+        outcome: ReceiptOutcome::Delivered,
+    };
+    sending.receipt(late, &never).await.unwrap();
+    assert_eq!(bench.events().await.len(), events.len());
+
+    let bench = Bench::new(&store, wait("retry"), true);
+    let (sending, message, row) = waiting(&bench).await;
+    let book = sending.book.as_ref().unwrap();
+    bench
+        .broker
+        .declare(&QueueSpec::Data("t.outbound".into()))
+        .await
+        .unwrap();
+    assert!(sending.end_wait(book, row, &never).await.unwrap());
+    let back = bench.read("t.outbound").await;
+    assert_eq!(back, [message.encode()], "sent back as it came");
+    let verdict = bench.deliver(&message, false, Life::until(0), 0, 0).await;
+    assert_eq!(verdict, Some(Verdict::Done));
+    assert_eq!(bench.peer.took.load(Ordering::SeqCst), 2);
+    let row = bench.row(&message).await;
+    assert_eq!(
+        (row.state, row.attempt, row.body),
+        (RowState::Sent, 2, None)
+    );
+    assert_eq!(verdicts(&bench.events().await), 1);
+}
+
+#[tokio::test]
+async fn a_reply_that_vanished_with_its_holder_is_told_once() {
+    let store = store();
+    let bench = Bench::new(&store, json!({}), false);
+    let (sending, _) = bench.process(&Life::until(0), 0, 0);
+    let book = sending.book.as_ref().unwrap();
+    let never = || false;
+    let message = message();
+    let row = book.opened(&message);
+    let news = News::coded(codes::REPLY_FORWARDED, "forwarded");
+    let next = book
+        .moved(&row, RowState::Queued, patience::FORWARDED, news)
+        .unwrap();
+    assert_eq!(book.put(&row, &next, &never).await.unwrap(), Put::Stored);
+    // The process of the look-out dies after each step in turn; another one takes over.
+    for step in 1..20 {
+        let life = Life::until(step);
+        let (sending, _) = bench.process(&life, 0, 0);
+        let book = sending.book.as_ref().unwrap();
+        let row = bench.row(&message).await;
+        if row.state.is_final() {
+            break;
+        }
+        tokio::select! {
+            _ = sending.end_wait(book, row, &never) => {}
+            () = life.ended.notified() => {}
+        }
+    }
+    let row = bench.row(&message).await;
+    assert_eq!(row.state, RowState::Failed);
+    let events = bench.events().await;
+    assert_eq!(verdicts(&events), 1);
+    assert_eq!(events[0].fate().unwrap().code, codes::HOLDER_GONE.name);
+}
+
+#[tokio::test]
+async fn a_message_that_kills_again_and_again_is_set_aside_and_its_neighbours_are_not() {
+    let store = store();
+    let bench = Bench::new(&store, json!({}), false);
+    let (poison, neighbour) = (message(), message());
+    let work = async |message: &UserMessage, redelivered, last| {
+        let life = Life::until(last);
+        let worker = Arc::new(Transport {
+            peer: Arc::clone(&bench.peer),
+            life: Arc::clone(&life),
+        });
+        let (_, mut desk) = bench.desk(&life, None, worker);
+        desk.trial = Some(Trial::new(Arc::clone(&store), "t.outbound"));
+        tokio::select! {
+            finished = Arc::new(desk).work(delivery(message, redelivered)) => Some(finished.verdict),
+            () = life.ended.notified() => None,
+        }
+    };
+    assert_eq!(work(&poison, false, 1).await, None);
+    assert_eq!(work(&poison, true, 1).await, None);
+    assert_eq!(
+        work(&neighbour, true, 1).await,
+        None,
+        "it was in the same process"
+    );
+    assert_eq!(work(&neighbour, true, 0).await, Some(Verdict::Done));
+    assert_eq!(work(&poison, true, 1).await, None);
+    assert_eq!(work(&poison, true, 0).await, Some(Verdict::Parked));
+    let parked = bench.read("t.outbound.parked").await;
+    let envelope = crate::parking::Envelope::decode(&parked[0]).unwrap();
+    assert_eq!(envelope.code, codes::BUG_CRASH_LOOP.name);
+    // What was acquitted, or requeued by a person, begins anew.
+    assert_eq!(work(&neighbour, true, 1).await, None);
+    assert_eq!(work(&poison, true, 0).await, Some(Verdict::Done));
+}
+
+#[tokio::test]
+async fn a_repeat_waits_for_the_first_and_gets_its_answer() {
+    let store = store();
+    let manifest = json!({"kind": "Transport", "metadata": {"name": "t"}, "spec": spec(json!({}))});
+    let resource = resource(&manifest).unwrap();
+    let metrics = Telemetry::new().worker("transport/t");
+    let once = || Once::new(Arc::clone(&store), &resource, Arc::clone(&metrics));
+    let (one, two) = (once(), once());
+    let never = || false;
+    assert_eq!(one.reserve("id").await.unwrap(), None);
+    let (answer, ()) = tokio::join!(
+        two.reserve("id"),
+        one.commit("id", "first".into(), None, &never)
+    );
+    assert_eq!(answer.unwrap(), Some("first".into()));
+    assert_eq!(metrics.duplicates.get(), 1);
+    one.commit("id", "better".into(), None, &never).await;
+    assert_eq!(two.reserve("id").await.unwrap(), Some("better".into()));
+    // Not published: the next one is the first again.
+    assert_eq!(one.reserve("other").await.unwrap(), None);
+    one.release("other").await;
+    assert_eq!(two.reserve("other").await.unwrap(), None);
+    let busy = one.reserve("other").await.unwrap_err();
+    assert_eq!(busy.code, codes::DEDUPE_PENDING);
+}
+
+#[tokio::test]
+async fn hops_that_come_together_are_stored_together() {
+    let store = store();
+    let life = Life::until(0);
+    let counted: Arc<dyn StateStore> = Arc::new(Flawed {
+        store: Arc::clone(&store),
+        life: Arc::clone(&life),
+        chance: Mutex::new(StdRng::seed_from_u64(0)),
+        flaws: 0,
+    });
+    let names = Names {
+        connector: "t".into(),
+        by: "application/a@one".into(),
+        keep: Duration::from_secs(3600),
+    };
+    let metrics = Telemetry::new().worker("application/a");
+    let trail = Trail::new(counted, &names, Arc::clone(&metrics));
+    let messages: Vec<Message> = (0..200).map(|_| message().into()).collect();
+    let notes = messages.iter().map(|message| {
+        let hop = Trail::hop(Flow::Inbound, message).unwrap();
+        trail.note(hop, "", "to t.outbound".into(), vec!["reply".into()])
+    });
+    futures::future::join_all(notes).await;
+    for message in &messages {
+        let steps = store.trail(message.id()).await.unwrap();
+        assert_eq!(steps.len(), 1);
+        assert_eq!(steps[0].caused, ["reply"]);
+    }
+    let operations = life.steps.load(Ordering::SeqCst) / 2;
+    assert!(operations <= 3, "{operations} operations for 200 hops");
+    assert_eq!(metrics.trail_lost.get(), 0);
 }

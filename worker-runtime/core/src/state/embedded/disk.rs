@@ -6,6 +6,7 @@ use super::timetable::Fronts;
 use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
 use crate::folder::{self, plain};
+use fjall::config::{BlockSizePolicy, PinningPolicy};
 use fjall::{
     Iter, KeyspaceCreateOptions, PersistMode, Readable, SingleWriterTxDatabase,
     SingleWriterTxKeyspace, SingleWriterWriteTx, Slice, Snapshot,
@@ -15,12 +16,12 @@ use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Memory for blocks read back.
-const CACHE: u64 = 4 << 20;
+const CACHE: u64 = 3 << 20;
 /// Memory for writes of one keyspace before they become a table.
-const MEMTABLE: u64 = 2 << 20;
+const MEMTABLE: u64 = 1 << 20;
 /// Memory for writes of all keyspaces above which we wait for tables to be written. Fewer than four tables of one
 /// keyspace are waited for then: at four the database waits by itself, and for ever if its disk is full.
-const WRITE_BUFFERS: u64 = 6 << 20;
+const WRITE_BUFFERS: u64 = 3 << 20;
 /// Tables not yet merged above which we wait; at 20 the database waits by itself, as above.
 const UNMERGED: usize = 16;
 /// How long that may take.
@@ -29,6 +30,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOG: u64 = 64 << 20;
 /// One thread that writes tables, one that merges them.
 const THREADS: usize = 2;
+/// Size of a block: whole records are read back one by one, of indexes few keys.
+const RECORD_BLOCK: u32 = 16 << 10;
+const INDEX_BLOCK: u32 = 4 << 10;
 /// Tables kept open.
 const OPEN_FILES: usize = 100;
 
@@ -83,14 +87,26 @@ impl Open {
             .worker_threads(THREADS)
             .max_cached_files(Some(OPEN_FILES))
             .open()?;
-        let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE);
-        Ok(Self {
-            spaces: Spaces {
-                records: database.keyspace("records", options)?,
-                index: database.keyspace("index", options)?,
-            },
-            database,
-        })
+        // What is pinned would grow with what is stored; blocks come from the cache, which does not.
+        let options = |block| {
+            KeyspaceCreateOptions::default()
+                .max_memtable_size(MEMTABLE)
+                .data_block_size_policy(BlockSizePolicy::all(block))
+                .index_block_pinning_policy(PinningPolicy::all(false))
+                .filter_block_pinning_policy(PinningPolicy::all(false))
+        };
+        let spaces = Spaces {
+            records: database.keyspace("records", || options(RECORD_BLOCK))?,
+            index: database.keyspace("index", || options(INDEX_BLOCK))?,
+        };
+        if database.write_buffer_size() > MEMTABLE {
+            // What an earlier process left in its log: nobody else makes tables of it before we write, and we wait for
+            // that.
+            for space in [&spaces.records, &spaces.index] {
+                space.inner().rotate_memtable()?;
+            }
+        }
+        Ok(Self { database, spaces })
     }
 
     /// Waits while more is written than tables can be made of.

@@ -1,5 +1,5 @@
-//! Where Redis is and who we are there: a URL, or a Secret that is read anew at every attempt to connect, so that rotated
-//! credentials take effect without a restart. Nothing here prints a password.
+//! Where Redis is and who we are there: a URL, or a Secret that is read anew at every attempt to connect, so that
+//! rotated credentials take effect without a restart. Nothing here prints a password.
 
 use super::keys::Keys;
 use crate::codes;
@@ -233,11 +233,12 @@ impl RedisConfig {
 }
 
 impl Endpoint {
+    /// Who we are there, and the database.
     pub(super) fn info(&self) -> RedisConnectionInfo {
         with_credentials(RedisConnectionInfo::default(), &self.credentials).set_db(self.db)
     }
 
-    /// Nothing of it for people: user and password must not be shown.
+    /// A server or sentinel of this Redis: encrypted or not, all alike.
     pub(super) fn address(&self, host: &str, port: u16) -> ConnectionAddr {
         if self.encrypted {
             ConnectionAddr::TcpTls {

@@ -43,7 +43,7 @@ pub(super) async fn connect(
     let connecting = async {
         let mut connection = open(&endpoint, certificates)
             .await
-            .map_err(|e| Trouble::of(&e).error())?;
+            .map_err(|e| Trouble::while_connecting(&e))?;
         let server = examine(&mut connection, config.name()).await?;
         Ok((connection, server))
     };
@@ -143,12 +143,12 @@ async fn examine(connection: &mut MultiplexedConnection, name: &str) -> Result<S
     if let Err(error) = named
         && error.is_unrecoverable_error()
     {
-        return Err(Trouble::of(&error).error());
+        return Err(Trouble::while_connecting(&error));
     }
     let info: String = redis::cmd("INFO")
         .query_async(connection)
         .await
-        .map_err(|e| Trouble::of(&e).error())?;
+        .map_err(|e| Trouble::while_connecting(&e))?;
     let mut told = Told::new(&info);
     for setting in ["appendonly", "appendfsync", "maxmemory", "maxmemory-policy"] {
         // Managed servers often forbid CONFIG; then INFO must do.
@@ -164,7 +164,7 @@ async fn examine(connection: &mut MultiplexedConnection, name: &str) -> Result<S
                 }
             }
             Err(error) if error.is_unrecoverable_error() => {
-                return Err(Trouble::of(&error).error());
+                return Err(Trouble::while_connecting(&error));
             }
             Err(_) => {}
         }

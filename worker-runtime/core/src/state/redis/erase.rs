@@ -1,11 +1,12 @@
-//! Removes what is kept of a person. The ledger and what was seen have indexes by person; sessions, journals and suspects
-//! are looked through, step by step.
+//! Removes what is kept of a person. The ledger and what was seen have indexes by person; sessions, journals and
+//! suspects are looked through, step by step.
 
 use super::RedisStore;
 use super::keys::{literal, name};
 use super::script::script;
 use crate::error::WorkError;
 use crate::state::journal::{Filter, Journal};
+use crate::state::ledger::{Ledger, Query};
 use crate::state::{Erased, Person};
 use std::collections::HashSet;
 
@@ -52,8 +53,8 @@ async fn sessions(store: &RedisStore, person: &Person) -> Result<u64, WorkError>
 
 /// Messages of the person that the ledger knows.
 async fn known(store: &RedisStore, person: &Person) -> Result<HashSet<String>, WorkError> {
-    let query = crate::state::ledger::Query::Person(person.key());
-    let ids = crate::state::Ledger::find(store, &query, usize::MAX).await?;
+    let query = Query::Person(person.key());
+    let ids = store.find(&query, usize::MAX).await?;
     Ok(ids.into_iter().collect())
 }
 

@@ -1,10 +1,10 @@
-//! The journal: a list for each lane, and for each group a sorted set of its lanes by the time at which somebody may work
-//! on them.
+//! The journal: a list for each lane, and for each group a sorted set of its lanes by the time at which somebody may
+//! work on them.
 
 use super::RedisStore;
 use super::errors::unreadable;
 use super::keys::{name, part};
-use super::script::{millis, script};
+use super::script::{at_most, millis, script};
 use crate::error::WorkError;
 use crate::state::journal::{
     Append, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Next, Step,
@@ -72,7 +72,7 @@ impl Journal for RedisStore {
         lease: Duration,
     ) -> Result<Vec<Claimed>, WorkError> {
         let mut call = self.journal(script!("journal_lib", "claim"), queue);
-        call.arg(part(group)).arg(limit).arg(millis(lease));
+        call.arg(part(group)).arg(at_most(limit)).arg(millis(lease));
         let heads: Vec<(String, Bytes)> = self.link.script(&call).await?;
         let claimed = heads.into_iter().map(|(number, stored)| {
             let lane = lane(&number, &part(group))?;

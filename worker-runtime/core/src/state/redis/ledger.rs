@@ -1,10 +1,10 @@
-//! The ledger: a text for each row, and sorted sets by state, deadline and person. A row's names stand before its JSON, so
-//! that a script need not read that.
+//! The ledger: a text for each row, and sorted sets by state, deadline and person. A row's names stand before its JSON,
+//! so that a script need not read that.
 
 use super::RedisStore;
 use super::errors::unreadable;
 use super::keys::{name, part};
-use super::script::{millis, script};
+use super::script::{at_most, millis, script};
 use crate::error::WorkError;
 use crate::state::ledger::{Counts, Ledger, MAX_STEPS, Note, Put, Query, Row, RowState, Step};
 use async_trait::async_trait;
@@ -83,8 +83,7 @@ impl Ledger for RedisStore {
 
     async fn find(&self, query: &Query, limit: usize) -> Result<Vec<String>, WorkError> {
         let mut call = self.ledger(script!("ledger_lib", "find"));
-        // Redis counts with signed numbers.
-        call.arg(limit.min(1 << 40));
+        call.arg(at_most(limit));
         match query {
             Query::Message(id) => call.arg("message").arg(part(id)),
             Query::Person(key) => call.arg("person").arg(part(key)),
@@ -111,7 +110,7 @@ impl Ledger for RedisStore {
 
     async fn overdue(&self, account: &str, limit: usize) -> Result<(u64, Vec<String>), WorkError> {
         let mut call = self.ledger(script!("ledger_lib", "overdue"));
-        call.arg(part(account)).arg(limit);
+        call.arg(part(account)).arg(at_most(limit));
         let (count, ids): (u64, Vec<String>) = self.link.script(&call).await?;
         Ok((count, ids.iter().map(|id| name(id)).collect()))
     }
@@ -123,7 +122,9 @@ impl Ledger for RedisStore {
         limit: usize,
     ) -> Result<Vec<String>, WorkError> {
         let mut call = self.ledger(script!("ledger_lib", "in_state"));
-        call.arg(part(account)).arg(state.as_str()).arg(limit);
+        call.arg(part(account))
+            .arg(state.as_str())
+            .arg(at_most(limit));
         self.ids(&call).await
     }
 }

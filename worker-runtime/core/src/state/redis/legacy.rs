@@ -1,9 +1,9 @@
-//! Retries of Vumi's failure worker: a sorted set of buckets by time, a set of failures for each bucket, a hash for each
-//! failure. Failures and the set of all of them are Vumi's record; nothing but the retry is removed.
+//! Retries of Vumi's failure worker: a sorted set of buckets by time, a set of failures for each bucket, a hash for
+//! each failure. Failures and the set of all of them are Vumi's record; nothing but the retry is removed.
 
 use super::RedisStore;
 use super::errors::unreadable;
-use super::script::script;
+use super::script::{at_most, script};
 use crate::error::WorkError;
 use crate::state::legacy::{ImportedRetry, LegacyRetries};
 use async_trait::async_trait;
@@ -19,7 +19,7 @@ impl LegacyRetries for RedisStore {
         limit: usize,
     ) -> Result<Vec<ImportedRetry>, WorkError> {
         let mut call = script!("retries").key(self.keys.failures(transport_name));
-        call.arg(limit);
+        call.arg(at_most(limit));
         let (lost, found): (u64, Vec<(String, String, Bytes, Bytes)>) =
             self.link.script(&call).await?;
         if lost > 0 {

@@ -1,5 +1,5 @@
-//! The connection: one task keeps it, operations share it. An outage shorter than an operation's deadline is a delay and
-//! not an error; after that, operations fail at once until Redis is back.
+//! The connection: one task keeps it, operations share it. An outage shorter than an operation's deadline is a delay
+//! and not an error; after that, operations fail at once until Redis is back.
 
 use super::config::RedisConfig;
 use super::dial::{self, Server};

@@ -1,8 +1,9 @@
-//! The state store on Redis: every operation is one script or command, and so one round trip and atomic; concurrent ones
-//! share a connection. Redis Cluster is refused: it cannot hold together what a script needs.
+//! The state store on Redis: every operation is one script or command, and so one round trip and atomic; concurrent
+//! ones share a connection. Redis Cluster is refused: it cannot hold together what a script needs.
 //!
 //! Keys, below the prefix (default `vumi`) and a colon. Names are as they are, but for `%`, `:`, spaces and control
-//! characters, which are written `%xx`. Capital letters cannot be names of workers, so nothing collides with Vumi's keys.
+//! characters, which are written `%xx`. Capital letters cannot be names of workers, so nothing collides with Vumi's
+//! keys.
 //!
 //! | Key | Type | Holds | Ends |
 //! |---|---|---|---|
@@ -30,9 +31,10 @@
 //! | `S:<queue>:<message>` | number | how often a message was begun again | as told |
 //! | `W` | text | written when a store that refused writes may take them again | 60 s |
 //!
-//! What a write survives depends on the server (R16): `appendonly yes` with `appendfsync always` survives power loss, with
-//! `everysec` the end of the server's process, but for a write that Redis put off while the disk was busy (up to 2 s).
-//! A replica that takes over lacks what the master had not passed on yet, whatever the setting.
+//! What a write survives depends on the server (R16): `appendonly yes` with `appendfsync always` survives power loss,
+//! with `everysec` the end of the server's process, but for a write that Redis put off while the disk was busy (up to
+//! 2 s). A replica that takes over lacks what the master had not passed on yet, whatever the setting;
+//! `min-replicas-to-write 1` keeps a master that is cut off from taking more.
 
 mod config;
 mod dial;
@@ -74,7 +76,8 @@ pub struct RedisStore {
 }
 
 impl RedisStore {
-    /// Begins to connect. A Redis that is away, refuses us or cannot be used is a state of the store, not an error here.
+    /// Begins to connect. A Redis that is away, refuses us or cannot be used is a state of the store, not an error
+    /// here.
     pub fn open(config: RedisConfig) -> Arc<Self> {
         Arc::new(Self {
             keys: config.keys(),

@@ -22,3 +22,8 @@ pub(super) fn millis(span: std::time::Duration) -> u64 {
         .unwrap_or(u64::MAX)
         .clamp(1, 1 << 55)
 }
+
+/// A limit as Redis takes it: it counts with signed numbers.
+pub(super) fn at_most(limit: usize) -> u64 {
+    u64::try_from(limit).unwrap_or(u64::MAX).min(1 << 40)
+}

@@ -228,6 +228,21 @@ async fn a_repeat_of_a_held_request_waits_for_the_same_reply() {
 }
 
 #[tokio::test]
+async fn a_repeat_after_the_reply_gets_the_first_answer() {
+    let server = holding(json!({})).await;
+    server.engine.remember();
+    let target = format!("{GOOD}&id=8");
+    let (mut first, message) = server.held(&target, 0).await;
+    let reply = message.reply("a", 0, Some("once"), false);
+    server.outbound(&reply).await;
+    assert_eq!(read_all(&mut first).await.body, "once");
+    let again = server.get(&target).await;
+    assert_eq!((again.status, again.body.as_str()), (200, "once"));
+    assert_eq!(server.engine.outputs().len(), 1, "published once");
+    assert_eq!(server.pending().await, 0);
+}
+
+#[tokio::test]
 async fn a_refused_request_is_not_held() {
     let server = holding(json!({})).await;
     let error = WorkError::new(ErrorClass::Connect, codes::BROKER_UNREACHABLE, "away");

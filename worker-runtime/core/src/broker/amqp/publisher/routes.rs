@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 
 /// How long a refused queue is not asked for again.
 const REFUSED: Duration = Duration::from_secs(1);
+/// The same where asking takes long, and everything else that is published waits meanwhile.
+const AWAY: Duration = Duration::from_secs(10);
 const LONGEST_NAME: usize = 255;
 
 pub(super) struct Routes {
@@ -70,10 +72,10 @@ impl Routes {
         data: bool,
     ) -> lapin::Result<Option<Confirmation>> {
         let (exchange, key) = (&publication.exchange, &publication.routing_key);
-        if let Some((at, why)) = self.refused.get(key)
-            && at.elapsed() < REFUSED
+        if let Some((until, fate)) = self.refused.get(key)
+            && Instant::now() < *until
         {
-            return Ok(Some(why.clone()));
+            return Ok(Some(fate.clone()));
         }
         let channel = match self.channel.take().filter(|c| c.status().connected()) {
             Some(channel) => channel,
@@ -121,9 +123,14 @@ impl Routes {
     }
 
     fn refuse(&mut self, key: &str, fate: Confirmation) -> Confirmation {
-        self.refused.retain(|_, (at, _)| at.elapsed() < REFUSED);
-        self.refused
-            .insert(key.to_owned(), (Instant::now(), fate.clone()));
+        let now = Instant::now();
+        let pause = match fate {
+            Confirmation::Nacked => AWAY,
+            _ => REFUSED,
+        };
+        self.refused.retain(|_, (until, _)| now < *until);
+        let refusal = (now + pause, fate.clone());
+        self.refused.insert(key.to_owned(), refusal);
         fate
     }
 }

@@ -1,5 +1,5 @@
--- queue, group, limit, lease: lanes with their heads. While a lane is claimed, its time is the end of the claim, and its
--- own time is remembered.
+-- queue, group, limit, lease: lanes with their heads. While a lane is claimed, its time is the end of the claim, and
+-- its own time is remembered.
 local group, ends = ARGV[2], int(now() + tonumber(ARGV[4]))
 local lanes = call('ZRANGEBYSCORE', waiting(group), '-inf', int(now()), 'WITHSCORES', 'LIMIT', 0, ARGV[3])
 local claimed = {}

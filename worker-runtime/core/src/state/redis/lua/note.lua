@@ -1,5 +1,5 @@
--- keep, most steps of a trail, then for each step: message, person or nothing, time, JSON. The first entry of a trail is
--- its person.
+-- keep, most steps of a trail, then for each step: message, person or nothing, time, JSON. The first entry of a trail
+-- is its person.
 local t, most = now(), tonumber(ARGV[2])
 for i = 3, #ARGV, 4 do
   local id, person, at = ARGV[i], ARGV[i + 1], ARGV[i + 2]

@@ -1,5 +1,5 @@
--- cost, tokens a second, burst: 0, or microseconds until there may be enough. What costs more than the bucket holds waits
--- until it is full, and leaves a debt.
+-- cost, tokens a second, burst: 0, or microseconds until there may be enough. What costs more than the bucket holds
+-- waits until it is full, and leaves a debt.
 local cost, per_second, burst = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local tokens, at = tonumber(stored[1] or burst), tonumber(stored[2] or t)
 local since, until_now = math.max(0, at - from), math.max(0, t - from)

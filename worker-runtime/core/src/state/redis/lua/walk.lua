@@ -1,7 +1,7 @@
 -- queue, what (list, remove or release), room for entries, entries to look at, reason or nothing, numbers as JSON or
--- nothing, number to go on after, then lane and group of each lane. Answers: lanes finished, number to go on after in the
--- next one, lanes released, and for each entry its lane, group, place, due and the entry. A page is bounded, so that
--- Redis serves others between two of them.
+-- nothing, number to go on after, then lane and group of each lane. Answers: lanes finished, number to go on after in
+-- the next one, lanes released, and for each entry its lane, group, place, due and the entry. A page is bounded, so
+-- that Redis serves others between two of them.
 local what, room, looks, reason = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
 local after, t = tonumber(ARGV[7]), now()
 local wanted

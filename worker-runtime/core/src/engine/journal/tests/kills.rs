@@ -1,0 +1,251 @@
+//! The process dies at any operation of store or broker, again and again: nothing is lost, first occurrences keep their
+//! order, repeats have equal ids. Schedules follow from seeds: `VUMI_KILLS=FROM..TO` runs others.
+
+use super::*;
+use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+use crate::broker::{
+    Acker, Broker, EXCHANGE, Publication, PublicationClass, Receipt, Subscribe, Subscription,
+};
+use crate::conformance::delegate::Double;
+use crate::conformance::store_faults::Fuse;
+use async_trait::async_trait;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
+use std::sync::atomic::AtomicUsize;
+use vumi_api::Kind;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// A broker as a process sees it that ends when its fuse is burnt.
+struct Mortal {
+    inner: Arc<dyn Broker>,
+    fuse: Arc<Fuse>,
+}
+
+struct MortalAcker {
+    inner: Arc<dyn Acker>,
+    fuse: Arc<Fuse>,
+}
+
+#[async_trait]
+impl Double for Mortal {
+    fn inner(&self) -> &Arc<dyn Broker> {
+        &self.inner
+    }
+
+    async fn take(&self, publication: Publication) -> Receipt {
+        if publication.class != PublicationClass::Telemetry {
+            self.fuse.pass().await;
+        }
+        let receipt = self.inner.publish(publication.clone()).await;
+        if publication.class != PublicationClass::Telemetry {
+            self.fuse.pass().await;
+        }
+        receipt
+    }
+
+    async fn give(&self, subscribe: Subscribe) -> Subscription {
+        let subscription = self.inner.subscribe(subscribe).await;
+        Subscription {
+            acker: Arc::new(MortalAcker {
+                inner: subscription.acker,
+                fuse: Arc::clone(&self.fuse),
+            }),
+            ..subscription
+        }
+    }
+}
+
+impl Acker for MortalAcker {
+    fn generation(&self) -> Option<u64> {
+        self.inner.generation()
+    }
+    fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool {
+        !self.fuse.burn() || self.inner.ack(generation, tag, multiple)
+    }
+    fn requeue(&self, generation: u64, tag: u64) -> bool {
+        self.inner.requeue(generation, tag)
+    }
+    fn cancel(&self) {
+        self.inner.cancel();
+    }
+    fn resume(&self) {
+        self.inner.resume();
+    }
+    fn release(&self) {
+        self.inner.release();
+    }
+    fn close(&self) {
+        self.inner.close();
+    }
+    fn rebuild(&self) {
+        self.inner.rebuild();
+    }
+}
+
+/// Queues outlive a process, and so do their connectors' names in the store: each run has its own.
+async fn run(seed: u64, store: &Arc<dyn StateStore>) -> Result<usize, String> {
+    let mut rng = StdRng::seed_from_u64(seed);
+    let broker: Arc<dyn Broker> = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
+    let connector = format!("k{seed}");
+    let users = rng.random_range(1..6usize);
+    let count = rng.random_range(5..140usize);
+    // Of a hundred attempts so many fail, each decided by message and attempt.
+    let failing = [0, 10, 30, 60][rng.random_range(0..4usize)];
+    let hold = ["0ms", "3ms", "1s"][rng.random_range(0..3usize)];
+    let settings = json!({
+        "transportName": connector,
+        "holdLimit": hold,
+        "retry": {"maxAttempts": 1000, "backoff": {"initial": "1ms", "max": "4ms"}},
+    });
+    let queue = format!("{connector}.inbound");
+    let mut sent = Vec::new();
+    let mut messages = Vec::new();
+    for n in 0..count {
+        let user = format!("u{}", rng.random_range(0..users));
+        let mut message = UserMessage::new("sms", Some("555"), Some(&user));
+        message.set_message_id(&format!("{seed}-{n}"));
+        message.set_transport_name(&connector);
+        message.set_content(Some("x"));
+        sent.push((user, message.message_id().to_owned()));
+        messages.push(message);
+    }
+    let mut messages = messages.into_iter();
+    let lives = rng.random_range(1..5usize);
+    let given = AtomicUsize::new(0);
+    for life in 0..=lives {
+        let last = life == lives;
+        let fuse = Fuse::new(if last {
+            i64::MAX
+        } else {
+            rng.random_range(1..400)
+        });
+        let faults = StoreFaults::new(Arc::clone(store), Some(Arc::clone(&fuse)));
+        for _ in 0..rng.random_range(0..4) {
+            faults.next([match rng.random_bool(0.5) {
+                true => StoreMishap::Refused,
+                false => StoreMishap::AnswerLost,
+            }]);
+        }
+        let mortal = Mortal {
+            inner: Arc::clone(&broker),
+            fuse: Arc::clone(&fuse),
+        };
+        let setup = Setup {
+            broker: Arc::new(mortal),
+            state: Some(faults),
+            kind: Kind::Application,
+            name: connector.clone(),
+            settings: settings.clone(),
+        };
+        let target = connector.clone();
+        let rig = Rig::on(setup, move |i, cx| {
+            let key = format!("{}/{}", i.message.id(), i.attempt);
+            let fails = xxh3_64(key.as_bytes()) % 100 < failing;
+            let target = target.clone();
+            async move {
+                if xxh3_64(key.as_bytes()) % 7 == 0 {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                match fails {
+                    true => Err(temporary()),
+                    false => {
+                        let mut outputs = echo(&i, &cx);
+                        for output in &mut outputs {
+                            output.port = vumi_api::Port::new(&target, vumi_api::Flow::Outbound);
+                        }
+                        Ok(outputs)
+                    }
+                }
+            }
+        })
+        .await;
+        let share = if last {
+            count
+        } else {
+            rng.random_range(0..count)
+        };
+        for message in messages.by_ref().take(share) {
+            given.fetch_add(1, Ordering::Relaxed);
+            let publication = Publication {
+                exchange: EXCHANGE.into(),
+                routing_key: queue.clone(),
+                body: message.encode(),
+                message_id: None,
+                class: PublicationClass::Data,
+            };
+            let receipt = broker.publish(publication).await;
+            let _ = receipt.confirmation().await;
+        }
+        if !last {
+            // Some lives end because there is nothing left to do.
+            let _ = tokio::time::timeout(Duration::from_millis(150), fuse.burnt()).await;
+            drop(rig);
+            continue;
+        }
+        let replies = all_replies(&rig, &format!("{connector}.outbound"), &sent).await;
+        for n in 0.. {
+            let left = store.depth(&queue).await.map_err(|e| e.to_string())?;
+            let counts = rig.running().snapshot().counts;
+            if left.messages == 0 && counts.in_flight == 0 {
+                break;
+            }
+            if n > 6000 {
+                return Err(format!("does not come to rest: {left:?}, {counts:?}"));
+            }
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        let c = rig.running().snapshot().counts;
+        if c.received != c.done + c.parked + c.journaled + c.returned + c.in_flight {
+            return Err(format!("the counts do not add up: {c:?}"));
+        }
+        let judgement = judge(&sent, &replies);
+        judgement.require()?;
+        return Ok(judgement.duplicates);
+    }
+    Ok(0)
+}
+
+#[test]
+fn whatever_operation_the_process_dies_at() {
+    let seeds = std::env::var("VUMI_KILLS").unwrap_or_else(|_| "0..150".into());
+    let (from, to) = seeds.split_once("..").expect("FROM..TO");
+    let (from, to): (u64, u64) = (from.parse().unwrap(), to.parse().unwrap());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let store = store();
+        let duplicates = Arc::new(AtomicUsize::new(0));
+        let found = Arc::new(std::sync::Mutex::new(Vec::new()));
+        let seeds = futures::stream::iter(from..to);
+        use futures::StreamExt;
+        seeds
+            .for_each_concurrent(8, |seed| {
+                let (store, found) = (Arc::clone(&store), Arc::clone(&found));
+                let duplicates = Arc::clone(&duplicates);
+                async move {
+                    match tokio::spawn(async move { run(seed, &store).await }).await {
+                        Ok(Ok(repeats)) => drop(duplicates.fetch_add(repeats, Ordering::Relaxed)),
+                        Ok(Err(what)) => found.lock().unwrap().push(format!("seed {seed}: {what}")),
+                        Err(what) => found.lock().unwrap().push(format!("seed {seed}: {what}")),
+                    }
+                }
+            })
+            .await;
+        let found = found.lock().unwrap();
+        assert!(
+            found.is_empty(),
+            "{} of {}:\n{}",
+            found.len(),
+            to - from,
+            found.join("\n")
+        );
+        println!(
+            "{} runs, {} repeats",
+            to - from,
+            duplicates.load(Ordering::Relaxed)
+        );
+    });
+}
