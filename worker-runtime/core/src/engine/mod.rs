@@ -6,6 +6,7 @@ mod backoff;
 mod consumer;
 mod delivery;
 mod journal;
+mod labels;
 mod lanes;
 mod outlet;
 mod partitions;
