@@ -6,8 +6,8 @@ use crate::dispatchers::{RoutingTable, Simple};
 use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
 use crate::shared::shapes::HoldLimit;
 use crate::shared::{
-    BrokerRef, Classes, ConnectorName, Dedupe, Duration, HttpListener, MiddlewareItem, OnUnknown, Ordering,
-    RateLimit, Retention, Retry, StateRef,
+    BrokerRef, Classes, ConnectorName, Dedupe, Duration, HttpListener, MiddlewareItem, OnUnknown,
+    Ordering, RateLimit, Retention, Retry, StateRef,
 };
 use crate::transports::{DevNull, HttpApi, Telnet};
 use schemars::JsonSchema;

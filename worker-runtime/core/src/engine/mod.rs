@@ -8,6 +8,7 @@ mod delivery;
 mod journal;
 mod labels;
 mod lanes;
+mod orders;
 mod outlet;
 mod partitions;
 mod peer;

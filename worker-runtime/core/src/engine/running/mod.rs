@@ -420,6 +420,10 @@ impl RunningWorker {
     /// Looks after a transport's ledger.
     fn keep_ledger(&mut self, sending: Option<Arc<Sending>>) {
         let Some(sending) = sending else { return };
+        if let Some(orders) = &sending.orders {
+            let task = self.guarded(Arc::clone(orders).keep());
+            self.watches.tasks.push(task);
+        }
         let keeper = Keeper {
             sending,
             status: Arc::clone(&self.status),
