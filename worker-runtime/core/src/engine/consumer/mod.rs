@@ -116,6 +116,8 @@ impl Watched {
         counts.parked += own.parked;
         counts.returned += own.returned;
         counts.in_flight += own.in_flight;
+        counts.journaled += own.journaled;
+        counts.replayed += own.replayed;
     }
 }
 
