@@ -92,7 +92,7 @@ impl StoreFaults {
         self.mishaps().extend(mishaps);
     }
 
-    /// Operations that were asked for so far.
+    /// Operations of the journal that were asked for so far.
     pub(crate) fn operations(&self) -> u64 {
         self.operations.load(Ordering::SeqCst)
     }
@@ -114,10 +114,12 @@ impl Around for StoreFaults {
 
     async fn around<T: Send>(
         &self,
-        _: &'static str,
+        operation: &'static str,
         work: impl Future<Output = Result<T, WorkError>> + Send,
     ) -> Result<T, WorkError> {
-        self.operations.fetch_add(1, Ordering::SeqCst);
+        if operation.starts_with("journal.") {
+            self.operations.fetch_add(1, Ordering::SeqCst);
+        }
         if let Some(fuse) = &self.fuse {
             fuse.pass().await;
         }

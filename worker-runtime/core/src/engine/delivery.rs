@@ -237,7 +237,9 @@ impl Desk {
         if interrupted() {
             return Verdict::Returned;
         }
+        // What comes out of the journal came in under this division, or before.
         if let Some(layout) = &self.layout
+            && term.is_none()
             && !layout.agreed(raw.generation, &interrupted).await
         {
             return Verdict::Returned;

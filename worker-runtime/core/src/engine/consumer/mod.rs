@@ -101,20 +101,17 @@ pub(super) struct Watched {
 impl Watched {
     /// Adds its counts to those of the worker. A message that was passed on is still to be handled.
     pub(super) fn add_to(&self, counts: &mut super::Counts) {
-        let mut own = super::Counts::default();
-        self.counters.add_to(&mut own);
-        if self.own_backlog.is_some() {
-            own.received -= own.done + own.returned;
-            (own.done, own.returned) = (0, 0);
-        }
         if let Some(leftover) = &self.leftover {
             leftover.add_to(counts);
         }
-        counts.received += own.received;
-        counts.done += own.done;
+        if self.own_backlog.is_none() {
+            return self.counters.add_to(counts);
+        }
+        let mut own = super::Counts::default();
+        self.counters.add_to(&mut own);
+        counts.received += own.received - own.done - own.returned;
         counts.retried += own.retried;
         counts.parked += own.parked;
-        counts.returned += own.returned;
         counts.in_flight += own.in_flight;
         counts.journaled += own.journaled;
         counts.replayed += own.replayed;

@@ -920,7 +920,8 @@ async fn hops_that_come_together_are_stored_together() {
         let hop = Trail::hop(Flow::Inbound, message).unwrap();
         trail.note(hop, "", "to t.outbound".into(), vec!["reply".into()])
     });
-    futures::future::join_all(notes).await;
+    // All at once, not as many as a task may do in one go.
+    tokio::task::unconstrained(futures::future::join_all(notes)).await;
     for message in &messages {
         let steps = store.trail(message.id()).await.unwrap();
         assert_eq!(steps.len(), 1);
