@@ -2,6 +2,7 @@
 //! batch of confirmations costs one wake-up.
 
 mod moving;
+mod seats;
 mod standing;
 mod window;
 
@@ -18,6 +19,7 @@ use crate::status::StatusDesk;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use seats::Seats;
 use standing::Standing;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use tokio::sync::watch;
 use vumi_api::{Flow, OrderingMode};
 use window::Window;
 
+pub(super) use seats::Seat;
 pub(super) use standing::state_word;
 
 /// Unacknowledged messages per consumed queue.
@@ -110,6 +113,8 @@ impl Watched {
         counts.retried += own.retried;
         counts.parked += own.parked;
         counts.in_flight += own.in_flight;
+        counts.journaled += own.journaled;
+        counts.replayed += own.replayed;
     }
 }
 
@@ -166,6 +171,7 @@ pub(super) struct Consumer {
     acks: Acks,
     window: Window,
     lanes: Lanes<Delivery>,
+    seats: Arc<Seats>,
     running: FuturesUnordered<BoxFuture<'static, Finished>>,
     /// Finished since the last acknowledgement.
     unacknowledged: usize,
@@ -246,6 +252,7 @@ impl Consumer {
             acks: Acks::new(parts.prefetch),
             window: Window::default(),
             lanes: Lanes::new(),
+            seats: Arc::default(),
             running: FuturesUnordered::new(),
             unacknowledged: 0,
             ack_at: None,
@@ -355,6 +362,7 @@ impl Consumer {
             lane,
             received,
             replay: None,
+            seat: None,
         };
         self.place(delivery);
     }
@@ -415,6 +423,11 @@ impl Consumer {
             Verdict::Waits(waits) => {
                 let (about, due) = *waits;
                 self.leave_window(raw, replay, lane, about, due);
+                return;
+            }
+            Verdict::Held(held) => {
+                let (about, group) = *held;
+                self.hold_back(raw, replay, lane, about, &group);
                 return;
             }
             Verdict::Done => false,
