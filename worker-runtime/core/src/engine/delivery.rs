@@ -220,8 +220,13 @@ impl Desk {
         if interrupted() {
             return Verdict::Returned;
         }
+        // What comes out of the journal has no generation of its own.
+        let generation = match term {
+            Some(_) => self.generation.load(Ordering::Acquire),
+            None => raw.generation,
+        };
         if let Some(layout) = &self.layout
-            && !layout.agreed(raw.generation, &interrupted).await
+            && !layout.agreed(generation, &interrupted).await
         {
             return Verdict::Returned;
         }

@@ -70,8 +70,7 @@ pub(super) async fn start(parts: Parts, plan: Plan) -> Vec<Loop> {
     let (consumer, mut forwarding) = Consumer::subscribe(Parts {
         desk: Arc::new(desk),
         backlog: Arc::clone(&backlog),
-        // What must wait waits in its part.
-        journal: None,
+        // What must wait waits in its part. What waits from before the queue was divided is passed on in its turn.
         hold: None,
         ..parts.clone()
     })

@@ -10,6 +10,12 @@ pub(super) fn queue_of(queue: &str, part: &str) -> String {
     format!("{queue}.{part}")
 }
 
+/// Whether this is the name of a partition.
+pub(super) fn is_part(name: &str) -> bool {
+    let number = name.strip_prefix('p');
+    number.is_some_and(|n| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit()))
+}
+
 /// How one queue is divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct Plan {
