@@ -15,11 +15,13 @@ use vumi_testkit::rabbitmq::{RabbitMq, Version};
 pub const DISPATCHER: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Dispatcher\nmetadata: {name: hop}\nspec:\n  simple: {transports: [bench_in], exposed: [bench_out]}\n  backlogLimit: 10000000\n";
 pub const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: hop}\nspec:\n  echo: {}\n  transportName: bench_in\n  backlogLimit: 10000000\n";
 
-const QUEUES: [&str; 4] = [
+const QUEUES: [&str; 6] = [
     "bench_in.inbound",
     "bench_in.outbound",
     "bench_in.event",
     "bench_out.inbound",
+    "divided_in.inbound",
+    "divided_in.outbound",
 ];
 
 /// From which queue to which one, and how many messages each message becomes.
@@ -40,6 +42,12 @@ pub const DISPATCHED: Way = Way {
 pub const ANSWERED: Way = Way {
     input: "bench_in.inbound",
     output: "bench_in.outbound",
+    outputs: 1,
+};
+/// The way of an application with partitions, which a queue remembers.
+pub const DIVIDED: Way = Way {
+    input: "divided_in.inbound",
+    output: "divided_in.outbound",
     outputs: 1,
 };
 /// The way of a transport: an ack and a delivery report.
