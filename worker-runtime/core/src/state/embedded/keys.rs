@@ -32,6 +32,10 @@ pub(super) mod tag {
     pub const TRAIL: u8 = b't';
     /// account, state → how many rows.
     pub const COUNT: u8 = b'c';
+    /// account, batch, state → how many rows.
+    pub const BATCH: u8 = b'h';
+    /// account, batch → the order in force.
+    pub const ORDER: u8 = b'z';
     /// account, state, born, message id.
     pub const STATE: u8 = b's';
     /// account, deadline, message id.

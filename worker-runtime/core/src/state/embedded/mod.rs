@@ -1,6 +1,7 @@
 //! The state store in a folder of this process, in an embedded database (fjall). Every operation is one transaction of
 //! the writer thread, which commits (and syncs) together what gathered; readers use snapshots on other threads.
 
+mod batches;
 mod disk;
 mod erase;
 mod first_seen;
