@@ -4,11 +4,12 @@
 use crate::AnyError;
 use crate::process::{Measured, free_port, until_ready};
 use crate::report::{Report, median};
-use crate::rig::{ANSWERED, DIVIDED, ECHO, Rig, Run, SENT, Way};
+use crate::rig::{ANSWERED, CLASSED, DIVIDED, ECHO, Rig, Run, SENT, Way};
 use std::time::{Duration, Instant};
 use vumi_testkit::redis::{Append, Options, Redis};
 
 const DEV_NULL: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: bench-in}\nspec:\n  devNull: {}\n  transportName: bench_in\n  backlogLimit: 10000000\n";
+const CLASSES: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: classes-in}\nspec:\n  devNull: {}\n  classes: {}\n  transportName: classes_in\n  backlogLimit: 10000000\n";
 const DIVIDED_ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: hop}\nspec:\n  echo: {}\n  transportName: divided_in\n  ordering: {mode: perUser, partitions: 8}\n  backlogLimit: 10000000\n";
 /// What a Redis of these rows survives.
 pub const REDIS: &str = "Redis, `appendfsync everysec`";
@@ -75,6 +76,13 @@ const GUARANTEES: &[Guarantee] = &[
         what: "8 partitions in one process (one hop more) on an `echo` hop",
         without: side(ECHO, Store::None, ANSWERED),
         with: side(DIVIDED_ECHO, Store::None, DIVIDED),
+        fed: true,
+        least: None,
+    },
+    Guarantee {
+        what: "classes (one hop more) on a `devNull` hop",
+        without: side(DEV_NULL, Store::None, SENT),
+        with: side(CLASSES, Store::None, CLASSED),
         fed: true,
         least: None,
     },
