@@ -178,7 +178,7 @@ async fn bulk_and_otp_over_rabbitmq() {
     wait_for("the intake is there", PATIENCE, || async {
         match amqp.exists("sms.outbound.bulk").await {
             true => Ok(()),
-            false => Err("no queue"),
+            false => Err("no queue".to_owned()),
         }
     })
     .await;
@@ -213,7 +213,7 @@ async fn bulk_and_otp_over_rabbitmq() {
                 return Ok(());
             }
         }
-        Err("not yet")
+        Err("not yet".to_owned())
     })
     .await;
     let held = counts().unwrap()("held");
