@@ -82,7 +82,11 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
             config: include_str!("new/api_application.rs.txt"),
             worker: include_str!("new/application.rs.txt"),
             minimal: include_str!("new/minimal_application.yaml"),
-            full: full(include_str!("new/full_application.yaml"), "perUser", ""),
+            full: full(
+                include_str!("new/full_application.yaml"),
+                "mode: perUser, standby: true",
+                "",
+            ),
         },
         (What::Transport, Some(Family::Http)) => Recipe {
             plural: "transports",
@@ -95,7 +99,7 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
             minimal: include_str!("new/minimal_http.yaml"),
             full: full(
                 include_str!("new/full_http.yaml"),
-                "none",
+                "mode: none",
                 include_str!("new/secret_http.yaml"),
             ),
         },
@@ -108,7 +112,11 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
             config: include_str!("new/api_chat.rs.txt"),
             worker: include_str!("new/chat.rs.txt"),
             minimal: include_str!("new/minimal_chat.yaml"),
-            full: full(include_str!("new/full_chat.yaml"), "perUser", ""),
+            full: full(
+                include_str!("new/full_chat.yaml"),
+                "mode: perUser, standby: true",
+                "",
+            ),
         },
         (What::Transport, None) => {
             return Err(CliError::validation(

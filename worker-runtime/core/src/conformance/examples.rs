@@ -7,9 +7,9 @@ use crate::worker::{Registration, Services, WorkerContext};
 use std::path::Path;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use vumi_api::Target;
 use vumi_api::crds::spec_schema;
 use vumi_api::manifest::load;
+use vumi_api::{Target, WorkerType};
 
 /// What is wrong with the examples of `workers` below `folder`, as sentences; none if all is well.
 pub async fn check(workers: &[Registration], folder: &Path) -> Vec<String> {
@@ -55,23 +55,42 @@ async fn check_one(worker: &Registration, name: &str, text: &str) -> Vec<String>
     }
     if name.ends_with("full.yaml") {
         let schema = spec_schema(worker.kind);
-        let unset = unset_fields(schema, &loaded.document()["spec"]);
-        let unset = unset.into_iter().filter(|path| !may_be_unset(worker, path));
+        let spec = &loaded.document()["spec"];
+        let unset = unset_fields(schema, spec);
+        let unset = unset
+            .into_iter()
+            .filter(|path| !may_be_unset(worker, spec, path));
         wrong.extend(unset.map(|path| format!("{name} does not set {path}")));
     }
     wrong
 }
 
-/// Other types of the union, settings that this type does not honour, and the plain form of a secret, which a cluster
-/// refuses.
-fn may_be_unset(worker: &Registration, path: &str) -> bool {
+/// Other types of the union, settings that this type does not honour, what an alternative that is set excludes, and the
+/// plain form of a secret, which a cluster refuses.
+fn may_be_unset(worker: &Registration, spec: &serde_json::Value, path: &str) -> bool {
     let types = worker.kind.worker_types();
+    let is_for = |w: &WorkerType| w.needs.contains(&path) || w.honours.contains(&path);
     let own = types.iter().find(|w| w.key == worker.type_name);
-    let needs: &[&str] = own.map_or(&[], |w| w.needs);
     let other_type = types.iter().any(|w| w.key == path);
-    let other_setting = types.iter().any(|w| w.needs.contains(&path)) && !needs.contains(&path);
-    other_type || other_setting || path.ends_with(".value")
+    let other_setting = types.iter().any(is_for) && !own.is_some_and(is_for);
+    let excluded = EXCLUDED.iter().any(|(there, excluded)| {
+        let (key, value) = there.split_once('=').unwrap_or((there, ""));
+        let found = spec.pointer(&format!("/{}", key.replace('.', "/")));
+        path == *excluded && found.is_some_and(|v| value.is_empty() || v == value)
+    });
+    other_type || other_setting || excluded || path.ends_with(".value")
 }
+
+/// Fields (or a field with one of its values) beside which another may not stand, by the rules of the schema.
+const EXCLUDED: &[(&str, &str)] = &[
+    ("state.redis", "state.volume"),
+    ("state.volume", "state.redis"),
+    ("ordering.partitions", "ordering.standby"),
+    ("ordering.standby", "ordering.partitions"),
+    ("ordering.mode=perQueue", "ordering.partitions"),
+    ("ordering.mode=none", "ordering.partitions"),
+    ("ordering.mode=none", "ordering.standby"),
+];
 
 /// Fields of a JSON schema that `value` leaves unset, as paths; for the test that a full example is full. Items of a list
 /// count together, so that an example may show one alternative per item.

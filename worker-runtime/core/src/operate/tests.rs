@@ -7,7 +7,7 @@ use crate::message::{Event, EventType, UserMessage};
 use crate::parking::{self, Envelope, Selection};
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::journal::{About, Append, Due, Entry, Lane, Reason};
-use crate::state::ledger::{Change, Note, Put, Step};
+use crate::state::ledger::{Change, Content, Note, Put, Step};
 use bytes::Bytes;
 
 const QUEUE: &str = "sms.outbound";
@@ -373,6 +373,52 @@ async fn an_audit_is_balanced_until_a_message_is_gone() {
     world.wait("done", USER, Reason::Backoff).await;
     let balances: Vec<Balance> = world.ask(Ask::LedgerAudit).await;
     assert_eq!(balances[0].finished, 1, "{balances:?}");
+}
+
+#[tokio::test]
+async fn a_message_that_waits_in_its_row_to_be_sent_again_is_never_shown() {
+    let world = World::new();
+    let mut row = world
+        .row("lost", &[RowState::Sending, RowState::Unknown], &[])
+        .await;
+    let content = UserMessage::decode(&message("lost", USER)).unwrap();
+    row.body = Some(Content::of(&content.clone().into()));
+    let (expected, next) = (Some(row.version), row.version + 1);
+    row.version = next;
+    let put = world.store.put(&row, expected, HOUR).await.unwrap();
+    assert_eq!(put, Put::Stored);
+    let kept = world.store.row("lost").await.unwrap().unwrap();
+    let body = kept.body.as_ref().and_then(Content::message);
+    assert_eq!(body.as_ref(), Some(&content), "it is kept");
+    let why = |question| Ask::Why {
+        question,
+        limit: 10,
+    };
+    let asks = [
+        why(Question::Message("lost".into())),
+        why(Question::Person(USER.into())),
+        why(Question::Between(0, u64::MAX)),
+        Ask::LedgerOverdue {
+            account: None,
+            limit: 10,
+        },
+        Ask::LedgerCounts,
+        Ask::LedgerAudit,
+        Ask::Erase {
+            address: USER.into(),
+            dry_run: true,
+        },
+    ];
+    let mut shown = vec![format!("{kept:?} {kept:#?}")];
+    for ask in asks {
+        let answer: Value = world.ask(ask).await;
+        assert_ne!(answer, json!([]), "something is found");
+        shown.push(answer.to_string());
+    }
+    for text in shown {
+        let leaks = text.contains("secret") || text.contains("2782");
+        assert!(!leaks, "{text}");
+    }
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@
 //! keeps its indexes.
 
 use crate::error::WorkError;
-use crate::message::FateState;
+use crate::message::{FateState, Message, UserMessage};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -139,6 +139,29 @@ pub struct Step {
     pub caused: Vec<String>,
 }
 
+/// A whole message, encoded: kept in the store and never shown. `Debug` leaves it out, so that no log line has it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Content(String);
+
+impl Content {
+    /// Keeps a message.
+    pub fn of(message: &Message) -> Self {
+        Self(String::from_utf8_lossy(&message.encode()).into_owned())
+    }
+
+    /// The message; none if it cannot be read.
+    pub fn message(&self) -> Option<UserMessage> {
+        UserMessage::decode(self.0.as_bytes()).ok()
+    }
+}
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Content({} bytes)", self.0.len())
+    }
+}
+
 /// The row of one outbound message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -176,9 +199,9 @@ pub struct Row {
     /// What its sender was told, encoded: published again when the message comes again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<String>,
-    /// The message itself, encoded: content. Only while it waits to be sent again by `onUnknown`.
+    /// The message itself. Only while it waits to be sent again by `onUnknown`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub body: Option<String>,
+    pub body: Option<Content>,
     /// What happened.
     pub steps: Vec<Step>,
 }

@@ -4,8 +4,8 @@ use super::book::{Interrupted, News, now};
 use super::{OnUnknown, Sending, Unpublished, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
-use crate::message::{Event, FateState, Message, UserMessage};
-use crate::state::ledger::{Row, RowState};
+use crate::message::{Event, FateState, Message};
+use crate::state::ledger::{Content, Row, RowState};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +22,6 @@ const TICK: Duration = match cfg!(test) {
 };
 /// Rows handled in one turn.
 const AT_ONCE: usize = 1000;
-/// What is over is swept away once in so many turns.
-const SWEEP: u32 = 60;
 
 /// The look-out of one transport.
 pub(in crate::engine) struct Keeper {
@@ -46,10 +44,8 @@ impl Keeper {
         self.report(StatusLevel::Ok, "on", "every message has a row");
         let mut turn = tokio::time::interval(TICK);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut turns: u32 = 0;
         loop {
             turn.tick().await;
-            turns = turns.wrapping_add(1);
             self.rate().await;
             if !self
                 .consumers
@@ -72,11 +68,6 @@ impl Keeper {
                 Err(Unpublished::Failed(error)) => {
                     tracing::debug!(code = %error.code, reason = %error, "the ledger cannot be looked at");
                 }
-            }
-            if turns.is_multiple_of(SWEEP)
-                && let Err(error) = book.store.sweep().await
-            {
-                tracing::debug!(code = %error.code, reason = %error, "the store cannot be swept");
             }
         }
     }
@@ -238,8 +229,7 @@ impl Sending {
         let Some(next) = book.moved(&row, RowState::Queued, patience::SENT_BACK, news) else {
             return Ok(());
         };
-        let body = next.body.clone().unwrap_or_default();
-        let Ok(message) = UserMessage::decode(body.as_bytes()) else {
+        let Some(message) = next.body.as_ref().and_then(Content::message) else {
             return Ok(());
         };
         if let crate::state::ledger::Put::Conflict(_) = book.put(&row, &next, interrupted).await? {

@@ -37,7 +37,7 @@ use crate::outcome::Refusal;
 use crate::state::StateStore;
 use crate::state::batches::Order;
 use crate::state::journal::Reason;
-use crate::state::ledger::{Put, Row, RowState};
+use crate::state::ledger::{Content, Put, Row, RowState};
 use crate::telemetry::WorkerMetrics;
 use crate::worker::{Input, Output, Worker};
 use book::{Book, Interrupted, News};
@@ -674,7 +674,7 @@ impl Sending {
                     next.told.push(body);
                 }
                 if then == UnknownThen::Retry {
-                    next.body = Some(String::from_utf8_lossy(&message.encode()).into_owned());
+                    next.body = Some(Content::of(message));
                 }
                 Some(next)
             })

@@ -14,6 +14,8 @@ const LONGEST_NAME: usize = 4096;
 pub(super) mod tag {
     /// The format's number.
     pub const FORMAT: u8 = b'f';
+    /// Nothing: what fills a log, and is removed.
+    pub const FILLER: u8 = b'z';
     /// The next id of a journal's entry.
     pub const NEXT_ID: u8 = b'n';
     /// queue, group → messages, lanes.

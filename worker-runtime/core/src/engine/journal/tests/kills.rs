@@ -84,6 +84,23 @@ impl Acker for MortalAcker {
     }
 }
 
+/// Without what processes died over three times, which is set aside as it should be.
+async fn not_set_aside(
+    broker: &Arc<dyn Broker>,
+    queue: &str,
+    sent: &[(String, String)],
+) -> Result<Vec<(String, String)>, String> {
+    let listed = parking::list(broker.as_ref(), queue, 1000).await;
+    let set_aside: BTreeSet<String> = listed
+        .map_err(|e| e.text)?
+        .into_iter()
+        .filter(|parked| parked.code == codes::BUG_CRASH_LOOP.name)
+        .filter_map(|parked| parked.message_id)
+        .collect();
+    let owed = sent.iter().filter(|(_, id)| !set_aside.contains(id));
+    Ok(owed.cloned().collect())
+}
+
 /// Queues outlive a process, and so do their connectors' names in the store: each run has its own.
 async fn run(seed: u64, store: &Arc<dyn StateStore>) -> Result<usize, String> {
     let mut rng = StdRng::seed_from_u64(seed);
@@ -203,21 +220,15 @@ async fn run(seed: u64, store: &Arc<dyn StateStore>) -> Result<usize, String> {
             }
             tokio::time::sleep(Duration::from_millis(2)).await;
         }
-        // What processes died over three times is set aside, as it should be.
-        let set_aside = parking::list(broker.as_ref(), &queue, 1000).await;
-        let set_aside: BTreeSet<String> = set_aside
-            .map_err(|e| e.text)?
-            .into_iter()
-            .filter(|parked| parked.code == codes::BUG_CRASH_LOOP.name)
-            .filter_map(|parked| parked.message_id)
-            .collect();
-        sent.retain(|(_, id)| !set_aside.contains(id));
-        let replies = all_replies(&rig, &format!("{connector}.outbound"), &sent).await;
+        let owed = not_set_aside(&broker, &queue, &sent).await?;
+        let replies = all_replies(&rig, &format!("{connector}.outbound"), &owed).await;
+        // Some may have been set aside meanwhile.
+        let owed = not_set_aside(&broker, &queue, &owed).await?;
         let c = rig.running().snapshot().counts;
         if c.received != c.done + c.parked + c.journaled + c.returned + c.in_flight {
             return Err(format!("the counts do not add up: {c:?}"));
         }
-        let judgement = judge(&sent, &replies);
+        let judgement = judge(&owed, &replies);
         judgement.require()?;
         return Ok(judgement.duplicates);
     }
