@@ -165,7 +165,7 @@ mod tests {
 
     proptest! {
         /// Everything leaves once, in order within its batch; while all classes wait, each has its share, and nobody
-        /// waits longer than a round.
+        /// waits longer than two rounds, whoever comes and goes.
         #[test]
         fn nobody_starves(
             weights in proptest::array::uniform3(1u32..20),
@@ -192,7 +192,7 @@ mod tests {
             while let Some(item) = line.pop() {
                 for class in 0..3 {
                     since[class] = if class == item.1 || left[class] == 0 { 0 } else { since[class] + 1 };
-                    prop_assert!(since[class] <= round, "class {} waits too long", class);
+                    prop_assert!(since[class] <= 2 * round, "class {} waits too long", class);
                 }
                 left[item.1] -= 1;
                 out.push(item);
