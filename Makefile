@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 RUN_ARGS ?=
 
-.PHONY: help run test loss setup fmt lint check crds docs bench deny clean
+.PHONY: help run test loss soak setup fmt lint check crds docs bench deny clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,6 +22,9 @@ test: setup ## Run every test below the cluster, on real brokers and a real API 
 
 loss: setup ## Run the loss test with 100 000 messages (VUMI_LOSS_SEED repeats a run)
 	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-100000} cargo test -p vumi --test it loss:: -- --nocapture
+
+soak: setup ## The loss test with a million messages and its faults six times over: an hour or more on two cores
+	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-1000000} VUMI_LOSS_ROUNDS=$${VUMI_LOSS_ROUNDS:-6} cargo test -p vumi --test it loss:: -- --nocapture
 
 check: fmt lint ## Formatting and lints
 

@@ -6,8 +6,8 @@ use crate::dispatchers::{RoutingTable, Simple};
 use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
 use crate::shared::shapes::HoldLimit;
 use crate::shared::{
-    BrokerRef, ConnectorName, Dedupe, Duration, HttpListener, MiddlewareItem, OnUnknown, Ordering,
-    RateLimit, Retention, Retry, StateRef,
+    BrokerRef, Classes, ConnectorName, Dedupe, Duration, HttpListener, MiddlewareItem, OnUnknown,
+    Ordering, RateLimit, Retention, Retry, StateRef,
 };
 use crate::transports::{DevNull, HttpApi, Telnet};
 use schemars::JsonSchema;
@@ -147,6 +147,9 @@ worker_kind! {
         on_unknown: OnUnknown,
         /// How fast messages are sent. Default: as fast as the peer takes them.
         rate_limit: RateLimit,
+        /// Classes of outbound messages: queues of their own, served by weight, and in turn over batches and tenants.
+        /// Default: none; all messages are in one queue, in the order in which they came.
+        classes: Classes,
         /// How deliveries that the provider repeats are recognised; for types whose provider gives an id.
         dedupe: Dedupe,
         /// Whether messages that will not be delivered are also published to `<transportName>.failures`, for a Vumi

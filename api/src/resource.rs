@@ -5,8 +5,8 @@ use crate::kinds::{
     APPLICATION_TYPES, ApplicationSpec, DISPATCHER_TYPES, DispatcherSpec, METRIC_AGGREGATOR_TYPES,
     MetricAggregatorSpec, TRANSPORT_TYPES, TransportSpec,
 };
-use crate::shared::{OnUnknown, OrderingMode, StateNeed, middleware};
-use crate::topology::Topology;
+use crate::shared::{Class, Classes, OnUnknown, OrderingMode, StateNeed, middleware};
+use crate::topology::{Flow, Topology};
 use serde::{Deserialize, Serialize};
 
 /// The four kinds of group `vumi.dev`.
@@ -182,6 +182,28 @@ impl Resource {
         ordering
             .partitions
             .filter(|_| ordering.mode == OrderingMode::PerUser)
+    }
+
+    /// How outbound messages are divided into classes; none where they are not.
+    pub fn classes(&self) -> Option<&Classes> {
+        self.transport()?.classes.as_ref()
+    }
+
+    /// The queues into which a consumed queue of this worker is divided, without its name: `bulk`, `p3`, `bulk.p3`. Empty
+    /// where it is not divided.
+    pub fn division(&self, flow: Flow) -> Vec<String> {
+        let users: Vec<String> = (0..self.partitions().unwrap_or(0))
+            .map(|k| format!("p{k}"))
+            .collect();
+        if flow != Flow::Outbound || self.classes().is_none() {
+            return users;
+        }
+        let classes = Class::ALL.map(Class::as_str);
+        if users.is_empty() {
+            return classes.map(str::to_owned).into();
+        }
+        let of_class = |class| users.iter().map(move |part| format!("{class}.{part}"));
+        classes.into_iter().flat_map(of_class).collect()
     }
 
     /// What the schema cannot say about the spec, as `(path below spec, sentence)` pairs. Pure; an empty list means

@@ -4,7 +4,7 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use vumi::commands::{
-    completions, crds, diff, docs, erase, explain, journal, ledger, lint, new, parked,
+    batch, completions, crds, diff, docs, erase, explain, journal, ledger, lint, new, parked,
     run as campaign, status, why, worker,
 };
 use vumi::error::CliError;
@@ -42,6 +42,8 @@ enum Command {
     Parked(parked::Arguments),
     /// List, release or drop messages that wait for a retry, their turn or a release
     Journal(journal::Arguments),
+    /// List, pause, resume, cancel, reroute or reclass the messages of a batch
+    Batch(batch::Arguments),
     /// Count the rows of outbound messages, list overdue ones, compare them with the messages
     Ledger(ledger::Arguments),
     /// Tell what became of a message, of everything of a user, or of a time
@@ -79,6 +81,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Status(arguments) => status::run(&arguments),
         Command::Parked(arguments) => parked::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),
+        Command::Batch(arguments) => batch::run(&arguments),
         Command::Ledger(arguments) => ledger::run(&arguments),
         Command::Why(arguments) => why::run(&arguments),
         Command::Erase(arguments) => erase::run(&arguments),

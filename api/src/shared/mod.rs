@@ -1,6 +1,7 @@
 //! Settings that stand beside the union, shared by many worker types: one home per setting.
 
 pub mod broker;
+pub mod classes;
 pub mod http;
 pub mod middleware;
 pub mod ordering;
@@ -13,6 +14,7 @@ pub mod state;
 pub mod tls;
 
 pub use broker::{BrokerProfile, BrokerRef};
+pub use classes::{Class, Classes, Weights};
 pub use http::{BasicAuth, HttpListener};
 pub use middleware::{AddressTranslation, LogLevel, Logging, MiddlewareItem};
 pub use ordering::{Ordering, OrderingMode};

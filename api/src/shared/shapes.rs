@@ -16,7 +16,17 @@ pub const CONNECTOR_MAX: u32 = 180;
 pub const ADMIN_PORT: u16 = 9464;
 /// Last labels that a connector name must not have, because queues get them as suffixes (S15); `p0`, `p1`, … as well.
 pub const RESERVED_LABELS: &[&str] = &[
-    "inbound", "outbound", "event", "status", "failures", "parked", "reply", "bind",
+    "inbound",
+    "outbound",
+    "event",
+    "status",
+    "failures",
+    "parked",
+    "reply",
+    "bind",
+    "interactive",
+    "transactional",
+    "bulk",
 ];
 
 /// The reserved last labels as a regular expression without anchors.

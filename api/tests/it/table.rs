@@ -657,6 +657,31 @@ pub const BAD: &[Bad] = &[
         "spec.dedupe.window",
         "1s to 168h",
     ),
+    transport(
+        "telnet: {port: 9010}\nclasses: {default: urgent}",
+        VALUE,
+        "spec.classes.default",
+        "not one of interactive, transactional, bulk",
+    ),
+    transport(
+        "telnet: {port: 9010}\nclasses: {weights: {bulk: 0}}",
+        VALUE,
+        "spec.classes.weights.bulk",
+        "out of range",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: x\nclasses: {}",
+        UNKNOWN,
+        "spec.classes",
+        "this setting is for Transport",
+    ),
+    transport(
+        "telnet: {port: 9010}\ntransportName: sms.bulk",
+        RULE,
+        "spec.transportName",
+        "must not end in a suffix of our queues",
+    ),
     // Middleware.
     transport(
         "telnet: {port: 9010}\nmiddleware:\n- {name: l}",

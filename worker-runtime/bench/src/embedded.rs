@@ -78,7 +78,7 @@ async fn confirmed(receipts: Vec<Receipt>) -> Result<(), AnyError> {
 /// The queue is filled first; the time runs from the first tenth of the outputs to the last.
 async fn hop(broker: &Arc<dyn Broker>, messages: u32) -> Result<(f64, f64), AnyError> {
     let mut receipts = Vec::new();
-    for body in crate::hop::bodies(messages) {
+    for body in crate::rig::bodies(messages) {
         receipts.push(publish(broker, body).await);
     }
     confirmed(receipts).await?;
@@ -122,7 +122,7 @@ async fn alone(broker: &Arc<dyn Broker>, messages: u32) -> Result<(f64, f64), An
             tag: "bench".into(),
         })
         .await;
-    let bodies = crate::hop::bodies(messages);
+    let bodies = crate::rig::bodies(messages);
     let (begin, cpu) = (Instant::now(), own_cpu());
     let publisher = Arc::clone(broker);
     let publishing = tokio::spawn(async move {

@@ -3,11 +3,15 @@
 
 mod bare;
 mod embedded;
+mod guarantees;
 mod hop;
 mod http;
 mod process;
+mod replay;
 mod report;
+mod rig;
 mod start;
+mod takeover;
 
 use clap::{Parser, Subcommand};
 use report::Report;
@@ -29,7 +33,7 @@ struct Arguments {
     /// Messages per run and row.
     #[arg(long, default_value_t = 20_000)]
     messages: u32,
-    /// Only rows whose name contains this text.
+    /// Only parts whose name contains this text: start, embedded, http, hop, guarantees.
     #[arg(long)]
     only: Option<String>,
     /// Replace the measured table in this Markdown file (between its two marker lines).
@@ -91,6 +95,9 @@ async fn measure(arguments: Arguments) -> Result<(), AnyError> {
             compare(&mut report, "memory", memory / rabbitmq, 5.0);
             compare(&mut report, "process", process / rabbitmq, 1.0);
         }
+    }
+    if wanted("guarantees") {
+        guarantees::rows(&mut report, arguments.runs, arguments.messages).await?;
     }
     let table = report.to_markdown();
     println!("{table}");

@@ -10,10 +10,16 @@ use tokio::process::{Child, Command};
 pub struct Measured {
     child: Child,
     id: u32,
-    _folder: Option<tempfile::TempDir>,
+    folders: Vec<tempfile::TempDir>,
 }
 
 impl Measured {
+    /// Keeps a folder until it is gone.
+    pub fn keeping(mut self, folder: tempfile::TempDir) -> Self {
+        self.folders.push(folder);
+        self
+    }
+
     /// CPU seconds used so far, user and system.
     pub fn cpu(&self) -> f64 {
         cpu_of(&self.id.to_string())
@@ -29,6 +35,19 @@ impl Measured {
             .and_then(|rest| rest.split_whitespace().next())
             .and_then(|kib| kib.parse::<f64>().ok())
             .map_or(f64::NAN, |kib| kib / 1024.0)
+    }
+
+    /// Stops its clock, as it were: it holds its connections and does nothing.
+    pub async fn freeze(&self) -> Result<(), AnyError> {
+        let id = self.id.to_string();
+        let status = Command::new("/bin/sh")
+            .args(["-c", "kill -STOP \"$0\"", &id])
+            .status()
+            .await?;
+        match status.success() {
+            true => Ok(()),
+            false => Err("a process could not be frozen".into()),
+        }
     }
 
     /// Kills it and waits until it is gone.
@@ -92,7 +111,7 @@ pub fn spawn(
     Ok(Measured {
         child,
         id,
-        _folder: folder,
+        folders: folder.into_iter().collect(),
     })
 }
 
@@ -105,6 +124,22 @@ pub fn vumi_run(manifests: &str, more: &[&str]) -> Result<(Measured, PathBuf), A
     let mut arguments = vec!["run", "-f", text, "--log-level", "warn"];
     arguments.extend_from_slice(more);
     Ok((spawn(&vumi()?, &arguments, Some(folder))?, file))
+}
+
+/// `vumi worker` on a manifest, with further arguments: without a state store, if they name none.
+pub fn vumi_worker(manifest: &str, more: &[&str]) -> Result<Measured, AnyError> {
+    let folder = tempfile::tempdir()?;
+    let manifests = folder.path().join("manifests");
+    std::fs::create_dir(&manifests)?;
+    std::fs::write(manifests.join("worker.yaml"), manifest)?;
+    let path = |path: PathBuf| path.to_str().map(str::to_owned);
+    let not_text = "temporary folder is not UTF-8";
+    let manifests = path(manifests).ok_or(not_text)?;
+    let secrets = path(folder.path().join("secrets")).ok_or(not_text)?;
+    let mut arguments = vec!["worker", "--manifests", &manifests, "--secrets", &secrets];
+    arguments.extend_from_slice(&["--log-level", "warn"]);
+    arguments.extend_from_slice(more);
+    spawn(&vumi()?, &arguments, Some(folder))
 }
 
 /// A free port of the loopback address.

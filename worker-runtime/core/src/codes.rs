@@ -93,6 +93,10 @@ codes! {
         "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
     SCHEDULE_INVALID = "schedule.invalid", "The schedule of a message cannot be read, or never comes true.",
         "The reason names the field; correct the application that sent it.";
+    BATCH_CANCELLED = "batch.cancelled", "The message was not sent because its batch was cancelled.",
+        "Nothing: somebody decided it. `vumi batch list` shows the orders in force.";
+    BATCH_NO_TARGET = "batch.no_target", "A batch is rerouted to a transport whose queue does not exist.",
+        "Run that transport, or give another one with `vumi batch reroute`; the messages wait.";
     SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
         "Configure a state store, then `vumi parked requeue`.";
     JOURNAL_DROPPED = "journal.dropped", "A person dropped a message that waited in the journal.",

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod audit;
 pub mod backoff;
+pub mod batch_desk;
 mod beacon;
 pub mod broker;
 pub mod codes;

@@ -2,11 +2,13 @@
 //! and queues, and by a command about a store (and broker) that it was given.
 
 use crate::audit::{self, Balance};
+use crate::batch_desk;
 use crate::broker::Broker;
 use crate::codes;
 use crate::erase::{self, Places};
 use crate::error::{ErrorClass, WorkError};
 use crate::journal_desk::{self, Counted, Dropped};
+use crate::state::batches::Order;
 use crate::state::journal::Filter;
 use crate::state::ledger::{Row, RowState};
 use crate::state::{Person, StateStore};
@@ -18,6 +20,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use vumi_api::shared::Retention;
+use vumi_api::{Flow, Port};
 
 /// Most entries of one answer.
 const MAX_LISTED: usize = 1000;
@@ -55,6 +58,22 @@ pub enum Ask {
         queue: String,
         /// Which ones.
         filter: Filter,
+    },
+    /// Batches and the orders in force: a list of [`batch_desk::Summary`].
+    BatchList {
+        /// Label; without it, all.
+        batch: Option<String>,
+        /// Name of the transport; without it, all.
+        account: Option<String>,
+    },
+    /// Puts an order in force for a batch of one transport, in place of the one before, or lifts it: nothing.
+    BatchOrder {
+        /// Label.
+        batch: String,
+        /// Name of the transport.
+        account: String,
+        /// None lifts it.
+        order: Option<Order>,
     },
     /// Compares the ledger with the messages: a list of [`Balance`].
     LedgerAudit,
@@ -187,6 +206,24 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             Ok(json!({ "lanes": lanes }))
         }
         Ask::JournalDrop { queue, filter } => Ok(json!(reach.drop(&queue, &filter).await?)),
+        Ask::BatchList { batch, account } => {
+            let mut listed = Vec::new();
+            for store in &reach.stores {
+                let found = batch_desk::list(&**store, batch.as_deref(), account.as_deref());
+                listed.extend(found.await?);
+            }
+            Ok(json!(listed))
+        }
+        Ask::BatchOrder {
+            batch,
+            account,
+            order,
+        } => {
+            for store in reach.stores_of(&account) {
+                batch_desk::order(&**store, &account, &batch, order.as_ref()).await?;
+            }
+            Ok(Value::Null)
+        }
         Ask::LedgerAudit => Ok(json!(reach.audit().await?)),
         Ask::LedgerCounts => Ok(json!(reach.counts().await?)),
         Ask::LedgerOverdue { account, limit } => {
@@ -219,6 +256,15 @@ impl Reach {
             store: store.map(|store| &**store),
             broker: at.and_then(|at| at.broker.as_deref()),
             keep: at.map_or(Retention::LEDGER, |at| at.keep),
+        }
+    }
+
+    /// The store of a transport's worker; all stores if it is not known which that is.
+    fn stores_of(&self, account: &str) -> Vec<&Arc<dyn StateStore>> {
+        let own = self.queues.get(&Port::new(account, Flow::Outbound).queue());
+        match own.and_then(|at| self.stores.get(at.store?)) {
+            Some(store) => vec![store],
+            None => self.stores.iter().collect(),
         }
     }
 

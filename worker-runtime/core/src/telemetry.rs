@@ -105,6 +105,8 @@ metrics! {
         "Messages or parts a second that may be sent now; lower than rateLimit after the peer asked to slow down.";
     throttled: IntCounterVec = "vumi_throttled_total" ["worker", "by"]
         "Messages that waited: by limit (ours), by peer (it asked to slow down).";
+    unknown_class: IntCounterVec = "vumi_unknown_class_total" ["worker"]
+        "Messages whose helper_metadata.class is no class, so that they got the default one.";
     consumer: IntGaugeVec = "vumi_consumer_state" ["worker", "queue", "state"]
         "1 for the state the consumer is in: connecting, consuming, standby, paused, refused, stopped.";
     rebuilt: IntCounterVec = "vumi_consumer_rebuilt_total" ["worker", "queue"]
@@ -358,6 +360,12 @@ impl WorkerMetrics {
             .throttled
             .with_label_values(&[self.key.as_str(), by])
             .inc();
+    }
+
+    /// A message names a class that does not exist.
+    pub fn unknown_class(&self) {
+        let label = &[self.key.as_str()];
+        self.families.unknown_class.with_label_values(label).inc();
     }
 
     /// A consumer is in `state` now.

@@ -1,5 +1,6 @@
 //! The commands, one module each: `Arguments` are what the user writes, `run` does it.
 
+pub mod batch;
 pub mod completions;
 pub mod crds;
 pub mod diff;

@@ -8,6 +8,7 @@ mod table;
 
 mod api_server;
 mod command_line;
+mod guarantees;
 mod reference;
 mod scaffold;
 

@@ -1,7 +1,7 @@
 //! Every campaign of `examples/` runs as its README says, on the embedded broker and over RabbitMQ; and what a user may
 //! expect of the process around it: exit codes, replies at shutdown, reloads, messages kept on disk.
 
-use crate::harness::amqp::{Amqp, reply_to};
+use crate::harness::amqp::{Amqp, reply_to, user_message};
 use crate::harness::campaign::Campaign;
 use crate::harness::http::{self, Client, Failed};
 use crate::harness::process::Process;
@@ -145,6 +145,114 @@ async fn with_state_on_disk() {
         .await;
         run.kill();
     }
+}
+
+/// What the README of `bulk-and-otp` shows: a password overtakes a campaign, which is paused, resumed and cancelled.
+#[tokio::test(flavor = "multi_thread")]
+async fn bulk_and_otp_over_rabbitmq() {
+    const MANY: u64 = 600;
+    let Some(url) = vhost("bulk-and-otp").await else {
+        return;
+    };
+    let campaign = Campaign::example("bulk-and-otp", &[]);
+    let state = campaign.path().join("state");
+    let state = state.to_str().unwrap();
+    let vumi = |arguments: &[&str]| {
+        let output = crate::harness::process::run(
+            campaign.path(),
+            &[arguments, &["--state", state]].concat(),
+        );
+        match output.status.code() {
+            Some(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            _ => Err(crate::harness::process::said(&output)),
+        }
+    };
+    let counts = || {
+        let listed = vumi(&["batch", "list", "spring", "--format", "json"])?;
+        let listed: serde_json::Value = serde_json::from_str(&listed).map_err(|e| e.to_string())?;
+        let rows = listed[0]["rows"].clone();
+        Ok::<_, String>(move |state: &str| rows[state].as_u64().unwrap_or(0))
+    };
+    let mut run = campaign.run(&["--broker", &url, "--state", state, "--admin", "none"]);
+    let amqp = Amqp::connect(&url).await;
+    wait_for("the intake is there", PATIENCE, || async {
+        match amqp.exists("sms.outbound.bulk").await {
+            true => Ok(()),
+            false => Err("no queue"),
+        }
+    })
+    .await;
+    amqp.tap("heard", "sms.event").await;
+    let publish = async |id: &str, labels: serde_json::Value| {
+        let mut message = user_message(id, "sms", "hello");
+        message["to_addr"] = id.into();
+        message["helper_metadata"] = labels;
+        let body = serde_json::to_vec(&message).unwrap();
+        amqp.publish("sms.outbound", &body).await;
+    };
+    for n in 0..MANY {
+        let labels = serde_json::json!({"class": "bulk", "batch": "spring"});
+        publish(&format!("{n}"), labels).await;
+    }
+    vumi(&["batch", "pause", "spring"]).expect_err("without a terminal it must be confirmed");
+    let said = vumi(&["batch", "pause", "spring", "--yes"]).unwrap();
+    assert!(said.contains("not sent yet"), "{said}");
+    wait_for("what is not sent is held", PATIENCE, || async {
+        let count = counts()?;
+        let (held, sent) = (count("held"), count("sentFinal") + count("sent"));
+        match held > 0 && held + sent + count("delivered") + count("failed") == MANY {
+            true => Ok(()),
+            false => Err(format!("{held} held, {sent} sent")),
+        }
+    })
+    .await;
+    publish("otp", serde_json::json!({"class": "interactive"})).await;
+    wait_for("the password is sent", PATIENCE, || async {
+        while let Some(event) = amqp.take("heard").await {
+            if event["user_message_id"] == "otp" {
+                return Ok(());
+            }
+        }
+        Err("not yet")
+    })
+    .await;
+    let held = counts().unwrap()("held");
+    vumi(&["batch", "resume", "spring", "--yes"]).unwrap();
+    wait_for("it goes on", PATIENCE, || async {
+        match counts()?("held") {
+            now if now < held => Ok(()),
+            now => Err(format!("{now} of {held} are held")),
+        }
+    })
+    .await;
+    vumi(&["batch", "cancel", "spring", "--yes"]).unwrap();
+    wait_for("all have ended", PATIENCE, || async {
+        let count = counts()?;
+        let open: u64 = ["accepted", "queued", "held", "sending"]
+            .map(&count)
+            .iter()
+            .sum();
+        match open {
+            0 => Ok(()),
+            open => Err(format!("{open} open, {} cancelled", count("cancelled"))),
+        }
+    })
+    .await;
+    let count = counts().unwrap();
+    let ended = [
+        "sent",
+        "sentFinal",
+        "delivered",
+        "failed",
+        "cancelled",
+        "unknown",
+    ];
+    assert_eq!(ended.map(&count).iter().sum::<u64>(), MANY);
+    wait_for("the ledger is balanced", PATIENCE, || async {
+        vumi(&["ledger", "audit"]).map(drop)
+    })
+    .await;
+    assert_eq!(run.stop(STOP).await, TERMINATED);
 }
 
 async fn two_transports(arguments: &[&str]) {

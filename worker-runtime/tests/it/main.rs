@@ -10,6 +10,7 @@ mod harness;
 mod kept;
 mod loss;
 mod outages;
+mod privacy;
 mod process;
 mod python_client;
 mod rebalance;

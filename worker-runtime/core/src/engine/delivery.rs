@@ -5,8 +5,9 @@
 //! broker.
 
 use super::backoff::RetryPolicy;
-use super::consumer::Counters;
+use super::consumer::{Counters, Seat};
 use super::journal::{Exit, Replay, Takes, millis};
+use super::labels::Labels;
 use super::lanes::Lane;
 use super::outlet::{Outlet, Unpublished};
 use super::partitions::{Layout, Plan};
@@ -32,6 +33,8 @@ use vumi_api::{Flow, Port};
 
 /// Attempts of a message whose handling panics or fails by our own mistake.
 const BUG_ATTEMPTS: u32 = 3;
+/// Between two looks at whether a batch is still paused.
+const LOOK: Duration = Duration::from_millis(250);
 /// A message that a quorum queue delivered so often is parked before the broker drops it (R1).
 const QUORUM_DELIVERIES: i64 = 10;
 
@@ -45,6 +48,8 @@ pub(super) struct Delivery {
     pub(super) received: Instant,
     /// Where it waited before; none for what the broker delivered.
     pub(super) replay: Option<Box<Replay>>,
+    /// Its place among those of its batch in the window, where these are counted.
+    pub(super) seat: Option<Seat>,
 }
 
 impl Delivery {
@@ -85,6 +90,8 @@ pub(super) enum Verdict {
     Returned,
     /// To be tried again, later than it may stay here: it waits in the journal.
     Waits(Box<(About, Due)>),
+    /// Its batch is paused: it waits in this group until that ends.
+    Held(Box<(About, String)>),
 }
 
 /// A delivery with its verdict.
@@ -140,6 +147,14 @@ pub(super) struct Desk {
     pub(super) exit: Option<Arc<Exit>>,
 }
 
+/// What an attempt came to.
+enum Tried {
+    /// Everything it caused is confirmed.
+    Done,
+    /// Nothing: its batch is paused.
+    Held(Labels),
+}
+
 /// How a failed message stands.
 struct Stay {
     /// How long it is held here.
@@ -171,7 +186,9 @@ impl Desk {
             lane,
             received,
             replay,
+            seat,
         } = delivery;
+        let _seat = seat;
         let past = match &replay {
             Some(replay) => replay.about.clone(),
             None => about(&raw, Reason::Backoff, received),
@@ -220,18 +237,20 @@ impl Desk {
         if interrupted() {
             return Verdict::Returned;
         }
-        // What comes out of the journal has no generation of its own.
-        let generation = match term {
-            Some(_) => self.generation.load(Ordering::Acquire),
-            None => raw.generation,
-        };
+        // What comes out of the journal came in under this division, or before.
         if let Some(layout) = &self.layout
-            && !layout.agreed(generation, &interrupted).await
+            && term.is_none()
+            && !layout.agreed(raw.generation, &interrupted).await
         {
             return Verdict::Returned;
         }
         if let Duty::Forward(plan) = &self.duty {
             let queue = plan.target(&message, lane);
+            if plan.classes().is_some()
+                && let Some(verdict) = self.taken_over(&message, &interrupted).await
+            {
+                return verdict;
+            }
             return self.pass_on(raw, &queue, &interrupted).await;
         }
         let mut suspect = match &self.trial {
@@ -302,7 +321,21 @@ impl Desk {
                 suspect.survived();
             }
             let error = match tried {
-                Ok(()) => return Verdict::Done,
+                Ok(Tried::Done) => return Verdict::Done,
+                Ok(Tried::Held(labels)) => {
+                    if let Some(group) = self.group_to_hold_in(&labels) {
+                        let about = About {
+                            reason: Reason::Held,
+                            ..past.clone()
+                        };
+                        return Verdict::Held(Box::new((about, group)));
+                    }
+                    attempt -= 1;
+                    if !self.while_paused(&labels, interrupted).await {
+                        return Verdict::Returned;
+                    }
+                    continue;
+                }
                 Err(Unpublished::Interrupted) => return Verdict::Returned,
                 Err(Unpublished::Failed(error)) => error,
             };
@@ -372,7 +405,7 @@ impl Desk {
         attempt: u32,
         case: &mut Option<Case>,
         interrupted: &(dyn Fn() -> bool + Sync),
-    ) -> Result<(), Unpublished> {
+    ) -> Result<Tried, Unpublished> {
         let handle = async {
             let hop = self
                 .trail
@@ -398,14 +431,15 @@ impl Desk {
                 if let Some((trail, hop, (what, caused))) = noted {
                     trail.note(hop, "", what, caused).await;
                 }
-                return Ok(());
+                return Ok(Tried::Done);
             };
             let worker = self.worker.as_ref();
             match sending
                 .before(case, worker, &input, &self.halt, interrupted)
                 .await?
             {
-                Before::Nothing => Ok(()),
+                Before::Nothing | Before::Again => Ok(Tried::Done),
+                Before::Hold => Ok(Tried::Held(Labels::of(&input.message))),
                 Before::Send => {
                     let failed = self.legacy_failures.then(|| input.message.clone());
                     let outputs = worker.handle(input).await?;
@@ -413,7 +447,8 @@ impl Desk {
                         self.note_nack(output);
                         self.legacy_failure(failed.as_ref(), output).await;
                     }
-                    sending.after(case, outputs, interrupted).await
+                    sending.after(case, outputs, interrupted).await?;
+                    Ok(Tried::Done)
                 }
             }
         };
@@ -427,6 +462,48 @@ impl Desk {
                     "handling it panicked; the process's output shows where",
                 )))
             })
+    }
+
+    /// The intake opens the row of a message that it passes on to its class. A verdict if it does not go on.
+    async fn taken_over(
+        &self,
+        message: &Message,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Option<Verdict> {
+        if Labels::of(message).is_unknown_class() {
+            self.worker_metrics.unknown_class();
+        }
+        let (Some(sending), Message::User(message)) = (&self.sending, message) else {
+            return None;
+        };
+        match sending.taken_over(message, interrupted).await {
+            Err(Unpublished::Interrupted) => Some(Verdict::Returned),
+            // Whoever sends it says what is wrong with it.
+            Ok(()) | Err(Unpublished::Failed(_)) => None,
+        }
+    }
+
+    /// Where messages with these labels are held; none if the journal cannot have them.
+    fn group_to_hold_in(&self, labels: &Labels) -> Option<String> {
+        let exit = self.exit.as_ref()?;
+        (exit.takes() != Takes::Never).then(|| labels.group())?
+    }
+
+    /// Waits here until a batch is not paused any more; false when told to stop.
+    async fn while_paused(&self, labels: &Labels, interrupted: &(dyn Fn() -> bool + Sync)) -> bool {
+        let Some(sending) = &self.sending else {
+            return true;
+        };
+        while sending.is_paused(labels).await {
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = self.halt.cancelled() => return false,
+            }
+            if interrupted() {
+                return false;
+            }
+        }
+        !interrupted()
     }
 
     /// The ledger learns that a message will be tried again.

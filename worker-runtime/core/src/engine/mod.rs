@@ -6,7 +6,9 @@ mod backoff;
 mod consumer;
 mod delivery;
 mod journal;
+mod labels;
 mod lanes;
+mod orders;
 mod outlet;
 mod partitions;
 mod peer;
@@ -15,6 +17,7 @@ mod sending;
 mod store_watch;
 mod watch;
 
+pub(crate) use labels::group_of;
 pub use running::{BuiltWorker, RunningWorker, build};
 
 use crate::broker::{Broker, ConsumerState, Durability, LinkState};

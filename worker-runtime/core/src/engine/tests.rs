@@ -1,5 +1,6 @@
 //! The engine on the in-memory broker, with workers that each test scripts.
 
+mod classes;
 mod partitions;
 
 use super::*;
@@ -265,6 +266,19 @@ impl Rig {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("{what}: {:?}", self.running().snapshot());
+    }
+
+    /// Stops without finishing anything.
+    async fn stop_now(mut self) {
+        let none = Duration::ZERO;
+        if let Some(running) = self.running.take() {
+            let limits = StopLimits {
+                flush: none,
+                drain: none,
+                close: none,
+            };
+            running.stop(limits).await;
+        }
     }
 
     pub(super) async fn at_rest(&self) -> Counts {
@@ -614,6 +628,7 @@ impl DeskRig {
             message: Ok(message.clone().into()),
             received: std::time::Instant::now(),
             replay: None,
+            seat: None,
         };
         Arc::clone(&self.desk).work(delivery).await
     }

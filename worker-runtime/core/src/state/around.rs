@@ -1,6 +1,7 @@
 //! A state store around another: every operation goes to the inner one through one function, which may count it, or
 //! fail it in tests.
 
+use super::batches::{BatchCounts, Order};
 use super::first_seen::Reserved;
 use super::journal::{Append, Claimed, Depth, Filter, Lane, Listed, Next, Step as LaneStep};
 use super::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
@@ -8,13 +9,14 @@ use super::legacy::LegacyRetries;
 use super::rate_limits::Bucket;
 use super::sessions::Session;
 use super::{
-    Erased, FirstSeen, Journal, Ledger, Person, RateLimits, Sessions, StateStore, StoreHealth,
-    Suspects,
+    Batches, Erased, FirstSeen, Journal, Ledger, Person, RateLimits, Sessions, StateStore,
+    StoreHealth, Suspects,
 };
 use crate::broker::Durability;
 use crate::error::WorkError;
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,6 +90,12 @@ around! { Ledger "ledger" {
     counts() -> Counts;
     overdue(account: &str, limit: usize) -> (u64, Vec<String>);
     in_state(account: &str, state: RowState, limit: usize) -> Vec<String>;
+} }
+
+around! { Batches "batches" {
+    set_order(account: &str, batch: &str, order: Option<&Order>) -> ();
+    orders(account: &str) -> BTreeMap<String, Order>;
+    batches() -> BatchCounts;
 } }
 
 around! { FirstSeen "firstSeen" {

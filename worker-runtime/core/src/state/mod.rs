@@ -6,6 +6,7 @@
 //! may help; then the operation was carried out wholly or not at all, and repeating it does no harm.
 
 pub mod around;
+pub mod batches;
 pub mod embedded;
 pub mod first_seen;
 pub mod journal;
@@ -18,6 +19,7 @@ pub mod redis;
 pub mod sessions;
 pub mod suspects;
 
+pub use batches::Batches;
 pub use first_seen::FirstSeen;
 pub use journal::Journal;
 pub use ledger::Ledger;
@@ -53,7 +55,9 @@ pub struct Erased {
 
 /// A state store: everything that workers keep.
 #[async_trait]
-pub trait StateStore: Sessions + Journal + Ledger + FirstSeen + RateLimits + Suspects {
+pub trait StateStore:
+    Sessions + Journal + Ledger + Batches + FirstSeen + RateLimits + Suspects
+{
     /// What it is, for people, without secrets: `redis host:6379/0` or `embedded DIR`.
     fn describe(&self) -> String;
 

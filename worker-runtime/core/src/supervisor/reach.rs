@@ -34,6 +34,10 @@ impl Supervisor {
             let topology = resource.topology();
             let ports = topology.intake.iter().chain(&topology.replies);
             let mut queues: Vec<String> = ports.map(vumi_api::Port::queue).collect();
+            for port in topology.intake.iter().chain(&topology.replies) {
+                let parts = resource.division(port.flow).into_iter();
+                queues.extend(parts.map(|part| format!("{}.{part}", port.queue())));
+            }
             let snapshot = snapshots.iter().find(|s| s.key == resource.key());
             if let Some(snapshot) = snapshot {
                 // Partitions and classes have queues of their own. What a reply queue cannot deliver is parked with its

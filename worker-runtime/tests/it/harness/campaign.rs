@@ -113,21 +113,24 @@ impl Campaign {
 
     /// `vumi worker` on a folder that is there.
     pub fn worker_again(&self, name: &str, broker: &str) -> Process {
-        self.alone("worker", "--manifests", name, broker)
+        self.alone(["worker", "--manifests"], name, broker, &[])
     }
 
-    /// `vumi run` on a folder that is there: the same, and its manifest may be edited.
-    pub fn run_again(&self, name: &str, broker: &str) -> Process {
-        self.alone("run", "-f", name, broker)
-    }
-
-    fn alone(&self, command: &str, option: &str, name: &str, broker: &str) -> Process {
+    /// `vumi worker`, or `vumi run` (whose manifest may be edited), on a folder that is there.
+    pub fn alone(
+        &self,
+        [command, option]: [&str; 2],
+        name: &str,
+        broker: &str,
+        more: &[&str],
+    ) -> Process {
         let folder = self.path().join(name);
         let admin = format!("127.0.0.1:{}", vumi_testkit::free_port().unwrap());
         let folder = folder.to_str().unwrap();
-        let arguments = [
+        let mut arguments = vec![
             command, option, folder, "--name", name, "--broker", broker, "--admin", &admin,
         ];
+        arguments.extend(more);
         Process::start(self.path(), name, &arguments)
     }
 

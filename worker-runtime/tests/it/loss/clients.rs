@@ -14,7 +14,7 @@ use vumi_core::message::derived_id;
 const ANSWER: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(100);
 /// Lines of a telnet user under way.
-pub const WINDOW: usize = 10;
+const WINDOW: usize = 10;
 /// Messages under way above which bulk senders pause, so that those who wait for each reply do not wait for a flood.
 const FLOOD: usize = 2000;
 

@@ -6,6 +6,10 @@ use rand::seq::SliceRandom;
 use std::fmt;
 use std::time::Duration;
 use vumi_testkit::rabbitmq::RabbitMq;
+use vumi_testkit::redis::Redis;
+
+/// Longest time of one operation of the store.
+const OPERATION: Duration = Duration::from_secs(5);
 
 /// One fault.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +24,10 @@ pub enum Fault {
     Reload(&'static str),
     /// RabbitMQ is stopped and started.
     Broker,
+    /// SIGKILL of Redis, and the same data again.
+    Store,
+    /// SIGSTOP of Redis for longer than an operation may take, then SIGCONT.
+    FrozenStore,
 }
 
 impl fmt::Display for Fault {
@@ -30,14 +38,17 @@ impl fmt::Display for Fault {
             Fault::Roll(name) => write!(f, "SIGTERM of {name}"),
             Fault::Reload(name) => write!(f, "reload of {name}"),
             Fault::Broker => write!(f, "restart of RabbitMQ"),
+            Fault::Store => write!(f, "SIGKILL of Redis"),
+            Fault::FrozenStore => write!(f, "SIGSTOP and SIGCONT of Redis"),
         }
     }
 }
 
 impl Fault {
-    /// Every worker is killed and frozen, one of each kind rolled and reloaded, the broker restarted twice; shuffled.
+    /// Every worker is killed and frozen, one of each kind rolled and reloaded, the broker restarted twice,
+    /// the store killed twice and frozen once; shuffled.
     pub fn plan(random: &mut impl rand::Rng) -> Vec<Fault> {
-        use Fault::{Broker, Freeze, Kill, Reload, Roll};
+        use Fault::{Broker, Freeze, FrozenStore, Kill, Reload, Roll, Store};
         let mut plan = vec![
             Roll("http"),
             Roll("talk"),
@@ -45,6 +56,9 @@ impl Fault {
             Roll("echo-b"),
             Broker,
             Broker,
+            Store,
+            Store,
+            FrozenStore,
         ];
         plan.extend(MEMBERS.map(Kill));
         plan.extend(MEMBERS.map(Freeze));
@@ -52,19 +66,10 @@ impl Fault {
         plan.shuffle(random);
         plan
     }
-
-    /// Whether a transport may lose its memory of what it wrote, or its link while a reply is under way.
-    pub fn cuts(&self, transport: &str) -> bool {
-        match self {
-            Fault::Kill(name) | Fault::Freeze(name) => *name == transport,
-            Fault::Broker => true,
-            Fault::Roll(_) | Fault::Reload(_) => false,
-        }
-    }
 }
 
 /// Lets it happen, and heals it.
-pub async fn play(fault: &Fault, fleet: &mut Fleet, broker: &mut RabbitMq) {
+pub async fn play(fault: &Fault, fleet: &mut Fleet, broker: &mut RabbitMq, store: &mut Redis) {
     match fault {
         Fault::Kill(name) => {
             fleet.member(name).process.kill();
@@ -94,6 +99,16 @@ pub async fn play(fault: &Fault, fleet: &mut Fleet, broker: &mut RabbitMq) {
             broker.stop().await.unwrap();
             tokio::time::sleep(Duration::from_millis(500)).await;
             broker.restart().await.unwrap();
+        }
+        Fault::Store => {
+            store.kill().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            store.restart().await.unwrap();
+        }
+        Fault::FrozenStore => {
+            store.freeze().await.unwrap();
+            tokio::time::sleep(OPERATION + Duration::from_secs(2)).await;
+            store.thaw().await.unwrap();
         }
     }
 }

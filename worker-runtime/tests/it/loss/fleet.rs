@@ -1,7 +1,7 @@
 //! The workers of the loss test, one process each; dispatcher and application have a warm standby.
 
 use crate::harness::campaign::Campaign;
-use crate::harness::process::Process;
+use crate::harness::process::{Process, run, said};
 use crate::harness::telnet::greeted;
 use crate::harness::{PATIENCE, http, wait_for};
 use std::time::Duration;
@@ -27,6 +27,7 @@ pub struct Member {
 /// All of them.
 pub struct Fleet {
     pub url: String,
+    pub redis: String,
     pub http_port: u16,
     pub talk_port: u16,
     pub telnet_port: u16,
@@ -37,7 +38,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    pub fn start(url: &str) -> Self {
+    /// On the RabbitMQ and the Redis of these addresses.
+    pub fn start(url: &str, redis: &str) -> Self {
         let port = || vumi_testkit::free_port().unwrap();
         let (http_port, talk_port, telnet_port) = (port(), port(), port());
         let api = |name: &str, waits: bool, port: u16| {
@@ -59,13 +61,14 @@ impl Fleet {
                 _ => ECHO,
             };
             campaign.place(name, manifest);
-            let process = launch(&campaign, name, url);
+            let process = launch(&campaign, name, url, redis);
             Member { name, process }
         };
         let members = MEMBERS.map(launched).into();
         Self {
             campaign,
             url: url.to_owned(),
+            redis: redis.to_owned(),
             http_port,
             talk_port,
             telnet_port,
@@ -92,7 +95,7 @@ impl Fleet {
 
     /// Starts a member again that has ended.
     pub fn restart(&mut self, name: &str) {
-        let process = launch(&self.campaign, name, &self.url);
+        let process = launch(&self.campaign, name, &self.url, &self.redis);
         self.member(name).process = process;
     }
 
@@ -121,6 +124,26 @@ impl Fleet {
         started(&self.member(name).process.log())
     }
 
+    /// What `vumi ledger audit` says of the whole, once it is balanced.
+    pub async fn audit(&self) -> String {
+        let audit = [
+            "ledger",
+            "audit",
+            "--redis",
+            &self.redis,
+            "--broker",
+            &self.url,
+        ];
+        wait_for("the ledger is balanced", PATIENCE, || async {
+            let output = run(self.campaign.path(), &audit);
+            match output.status.success() {
+                true => Ok(said(&output)),
+                false => Err(said(&output)),
+            }
+        })
+        .await
+    }
+
     pub fn assert_running(&mut self) {
         for member in &mut self.members {
             member.process.assert_running();
@@ -129,11 +152,12 @@ impl Fleet {
 }
 
 /// As pods run, by `vumi worker`, whose manifest is fixed; those that are reloaded by `vumi run`.
-fn launch(campaign: &Campaign, name: &str, url: &str) -> Process {
-    match RELOADED.contains(&name) {
-        true => campaign.run_again(name, url),
-        false => campaign.worker_again(name, url),
-    }
+fn launch(campaign: &Campaign, name: &str, url: &str, redis: &str) -> Process {
+    let command = match RELOADED.contains(&name) {
+        true => ["run", "-f"],
+        false => ["worker", "--manifests"],
+    };
+    campaign.alone(command, name, url, &["--redis", redis])
 }
 
 fn started(log: &str) -> usize {

@@ -179,12 +179,11 @@ impl Ledger {
         self.books.lock().unwrap().under_way
     }
 
-    /// Messages whose token begins with `start` and of which the application was told both that their reply was
-    /// delivered and that it was not.
-    pub fn contradicted(&self, start: char) -> usize {
+    /// Messages of which the application was told both that their reply was delivered and that it was not.
+    pub fn contradicted(&self) -> Vec<String> {
         let books = self.books.lock().unwrap();
         let both = books.told.iter().filter(|(_, kinds)| kinds.len() > 1);
-        both.filter(|(token, _)| token.starts_with(start)).count()
+        both.map(|(token, _)| token.clone()).collect()
     }
 
     /// Owed, and not yet seen at every place.

@@ -2,6 +2,7 @@
 //! batch of confirmations costs one wake-up.
 
 mod moving;
+mod seats;
 mod standing;
 mod window;
 
@@ -18,6 +19,7 @@ use crate::status::StatusDesk;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use seats::Seats;
 use standing::Standing;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -27,6 +29,7 @@ use tokio::sync::watch;
 use vumi_api::{Flow, OrderingMode};
 use window::Window;
 
+pub(super) use seats::Seat;
 pub(super) use standing::state_word;
 
 /// Unacknowledged messages per consumed queue.
@@ -98,23 +101,20 @@ pub(super) struct Watched {
 impl Watched {
     /// Adds its counts to those of the worker. A message that was passed on is still to be handled.
     pub(super) fn add_to(&self, counts: &mut super::Counts) {
-        let mut own = super::Counts::default();
-        self.counters.add_to(&mut own);
-        if self.own_backlog.is_some() {
-            own.received -= own.done + own.returned;
-            (own.done, own.returned) = (0, 0);
-        }
         if let Some(leftover) = &self.leftover {
             leftover.add_to(counts);
         }
-        counts.received += own.received;
-        counts.done += own.done;
+        if self.own_backlog.is_none() {
+            return self.counters.add_to(counts);
+        }
+        let mut own = super::Counts::default();
+        self.counters.add_to(&mut own);
+        counts.received += own.received - own.done - own.returned;
         counts.retried += own.retried;
         counts.parked += own.parked;
+        counts.in_flight += own.in_flight;
         counts.journaled += own.journaled;
         counts.replayed += own.replayed;
-        counts.returned += own.returned;
-        counts.in_flight += own.in_flight;
     }
 }
 
@@ -171,6 +171,7 @@ pub(super) struct Consumer {
     acks: Acks,
     window: Window,
     lanes: Lanes<Delivery>,
+    seats: Arc<Seats>,
     running: FuturesUnordered<BoxFuture<'static, Finished>>,
     /// Finished since the last acknowledgement.
     unacknowledged: usize,
@@ -251,6 +252,7 @@ impl Consumer {
             acks: Acks::new(parts.prefetch),
             window: Window::default(),
             lanes: Lanes::new(),
+            seats: Arc::default(),
             running: FuturesUnordered::new(),
             unacknowledged: 0,
             ack_at: None,
@@ -360,6 +362,7 @@ impl Consumer {
             lane,
             received,
             replay: None,
+            seat: None,
         };
         self.place(delivery);
     }
@@ -420,6 +423,11 @@ impl Consumer {
             Verdict::Waits(waits) => {
                 let (about, due) = *waits;
                 self.leave_window(raw, replay, lane, about, due);
+                return;
+            }
+            Verdict::Held(held) => {
+                let (about, group) = *held;
+                self.hold_back(raw, replay, lane, about, &group);
                 return;
             }
             Verdict::Done => false,

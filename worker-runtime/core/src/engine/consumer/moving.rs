@@ -2,6 +2,7 @@
 
 use super::super::delivery::Delivery;
 use super::super::journal::{Event, Look, Receipt, Replay, Takes, millis};
+use super::super::labels::Labels;
 use super::super::lanes::Lane;
 use super::{Consumer, PREFETCH, decode};
 use crate::broker::{ConsumerState, RawDelivery};
@@ -170,7 +171,73 @@ impl Consumer {
         }
     }
 
-    fn enter(&mut self, delivery: Delivery) {
+    /// The group of a fresh message that goes into the journal at once: behind others of its batch that wait there, or
+    /// because its batch has its share of the window.
+    fn group_of(&self, delivery: &mut Delivery) -> Option<(Reason, String)> {
+        let (Some(journal), Some(sending)) = (&self.journal, &self.desk.sending) else {
+            return None;
+        };
+        if delivery.replay.is_some() {
+            return None;
+        }
+        let group = Labels::of(delivery.message.as_ref().ok()?).group()?;
+        if journal.has_in(&group, delivery.lane) {
+            return Some((Reason::Behind, group));
+        }
+        if !sending.has_classes() || delivery.seat.is_some() {
+            return None;
+        }
+        delivery.seat = self.seats.take(&group, SHARE);
+        let full = delivery.seat.is_none() && journal.exit().takes() == Takes::Yes;
+        full.then_some((Reason::Overflow, group))
+    }
+
+    /// The batch of a message is paused: it waits in the group of its batch, and others of its lane are judged for
+    /// themselves.
+    pub(super) fn hold_back(
+        &mut self,
+        raw: RawDelivery,
+        replay: Option<Box<Replay>>,
+        lane: Lane,
+        about: About,
+        group: &str,
+    ) {
+        if let Some(journal) = &mut self.journal {
+            let replay = match replay {
+                Some(replay) => match journal.hold_on(replay, group, about.clone()) {
+                    None => {
+                        self.count_journaled();
+                        self.next_of(lane);
+                        return;
+                    }
+                    moves => moves,
+                },
+                None => None,
+            };
+            let id = id_of(self.desk.port.flow, &raw);
+            let receipt = receipt(&raw, replay);
+            let entry = Entry {
+                about,
+                body: raw.body,
+            };
+            journal.put_aside(lane, group, &id, entry, Due::Released, receipt);
+        }
+        let leaves = self.journal.as_ref().and_then(|journal| {
+            let leaves = journal.exit().takes_leave(lane)?;
+            (journal.exit().takes() == Takes::Yes).then_some(leaves)
+        });
+        let behind = self.lanes.abandon(lane);
+        match leaves {
+            Some((reason, due)) => self.move_all(behind, reason, due),
+            None => behind.into_iter().for_each(|delivery| self.enter(delivery)),
+        }
+    }
+
+    fn enter(&mut self, mut delivery: Delivery) {
+        if let Some((reason, group)) = self.group_of(&mut delivery) {
+            self.put_aside(delivery, reason, &group, NOW);
+            return;
+        }
         let lane = delivery.lane;
         // A head that is replayed stands before everything else of its list.
         let at_home = delivery.replay.as_ref().is_some_and(|r| r.is_at_home());
@@ -304,6 +371,7 @@ impl Consumer {
             lane,
             received: Instant::now(),
             replay: Some(replay),
+            seat: None,
         };
         let look = match waited {
             true => Look::GoOn,

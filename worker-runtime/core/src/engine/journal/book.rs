@@ -9,10 +9,10 @@ use std::collections::{HashMap, HashSet};
 pub(super) struct Book {
     /// Users' lanes: their later messages are appended behind.
     lanes: HashSet<u64>,
-    /// Lists of single messages: schedules, imports, held batches. Nothing is appended behind those.
-    aside: HashSet<u64>,
-    /// Messages of users' lanes that are on their way into the store.
-    appending: HashMap<u64, usize>,
+    /// Lists of groups: batches whose later messages are appended behind, and schedules and imports, where nothing is.
+    aside: HashMap<String, HashSet<u64>>,
+    /// Messages that are on their way into the store.
+    appending: HashMap<Place, usize>,
 }
 
 impl Book {
@@ -20,18 +20,32 @@ impl Book {
     pub(super) fn load(&mut self, places: Vec<Place>) {
         self.lanes.clear();
         self.aside.clear();
-        for place in places {
-            match place.group.is_empty() {
-                true => self.lanes.insert(place.number),
-                false => self.aside.insert(place.number),
-            };
+        let appending: Vec<Place> = self.appending.keys().cloned().collect();
+        for place in places.into_iter().chain(appending) {
+            self.note(&place);
         }
-        self.lanes.extend(self.appending.keys());
+    }
+
+    fn note(&mut self, place: &Place) {
+        if place.group.is_empty() {
+            self.lanes.insert(place.number);
+        } else if let Some(lists) = self.aside.get_mut(&place.group) {
+            lists.insert(place.number);
+        } else {
+            let lists = HashSet::from([place.number]);
+            self.aside.insert(place.group.clone(), lists);
+        }
     }
 
     /// Whether messages of a user's lane go behind what it has in the store.
     pub(super) fn has(&self, lane: u64) -> bool {
         !self.lanes.is_empty() && self.lanes.contains(&lane)
+    }
+
+    /// Whether a lane has something in a group.
+    pub(super) fn has_in(&self, group: &str, lane: u64) -> bool {
+        let lists = self.aside.get(group);
+        lists.is_some_and(|lists| lists.contains(&lane))
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -40,37 +54,36 @@ impl Book {
 
     /// A message is on its way into the store.
     pub(super) fn appending(&mut self, place: &Place) {
-        if place.group.is_empty() {
-            self.lanes.insert(place.number);
-            *self.appending.entry(place.number).or_default() += 1;
-        } else {
-            self.aside.insert(place.number);
-        }
+        self.note(place);
+        *self.appending.entry(place.clone()).or_default() += 1;
     }
 
     pub(super) fn is_appending(&self, place: &Place) -> bool {
-        place.group.is_empty() && self.appending.contains_key(&place.number)
+        self.appending.contains_key(place)
     }
 
     /// It is there, or will never be.
     pub(super) fn appended(&mut self, place: &Place) {
-        if !place.group.is_empty() {
-            return;
-        }
-        if let Some(count) = self.appending.get_mut(&place.number) {
+        if let Some(count) = self.appending.get_mut(place) {
             *count -= 1;
             if *count == 0 {
-                self.appending.remove(&place.number);
+                self.appending.remove(place);
             }
         }
     }
 
     /// The store says that a lane is empty. What is on its way into it makes it anew.
     pub(super) fn emptied(&mut self, place: &Place) {
-        if !place.group.is_empty() {
-            self.aside.remove(&place.number);
-        } else if !self.appending.contains_key(&place.number) {
+        if self.is_appending(place) {
+            return;
+        }
+        if place.group.is_empty() {
             self.lanes.remove(&place.number);
+        } else if let Some(lists) = self.aside.get_mut(&place.group) {
+            lists.remove(&place.number);
+            if lists.is_empty() {
+                self.aside.remove(&place.group);
+            }
         }
         // The memory of an outage is given back.
         if self.lanes.len() * 8 < self.lanes.capacity() {
@@ -118,7 +131,8 @@ mod tests {
         book.appending(&lane(1));
         book.load(vec![lane(2), aside(3)]);
         assert!(book.has(1) && book.has(2));
-        assert!(!book.has(3), "nothing goes behind a scheduled message");
+        assert!(!book.has(3), "another list");
+        assert!(book.has_in("@schedule", 3) && !book.has_in("@schedule", 1));
         book.load(vec![aside(3)]);
         book.appended(&lane(1));
         book.emptied(&lane(1));

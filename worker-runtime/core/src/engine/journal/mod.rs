@@ -274,6 +274,11 @@ impl LaneJournal {
         matches!(lane, Lane::Numbered(number) if self.fenced && self.book.has(number))
     }
 
+    /// Whether a message of this lane goes behind others of its group.
+    pub(super) fn has_in(&self, group: &str, lane: Lane) -> bool {
+        matches!(lane, Lane::Numbered(number) if self.fenced && self.book.has_in(group, number))
+    }
+
     /// Whether nothing of ours is under way.
     pub(super) fn is_quiet(&self) -> bool {
         self.partings.is_empty() && !self.appending && self.steps == 0
@@ -355,6 +360,20 @@ impl LaneJournal {
         };
         let step = replay.then.clone();
         self.step(&replay, step, again);
+    }
+
+    /// A replayed message waits on at the head of the list of its lane in this group; else it comes back.
+    pub(super) fn hold_on(
+        &mut self,
+        replay: Box<Replay>,
+        group: &str,
+        about: About,
+    ) -> Option<Box<Replay>> {
+        if replay.place.group != group {
+            return Some(replay);
+        }
+        self.step(&replay, Step::Again(about, Due::Released), None);
+        None
     }
 
     /// A replayed message waits on at the head of its list, if that is where it belongs; else it comes back.

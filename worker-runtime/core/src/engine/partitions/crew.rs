@@ -25,6 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
+use vumi_api::OrderingMode;
 
 /// Between two looks around.
 const TURN: Duration = Duration::from_millis(250);
@@ -223,7 +224,12 @@ impl Crew {
         let up = matches!(*self.parts.broker.link().borrow(), LinkState::Up { .. });
         let alone = self.wanted_alone();
         self.members.look(Instant::now(), up, alone.as_ref());
-        let Some(share) = self.members.share() else {
+        let competes = self.parts.mode == OrderingMode::None;
+        let share = match competes {
+            true => self.members.all(),
+            false => self.members.share(),
+        };
+        let Some(share) = share else {
             return;
         };
         for (part, post) in &mut self.posts {
@@ -232,7 +238,8 @@ impl Crew {
             }
         }
         for part in share {
-            let free = !self.posts.contains_key(&part) && !self.members.held_elsewhere(&part);
+            let elsewhere = !competes && self.members.held_elsewhere(&part);
+            let free = !self.posts.contains_key(&part) && !elsewhere;
             if up && free {
                 self.take(part).await;
             }

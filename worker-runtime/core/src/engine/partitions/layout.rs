@@ -19,7 +19,6 @@ use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{Mutex, watch};
@@ -65,7 +64,7 @@ pub(in crate::engine) struct Layout {
     /// Consumer of the queue as a whole: the holder of its fence decides.
     leader: OnceLock<watch::Receiver<ConsumerState>>,
     /// Generation of the channel for which it is agreed: a new one may follow another holder, who divided differently.
-    agreed: AtomicU64,
+    agreed: watch::Sender<u64>,
     turn: Mutex<()>,
     /// The parts that this replica wants to empty.
     alone: watch::Sender<Option<BTreeSet<String>>>,
@@ -84,7 +83,7 @@ impl Layout {
             readers,
             leftover: Arc::default(),
             leader: OnceLock::new(),
-            agreed: AtomicU64::new(0),
+            agreed: watch::Sender::new(0),
             turn: Mutex::new(()),
             alone: watch::Sender::new(None),
             here: watch::Sender::default(),
@@ -123,19 +122,17 @@ impl Layout {
         generation: u64,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> bool {
-        if self.agreed.load(Ordering::Acquire) == generation {
+        if *self.agreed.borrow() == generation {
             return true;
         }
+        let mut known = self.agreed.subscribe();
         let agree = async {
             let _turn = self.turn.lock().await;
-            if self.agreed.load(Ordering::Acquire) == generation {
-                return;
-            }
             while let Err(error) = self.agree().await {
                 tracing::debug!(queue = self.plan.queue(), reason = %error, "the division of the queue is not known yet");
                 tokio::time::sleep(AGAIN).await;
             }
-            self.agreed.store(generation, Ordering::Release);
+            self.agreed.send_replace(generation);
         };
         let lost = async {
             while !interrupted() {
@@ -145,6 +142,8 @@ impl Layout {
         tokio::select! {
             biased;
             () = lost => false,
+            // All that wait go on together.
+            _ = known.wait_for(|agreed| *agreed == generation) => true,
             () = agree => true,
         }
     }

@@ -1,6 +1,7 @@
 //! The replicas that share the parts of a queue, as one of them sees it (S12): who lives, who is new, who has what. Pure:
 //! beats and times in, shares out.
 
+use super::plan::unit_of;
 use super::shares::shares;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -136,7 +137,10 @@ impl Members {
         self.count(now);
         let divided = self.to_divide(alone);
         if self.divided != divided {
-            self.shares = shares(&divided.0, &divided.1);
+            let units: BTreeSet<String> = divided.1.iter().map(|p| unit_of(p).to_owned()).collect();
+            let shares = shares(&divided.0, &units);
+            let holder = |part: &String| Some((part.clone(), shares.get(unit_of(part))?.clone()));
+            self.shares = divided.1.iter().filter_map(holder).collect();
             self.divided = divided;
         }
     }
@@ -182,6 +186,11 @@ impl Members {
         }
         let mine = self.shares.iter().filter(|(_, member)| **member == self.me);
         Some(mine.map(|(part, _)| part.clone()).collect())
+    }
+
+    /// All parts that anybody knows of, where replicas compete for messages; none while it is not known yet who is there.
+    pub(super) fn all(&self) -> Option<BTreeSet<String>> {
+        (!self.shares.is_empty()).then(|| self.divided.1.clone())
     }
 
     /// Whether another living member reads this part.

@@ -20,7 +20,7 @@ use super::delivery::{Desk, Duty};
 use crew::Crew;
 use futures::future::{BoxFuture, FutureExt};
 use std::sync::Arc;
-use vumi_api::Kind;
+use vumi_api::{Kind, OrderingMode};
 
 /// Unacknowledged messages of all parts of a queue in one replica, at least: many parts share them.
 const WINDOW: usize = 1600;
@@ -70,6 +70,11 @@ pub(super) async fn start(parts: Parts, plan: Plan) -> Vec<Loop> {
     let (consumer, mut forwarding) = Consumer::subscribe(Parts {
         desk: Arc::new(desk),
         backlog: Arc::clone(&backlog),
+        // Parts may be competed for, but who divides the queue is one.
+        mode: match parts.mode {
+            OrderingMode::None => OrderingMode::PerUser,
+            mode => mode,
+        },
         // What must wait waits in its part. What waits from before the queue was divided is passed on in its turn.
         hold: None,
         ..parts.clone()

@@ -1,32 +1,55 @@
 //! Into which queues a consumed queue is divided, and which of them a message belongs to. Pure: what is in order stays
 //! together, in every process and version.
 
+use super::super::labels::Labels;
 use super::super::lanes::Lane;
 use crate::message::Message;
 use std::collections::BTreeSet;
+use vumi_api::shared::{Class, Classes};
+use vumi_api::{Flow, Port, Resource};
 
 /// The queue of one part.
 pub(super) fn queue_of(queue: &str, part: &str) -> String {
     format!("{queue}.{part}")
 }
 
-/// Whether this is the name of a partition.
+/// Parts of one unit are read by one replica: the classes of the same users, between which it keeps the weights.
+pub(super) fn unit_of(part: &str) -> &str {
+    let last = part.rsplit('.').next().unwrap_or(part);
+    let number = last.strip_prefix('p').unwrap_or_default();
+    match !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) {
+        true => last,
+        false => "",
+    }
+}
+
+/// Whether this is the name of a part: `p3`, `bulk`, `bulk.p3`.
 pub(super) fn is_part(name: &str) -> bool {
-    let number = name.strip_prefix('p');
-    number.is_some_and(|n| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit()))
+    let class = match unit_of(name) {
+        "" => name,
+        unit if unit == name => return true,
+        unit => name
+            .strip_suffix(unit)
+            .unwrap_or(name)
+            .trim_end_matches('.'),
+    };
+    Class::find(class).is_some()
 }
 
 /// How one queue is divided.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::engine) struct Plan {
     queue: String,
+    /// By class first, then by user.
     parts: Vec<String>,
+    /// Class of messages that name none, if the queue is divided by class.
+    classes: Option<Class>,
 }
 
 impl Plan {
     /// Not at all.
     pub(in crate::engine) fn whole(queue: &str) -> Self {
-        Self::by_user(queue, 0)
+        Self::former(queue, &BTreeSet::new())
     }
 
     /// As it was divided before.
@@ -34,14 +57,17 @@ impl Plan {
         Self {
             queue: queue.to_owned(),
             parts: parts.iter().cloned().collect(),
+            classes: None,
         }
     }
 
-    /// By user, into `count` partitions `p0`, `p1`, ….
-    pub(in crate::engine) fn by_user(queue: &str, count: u16) -> Self {
+    /// As the manifest says, for the queue of `port`.
+    pub(in crate::engine) fn of(resource: &Resource, port: &Port) -> Self {
+        let classes = resource.classes().filter(|_| port.flow == Flow::Outbound);
         Self {
-            queue: queue.to_owned(),
-            parts: (0..count).map(|k| format!("p{k}")).collect(),
+            queue: port.queue(),
+            parts: resource.division(port.flow),
+            classes: classes.map(Classes::default_class),
         }
     }
 
@@ -51,25 +77,37 @@ impl Plan {
     }
 
     /// Names of the parts: the ends of their queues' names.
-    pub(super) fn parts(&self) -> &[String] {
+    pub(in crate::engine) fn parts(&self) -> &[String] {
         &self.parts
     }
 
+    /// Class of messages that name none, if the queue is divided by class.
+    pub(in crate::engine) fn classes(&self) -> Option<Class> {
+        self.classes
+    }
+
     /// The queue for a message of this lane; what needs no order may go anywhere.
-    pub(in crate::engine) fn target(&self, _: &Message, lane: Lane) -> String {
+    pub(in crate::engine) fn target(&self, message: &Message, lane: Lane) -> String {
         let number = match lane {
             Lane::Numbered(number) => number,
             Lane::Free => 0,
         };
-        let count = self.parts.len().max(1) as u64;
-        let part = usize::try_from(number % count)
+        let (block, blocks) = match self.classes {
+            Some(default) => {
+                let class = Labels::of(message).class_or(default);
+                (class as usize, Class::ALL.len())
+            }
+            None => (0, 1),
+        };
+        let users = (self.parts.len() / blocks).max(1);
+        let part = usize::try_from(number % users as u64)
             .ok()
-            .and_then(|k| self.parts.get(k));
+            .and_then(|k| self.parts.get(block * users + k));
         part.map_or_else(|| self.queue.clone(), |part| queue_of(&self.queue, part))
     }
 }
 
-/// `t.inbound.p0–p7`.
+/// `t.inbound.p0–p7`, `t.outbound.interactive–bulk`.
 pub(super) fn range(plan: &Plan) -> String {
     match plan.parts() {
         [first, .., last] => format!("{}–{last}", queue_of(plan.queue(), first)),
@@ -81,9 +119,23 @@ pub(super) fn range(plan: &Plan) -> String {
 mod tests {
     use super::super::super::lanes::LaneChooser;
     use super::*;
+    use crate::conformance::stand_in::resource;
     use crate::message::UserMessage;
+    use serde_json::json;
     use std::collections::BTreeMap;
     use vumi_api::{Flow, OrderingMode};
+
+    fn plan(settings: serde_json::Value, flow: Flow) -> Plan {
+        let mut spec = json!({"telnet": {"port": 9000}, "transportName": "t"});
+        let settings = settings.as_object().cloned().unwrap_or_default();
+        spec.as_object_mut().unwrap().extend(settings);
+        let manifest = json!({"kind": "Transport", "metadata": {"name": "t"}, "spec": spec});
+        Plan::of(&resource(&manifest).unwrap(), &Port::new("t", flow))
+    }
+
+    fn divided(partitions: u16) -> serde_json::Value {
+        json!({"mode": "perUser", "partitions": partitions})
+    }
 
     fn target(plan: &Plan, user: &str) -> String {
         let message: Message = UserMessage::new("sms", Some("555"), Some(user)).into();
@@ -94,7 +146,7 @@ mod tests {
     /// Other processes, and versions to come, must choose the same.
     #[test]
     fn a_user_has_the_same_partition_everywhere() {
-        let plan = Plan::by_user("t.inbound", 8);
+        let plan = plan(json!({"ordering": divided(8)}), Flow::Inbound);
         assert_eq!(target(&plan, "+27820001111"), "t.inbound.p0");
         assert_eq!(target(&plan, "27820001111"), "t.inbound.p0");
         assert_eq!(target(&plan, "27820001112"), target(&plan, "+27820001112"));
@@ -103,7 +155,7 @@ mod tests {
 
     #[test]
     fn users_spread_over_all_partitions() {
-        let plan = Plan::by_user("t.inbound", 8);
+        let plan = plan(json!({"ordering": divided(8)}), Flow::Inbound);
         let mut users: BTreeMap<String, usize> = BTreeMap::new();
         for n in 0..8000 {
             *users
@@ -112,5 +164,43 @@ mod tests {
         }
         assert_eq!(users.len(), 8);
         assert!(users.values().all(|n| (850..1150).contains(n)), "{users:?}");
+    }
+
+    fn classed(plan: &Plan, user: &str, class: Option<&str>) -> String {
+        let mut message = UserMessage::new("sms", Some(user), Some("555"));
+        if let Some(class) = class {
+            let metadata = message.helper_metadata_mut();
+            metadata.insert("class".into(), class.into());
+        }
+        let message: Message = message.into();
+        let lane = LaneChooser::new(OrderingMode::PerUser).lane(Flow::Outbound, &message);
+        plan.target(&message, lane)
+    }
+
+    #[test]
+    fn a_message_goes_to_its_class_and_the_partition_of_its_user() {
+        let whole = plan(json!({"classes": {}}), Flow::Outbound);
+        assert_eq!(whole.parts(), ["interactive", "transactional", "bulk"]);
+        assert_eq!(classed(&whole, "1", Some("bulk")), "t.outbound.bulk");
+        let default = "t.outbound.transactional";
+        assert_eq!(classed(&whole, "1", None), default);
+        assert_eq!(classed(&whole, "1", Some("urgent")), default);
+        let both = json!({"classes": {"default": "bulk"}, "ordering": divided(8)});
+        let both = plan(both, Flow::Outbound);
+        assert_eq!(both.parts().len(), 24);
+        let user = "+27820001111";
+        assert_eq!(classed(&both, user, None), "t.outbound.bulk.p0");
+        let interactive = classed(&both, user, Some("interactive"));
+        assert_eq!(interactive, "t.outbound.interactive.p0");
+        let inbound = plan(json!({"classes": {}}), Flow::Inbound);
+        assert!(inbound.parts().is_empty(), "only what is sent has classes");
+    }
+
+    #[test]
+    fn classes_of_the_same_users_are_one_unit() {
+        assert_eq!(unit_of("interactive.p3"), unit_of("bulk.p3"));
+        assert_eq!(unit_of("p3"), "p3");
+        assert_eq!(unit_of("bulk"), unit_of("interactive"));
+        assert_ne!(unit_of("bulk.p3"), unit_of("bulk.p4"));
     }
 }

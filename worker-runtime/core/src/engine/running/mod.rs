@@ -272,7 +272,6 @@ impl RunningWorker {
             QueueSpec::Reply(_) => vumi_api::OrderingMode::None,
             _ => resource.ordering_mode(),
         };
-        let partitions = resource.partitions();
         let data = match &queue {
             QueueSpec::Data(name) => Some(name.clone()),
             _ => None,
@@ -301,7 +300,7 @@ impl RunningWorker {
             // Of several partitions none may take all.
             imports: (resource.kind() == Kind::Transport && port.flow == Flow::Outbound)
                 .then(|| port.connector.clone())
-                .filter(|_| partitions.is_none()),
+                .filter(|_| resource.division(port.flow).is_empty()),
             fenced: mode != vumi_api::OrderingMode::None,
             status: Arc::clone(&self.status),
             gauges: Arc::new(journal::Gauges::new(metrics.clone())),
@@ -357,12 +356,11 @@ impl RunningWorker {
             hold,
             desk,
         };
-        let loops = match (data, partitions) {
-            (Some(name), Some(count)) => {
-                partitions::start(parts, Plan::by_user(&name, count)).await
-            }
-            (Some(name), None) => partitions::start_whole(parts, &name).await,
-            (None, _) => {
+        let plan = Plan::of(resource, port);
+        let loops = match data {
+            Some(_) if !plan.parts().is_empty() => partitions::start(parts, plan).await,
+            Some(name) => partitions::start_whole(parts, &name).await,
+            None => {
                 let (consumer, watched) = Consumer::subscribe(parts).await;
                 vec![(consumer.run().boxed(), watched)]
             }
@@ -422,6 +420,10 @@ impl RunningWorker {
     /// Looks after a transport's ledger.
     fn keep_ledger(&mut self, sending: Option<Arc<Sending>>) {
         let Some(sending) = sending else { return };
+        if let Some(orders) = &sending.orders {
+            let task = self.guarded(Arc::clone(orders).keep());
+            self.watches.tasks.push(task);
+        }
         let keeper = Keeper {
             sending,
             status: Arc::clone(&self.status),

@@ -3,6 +3,7 @@
 use super::Names;
 use crate::codes::Code;
 use crate::engine::backoff::Backoff;
+use crate::engine::labels::Labels;
 use crate::engine::outlet::Unpublished;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Fate, Timestamp, UserMessage};
@@ -11,6 +12,7 @@ use crate::state::{Person, StateStore};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
+use vumi_api::shared::Class;
 
 /// Tells whether to give up waiting: the worker stops, or the delivery is no longer ours.
 pub(in crate::engine) type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
@@ -102,11 +104,21 @@ impl From<&Fate> for News {
 pub(in crate::engine) struct Book {
     pub(super) store: Arc<dyn StateStore>,
     names: Names,
+    /// Class of messages that name none, where there are classes.
+    default_class: Option<Class>,
 }
 
 impl Book {
-    pub(super) fn new(store: Arc<dyn StateStore>, names: Names) -> Self {
-        Self { store, names }
+    pub(super) fn new(
+        store: Arc<dyn StateStore>,
+        names: Names,
+        default_class: Option<Class>,
+    ) -> Self {
+        Self {
+            store,
+            names,
+            default_class,
+        }
     }
 
     /// Whose rows they are.
@@ -118,12 +130,12 @@ impl Book {
     pub(super) fn opened(&self, message: &UserMessage) -> Row {
         let mut row = Row::new(message.message_id(), self.account(), now());
         row.person = message.to_addr().map(|to| Person::new(to).key());
-        let label = |key| {
-            let labels = message.helper_metadata()?;
-            labels.get(key)?.as_str().map(str::to_owned)
-        };
-        row.batch = label("batch");
-        row.tenant = label("tenant");
+        let labels = Labels::of(&message.clone().into());
+        if let Some(default) = self.default_class {
+            row.class = labels.class_or(default).as_str().to_owned();
+        }
+        row.batch = labels.batch;
+        row.tenant = labels.tenant;
         row
     }
 

@@ -3,8 +3,11 @@
 //! (R19), and the rate limit.
 
 mod book;
+mod gate;
 mod keeper;
+mod line;
 mod local;
+mod obey;
 mod once;
 mod patience;
 mod rate;
@@ -21,6 +24,9 @@ pub(super) use once::Once;
 pub(super) use trail::Trail;
 pub(super) use trial::{Suspect, Trial};
 
+use super::consumer::PREFETCH;
+use super::labels::Labels;
+use super::orders::Orders;
 use super::outlet::{Outlet, Unpublished};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
@@ -29,11 +35,13 @@ use crate::message::{
 };
 use crate::outcome::Refusal;
 use crate::state::StateStore;
+use crate::state::batches::Order;
 use crate::state::journal::Reason;
 use crate::state::ledger::{Content, Put, Row, RowState};
 use crate::telemetry::WorkerMetrics;
 use crate::worker::{Input, Output, Worker};
 use book::{Book, Interrupted, News};
+use gate::Gate;
 use rate::Rate;
 use standing::Standing;
 use std::sync::Arc;
@@ -41,7 +49,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use turns::{Turn, Turns};
-use vumi_api::shared::{RateLimit, UnknownPolicy, UnknownThen};
+use vumi_api::shared::{Class, Classes, RateLimit, UnknownPolicy, UnknownThen};
 use vumi_api::{Flow, Port, Resource};
 
 /// What is done with a message of which nobody knows whether the peer has it (R17).
@@ -102,6 +110,7 @@ pub(super) struct Policy {
     on_unknown: OnUnknown,
     receipts: bool,
     rate: Option<RateLimit>,
+    classes: Option<Classes>,
 }
 
 impl Policy {
@@ -110,6 +119,7 @@ impl Policy {
             on_unknown: OnUnknown::of(resource, receipts, has_store),
             receipts,
             rate: resource.transport().and_then(|t| t.rate_limit.clone()),
+            classes: resource.classes().cloned(),
         }
     }
 }
@@ -119,6 +129,12 @@ pub(super) struct Sending {
     /// None without a state store: then nothing is known of messages that come again.
     book: Option<Book>,
     rate: Option<Rate>,
+    /// What the queues of classes share besides the rate: messages that are handled at once.
+    room: Option<Arc<Gate>>,
+    /// Class of messages that name none, where there are classes.
+    default_class: Option<Class>,
+    /// Orders for batches, where there is a store that keeps them.
+    pub(super) orders: Option<Arc<Orders>>,
     turns: Arc<Turns>,
     on_unknown: OnUnknown,
     /// Whether the peer sends receipts.
@@ -141,6 +157,8 @@ pub(super) struct Case {
     pub(super) waited: Duration,
     /// When it was sent last, or began to be.
     sent: Instant,
+    /// Its place among those that are handled at once, during an attempt.
+    room: Option<gate::Turn>,
     _turn: Turn,
 }
 
@@ -165,6 +183,10 @@ pub(super) enum Before {
     Send,
     /// Nothing: all is done.
     Nothing,
+    /// It waits until the order for its batch is lifted.
+    Hold,
+    /// Its row was moved by somebody else: the question is asked once more.
+    Again,
 }
 
 /// What a failed attempt leads to.
@@ -198,12 +220,20 @@ impl Sending {
         let Policy {
             on_unknown,
             receipts,
-            rate,
+            rate: rate_limit,
+            classes,
         } = policy;
         let connector = names.connector.clone();
+        let default_class = classes.as_ref().map(Classes::default_class);
+        let room = classes.as_ref();
+        let room = room.map(|classes| Arc::new(Gate::new(PREFETCH.into(), Some(classes))));
+        let rate = |limit| Rate::new(limit, classes, &connector, state, Arc::clone(&metrics));
         Self {
-            rate: rate.map(|limit| Rate::new(limit, &connector, state, Arc::clone(&metrics))),
-            book: state.map(|store| Book::new(Arc::clone(store), names)),
+            rate: rate_limit.map(rate),
+            room,
+            default_class,
+            orders: state.map(|store| Arc::new(Orders::new(Arc::clone(store), &connector))),
+            book: state.map(|store| Book::new(Arc::clone(store), names, default_class)),
             on_unknown,
             receipts,
             lately: receipts::Lately::default(),
@@ -212,6 +242,11 @@ impl Sending {
             outlet,
             metrics,
         }
+    }
+
+    /// Whether messages are divided into classes.
+    pub(super) fn has_classes(&self) -> bool {
+        self.default_class.is_some()
     }
 
     /// Begins with a message: waits while an earlier delivery of it is still being worked on. None when told to stop.
@@ -230,6 +265,7 @@ impl Sending {
                 lasting,
                 waited: Duration::ZERO,
                 sent: Instant::now(),
+                room: None,
                 _turn: turn,
             }),
             () = halt.cancelled() => None,
@@ -247,6 +283,7 @@ impl Sending {
         interrupted: Interrupted<'_>,
     ) -> Result<Before, Unpublished> {
         let message = input.to_deliver()?;
+        let labels = Labels::of(&input.message);
         let elsewhere = worker.holder_elsewhere(message);
         let Some(book) = &self.book else {
             if let Some(holder) = elsewhere {
@@ -261,16 +298,26 @@ impl Sending {
                 }
                 return Ok(Before::Nothing);
             }
-            self.wait_for_rate(case, worker, message, halt).await?;
+            self.wait_for_turn(case, worker, message, &labels, halt)
+                .await?;
             return Ok(Before::Send);
         };
-        if case.row.is_none() && case.redelivered {
+        // With classes the intake opened a row.
+        if case.row.is_none() && (case.redelivered || self.default_class.is_some()) {
             case.row = book.load(message.message_id(), interrupted).await?;
         }
         let mut paced = false;
         loop {
+            let order = self.order(&labels, interrupted).await?;
             let row = match case.row.take() {
                 Some(row) if row.account == book.account() => row,
+                // It was handed over before; perhaps the process ended before it was published.
+                Some(row) if order == Some(Order::Reroute(row.account.clone())) => {
+                    if standing::standing(&row) == Standing::Free {
+                        self.hand_over(&row.account, message, interrupted).await?;
+                    }
+                    return Ok(Before::Nothing);
+                }
                 // It was another transport's before, and somebody routed it here.
                 Some(other) => {
                     let mut row = book.opened(message);
@@ -280,7 +327,15 @@ impl Sending {
                 None => book.opened(message),
             };
             match standing::standing(&row) {
-                Standing::Free => {}
+                Standing::Free => {
+                    if let Some(order) = order {
+                        let what = (book, row);
+                        match self.obey(order, case, what, message, interrupted).await? {
+                            Before::Again => continue,
+                            obeyed => return Ok(obeyed),
+                        }
+                    }
+                }
                 Standing::Told => {
                     case.row = Some(row);
                     self.tell_again(case, book, interrupted).await?;
@@ -313,8 +368,9 @@ impl Sending {
             }
             if !paced {
                 case.row = (row.version > 0).then_some(row);
-                self.wait_for_rate(case, worker, message, halt).await?;
-                paced = true;
+                paced = self
+                    .wait_for_turn(case, worker, message, &labels, halt)
+                    .await?;
                 continue;
             }
             let doubles = standing::may_double(&row);
@@ -348,6 +404,7 @@ impl Sending {
         outputs: Vec<Output>,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
+        case.room = None;
         let (Some(book), Some(row)) = (&self.book, case.row.clone()) else {
             return self.outlet.publish_all(outputs, interrupted).await;
         };
@@ -511,6 +568,7 @@ impl Sending {
         next: &Next,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
+        case.room = None;
         let (state, wait) = match next {
             Next::Again(wait) => (RowState::Queued, *wait),
             Next::Later(_, wait) => (RowState::Held, *wait),
@@ -681,25 +739,47 @@ impl Sending {
         }
     }
 
-    async fn wait_for_rate(
+    /// Waits for the rate limit and for room. False if an order came meanwhile.
+    async fn wait_for_turn(
         &self,
         case: &mut Case,
         worker: &dyn Worker,
         message: &UserMessage,
+        labels: &Labels,
         halt: &CancellationToken,
-    ) -> Result<(), Unpublished> {
-        let Some(rate) = &self.rate else {
-            return Ok(());
+    ) -> Result<bool, Unpublished> {
+        if self.rate.is_none() && self.room.is_none() {
+            return Ok(true);
+        }
+        let stopped = || {
+            let orders = self.orders.as_ref();
+            orders.is_some_and(|orders| orders.has(labels.batch.as_deref()))
         };
+        // What is in force already was obeyed, or does not concern it.
+        let before = stopped();
+        let stopped = || !before && stopped();
         let began = Instant::now();
-        tokio::select! {
+        let waits = async {
+            if let Some(rate) = &self.rate
+                && !rate.wait(worker, message, labels, &stopped).await
+            {
+                return (false, None);
+            }
+            let room = match &self.room {
+                Some(room) => Some(room.turn(labels).await),
+                None => None,
+            };
+            (!stopped(), room)
+        };
+        let (goes, room) = tokio::select! {
             biased;
             () = halt.cancelled() => return Err(Unpublished::Interrupted),
-            () = rate.wait(worker, message) => {}
-        }
+            waited = waits => waited,
+        };
+        case.room = room.filter(|_| goes);
         case.waited += began.elapsed();
         case.sent = Instant::now();
-        Ok(())
+        Ok(goes)
     }
 
     /// A case of the keeper's: nothing brings it back.
@@ -710,6 +790,7 @@ impl Sending {
             lasting: false,
             waited: Duration::ZERO,
             sent: Instant::now(),
+            room: None,
             _turn: self.turns.try_take(id)?,
         })
     }

@@ -1,6 +1,8 @@
 //! The rate limit of a transport (P13): one token bucket per account, or per sender, shared by its replicas through the
 //! state store; without one, each replica has its own.
 
+use super::super::labels::Labels;
+use super::gate::Gate;
 use super::local::LocalBuckets;
 use crate::engine::backoff::Backoff;
 use crate::message::UserMessage;
@@ -13,7 +15,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
-use vumi_api::shared::{RateLimit, RatePer, RateUnit};
+use vumi_api::shared::{Classes, RateLimit, RatePer, RateUnit};
 
 /// Asked to slow down without a time, a transport pauses so long.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -42,8 +44,9 @@ pub(super) struct Rate {
     limit: RateLimit,
     bucket: Bucket,
     account: String,
-    /// Who waits for a bucket: one asks at a time, in the order they came.
-    gates: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+    /// Who waits for a bucket: one asks at a time, by class and in turn, else as they came.
+    gates: Mutex<HashMap<String, Arc<Gate>>>,
+    classes: Option<Classes>,
     slowed: Mutex<Option<Slowed>>,
     metrics: Arc<WorkerMetrics>,
 }
@@ -51,6 +54,7 @@ pub(super) struct Rate {
 impl Rate {
     pub(super) fn new(
         limit: RateLimit,
+        classes: Option<Classes>,
         account: &str,
         state: Option<&Arc<dyn StateStore>>,
         metrics: Arc<WorkerMetrics>,
@@ -69,6 +73,7 @@ impl Rate {
             limit,
             account: account.to_owned(),
             gates: Mutex::default(),
+            classes,
             slowed: Mutex::default(),
             metrics,
         }
@@ -92,19 +97,28 @@ impl Rate {
         }
     }
 
-    /// Waits for a message's turn.
-    pub(super) async fn wait(&self, worker: &dyn Worker, message: &UserMessage) {
+    /// Waits for a message's turn. False if it is not to be sent any more once the turn came: then it costs nothing.
+    pub(super) async fn wait(
+        &self,
+        worker: &dyn Worker,
+        message: &UserMessage,
+        labels: &Labels,
+        stopped: impl Fn() -> bool,
+    ) -> bool {
         let key = self.key(message);
         let cost = match self.limit.unit() {
             RateUnit::Requests => 1,
             RateUnit::Parts => worker.parts(message).max(1),
         };
         let gate = self.gate(&key);
-        let turn = gate.lock().await;
+        let turn = gate.turn(labels).await;
         let (mut waited, mut failures) = (false, 0);
-        loop {
+        let goes = loop {
+            if stopped() {
+                break false;
+            }
             let nap = match self.buckets().take(&key, cost, self.bucket).await {
-                Ok(None) => break,
+                Ok(None) => break true,
                 Ok(Some(wait)) => wait.clamp(Duration::from_millis(1), NAP),
                 // Nothing is sent faster than allowed because the store is away.
                 Err(_) => {
@@ -116,9 +130,10 @@ impl Rate {
                 self.metrics.throttled("limit");
             }
             tokio::time::sleep(nap).await;
-        }
+        };
         drop(turn);
         self.forget(&key, gate);
+        goes
     }
 
     /// The peer asked to slow down, of a message that was sent at `sent`. What was under way when it asked the last
@@ -189,12 +204,16 @@ impl Rate {
         ));
     }
 
-    fn gate(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
-        Arc::clone(self.lock(&self.gates).entry(key.to_owned()).or_default())
+    fn gate(&self, key: &str) -> Arc<Gate> {
+        let mut gates = self.lock(&self.gates);
+        let gate = gates
+            .entry(key.to_owned())
+            .or_insert_with(|| Arc::new(Gate::new(1, self.classes.as_ref())));
+        Arc::clone(gate)
     }
 
     /// A gate at which nobody waits is not kept: senders are many.
-    fn forget(&self, key: &str, gate: Arc<tokio::sync::Mutex<()>>) {
+    fn forget(&self, key: &str, gate: Arc<Gate>) {
         let mut gates = self.lock(&self.gates);
         drop(gate);
         if gates

@@ -1,7 +1,7 @@
 //! What a row says is to be done with its message. Pure: rows in, decisions out.
 
 use crate::codes;
-use crate::message::{DeliveryStatus, Event, EventType};
+use crate::message::{DeliveryStatus, Event, EventType, FateState};
 use crate::state::ledger::{Row, RowState};
 
 /// What is to be done with a message that has this row.
@@ -58,6 +58,13 @@ pub(super) fn is_telling(row: &Row) -> bool {
 /// Where an event leads.
 pub(super) fn leads_to(event: &Event, receipts: bool) -> RowState {
     match (event.event_type(), event.delivery_status()) {
+        (EventType::Nack, _)
+            if event
+                .fate()
+                .is_some_and(|fate| fate.state == FateState::Cancelled) =>
+        {
+            RowState::Cancelled
+        }
         (EventType::Nack, _) | (EventType::DeliveryReport, Some(DeliveryStatus::Failed)) => {
             RowState::Failed
         }

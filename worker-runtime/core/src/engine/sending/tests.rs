@@ -155,6 +155,7 @@ fn delivery(message: &UserMessage, redelivered: bool) -> Delivery {
         lane: Lane::Free,
         message: Ok(message.clone().into()),
         replay: None,
+        seat: None,
         received: std::time::Instant::now(),
     }
 }

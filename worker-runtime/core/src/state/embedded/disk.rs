@@ -28,6 +28,10 @@ const UNMERGED: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Disk space for its write-ahead log before it turns it into tables.
 const LOG: u64 = 64 << 20;
+/// How the names of its files end.
+const LOG_FILE: &str = "jnl";
+/// It is filled in pieces of this size: those of a memtable, so that each becomes a table.
+const FILLER: usize = MEMTABLE as usize;
 /// One thread that writes tables, one that merges them.
 const THREADS: usize = 2;
 /// Size of a block: whole records are read back one by one, of indexes few keys.
@@ -269,6 +273,46 @@ impl Disk {
                 now: now(),
             })
         })
+    }
+
+    /// Replaces the log and writes all tables anew, so that the files do not hold any more what was removed; for as long
+    /// as it takes to read and write everything.
+    pub(super) fn forget(&self) -> Result<(), Failure> {
+        self.with(|open| {
+            let spaces = [&open.spaces.records, &open.spaces.index];
+            let logs = self.logs()?;
+            let filler = vec![0; FILLER];
+            let until = Instant::now() + PATIENCE;
+            // The database begins a new log when one is full and cannot be told to: it is filled.
+            while logs.iter().any(|log| log.exists()) {
+                if Instant::now() > until {
+                    return Err(Failure::Disk("its log is not replaced".into()));
+                }
+                open.throttle()?;
+                for space in spaces {
+                    space.insert([tag::FILLER], filler.as_slice())?;
+                }
+            }
+            for space in spaces {
+                space.remove([tag::FILLER])?;
+                space.inner().rotate_memtable()?;
+                space.inner().major_compact()?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Files of the write-ahead log.
+    fn logs(&self) -> Result<Vec<PathBuf>, Failure> {
+        let failed = |e: std::io::Error| Failure::Disk(e.to_string());
+        let mut logs = Vec::new();
+        for entry in std::fs::read_dir(&self.folder).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.extension().is_some_and(|end| end == LOG_FILE) {
+                logs.push(path);
+            }
+        }
+        Ok(logs)
     }
 
     /// An error of an operation.

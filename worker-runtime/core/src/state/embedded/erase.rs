@@ -1,5 +1,6 @@
 //! Removes what is kept of a person. What is kept under the person's key is found by an index, the rest by looking at
-//! everything; what was found is removed some at a time, as far as it is still there.
+//! everything; what was found is removed some at a time, as far as it is still there. At the end the files are written
+//! anew, since a database that only ever appends keeps what was removed for as long as it likes.
 
 use super::disk::{Failure, Space, Tx, View};
 use super::keys::{Key, Parts, tag};
@@ -69,6 +70,8 @@ pub(super) async fn erase(
         Ok(u64::from(there))
     })
     .await?;
+
+    store.beside(|disk| disk.forget()).await?;
 
     let counts = [
         ("sessions", sessions),

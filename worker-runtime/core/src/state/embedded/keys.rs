@@ -14,6 +14,8 @@ const LONGEST_NAME: usize = 4096;
 pub(super) mod tag {
     /// The format's number.
     pub const FORMAT: u8 = b'f';
+    /// Nothing: what fills a log, and is removed.
+    pub const FILLER: u8 = b'z';
     /// The next id of a journal's entry.
     pub const NEXT_ID: u8 = b'n';
     /// queue, group → messages, lanes.
@@ -30,6 +32,10 @@ pub(super) mod tag {
     pub const TRAIL: u8 = b't';
     /// account, state → how many rows.
     pub const COUNT: u8 = b'c';
+    /// account, batch, state → how many rows.
+    pub const BATCH: u8 = b'h';
+    /// account, batch → the order in force.
+    pub const ORDER: u8 = b'z';
     /// account, state, born, message id.
     pub const STATE: u8 = b's';
     /// account, deadline, message id.

@@ -2,6 +2,7 @@
 //! account and state move in the same transaction as the row.
 
 use super::EmbeddedStore;
+use super::batches;
 use super::disk::{Failure, Space, Tx, View, millis};
 use super::keys::{Key, Parts, fits, pack, tag, unpack};
 use super::sweep::{self, NEVER};
@@ -51,7 +52,7 @@ fn state_index(account: &str, state: RowState) -> Key {
 }
 
 /// A state as stored; new states get new numbers.
-fn number(state: RowState) -> u8 {
+pub(super) fn number(state: RowState) -> u8 {
     match state {
         RowState::Accepted => 0,
         RowState::Queued => 1,
@@ -68,7 +69,7 @@ fn number(state: RowState) -> u8 {
     }
 }
 
-fn state_of(byte: u8) -> Option<RowState> {
+pub(super) fn state_of(byte: u8) -> Option<RowState> {
     RowState::ALL
         .into_iter()
         .find(|state| number(*state) == byte)
@@ -158,7 +159,7 @@ fn count(tx: &mut Tx<'_>, row: &Row, by: i64) -> Result<(), Failure> {
         0 => tx.remove(Space::Index, key),
         count => tx.insert(Space::Index, key, pack([count])),
     }
-    Ok(())
+    batches::count(tx, row, by)
 }
 
 fn put(tx: &mut Tx<'_>, row: &Row, expected: Option<u64>, keep: Duration) -> Result<Put, Failure> {

@@ -1,6 +1,7 @@
 //! The state store in a folder of this process, in an embedded database (fjall). Every operation is one transaction of
 //! the writer thread, which commits (and syncs) together what gathered; readers use snapshots on other threads.
 
+mod batches;
 mod disk;
 mod erase;
 mod first_seen;
@@ -157,12 +158,20 @@ impl EmbeddedStore {
         &self,
         look: impl FnOnce(&Look<'_>) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, WorkError> {
+        self.beside(move |disk| disk.read(look)).await
+    }
+
+    /// Does something that takes time, on a thread beside the one that writes.
+    async fn beside<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Disk) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, WorkError> {
         let _turn = self.readers.acquire().await;
         if self.jobs().is_none() {
             return Err(self.closed());
         }
         let disk = Arc::clone(&self.disk);
-        tokio::task::spawn_blocking(move || disk.read(look).map_err(|e| disk.error(e)))
+        tokio::task::spawn_blocking(move || work(&disk).map_err(|e| disk.error(e)))
             .await
             .map_err(|_| self.disk.error(Failure::Disk("reading it failed".into())))?
     }

@@ -60,6 +60,11 @@ impl Keys {
         format!("{}L:", self.root)
     }
 
+    /// Orders for the batches of a transport.
+    pub(super) fn orders(&self, account: &str) -> String {
+        format!("{}o:{}", self.ledger(), part(account))
+    }
+
     /// Keys of what was seen begin with it.
     pub(super) fn first_seen(&self) -> String {
         format!("{}F:", self.root)

@@ -36,7 +36,8 @@ impl Ledger for RedisStore {
             .arg(named(&row.person))
             .arg(named(&row.remote_id))
             .arg(text(deadline))
-            .arg(json);
+            .arg(json)
+            .arg(named(&row.batch));
         let stays: Option<String> = self.link.script(&call).await?;
         Ok(match stays {
             None => Put::Stored,

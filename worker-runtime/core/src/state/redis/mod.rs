@@ -23,6 +23,9 @@
 //! | `L:p:<person>` | sorted set | messages of a person, by birth | with row and trail |
 //! | `L:n` | sorted set | messages with trails, by their beginning | with the trail |
 //! | `L:e` | sorted set | `r:<message>` and `t:<message>`, by when row and trail end | when they are swept |
+//! | `L:b:<account>:<batch>` | hash | rows of a batch by state | with the last row |
+//! | `L:b` | set | `<account>:<batch>` of batches with rows | with the last row |
+//! | `L:o:<account>` | hash | orders in force by batch | when they are lifted |
 //! | `L:a` | set | accounts with rows | never |
 //! | `F:i:<scope>:<id>` | text | `P` while reserved, then `S` and the answer | hold, then window |
 //! | `F:o:<scope>` | sorted set | ids by commit | window |
@@ -36,6 +39,7 @@
 //! 2 s). A replica that takes over lacks what the master had not passed on yet, whatever the setting;
 //! `min-replicas-to-write 1` keeps a master that is cut off from taking more.
 
+mod batches;
 mod config;
 mod dial;
 mod erase;

@@ -30,18 +30,18 @@ pub fn change(state: RowState, at: u64, patience: Duration) -> Change {
     }
 }
 
-fn fresh(id: &str, account: &str, born: u64) -> Row {
+pub(super) fn fresh(id: &str, account: &str, born: u64) -> Row {
     let row = Row::new(id, account, born);
     row.after(change(RowState::Accepted, born, LONG))
         .expect("a first step")
 }
 
-async fn put(store: &Arc<dyn StateStore>, row: &Row, expected: Option<u64>) {
+pub(super) async fn put(store: &Arc<dyn StateStore>, row: &Row, expected: Option<u64>) {
     let put = store.put(row, expected, LONG).await.expect("put");
     assert_eq!(put, Put::Stored);
 }
 
-async fn moved(store: &Arc<dyn StateStore>, row: &Row, change: Change) -> Row {
+pub(super) async fn moved(store: &Arc<dyn StateStore>, row: &Row, change: Change) -> Row {
     let next = row.after(change).expect("not final");
     put(store, &next, Some(row.version)).await;
     next

@@ -1,6 +1,7 @@
 //! What every state store must do, judged from outside: one list of cases, run on the embedded store in each durability
 //! and on Redis. Nothing here knows which store it talks to.
 
+mod batches;
 mod first_seen;
 mod journal;
 mod journal_model;
@@ -10,6 +11,7 @@ mod rate_limits;
 mod sessions;
 mod whole;
 
+pub use batches::*;
 pub use first_seen::*;
 pub use journal::*;
 pub use journal_model::*;
@@ -60,6 +62,8 @@ macro_rules! state_suite {
             journal_keeps_queues_and_groups_apart
             journal_gives_one_head_to_one_worker
             journal_follows_its_model
+            batches_count_rows_by_state
+            batches_have_one_order_each
             ledger_stores_by_version
             ledger_finds_rows_and_trails
             ledger_finds_remote_ids

@@ -1,11 +1,23 @@
--- KEYS[1] is the ledger's prefix. A row is stored as `version:state:final:account:person:remote id`, a line end and its
--- JSON. Names are escaped: no colon, space or line end is in them. `final` is 1 or 0.
+-- KEYS[1] is the ledger's prefix. A row is stored as `version:state:final:account:person:remote id:batch`, a line end
+-- and its JSON. Names are escaped: no colon, space or line end is in them. `final` is 1 or 0.
 local L = KEYS[1]
 local function head(row)
-  return string.match(row, '^(%d+):(%a+):([01]):([^:\n]*):([^:\n]*):([^:\n]*)\n')
+  return string.match(row, '^(%d+):(%a+):([01]):([^:\n]*):([^:\n]*):([^:\n]*):([^:\n]*)\n')
 end
 local function json(row)
   return string.sub(row, string.find(row, '\n', 1, true) + 1)
+end
+-- Counts a row of a batch in or out.
+local function count_batch(account, batch, state, by)
+  if batch == '' then
+    return
+  end
+  local name = account .. ':' .. batch
+  local key = L .. 'b:' .. name
+  if call('HINCRBY', key, state, by) <= 0 then
+    call('HDEL', key, state)
+  end
+  call(call('EXISTS', key) == 1 and 'SADD' or 'SREM', L .. 'b', name)
 end
 -- The messages to which a provider gave one id: theirs, separated by spaces.
 local function unname(account, remote, id)
@@ -37,7 +49,8 @@ local function purge_row(id)
   if not row then
     return 0
   end
-  local _, state, _, account, person, remote = head(row)
+  local _, state, _, account, person, remote, batch = head(row)
+  count_batch(account, batch, state, -1)
   call('DEL', L .. 'r:' .. id)
   call('ZREM', L .. 'e', 'r:' .. id)
   call('ZREM', L .. 's:' .. account .. ':' .. state, id)

@@ -1,5 +1,5 @@
 -- message, expected version or nothing, version, state, final, keep, born, account, person, remote id, deadline or
--- nothing, JSON. Answers nothing, or the row that stays.
+-- nothing, JSON, batch. Answers nothing, or the row that stays.
 local id, expected, version, state, final = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local born, account, person, remote, deadline = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local t = now()
@@ -7,11 +7,12 @@ settle(id, t)
 local row = call('GET', L .. 'r:' .. id)
 local old_person, old_remote = '', ''
 if row then
-  local old_version, old_state, old_final, old_account
-  old_version, old_state, old_final, old_account, old_person, old_remote = head(row)
+  local old_version, old_state, old_final, old_account, old_batch
+  old_version, old_state, old_final, old_account, old_person, old_remote, old_batch = head(row)
   if old_version ~= expected then
     return json(row)
   end
+  count_batch(old_account, old_batch, old_state, -1)
   if old_state ~= state or old_account ~= account then
     call('ZREM', L .. 's:' .. old_account .. ':' .. old_state, id)
   end
@@ -36,7 +37,8 @@ if final == '1' then
   call('ZADD', L .. 'e', ends, 'r:' .. id)
   call('ZADD', L .. 'e', 'XX', ends, 't:' .. id)
 end
-local line = table.concat({ version, state, final, account, person, remote }, ':')
+count_batch(account, ARGV[13], state, 1)
+local line = table.concat({ version, state, final, account, person, remote, ARGV[13] }, ':')
 call('SET', L .. 'r:' .. id, line .. '\n' .. ARGV[12])
 call('ZADD', L .. 's:' .. account .. ':' .. state, born, id)
 if deadline == '' then

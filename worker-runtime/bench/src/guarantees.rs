@@ -1,0 +1,317 @@
+//! What each guarantee costs on the hop: one worker with it and the same worker without it, alternating, on the same
+//! broker. CPU is the worker's; that of RabbitMQ and Redis comes on top and shows in the rate.
+
+use crate::AnyError;
+use crate::process::{Measured, free_port, until_ready};
+use crate::report::{Report, median};
+use crate::rig::{ANSWERED, ECHO, Rig, Run, SENT, Way};
+use std::time::{Duration, Instant};
+use vumi_testkit::redis::{Append, Options, Redis};
+
+const DEV_NULL: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: bench-in}\nspec:\n  devNull: {}\n  transportName: bench_in\n  backlogLimit: 10000000\n";
+const DIVIDED: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: hop}\nspec:\n  echo: {}\n  transportName: bench_in\n  ordering: {mode: perUser, partitions: 8}\n  backlogLimit: 10000000\n";
+/// What a Redis of these rows survives.
+pub const REDIS: &str = "Redis, `appendfsync everysec`";
+/// How long an idle worker is watched: a tick of 10 ms is then 0.05 %.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Where a worker keeps its state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Store {
+    None,
+    Redis,
+    Folder,
+}
+
+/// A worker on a hop.
+struct Side {
+    manifest: &'static str,
+    store: Store,
+}
+
+/// A guarantee, and the hop on which its cost shows.
+struct Guarantee {
+    what: &'static str,
+    without: Side,
+    with: Side,
+    way: Way,
+    /// The queue is filled while the worker runs: for workers that need a moment before they consume.
+    fed: bool,
+    /// Least rate, as a share of that without.
+    least: Option<f64>,
+}
+
+const fn side(manifest: &'static str, store: Store) -> Side {
+    Side { manifest, store }
+}
+
+const GUARANTEES: &[Guarantee] = &[
+    Guarantee {
+        what: "ledger, write-ahead and trail on a `devNull` hop, Redis",
+        without: side(DEV_NULL, Store::None),
+        with: side(DEV_NULL, Store::Redis),
+        way: SENT,
+        fed: false,
+        least: Some(0.5),
+    },
+    Guarantee {
+        what: "ledger, write-ahead and trail on a `devNull` hop, `--state` folder",
+        without: side(DEV_NULL, Store::None),
+        with: side(DEV_NULL, Store::Folder),
+        way: SENT,
+        fed: false,
+        least: None,
+    },
+    Guarantee {
+        what: "idle journal and trail on an `echo` hop, Redis",
+        without: side(ECHO, Store::None),
+        with: side(ECHO, Store::Redis),
+        way: ANSWERED,
+        fed: false,
+        least: None,
+    },
+    Guarantee {
+        what: "8 partitions in one process (one hop more) on an `echo` hop",
+        without: side(ECHO, Store::None),
+        with: side(DIVIDED, Store::None),
+        way: ANSWERED,
+        fed: true,
+        least: None,
+    },
+];
+
+/// The broker and the Redis of these rows.
+struct Bench {
+    rig: Rig,
+    redis: Redis,
+}
+
+impl Bench {
+    /// A worker whose store is empty.
+    async fn start(&self, side: &Side) -> Result<Measured, AnyError> {
+        match side.store {
+            Store::None => self.rig.worker(side.manifest, &[]),
+            Store::Redis => {
+                self.redis.cli(&["flushall"]).await?;
+                self.rig
+                    .worker(side.manifest, &["--redis", &self.redis.url(0)])
+            }
+            Store::Folder => in_folder(&self.rig, side.manifest, state_folder()?),
+        }
+    }
+
+    async fn run(&self, side: &Side, guarantee: &Guarantee) -> Result<Run, AnyError> {
+        let way = guarantee.way;
+        match guarantee.fed {
+            true => self.rig.fed(self.start(side).await?, way).await,
+            false => {
+                self.rig.clear().await?;
+                self.rig.publish(way.input, self.rig.bodies(way)).await?;
+                let process = self.start(side).await?;
+                self.rig.throughput(process, way, self.rig.messages()).await
+            }
+        }
+    }
+}
+
+/// A folder on the disk of this program: temporary folders may be memory.
+pub fn state_folder() -> Result<tempfile::TempDir, AnyError> {
+    let program = crate::process::this_program()?;
+    let folder = program.parent().ok_or("the program has no folder")?;
+    Ok(tempfile::tempdir_in(folder)?)
+}
+
+/// A worker whose store is in a folder.
+pub fn in_folder(
+    rig: &Rig,
+    manifest: &str,
+    folder: tempfile::TempDir,
+) -> Result<Measured, AnyError> {
+    let path = folder.path().to_str().ok_or("a folder is not UTF-8")?;
+    let manifest = format!("{manifest}  state: {{volume: {{}}}}\n");
+    Ok(rig.worker(&manifest, &["--state", path])?.keeping(folder))
+}
+
+/// The rows of this file, and those of what waits and of who takes over.
+pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<(), AnyError> {
+    let redis = Redis::start(Options {
+        append: Append::EverySec,
+        ..Options::default()
+    });
+    let bench = Bench {
+        rig: Rig::new(messages).await?,
+        redis: redis.await?,
+    };
+    for guarantee in GUARANTEES {
+        let (mut without, mut with) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            without.push(bench.run(&guarantee.without, guarantee).await?);
+            with.push(bench.run(&guarantee.with, guarantee).await?);
+        }
+        compare(report, guarantee, &without, &with);
+    }
+    first_seen(report, &bench, runs).await?;
+    idle(report, &bench).await?;
+    crate::replay::rows(report, &bench.rig, &bench.redis, messages).await?;
+    crate::takeover::rows(report, &bench.rig, runs).await
+}
+
+fn compare(report: &mut Report, guarantee: &Guarantee, without: &[Run], with: &[Run]) {
+    let ratio = |value: fn(&Run) -> f64| {
+        let pairs = with.iter().zip(without);
+        median(pairs.map(|(w, o)| value(w) / value(o)).collect())
+    };
+    let of = |runs: &[Run], value: fn(&Run) -> f64| median(runs.iter().map(value).collect());
+    let what = guarantee.what;
+    let rate = ratio(|run| run.rate);
+    report.row(
+        &format!("{what}: rate × without"),
+        format!(
+            "{rate}; {} against {} msg/s",
+            of(with, |run| run.rate),
+            of(without, |run| run.rate)
+        ),
+        &guarantee
+            .least
+            .map_or("reported".into(), |least| format!("≥ {least}")),
+        guarantee.least.map(|least| rate.value >= least),
+    );
+    report.row(
+        &format!("{what}: worker CPU × without"),
+        format!(
+            "{}; {} against {} µs/message",
+            ratio(|run| run.cpu_micros),
+            of(with, |run| run.cpu_micros),
+            of(without, |run| run.cpu_micros)
+        ),
+        "reported",
+        None,
+    );
+}
+
+/// Requests of `httpApi` with an id each, none of them a repeat.
+async fn first_seen(report: &mut Report, bench: &Bench, runs: usize) -> Result<(), AnyError> {
+    let (mut rates, mut cpu) = (Vec::new(), Vec::new());
+    for run in 0..runs {
+        let mut pair = Vec::new();
+        for store in [Store::None, Store::Redis] {
+            bench.rig.clear().await?;
+            pair.push(requests(bench, store, run).await?);
+        }
+        rates.push((pair[0].0, pair[1].0));
+        cpu.push((pair[0].1, pair[1].1));
+    }
+    let text = |pairs: &[(f64, f64)], unit: &str| {
+        let ratio = median(pairs.iter().map(|(without, with)| with / without).collect());
+        let with = median(pairs.iter().map(|pair| pair.1).collect());
+        let without = median(pairs.iter().map(|pair| pair.0).collect());
+        (
+            ratio.value,
+            format!("{ratio}; {with} against {without} {unit}"),
+        )
+    };
+    let (ratio, rates) = text(&rates, "requests/s");
+    let what = "first-seen and trail of `httpApi` with `idField`, 20 connections, Redis";
+    report.row(
+        &format!("{what}: rate × without"),
+        rates,
+        "≥ 0.5",
+        Some(ratio >= 0.5),
+    );
+    let (_, cpu) = text(&cpu, "µs/request");
+    report.row(
+        &format!("{what}: worker CPU × without"),
+        cpu,
+        "reported",
+        None,
+    );
+    Ok(())
+}
+
+/// Requests per second, and CPU microseconds per request.
+async fn requests(bench: &Bench, store: Store, run: usize) -> Result<(f64, f64), AnyError> {
+    let port = free_port()?;
+    let manifest = format!(
+        "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: bench-in}}\nspec:\n  httpApi: {{idField: id}}\n  http: {{host: 127.0.0.1, port: {port}, path: /rpc}}\n  transportName: bench_in\n  backlogLimit: 10000000\n"
+    );
+    let redis = bench.redis.url(0);
+    let arguments: &[&str] = match store {
+        Store::Redis => &["--redis", &redis],
+        _ => &[],
+    };
+    bench.redis.cli(&["flushall"]).await?;
+    let process = bench.rig.worker(&manifest, arguments)?;
+    until_ready(port, "/health").await?;
+    let folder = tempfile::tempdir()?;
+    let script = folder.path().join("ids.lua");
+    std::fs::write(
+        &script,
+        format!(
+            "local n = 0\nrequest = function()\n  n = n + 1\n  return wrk.format(\"GET\", \"/rpc?content=hello&from_addr=2782\" .. (1000000 + n % 1000) .. \"&to_addr=12345&id={run}-\" .. n)\nend\n"
+        ),
+    )?;
+    let (before, began) = (process.cpu(), Instant::now());
+    let output = tokio::process::Command::new("wrk")
+        .args(["-t1", "-c20", "-d5s", "-s"])
+        .arg(&script)
+        .arg(format!("http://127.0.0.1:{port}"))
+        .output()
+        .await
+        .map_err(|e| format!("wrk: {e} (make bench installs it)"))?;
+    let used = process.cpu() - before;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    if text.contains("Non-2xx") || text.contains("Socket errors") {
+        return Err(format!("httpApi refused requests: {text}").into());
+    }
+    let count = text
+        .lines()
+        .find_map(|line| line.trim().split_once(" requests in"))
+        .and_then(|(count, _)| count.parse::<f64>().ok())
+        .ok_or_else(|| format!("wrk said: {text}"))?;
+    let taken = began.elapsed().as_secs_f64();
+    process.stop().await;
+    Ok((count / taken, used * 1e6 / count))
+}
+
+/// Workers with nothing to do, beside each other, with a store and without.
+async fn idle(report: &mut Report, bench: &Bench) -> Result<(), AnyError> {
+    bench.rig.clear().await?;
+    bench.redis.cli(&["flushall"]).await?;
+    let other = ECHO.replace("bench_in", "idle_in");
+    let sides = [
+        bench.rig.worker(ECHO, &["--redis", &bench.redis.url(0)])?,
+        in_folder(
+            &bench.rig,
+            &other.replace("idle_in", "kept_in"),
+            state_folder()?,
+        )?,
+        bench.rig.worker(&other, &[])?,
+    ];
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let began: Vec<f64> = sides.iter().map(Measured::cpu).collect();
+    tokio::time::sleep(IDLE).await;
+    let share = |n: usize| (sides[n].cpu() - began[n]) * 100.0 / IDLE.as_secs_f64();
+    let (redis, folder, none) = (share(0), share(1), share(2));
+    report.row(
+        "idle `echo` worker with a journal, CPU of one core",
+        format!("Redis {redis:.2} %, `--state` folder {folder:.2} %; without a store {none:.2} %"),
+        "< 5 %",
+        Some(redis < 5.0 && folder < 5.0),
+    );
+    let memory = |n: usize| sides[n].rss();
+    report.row(
+        "idle `echo` worker with a journal, RSS",
+        format!(
+            "Redis {:.1} MiB, `--state` folder {:.1} MiB; without a store {:.1} MiB",
+            memory(0),
+            memory(1),
+            memory(2)
+        ),
+        "reported",
+        None,
+    );
+    for side in sides {
+        side.stop().await;
+    }
+    Ok(())
+}

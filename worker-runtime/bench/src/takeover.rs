@@ -1,0 +1,121 @@
+//! How long nobody handles a fenced queue after the replica that did was killed or frozen, with a standby beside it.
+
+use crate::AnyError;
+use crate::process::{Measured, free_port, until_ready, vumi_worker};
+use crate::report::{Report, median};
+use crate::rig::{ANSWERED, ECHO, Rig, channel, message};
+use lapin::Channel;
+use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use std::time::{Duration, Instant};
+
+/// Seconds between heartbeats: fewer than the default, so that rows take less time.
+const HEARTBEAT: f64 = 4.0;
+
+/// The rows of this file.
+pub async fn rows(report: &mut Report, rig: &Rig, runs: usize) -> Result<(), AnyError> {
+    for profile in ["vumi", "quorum"] {
+        let vhost = format!("takeover-{profile}");
+        rig.broker().add_vhost(&vhost, None).await?;
+        let url = format!(
+            "{}?profile={profile}&heartbeat={HEARTBEAT}",
+            rig.broker().url(&vhost)
+        );
+        let plain = rig.broker().url(&vhost);
+        let (mut killed, mut frozen) = (Vec::new(), Vec::new());
+        for _ in 0..runs {
+            killed.push(takeover(&url, &plain, false).await?);
+            frozen.push(takeover(&url, &plain, true).await? / HEARTBEAT);
+        }
+        let killed = median(killed);
+        report.row(
+            &format!("takeover after kill -9, profile `{profile}`"),
+            format!("{killed} s"),
+            "≤ 0.1 s",
+            Some(killed.value <= 0.1),
+        );
+        let frozen = median(frozen);
+        report.row(
+            &format!("takeover after a freeze, profile `{profile}`, × heartbeat"),
+            frozen.to_string(),
+            "≤ 3",
+            Some(frozen.value <= 3.0),
+        );
+    }
+    Ok(())
+}
+
+async fn replica(url: &str) -> Result<Measured, AnyError> {
+    let admin = format!("127.0.0.1:{}", free_port()?);
+    let port = admin.rsplit(':').next().unwrap_or_default().parse()?;
+    let process = vumi_worker(ECHO, &["--broker", url, "--admin", &admin])?;
+    until_ready(port, "/readyz").await?;
+    Ok(process)
+}
+
+/// Seconds from the loss of the holder to the first answer of the standby.
+async fn takeover(url: &str, plain: &str, freeze: bool) -> Result<f64, AnyError> {
+    let holder = replica(url).await?;
+    let channel = channel(plain).await?;
+    let before = ready(&channel).await?;
+    publish(&channel).await?;
+    answered(&channel, before + 1).await?;
+    let standby = replica(url).await?;
+    let began = Instant::now();
+    let frozen = match freeze {
+        true => {
+            holder.freeze().await?;
+            Some(holder)
+        }
+        false => {
+            holder.stop().await;
+            None
+        }
+    };
+    publish(&channel).await?;
+    answered(&channel, before + 2).await?;
+    let gap = began.elapsed().as_secs_f64();
+    standby.stop().await;
+    if let Some(holder) = frozen {
+        holder.stop().await;
+    }
+    channel.close(200, "done".into()).await?;
+    Ok(gap)
+}
+
+async fn ready(channel: &Channel) -> Result<u32, AnyError> {
+    let passive = QueueDeclareOptions {
+        passive: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel
+        .queue_declare(ANSWERED.output.into(), passive, FieldTable::default())
+        .await?;
+    Ok(queue.message_count())
+}
+
+async fn answered(channel: &Channel, count: u32) -> Result<(), AnyError> {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while ready(channel).await? < count {
+        if Instant::now() > deadline {
+            return Err("nobody took over within 60 s".into());
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    Ok(())
+}
+
+async fn publish(channel: &Channel) -> Result<(), AnyError> {
+    let body = message("12345", "27820000001").encode();
+    channel
+        .basic_publish(
+            "vumi".into(),
+            ANSWERED.input.into(),
+            BasicPublishOptions::default(),
+            &body,
+            Default::default(),
+        )
+        .await?
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,303 @@
+//! Classes and batches on the embedded broker: who overtakes whom, and what orders do. Every message is accounted for.
+
+use super::*;
+use crate::message::EventType;
+use crate::state::batches::Order;
+use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
+use crate::state::ledger::RowState;
+use std::collections::{BTreeMap, BTreeSet};
+
+fn store() -> Arc<dyn StateStore> {
+    EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap()
+}
+
+/// What the peer got: batch or class, and content, in the order in which it got it.
+type Sent = Arc<Mutex<Vec<(String, String)>>>;
+
+fn count(sent: &Sent, label: &str) -> usize {
+    let sent = sent.lock().unwrap();
+    sent.iter().filter(|(of, _)| of == label).count()
+}
+
+async fn transport(
+    store: Option<&Arc<dyn StateStore>>,
+    settings: serde_json::Value,
+) -> (Rig, Sent) {
+    let sent = Sent::default();
+    let log = Arc::clone(&sent);
+    let setup = Setup {
+        kind: Kind::Transport,
+        state: store.cloned(),
+        ..Setup::new(settings)
+    };
+    let rig = Rig::on(setup, move |i, cx| {
+        let message = i.to_deliver().unwrap().clone();
+        let metadata = message.helper_metadata();
+        let label = |key| Some(metadata?.get(key)?.as_str()?.to_owned());
+        let label = label("batch")
+            .or_else(|| label("class"))
+            .unwrap_or_default();
+        log.lock().unwrap().push((label, content(&i)));
+        async move { Ok(vec![cx.ack(&message, "remote")]) }
+    })
+    .await;
+    (rig, sent)
+}
+
+fn message(user: &str, text: &str, labels: &[(&str, &str)]) -> UserMessage {
+    let mut message = UserMessage::new("sms", Some(user), Some("555"));
+    message.set_transport_name("t");
+    message.set_content(Some(text));
+    for (key, value) in labels {
+        let metadata = message.helper_metadata_mut();
+        metadata.insert((*key).into(), json!(value));
+    }
+    message
+}
+
+/// Publishes `count` messages of a batch to users of its own, all at once.
+async fn campaign(rig: &Rig, batch: &str, count: usize) -> BTreeSet<String> {
+    let mut ids = BTreeSet::new();
+    let mut receipts = Vec::new();
+    for n in 0..count {
+        let labels = [("class", "bulk"), ("batch", batch)];
+        let message = message(&format!("{batch}{n}"), &n.to_string(), &labels);
+        ids.insert(message.message_id().to_owned());
+        let publication = Publication {
+            exchange: EXCHANGE.into(),
+            routing_key: "t.outbound".into(),
+            body: message.encode(),
+            message_id: None,
+            class: PublicationClass::Data,
+        };
+        receipts.push(rig.broker.publish(publication).await);
+    }
+    for receipt in receipts {
+        let confirmation = receipt.confirmation().await;
+        assert_eq!(confirmation, crate::broker::Confirmation::Confirmed);
+    }
+    ids
+}
+
+async fn eventually(what: &str, mut check: impl AsyncFnMut() -> bool) {
+    for _ in 0..6000 {
+        if check().await {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{what}");
+}
+
+async fn rows(store: &Arc<dyn StateStore>, account: &str, batch: &str) -> BTreeMap<RowState, u64> {
+    let batches = store.batches().await.unwrap();
+    let key = (account.to_owned(), batch.to_owned());
+    batches.get(&key).cloned().unwrap_or_default()
+}
+
+/// Events by the message that they speak of: its one ack or nack.
+async fn verdicts(rig: &Rig, count: usize) -> BTreeMap<String, (EventType, String)> {
+    let bodies = rig.read("t.event", count).await;
+    let mut verdicts = BTreeMap::new();
+    for body in bodies {
+        let event = Event::decode(&body).unwrap();
+        let state = event.fate().map(|fate| format!("{:?}", fate.state));
+        let verdict = (event.event_type(), state.unwrap_or_default());
+        let before = verdicts.insert(event.user_message_id().to_owned(), verdict);
+        assert!(before.is_none(), "one ack or nack ever");
+    }
+    verdicts
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interactive_message_overtakes_a_campaign() {
+    for store in [None, Some(store())] {
+        let settings = json!({"classes": {}, "rateLimit": {"rate": 100, "burst": 1}});
+        let (rig, sent) = transport(store.as_ref(), settings).await;
+        campaign(&rig, "spring", 1000).await;
+        eventually("the campaign is under way", async || {
+            count(&sent, "spring") > 20
+        })
+        .await;
+        let before = count(&sent, "spring");
+        let otp = message("me", "1234", &[("class", "interactive")]);
+        rig.publish("t.outbound", otp.encode()).await;
+        eventually("it is sent", async || count(&sent, "interactive") == 1).await;
+        let overtaken_by = {
+            let sent = sent.lock().unwrap();
+            sent.iter().position(|(of, _)| of == "interactive").unwrap() - before
+        };
+        // 100 leave in a second.
+        assert!(overtaken_by < 100, "{overtaken_by} left before it");
+        assert!(count(&sent, "spring") < 1000, "the campaign still waits");
+        rig.stop_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_batch_is_not_behind_a_large_one() {
+    let store = store();
+    let settings = json!({"classes": {}, "rateLimit": {"rate": 200, "burst": 1}});
+    let (rig, sent) = transport(Some(&store), settings).await;
+    let large = campaign(&rig, "large", 1500).await;
+    let small = campaign(&rig, "small", 20).await;
+    eventually("the small one is done", async || {
+        count(&sent, "small") == 20
+    })
+    .await;
+    let others = count(&sent, "large");
+    assert!(others < 1000, "{others} of the large one left before");
+    let verdicts = verdicts(&rig, 1520).await;
+    let all: BTreeSet<String> = large.union(&small).cloned().collect();
+    assert_eq!(verdicts.keys().cloned().collect::<BTreeSet<_>>(), all);
+    assert_eq!(sent.lock().unwrap().len(), 1520, "each once");
+    rig.at_rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn order_is_kept_within_class_and_batch() {
+    const USERS: usize = 5;
+    const EACH: usize = 60;
+    let store = store();
+    let settings = json!({"classes": {}, "rateLimit": {"rate": 2000, "burst": 1}});
+    let (rig, sent) = transport(Some(&store), settings).await;
+    for n in 0..EACH {
+        for user in 0..USERS {
+            for batch in ["a", "b"] {
+                let labels = [("class", "bulk"), ("batch", batch)];
+                let text = format!("{user} {n}");
+                let message = message(&format!("u{user}"), &text, &labels);
+                rig.publish("t.outbound", message.encode()).await;
+            }
+        }
+        // Paused and released again in the middle of it.
+        if n == 10 || n == 30 {
+            store
+                .set_order("t", "a", Some(&Order::Pause))
+                .await
+                .unwrap();
+        } else if n == 20 || n == 40 {
+            store.set_order("t", "a", None).await.unwrap();
+        }
+    }
+    let all = USERS * EACH * 2;
+    eventually("all are sent", async || sent.lock().unwrap().len() == all).await;
+    let mut seen: BTreeMap<(String, String), Vec<usize>> = BTreeMap::new();
+    for (batch, text) in sent.lock().unwrap().iter() {
+        let (user, n) = text.split_once(' ').unwrap();
+        let numbers = seen.entry((batch.clone(), user.to_owned())).or_default();
+        numbers.push(n.parse().unwrap());
+    }
+    assert_eq!(seen.len(), USERS * 2);
+    for (of, numbers) in seen {
+        assert_eq!(numbers, (0..EACH).collect::<Vec<_>>(), "{of:?}");
+    }
+    rig.at_rest().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_paused_resumed_and_cancelled() {
+    // With classes and without.
+    for classes in [true, false] {
+        let store = store();
+        let mut settings = json!({"rateLimit": {"rate": 200, "burst": 1}});
+        if classes {
+            settings["classes"] = json!({});
+        }
+        let (rig, sent) = transport(Some(&store), settings).await;
+        let ids = campaign(&rig, "spring", 400).await;
+        eventually("it is under way", async || count(&sent, "spring") > 20).await;
+        store
+            .set_order("t", "spring", Some(&Order::Pause))
+            .await
+            .unwrap();
+        eventually("the rest is held", async || {
+            let rows = rows(&store, "t", "spring").await;
+            rows.get(&RowState::Held).copied().unwrap_or(0) + count(&sent, "spring") as u64 == 400
+        })
+        .await;
+        let held = 400 - count(&sent, "spring");
+        assert!(held > 200, "{held} are held");
+        // Another message of the batch is held as well, and others are not.
+        let late = message("late", "late", &[("class", "bulk"), ("batch", "spring")]);
+        rig.publish("t.outbound", late.encode()).await;
+        let other = message("other", "other", &[("class", "bulk")]);
+        rig.publish("t.outbound", other.encode()).await;
+        eventually("others go on", async || count(&sent, "bulk") == 1).await;
+        assert_eq!(count(&sent, "spring"), 400 - held);
+        store.set_order("t", "spring", None).await.unwrap();
+        eventually("it goes on", async || count(&sent, "spring") > 450 - held).await;
+        store
+            .set_order("t", "spring", Some(&Order::Cancel))
+            .await
+            .unwrap();
+        let verdicts = verdicts(&rig, 402).await;
+        let cancelled = |id: &&String| verdicts[*id] == (EventType::Nack, "Cancelled".to_owned());
+        let count_cancelled = verdicts.keys().filter(cancelled).count();
+        assert_eq!(
+            count_cancelled + sent.lock().unwrap().len(),
+            402,
+            "classes: {classes}"
+        );
+        assert!(count_cancelled > 50, "{count_cancelled}");
+        assert!(ids.iter().all(|id| verdicts.contains_key(id)));
+        let rows = rows(&store, "t", "spring").await;
+        assert_eq!(rows[&RowState::Cancelled], count_cancelled as u64);
+        assert_eq!(rows.values().sum::<u64>(), 401, "{rows:?}");
+        rig.at_rest().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_batch_is_rerouted_and_reclassed() {
+    let store = store();
+    let settings = json!({"classes": {}, "rateLimit": {"rate": 100, "burst": 1}});
+    let (rig, sent) = transport(Some(&store), settings).await;
+    let ids = campaign(&rig, "spring", 300).await;
+    let to_other = Order::Reroute("other".into());
+    store
+        .set_order("t", "spring", Some(&to_other))
+        .await
+        .unwrap();
+    // The other transport has never run: the messages wait, and none is lost.
+    let text = "vumi_errors_total";
+    eventually("there is no such queue", async || {
+        let text = rig.telemetry.render();
+        text.contains("batch.no_target")
+    })
+    .await;
+    assert!(rig.telemetry.render().contains(text));
+    let gone = 300 - count(&sent, "spring");
+    let bodies = rig.read("other.outbound", gone).await;
+    let mut moved = BTreeSet::new();
+    for body in &bodies {
+        let message = UserMessage::decode(body).unwrap();
+        assert_eq!(message.transport_name(), Some("other"));
+        moved.insert(message.message_id().to_owned());
+    }
+    assert_eq!(moved.len(), gone, "each once");
+    assert!(moved.is_subset(&ids));
+    let rows_there = rows(&store, "other", "spring").await;
+    assert_eq!(rows_there[&RowState::Queued], gone as u64);
+    rig.at_rest().await;
+
+    store.set_order("t", "spring", None).await.unwrap();
+    let faster = Order::Reclass(vumi_api::shared::Class::Interactive);
+    store.set_order("t", "autumn", Some(&faster)).await.unwrap();
+    let before = sent.lock().unwrap().len();
+    campaign(&rig, "autumn", 50).await;
+    eventually("all are sent", async || count(&sent, "autumn") == 50).await;
+    rig.at_rest().await;
+    assert_eq!(sent.lock().unwrap().len(), before + 50);
+    let mut found = 0;
+    for id in store
+        .in_state("t", RowState::SentFinal, 1000)
+        .await
+        .unwrap()
+    {
+        let row = store.row(&id).await.unwrap().unwrap();
+        found += usize::from(row.class == "interactive");
+    }
+    // Some leave before the transport hears of the order.
+    assert!(found >= 25, "{found} of 50");
+}

@@ -1,0 +1,56 @@
+//! Batches: a hash of counts by state for each, moved by the script that moves a row, and a hash of orders per transport.
+
+use super::RedisStore;
+use super::errors::unreadable;
+use super::keys::{name, part};
+use super::script::script;
+use crate::error::WorkError;
+use crate::state::batches::{BatchCounts, Batches, Order};
+use crate::state::ledger::RowState;
+use async_trait::async_trait;
+use std::collections::{BTreeMap, HashMap};
+
+#[async_trait]
+impl Batches for RedisStore {
+    async fn set_order(
+        &self,
+        account: &str,
+        batch: &str,
+        order: Option<&Order>,
+    ) -> Result<(), WorkError> {
+        let key = self.keys.orders(account);
+        let mut command = redis::cmd(match order {
+            Some(_) => "HSET",
+            None => "HDEL",
+        });
+        command.arg(key).arg(part(batch));
+        if let Some(order) = order {
+            command.arg(serde_json::to_string(order).map_err(|_| unreadable("an order"))?);
+        }
+        self.link.command(&command).await
+    }
+
+    async fn orders(&self, account: &str) -> Result<BTreeMap<String, Order>, WorkError> {
+        let mut command = redis::cmd("HGETALL");
+        command.arg(self.keys.orders(account));
+        let orders: HashMap<String, String> = self.link.command(&command).await?;
+        let orders = orders.into_iter().map(|(batch, json)| {
+            let order = serde_json::from_str(&json).map_err(|_| unreadable("an order"))?;
+            Ok((name(&batch), order))
+        });
+        orders.collect()
+    }
+
+    async fn batches(&self) -> Result<BatchCounts, WorkError> {
+        let call = self.ledger(script!("ledger_lib", "batches"));
+        let rows: Vec<(String, String, String, u64)> = self.link.script(&call).await?;
+        let mut counts = BatchCounts::new();
+        for (account, batch, state, count) in rows {
+            let state = RowState::ALL.into_iter().find(|s| s.as_str() == state);
+            let state = state.ok_or_else(|| unreadable("a state"))?;
+            let states = counts.entry((name(&account), name(&batch))).or_default();
+            states.insert(state, count);
+        }
+        Ok(counts)
+    }
+}

@@ -1,0 +1,290 @@
+//! `vumi batch`: the stop button of a campaign (R13). Messages that carry one `helper_metadata.batch` are listed with what
+//! became of them, paused, resumed, cancelled, given to another transport or to another class.
+
+use crate::commands::status::aligned;
+use crate::error::CliError;
+use crate::kept::{Place, confirm};
+use crate::output;
+use crate::output::Format;
+use crate::process;
+use serde_json::{Value, json};
+use vumi_api::shared::Class;
+use vumi_core::batch_desk::Summary;
+use vumi_core::operate::Ask;
+use vumi_core::state::batches::Order;
+use vumi_core::state::ledger::RowState;
+
+/// Arguments of `vumi batch`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  vumi batch list
+  vumi batch pause spring-sale
+  vumi batch resume spring-sale
+  vumi batch cancel spring-sale --transport sms --yes
+  vumi batch reroute spring-sale --to sms_backup
+  vumi batch reclass spring-sale --to interactive
+
+A batch is every message with the same helper_metadata.batch. One order is in force for a batch at a time, of each
+transport: a new one takes the place of the one before, and `resume` lifts it, whichever it is. An order reaches what is
+not sent yet, and what comes later; transports hear of it within a second. Cancelled messages are final: their senders get
+an event. Batches are known where there is a state store.
+Exit codes: 0 ok · 1 failed · 2 no such batch, or not confirmed · 3 no process or store answers.")]
+pub struct Arguments {
+    /// What is done.
+    #[command(subcommand)]
+    pub action: Action,
+}
+
+/// What is done.
+#[derive(clap::Subcommand, Debug)]
+pub enum Action {
+    /// List batches, with what became of their messages and the orders in force
+    List {
+        /// Label [default: all]
+        batch: Option<String>,
+        /// Only this transport's
+        #[arg(long, value_name = "NAME")]
+        transport: Option<String>,
+        /// How the list is printed
+        #[arg(long, value_enum, default_value_t = Format::Table)]
+        format: Format,
+        /// Where.
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Hold what is not sent yet
+    Pause(Meant),
+    /// Lift the order in force: what is held goes on
+    Resume(Meant),
+    /// End what is not sent yet, for good
+    Cancel(Meant),
+    /// Give what is not sent yet to another transport
+    Reroute {
+        /// Name of the transport that takes it
+        #[arg(long, value_name = "TRANSPORT")]
+        to: String,
+        /// Which batch.
+        #[command(flatten)]
+        meant: Meant,
+    },
+    /// Give what is not sent yet to another class; for transports with classes
+    Reclass {
+        /// The class: interactive, transactional or bulk
+        #[arg(long, value_name = "CLASS", value_parser = class)]
+        to: Class,
+        /// Which batch.
+        #[command(flatten)]
+        meant: Meant,
+    },
+}
+
+/// Which batch.
+#[derive(clap::Args, Debug)]
+pub struct Meant {
+    /// Label
+    pub batch: String,
+    /// Only this transport's [default: all that have messages of the batch]
+    #[arg(long, value_name = "NAME")]
+    pub transport: Option<String>,
+    /// Do it without asking
+    #[arg(long)]
+    pub yes: bool,
+    /// Where.
+    #[command(flatten)]
+    pub place: Place,
+}
+
+fn class(text: &str) -> Result<Class, String> {
+    Class::find(text).ok_or_else(|| "not one of interactive, transactional, bulk".into())
+}
+
+/// Does it.
+pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    process::block_on(async {
+        match &arguments.action {
+            Action::List {
+                batch,
+                transport,
+                format,
+                place,
+            } => {
+                let listed = list(place, batch.as_deref(), transport.as_deref()).await?;
+                output::print(&match format {
+                    Format::Json => format!("{:#}\n", json!(listed)),
+                    Format::Table => table(&listed),
+                })
+            }
+            Action::Pause(meant) => give(meant, Some(Order::Pause), "Hold").await,
+            Action::Resume(meant) => give(meant, None, "Let go").await,
+            Action::Cancel(meant) => give(meant, Some(Order::Cancel), "Cancel for good").await,
+            Action::Reroute { to, meant } => {
+                let what = format!("Give to transport {to}");
+                give(meant, Some(Order::Reroute(to.clone())), &what).await
+            }
+            Action::Reclass { to, meant } => {
+                let what = format!("Give to class {}", to.as_str());
+                give(meant, Some(Order::Reclass(*to)), &what).await
+            }
+        }
+    })
+}
+
+async fn list(
+    place: &Place,
+    batch: Option<&str>,
+    transport: Option<&str>,
+) -> Result<Vec<Summary>, CliError> {
+    let question = Ask::BatchList {
+        batch: batch.map(str::to_owned),
+        account: transport.map(str::to_owned),
+    };
+    place.ask(question, &[]).await
+}
+
+/// Gives an order for a batch of every transport that is meant, or lifts it.
+async fn give(meant: &Meant, order: Option<Order>, what: &str) -> Result<(), CliError> {
+    let Meant {
+        batch,
+        transport,
+        yes,
+        place,
+    } = meant;
+    let listed = list(place, Some(batch), transport.as_deref()).await?;
+    let mut accounts: Vec<&str> = listed.iter().map(|one| one.account.as_str()).collect();
+    match (transport, &order) {
+        // Messages of the batch may be on their way.
+        (Some(transport), Some(_)) if accounts.is_empty() => accounts.push(transport),
+        _ if accounts.is_empty() => {
+            return Err(CliError::validation(format!(
+                "no messages and no order of batch {batch} are known; `vumi batch list` shows what is, and --transport NAME gives an order for messages to come"
+            )));
+        }
+        _ => {}
+    }
+    if let Some(Order::Reroute(to)) = &order {
+        if accounts.contains(&to.as_str()) && accounts.len() == 1 && transport.is_none() {
+            return Err(CliError::validation(format!(
+                "batch {batch} is with {to} already"
+            )));
+        }
+        accounts.retain(|account| account != to);
+        let there = list(place, Some(batch), Some(to)).await?;
+        if there.iter().any(|one| matches!(&one.order, Some(Order::Reroute(back)) if accounts.contains(&back.as_str()))) {
+            return Err(CliError::validation(format!(
+                "transport {to} gives the same batch back: `vumi batch resume {batch} --transport {to}` first"
+            )));
+        }
+    }
+    let open: u64 = listed.iter().map(Summary::open).sum();
+    let out: u64 = listed.iter().map(Summary::out).sum();
+    let ended: u64 = listed
+        .iter()
+        .map(|one| one.rows.values().sum::<u64>())
+        .sum();
+    let ended = ended - open - out;
+    let question = format!(
+        "{what} the {open} messages of batch {batch} that are not sent yet ({}); {out} are with the network and {ended} have ended?",
+        accounts.join(", ")
+    );
+    confirm(&question, *yes)?;
+    for account in &accounts {
+        let question = Ask::BatchOrder {
+            batch: batch.clone(),
+            account: (*account).to_owned(),
+            order: order.clone(),
+        };
+        let _: Value = place.ask(question, &[]).await?;
+    }
+    let now = match &order {
+        Some(order) => format!("is {order}"),
+        None => "goes on".into(),
+    };
+    output::print(&format!(
+        "batch {batch} {now} ({}): {open} not sent yet, {out} with the network, {ended} ended; `vumi batch list {batch}` shows what becomes of them\n",
+        accounts.join(", ")
+    ))
+}
+
+fn table(listed: &[Summary]) -> String {
+    if listed.is_empty() {
+        return "no batches are known\n".into();
+    }
+    let head = [
+        "TRANSPORT",
+        "BATCH",
+        "ORDER",
+        "QUEUED",
+        "HELD",
+        "SENT",
+        "UNKNOWN",
+        "DELIVERED",
+        "FAILED",
+        "CANCELLED",
+        "PARKED",
+    ];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    rows.extend(listed.iter().map(|one| {
+        let count = |states: &[RowState]| one.rows_in(states).to_string();
+        vec![
+            one.account.clone(),
+            one.batch.clone(),
+            one.order.as_ref().map_or("-".into(), Order::to_string),
+            count(&[RowState::Accepted, RowState::Queued]),
+            count(&[RowState::Held]),
+            count(&[RowState::Sending, RowState::Sent, RowState::SentFinal]),
+            count(&[RowState::Unknown]),
+            count(&[RowState::Delivered]),
+            count(&[RowState::Failed, RowState::Expired]),
+            count(&[RowState::Cancelled]),
+            count(&[RowState::Parked]),
+        ]
+    }));
+    aligned(&rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn a_table_says_what_became_of_a_batch() {
+        assert_eq!(table(&[]), "no batches are known\n");
+        let one = Summary {
+            account: "sms".into(),
+            batch: "spring".into(),
+            order: Some(Order::Reroute("backup".into())),
+            rows: BTreeMap::from([
+                (RowState::Queued, 7),
+                (RowState::Accepted, 1),
+                (RowState::SentFinal, 30),
+                (RowState::Failed, 2),
+            ]),
+        };
+        assert_eq!((one.open(), one.out()), (8, 0));
+        let text = table(&[one]);
+        let row: Vec<&str> = text.lines().nth(1).unwrap().split("  ").collect();
+        let cells: Vec<&str> = row
+            .iter()
+            .map(|c| c.trim())
+            .filter(|c| !c.is_empty())
+            .collect();
+        assert_eq!(
+            cells,
+            [
+                "sms",
+                "spring",
+                "rerouted to backup",
+                "8",
+                "0",
+                "30",
+                "0",
+                "0",
+                "2",
+                "0",
+                "0"
+            ]
+        );
+        assert!(class("urgent").unwrap_err().contains("interactive"));
+    }
+}
