@@ -14,8 +14,8 @@
 //! | Step | What is published |
 //! |---|---|
 //! | above `capacity` | nothing: the message is tried again after a while |
-//! | not within `ackPercent` | nack, `Not accepted by network` |
-//! | else | ack, then a delivery report: `failed` within `failurePercent`, else `delivered` |
+//! | not within `ackPercent` | nack with one of the codes of its error table, drawn from the id |
+//! | else | ack, then a delivery report: `failed` within `failurePercent`, with a code of class `recipient`, else `delivered` |
 //! | within `replyPercent` | an inbound message from the recipient: `replyCopy`, or the content again |
 //! | within `lostPercent` | nothing: the network has the message, its answer is lost, and its receipt comes half a second later; `onUnknown` decides what is told meanwhile |
 

@@ -4,12 +4,13 @@
 use crate::AnyError;
 use crate::process::{Measured, free_port, until_ready};
 use crate::report::{Report, median};
-use crate::rig::{ANSWERED, ECHO, Rig, Run, SENT, Way};
+use crate::rig::{ANSWERED, CLASSED, DIVIDED, ECHO, Rig, Run, SENT, Way};
 use std::time::{Duration, Instant};
 use vumi_testkit::redis::{Append, Options, Redis};
 
 const DEV_NULL: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: bench-in}\nspec:\n  devNull: {}\n  transportName: bench_in\n  backlogLimit: 10000000\n";
-const DIVIDED: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: hop}\nspec:\n  echo: {}\n  transportName: bench_in\n  ordering: {mode: perUser, partitions: 8}\n  backlogLimit: 10000000\n";
+const CLASSES: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: classes-in}\nspec:\n  devNull: {}\n  classes: {}\n  transportName: classes_in\n  backlogLimit: 10000000\n";
+const DIVIDED_ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: hop}\nspec:\n  echo: {}\n  transportName: divided_in\n  ordering: {mode: perUser, partitions: 8}\n  backlogLimit: 10000000\n";
 /// What a Redis of these rows survives.
 pub const REDIS: &str = "Redis, `appendfsync everysec`";
 /// How long an idle worker is watched: a tick of 10 ms is then 0.05 %.
@@ -27,6 +28,7 @@ enum Store {
 struct Side {
     manifest: &'static str,
     store: Store,
+    way: Way,
 }
 
 /// A guarantee, and the hop on which its cost shows.
@@ -34,47 +36,53 @@ struct Guarantee {
     what: &'static str,
     without: Side,
     with: Side,
-    way: Way,
     /// The queue is filled while the worker runs: for workers that need a moment before they consume.
     fed: bool,
     /// Least rate, as a share of that without.
     least: Option<f64>,
 }
 
-const fn side(manifest: &'static str, store: Store) -> Side {
-    Side { manifest, store }
+const fn side(manifest: &'static str, store: Store, way: Way) -> Side {
+    Side {
+        manifest,
+        store,
+        way,
+    }
 }
 
 const GUARANTEES: &[Guarantee] = &[
     Guarantee {
         what: "ledger, write-ahead and trail on a `devNull` hop, Redis",
-        without: side(DEV_NULL, Store::None),
-        with: side(DEV_NULL, Store::Redis),
-        way: SENT,
+        without: side(DEV_NULL, Store::None, SENT),
+        with: side(DEV_NULL, Store::Redis, SENT),
         fed: false,
         least: Some(0.5),
     },
     Guarantee {
         what: "ledger, write-ahead and trail on a `devNull` hop, `--state` folder",
-        without: side(DEV_NULL, Store::None),
-        with: side(DEV_NULL, Store::Folder),
-        way: SENT,
+        without: side(DEV_NULL, Store::None, SENT),
+        with: side(DEV_NULL, Store::Folder, SENT),
         fed: false,
         least: None,
     },
     Guarantee {
         what: "idle journal and trail on an `echo` hop, Redis",
-        without: side(ECHO, Store::None),
-        with: side(ECHO, Store::Redis),
-        way: ANSWERED,
+        without: side(ECHO, Store::None, ANSWERED),
+        with: side(ECHO, Store::Redis, ANSWERED),
         fed: false,
         least: None,
     },
     Guarantee {
         what: "8 partitions in one process (one hop more) on an `echo` hop",
-        without: side(ECHO, Store::None),
-        with: side(DIVIDED, Store::None),
-        way: ANSWERED,
+        without: side(ECHO, Store::None, ANSWERED),
+        with: side(DIVIDED_ECHO, Store::None, DIVIDED),
+        fed: true,
+        least: None,
+    },
+    Guarantee {
+        what: "classes (one hop more) on a `devNull` hop",
+        without: side(DEV_NULL, Store::None, SENT),
+        with: side(CLASSES, Store::None, CLASSED),
         fed: true,
         least: None,
     },
@@ -101,7 +109,7 @@ impl Bench {
     }
 
     async fn run(&self, side: &Side, guarantee: &Guarantee) -> Result<Run, AnyError> {
-        let way = guarantee.way;
+        let way = side.way;
         match guarantee.fed {
             true => self.rig.fed(self.start(side).await?, way).await,
             false => {
@@ -242,6 +250,8 @@ async fn requests(bench: &Bench, store: Store, run: usize) -> Result<(f64, f64),
     bench.redis.cli(&["flushall"]).await?;
     let process = bench.rig.worker(&manifest, arguments)?;
     until_ready(port, "/health").await?;
+    // It listens before it has reached its store.
+    tokio::time::sleep(Duration::from_secs(1)).await;
     let folder = tempfile::tempdir()?;
     let script = folder.path().join("ids.lua");
     std::fs::write(
@@ -275,17 +285,15 @@ async fn requests(bench: &Bench, store: Store, run: usize) -> Result<(f64, f64),
 
 /// Workers with nothing to do, beside each other, with a store and without.
 async fn idle(report: &mut Report, bench: &Bench) -> Result<(), AnyError> {
-    bench.rig.clear().await?;
     bench.redis.cli(&["flushall"]).await?;
-    let other = ECHO.replace("bench_in", "idle_in");
+    let echo = |name: &str| ECHO.replace("bench_in", name);
+    let redis = bench.redis.url(0);
     let sides = [
-        bench.rig.worker(ECHO, &["--redis", &bench.redis.url(0)])?,
-        in_folder(
-            &bench.rig,
-            &other.replace("idle_in", "kept_in"),
-            state_folder()?,
-        )?,
-        bench.rig.worker(&other, &[])?,
+        bench
+            .rig
+            .worker(&echo("idle_redis"), &["--redis", &redis])?,
+        in_folder(&bench.rig, &echo("idle_folder"), state_folder()?)?,
+        bench.rig.worker(&echo("idle_none"), &[])?,
     ];
     tokio::time::sleep(Duration::from_secs(5)).await;
     let began: Vec<f64> = sides.iter().map(Measured::cpu).collect();

@@ -15,11 +15,15 @@ use vumi_testkit::rabbitmq::{RabbitMq, Version};
 pub const DISPATCHER: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Dispatcher\nmetadata: {name: hop}\nspec:\n  simple: {transports: [bench_in], exposed: [bench_out]}\n  backlogLimit: 10000000\n";
 pub const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: hop}\nspec:\n  echo: {}\n  transportName: bench_in\n  backlogLimit: 10000000\n";
 
-const QUEUES: [&str; 4] = [
+const QUEUES: [&str; 8] = [
     "bench_in.inbound",
     "bench_in.outbound",
     "bench_in.event",
     "bench_out.inbound",
+    "divided_in.inbound",
+    "divided_in.outbound",
+    "classes_in.outbound",
+    "classes_in.event",
 ];
 
 /// From which queue to which one, and how many messages each message becomes.
@@ -42,10 +46,23 @@ pub const ANSWERED: Way = Way {
     output: "bench_in.outbound",
     outputs: 1,
 };
+/// The way of an application with partitions, which a queue remembers.
+pub const DIVIDED: Way = Way {
+    input: "divided_in.inbound",
+    output: "divided_in.outbound",
+    outputs: 1,
+};
 /// The way of a transport: an ack and a delivery report.
 pub const SENT: Way = Way {
     input: "bench_in.outbound",
     output: "bench_in.event",
+    outputs: 2,
+};
+
+/// The way of a transport whose queue is divided by class.
+pub const CLASSED: Way = Way {
+    input: "classes_in.outbound",
+    output: "classes_in.event",
     outputs: 2,
 };
 
@@ -176,7 +193,7 @@ impl Rig {
 
     /// What goes this way.
     pub fn bodies(&self, way: Way) -> &[Vec<u8>] {
-        match way == SENT {
+        match way.input.ends_with(".outbound") {
             true => &self.outbound,
             false => &self.inbound,
         }

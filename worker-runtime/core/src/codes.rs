@@ -129,6 +129,8 @@ codes! {
         "The reason names them; correct the application that sent it.";
     PEER_REFUSED = "peer.refused", "The network refused the message for good.",
         "The reason and the provider's code say why; correct the message or ask the provider.";
+    ERROR_TABLE = "peer.error_table", "The file with a provider's error codes is wrong.",
+        "The sentence names the code; correct the file beside the transport.";
     PEER_THROTTLED = "peer.throttled", "The network asks to slow down.",
         "Nothing: the message is tried again. If it lasts, set rateLimit to what the provider allows.";
     PEER_TIMEOUT = "peer.timeout", "The network did not answer in time; whether it has the message is not known.",

@@ -237,10 +237,13 @@ impl Desk {
         if interrupted() {
             return Verdict::Returned;
         }
-        // What comes out of the journal came in under this division, or before.
+        // What comes out of the journal has no generation of its own.
+        let generation = match term {
+            Some(_) => self.generation.load(Ordering::Acquire),
+            None => raw.generation,
+        };
         if let Some(layout) = &self.layout
-            && term.is_none()
-            && !layout.agreed(raw.generation, &interrupted).await
+            && !layout.agreed(generation, &interrupted).await
         {
             return Verdict::Returned;
         }

@@ -11,6 +11,7 @@ use vumi_core::codes;
 use vumi_core::conformance::Fixture;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, DeliveryStatus, Event, FailureClass, UserMessage, derived_id};
+use vumi_core::outcome::table::{ErrorTable, ProviderCode};
 use vumi_core::outcome::{Receipt, ReceiptOutcome, Refusal};
 use vumi_core::worker::{Input, Output, Traffic, Worker, WorkerContext, WorkerType};
 
@@ -24,6 +25,8 @@ pub(crate) struct Def;
 struct Network {
     config: DevNull,
     cx: Arc<WorkerContext>,
+    /// What its refusals mean.
+    errors: ErrorTable,
     /// When the present second began, and what was taken in it.
     taken: Mutex<(Instant, u32)>,
     /// Receipts under way.
@@ -36,11 +39,13 @@ impl WorkerType for Def {
     const RECEIPTS: bool = true;
 
     async fn build(config: DevNull, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
+        let errors = ErrorTable::parse(include_str!("dev_null.codes.yaml"))?;
         let taken = Mutex::new((Instant::now(), 0));
         let receipts = TaskTracker::new();
         Ok(Arc::new(Network {
             config,
             cx,
+            errors,
             taken,
             receipts,
         }))
@@ -54,11 +59,24 @@ impl WorkerType for Def {
     }
 }
 
-/// Whether the message `id` falls into the first `percent` of what is drawn for `what`.
-fn drawn(what: &str, id: &str, percent: Option<u32>, default: u32) -> bool {
+/// What is drawn for `what` of the message `id`: a number below `count`.
+fn draw(what: &str, id: &str, count: u32) -> u32 {
     let digits = derived_id(&["devNull", what, id]);
     let number = u32::from_str_radix(&digits[..8], 16).unwrap_or_default();
-    number % 100 < percent.unwrap_or(default)
+    number % count.max(1)
+}
+
+/// Whether the message `id` falls into the first `percent` of what is drawn for `what`.
+fn drawn(what: &str, id: &str, percent: Option<u32>, default: u32) -> bool {
+    draw(what, id, 100) < percent.unwrap_or(default)
+}
+
+/// Why the message `id` is refused: one of the rows, always the same.
+fn reason<'t>(rows: impl Iterator<Item = &'t ProviderCode>, id: &str) -> Option<Refusal> {
+    let rows: Vec<&ProviderCode> = rows.collect();
+    let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+    let row = rows.get(usize::try_from(draw("code", id, count)).ok()?)?;
+    Some(row.refusal())
 }
 
 impl Network {
@@ -74,17 +92,24 @@ impl Network {
         taken.1 <= capacity
     }
 
+    /// Why the network does not take a message.
+    fn refused(&self, id: &str) -> Refusal {
+        reason(self.errors.codes.iter(), id).unwrap_or_else(|| self.errors.refusal(""))
+    }
+
+    /// Why it cannot deliver one that it took, if it cannot: a matter of the recipient.
+    fn undelivered(&self, id: &str) -> Option<Refusal> {
+        let of_recipient = |row: &&ProviderCode| row.class == FailureClass::Recipient;
+        drawn("failure", id, self.config.failure_percent, 0)
+            .then(|| reason(self.errors.codes.iter().filter(of_recipient), id))?
+    }
+
     /// What the network has to say of a message whose answer it lost, if it took the message: its receipt comes all the
     /// same, and again until it is taken over.
     fn report_later(&self, id: &str, remote_id: String) {
-        let outcome = match drawn("failure", id, self.config.failure_percent, 0) {
-            true => ReceiptOutcome::Failed(Refusal::new(
-                FailureClass::Recipient,
-                codes::PEER_REFUSED,
-                "Not delivered by network",
-                Actor::Nobody,
-            )),
-            false => ReceiptOutcome::Delivered,
+        let outcome = match self.undelivered(id) {
+            Some(refusal) => ReceiptOutcome::Failed(refusal),
+            None => ReceiptOutcome::Delivered,
         };
         let receipt = Receipt {
             message_id: id.to_owned(),
@@ -161,20 +186,18 @@ impl Worker for Network {
             ));
         }
         if !accepted {
-            let text = "Not accepted by network";
-            let refusal = Refusal::new(
-                FailureClass::Provider,
-                codes::PEER_REFUSED,
-                text,
-                Actor::Provider,
-            );
+            let refusal = self.refused(id);
             return Ok(vec![self.cx.nack(message, input.attempt, refusal)]);
         }
-        let status = match drawn("failure", id, self.config.failure_percent, 0) {
-            true => DeliveryStatus::Failed,
-            false => DeliveryStatus::Delivered,
+        let undelivered = self.undelivered(id);
+        let status = match undelivered {
+            Some(_) => DeliveryStatus::Failed,
+            None => DeliveryStatus::Delivered,
         };
         let mut report = Event::delivery_report(id, &remote_id, status);
+        if let Some(refusal) = undelivered {
+            report.set_fate(&refusal.fate(input.attempt));
+        }
         report.set_transport_name(self.cx.transport_name());
         let mut outputs = vec![
             self.cx.ack(message, &remote_id),
@@ -197,6 +220,7 @@ impl Worker for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn shares_are_about_right_and_repeats_are_equal() {
@@ -214,5 +238,19 @@ mod tests {
         let both = |id: &&String| drawn("ack", id, Some(50), 0) && drawn("reply", id, Some(50), 0);
         let both = ids.iter().filter(both).count();
         assert!(both.abs_diff(2500) < 200, "draws are independent: {both}");
+    }
+
+    #[test]
+    fn every_code_of_the_table_is_drawn_and_a_repeat_has_the_same() {
+        let table = ErrorTable::parse(include_str!("dev_null.codes.yaml")).unwrap();
+        let fate = |n: u32| {
+            let refusal = reason(table.codes.iter(), &format!("message {n}")).unwrap();
+            refusal.fate(1)
+        };
+        let codes: BTreeSet<String> = (0..1000).map(|n| fate(n).code).collect();
+        let known: BTreeSet<String> = table.codes.iter().map(|row| row.code.clone()).collect();
+        assert_eq!(codes, known);
+        assert!((0..100).all(|n| fate(n) == fate(n)));
+        assert!((0..100).all(|n| table.refusal(&fate(n).code).fate(1) == fate(n)));
     }
 }

@@ -6,11 +6,13 @@
 
 mod book;
 mod exit;
+mod gauges;
 mod hold;
 mod import;
 mod store;
 
 pub(super) use exit::{Exit, Takes};
+pub(super) use gauges::Gauges;
 pub(super) use hold::{Hold, Look, Schedules, millis};
 
 use super::consumer::PREFETCH;
@@ -21,7 +23,6 @@ use crate::state::journal::{
 };
 use crate::state::{StateStore, StoreHealth};
 use crate::status::StatusDesk;
-use crate::telemetry::QueueMetrics;
 use book::Book;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -137,7 +138,9 @@ enum Known {
 pub(super) struct LaneJournal {
     access: Arc<Access>,
     health: watch::Receiver<StoreHealth>,
-    metrics: QueueMetrics,
+    gauges: Arc<Gauges>,
+    /// Messages in the store, when it was asked last.
+    held: u64,
     fenced: bool,
     imports: Option<String>,
     /// The broker sends us messages.
@@ -180,7 +183,8 @@ pub(super) struct Parts {
     /// The transport whose retries of Vumi are taken over by who holds the fence.
     pub(super) imports: Option<String>,
     pub(super) status: Arc<StatusDesk>,
-    pub(super) metrics: QueueMetrics,
+    /// Shared by the journals of a divided queue.
+    pub(super) gauges: Arc<Gauges>,
 }
 
 impl LaneJournal {
@@ -199,7 +203,8 @@ impl LaneJournal {
         Self {
             access: Arc::new(access),
             health,
-            metrics: parts.metrics,
+            gauges: parts.gauges,
+            held: 0,
             fenced: parts.fenced,
             imports: parts.imports,
             consuming: false,
@@ -758,9 +763,7 @@ impl LaneJournal {
 
     /// `quiet`: nothing was under way or in hand when the depth was asked for, after so many appends.
     fn depth(&mut self, quiet: Option<u64>, depth: &Depth) {
-        let gauge = |n: u64| n.try_into().unwrap_or(i64::MAX);
-        self.metrics.journal_messages.set(gauge(depth.messages));
-        self.metrics.journal_lanes.set(gauge(depth.lanes));
+        self.held = depth.messages;
         if depth.messages == 0 {
             self.oldest = [None; 2];
             if quiet == Some(self.appends) && self.is_idle() {
@@ -768,9 +771,8 @@ impl LaneJournal {
                 self.book.all_emptied();
             }
         }
-        let oldest = self.oldest.iter().flatten().min();
-        let age = oldest.map_or(0, |since| millis(SystemTime::now()).saturating_sub(*since));
-        self.metrics.journal_oldest.set(age as f64 / 1000.0);
+        let oldest = self.oldest.iter().flatten().min().copied();
+        self.gauges.note(&self.access.queue, depth, oldest);
     }
 
     /// Refreshes the gauges; called every second or so.
@@ -780,7 +782,7 @@ impl LaneJournal {
             self.oldest = [None, self.oldest[0]];
         }
         let failing = self.access.exit.takes() == Takes::Away;
-        let dull = self.is_empty() && !failing && self.metrics.journal_messages.get() == 0;
+        let dull = self.is_empty() && !failing && self.held == 0;
         if !self.is_open() || dull || now < self.depth_at {
             return;
         }
@@ -800,9 +802,7 @@ impl LaneJournal {
             let release = self.access.release(self.access.exit.term(), places);
             let _ = tokio::time::timeout(Duration::from_secs(1), release).await;
         }
-        self.metrics.journal_messages.set(0);
-        self.metrics.journal_lanes.set(0);
-        self.metrics.journal_oldest.set(0.0);
+        self.gauges.forget(&self.access.queue);
     }
 }
 

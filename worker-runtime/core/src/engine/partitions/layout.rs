@@ -1,5 +1,6 @@
 //! How a queue was divided when messages were last passed on. After a change, what waits in the old parts is finished
-//! before anything is passed on: else a user's later messages could overtake the earlier ones in another part.
+//! before anything is passed on: else a user's later messages could overtake the earlier ones in another part. That is so
+//! of what waits in their queues and of what waits in their journals, which nobody would read later.
 //!
 //! The division is written down at the broker, in `<queue>.layout`, by whoever holds the fence of the queue.
 
@@ -7,12 +8,13 @@ use super::super::backlog::Backlog;
 use super::super::consumer::{Counters, Parts, Phase};
 use super::super::delivery::Desk;
 use super::crew::Crew;
-use super::plan::Plan;
+use super::plan::{Plan, is_part};
 use crate::broker::{
     Broker, Confirmation, ConsumerState, Publication, PublicationClass, QueueSpec,
 };
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::state::{Journal, StateStore};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use futures::FutureExt;
 use serde::{Deserialize, Serialize};
@@ -52,6 +54,8 @@ pub(super) struct Here {
 pub(in crate::engine) struct Layout {
     broker: Arc<dyn Broker>,
     status: Arc<StatusDesk>,
+    /// Where the journals of parts are.
+    store: Option<Arc<dyn StateStore>>,
     plan: Plan,
     /// What a reader of parts is made of where nothing reads parts otherwise: the queue is not divided any more.
     readers: Option<Parts>,
@@ -74,6 +78,7 @@ impl Layout {
         Self {
             broker: Arc::clone(&parts.broker),
             status: Arc::clone(&parts.status),
+            store: parts.journal.as_ref().map(|j| Arc::clone(&j.store)),
             plan,
             readers,
             leftover: Arc::default(),
@@ -169,21 +174,58 @@ impl Layout {
 
     async fn agree(self: &Arc<Self>) -> Result<(), WorkError> {
         let notes = self.read().await?;
-        if notes.is_empty() && self.plan.parts().is_empty() {
+        let left = self.left_in_journals().await;
+        if notes.is_empty() && left.is_empty() && self.plan.parts().is_empty() {
             return Ok(());
         }
         let ours: BTreeSet<String> = self.plan.parts().iter().cloned().collect();
         let same =
             |note: &Option<Note>| note.as_ref().is_some_and(|n| n.parts == self.plan.parts());
-        if notes.iter().all(same) && !notes.is_empty() {
+        if notes.iter().all(same) && !notes.is_empty() && left.is_empty() {
             return Ok(());
         }
-        if !notes.is_empty() {
+        if !notes.is_empty() || !left.is_empty() {
             let mut parts = ours;
+            parts.extend(left);
             parts.extend(notes.into_iter().flatten().flat_map(|note| note.parts));
             self.empty(parts).await;
         }
         self.write().await
+    }
+
+    /// Parts that there are no more and whose journals hold messages: found without a note too, since a broker may be
+    /// replaced while the store is kept. A store that does not answer now is asked again at the next agreement.
+    async fn left_in_journals(&self) -> BTreeSet<String> {
+        let Some(store) = &self.store else {
+            return BTreeSet::new();
+        };
+        let queues = store.queues().await.unwrap_or_else(|error| {
+            tracing::debug!(queue = self.plan.queue(), reason = %error, "it is not known which journals there are");
+            Vec::new()
+        });
+        let part = |queue: &String| {
+            let part = queue.strip_prefix(self.plan.queue())?.strip_prefix('.')?;
+            is_part(part).then(|| part.to_owned())
+        };
+        let mut left: BTreeSet<String> = queues.iter().filter_map(part).collect();
+        left.retain(|part| !self.plan.parts().contains(part));
+        left
+    }
+
+    /// Whether nothing waits in the queue and in the journal of a part. An error is never zero.
+    async fn is_empty(&self, part: &str) -> bool {
+        let queue = super::plan::queue_of(self.plan.queue(), part);
+        let depth = self.broker.depth(&queue).await;
+        if !matches!(depth, Ok(Some(depth)) if depth.ready == 0) {
+            return false;
+        }
+        match &self.store {
+            Some(store) => {
+                let depth = Journal::depth(&**store, &queue).await;
+                depth.is_ok_and(|depth| depth.messages == 0)
+            }
+            None => true,
+        }
     }
 
     fn note_queue(&self) -> String {
@@ -252,7 +294,8 @@ impl Layout {
     /// a message of it, and nobody else passes messages on, since this replica holds the fence of the queue.
     async fn empty(self: &Arc<Self>, parts: BTreeSet<String>) {
         let component = format!("partitions of {}", self.plan.queue());
-        let text = "they were divided differently before: what waits in them is finished first, and new messages wait";
+        let text = "they were divided differently before: what waits in them is finished first, and new messages wait; \
+                    `vumi journal list` shows what waits for its time, and `vumi journal release` ends that";
         tracing::warn!(queue = self.plan.queue(), "the {component}: {text}");
         let report = StatusReport::new(
             component.as_str(),
@@ -323,10 +366,7 @@ impl Layout {
                 if !still {
                     break;
                 }
-                let queue = super::plan::queue_of(self.plan.queue(), part);
-                let depth = self.broker.depth(&queue).await;
-                // An error is never zero.
-                still = matches!(depth, Ok(Some(depth)) if depth.ready == 0);
+                still = self.is_empty(part).await;
             }
             quiet = match quiet {
                 _ if !still => None,

@@ -75,8 +75,7 @@ pub(super) async fn start(parts: Parts, plan: Plan) -> Vec<Loop> {
             OrderingMode::None => OrderingMode::PerUser,
             mode => mode,
         },
-        // What must wait waits in its part.
-        journal: None,
+        // What must wait waits in its part. What waits from before the queue was divided is passed on in its turn.
         hold: None,
         ..parts.clone()
     })

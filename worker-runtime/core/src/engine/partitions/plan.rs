@@ -16,11 +16,23 @@ pub(super) fn queue_of(queue: &str, part: &str) -> String {
 /// Parts of one unit are read by one replica: the classes of the same users, between which it keeps the weights.
 pub(super) fn unit_of(part: &str) -> &str {
     let last = part.rsplit('.').next().unwrap_or(part);
-    let number = last.strip_prefix('p').unwrap_or_default();
-    match !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()) {
+    match is_partition(last) {
         true => last,
         false => "",
     }
+}
+
+/// Whether this is the name of a part of any division: a class, a partition, or a partition of a class.
+pub(super) fn is_part(name: &str) -> bool {
+    match name.split_once('.') {
+        Some((class, partition)) => Class::find(class).is_some() && is_partition(partition),
+        None => Class::find(name).is_some() || is_partition(name),
+    }
+}
+
+fn is_partition(name: &str) -> bool {
+    let number = name.strip_prefix('p');
+    number.is_some_and(|n| !n.is_empty() && n.chars().all(|c| c.is_ascii_digit()))
 }
 
 /// How one queue is divided.
@@ -189,5 +201,19 @@ mod tests {
         assert_eq!(unit_of("p3"), "p3");
         assert_eq!(unit_of("bulk"), unit_of("interactive"));
         assert_ne!(unit_of("bulk.p3"), unit_of("bulk.p4"));
+    }
+
+    #[test]
+    fn parts_are_known_by_their_names() {
+        for part in ["p0", "p17", "bulk", "interactive.p3"] {
+            assert!(is_part(part), "{part}");
+        }
+        for other in ["p", "px", "parked", "layout", "p1.bulk", "bulk.p", "fence"] {
+            assert!(!is_part(other), "{other}");
+        }
+        assert_eq!(
+            (unit_of("bulk.p2"), unit_of("p2"), unit_of("bulk")),
+            ("p2", "p2", "")
+        );
     }
 }

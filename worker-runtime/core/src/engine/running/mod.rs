@@ -303,7 +303,7 @@ impl RunningWorker {
                 .filter(|_| resource.division(port.flow).is_empty()),
             fenced: mode != vumi_api::OrderingMode::None,
             status: Arc::clone(&self.status),
-            metrics: metrics.clone(),
+            gauges: Arc::new(journal::Gauges::new(metrics.clone())),
         });
         // Only a transport's outbound messages can be sent at a time of their own.
         let schedules = resource.kind() == Kind::Transport && port.flow == Flow::Outbound;

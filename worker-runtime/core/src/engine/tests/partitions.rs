@@ -2,6 +2,9 @@
 
 use super::*;
 use crate::broker::{Confirmation, RawDelivery, Subscription};
+use crate::engine::lanes::{Lane, LaneChooser};
+use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
+use crate::state::journal::{About, Append, Due, Entry, Lane as Place, Reason};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
@@ -360,6 +363,69 @@ async fn what_partitions_held_does_not_wait_for_the_next_message() {
         first_occurrences(&mut observer, 20, 1).await;
         for rig in &replicas {
             rig.at_rest().await;
+        }
+    }
+}
+
+/// What waits in the journal of a part that is no more, or of the queue as it was before it was divided, is handled, and
+/// before what is newer; no note at the broker is needed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn journals_of_a_former_division_are_finished_first() {
+    const USERS: usize = 12;
+    for (partitions, journals) in [
+        (2, ["t.inbound.p7", "t.inbound"]),
+        (0, ["t.inbound.p7", "t.inbound.p1"]),
+    ] {
+        let store: Arc<dyn StateStore> =
+            EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap();
+        for user in 0..USERS {
+            let mut message = UserMessage::new("sms", Some("555"), Some(&format!("u{user}")));
+            message.set_content(Some("0"));
+            message.set_transport_name("t");
+            let body = message.encode();
+            let lanes = LaneChooser::new(vumi_api::OrderingMode::PerUser);
+            let Lane::Numbered(number) = lanes.lane(Flow::Inbound, &message.into()) else {
+                panic!("a user has a lane");
+            };
+            let about = About {
+                reason: Reason::Backoff,
+                since: 1_000,
+                attempts: 1,
+                code: "peer.timeout".into(),
+                text: "no answer".into(),
+                routing_key: "t.inbound".into(),
+                amqp_message_id: None,
+            };
+            let append = Append {
+                lane: Place {
+                    group: String::new(),
+                    number,
+                },
+                due: Due::After(Duration::from_secs(1)),
+                entry: Entry { about, body },
+            };
+            let queue = journals[user % 2];
+            store.append(queue, vec![append]).await.unwrap();
+        }
+        let name = echoing();
+        let setup = Setup {
+            name,
+            state: Some(Arc::clone(&store)),
+            ..Setup::new(divided(partitions))
+        };
+        let rig = Rig::replica(setup, "new").await;
+        for number in 1..3 {
+            for user in 0..USERS {
+                rig.send(&format!("u{user}"), &number.to_string()).await;
+            }
+        }
+        let mut observer = holding_fence(&rig.broker, "t.outbound").await;
+        let seen = first_occurrences(&mut observer, USERS, 3).await;
+        in_order(&seen);
+        rig.at_rest().await;
+        for queue in journals {
+            let depth = store.depth(queue).await.unwrap();
+            assert_eq!(depth.messages, 0, "{queue}");
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What a transport says about an outbound message: the ack and nack events that it returns from `handle`, with their
 //! fate (R11), so that every transport says it alike.
 
+pub mod table;
+
 use crate::codes::Code;
 use crate::message::{Actor, Event, FailureClass, Fate, FateState, UserMessage};
 use crate::worker::{Output, WorkerContext};
@@ -17,6 +19,8 @@ pub struct Refusal {
     pub text: String,
     /// Who must act.
     pub who: Actor,
+    /// The peer's own code, if it gave one: it stands in the fate in place of ours.
+    pub provider_code: Option<String>,
 }
 
 impl Refusal {
@@ -27,7 +31,14 @@ impl Refusal {
             code,
             text: text.into(),
             who,
+            provider_code: None,
         }
+    }
+
+    /// With the peer's own code; a transport with many has an [`table::ErrorTable`].
+    pub fn with_provider_code(mut self, code: &str) -> Self {
+        self.provider_code = Some(code.to_owned());
+        self
     }
 
     /// The end that it is for a message.
@@ -35,7 +46,9 @@ impl Refusal {
         Fate {
             state: FateState::Failed,
             class: self.class.as_str().to_owned(),
-            code: self.code.name.to_owned(),
+            code: self
+                .provider_code
+                .unwrap_or_else(|| self.code.name.to_owned()),
             text: self.text,
             who: self.who.as_str().to_owned(),
             attempt,
