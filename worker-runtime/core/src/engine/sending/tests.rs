@@ -579,8 +579,10 @@ async fn lost_responses(more: serde_json::Value) -> (Vec<u32>, Vec<Row>, Vec<Eve
     for message in &messages {
         rows.push(bench.row(message).await);
     }
-    let took = worker.took.lock().unwrap();
-    let took = messages.iter().map(|m| took[m.message_id()]).collect();
+    let took = {
+        let took = worker.took.lock().unwrap();
+        messages.iter().map(|m| took[m.message_id()]).collect()
+    };
     let bodies = bench.read_all("t.event", 10_000).await;
     let events = bodies.iter().map(|b| Event::decode(b).unwrap()).collect();
     (took, rows, events, sending.metrics.resent.get())

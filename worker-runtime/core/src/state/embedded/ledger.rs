@@ -322,7 +322,9 @@ impl Ledger for EmbeddedStore {
         expected: Option<u64>,
         keep: Duration,
     ) -> Result<Put, WorkError> {
-        let optional = [&row.person, &row.remote_id, &row.batch].into_iter().flatten();
+        let optional = [&row.person, &row.remote_id, &row.batch]
+            .into_iter()
+            .flatten();
         let names = [&row.message_id, &row.account].into_iter().chain(optional);
         fits(names.map(String::as_str))?;
         let row = row.clone();

@@ -38,8 +38,13 @@ pub async fn batches_count_rows_by_state(source: &dyn Source) {
         [(RowState::Accepted, 3)]
     );
     // A put that is refused counts nothing.
-    let next = rows[0].after(change(RowState::Sent, 2_000, LONG)).unwrap();
-    let refused = store.put(&next, Some(77), LONG).await.unwrap();
+    let next = rows[0]
+        .after(change(RowState::Sent, 2_000, LONG))
+        .expect("not final");
+    let refused = store
+        .put(&next, Some(77), LONG)
+        .await
+        .expect("the store answers");
     assert!(matches!(refused, Put::Conflict(_)));
     moved(&store, &rows[0], change(RowState::Sent, 2_000, LONG)).await;
     assert_eq!(
@@ -49,7 +54,7 @@ pub async fn batches_count_rows_by_state(source: &dyn Source) {
     // To another transport, which takes it over.
     let mut over = rows[1]
         .after(change(RowState::Queued, 3_000, LONG))
-        .unwrap();
+        .expect("the store answers");
     over.account = other.clone();
     put(&store, &over, Some(rows[1].version)).await;
     assert_eq!(
@@ -61,8 +66,13 @@ pub async fn batches_count_rows_by_state(source: &dyn Source) {
         [(RowState::Queued, 1)]
     );
     // A batch goes with its last row.
-    let last = over.after(change(RowState::Failed, 4_000, LONG)).unwrap();
-    let stored = store.put(&last, Some(over.version), SOON).await.unwrap();
+    let last = over
+        .after(change(RowState::Failed, 4_000, LONG))
+        .expect("not final");
+    let stored = store
+        .put(&last, Some(over.version), SOON)
+        .await
+        .expect("the store answers");
     assert_eq!(stored, Put::Stored);
     until("the batch is forgotten", || async {
         sweep_all(&store).await;
@@ -76,19 +86,40 @@ pub async fn batches_have_one_order_each(source: &dyn Source) {
     let store = source.client().await;
     let (account, other) = (unique("a"), unique("b"));
     let batch = unique("spring: sale");
-    assert!(store.orders(&account).await.unwrap().is_empty());
+    assert!(
+        store
+            .orders(&account)
+            .await
+            .expect("the store answers")
+            .is_empty()
+    );
     let set = async |order: Option<&Order>| {
-        store.set_order(&account, &batch, order).await.unwrap();
+        store
+            .set_order(&account, &batch, order)
+            .await
+            .expect("the store answers");
     };
     set(Some(&Order::Pause)).await;
     set(Some(&Order::Reroute(other.clone()))).await;
     let client = source.client().await;
     assert_eq!(
-        client.orders(&account).await.unwrap(),
+        client.orders(&account).await.expect("the store answers"),
         BTreeMap::from([(batch.clone(), Order::Reroute(other.clone()))])
     );
-    assert!(store.orders(&other).await.unwrap().is_empty());
+    assert!(
+        store
+            .orders(&other)
+            .await
+            .expect("the store answers")
+            .is_empty()
+    );
     set(None).await;
     set(None).await;
-    assert!(client.orders(&account).await.unwrap().is_empty());
+    assert!(
+        client
+            .orders(&account)
+            .await
+            .expect("the store answers")
+            .is_empty()
+    );
 }

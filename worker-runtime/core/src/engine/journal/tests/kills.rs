@@ -162,7 +162,7 @@ async fn run(seed: u64, store: &Arc<dyn StateStore>) -> Result<usize, String> {
             let fails = xxh3_64(key.as_bytes()) % 100 < failing;
             let target = target.clone();
             async move {
-                if xxh3_64(key.as_bytes()) % 7 == 0 {
+                if xxh3_64(key.as_bytes()).is_multiple_of(7) {
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
                 match fails {
