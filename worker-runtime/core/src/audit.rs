@@ -81,7 +81,8 @@ pub fn balance(account: &str, found: Found) -> Balance {
     let rows = |state| found.rows.get(&state).copied().unwrap_or_default();
     let waiting: u64 = WAITING.into_iter().map(rows).sum();
     let on_the_way = found.ready.unwrap_or_default() + found.in_flight.unwrap_or_default();
-    let messages = found.journal.expected + found.journal.without_row + on_the_way;
+    // What waits without a row of its own stands for none.
+    let messages = found.journal.expected + on_the_way;
     let parked = found.parked.unwrap_or_default();
     Balance {
         account: account.to_owned(),

@@ -320,8 +320,9 @@ impl Desk {
                 },
             };
             let tried = self.attempt(message, attempt, &mut case, interrupted).await;
-            if let Some(suspect) = suspect {
-                suspect.survived();
+            // The process lives: whatever becomes of the message, it was not this attempt that killed.
+            if let (Some(trial), Some(suspect)) = (&self.trial, suspect.take()) {
+                trial.acquit(suspect).await;
             }
             let error = match tried {
                 Ok(Tried::Done) => return Verdict::Done,

@@ -6,7 +6,7 @@ use crate::harness::http::Client;
 use crate::harness::telnet::Telnet;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use vumi_core::message::derived_id;
 
@@ -64,29 +64,50 @@ pub async fn http_client(
 
 /// Sends one message until its 200, each time with the same id; the answer's body.
 async fn post(client: &mut Client, token: &str, address: &str) -> String {
-    let path = format!("/messages?content={token}&from_addr={address}&to_addr=12345&id={token}");
     loop {
+        if let Some(body) = post_for(client, token, address, ANSWER).await {
+            return body;
+        }
+    }
+}
+
+/// The same for about so long.
+async fn post_for(
+    client: &mut Client,
+    token: &str,
+    address: &str,
+    patience: Duration,
+) -> Option<String> {
+    let path = format!("/messages?content={token}&from_addr={address}&to_addr=12345&id={token}");
+    let began = Instant::now();
+    while began.elapsed() < patience {
         match client.get(&path, ANSWER).await {
-            Ok((200, body)) => return body,
+            Ok((200, body)) => return Some(body),
             // Refused while nobody listens, cut off, 503 while the broker is away or full or the request is being taken
             // over, 504 if the reply took too long.
             Ok((503 | 504, _)) | Err(_) => tokio::time::sleep(PAUSE).await,
             Ok(other) => panic!("{token}: {other:?}"),
         }
     }
+    None
 }
 
-/// A user whose requests wait for the reply: each 200 is the echo of the message's number.
+/// A user whose requests wait for the reply: each 200 is the echo of the message's number. A reply that was lost with the
+/// replica that held its request does not come again; after a while the user asks anew, which is another message.
 pub async fn talk_user(port: u16, user: usize, count: usize, ledger: Arc<Ledger>, mut pace: Pace) {
     let mut client = Client::new(port);
     let address = format!("a{user}");
     for number in 0..count {
         pace.turn(number, count).await;
-        let token = format!("{address}.{number}");
-        let body = post(&mut client, &token, &address).await;
-        assert_eq!(body, token, "the answer is the echo of the message");
-        ledger.owe(&token, &address);
-        ledger.heard(&token, "the answer", &address);
+        for question in 0.. {
+            let token = format!("{address}.{number}.{question}");
+            if let Some(body) = post_for(&mut client, &token, &address, ANSWER).await {
+                assert_eq!(body, token, "the answer is the echo of the message");
+                ledger.owe(&token, &address);
+                ledger.heard(&token, "the answer", &address);
+                break;
+            }
+        }
     }
 }
 

@@ -25,7 +25,7 @@ pub(in crate::engine) struct Trial {
 pub(in crate::engine) struct Suspect {
     id: String,
     /// Held during its first attempt: no other suspect runs beside it.
-    alone: Option<OwnedMutexGuard<()>>,
+    alone: OwnedMutexGuard<()>,
     guilty: bool,
 }
 
@@ -33,11 +33,6 @@ impl Suspect {
     /// Whether it was begun too often.
     pub(in crate::engine) fn is_guilty(&self) -> bool {
         self.guilty
-    }
-
-    /// Its first attempt is over, and the process lives.
-    pub(in crate::engine) fn survived(&mut self) {
-        self.alone = None;
     }
 }
 
@@ -63,12 +58,12 @@ impl Trial {
         let count = stubborn(interrupted, || self.store.suspect(&self.queue, id, KEPT)).await?;
         Ok(Suspect {
             id: id.to_owned(),
-            alone: Some(alone),
+            alone,
             guilty: count >= CRASHES,
         })
     }
 
-    /// It has its verdict, and did no harm. If that cannot be stored, it is forgotten later by itself.
+    /// Its attempt is over, and it did no harm. If that cannot be stored, it is forgotten later by itself.
     pub(in crate::engine) async fn acquit(&self, suspect: Suspect) {
         let Suspect { id, alone, .. } = suspect;
         drop(alone);
