@@ -146,10 +146,14 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 place,
             } => {
                 let filter = chosen.filter(ids);
-                let counted = count(place, queue, &filter).await?;
-                if counted.messages > 1 {
-                    confirm(&format!("Release {}?", meant(&counted, queue)), *yes)?;
-                }
+                agreed(
+                    place,
+                    queue,
+                    &filter,
+                    |what| format!("Release {what}?"),
+                    *yes,
+                )
+                .await?;
                 let question = Ask::JournalRelease {
                     queue: queue.clone(),
                     filter,
@@ -165,10 +169,14 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 place,
             } => {
                 let filter = chosen.filter(ids);
-                let counted = count(place, queue, &filter).await?;
-                if counted.messages > 1 {
-                    confirm(&format!("Drop {} for good?", meant(&counted, queue)), *yes)?;
-                }
+                agreed(
+                    place,
+                    queue,
+                    &filter,
+                    |what| format!("Drop {what} for good?"),
+                    *yes,
+                )
+                .await?;
                 let question = Ask::JournalDrop {
                     queue: queue.clone(),
                     filter,
@@ -191,6 +199,21 @@ async fn count(place: &Place, queue: &str, filter: &Filter) -> Result<Counted, C
             "nothing of that waits in the journal of {queue}; `vumi journal list` shows what does"
         ))),
         _ => Ok(counted),
+    }
+}
+
+/// Says how many messages are meant and asks, if they are more than one.
+async fn agreed(
+    place: &Place,
+    queue: &str,
+    filter: &Filter,
+    question: impl FnOnce(String) -> String,
+    yes: bool,
+) -> Result<(), CliError> {
+    let counted = count(place, queue, filter).await?;
+    match counted.messages {
+        0 | 1 => Ok(()),
+        _ => confirm(&question(meant(&counted, queue)), yes),
     }
 }
 

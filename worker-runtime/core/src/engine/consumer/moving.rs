@@ -171,6 +171,13 @@ impl Consumer {
         }
     }
 
+    /// Why and until when a lane is to leave the window, if it is and the store takes it.
+    fn takes_leave(&self, lane: Lane) -> Option<(Reason, Due)> {
+        let exit = self.journal.as_ref()?.exit();
+        let leaves = exit.takes_leave(lane)?;
+        (exit.takes() == Takes::Yes).then_some(leaves)
+    }
+
     /// The group of a fresh message that goes into the journal at once: behind others of its batch that wait there, or
     /// because its batch has its share of the window.
     fn group_of(&self, delivery: &mut Delivery) -> Option<(Reason, String)> {
@@ -214,18 +221,10 @@ impl Consumer {
                 },
                 None => None,
             };
-            let id = id_of(self.desk.port.flow, &raw);
-            let receipt = receipt(&raw, replay);
-            let entry = Entry {
-                about,
-                body: raw.body,
-            };
+            let (id, entry, receipt) = packed(self.desk.port.flow, raw, replay, about);
             journal.put_aside(lane, group, &id, entry, Due::Released, receipt);
         }
-        let leaves = self.journal.as_ref().and_then(|journal| {
-            let leaves = journal.exit().takes_leave(lane)?;
-            (journal.exit().takes() == Takes::Yes).then_some(leaves)
-        });
+        let leaves = self.takes_leave(lane);
         let behind = self.lanes.abandon(lane);
         match leaves {
             Some((reason, due)) => self.move_all(behind, reason, due),
@@ -254,10 +253,7 @@ impl Consumer {
 
     /// A message of a lane ended: the next one begins, unless all that waits is to leave.
     pub(super) fn next_of(&mut self, lane: Lane) {
-        let leaves = self.journal.as_ref().and_then(|journal| {
-            let leaves = journal.exit().takes_leave(lane)?;
-            (journal.exit().takes() == Takes::Yes).then_some(leaves)
-        });
+        let leaves = self.takes_leave(lane);
         if let Some((reason, due)) = leaves {
             let behind = self.lanes.abandon(lane);
             self.move_all(behind, reason, due);
@@ -295,12 +291,7 @@ impl Consumer {
                 },
                 None => None,
             };
-            let id = id_of(self.desk.port.flow, &raw);
-            let receipt = receipt(&raw, replay);
-            let entry = Entry {
-                about,
-                body: raw.body,
-            };
+            let (id, entry, receipt) = packed(self.desk.port.flow, raw, replay, about);
             journal.append(lane, &id, entry, due, receipt);
         }
         let behind = self.lanes.abandon(lane);
@@ -394,6 +385,15 @@ fn receipt(raw: &RawDelivery, replay: Option<Box<Replay>>) -> Receipt {
     }
 }
 
-fn id_of(flow: Flow, raw: &RawDelivery) -> String {
-    Message::decode(flow, &raw.body).map_or_else(|_| String::new(), |m| m.id().to_owned())
+/// A message on its way into the store: its id, what is stored, and who hears of it.
+fn packed(
+    flow: Flow,
+    raw: RawDelivery,
+    replay: Option<Box<Replay>>,
+    about: About,
+) -> (String, Entry, Receipt) {
+    let id = Message::decode(flow, &raw.body).map_or_else(|_| String::new(), |m| m.id().to_owned());
+    let receipt = receipt(&raw, replay);
+    let body = raw.body;
+    (id, Entry { about, body }, receipt)
 }
