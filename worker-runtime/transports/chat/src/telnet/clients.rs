@@ -85,15 +85,18 @@ impl Client {
         self.answered.notify_waiters();
     }
 
-    /// Message `id`, an answer to `in_reply_to`, was written.
+    /// Message `id`, an answer to `in_reply_to`, was written. What came before that line waits no longer: nobody has to
+    /// greet a new session, or to answer two lines one by one.
     pub(super) fn note_written(&self, id: &str, in_reply_to: Option<&str>) {
         let mut ids = self.ids();
         if ids.written.len() == REMEMBERED {
             ids.written.pop_front();
         }
         ids.written.push_back(id.to_owned());
-        if let Some(answered) = in_reply_to {
-            ids.unanswered.retain(|waiting| waiting != answered);
+        if let Some(at) = in_reply_to
+            .and_then(|answered| ids.unanswered.iter().position(|waiting| waiting == answered))
+        {
+            ids.unanswered.drain(..=at);
         }
         drop(ids);
         self.answered.notify_waiters();
