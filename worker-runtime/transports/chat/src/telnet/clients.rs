@@ -93,9 +93,11 @@ impl Client {
             ids.written.pop_front();
         }
         ids.written.push_back(id.to_owned());
-        if let Some(at) = in_reply_to
-            .and_then(|answered| ids.unanswered.iter().position(|waiting| waiting == answered))
-        {
+        if let Some(at) = in_reply_to.and_then(|answered| {
+            ids.unanswered
+                .iter()
+                .position(|waiting| waiting == answered)
+        }) {
             ids.unanswered.drain(..=at);
         }
         drop(ids);
