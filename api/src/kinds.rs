@@ -6,10 +6,10 @@ use crate::dispatchers::{RoutingTable, Simple};
 use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
 use crate::shared::shapes::HoldLimit;
 use crate::shared::{
-    BrokerRef, Classes, ConnectorName, Dedupe, Duration, HttpListener, MiddlewareItem, OnUnknown,
+    BrokerRef, Classes, ConnectorName, Dedupe, Duration, HttpClient, HttpListener, MiddlewareItem, OnUnknown,
     Ordering, RateLimit, Retention, Retry, StateRef,
 };
-use crate::transports::{DevNull, HttpApi, Telnet};
+use crate::transports::{DevNull, GenericHttp, HttpApi, Telnet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,7 @@ macro_rules! kind {
                 needs: <$type as WorkerConfig>::NEEDS,
                 honours: <$type as WorkerConfig>::HONOURS,
                 state: <$type as WorkerConfig>::STATE,
+                state_of: |resource| <$type>::pick(resource).map(WorkerConfig::state),
                 source: include_str!(concat!($folder, "/", stringify!($field), ".rs")),
                 topology: |resource| <$type>::pick(resource).map(|c| c.topology(resource)),
                 validate: |resource| {
@@ -133,6 +134,8 @@ worker_kind! {
         telnet: Telnet = "telnet",
         /// Messages in by HTTP; the reply, if expected, is the response body.
         http_api: HttpApi = "httpApi",
+        /// A provider that speaks HTTP, described in the manifest.
+        generic_http: GenericHttp = "genericHttp",
         /// A simulated network: acks, receipts and replies without a provider.
         dev_null: DevNull = "devNull",
     }
@@ -142,6 +145,8 @@ worker_kind! {
         transport_name: String,
         /// Where the worker serves HTTP; for types that listen for requests.
         http: HttpListener,
+        /// How the worker calls its provider; for types that do.
+        client: HttpClient,
         /// What is done with a message of which nobody knows whether it was sent. The default depends on the worker
         /// type: `wait` where receipts come, else `fail`.
         on_unknown: OnUnknown,

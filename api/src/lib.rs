@@ -15,6 +15,7 @@ pub mod manifest;
 mod names;
 pub mod resource;
 pub mod shared;
+pub mod template;
 pub mod topology;
 pub mod transports;
 

@@ -70,8 +70,10 @@ pub struct WorkerType {
     pub needs: &'static [&'static str],
     /// Shared settings that only types which name them may have.
     pub honours: &'static [&'static str],
-    /// How much it needs a state store.
+    /// How much it needs a state store, whatever its settings.
     pub state: StateNeed,
+    /// How much a resource needs a state store, if it is of this type.
+    pub state_of: fn(&Resource) -> Option<StateNeed>,
     /// Source of its config module, whose `//!` lines head the reference page.
     pub source: &'static str,
     /// Topology of a resource, if it is of this type.
@@ -163,7 +165,8 @@ impl Resource {
     /// How much this worker needs a state store, and which field of `spec` says so: its type's own need, or that of a
     /// setting which means nothing without one.
     pub fn state_need(&self) -> (StateNeed, &'static str) {
-        let own = self.worker_type().map_or(StateNeed::None, |w| w.state);
+        let own = self.worker_type().and_then(|w| (w.state_of)(self));
+        let own = own.unwrap_or(StateNeed::None);
         if own != StateNeed::None {
             return (own, self.worker_type().map_or("", |w| w.key));
         }
@@ -234,11 +237,16 @@ pub trait WorkerConfig: Sized {
     const NEEDS: &'static [&'static str] = &[];
     /// Shared settings that this type may have and that types which do not name them must not have, such as `dedupe`.
     const HONOURS: &'static [&'static str] = &[];
-    /// How much it needs a state store (K1).
+    /// How much it needs a state store, whatever its settings (K1).
     const STATE: StateNeed = StateNeed::None;
 
     /// The config inside a resource, if the resource is of this type.
     fn pick(resource: &Resource) -> Option<&Self>;
+
+    /// How much it needs a state store with these settings.
+    fn state(&self) -> StateNeed {
+        Self::STATE
+    }
 
     /// Queues consumed and published and addresses listened on, as a pure function of the manifest.
     fn topology(&self, resource: &Resource) -> Topology;

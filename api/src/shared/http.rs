@@ -36,9 +36,28 @@ pub struct HttpListener {
     /// How long a request may wait for its reply before it gets 504. Default `240s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub request_timeout: Option<Duration>,
+    /// Status of the answer to a request whose reply did not come in time. Default `504`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 200, max = 599))]
+    pub timeout_status: Option<u16>,
+    /// Text of that answer, as `text/plain`. Default: the error as JSON.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub timeout_body: Option<String>,
+    /// A response that took longer is reported as slow. Default `1s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded_after: Option<Duration>,
+    /// A response that took longer is reported as very slow. Default `10s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub down_after: Option<Duration>,
 }
 
 impl HttpListener {
+    /// Address to listen on.
+    pub fn host(&self) -> &str {
+        self.host.as_deref().unwrap_or("0.0.0.0")
+    }
+
     /// What the schema cannot say, as `(path below spec, sentence)` pairs.
     pub fn validate(&self) -> Vec<(String, String)> {
         let mut findings = Vec::new();
@@ -64,6 +83,10 @@ impl HttpListener {
         }
         if self.request_timeout.is_some_and(|d| d.0.is_zero()) {
             refuse("requestTimeout", "no request could be answered in time");
+        }
+        let limit = |limit: Option<Duration>, default| limit.map_or(default, |d| d.0.as_millis());
+        if limit(self.degraded_after, 1000) > limit(self.down_after, 10_000) {
+            refuse("degradedAfter", "must not be longer than downAfter");
         }
         findings
     }

@@ -2,6 +2,7 @@
 
 pub mod broker;
 pub mod classes;
+pub mod client;
 pub mod http;
 pub mod middleware;
 pub mod ordering;
@@ -15,6 +16,7 @@ pub mod tls;
 
 pub use broker::{BrokerProfile, BrokerRef};
 pub use classes::{Class, Classes, Weights};
+pub use client::HttpClient;
 pub use http::{BasicAuth, HttpListener};
 pub use middleware::{AddressTranslation, LogLevel, Logging, MiddlewareItem};
 pub use ordering::{Ordering, OrderingMode};

@@ -154,6 +154,16 @@ shape!(
 );
 
 shape!(
+    /// A size of a provider's answer.
+    AnswerSize, generator => bounded(
+        Size::json_schema(generator),
+        SIZE_PATTERN,
+        "quantity(self).compareTo(quantity('16Mi')) <= 0",
+        "at most 16Mi",
+    )
+);
+
+shape!(
     /// A size of a line: even if every byte of it is escaped by six, it fits into a message.
     LineSize, generator => bounded(
         Size::json_schema(generator),
@@ -186,6 +196,20 @@ shape!(
 shape!(
     /// A short free text.
     ShortText, _ => json_schema!({"type": "string", "maxLength": 1024})
+);
+
+shape!(
+    /// A template: a text with `{{ … }}` (see [`crate::template`]).
+    Template, _ => json_schema!({"type": "string", "maxLength": 4096})
+);
+
+shape!(
+    /// Name → template.
+    TemplateMap, _ => json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 4096},
+    })
 );
 
 shape!(

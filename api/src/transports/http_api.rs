@@ -133,8 +133,7 @@ impl WorkerConfig for HttpApi {
     fn topology(&self, resource: &Resource) -> Topology {
         let mut t = Topology::transport(resource.transport_name());
         if let Some(http) = resource.transport().and_then(|t| t.http.as_ref()) {
-            let host = http.host.clone().unwrap_or_else(|| "0.0.0.0".into());
-            t.listens.push((host, http.port));
+            t.listens.push((http.host().to_owned(), http.port));
         }
         t.holds_requests = self.reply_expected.unwrap_or(false);
         t

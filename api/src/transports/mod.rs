@@ -1,9 +1,11 @@
 //! One module per transport type: its config struct, its topology and its pure validation.
 
 mod dev_null;
+pub mod generic_http;
 mod http_api;
 mod telnet;
 
 pub use dev_null::DevNull;
+pub use generic_http::GenericHttp;
 pub use http_api::HttpApi;
 pub use telnet::Telnet;

@@ -135,6 +135,14 @@ codes! {
         "Nothing: the message is tried again. If it lasts, set rateLimit to what the provider allows.";
     PEER_TIMEOUT = "peer.timeout", "The network did not answer in time; whether it has the message is not known.",
         "See onUnknown; ask the provider if it happens often.";
+    PEER_UNREACHABLE = "peer.unreachable", "The provider cannot be reached; it has not got the message.",
+        "Check URL, DNS, TLS and network; the message is tried again.";
+    PEER_CREDENTIALS = "peer.credentials", "The provider refuses our credentials.",
+        "Correct them in the Secret: the message is tried again, and the new ones take effect without a restart.";
+    PEER_FAILED = "peer.failed", "The provider failed and did not take the message.",
+        "Nothing: the message is tried again. Ask the provider if it lasts.";
+    TEMPLATE_FAILED = "template.failed", "A template of the manifest could not be filled in.",
+        "The sentence shows the template; correct it. `vumi lint` finds names that have no value.";
     LISTEN_FAILED = "listen.failed", "The address to listen on cannot be opened.",
         "Another program uses the port, or the address is not of this machine.";
     SECRET_MISSING = "secret.missing", "A referenced Secret or key does not exist.",

@@ -21,6 +21,7 @@ pub mod journal_desk;
 pub mod logging;
 pub mod message;
 pub mod middleware;
+pub mod numbers;
 pub mod operate;
 pub mod outcome;
 pub mod parking;

@@ -125,6 +125,16 @@ metrics! {
         "Since when vumi_link_up has its value, in seconds since 1970.";
     link_transitions: IntCounterVec = "vumi_link_transitions_total" ["worker", "component", "to"]
         "Changes of a part towards the peer, by the new state: ok, degraded, down.";
+    http_seconds: HistogramVec = "vumi_http_request_seconds" ["worker", "direction", "result"]
+        "Time of HTTP requests, in seconds: of those that come in until their answer, of those that go out until the whole answer is here; by result: 2xx, 4xx, …, timeout, or failed where no request could be made.";
+    http_open: IntGaugeVec = "vumi_http_open" ["worker"]
+        "Requests that wait for the reply of an application.";
+    deadlines: IntCounterVec = "vumi_session_deadline_missed_total" ["worker"]
+        "Requests that were answered without the application, because the network would not have waited longer.";
+    late_replies: IntCounterVec = "vumi_late_reply_total" ["worker"]
+        "Replies whose request had ended.";
+    receipts: IntCounterVec = "vumi_receipts_total" ["worker", "state"]
+        "Receipts of the provider by what they say: delivered, failed, pending, unknown (a status that nobody wrote down), orphan (of no message that is known).";
     peer_restarts: IntCounterVec = "vumi_peer_restarts_total" ["worker"]
         "How often the side towards the peer ended and was started again.";
     store_up: IntGaugeVec = "vumi_state_up" ["store"]
@@ -265,6 +275,28 @@ impl Default for Telemetry {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What HTTP transports count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpSeen {
+    /// A request ended: inbound from its head to its answer, outbound to the end of the answer.
+    Request {
+        /// Who made it.
+        direction: Traffic,
+        /// `2xx`, `3xx`, `4xx`, `5xx`, `timeout` or `failed`.
+        result: &'static str,
+        /// How long it took.
+        took: Duration,
+    },
+    /// So many requests wait for a reply.
+    Open(usize),
+    /// A request was answered without the application, before the network gave up.
+    DeadlineMissed,
+    /// A reply came when its request had ended.
+    LateReply,
+    /// A receipt came: `delivered`, `failed`, `pending`, `unknown` or `orphan`.
+    Receipt(&'static str),
 }
 
 /// Metrics of one worker.
@@ -410,15 +442,37 @@ impl WorkerMetrics {
         gauge.set(up);
     }
 
+    /// Something happened between an HTTP transport and its peer.
+    pub fn http(&self, seen: HttpSeen) {
+        let key = self.key.as_str();
+        match seen {
+            HttpSeen::Request {
+                direction,
+                result,
+                took,
+            } => self
+                .families
+                .http_seconds
+                .with_label_values(&[key, direction.as_str(), result])
+                .observe(took.as_secs_f64()),
+            HttpSeen::Open(requests) => {
+                let open = i64::try_from(requests).unwrap_or(i64::MAX);
+                self.families.http_open.with_label_values(&[key]).set(open);
+            }
+            HttpSeen::DeadlineMissed => self.families.deadlines.with_label_values(&[key]).inc(),
+            HttpSeen::LateReply => self.families.late_replies.with_label_values(&[key]).inc(),
+            HttpSeen::Receipt(state) => {
+                let labels = &[key, state];
+                self.families.receipts.with_label_values(labels).inc();
+            }
+        }
+    }
+
     /// Traffic with the peer, now.
     pub fn traffic(&self, direction: Traffic) {
-        let direction = match direction {
-            Traffic::Inbound => "inbound",
-            Traffic::Outbound => "outbound",
-        };
         self.families
             .link_last
-            .with_label_values(&[self.key.as_str(), direction])
+            .with_label_values(&[self.key.as_str(), direction.as_str()])
             .set(now());
     }
 }

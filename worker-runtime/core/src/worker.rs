@@ -5,8 +5,9 @@ use crate::error::{ErrorClass, WorkError};
 use crate::message::{Message, UserMessage};
 use crate::outcome::Receipt;
 use crate::secrets::Secrets;
-use crate::state::Person;
+use crate::state::{Person, StateStore};
 use crate::status::StatusReport;
+use crate::telemetry::HttpSeen;
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -125,6 +126,10 @@ pub trait Services: Send + Sync {
     async fn listen(&self, host: &str, port: u16) -> Result<crate::worker::Listener, WorkError>;
     /// Marks traffic with the peer for the `link` metrics.
     fn traffic(&self, direction: Traffic);
+    /// Counts what an HTTP transport saw.
+    fn http(&self, seen: HttpSeen);
+    /// The state store, if the worker has one.
+    fn state(&self) -> Option<Arc<dyn StateStore>>;
 }
 
 /// What became of a message that may be a repeat.
@@ -143,6 +148,16 @@ pub enum Traffic {
     Inbound,
     /// To the peer.
     Outbound,
+}
+
+impl Traffic {
+    /// As metrics have it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Traffic::Inbound => "inbound",
+            Traffic::Outbound => "outbound",
+        }
+    }
 }
 
 /// A listening socket lent by the supervisor: it stays open when the worker is replaced, so no connection is refused.
@@ -276,6 +291,16 @@ impl WorkerContext {
         self.services.traffic(direction);
     }
 
+    /// Counts what an HTTP transport saw.
+    pub fn http(&self, seen: HttpSeen) {
+        self.services.http(seen);
+    }
+
+    /// The state store, if the worker has one.
+    pub fn state(&self) -> Option<Arc<dyn StateStore>> {
+        self.services.state()
+    }
+
     /// Opens or takes over a listening socket.
     pub async fn listen(&self, host: &str, port: u16) -> Result<Listener, WorkError> {
         self.services.listen(host, port).await
@@ -315,6 +340,12 @@ pub trait WorkerType: 'static {
     /// Whether its peer sends receipts for what it took: then a message is not at its end before one came.
     const RECEIPTS: bool = false;
 
+    /// As [`Self::RECEIPTS`], where that depends on the settings.
+    fn receipts(config: &Self::Config) -> bool {
+        let _ = config;
+        Self::RECEIPTS
+    }
+
     /// Builds a worker from a validated config: reads secrets, makes clients, opens nothing exclusive. A broker or peer
     /// that is away is not an error here.
     async fn build(
@@ -345,7 +376,7 @@ pub struct Registration {
     /// How repeats are recognised.
     pub dedupe: Dedupe,
     /// Whether receipts come.
-    pub receipts: bool,
+    pub receipts: fn(&Resource) -> bool,
     /// Whether a resource is of this type.
     pub matches: fn(&Resource) -> bool,
     pub(crate) build: BuildFn,
@@ -361,7 +392,7 @@ impl Registration {
             type_name: T::Config::TYPE,
             ordering: T::Config::ORDERING,
             dedupe: T::DEDUPE,
-            receipts: T::RECEIPTS,
+            receipts: |resource| T::Config::pick(resource).is_some_and(T::receipts),
             matches: |resource| T::Config::pick(resource).is_some(),
             build: |cx| {
                 Box::pin(async move {

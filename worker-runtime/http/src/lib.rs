@@ -1,15 +1,19 @@
-//! HTTP server helpers that several families share: a server on a lent socket with limits and a graceful end, request
-//! parameters as Vumi reads them, HTTP Basic. Built on hyper itself, because a transport must know when its answer
-//! was really written and when the caller went away.
+//! HTTP that several families share: a server on a lent socket with limits and a graceful end, request parameters as Vumi
+//! reads them, HTTP Basic, signatures, and a client. The server is built on hyper itself, because a transport must know when
+//! its answer was really written and when the caller went away.
 
 mod answer;
 mod auth;
+mod client;
 mod connection;
 mod params;
 mod server;
+mod signature;
 
 pub use answer::{Answer, Reply, Written};
-pub use auth::{credentials_match, unauthorized};
+pub use auth::{credentials_match, equal, unauthorized};
+pub use client::{Call, CallError, Caller, Client, class_of, retry_after};
 pub use http::{HeaderMap, Method, StatusCode};
 pub use params::{ParamError, Params};
 pub use server::{Head, Limits, Request, Server, Service};
+pub use signature::{Encoding, SignatureError, Signed};

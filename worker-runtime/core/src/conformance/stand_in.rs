@@ -4,8 +4,9 @@
 use crate::error::WorkError;
 use crate::outcome::Receipt;
 use crate::secrets::Secrets;
-use crate::state::Person;
+use crate::state::{Person, StateStore};
 use crate::status::StatusReport;
+use crate::telemetry::HttpSeen;
 use crate::worker::{Listener, Output, Services, Taken, Traffic, WorkerContext};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -29,6 +30,8 @@ struct Seen {
     answers: Option<HashMap<String, Bytes>>,
     refusal: Option<WorkError>,
     hangs: bool,
+    http: Vec<HttpSeen>,
+    store: Option<Arc<dyn StateStore>>,
     sockets: HashMap<(String, u16), Listener>,
     bound: Option<SocketAddr>,
 }
@@ -53,11 +56,22 @@ impl StandIn {
         instance: &str,
         closing: CancellationToken,
     ) -> Arc<WorkerContext> {
+        self.context_with(resource, instance, closing, Secrets::new(BTreeMap::new(), None))
+    }
+
+    /// As [`Self::context`], with secrets.
+    pub fn context_with(
+        self: &Arc<Self>,
+        resource: Resource,
+        instance: &str,
+        closing: CancellationToken,
+        secrets: Secrets,
+    ) -> Arc<WorkerContext> {
         let services: Arc<dyn Services> = Arc::clone(self) as Arc<dyn Services>;
         Arc::new(WorkerContext::new(
             Arc::new(resource),
             instance.to_owned(),
-            Arc::new(Secrets::new(BTreeMap::new(), None)),
+            Arc::new(secrets),
             closing,
             services,
         ))
@@ -72,6 +86,16 @@ impl StandIn {
     pub fn hang(&self, hangs: bool) {
         self.lock().hangs = hangs;
         self.changed.notify_waiters();
+    }
+
+    /// From now on has this store.
+    pub fn keep_in(&self, store: Arc<dyn StateStore>) {
+        self.lock().store = Some(store);
+    }
+
+    /// Everything counted so far.
+    pub fn counted(&self) -> Vec<HttpSeen> {
+        self.lock().http.clone()
     }
 
     /// Everything published so far.
@@ -219,6 +243,15 @@ impl Services for StandIn {
     }
 
     fn traffic(&self, _: Traffic) {}
+
+    fn http(&self, seen: HttpSeen) {
+        self.lock().http.push(seen);
+        self.changed.notify_waiters();
+    }
+
+    fn state(&self) -> Option<Arc<dyn StateStore>> {
+        self.lock().store.clone()
+    }
 }
 
 /// A resource from a manifest that was parsed as plain data, without the positions and findings of the real reader.

@@ -8,10 +8,10 @@ use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::Message;
 use crate::outcome::Receipt;
-use crate::state::Person;
+use crate::state::{Person, StateStore};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::supervisor::listeners::Listeners;
-use crate::telemetry::WorkerMetrics;
+use crate::telemetry::{HttpSeen, WorkerMetrics};
 use crate::worker::{Listener, Output, Services, Taken, Traffic, Worker, WorkerContext};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -49,6 +49,7 @@ pub(super) struct Counter {
     pub(super) trail: Option<Arc<Trail>>,
     /// Of a transport with a state store whose provider gives ids.
     pub(super) once: Option<Once>,
+    pub(super) state: Option<Arc<dyn StateStore>>,
 }
 
 #[async_trait]
@@ -142,6 +143,14 @@ impl Services for Counter {
 
     fn traffic(&self, direction: Traffic) {
         self.metrics.traffic(direction);
+    }
+
+    fn http(&self, seen: HttpSeen) {
+        self.metrics.http(seen);
+    }
+
+    fn state(&self) -> Option<Arc<dyn StateStore>> {
+        self.state.clone()
     }
 }
 

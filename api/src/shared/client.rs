@@ -1,0 +1,32 @@
+//! The HTTP client of a worker that calls its provider.
+
+use super::quantity::{Duration, Size};
+use super::shapes::{AnswerSize, Deadline};
+use super::tls::ClientTls;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// How a worker calls its provider. Connections are kept and used again; redirects are not followed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpClient {
+    /// Longest wait for a connection; what could not be sent is tried again. Default `5s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Deadline>")]
+    pub connect_timeout: Option<Duration>,
+    /// Longest wait for the whole answer; then nobody knows whether the provider has the message. Default `15s`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Deadline>")]
+    pub answer_timeout: Option<Duration>,
+    /// Largest answer that is read; the rest is left. Default `256Ki`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<AnswerSize>")]
+    pub max_answer: Option<Size>,
+    /// Connections kept open while there is nothing to send. Default `32`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 1024))]
+    pub idle_connections: Option<u32>,
+    /// TLS settings of `https` URLs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientTls>,
+}

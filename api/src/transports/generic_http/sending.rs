@@ -1,0 +1,153 @@
+//! How a message becomes a request to the provider, and what the provider's answer means.
+
+use super::{RequestMethod, TemplateMap};
+use crate::shared::shapes::Template;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Where the parameters of a request stand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum ParametersIn {
+    /// In the URL.
+    Query,
+    /// In the body, as a form.
+    #[default]
+    Form,
+    /// In the body, as the members of a JSON object; numbers and truth values keep their type.
+    Json,
+}
+
+/// The request for one message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SendRule {
+    /// Method. Default `POST`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub method: Option<RequestMethod>,
+    /// Where it goes.
+    #[schemars(with = "Template")]
+    pub url: String,
+    /// Its parameters. One without a value is left out. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TemplateMap>")]
+    pub parameters: Option<BTreeMap<String, String>>,
+    /// Where the parameters stand. Default `form`; `query` for GET and where there is a `body`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameters_in: Option<ParametersIn>,
+    /// The whole body. Default: what `parameters` make.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Template>")]
+    pub body: Option<String>,
+    /// Content type of `body`; as JSON or XML, values in it are escaped. Default `text/plain; charset=utf-8`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 127))]
+    pub content_type: Option<String>,
+    /// Headers. One without a value is left out. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<TemplateMap>")]
+    pub headers: Option<BTreeMap<String, String>>,
+    /// Fields without which a message cannot be sent: one that lacks any is refused. Default `to_addr, content`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
+    pub needs: Option<Vec<String>>,
+    /// What an answer means: the first that is true counts. Default: status 200 to 299 is accepted, 401 and 403 are
+    /// credentials, 429 is throttled, other 4xx are refused, and the rest is temporary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub outcomes: Option<Vec<OutcomeRule>>,
+}
+
+/// What an answer of the provider means for the message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum Outcome {
+    /// The provider has it.
+    #[default]
+    Accepted,
+    /// It will never take it.
+    Refused,
+    /// It asks to slow down; tried again after `Retry-After`.
+    Throttled,
+    /// It failed and did not take it; tried again.
+    Temporary,
+    /// Our credentials are wrong; tried again.
+    Credentials,
+    /// It may or may not have it; `onUnknown` decides.
+    Unknown,
+}
+
+/// One meaning of an answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct OutcomeRule {
+    /// When it is so. Default: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Template>")]
+    pub when: Option<String>,
+    /// What it means.
+    pub is: Outcome,
+    /// The provider's id of an accepted message. Default: our own id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Template>")]
+    pub id: Option<String>,
+    /// The provider's code of any other, as `codes` has it. Default: the status of the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Template>")]
+    pub code: Option<String>,
+}
+
+/// Whose matter a failure is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CodeClass {
+    /// The user cannot be reached: unknown, off, barred.
+    Recipient,
+    /// The message itself was refused.
+    Content,
+    /// The account has no credit.
+    Credit,
+    /// Our credentials were refused.
+    Credential,
+    /// Too fast for the provider.
+    Throttle,
+    /// No way leads there.
+    Route,
+    /// Too late.
+    Window,
+    /// The provider failed.
+    Provider,
+    /// We failed.
+    Ours,
+}
+
+/// Who must act on a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum CodeActor {
+    /// Whoever wrote the message.
+    Campaign,
+    /// Whoever runs this system.
+    Operator,
+    /// The provider.
+    Provider,
+    /// Nobody can.
+    Nobody,
+}
+
+/// What one code of the provider means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ProviderCode {
+    /// The code, as the provider writes it.
+    #[schemars(length(min = 1, max = 64))]
+    pub code: String,
+    /// Whose matter it is.
+    pub class: CodeClass,
+    /// A plain sentence for people who do not know the provider's document; it ends with a full stop.
+    #[schemars(length(min = 1, max = 200))]
+    pub text: String,
+    /// Who must act.
+    pub who: CodeActor,
+}
