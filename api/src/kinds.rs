@@ -6,10 +6,10 @@ use crate::dispatchers::{RoutingTable, Simple};
 use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
 use crate::shared::shapes::HoldLimit;
 use crate::shared::{
-    BrokerRef, Classes, ConnectorName, Dedupe, Duration, HttpClient, HttpListener, MiddlewareItem, OnUnknown,
-    Ordering, RateLimit, Retention, Retry, StateRef,
+    BrokerRef, Classes, ConnectorName, Dedupe, Duration, HttpClient, HttpListener, MiddlewareItem,
+    OnUnknown, Ordering, RateLimit, Retention, Retry, StateRef,
 };
-use crate::transports::{DevNull, GenericHttp, HttpApi, Telnet};
+use crate::transports::{DevNull, GenericHttp, HttpApi, Mediafone, Telnet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -136,6 +136,8 @@ worker_kind! {
         http_api: HttpApi = "httpApi",
         /// A provider that speaks HTTP, described in the manifest.
         generic_http: GenericHttp = "genericHttp",
+        /// SMS by Mediafone in Cameroon.
+        mediafone: Mediafone = "mediafone",
         /// A simulated network: acks, receipts and replies without a provider.
         dev_null: DevNull = "devNull",
     }

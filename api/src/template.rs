@@ -5,8 +5,8 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use minijinja::{AutoEscape, Environment, Error, ErrorKind, Expression, UndefinedBehavior};
 use minijinja::value::ValueKind;
+use minijinja::{AutoEscape, Environment, Error, ErrorKind, Expression, UndefinedBehavior};
 use serde_json::Value as Json;
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
@@ -32,7 +32,9 @@ fn environment() -> Environment<'static> {
         if matches!(escape, AutoEscape::Custom(name) if name == "xml") && !value.is_safe() {
             return match value.is_none() || value.is_undefined() {
                 true => Ok(()),
-                false => out.write_str(&escape_xml(&value.to_string())).map_err(Error::from),
+                false => out
+                    .write_str(&escape_xml(&value.to_string()))
+                    .map_err(Error::from),
             };
         }
         match value.is_none() && !matches!(escape, AutoEscape::Json) {
@@ -40,8 +42,15 @@ fn environment() -> Environment<'static> {
             false => minijinja::escape_formatter(out, state, value),
         }
     });
-    env.add_filter("ltrim", |text: String| text.trim_start().to_owned());
-    env.add_filter("base64", |text: String| BASE64_STANDARD.encode(text));
+    // Nothing stays nothing.
+    env.add_filter("ltrim", |value: Value| match value.as_str() {
+        Some(text) => text.trim_start().into(),
+        None => value,
+    });
+    env.add_filter("base64", |value: Value| match value.as_str() {
+        Some(text) => BASE64_STANDARD.encode(text).into(),
+        None => value,
+    });
     env.add_test("matching", |text: String, pattern: String| {
         regex::Regex::new(&pattern)
             .map(|regex| regex.is_match(&text))
@@ -299,9 +308,11 @@ pub fn of_json(value: &Json) -> Value {
         },
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items.iter().map(of_json).collect(),
-        Json::Object(members) => {
-            Value::from_pairs(members.iter().map(|(name, value)| (name.as_str(), of_json(value))))
-        }
+        Json::Object(members) => Value::from_pairs(
+            members
+                .iter()
+                .map(|(name, value)| (name.as_str(), of_json(value))),
+        ),
     }
 }
 
@@ -315,7 +326,12 @@ pub fn to_json(value: &Value) -> Json {
             (None, Ok(real)) => real.into(),
             (None, Err(_)) => value.to_string().into(),
         },
-        ValueKind::Seq => value.try_iter().into_iter().flatten().map(|v| to_json(&v)).collect(),
+        ValueKind::Seq => value
+            .try_iter()
+            .into_iter()
+            .flatten()
+            .map(|v| to_json(&v))
+            .collect(),
         ValueKind::Map => {
             let names = value.try_iter().into_iter().flatten();
             let member = |name: Value| {
@@ -342,7 +358,10 @@ mod tests {
     }
 
     fn rendered(source: &str, escape: Escape) -> String {
-        Template::new(source).unwrap().render(&context(), escape).unwrap()
+        Template::new(source)
+            .unwrap()
+            .render(&context(), escape)
+            .unwrap()
     }
 
     #[test]
@@ -353,7 +372,12 @@ mod tests {
         assert_eq!(value(" {{- n + 1 -}} "), Some(8.into()));
         assert_eq!(value("{{ n }}!"), Some("7!".into()));
         assert_eq!(value("{{ params.empty }}"), Some("".into()));
-        for nothing in ["{{ nothing }}", "{{ params.b }}", "{{ params.b.c }}", "{{ x.y }}"] {
+        for nothing in [
+            "{{ nothing }}",
+            "{{ params.b }}",
+            "{{ params.b.c }}",
+            "{{ x.y }}",
+        ] {
             assert_eq!(value(nothing), None, "{nothing}");
         }
         assert_eq!(value("<{{ nothing }}{{ params.b }}>"), Some("<>".into()));
@@ -367,7 +391,10 @@ mod tests {
             rendered(text, Escape::Xml),
             "<a b=\"x &lt; &quot;y&quot;\"></a>"
         );
-        assert_eq!(rendered("{\"a\": {{ nothing }}}", Escape::Json), "{\"a\": null}");
+        assert_eq!(
+            rendered("{\"a\": {{ nothing }}}", Escape::Json),
+            "{\"a\": null}"
+        );
         let json = rendered("{\"a\": {{ params.a }}, \"n\": {{ n }}}", Escape::Json);
         let json: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(json, json!({"a": "x < \"y\"", "n": 7}));
@@ -386,13 +413,19 @@ mod tests {
     fn own_filters_and_tests() {
         assert_eq!(rendered("{{ ' a ' | ltrim }}|", Escape::None), "a |");
         assert_eq!(rendered("{{ 'u:p' | base64 }}", Escape::None), "dTpw");
+        assert_eq!(
+            rendered("<{{ nothing | ltrim | base64 }}>", Escape::None),
+            "<>"
+        );
         let long = Template::new("{{ params.a is matching('^x <') }}").unwrap();
         assert!(long.holds(&context()).unwrap());
     }
 
     #[test]
     fn what_is_wrong_is_said_before_it_is_used() {
-        let names = Names::default().with("n").with_members("params", ["msisdn", "text"]);
+        let names = Names::default()
+            .with("n")
+            .with_members("params", ["msisdn", "text"]);
         let wrong = |source: &str| {
             let template = Template::new(source).unwrap();
             template.check(&names).unwrap_or_default()
@@ -408,7 +441,9 @@ mod tests {
     #[test]
     fn an_endless_template_ends() {
         let long = "{% for a in range(9999) %}{% for b in range(9999) %}x{% endfor %}{% endfor %}";
-        let error = Template::new(long).unwrap().render(&context(), Escape::None);
+        let error = Template::new(long)
+            .unwrap()
+            .render(&context(), Escape::None);
         assert!(error.unwrap_err().to_string().contains("fuel"));
     }
 }

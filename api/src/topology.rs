@@ -1,6 +1,8 @@
 //! What a worker touches: the queues it consumes and publishes, and the addresses it listens on. Pure facts drawn from
 //! a manifest; `lint` and the operator judge whole campaigns by them.
 
+use crate::resource::Resource;
+
 /// The three data flows of a connector.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Flow {
@@ -76,6 +78,15 @@ impl Topology {
             publishes: vec![Port::new(name, Flow::Inbound), Port::new(name, Flow::Event)],
             ..Self::default()
         }
+    }
+
+    /// A transport that listens for requests, if it has a port for them.
+    pub fn listening(resource: &Resource) -> Self {
+        let mut topology = Self::transport(resource.transport_name());
+        if let Some(http) = resource.transport().and_then(|t| t.http.as_ref()) {
+            topology.listens.push((http.host().to_owned(), http.port));
+        }
+        topology
     }
 
     /// An application on the connector `name`.

@@ -81,7 +81,9 @@ pub use requests::{
     Access, MessageRule, ReceiptRule, ReceiptStatus, RequestMethod, RequestRule, Signature,
     SignatureEncoding,
 };
-pub use sending::{CodeActor, CodeClass, Outcome, OutcomeRule, ParametersIn, ProviderCode, SendRule};
+pub use sending::{
+    CodeActor, CodeClass, Outcome, OutcomeRule, ParametersIn, ProviderCode, SendRule,
+};
 pub use sessions::{DeadlineRule, Redial, SessionRule};
 
 use crate::resource::{Kind, Resource, WorkerConfig};
@@ -195,10 +197,7 @@ impl GenericHttp {
 
     /// Queues and address of a transport that works by this description.
     pub fn topology(&self, resource: &Resource) -> Topology {
-        let mut topology = Topology::transport(resource.transport_name());
-        if let Some(http) = resource.transport().and_then(|t| t.http.as_ref()) {
-            topology.listens.push((http.host().to_owned(), http.port));
-        }
+        let mut topology = Topology::listening(resource);
         topology.holds_requests = self.holds();
         topology
     }
@@ -231,26 +230,44 @@ impl WorkerConfig for GenericHttp {
             true => ("genericHttp".to_owned(), text),
             false => (format!("genericHttp.{path}"), text),
         }));
-        let requests = self.requests.as_ref().is_some_and(|rules| !rules.is_empty());
+        let requests = self
+            .requests
+            .as_ref()
+            .is_some_and(|rules| !rules.is_empty());
         let mut refuse = |path: &str, text: &str| findings.push((path.into(), text.into()));
         match (requests, http) {
-            (true, None) => refuse("genericHttp.requests", "needs a port: add `http: {port: …}` beside it"),
+            (true, None) => refuse(
+                "genericHttp.requests",
+                "needs a port: add `http: {port: …}` beside it",
+            ),
             (false, Some(_)) => refuse("http", "has no effect without genericHttp.requests"),
             _ => {}
         }
         if self.send.is_none() && transport.is_some_and(|t| t.client.is_some()) {
             refuse("client", "has no effect without genericHttp.send");
         }
-        let mut messages = self.requests.iter().flatten().filter_map(|r| r.message.as_ref());
+        let mut messages = self
+            .requests
+            .iter()
+            .flatten()
+            .filter_map(|r| r.message.as_ref());
         let has_ids = messages.any(|message| message.id.is_some());
         if !has_ids && transport.is_some_and(|t| t.dedupe.is_some()) {
-            refuse("dedupe", "has no effect without an `id` in the messages of genericHttp.requests");
+            refuse(
+                "dedupe",
+                "has no effect without an `id` in the messages of genericHttp.requests",
+            );
         }
-        let waits = http.and_then(|http| http.request_timeout).map_or(240, |d| d.0.as_secs());
+        let waits = http
+            .and_then(|http| http.request_timeout)
+            .map_or(240, |d| d.0.as_secs());
         if let Some(deadline) = &self.deadline
             && deadline.after.0.as_secs() >= waits
         {
-            refuse("genericHttp.deadline.after", "must be shorter than http.requestTimeout");
+            refuse(
+                "genericHttp.deadline.after",
+                "must be shorter than http.requestTimeout",
+            );
         }
         findings
     }

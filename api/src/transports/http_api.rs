@@ -131,10 +131,7 @@ impl WorkerConfig for HttpApi {
     }
 
     fn topology(&self, resource: &Resource) -> Topology {
-        let mut t = Topology::transport(resource.transport_name());
-        if let Some(http) = resource.transport().and_then(|t| t.http.as_ref()) {
-            t.listens.push((http.host().to_owned(), http.port));
-        }
+        let mut t = Topology::listening(resource);
         t.holds_requests = self.reply_expected.unwrap_or(false);
         t
     }

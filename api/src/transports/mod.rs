@@ -3,9 +3,11 @@
 mod dev_null;
 pub mod generic_http;
 mod http_api;
+mod mediafone;
 mod telnet;
 
 pub use dev_null::DevNull;
 pub use generic_http::GenericHttp;
 pub use http_api::HttpApi;
+pub use mediafone::Mediafone;
 pub use telnet::Telnet;

@@ -75,14 +75,28 @@ mod tests {
             assert_eq!(number.as_deref(), Ok("+27821234567"), "{spelling}");
         }
         // A number of another country, as the network of this one writes it.
-        assert_eq!(normalised("254722000000", "ZA").as_deref(), Ok("+254722000000"));
-        assert_eq!(normalised("0722000000", "KE").as_deref(), Ok("+254722000000"));
+        assert_eq!(
+            normalised("254722000000", "ZA").as_deref(),
+            Ok("+254722000000")
+        );
+        assert_eq!(
+            normalised("0722000000", "KE").as_deref(),
+            Ok("+254722000000")
+        );
     }
 
     #[test]
     fn what_is_no_number_is_said_to_be_none() {
-        assert_eq!(normalised("12345", "ZA").as_deref(), Ok("12345"), "a short code");
-        assert_eq!(normalised("Vodacom", "ZA").as_deref(), Ok("Vodacom"), "no digits");
+        assert_eq!(
+            normalised("12345", "ZA").as_deref(),
+            Ok("12345"),
+            "a short code"
+        );
+        assert_eq!(
+            normalised("Vodacom", "ZA").as_deref(),
+            Ok("Vodacom"),
+            "no digits"
+        );
         for wrong in ["+27999", "99999999999999999", "082123456789"] {
             assert!(normalised(wrong, "ZA").is_err(), "{wrong}");
         }

@@ -411,5 +411,12 @@ impl Registration {
     }
 }
 
+impl Registration {
+    /// A worker of this type, without an engine around it: for tests of a family.
+    pub async fn worker(&self, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
+        (self.build)(cx).await
+    }
+}
+
 /// Default of `holdLimit`.
 pub const HOLD_LIMIT: Duration = Duration::from_secs(30);

@@ -140,6 +140,13 @@ impl Reply {
     }
 }
 
+impl Reply {
+    /// Status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.answer.status
+    }
+}
+
 impl From<Answer> for Reply {
     fn from(answer: Answer) -> Self {
         Self {

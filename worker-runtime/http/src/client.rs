@@ -83,7 +83,9 @@ impl Client {
     /// # Errors
     /// The private certificate authority is missing or cannot be read.
     pub fn new(settings: &HttpClient, secrets: &Secrets) -> Result<Self, WorkError> {
-        let connect_timeout = settings.connect_timeout.map_or(Duration::from_secs(5), |d| d.0);
+        let connect_timeout = settings
+            .connect_timeout
+            .map_or(Duration::from_secs(5), |d| d.0);
         let mut http = HttpConnector::new();
         http.set_connect_timeout(Some(connect_timeout));
         http.set_nodelay(true);
@@ -101,7 +103,9 @@ impl Client {
         let max_answer = settings.max_answer.map_or(256 << 10, |size| size.0);
         Ok(Self {
             client,
-            answer_timeout: settings.answer_timeout.map_or(Duration::from_secs(15), |d| d.0),
+            answer_timeout: settings
+                .answer_timeout
+                .map_or(Duration::from_secs(15), |d| d.0),
             max_answer: usize::try_from(max_answer).unwrap_or(usize::MAX),
         })
     }
@@ -110,7 +114,10 @@ impl Client {
 fn tls(settings: &HttpClient, secrets: &Secrets) -> Result<rustls::ClientConfig, WorkError> {
     let wrong = |text: String| WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text);
     let mut roots = RootCertStore::empty();
-    let authority = settings.tls.as_ref().and_then(|tls| tls.ca_secret_ref.as_ref());
+    let authority = settings
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.ca_secret_ref.as_ref());
     if let Some(secret) = authority {
         let pem = secrets.get(&secret.name, "ca.crt").ok_or_else(|| {
             let text = format!("Secret {:?} has no key \"ca.crt\"", secret.name);
@@ -150,8 +157,11 @@ impl Caller for Client {
             let (head, mut body) = response.into_parts();
             let mut read = BytesMut::new();
             while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|e| lost(format!("the answer broke off: {}", told(&e))))?;
-                let Ok(data) = frame.into_data() else { continue };
+                let frame =
+                    frame.map_err(|e| lost(format!("the answer broke off: {}", told(&e))))?;
+                let Ok(data) = frame.into_data() else {
+                    continue;
+                };
                 let room = self.max_answer - read.len();
                 read.extend_from_slice(&data[..data.len().min(room)]);
                 if read.len() == self.max_answer {

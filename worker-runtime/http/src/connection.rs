@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
@@ -26,9 +27,21 @@ pub(crate) struct Shared {
     closed: AtomicBool,
     /// A request body was left unread: closing at once would reset the connection, and the answer with it.
     linger: AtomicBool,
+    /// Bytes came that belong to no request yet, or to a body.
+    reading: AtomicBool,
 }
 
 impl Shared {
+    /// A request is whole, or answered.
+    pub(crate) fn is_between(&self) {
+        self.reading.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether something was being read that is no whole request.
+    pub(crate) fn was_reading(&self) -> bool {
+        self.reading.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn leave_unread(&self) {
         self.linger.store(true, Ordering::Relaxed);
     }
@@ -42,17 +55,72 @@ impl Shared {
     }
 }
 
+/// A stream that notes when something was read from it.
+struct Watched {
+    stream: TcpStream,
+    shared: Arc<Shared>,
+}
+
+impl AsyncRead for Watched {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut tokio::io::ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if buffer.filled().len() > before {
+            self.shared.reading.store(true, Ordering::Relaxed);
+        }
+        read
+    }
+}
+
+impl AsyncWrite for Watched {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffers: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+    }
+}
+
 /// The socket of a connection.
 pub(crate) struct Socket {
-    stream: TokioIo<TcpStream>,
+    stream: TokioIo<Watched>,
     shared: Arc<Shared>,
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
 impl Socket {
     pub(crate) fn new(stream: TcpStream, shared: Arc<Shared>) -> Self {
+        let watched = Watched {
+            stream,
+            shared: Arc::clone(&shared),
+        };
         Self {
-            stream: TokioIo::new(stream),
+            stream: TokioIo::new(watched),
             shared,
             lingering: None,
         }

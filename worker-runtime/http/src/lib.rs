@@ -15,5 +15,5 @@ pub use auth::{credentials_match, equal, unauthorized};
 pub use client::{Call, CallError, Caller, Client, class_of, retry_after};
 pub use http::{HeaderMap, Method, StatusCode};
 pub use params::{ParamError, Params};
-pub use server::{Head, Limits, Request, Server, Service};
+pub use server::{Head, Limits, Request, Server, Service, Trouble};
 pub use signature::{Encoding, SignatureError, Signed};

@@ -57,6 +57,31 @@ impl Params {
         Ok(params)
     }
 
+    /// Of the query string alone.
+    pub fn of_query(query: &str) -> Self {
+        let mut params = Self::default();
+        params.add_encoded(query.as_bytes());
+        params
+    }
+
+    /// Adds those of an `application/x-www-form-urlencoded` body; they count before the ones that are there.
+    pub fn with_form(self, body: &[u8]) -> Self {
+        let mut params = Self::default();
+        params.add_encoded(body);
+        for (name, value) in self.0 {
+            params.add(name, value);
+        }
+        params
+    }
+
+    /// Each name with its value; none where that is not UTF-8. A name that is not UTF-8 is replaced.
+    pub fn pairs(&self) -> impl Iterator<Item = (String, Option<&str>)> + '_ {
+        self.0.iter().map(|(name, value)| {
+            let name = String::from_utf8_lossy(name).into_owned();
+            (name, std::str::from_utf8(value).ok())
+        })
+    }
+
     /// Value of a parameter: none if absent, an error if it is not UTF-8.
     pub fn get(&self, name: &str) -> Option<Result<&str, std::str::Utf8Error>> {
         self.0

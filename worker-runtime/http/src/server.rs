@@ -88,6 +88,44 @@ pub trait Service: Send + Sync + 'static {
 
     /// Answers a request. Dropped midway when the caller goes away.
     async fn answer(&self, request: Request) -> Reply;
+
+    /// Hears of what was refused before it was a whole request.
+    fn trouble(&self, trouble: &Trouble) {
+        let _ = trouble;
+    }
+}
+
+/// What a caller sent that was no whole request. The caller has its answer, where one was possible.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Trouble {
+    /// 413.
+    #[error("a request has a body of more than {0} bytes")]
+    TooLarge(usize),
+    /// 408, or a head that did not end in time.
+    #[error("a request did not arrive in time")]
+    TooSlow,
+    /// The connection ended in the middle of a request.
+    #[error("a connection ended in the middle of a request")]
+    Broken,
+    /// 400, or 431 for a head that is too large.
+    #[error("what a caller sent is not HTTP")]
+    NotHttp,
+    /// 503.
+    #[error("there are more than {0} connections")]
+    TooMany(usize),
+}
+
+impl Trouble {
+    /// As a status has it.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Trouble::TooLarge(_) => "too_large",
+            Trouble::TooSlow => "too_slow",
+            Trouble::Broken => "broken_off",
+            Trouble::NotHttp => "not_http",
+            Trouble::TooMany(_) => "too_many_connections",
+        }
+    }
 }
 
 /// The connections of one worker.
@@ -161,6 +199,8 @@ impl Server {
             let _ = stream.try_write(
                 b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\nConnection: close\r\nContent-Length: 0\r\n\r\n",
             );
+            let limit = desk.limits.max_connections;
+            desk.service.trouble(&Trouble::TooMany(limit));
             return;
         };
         self.connections.spawn(async move {
@@ -181,6 +221,7 @@ async fn converse(stream: TcpStream, desk: Desk) {
     let socket = Socket::new(stream, Arc::clone(&shared));
     let closing = desk.closing.clone();
     let head_timeout = desk.limits.head_timeout;
+    let (seen, hears) = (Arc::clone(&shared), Arc::clone(&desk.service));
     let service = service_fn(move |request| respond(request, desk.clone(), Arc::clone(&shared)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -203,6 +244,13 @@ async fn converse(stream: TcpStream, desk: Desk) {
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended early");
+        if seen.was_reading() {
+            hears.trouble(&match () {
+                () if error.is_parse() => Trouble::NotHttp,
+                () if error.is_timeout() => Trouble::TooSlow,
+                () => Trouble::Broken,
+            });
+        }
     }
 }
 
@@ -211,7 +259,9 @@ async fn respond(
     desk: Desk,
     shared: Arc<Shared>,
 ) -> Result<http::Response<AnswerBody>, Infallible> {
+    shared.is_between();
     let reply = judge(request, &desk, &shared).await;
+    shared.is_between();
     let Reply { answer, written } = reply;
     let mut response = http::Response::new(AnswerBody::new(answer.body, written, shared));
     *response.status_mut() = answer.status;
@@ -235,6 +285,8 @@ async fn judge(request: http::Request<Incoming>, desk: &Desk, shared: &Shared) -
         Some(answer) => Some(answer),
         None if desk.closing.is_cancelled() => Some(stopping()),
         None if body.size_hint().lower() > desk.limits.max_body as u64 => {
+            desk.service
+                .trouble(&Trouble::TooLarge(desk.limits.max_body));
             Some(too_large(desk.limits.max_body))
         }
         None => None,
@@ -256,14 +308,18 @@ async fn judge(request: http::Request<Incoming>, desk: &Desk, shared: &Shared) -
         Ok(Err(error)) => {
             shared.leave_unread();
             if error.is::<LengthLimitError>() {
+                desk.service
+                    .trouble(&Trouble::TooLarge(desk.limits.max_body));
                 too_large(desk.limits.max_body).into()
             } else {
+                desk.service.trouble(&Trouble::Broken);
                 let text = "The request body could not be read.";
                 closing(Answer::error(StatusCode::BAD_REQUEST, text)).into()
             }
         }
         Err(_) => {
             shared.leave_unread();
+            desk.service.trouble(&Trouble::TooSlow);
             let text = "The request body did not arrive in time.";
             closing(Answer::error(StatusCode::REQUEST_TIMEOUT, text)).into()
         }

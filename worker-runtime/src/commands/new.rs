@@ -63,6 +63,8 @@ struct Recipe {
     about: &'static str,
     config: &'static str,
     worker: &'static str,
+    /// Files beside the worker's module: ending and text.
+    beside: &'static [(&'static str, &'static str)],
     minimal: &'static str,
     full: String,
 }
@@ -81,6 +83,7 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
             about: "Answers every message with its own content.",
             config: include_str!("new/api_application.rs.txt"),
             worker: include_str!("new/application.rs.txt"),
+            beside: &[],
             minimal: include_str!("new/minimal_application.yaml"),
             full: full(
                 include_str!("new/full_application.yaml"),
@@ -96,6 +99,10 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
             about: "One message per HTTP request; the reply is the response body.",
             config: include_str!("new/api_http.rs.txt"),
             worker: include_str!("new/http.rs.txt"),
+            beside: &[
+                ("yaml", include_str!("new/http_description.yaml")),
+                ("codes.yaml", include_str!("new/http_codes.yaml")),
+            ],
             minimal: include_str!("new/minimal_http.yaml"),
             full: full(
                 include_str!("new/full_http.yaml"),
@@ -111,6 +118,7 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
             about: "A server for line-based conversations: each connection is one user's session.",
             config: include_str!("new/api_chat.rs.txt"),
             worker: include_str!("new/chat.rs.txt"),
+            beside: &[],
             minimal: include_str!("new/minimal_chat.yaml"),
             full: full(
                 include_str!("new/full_chat.yaml"),
@@ -200,7 +208,11 @@ fn changes(
         }
     }
     let examples = format!("examples/{}/{}", recipe.plural, names.camel);
-    Ok(vec![
+    let beside = recipe.beside.iter().map(|(ending, text)| {
+        let path = format!("{}/{module}.{ending}", recipe.family);
+        (root.join(path), names.fill(text))
+    });
+    let mut all = vec![
         (root.join(config), names.fill(recipe.config)),
         edited(&format!("api/src/{}/mod.rs", recipe.plural), &|text| {
             let text = edits::add_module(text, module)?;
@@ -227,5 +239,7 @@ fn changes(
             root.join(&examples).join("full.yaml"),
             names.fill(&recipe.full),
         ),
-    ])
+    ];
+    all.extend(beside);
+    Ok(all)
 }

@@ -7,9 +7,23 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Fields of a message that templates may ask for.
 const MESSAGE: [&str; 17] = [
-    "message_version", "message_type", "message_id", "timestamp", "to_addr", "from_addr", "content",
-    "session_event", "in_reply_to", "group", "provider", "transport_name", "transport_type",
-    "transport_metadata", "helper_metadata", "routing_metadata", "to_addr_type",
+    "message_version",
+    "message_type",
+    "message_id",
+    "timestamp",
+    "to_addr",
+    "from_addr",
+    "content",
+    "session_event",
+    "in_reply_to",
+    "group",
+    "provider",
+    "transport_name",
+    "transport_type",
+    "transport_metadata",
+    "helper_metadata",
+    "routing_metadata",
+    "to_addr_type",
 ];
 
 struct Check {
@@ -133,7 +147,11 @@ impl Check {
             }
             self.rule(&path, rule);
         }
-        self.answer("invalid", provider.invalid.as_ref(), &request.clone().with("findings"));
+        self.answer(
+            "invalid",
+            provider.invalid.as_ref(),
+            &request.clone().with("findings"),
+        );
         if let Some(session) = &provider.session {
             self.session(session, rules);
         }
@@ -154,7 +172,10 @@ impl Check {
                 self.refuse(format!("codes[{n}].code"), "stands there twice");
             }
             if !code.text.ends_with('.') || code.text.contains(['\n', '\r']) {
-                self.refuse(format!("codes[{n}].text"), "must be one line that ends with a full stop");
+                self.refuse(
+                    format!("codes[{n}].text"),
+                    "must be one line that ends with a full stop",
+                );
             }
         }
     }
@@ -176,7 +197,10 @@ impl Check {
         if let Some(receipt) = &rule.receipt {
             let at = |field: &str| format!("{path}.receipt.{field}");
             if receipt.message_id.is_none() && receipt.remote_id.is_none() {
-                self.refuse(format!("{path}.receipt"), "needs messageId or remoteId, to find its message");
+                self.refuse(
+                    format!("{path}.receipt"),
+                    "needs messageId or remoteId, to find its message",
+                );
             }
             self.optional(&at("messageId"), receipt.message_id.as_ref(), &names);
             self.optional(&at("remoteId"), receipt.remote_id.as_ref(), &names);
@@ -203,8 +227,16 @@ impl Check {
         ] {
             self.optional(&at(field), source.as_ref(), names);
         }
-        self.map(&at("transportMetadata"), message.transport_metadata.as_ref(), names);
-        self.map(&at("helperMetadata"), message.helper_metadata.as_ref(), names);
+        self.map(
+            &at("transportMetadata"),
+            message.transport_metadata.as_ref(),
+            names,
+        );
+        self.map(
+            &at("helperMetadata"),
+            message.helper_metadata.as_ref(),
+            names,
+        );
     }
 
     fn session(&mut self, session: &SessionRule, rules: &[RequestRule]) {
@@ -220,14 +252,19 @@ impl Check {
 
     fn send(&mut self, send: &SendRule, message: &Names) {
         self.template("send.url", &send.url, message);
-        if !send.url.contains("{{") && !send.url.starts_with("http://") && !send.url.starts_with("https://") {
+        if !send.url.contains("{{")
+            && !send.url.starts_with("http://")
+            && !send.url.starts_with("https://")
+        {
             self.refuse("send.url", "must begin with http:// or https://");
         }
         self.map("send.parameters", send.parameters.as_ref(), message);
         self.optional("send.body", send.body.as_ref(), message);
         self.headers("send.headers", send.headers.as_ref(), message);
         if send.body.is_some()
-            && send.parameters_in.is_some_and(|place| place != super::ParametersIn::Query)
+            && send
+                .parameters_in
+                .is_some_and(|place| place != super::ParametersIn::Query)
         {
             self.refuse("send.parametersIn", "must be `query` where there is a body");
         }
@@ -236,7 +273,12 @@ impl Check {
                 self.refuse(format!("send.needs[{n}]"), "is no field of a message");
             }
         }
-        let names = self.base().with("status").with("headers").with("body").with("json");
+        let names = self
+            .base()
+            .with("status")
+            .with("headers")
+            .with("body")
+            .with("json");
         let names = Self::with_message(names);
         for (n, outcome) in send.outcomes.iter().flatten().enumerate() {
             let at = |field: &str| format!("send.outcomes[{n}].{field}");

@@ -56,7 +56,12 @@ impl StandIn {
         instance: &str,
         closing: CancellationToken,
     ) -> Arc<WorkerContext> {
-        self.context_with(resource, instance, closing, Secrets::new(BTreeMap::new(), None))
+        self.context_with(
+            resource,
+            instance,
+            closing,
+            Secrets::new(BTreeMap::new(), None),
+        )
     }
 
     /// As [`Self::context`], with secrets.

@@ -4,7 +4,9 @@
 /// Adds `mod NAME;` among the module lines, by name.
 pub(super) fn add_module(text: &str, module: &str) -> Option<String> {
     let name = |line: &str| {
-        line.strip_prefix("mod ")
+        line.strip_prefix("pub ")
+            .unwrap_or(line)
+            .strip_prefix("mod ")
             .and_then(|rest| rest.strip_suffix(';'))
             .map(str::to_owned)
     };

@@ -1,22 +1,24 @@
 //! One transport's desk: what every request goes through, how long it waits, and how a reply reaches its caller.
 
-use crate::engine::{Declaration, Inbound};
+use crate::engine::{Carried, Inbound, Provider, Refused, SessionMove};
 use crate::pending::{Finished, Opened, Pending, Place};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
-use vumi_api::shared::BasicAuth;
+use vumi_api::shared::{BasicAuth, HttpListener};
 use vumi_core::codes::{self, Code};
 use vumi_core::error::WorkError;
 use vumi_core::message::{Actor, FailureClass, UserMessage, derived_id};
-use vumi_core::outcome::Refusal;
+use vumi_core::outcome::{Receipt, Refusal};
 use vumi_core::state::Person;
 use vumi_core::status::{StatusLevel, StatusReport};
+use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::{Taken, Traffic, WorkerContext};
-use vumi_http::{Answer, Head, Method, Reply, Request, Service, StatusCode};
+use vumi_http::{Answer, Head, Method, Reply, Request, Service, StatusCode, Trouble};
 
 /// Key in `transport_metadata` that names the reply queue of the replica that holds the request.
 const HOLDER: &str = "vumi_holder";
@@ -26,130 +28,298 @@ const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How long a caller may take to read their answer.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
-/// A late response is forgiven when none was late for so long.
+/// A bad status that only requests bring is taken back when none was bad for so long.
 const FORGIVEN: Duration = match cfg!(test) {
     true => Duration::from_millis(500),
     false => Duration::from_secs(60),
 };
-/// Answers that took longer are reported as slow, and as very slow.
-const SLOW: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(10));
 
 /// What requests and replies share.
 pub(crate) struct Desk {
-    pub(crate) declaration: Box<dyn Declaration>,
+    pub(crate) provider: Arc<dyn Provider>,
     pub(crate) cx: Arc<WorkerContext>,
-    pub(crate) path: String,
-    pub(crate) health_path: String,
-    pub(crate) auth: Option<BasicAuth>,
-    pub(crate) request_timeout: Duration,
+    path: String,
+    health_path: String,
+    auth: Option<BasicAuth>,
+    request_timeout: Duration,
+    /// Answer to a request whose reply did not come; none for the error as JSON.
+    timeout: (StatusCode, Option<String>),
+    /// Answers that took longer are reported as slow, and as very slow.
+    slow: (Duration, Duration),
     pub(crate) pending: Arc<Pending>,
     /// Requests that may still be published.
     pub(crate) intake: TaskTracker,
-    /// When the last response was late, if that is its last status.
-    pub(crate) late: Mutex<Option<Instant>>,
+    /// Components whose last status is bad, and since when.
+    bad: Mutex<BTreeMap<&'static str, Instant>>,
 }
 
-/// `path` is `root` or below it.
-fn is_below(path: &str, root: &str) -> bool {
-    path.strip_prefix(root)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// What is below `root`, if `path` is it or below it.
+fn below<'p>(path: &'p str, root: &str) -> Option<&'p str> {
+    let rest = path.strip_prefix(root)?;
+    (rest.is_empty() || rest.starts_with('/')).then_some(rest)
 }
 
 #[async_trait]
 impl Service for Desk {
     fn by_head(&self, head: &Head) -> Option<Answer> {
-        if is_below(&head.path, &self.health_path) {
+        if below(&head.path, &self.health_path).is_some() {
             return Some(self.health(&head.method));
         }
-        if !is_below(&head.path, &self.path) {
-            return Some(Answer::error(
-                StatusCode::NOT_FOUND,
-                "There is nothing here.",
-            ));
-        }
+        let methods = below(&head.path, &self.path).and_then(|rest| self.provider.methods(rest));
+        let Some(methods) = methods else {
+            let text = "There is nothing here.";
+            return Some(Answer::error(StatusCode::NOT_FOUND, text));
+        };
         if let Some(auth) = &self.auth {
             match self.cx.secrets().resolve(&auth.password) {
                 Ok(password)
                     if vumi_http::credentials_match(&head.headers, &auth.username, &password) => {}
-                Ok(_) => return Some(vumi_http::unauthorized()),
+                Ok(_) => {
+                    let text = "a request has wrong credentials, or none";
+                    self.bad_request("wrong_credentials", text.into());
+                    return Some(vumi_http::unauthorized());
+                }
                 Err(error) => {
                     tracing::error!(worker = self.cx.worker_name(), code = %error.code, reason = %error, "cannot check credentials");
                     return Some(Answer::refusal(&error));
                 }
             }
         }
-        let methods = self.declaration.methods();
-        (!methods.contains(&head.method)).then(|| not_allowed(methods))
+        (!methods.contains(&head.method)).then(|| not_allowed(&methods))
+    }
+
+    fn trouble(&self, trouble: &Trouble) {
+        self.bad_request(trouble.reason(), trouble.to_string());
     }
 
     async fn answer(&self, request: Request) -> Reply {
-        let intake = self.intake.token();
         let started = Instant::now();
         self.cx.traffic(Traffic::Inbound);
+        let reply = self.take(request, started).await;
+        let result = match reply.status().as_u16() / 100 {
+            2 => "2xx",
+            3 => "3xx",
+            4 => "4xx",
+            _ => "5xx",
+        };
+        self.cx.http(HttpSeen::Request {
+            direction: Traffic::Inbound,
+            result,
+            took: started.elapsed(),
+        });
+        reply
+    }
+}
+
+impl Desk {
+    pub(crate) fn new(
+        provider: Arc<dyn Provider>,
+        http: Option<&HttpListener>,
+        cx: Arc<WorkerContext>,
+    ) -> Self {
+        let or =
+            |path: Option<&String>, default: &str| path.map_or(default, String::as_str).to_owned();
+        let lasts = |limit: Option<vumi_api::Duration>, default| {
+            limit.map_or(Duration::from_secs(default), |d| d.0)
+        };
+        let path = or(http.and_then(|h| h.path.as_ref()), "/");
+        let status = http.and_then(|h| h.timeout_status);
+        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        Self {
+            provider,
+            cx,
+            path: path.trim_end_matches('/').to_owned(),
+            health_path: or(http.and_then(|h| h.health_path.as_ref()), "/health"),
+            auth: http.and_then(|h| h.auth.clone()),
+            request_timeout: lasts(http.and_then(|h| h.request_timeout), 240),
+            timeout: (
+                status.unwrap_or(StatusCode::GATEWAY_TIMEOUT),
+                http.and_then(|h| h.timeout_body.clone()),
+            ),
+            slow: (
+                lasts(http.and_then(|h| h.degraded_after), 1),
+                lasts(http.and_then(|h| h.down_after), 10),
+            ),
+            pending: Arc::default(),
+            intake: TaskTracker::new(),
+            bad: Mutex::default(),
+        }
+    }
+
+    /// One request, from its last byte to its answer.
+    async fn take(&self, request: Request, started: Instant) -> Reply {
+        let intake = self.intake.token();
+        let path = below(&request.head.path, &self.path).unwrap_or_default();
+        let carried = self.provider.request(&request, path).await;
+        drop(request);
+        match carried {
+            Ok(carried) => {
+                self.better("request", "request_parsed", "Requests are valid.");
+                match carried {
+                    Carried::Nothing(answer) => answer.into(),
+                    Carried::Receipt(receipt, answer) => self.receipt(receipt, answer).await,
+                    Carried::Message(inbound) => self.message(*inbound, intake, started).await,
+                }
+            }
+            Err(Refused { answer, why }) => {
+                if let Some((reason, text)) = why {
+                    self.bad_request(reason, text);
+                }
+                answer.into()
+            }
+        }
+    }
+
+    async fn receipt(&self, receipt: Receipt, answer: Answer) -> Reply {
+        let taken = tokio::time::timeout(ACCEPT_TIMEOUT, self.cx.receipt(receipt)).await;
+        match taken {
+            Ok(Ok(())) => answer.into(),
+            Ok(Err(error)) => self.refuse(&error),
+            Err(_) => {
+                let text = "The receipt could not be taken over in time; please send it again.";
+                let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text);
+                answer.retry_after(5).into()
+            }
+        }
+    }
+
+    async fn message(
+        &self,
+        inbound: Inbound,
+        intake: tokio_util::task::task_tracker::TaskTrackerToken,
+        started: Instant,
+    ) -> Reply {
         let Inbound {
             mut message,
             provider_id,
-        } = match self.declaration.inbound(&request) {
-            Ok(inbound) => inbound,
-            Err(answer) => return (*answer).into(),
-        };
-        drop(request);
+            session,
+            answer,
+        } = inbound;
         let repeatable = provider_id.is_some();
         if let Some(id) = provider_id {
             message.set_message_id(&derived_id(&["inbound", self.cx.transport_name(), &id]));
         }
-        let id = message.message_id().to_owned();
-        if !self.declaration.holds() {
-            // The answer follows from the id, and so is the first one.
-            return match self.publish(message, repeatable).await {
-                Ok(_) => {
-                    self.report_time(started.elapsed());
-                    self.declaration.accepted(&id).into()
-                }
-                Err(error) => self.refuse(&error),
-            };
+        if let Some(answer) = answer {
+            return self
+                .answer_at_once(message, repeatable, session, answer, started)
+                .await;
         }
+        let id = message.message_id().to_owned();
         message
             .transport_metadata_mut()
             .insert(HOLDER.into(), self.cx.reply_queue().into());
-        match self.pending.open(&id) {
+        let opened = self.pending.open(&id);
+        self.cx.http(HttpSeen::Open(self.pending.len()));
+        let reply = match opened {
             Opened::First(mut place) => {
-                let again = repeatable.then(|| message.clone());
-                let published = self.publish(message, repeatable).await;
+                let published = self.publish(message.clone(), repeatable).await;
+                let published = self.moved(published, session).await;
                 drop(intake);
                 match published {
-                    Ok(Taken::Now) => place.accepted(),
-                    Ok(Taken::Before(first)) => {
-                        return match (Answer::from_kept(&first), again) {
-                            (Some(first), _) => first.into(),
-                            (None, Some(again)) => self.wait_again(place, again, started).await,
-                            (None, None) => self.wait(place, started).await,
-                        };
+                    Ok(Taken::Now) => {
+                        place.accepted();
+                        self.wait(place, &message, started).await
                     }
+                    Ok(Taken::Before(first)) => match Answer::from_kept(&first) {
+                        Some(first) => first.into(),
+                        None if repeatable => self.wait_again(place, message, started).await,
+                        None => self.wait(place, &message, started).await,
+                    },
                     // The confirmation was lost, but the message was not: the reply is here.
-                    Err(error) => {
-                        return place
-                            .reply
-                            .try_recv()
-                            .unwrap_or_else(|_| self.refuse(&error));
-                    }
+                    Err(error) => place
+                        .reply
+                        .try_recv()
+                        .unwrap_or_else(|_| self.refuse(&error)),
                 }
-                self.wait(place, started).await
             }
             Opened::Repeat(place) => {
                 drop(intake);
-                self.wait(place, started).await
+                self.wait(place, &message, started).await
             }
             Opened::TooEarly => {
                 let text = "The same request is being taken over; please try again.";
                 let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text);
                 answer.retry_after(1).into()
             }
+        };
+        self.cx.http(HttpSeen::Open(self.pending.len()));
+        reply
+    }
+
+    /// A request that waits for nothing but the broker.
+    async fn answer_at_once(
+        &self,
+        message: UserMessage,
+        repeatable: bool,
+        session: Option<SessionMove>,
+        answer: crate::engine::AnswerOnce,
+        started: Instant,
+    ) -> Reply {
+        // Before the message is published: what cannot be answered is not taken, and a repeat gets the first answer.
+        let answer = match answer(&message) {
+            Ok(answer) => answer,
+            Err(error) => return self.refuse(&error),
+        };
+        let limit = ACCEPT_TIMEOUT.min(self.request_timeout);
+        let taken = match repeatable {
+            true => {
+                let id = message.message_id().to_owned();
+                self.cx
+                    .accept_once(message, &id, answer.kept(), limit)
+                    .await
+            }
+            false => self
+                .cx
+                .accept_within(message, limit)
+                .await
+                .map(|()| Taken::Now),
+        };
+        match self.moved(taken, session).await {
+            Ok(Taken::Before(first)) => Answer::from_kept(&first).unwrap_or(answer).into(),
+            Ok(Taken::Now) => {
+                self.report_time(started.elapsed());
+                answer.into()
+            }
+            Err(error) => self.refuse(&error),
         }
     }
-}
 
-impl Desk {
+    /// Moves the session of a message that the broker has.
+    async fn moved(
+        &self,
+        taken: Result<Taken, WorkError>,
+        session: Option<SessionMove>,
+    ) -> Result<Taken, WorkError> {
+        if let (Ok(Taken::Now), Some(session)) = (&taken, session) {
+            self.provider.moved(session).await?;
+        }
+        taken
+    }
+
+    /// A request that is not as it should be: a log line and a status.
+    fn bad_request(&self, reason: &'static str, text: String) {
+        tracing::warn!(
+            worker = self.cx.worker_name(),
+            reason = text,
+            "request refused"
+        );
+        self.worse("request", StatusLevel::Degraded, reason, text);
+    }
+
+    fn worse(&self, component: &'static str, level: StatusLevel, reason: &str, text: String) {
+        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        bad.insert(component, Instant::now());
+        self.report(component, level, reason, text);
+    }
+
+    fn better(&self, component: &'static str, reason: &str, text: &str) {
+        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+        // That requests are valid is news only after one that was not.
+        if bad.remove(component).is_some() || component == "response" {
+            self.report(component, StatusLevel::Ok, reason, text.into());
+        }
+    }
+
     /// Number of held requests; 503 once the intake is closed, so that load balancers go elsewhere.
     fn health(&self, method: &Method) -> Answer {
         const METHODS: &[Method] = &[Method::GET, Method::HEAD];
@@ -188,7 +358,7 @@ impl Desk {
             }
         };
         tokio::select! {
-            reply = self.wait(place, started) => reply,
+            reply = self.wait(place, &message, started) => reply,
             first = told => first.into(),
         }
     }
@@ -198,9 +368,11 @@ impl Desk {
         Answer::refusal(error).into()
     }
 
-    /// Waits for the reply, up to the request's deadline.
-    async fn wait(&self, mut place: Place, started: Instant) -> Reply {
-        let left = self.request_timeout.saturating_sub(started.elapsed());
+    /// Waits for the reply, up to the request's deadline or the network's.
+    async fn wait(&self, mut place: Place, message: &UserMessage, started: Instant) -> Reply {
+        let network = self.provider.deadline();
+        let limit = network.map_or(self.request_timeout, |d| d.min(self.request_timeout));
+        let left = limit.saturating_sub(started.elapsed());
         match tokio::time::timeout(left, &mut place.reply).await {
             Ok(Ok(reply)) => reply,
             Ok(Err(_)) => {
@@ -209,37 +381,62 @@ impl Desk {
                 answer.retry_after(1).into()
             }
             Err(_) => {
-                let limit = self.request_timeout;
+                // From now on a reply is too late.
+                drop(place);
                 let text = format!("No reply that could be delivered arrived within {limit:?}.");
-                let answer = Answer::error(StatusCode::GATEWAY_TIMEOUT, &text);
-                self.report_response(StatusLevel::Down, "timeout", text);
-                answer.into()
+                if network.is_none() {
+                    let answer = self.timed_out(&text);
+                    self.worse("response", StatusLevel::Down, "timeout", text);
+                    return answer.into();
+                }
+                self.cx.http(HttpSeen::DeadlineMissed);
+                self.worse("response", StatusLevel::Down, "deadline", text);
+                match self.provider.cut_off(message).await {
+                    Ok(answer) => answer.into(),
+                    Err(error) => self.refuse(&error),
+                }
             }
         }
     }
 
-    /// Gives `message` to the caller who waits for it; says what became of it.
+    fn timed_out(&self, text: &str) -> Answer {
+        match &self.timeout {
+            (status, Some(body)) => Answer::text(*status, body.clone()),
+            (status, None) => Answer::error(*status, text),
+        }
+    }
+
+    /// Whether a message answers a request that is, or was, held.
+    pub(crate) fn is_for_a_request(&self, message: &UserMessage) -> bool {
+        let answers = message.in_reply_to().is_some_and(|id| !id.is_empty());
+        let metadata = message.transport_metadata();
+        let held = metadata.is_some_and(|metadata| metadata.contains_key(HOLDER));
+        self.provider.holds() && answers && (held || !self.provider.sends())
+    }
+
+    /// Gives `message` to the caller who waits for it; why it could not, if so.
     pub(crate) async fn deliver(
         &self,
         message: &UserMessage,
         request: &str,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Option<Refusal>, WorkError> {
         let closed = |text: &str| {
-            Refusal::new(
-                FailureClass::Window,
-                codes::SESSION_CLOSED,
-                text,
-                Actor::Nobody,
-            )
+            self.cx.http(HttpSeen::LateReply);
+            let (class, code) = (FailureClass::Window, codes::SESSION_CLOSED);
+            Ok(Some(Refusal::new(class, code, text, Actor::Nobody)))
         };
-        let answer = self.declaration.reply(message);
+        let answer = match self.provider.reply(message) {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.refuse_reply(message, request, error.code);
+                return Err(error);
+            }
+        };
         let id = message.message_id();
         let (written, age) = match self.pending.finish(request, id, &answer) {
-            Finished::Repeated => return Ok(()),
+            Finished::Repeated => return Ok(None),
             Finished::NotPending => {
-                return Err(closed(
-                    "The request is answered, timed out, or its caller is gone.",
-                ));
+                return closed("The request is answered, timed out, or its caller is gone.");
             }
             Finished::Handed(written, age) => (written, age),
         };
@@ -249,18 +446,17 @@ impl Desk {
             reached |= matches!(tokio::time::timeout_at(deadline, receipt).await, Ok(Ok(())));
         }
         if !reached {
-            return Err(closed(
-                "The caller went away before the answer was written.",
-            ));
+            return closed("The caller went away before the answer was written.");
         }
         self.pending.remember(request, id);
-        if self.declaration.has_ids() {
+        self.provider.replied(message).await;
+        if self.provider.has_ids() {
             let person = message.to_addr().map(Person::new);
             self.cx.answered(request, answer.kept(), person).await;
         }
         self.cx.traffic(Traffic::Outbound);
         self.report_time(age);
-        Ok(())
+        Ok(None)
     }
 
     /// Ends the wait for a reply that is refused: none will come.
@@ -270,39 +466,42 @@ impl Desk {
     }
 
     fn report_time(&self, took: Duration) {
-        let (slow, very_slow) = SLOW;
-        let (level, reason, text) = if took > very_slow {
+        let (slow, very_slow) = self.slow;
+        if took > very_slow {
             let text = format!("A response took longer than {very_slow:?}.");
-            (StatusLevel::Down, "very_slow_response", text)
+            self.worse("response", StatusLevel::Down, "very_slow_response", text);
         } else if took > slow {
             let text = format!("A response took longer than {slow:?}.");
-            (StatusLevel::Degraded, "slow_response", text)
+            self.worse("response", StatusLevel::Degraded, "slow_response", text);
         } else {
-            (
-                StatusLevel::Ok,
-                "response_sent",
-                "Responses are sent in time.".into(),
-            )
-        };
-        self.report_response(level, reason, text);
+            self.better("response", "response_sent", "Responses are sent in time.");
+        }
     }
 
-    fn report_response(&self, level: StatusLevel, reason: &str, text: String) {
-        let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-        *late = (level != StatusLevel::Ok).then(Instant::now);
-        self.report("response", level, reason, text);
-    }
-
-    /// Takes a bad `response` status back when no response was late for a while: without requests there is no other
-    /// word that would. Runs until it is dropped.
-    pub(crate) async fn forgive_lateness(&self) {
+    /// Takes back a bad status when nothing was bad for a while: without requests there is no other word that would. Runs
+    /// until it is dropped.
+    pub(crate) async fn forgive(&self) {
         loop {
             tokio::time::sleep(FORGIVEN / 10).await;
-            let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
-            if late.is_some_and(|since| since.elapsed() >= FORGIVEN) {
-                *late = None;
-                let text = format!("No response was late for {FORGIVEN:?}.");
-                self.report("response", StatusLevel::Ok, "no_late_response", text);
+            let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
+            let over = |since: &Instant| since.elapsed() >= FORGIVEN;
+            let forgiven: Vec<&str> = bad
+                .iter()
+                .filter_map(|(component, since)| over(since).then_some(*component))
+                .collect();
+            bad.retain(|_, since| !over(since));
+            for component in forgiven {
+                let (reason, text) = match component {
+                    "response" => (
+                        "no_late_response",
+                        format!("No response was late for {FORGIVEN:?}."),
+                    ),
+                    _ => (
+                        "no_bad_request",
+                        format!("No request was refused for {FORGIVEN:?}."),
+                    ),
+                };
+                self.report(component, StatusLevel::Ok, reason, text);
             }
         }
     }

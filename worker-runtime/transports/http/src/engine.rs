@@ -1,26 +1,27 @@
 //! The request/reply engine: serves requests, publishes their messages, holds them until the reply comes to this
-//! replica or is forwarded to it (R19), and says what became of every reply. A transport is a [`Declaration`] on it.
+//! replica or is forwarded to it (R19), sends what no request waits for, and says what became of every message. A transport
+//! is a [`Provider`] on it.
 
 use crate::desk::Desk;
 use async_trait::async_trait;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio_util::task::TaskTracker;
-use vumi_api::shared::HttpListener;
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
-use vumi_core::outcome::Refusal;
+use vumi_core::outcome::{Receipt, Refusal};
 use vumi_core::status::StatusLevel;
 use vumi_core::worker::{Input, Output, Worker, WorkerContext};
 use vumi_http::{Answer, Limits, Method, Request, Server, Service};
 
-/// What one HTTP transport says about itself. Pure: requests in, messages and answers out.
-pub(crate) trait Declaration: Send + Sync + 'static {
-    /// Methods that carry messages; others get 405.
-    fn methods(&self) -> &'static [Method];
+/// What one HTTP transport says about its provider: requests in, messages and answers out, and the other way round. Its
+/// methods know nothing of time, retries, replicas or confirmations.
+#[async_trait]
+pub(crate) trait Provider: Send + Sync + 'static {
+    /// Methods of requests to `below`, the path below `http.path`; others get 405. None if nothing is there.
+    fn methods(&self, below: &str) -> Option<Vec<Method>>;
 
-    /// Whether requests are held until the application replies.
+    /// Whether some requests are held until the application replies.
     fn holds(&self) -> bool;
 
     /// Whether requests may carry the provider's own id.
@@ -28,77 +29,165 @@ pub(crate) trait Declaration: Send + Sync + 'static {
         false
     }
 
-    /// The message of a request, or the answer to a request that has none.
-    fn inbound(&self, request: &Request) -> Result<Inbound, Box<Answer>>;
+    /// What a request carries, or the answer to one that is not as it should be.
+    async fn request(&self, request: &Request, below: &str) -> Result<Carried, Refused>;
 
-    /// The answer once the broker has the message, when requests are not held.
-    fn accepted(&self, message_id: &str) -> Answer;
+    /// The broker has a message that moves its session.
+    async fn moved(&self, session: SessionMove) -> Result<(), WorkError> {
+        let _ = session;
+        Ok(())
+    }
 
-    /// The answer that a reply makes. Its content is neither null nor empty.
-    fn reply(&self, message: &UserMessage) -> Answer;
+    /// The answer that a reply makes, or why it makes none.
+    fn reply(&self, message: &UserMessage) -> Result<Answer, WorkError>;
+
+    /// Whether a reply must have a text.
+    fn needs_content(&self) -> bool {
+        true
+    }
+
+    /// A reply was written to whoever waited for it.
+    async fn replied(&self, message: &UserMessage) {
+        let _ = message;
+    }
+
+    /// How long the network waits for the reply, if it is not known to wait as long as it takes.
+    fn deadline(&self) -> Option<Duration> {
+        None
+    }
+
+    /// The network will not wait longer for the reply to `message`: what its user is told.
+    async fn cut_off(&self, message: &UserMessage) -> Result<Answer, WorkError> {
+        self.reply(message)
+    }
+
+    /// Whether messages that no request waits for can be sent.
+    fn sends(&self) -> bool {
+        false
+    }
+
+    /// Sends a message. Called only if [`Self::sends`].
+    async fn send(&self, message: &UserMessage) -> Result<Sent, WorkError> {
+        let _ = message;
+        let text = "this provider is only answered";
+        Err(WorkError::new(
+            ErrorClass::Unroutable,
+            codes::REPLY_NOT_EXPECTED,
+            text,
+        ))
+    }
 }
 
 /// What a request carries.
+pub(crate) enum Carried {
+    /// A message.
+    Message(Box<Inbound>),
+    /// Word of a message that was sent; the answer once it is taken over.
+    Receipt(Receipt, Answer),
+    /// Nothing for anybody; the answer.
+    Nothing(Answer),
+}
+
+/// A message that came in.
 pub(crate) struct Inbound {
     /// The message. `message_id` is the request's, unless there is a provider's id.
     pub(crate) message: UserMessage,
     /// The provider's own id of it, by which repeats are recognised (R7).
     pub(crate) provider_id: Option<String>,
+    /// What becomes of its session once the broker has it.
+    pub(crate) session: Option<SessionMove>,
+    /// The answer once the broker has it; none if the request waits for the reply.
+    pub(crate) answer: Option<AnswerOnce>,
+}
+
+/// Makes the answer to a message that the broker has.
+pub(crate) type AnswerOnce = Box<dyn FnOnce(&UserMessage) -> Result<Answer, WorkError> + Send>;
+
+/// What becomes of a session.
+pub(crate) enum SessionMove {
+    /// It begins, with these texts.
+    Begin(String, std::collections::BTreeMap<String, String>),
+    /// It ends.
+    End(String),
+}
+
+/// A request that is not as it should be.
+pub(crate) struct Refused {
+    /// What its caller hears.
+    pub(crate) answer: Answer,
+    /// What is wrong, as a status has it; none if the answer is an ordinary one.
+    pub(crate) why: Option<(&'static str, String)>,
+}
+
+impl Refused {
+    /// Refuses with a reason and a sentence, which hold nothing of the request.
+    pub(crate) fn new(answer: Answer, reason: &'static str, text: impl Into<String>) -> Self {
+        Self {
+            answer,
+            why: Some((reason, text.into())),
+        }
+    }
+}
+
+/// What the provider said to a message.
+pub(crate) enum Sent {
+    /// It has it, under this id.
+    Accepted(String),
+    /// It will never take it.
+    Refused(Refusal),
 }
 
 /// A running transport.
 pub(crate) struct Engine {
     desk: Arc<Desk>,
-    host: String,
-    port: u16,
+    /// Where requests come in, if any do.
+    door: Option<(String, u16)>,
     server: Server,
 }
 
 impl Engine {
-    /// A worker that serves `declaration` as the resource's `http` settings say. Reads secrets, opens nothing.
-    pub(crate) fn build(
-        declaration: impl Declaration,
+    /// As [`Self::build`], for a provider that only makes requests: nothing works without a port for them.
+    pub(crate) fn build_listening(
+        provider: Arc<dyn Provider>,
         cx: Arc<WorkerContext>,
     ) -> Result<Arc<dyn Worker>, WorkError> {
-        let Some(http) = cx.resource().transport().and_then(|t| t.http.clone()) else {
+        if cx.resource().transport().is_none_or(|t| t.http.is_none()) {
             return Err(WorkError::new(
                 ErrorClass::Config,
                 codes::CONFIG_INVALID,
                 "the transport listens for requests: add `http: {port: 8080}` to its spec",
             ));
-        };
-        if let Some(auth) = &http.auth {
-            cx.secrets().resolve(&auth.password)?;
         }
-        Ok(Arc::new(Self::new(Box::new(declaration), &http, cx)))
+        Self::build(provider, cx)
     }
 
-    fn new(declaration: Box<dyn Declaration>, http: &HttpListener, cx: Arc<WorkerContext>) -> Self {
+    /// A worker for `provider` that serves requests as the resource's `http` settings say, if it has them. Reads secrets,
+    /// opens nothing.
+    pub(crate) fn build(
+        provider: Arc<dyn Provider>,
+        cx: Arc<WorkerContext>,
+    ) -> Result<Arc<dyn Worker>, WorkError> {
+        let http = cx.resource().transport().and_then(|t| t.http.clone());
+        let auth = http.as_ref().and_then(|http| http.auth.as_ref());
+        if let Some(auth) = auth {
+            cx.secrets().resolve(&auth.password)?;
+        }
         let mut limits = Limits::default();
-        if let Some(size) = http.max_body {
+        if let Some(size) = http.as_ref().and_then(|http| http.max_body) {
             limits.max_body = usize::try_from(size.0).unwrap_or(usize::MAX);
         }
-        let or =
-            |path: &Option<String>, default: &str| path.as_deref().unwrap_or(default).to_owned();
-        Self {
-            host: or(&http.host, "0.0.0.0"),
-            port: http.port,
+        Ok(Arc::new(Self {
+            door: http
+                .as_ref()
+                .map(|http| (http.host().to_owned(), http.port)),
             server: Server::new(limits),
-            desk: Arc::new(Desk {
-                declaration,
-                cx,
-                path: or(&http.path, "/").trim_end_matches('/').to_owned(),
-                health_path: or(&http.health_path, "/health"),
-                auth: http.auth.clone(),
-                request_timeout: http
-                    .request_timeout
-                    .map_or(Duration::from_secs(240), |d| d.0),
-                pending: Arc::default(),
-                intake: TaskTracker::new(),
-                late: Mutex::default(),
-            }),
-        }
+            desk: Arc::new(Desk::new(provider, http.as_ref(), cx)),
+        }))
     }
+}
+
+fn refusal(class: FailureClass, code: codes::Code, text: &str) -> Refusal {
+    Refusal::new(class, code, text, Actor::Campaign)
 }
 
 #[async_trait]
@@ -107,30 +196,27 @@ impl Worker for Engine {
         let desk = &self.desk;
         let message = input.to_deliver()?;
         let nack = |refusal| desk.cx.nack(message, input.attempt, refusal);
-        if !desk.declaration.holds() {
+        if !desk.is_for_a_request(message) && desk.provider.sends() {
+            return Ok(vec![match desk.provider.send(message).await? {
+                Sent::Accepted(id) => desk.cx.ack(message, &id),
+                Sent::Refused(refusal) => nack(refusal),
+            }]);
+        }
+        if !desk.provider.holds() {
             let text = "Requests of this transport are answered at once; it delivers no replies.";
             let code = codes::REPLY_NOT_EXPECTED;
-            return Ok(vec![nack(Refusal::new(
-                FailureClass::Route,
-                code,
-                text,
-                Actor::Campaign,
-            ))]);
+            return Ok(vec![nack(refusal(FailureClass::Route, code, text))]);
         }
         let request = message.in_reply_to().filter(|id| !id.is_empty());
         let content = message.content().filter(|text| !text.is_empty());
+        let content = content.or(Some("").filter(|_| !desk.provider.needs_content()));
         let incomplete = || {
             let missing: Vec<&str> = [("in_reply_to", request), ("content", content)]
                 .into_iter()
                 .filter_map(|(name, value)| value.is_none().then_some(name))
                 .collect();
             let text = format!("Missing fields: {}", missing.join(", "));
-            nack(Refusal::new(
-                FailureClass::Content,
-                codes::REPLY_FIELDS,
-                text,
-                Actor::Campaign,
-            ))
+            nack(refusal(FailureClass::Content, codes::REPLY_FIELDS, &text))
         };
         let Some(request) = request else {
             return Ok(vec![incomplete()]);
@@ -140,34 +226,34 @@ impl Worker for Engine {
             desk.refuse_reply(message, request, codes::REPLY_FIELDS);
             return Ok(vec![incomplete()]);
         }
-        Ok(vec![match desk.deliver(message, request).await {
-            Ok(()) => desk.cx.ack(message, message.message_id()),
-            Err(refusal) => nack(refusal),
+        Ok(vec![match desk.deliver(message, request).await? {
+            None => desk.cx.ack(message, message.message_id()),
+            Some(refusal) => nack(refusal),
         }])
     }
 
     fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
         let answers = message.in_reply_to().is_some_and(|id| !id.is_empty());
-        let holds = answers && self.desk.declaration.holds();
+        let holds = answers && self.desk.provider.holds();
         holds.then(|| self.desk.holder_elsewhere(message))?
     }
 
     async fn run(&self, cx: Arc<WorkerContext>) -> Result<(), WorkError> {
         let desk = &self.desk;
-        let listener = match cx.listen(&self.host, self.port).await {
+        let Some((host, port)) = &self.door else {
+            cx.closing().cancelled().await;
+            return Ok(());
+        };
+        let listener = match cx.listen(host, *port).await {
             Ok(listener) => listener,
             Err(error) => {
-                desk.report(
-                    "listener",
-                    StatusLevel::Down,
-                    "listen_failed",
-                    error.to_string(),
-                );
+                let text = error.to_string();
+                desk.report("listener", StatusLevel::Down, "listen_failed", text);
                 return Err(error);
             }
         };
         let listening = || {
-            let text = format!("listening on {}:{}", self.host, self.port);
+            let text = format!("listening on {host}:{port}");
             desk.report("listener", StatusLevel::Ok, "listening", text);
         };
         listening();
@@ -181,7 +267,7 @@ impl Worker for Engine {
         };
         tokio::select! {
             () = self.server.serve(listener, cx.closing(), service, trouble) => {}
-            () = desk.forgive_lateness() => {}
+            () = desk.forgive() => {}
         }
         desk.intake.close();
         desk.intake.wait().await;

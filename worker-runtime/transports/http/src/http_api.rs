@@ -1,7 +1,7 @@
 //! `httpApi`: other programs post messages by GET, POST or PUT, and wait for the reply if `replyExpected` is set. Field
 //! names, checks and answers are those of Vumi's HTTP API; what made its requests hang is answered with 400 here.
 
-use crate::engine::{Declaration, Engine, Inbound};
+use crate::engine::{AnswerOnce, Carried, Engine, Inbound, Provider, Refused};
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -33,7 +33,7 @@ impl WorkerType for Def {
     const DEDUPE: Dedupe = Dedupe::ProviderId("the request field named by `idField`, if set");
 
     async fn build(config: HttpApi, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
-        Engine::build(Api::new(config), cx)
+        Engine::build_listening(Arc::new(Api::new(config)), cx)
     }
 
     fn fixture() -> Fixture {
@@ -80,9 +80,10 @@ impl Findings {
     }
 }
 
-impl Declaration for Api {
-    fn methods(&self) -> &'static [Method] {
-        &[Method::GET, Method::POST, Method::PUT]
+#[async_trait]
+impl Provider for Api {
+    fn methods(&self, _: &str) -> Option<Vec<Method>> {
+        Some(vec![Method::GET, Method::POST, Method::PUT])
     }
 
     fn holds(&self) -> bool {
@@ -93,9 +94,15 @@ impl Declaration for Api {
         self.id_field.is_some()
     }
 
-    fn inbound(&self, request: &Request) -> Result<Inbound, Box<Answer>> {
-        let params = Params::read(request)
-            .map_err(|error| Box::new(Answer::error(error.status(), &error.to_string())))?;
+    async fn request(&self, request: &Request, _: &str) -> Result<Carried, Refused> {
+        let params = Params::read(request).map_err(|error| {
+            let answer = Answer::error(error.status(), &error.to_string());
+            Refused::new(
+                answer,
+                "invalid_request",
+                "a request has a body that cannot be read",
+            )
+        })?;
         let mut findings = Findings::default();
         for name in params.names().filter(|name| !self.may_set(name)) {
             findings.add("unexpected_parameter", &name);
@@ -129,20 +136,24 @@ impl Declaration for Api {
         }
         if !findings.0.is_empty() {
             let body = Value::Object(findings.0);
-            return Err(Box::new(Answer::json(StatusCode::BAD_REQUEST, &body)));
+            let answer = Answer::json(StatusCode::BAD_REQUEST, &body);
+            let text = "a request has wrong parameters, or lacks some";
+            return Err(Refused::new(answer, "invalid_request", text));
         }
-        Ok(Inbound {
+        let answer: AnswerOnce = Box::new(|message| {
+            let body = json!({"message_id": message.message_id()});
+            Ok(Answer::json(StatusCode::OK, &body))
+        });
+        Ok(Carried::Message(Box::new(Inbound {
             message,
             provider_id,
-        })
+            session: None,
+            answer: (!self.holds).then_some(answer),
+        })))
     }
 
-    fn accepted(&self, message_id: &str) -> Answer {
-        Answer::json(StatusCode::OK, &json!({"message_id": message_id}))
-    }
-
-    fn reply(&self, message: &UserMessage) -> Answer {
+    fn reply(&self, message: &UserMessage) -> Result<Answer, WorkError> {
         let text = message.content().unwrap_or_default().to_owned();
-        Answer::text(StatusCode::OK, text)
+        Ok(Answer::text(StatusCode::OK, text))
     }
 }

@@ -1,12 +1,17 @@
 //! Transports that speak HTTP, each a declaration on one request/reply engine.
 
 #[cfg(test)]
+mod cases;
+#[cfg(test)]
 mod conformance_test;
+mod described;
 mod desk;
 mod engine;
 #[cfg(test)]
 mod examples_test;
+mod generic_http;
 mod http_api;
+mod mediafone;
 mod peer;
 mod pending;
 #[cfg(test)]
@@ -15,4 +20,8 @@ mod tests;
 use vumi_core::worker::Registration;
 
 /// The worker types of this family.
-pub const WORKERS: &[Registration] = &[Registration::of::<http_api::Def>()];
+pub const WORKERS: &[Registration] = &[
+    Registration::of::<http_api::Def>(),
+    Registration::of::<generic_http::Def>(),
+    Registration::of::<mediafone::Def>(),
+];

@@ -91,7 +91,11 @@ pub async fn build(
     let store = environment.state.as_ref();
     let sending = (resource.kind() == Kind::Transport).then(|| {
         let (outlet, metrics) = (Arc::clone(&outlet), Arc::clone(&metrics));
-        let policy = sending::Policy::of(&resource, (registration.receipts)(&resource), store.is_some());
+        let policy = sending::Policy::of(
+            &resource,
+            (registration.receipts)(&resource),
+            store.is_some(),
+        );
         Arc::new(Sending::new(names.clone(), policy, store, outlet, metrics))
     });
     let trail = store.map(|store| {

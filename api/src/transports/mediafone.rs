@@ -1,0 +1,60 @@
+//! What it is: SMS in and out by Mediafone in Cameroon. The provider calls for each message that comes in, and is called for
+//! each that goes out.
+//!
+//! Provider's specification: none that is public; the parameters and answers are those of Vumi's Mediafone transport.
+//!
+//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` as the last
+//! answer was in time; `provider` ok while messages are taken, else degraded or down.
+//!
+//! Limits: the provider gives no ids and no receipts: a message that it took is at its end, and a request that comes again is
+//! another message. The sender's address is not sent. What Vumi refused for good, a failing provider included, is tried
+//! again here by what kind of failure it was.
+//!
+//! Codes: `listen.failed`, `message.invalid`, `reply.missing_fields`, `backlog.full`, `broker.unreachable`, `secret.missing`,
+//! `peer.refused`, `peer.throttled`, `peer.timeout`, `peer.unreachable`, `peer.credentials`, `peer.failed`.
+//!
+//! ## On the wire
+//!
+//! In: GET or POST with `to`, `from` and `sms`; answered with `{"message_id": "…"}`. Out: GET with `username`, `password`, `phone`
+//! and `msg`; any 2xx means that the message is taken.
+
+use crate::resource::{Kind, Resource, WorkerConfig};
+use crate::shared::{HttpListener, OrderingMode, SecretValue};
+use crate::topology::Topology;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// SMS by Mediafone in Cameroon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mediafone {
+    /// Where messages are sent, as the provider says.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^https?://"))]
+    pub url: String,
+    /// Name of the account.
+    #[schemars(length(min = 1, max = 255))]
+    pub username: String,
+    /// Password of the account.
+    pub password: SecretValue,
+}
+
+impl WorkerConfig for Mediafone {
+    const KIND: Kind = Kind::Transport;
+    const TYPE: &'static str = "mediafone";
+    const ORDERING: OrderingMode = OrderingMode::None;
+    const NEEDS: &'static [&'static str] = &["http"];
+    const HONOURS: &'static [&'static str] = &["client"];
+
+    fn pick(resource: &Resource) -> Option<&Self> {
+        resource.transport().and_then(|t| t.mediafone.as_ref())
+    }
+
+    fn topology(&self, resource: &Resource) -> Topology {
+        Topology::listening(resource)
+    }
+
+    fn validate(&self, resource: &Resource) -> Vec<(String, String)> {
+        let http = resource.transport().and_then(|t| t.http.as_ref());
+        http.map(HttpListener::validate).unwrap_or_default()
+    }
+}

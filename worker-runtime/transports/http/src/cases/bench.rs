@@ -1,0 +1,469 @@
+//! A worker between an application and a provider that are made up: real sockets towards it, no socket out of it.
+
+use super::file::{CaseFile, Reply, Response, Sent, Step};
+use crate::described::MADE;
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use vumi_api::{Flow, Port};
+use vumi_core::conformance::stand_in::{PATIENCE, StandIn};
+use vumi_core::message::{Message, UserMessage};
+use vumi_core::outcome::ReceiptOutcome;
+use vumi_core::secrets::Secrets;
+use vumi_core::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
+use vumi_core::worker::{Input, Worker};
+use vumi_http::{Answer, Call, CallError, Caller, Client, HeaderMap, StatusCode};
+
+/// A provider that answers as a case says, and keeps what it was asked.
+#[derive(Default)]
+pub(super) struct Made {
+    answers: Mutex<VecDeque<Response>>,
+    calls: Mutex<Vec<Call>>,
+}
+
+#[async_trait]
+impl Caller for Made {
+    async fn call(&self, call: Call) -> Result<Answer, CallError> {
+        self.calls.lock().unwrap().push(call);
+        let Some(answer) = self.answers.lock().unwrap().pop_front() else {
+            return Err(CallError::Unreachable("nobody expects this call".into()));
+        };
+        match answer.fails.as_deref() {
+            Some("unreachable") => return Err(CallError::Unreachable("refused".into())),
+            Some(_) => return Err(CallError::Lost("no answer".into())),
+            None => {}
+        }
+        let status = StatusCode::from_u16(answer.status.unwrap_or(200)).unwrap();
+        let mut given = match &answer.json {
+            Some(json) => Answer::json(status, json),
+            None => Answer::text(status, answer.body.clone().unwrap_or_default()),
+        };
+        for (name, value) in &answer.headers {
+            let name: http::HeaderName = name.parse().unwrap();
+            given.headers.insert(name, value.parse().unwrap());
+        }
+        Ok(given)
+    }
+}
+
+pub(super) struct Bench {
+    pub(super) engine: Arc<StandIn>,
+    worker: Arc<dyn Worker>,
+    provider: Arc<Made>,
+    closing: CancellationToken,
+    running: tokio::task::JoinHandle<()>,
+    client: Arc<Client>,
+    name: String,
+    port: u16,
+    /// Outputs, receipts and calls that steps have looked at.
+    outputs: usize,
+    receipts: usize,
+    calls: usize,
+}
+
+impl Bench {
+    pub(super) async fn start(file: &CaseFile) -> Result<Self, String> {
+        let engine = StandIn::new();
+        engine.remember();
+        let store = EmbeddedStore::open(EmbeddedStoreOptions::default());
+        engine.keep_in(store.map_err(|e| e.to_string())?);
+        let closing = CancellationToken::new();
+        let secrets = Secrets::new(file.secrets.clone(), None);
+        let resource = file.resource.clone();
+        let name = resource.transport_name().to_owned();
+        let registration = crate::WORKERS
+            .iter()
+            .find(|worker| (worker.matches)(&resource));
+        let registration = registration.ok_or("it is no type of this family")?;
+        let has_door = resource.transport().is_some_and(|t| t.http.is_some());
+        let cx = engine.context_with(resource, "one", closing.clone(), secrets);
+        let provider = Arc::new(Made::default());
+        let caller = Arc::clone(&provider) as Arc<dyn Caller>;
+        let building = MADE.scope(caller, registration.worker(Arc::clone(&cx)));
+        let worker = building.await.map_err(|e| e.to_string())?;
+        let runs = Arc::clone(&worker);
+        let running = tokio::spawn(async move { runs.run(cx).await.unwrap() });
+        let port = match has_door {
+            true => engine.address().await?.port(),
+            false => 0,
+        };
+        let settings = serde_json::from_value(json!({"answerTimeout": "20s"})).unwrap();
+        let client = Client::new(&settings, &Secrets::default()).map_err(|e| e.to_string())?;
+        Ok(Self {
+            engine,
+            worker,
+            provider,
+            closing,
+            running,
+            client: Arc::new(client),
+            name,
+            port,
+            outputs: 0,
+            receipts: 0,
+            calls: 0,
+        })
+    }
+
+    /// Everything has been looked at, and the worker ends.
+    pub(super) async fn stop(self) -> Result<(), String> {
+        let outputs = self.engine.outputs().len();
+        if outputs > self.outputs {
+            return Err(format!(
+                "{} messages more than the steps say",
+                outputs - self.outputs
+            ));
+        }
+        let calls = self.provider.calls.lock().unwrap().len();
+        if calls > self.calls {
+            return Err(format!(
+                "{} calls more than the steps say",
+                calls - self.calls
+            ));
+        }
+        self.closing.cancel();
+        let ended = tokio::time::timeout(PATIENCE, self.running).await;
+        ended
+            .map_err(|_| "it does not stop")?
+            .map_err(|e| e.to_string())?;
+        let closed = tokio::time::timeout(PATIENCE, self.worker.close()).await;
+        closed.map_err(|_| "it does not close".to_owned())
+    }
+
+    pub(super) async fn step(&mut self, step: &Step) -> Result<(), String> {
+        self.provider
+            .answers
+            .lock()
+            .unwrap()
+            .extend(step.answers.iter().cloned());
+        if let Some(sent) = &step.request {
+            self.request(step, sent).await?;
+        }
+        if let Some(fields) = &step.send {
+            let mut message = UserMessage::new("sms", None, None);
+            fill(&mut message, fields);
+            self.outbound(step, message).await?;
+        }
+        if let Some(expected) = &step.status {
+            self.status(expected)?;
+        }
+        Ok(())
+    }
+
+    async fn request(&mut self, step: &Step, sent: &Sent) -> Result<(), String> {
+        let (client, call) = (Arc::clone(&self.client), self.call(sent));
+        let mut asking = tokio::spawn(async move { client.call(call).await });
+        let mut came_in = None;
+        if let Some(expected) = &step.message {
+            let output = tokio::select! {
+                output = self.engine.output(self.outputs) => output?,
+                answer = &mut asking => match self.engine.outputs().get(self.outputs) {
+                    Some(output) => {
+                        let output = output.clone();
+                        asking = tokio::spawn(async move { answer.unwrap() });
+                        output
+                    }
+                    None => return Err(format!("no message, but {answer:?}")),
+                },
+            };
+            self.outputs += 1;
+            if output.port != Port::new(self.name.as_str(), Flow::Inbound) {
+                return Err(format!("it came out on {}", output.port));
+            }
+            let Message::User(message) = output.message else {
+                return Err("an event came in".into());
+            };
+            let value: Value = serde_json::from_slice(&message.encode()).unwrap();
+            agree("message", expected, &value)?;
+            came_in = Some(message);
+        }
+        let (mut now, mut late) = (None, None);
+        if let (Some(reply), Some(message)) = (&step.reply, &came_in) {
+            match reply.late {
+                true => late = Some((reply, message)),
+                false => now = Some((reply, message)),
+            }
+        }
+        if let Some((reply, message)) = now {
+            self.reply(step, reply, message).await?;
+        }
+        let answer = tokio::time::timeout(PATIENCE, asking).await;
+        let answer = answer
+            .map_err(|_| "no answer")?
+            .map_err(|e| e.to_string())?;
+        let answer = answer.map_err(|e| format!("no answer: {e}"))?;
+        if let Some(expected) = &step.response {
+            let id = came_in.as_ref().map_or("", |message| message.message_id());
+            respond(expected, &answer, id)?;
+        }
+        if let Some(expected) = &step.receipt {
+            let receipts = self.engine.receipts();
+            let receipt = receipts.get(self.receipts).ok_or("no receipt")?;
+            self.receipts += 1;
+            let (state, code) = match &receipt.outcome {
+                ReceiptOutcome::Accepted => ("accepted", None),
+                ReceiptOutcome::Refused(refusal) => ("refused", refusal.provider_code.clone()),
+                ReceiptOutcome::Pending => ("pending", None),
+                ReceiptOutcome::Delivered => ("delivered", None),
+                ReceiptOutcome::Failed(refusal) => ("failed", refusal.provider_code.clone()),
+            };
+            let seen = json!({
+                "message_id": receipt.message_id, "remote_id": receipt.remote_id,
+                "state": state, "code": code,
+            });
+            agree("receipt", expected, &seen)?;
+        }
+        match late {
+            Some((reply, message)) => self.reply(step, reply, message).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn reply(&mut self, step: &Step, reply: &Reply, to: &UserMessage) -> Result<(), String> {
+        let reply = to.reply("case", 0, reply.content.as_deref(), reply.close);
+        self.outbound(step, reply).await
+    }
+
+    async fn outbound(&mut self, step: &Step, message: UserMessage) -> Result<(), String> {
+        let id = message.message_id().to_owned();
+        let input = Input {
+            port: Port::new(self.name.as_str(), Flow::Outbound),
+            message: message.into(),
+            attempt: 1,
+        };
+        let handled = tokio::time::timeout(PATIENCE, self.worker.handle(input)).await;
+        let handled = handled.map_err(|_| "it is not handled")?;
+        let calls = self.provider.calls.lock().unwrap()[self.calls..].to_vec();
+        self.calls += calls.len();
+        let expected = step.calls.clone().unwrap_or_default();
+        if calls.len() != expected.len() {
+            return Err(format!("calls: {} and not {}", calls.len(), expected.len()));
+        }
+        for (call, expected) in calls.iter().zip(&expected) {
+            called(expected, call, &id)?;
+        }
+        match (handled, &step.event, &step.error) {
+            (Ok(mut outputs), Some(expected), _) if outputs.len() == 1 => {
+                let output = outputs.remove(0);
+                let Message::Event(event) = output.message else {
+                    return Err("event: it is a message".into());
+                };
+                let value: Value = serde_json::from_slice(&event.encode()).unwrap();
+                let expected = with_id(expected, &id);
+                agree("event", &expected, &value)
+            }
+            (Err(error), _, Some(expected)) => {
+                let seen = json!({
+                    "class": error.class.label(), "code": error.code.name,
+                    "provider_code": error.provider_code,
+                });
+                agree("error", expected, &seen)
+            }
+            (Ok(outputs), ..) => Err(format!("event: {} outputs", outputs.len())),
+            (Err(error), ..) => Err(format!("error: {}: {error}", error.code)),
+        }
+    }
+
+    fn status(&self, expected: &Map<String, Value>) -> Result<(), String> {
+        let reports = self.engine.reports();
+        let component = expected.get("component").and_then(Value::as_str);
+        let mut last = reports
+            .iter()
+            .rev()
+            .filter(|r| Some(r.component.as_str()) == component);
+        let last = last.next().ok_or("status: there is none")?;
+        let seen = json!({
+            "component": last.component, "level": last.level.as_str(), "reason": last.reason,
+        });
+        agree("status", expected, &seen)
+    }
+
+    /// A request to the worker.
+    pub(super) fn call(&self, sent: &Sent) -> Call {
+        let mut url = format!(
+            "http://127.0.0.1:{}{}",
+            self.port,
+            sent.path.as_deref().unwrap_or("/")
+        );
+        if !sent.query.is_empty() {
+            url = format!("{url}?{}", encoded(&sent.query));
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in &sent.headers {
+            let name: http::HeaderName = name.parse().unwrap();
+            headers.insert(name, value.parse().unwrap());
+        }
+        let mut kind = |kind: &'static str| {
+            let header = http::HeaderValue::from_static(kind);
+            headers.entry(http::header::CONTENT_TYPE).or_insert(header);
+        };
+        let body = match (&sent.form, &sent.json, &sent.body) {
+            (Some(form), ..) => {
+                kind("application/x-www-form-urlencoded");
+                encoded(form)
+            }
+            (_, Some(json), _) => {
+                kind("application/json");
+                json.to_string()
+            }
+            (.., body) => body.clone().unwrap_or_default(),
+        };
+        Call {
+            method: sent.method.as_deref().unwrap_or("GET").parse().unwrap(),
+            url: url.parse().unwrap(),
+            headers,
+            body: body.into(),
+        }
+    }
+
+    pub(super) async fn ask(&self, call: Call) -> Result<Answer, String> {
+        let asked = tokio::time::timeout(Duration::from_secs(30), self.client.call(call)).await;
+        asked.map_err(|_| "no answer")?.map_err(|e| e.to_string())
+    }
+}
+
+fn encoded(pairs: &BTreeMap<String, String>) -> String {
+    form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(pairs)
+        .finish()
+}
+
+/// Sets fields of a message by their names on the wire.
+fn fill(message: &mut UserMessage, fields: &Map<String, Value>) {
+    for (name, value) in fields {
+        message.set_field(name, value.clone());
+    }
+}
+
+fn with_id(expected: &Map<String, Value>, id: &str) -> Map<String, Value> {
+    let text = Value::Object(expected.clone())
+        .to_string()
+        .replace("$id", id);
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Demands that `seen` has what is expected, and perhaps more.
+fn agree(what: &str, expected: &Map<String, Value>, seen: &Value) -> Result<(), String> {
+    for (name, value) in expected {
+        let there = seen.get(name).unwrap_or(&Value::Null);
+        match (value, there) {
+            (Value::Object(expected), Value::Object(_)) => {
+                agree(&format!("{what}.{name}"), expected, there)?
+            }
+            _ if value == there => {}
+            _ => return Err(format!("{what}.{name} is {there} and not {value}")),
+        }
+    }
+    Ok(())
+}
+
+fn header_agrees(what: &str, name: &str, value: &str, headers: &HeaderMap) -> Result<(), String> {
+    let there = headers
+        .get(name)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or_default();
+    match there == value {
+        true => Ok(()),
+        false => Err(format!(
+            "{what}: header {name} is {there:?} and not {value:?}"
+        )),
+    }
+}
+
+fn respond(expected: &Response, answer: &Answer, id: &str) -> Result<(), String> {
+    let body = String::from_utf8_lossy(&answer.body);
+    let status = expected.status.unwrap_or(200);
+    if answer.status.as_u16() != status {
+        return Err(format!(
+            "response: status {} and not {status}: {body}",
+            answer.status
+        ));
+    }
+    let wanted = expected.body.as_ref().map(|body| body.replace("$id", id));
+    if let Some(wanted) = wanted.filter(|wanted| *wanted != body) {
+        return Err(format!("response: body {body:?} and not {wanted:?}"));
+    }
+    if let Some(wanted) = &expected.json {
+        let wanted: Value = serde_json::from_str(&wanted.to_string().replace("$id", id)).unwrap();
+        let seen: Value = serde_json::from_str(&body).unwrap_or_default();
+        if seen != wanted {
+            return Err(format!("response: {seen} and not {wanted}"));
+        }
+    }
+    for (name, value) in &expected.headers {
+        header_agrees("response", name, value, &answer.headers)?;
+    }
+    Ok(())
+}
+
+fn called(expected: &Sent, call: &Call, id: &str) -> Result<(), String> {
+    let text = call.url.to_string();
+    let (url, query) = text.split_once('?').unwrap_or((&text, ""));
+    if expected.url.as_deref().is_some_and(|wanted| wanted != url) {
+        return Err(format!("calls: {url} and not {:?}", expected.url));
+    }
+    let method = expected.method.as_deref().unwrap_or("POST");
+    if call.method.as_str() != method {
+        return Err(format!("calls: {} and not {method}", call.method));
+    }
+    let pairs = |bytes: &[u8]| -> BTreeMap<String, String> {
+        form_urlencoded::parse(bytes).into_owned().collect()
+    };
+    let wanted = |map: &BTreeMap<String, String>| -> BTreeMap<String, String> {
+        map.iter()
+            .map(|(name, value)| (name.clone(), value.replace("$id", id)))
+            .collect()
+    };
+    let seen = pairs(query.as_bytes());
+    if seen != wanted(&expected.query) {
+        return Err(format!("calls: query {seen:?}"));
+    }
+    if let Some(form) = &expected.form {
+        let seen = pairs(&call.body);
+        if seen != wanted(form) {
+            return Err(format!("calls: form {seen:?}"));
+        }
+    }
+    if let Some(json) = &expected.json {
+        let json = json.to_string().replace("$id", id);
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let seen: Value = serde_json::from_slice(&call.body).unwrap_or_default();
+        if seen != json {
+            return Err(format!("calls: body {seen}"));
+        }
+    }
+    if let Some(body) = &expected.body
+        && call.body != Bytes::from(body.replace("$id", id))
+    {
+        return Err(format!("calls: body {:?}", call.body));
+    }
+    for (name, value) in &expected.headers {
+        header_agrees("calls", name, value, &call.headers)?;
+    }
+    Ok(())
+}
+
+/// What one case logs.
+#[derive(Clone, Default)]
+pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl Log {
+    pub(super) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+}
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,179 @@
+//! What a case file holds.
+
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use std::collections::BTreeMap;
+use std::path::Path;
+use vumi_api::manifest::{self, Target};
+use vumi_api::{Manifests, Resource};
+
+/// One file.
+pub(super) struct CaseFile {
+    pub(super) resource: Resource,
+    pub(super) secrets: BTreeMap<String, BTreeMap<String, String>>,
+    pub(super) cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    manifest: String,
+    cases: Vec<Case>,
+}
+
+/// One conversation.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Case {
+    pub(super) name: String,
+    pub(super) steps: Vec<Step>,
+}
+
+/// One thing that happens, and what it leads to.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Step {
+    /// The provider's request.
+    pub(super) request: Option<Sent>,
+    /// Fields of the message that it makes.
+    pub(super) message: Option<Map<String, Value>>,
+    /// The receipt that it makes: `{message_id, state, code}`.
+    pub(super) receipt: Option<Map<String, Value>>,
+    /// The application's reply to that message.
+    pub(super) reply: Option<Reply>,
+    /// The answer that the provider gets.
+    pub(super) response: Option<Response>,
+    /// An outbound message that answers nothing.
+    pub(super) send: Option<Map<String, Value>>,
+    /// Requests that it makes.
+    pub(super) calls: Option<Vec<Sent>>,
+    /// Answers of the provider to them.
+    #[serde(default)]
+    pub(super) answers: Vec<Response>,
+    /// The event about the reply or the outbound message.
+    pub(super) event: Option<Map<String, Value>>,
+    /// The error instead: `{class, code}`.
+    pub(super) error: Option<Map<String, Value>>,
+    /// A status of a component, by now: `{component, level, reason}`.
+    pub(super) status: Option<Map<String, Value>>,
+}
+
+impl Step {
+    pub(super) fn check(&self) -> Result<(), String> {
+        let expects = self.response.is_some() || self.event.is_some() || self.error.is_some();
+        match (self.request.is_some(), self.send.is_some()) {
+            (true, true) | (false, false) => Err("a step has a request or a send".into()),
+            _ if !expects => Err("a step expects a response, an event or an error".into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A request.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Sent {
+    pub(super) method: Option<String>,
+    /// Of a request that comes in.
+    pub(super) path: Option<String>,
+    /// Of one that goes out.
+    pub(super) url: Option<String>,
+    #[serde(default)]
+    pub(super) query: BTreeMap<String, String>,
+    pub(super) form: Option<BTreeMap<String, String>>,
+    pub(super) json: Option<Value>,
+    pub(super) body: Option<String>,
+    #[serde(default)]
+    pub(super) headers: BTreeMap<String, String>,
+}
+
+/// An answer.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Response {
+    pub(super) status: Option<u16>,
+    pub(super) body: Option<String>,
+    pub(super) json: Option<Value>,
+    #[serde(default)]
+    pub(super) headers: BTreeMap<String, String>,
+    /// Instead of an answer: `unreachable` or `lost`.
+    pub(super) fails: Option<String>,
+}
+
+/// A reply of the application.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Reply {
+    pub(super) content: Option<String>,
+    #[serde(default)]
+    pub(super) close: bool,
+    /// It comes only after the caller has an answer.
+    #[serde(default)]
+    pub(super) late: bool,
+}
+
+impl CaseFile {
+    pub(super) fn read(path: &Path) -> Result<Self, String> {
+        let text = std::fs::read_to_string(path).map_err(|e| e.to_string())?;
+        Self::parse(&text, path)
+    }
+
+    pub(super) fn parse(text: &str, path: &Path) -> Result<Self, String> {
+        let written: Written = serde_yaml::from_str(text).map_err(|e| e.to_string())?;
+        let manifest = match written.manifest.lines().count() {
+            1 => {
+                let beside = path
+                    .parent()
+                    .ok_or("no folder")?
+                    .join(written.manifest.trim());
+                std::fs::read_to_string(&beside)
+                    .map_err(|e| format!("{}: {e}", beside.display()))?
+            }
+            _ => written.manifest,
+        };
+        let Manifests {
+            mut resources,
+            findings,
+            secrets,
+            ..
+        } = manifest::load(&[("manifest.yaml", manifest.as_str())], Target::Local);
+        let wrong: Vec<String> = findings.iter().map(|finding| finding.to_string()).collect();
+        if !wrong.is_empty() || resources.len() != 1 {
+            return Err(format!("{} workers: {wrong:#?}", resources.len()));
+        }
+        if written.cases.is_empty() {
+            return Err("it has no cases".into());
+        }
+        for case in &written.cases {
+            for step in &case.steps {
+                step.check()
+                    .map_err(|what| format!("{}: {what}", case.name))?;
+            }
+        }
+        Ok(Self {
+            resource: resources.remove(0).resource,
+            secrets,
+            cases: written.cases,
+        })
+    }
+
+    /// Words that must not be in a log: secrets, and the texts and addresses of the cases.
+    pub(super) fn private(&self) -> Vec<String> {
+        let mut private: Vec<String> = self
+            .secrets
+            .values()
+            .flat_map(|s| s.values())
+            .cloned()
+            .collect();
+        for step in self.cases.iter().flat_map(|case| &case.steps) {
+            let fields = [&step.message, &step.send];
+            let fields = fields.into_iter().flatten();
+            let texts =
+                fields.flat_map(|m| ["content", "from_addr", "to_addr"].map(|name| m.get(name)));
+            private.extend(texts.flatten().filter_map(Value::as_str).map(str::to_owned));
+            private.extend(step.reply.iter().filter_map(|reply| reply.content.clone()));
+        }
+        private.retain(|word| word.len() > 5);
+        private
+    }
+}

@@ -1,0 +1,156 @@
+//! How the provider shows who it is: parameters, headers, a signature.
+
+use super::super::answers::Answers;
+use super::super::scope::Scope;
+use super::super::{failed, template};
+use super::broken;
+use crate::engine::Refused;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+use vumi_api::template::Template;
+use vumi_api::transports::generic_http::{self, Signature, SignatureEncoding};
+use vumi_core::error::WorkError;
+use vumi_core::worker::WorkerContext;
+use vumi_http::{Answer, Encoding, Request, Signed, StatusCode, equal};
+
+pub(super) struct Access {
+    parameters: Vec<(String, Template)>,
+    headers: Vec<(String, Template)>,
+    signature: Option<Signature>,
+    refused: Option<Answers>,
+    cx: Arc<WorkerContext>,
+}
+
+impl Access {
+    pub(super) fn new(
+        access: Option<&generic_http::Access>,
+        cx: &Arc<WorkerContext>,
+    ) -> Result<Self, WorkError> {
+        let access = access.cloned().unwrap_or_default();
+        let compiled = |map: Option<std::collections::BTreeMap<String, String>>| {
+            let entries = map.into_iter().flatten();
+            let entries = entries.map(|(name, source)| Ok((name, template(&source)?)));
+            entries.collect::<Result<Vec<_>, WorkError>>()
+        };
+        for secret in access
+            .signature
+            .iter()
+            .flat_map(|signature| &signature.secrets)
+        {
+            cx.secrets().resolve(secret)?;
+        }
+        Ok(Self {
+            parameters: compiled(access.parameters)?,
+            headers: compiled(access.headers)?,
+            signature: access.signature,
+            refused: access.refused.as_ref().map(Answers::new).transpose()?,
+            cx: Arc::clone(cx),
+        })
+    }
+
+    /// Parameters that are asked for.
+    pub(super) fn parameters(&self) -> impl Iterator<Item = &str> {
+        self.parameters.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Why a request is refused, if it is.
+    pub(super) fn check(
+        &self,
+        request: &Request,
+        scope: &Scope,
+    ) -> Result<Option<Refused>, Refused> {
+        let values = scope.value();
+        let given = |under: &str, name: &str| {
+            let all = values.get_attr(under).unwrap_or_default();
+            let value = all.get_attr(name).unwrap_or_default();
+            (!value.is_undefined()).then(|| value.to_string())
+        };
+        let mut right = true;
+        for (under, name, template) in self
+            .parameters
+            .iter()
+            .map(|(name, template)| ("params", name.clone(), template))
+            .chain(
+                self.headers
+                    .iter()
+                    .map(|(n, t)| ("headers", n.to_ascii_lowercase(), t)),
+            )
+        {
+            let expected = template.text(&values).map_err(|e| broken(&failed(&e)))?;
+            // One that has no value, as one that is not set, is not asked for.
+            let Some(expected) = expected.filter(|text| !text.is_empty()) else {
+                continue;
+            };
+            let given = given(under, &name).unwrap_or_default();
+            right &= equal(given.as_bytes(), expected.as_bytes());
+        }
+        if !right {
+            return self.refuse(
+                "wrong_credentials",
+                "a request has wrong credentials, or none",
+                scope,
+            );
+        }
+        let Some(signature) = &self.signature else {
+            return Ok(None);
+        };
+        match self.verify(signature, request) {
+            Ok(None) => Ok(None),
+            Ok(Some(why)) => self.refuse("wrong_signature", &format!("a request: {why}"), scope),
+            Err(error) => Err(broken(&error)),
+        }
+    }
+
+    fn verify(
+        &self,
+        rule: &Signature,
+        request: &Request,
+    ) -> Result<Option<vumi_http::SignatureError>, WorkError> {
+        let header = |name: &Option<String>| {
+            let value = request.head.headers.get(name.as_deref()?)?;
+            value.to_str().ok()
+        };
+        let mut secrets = Vec::new();
+        for secret in &rule.secrets {
+            secrets.push(self.cx.secrets().resolve(secret)?);
+        }
+        let signed = Signed {
+            // A header that is asked for and missing is empty, and no signature is right for that but one over it.
+            id: rule
+                .id_header
+                .as_ref()
+                .map(|_| header(&rule.id_header).unwrap_or_default()),
+            timestamp: rule
+                .timestamp_header
+                .as_ref()
+                .map(|_| header(&rule.timestamp_header).unwrap_or_default()),
+            body: &request.body,
+        };
+        let encoding = match rule.encoding.unwrap_or_default() {
+            SignatureEncoding::Hex => Encoding::Hex,
+            SignatureEncoding::Base64 => Encoding::Base64,
+        };
+        let verified = signed.verify(
+            header(&Some(rule.header.clone())).unwrap_or_default(),
+            rule.prefix.as_deref().unwrap_or_default(),
+            encoding,
+            &secrets,
+            rule.tolerance.map_or(Duration::from_secs(300), |d| d.0),
+            SystemTime::now(),
+        );
+        Ok(verified.err())
+    }
+
+    fn refuse(
+        &self,
+        reason: &'static str,
+        text: &str,
+        scope: &Scope,
+    ) -> Result<Option<Refused>, Refused> {
+        let answer = match &self.refused {
+            Some(refused) => refused.answer(scope).map_err(|error| broken(&error))?,
+            None => Answer::text(StatusCode::FORBIDDEN, "Forbidden"),
+        };
+        Ok(Some(Refused::new(answer, reason, text)))
+    }
+}

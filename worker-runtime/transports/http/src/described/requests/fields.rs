@@ -1,0 +1,184 @@
+//! The parameters of a request, and what is wrong with them.
+
+use super::super::scope::Scope;
+use super::super::{failed, template};
+use super::access::Access;
+use super::broken;
+use crate::engine::Refused;
+use serde_json::{Map, Value as Json, json};
+use std::collections::BTreeSet;
+use vumi_api::template::{Template, Value, of_json, to_json};
+use vumi_api::transports::generic_http::RequestRule;
+use vumi_core::error::WorkError;
+use vumi_http::{Answer, Params, Request, StatusCode};
+
+/// A request, read.
+pub(super) struct Read {
+    params: Map<String, Json>,
+    /// Names whose values are no text.
+    unreadable: Vec<String>,
+    json: Json,
+    /// Why the body could not be read.
+    pub(super) problem: Option<String>,
+}
+
+/// Reads query and body: a form, a JSON value, or nothing. A body of another type is refused, because its sender means it
+/// to be read.
+pub(super) fn read(request: &Request) -> Result<Read, Refused> {
+    let mut params = Params::of_query(&request.head.query);
+    let mut json = Json::Null;
+    let mut problem = None;
+    let kind = request.head.content_type().to_ascii_lowercase();
+    match kind.as_str() {
+        "application/json" => match serde_json::from_slice(&request.body) {
+            Ok(body) => json = body,
+            Err(_) => problem = Some("it is no JSON in UTF-8".to_owned()),
+        },
+        "application/x-www-form-urlencoded" => params = params.with_form(&request.body),
+        _ if request.body.is_empty() => {}
+        _ => {
+            let text = "The Content-Type of a body must be application/x-www-form-urlencoded or application/json.";
+            let answer = Answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
+            let why = "a request has a body of a type that is not read";
+            return Err(Refused::new(answer, "unsupported_media_type", why));
+        }
+    }
+    let mut read = Read {
+        params: Map::new(),
+        unreadable: Vec::new(),
+        json,
+        problem,
+    };
+    for (name, value) in params.pairs() {
+        match value {
+            Some(text) => {
+                read.params.insert(name, text.into());
+            }
+            None => read.unreadable.push(name),
+        }
+    }
+    for (name, value) in read.json.as_object().into_iter().flatten() {
+        if value.is_string() || value.is_number() || value.is_boolean() {
+            read.params.insert(name.clone(), value.clone());
+        }
+    }
+    Ok(read)
+}
+
+/// `%41` as `A`; what is not UTF-8 is replaced.
+pub(super) fn unescaped(text: &str) -> String {
+    let escaped = text.replace('+', "%2B").replace(['&', ';'], "");
+    let params = Params::of_query(&format!("x={escaped}"));
+    let value = params
+        .pairs()
+        .next()
+        .and_then(|(_, value)| value.map(str::to_owned));
+    value.unwrap_or_default()
+}
+
+impl Read {
+    pub(super) fn scope(&self, request: &Request) -> Scope {
+        let headers = request.head.headers.iter();
+        let headers =
+            headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+        let pairs = self.params.iter();
+        let params = Value::from_pairs(pairs.map(|(name, value)| (name.as_str(), of_json(value))));
+        Scope::default()
+            .with("params", params)
+            .with("headers", Value::from_pairs(headers))
+            .with("method", request.head.method.as_str())
+            .with("json", of_json(&self.json))
+            .with("session", ())
+    }
+}
+
+/// Findings about a request, as Vumi's answers list them: kind → names.
+#[derive(Default)]
+pub(super) struct Findings(Map<String, Json>);
+
+impl Findings {
+    pub(super) fn add(&mut self, kind: &str, name: String) {
+        let list = self.0.entry(kind).or_insert_with(|| json!([]));
+        if let Json::Array(names) = list {
+            names.push(name.into());
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn value(&self) -> Value {
+        of_json(&Json::Object(self.0.clone()))
+    }
+
+    pub(super) fn answer(&self) -> Answer {
+        Answer::json(StatusCode::BAD_REQUEST, &Json::Object(self.0.clone()))
+    }
+
+    /// What is wrong, without anything of the request but kinds.
+    pub(super) fn sentence(&self) -> String {
+        let kinds: Vec<&str> = self.0.keys().map(String::as_str).collect();
+        format!("a request is invalid: {}", kinds.join(", "))
+    }
+}
+
+/// What a rule wants of the parameters.
+pub(super) struct Fields {
+    required: Vec<String>,
+    /// All that may be there; none where anything may.
+    known: Option<BTreeSet<String>>,
+    refuse: Vec<(String, Template)>,
+    /// Parameters that are read at all; none where all are.
+    used: Option<BTreeSet<String>>,
+}
+
+impl Fields {
+    pub(super) fn new(rule: &RequestRule, access: &Access) -> Result<Self, WorkError> {
+        let declared = rule.required.is_some() || rule.optional.is_some();
+        let names = rule.required.iter().chain(&rule.optional).flatten();
+        let mut known: BTreeSet<String> = names.cloned().collect();
+        known.extend(access.parameters().map(str::to_owned));
+        let refuse = rule.refuse.iter().flatten();
+        let refuse = refuse.map(|(word, source)| Ok((word.clone(), template(source)?)));
+        Ok(Self {
+            required: rule.required.clone().unwrap_or_default(),
+            used: declared.then(|| known.clone()),
+            known: rule.strict.unwrap_or(false).then_some(known),
+            refuse: refuse.collect::<Result<_, WorkError>>()?,
+        })
+    }
+
+    pub(super) fn findings(&self, read: &Read, scope: &Scope) -> Result<Findings, Refused> {
+        let mut findings = Findings::default();
+        let names = || read.params.keys().chain(&read.unreadable);
+        for name in names() {
+            if self
+                .known
+                .as_ref()
+                .is_some_and(|known| !known.contains(name))
+            {
+                findings.add("unexpected_parameter", name.clone());
+            }
+        }
+        for name in &self.required {
+            if !names().any(|given| given == name) {
+                findings.add("missing_parameter", name.clone());
+            }
+        }
+        for name in &read.unreadable {
+            if self.used.as_ref().is_none_or(|used| used.contains(name)) {
+                findings.add("invalid_parameter", name.clone());
+            }
+        }
+        let values = scope.value();
+        for (word, template) in &self.refuse {
+            let value = template.value(&values).map_err(|e| broken(&failed(&e)))?;
+            let value = value.filter(|value| value.is_true() || value.as_str() == Some(""));
+            if let Some(value) = value.filter(|value| value.as_str() != Some("")) {
+                findings.0.insert(word.clone(), to_json(&value));
+            }
+        }
+        Ok(findings)
+    }
+}

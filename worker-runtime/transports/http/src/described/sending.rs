@@ -1,0 +1,329 @@
+//! How a message becomes a request to the provider, and what the answer means for it.
+
+use super::answers::Headers;
+use super::scope::Scope;
+use super::{failed, template};
+use crate::engine::Sent;
+use bytes::Bytes;
+use form_urlencoded::Serializer;
+use http::Uri;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use serde_json::{Map, Value as Json};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use vumi_api::template::{Escape, Template, Value, of_json, to_json};
+use vumi_api::transports::generic_http::{
+    Outcome, OutcomeRule, ParametersIn, RequestMethod, SendRule,
+};
+use vumi_core::codes;
+use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::message::{Actor, FailureClass, UserMessage};
+use vumi_core::outcome::Refusal;
+use vumi_core::outcome::table::ErrorTable;
+use vumi_core::status::{StatusLevel, StatusReport};
+use vumi_core::telemetry::HttpSeen;
+use vumi_core::worker::{Traffic, WorkerContext};
+use vumi_http::{Answer, Call, CallError, Caller, HeaderMap, Method, class_of, retry_after};
+
+const FORM: &str = "application/x-www-form-urlencoded";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+pub(super) struct Sending {
+    method: Method,
+    url: Template,
+    parameters: Vec<(String, Template)>,
+    place: ParametersIn,
+    body: Option<(Template, Escape)>,
+    content_type: Option<HeaderValue>,
+    headers: Headers,
+    needs: Vec<String>,
+    outcomes: Vec<Meaning>,
+    table: Arc<ErrorTable>,
+    caller: Arc<dyn Caller>,
+    cx: Arc<WorkerContext>,
+}
+
+/// What an answer means, when `when` is true.
+struct Meaning {
+    when: Option<Template>,
+    is: Outcome,
+    id: Option<Template>,
+    code: Option<Template>,
+}
+
+impl Meaning {
+    fn new(rule: &OutcomeRule) -> Result<Self, WorkError> {
+        Ok(Self {
+            when: rule.when.as_deref().map(template).transpose()?,
+            is: rule.is,
+            id: rule.id.as_deref().map(template).transpose()?,
+            code: rule.code.as_deref().map(template).transpose()?,
+        })
+    }
+}
+
+impl Sending {
+    pub(super) fn new(
+        rule: &SendRule,
+        table: Arc<ErrorTable>,
+        caller: Arc<dyn Caller>,
+        cx: Arc<WorkerContext>,
+    ) -> Result<Self, WorkError> {
+        let method = rule.method.unwrap_or(RequestMethod::Post);
+        let in_query = method == RequestMethod::Get || rule.body.is_some();
+        let place = rule.parameters_in.unwrap_or(match in_query {
+            true => ParametersIn::Query,
+            false => ParametersIn::Form,
+        });
+        let content_type = match (&rule.body, place) {
+            (Some(_), _) => Some(rule.content_type.as_deref().unwrap_or(TEXT)),
+            (None, ParametersIn::Form) => Some(rule.content_type.as_deref().unwrap_or(FORM)),
+            (None, ParametersIn::Json) => {
+                Some(rule.content_type.as_deref().unwrap_or("application/json"))
+            }
+            (None, ParametersIn::Query) => None,
+        };
+        let escape = Escape::of(content_type.unwrap_or_default());
+        let parameters = rule.parameters.iter().flatten();
+        let parameters = parameters.map(|(name, source)| Ok((name.clone(), template(source)?)));
+        let needs = ["to_addr", "content"].map(str::to_owned);
+        let body = rule.body.as_deref().map(template).transpose()?;
+        let outcomes = rule.outcomes.iter().flatten().map(Meaning::new);
+        Ok(Self {
+            method: method.as_str().parse().unwrap_or(Method::POST),
+            url: template(&rule.url)?,
+            parameters: parameters.collect::<Result<_, WorkError>>()?,
+            place,
+            body: body.map(|body| (body, escape)),
+            content_type: content_type.and_then(|kind| kind.parse().ok()),
+            headers: Headers::new(rule.headers.as_ref())?,
+            needs: rule.needs.clone().unwrap_or(needs.into()),
+            outcomes: outcomes.collect::<Result<_, WorkError>>()?,
+            table,
+            caller,
+            cx,
+        })
+    }
+
+    pub(super) async fn send(
+        &self,
+        message: &UserMessage,
+        scope: Scope,
+    ) -> Result<Sent, WorkError> {
+        let lacks = |name: &&String| match message.field(name) {
+            None | Some(Json::Null) => true,
+            Some(value) => value.as_str() == Some(""),
+        };
+        let missing: Vec<&str> = self
+            .needs
+            .iter()
+            .filter(lacks)
+            .map(String::as_str)
+            .collect();
+        if !missing.is_empty() {
+            let text = format!("Missing fields: {}", missing.join(", "));
+            let (class, code) = (FailureClass::Content, codes::REPLY_FIELDS);
+            return Ok(Sent::Refused(Refusal::new(
+                class,
+                code,
+                text,
+                Actor::Campaign,
+            )));
+        }
+        let call = self.call(&scope)?;
+        let began = Instant::now();
+        let called = self.caller.call(call).await;
+        self.note(&called, began.elapsed());
+        let answer = called
+            .map_err(WorkError::from)
+            .inspect_err(|error| self.report(error))?;
+        self.cx.traffic(Traffic::Outbound);
+        let judged = self.judge(message, &answer, scope);
+        match &judged {
+            Ok(_) => {
+                let text = "The provider takes messages.";
+                let ok = StatusReport::new("provider", StatusLevel::Ok, "answered", text);
+                self.cx.report(ok);
+            }
+            Err(error) => self.report(error),
+        }
+        judged
+    }
+
+    fn note(&self, called: &Result<Answer, CallError>, took: Duration) {
+        let result = match called {
+            Ok(answer) => match answer.status.as_u16() / 100 {
+                2 => "2xx",
+                3 => "3xx",
+                4 => "4xx",
+                _ => "5xx",
+            },
+            Err(CallError::Unreachable(_)) => "failed",
+            Err(CallError::Lost(_)) => "timeout",
+        };
+        self.cx.http(HttpSeen::Request {
+            direction: Traffic::Outbound,
+            result,
+            took,
+        });
+    }
+
+    fn report(&self, error: &WorkError) {
+        let level = match error.class {
+            ErrorClass::Connect | ErrorClass::Auth | ErrorClass::Config => StatusLevel::Down,
+            _ => StatusLevel::Degraded,
+        };
+        let reason = error.code.name.rsplit('.').next().unwrap_or_default();
+        let report = StatusReport::new("provider", level, reason, error.text.as_str());
+        self.cx.report(report);
+    }
+
+    fn call(&self, scope: &Scope) -> Result<Call, WorkError> {
+        let values = scope.value();
+        let wrong = |text: &str| WorkError::new(ErrorClass::Config, codes::TEMPLATE_FAILED, text);
+        let mut url = self
+            .url
+            .text(&values)
+            .map_err(|e| failed(&e))?
+            .unwrap_or_default();
+        let mut body = String::new();
+        match self.place {
+            ParametersIn::Json => {
+                let mut members = Map::new();
+                for (name, template) in &self.parameters {
+                    if let Some(value) = template.value(&values).map_err(|e| failed(&e))? {
+                        members.insert(name.clone(), to_json(&value));
+                    }
+                }
+                body = Json::Object(members).to_string();
+            }
+            ParametersIn::Query | ParametersIn::Form => {
+                let mut encoded = Serializer::new(String::new());
+                for (name, template) in &self.parameters {
+                    if let Some(text) = template.text(&values).map_err(|e| failed(&e))? {
+                        encoded.append_pair(name, &text);
+                    }
+                }
+                let encoded = encoded.finish();
+                match self.place {
+                    ParametersIn::Query if encoded.is_empty() => {}
+                    ParametersIn::Query => {
+                        url.push(if url.contains('?') { '&' } else { '?' });
+                        url.push_str(&encoded);
+                    }
+                    _ => body = encoded,
+                }
+            }
+        }
+        if let Some((template, escape)) = &self.body {
+            body = template.render(&values, *escape).map_err(|e| failed(&e))?;
+        }
+        let url: Uri = url.parse().map_err(|_| wrong("send.url is no URL"))?;
+        if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none() {
+            return Err(wrong(
+                "send.url must begin with http:// or https:// and a host",
+            ));
+        }
+        let mut headers = HeaderMap::new();
+        let agent = HeaderValue::from_static(concat!("vumi/", env!("CARGO_PKG_VERSION")));
+        headers.insert(http::header::USER_AGENT, agent);
+        if let Some(kind) = &self.content_type {
+            headers.insert(CONTENT_TYPE, kind.clone());
+        }
+        self.headers.fill(&mut headers, scope)?;
+        Ok(Call {
+            method: self.method.clone(),
+            url,
+            headers,
+            body: Bytes::from(body),
+        })
+    }
+
+    /// What an answer means.
+    fn judge(
+        &self,
+        message: &UserMessage,
+        answer: &Answer,
+        scope: Scope,
+    ) -> Result<Sent, WorkError> {
+        let values = of_answer(answer, scope).value();
+        let text = |template: &Option<Template>| match template {
+            Some(template) => template.text(&values).map_err(|e| failed(&e)),
+            None => Ok(None),
+        };
+        let mut meaning = None;
+        for rule in &self.outcomes {
+            let holds = match &rule.when {
+                None => true,
+                Some(when) => when.holds(&values).map_err(|e| failed(&e))?,
+            };
+            if holds {
+                meaning = Some(rule);
+                break;
+            }
+        }
+        let status = answer.status.as_u16().to_string();
+        let Some(rule) = meaning else {
+            return match class_of(answer) {
+                None => Ok(Sent::Accepted(message.message_id().to_owned())),
+                Some(ErrorClass::RemotePermanent) => Ok(Sent::Refused(self.table.refusal(&status))),
+                Some(class) => Err(error(class, &status)),
+            };
+        };
+        let code = text(&rule.code)?
+            .filter(|code| !code.is_empty())
+            .unwrap_or(status);
+        let code: String = code.chars().take(64).collect();
+        match rule.is {
+            Outcome::Accepted => {
+                let id = text(&rule.id)?.filter(|id| !id.is_empty());
+                Ok(Sent::Accepted(
+                    id.unwrap_or_else(|| message.message_id().to_owned()),
+                ))
+            }
+            Outcome::Refused => Ok(Sent::Refused(self.table.refusal(&code))),
+            Outcome::Throttled => Err(error(
+                ErrorClass::Throttled(retry_after(&answer.headers)),
+                &code,
+            )),
+            Outcome::Temporary => Err(error(ErrorClass::RemoteTemporary, &code)),
+            Outcome::Credentials => Err(error(ErrorClass::Auth, &code)),
+            Outcome::Unknown => Err(error(ErrorClass::Timeout, &code)),
+        }
+    }
+}
+
+/// The error of an answer that is neither a yes nor a no.
+fn error(class: ErrorClass, code: &str) -> WorkError {
+    let (registered, text) = match class {
+        ErrorClass::Auth => (
+            codes::PEER_CREDENTIALS,
+            "the provider refuses our credentials",
+        ),
+        ErrorClass::Throttled(_) => (codes::PEER_THROTTLED, "the provider asks to slow down"),
+        ErrorClass::Timeout => (
+            codes::PEER_TIMEOUT,
+            "the provider does not know what became of it",
+        ),
+        _ => (
+            codes::PEER_FAILED,
+            "the provider failed and did not take it",
+        ),
+    };
+    let mut error = WorkError::new(class, registered, format!("{text} (it says {code})"));
+    error.provider_code = Some(code.to_owned());
+    error
+}
+
+/// A scope with an answer of the provider.
+fn of_answer(answer: &Answer, scope: Scope) -> Scope {
+    let body = String::from_utf8_lossy(&answer.body);
+    let json: Json = serde_json::from_str(&body).unwrap_or_default();
+    let headers = answer.headers.iter();
+    let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    scope
+        .with("status", answer.status.as_u16())
+        .with("headers", Value::from_pairs(headers))
+        .with("body", body.trim())
+        .with("json", of_json(&json))
+}
