@@ -3,6 +3,9 @@
 
 use super::*;
 
+/// Between two looks at what another replica is sending.
+const LOOK: Duration = Duration::from_millis(250);
+
 impl Sending {
     /// Everything before the worker sees the message: what was done with it before, the replica that holds its request,
     /// its turn under the rate limit, and the word in the ledger that it is being sent.
@@ -41,24 +44,28 @@ impl Sending {
         let mut paced = false;
         loop {
             let order = self.order(&labels, interrupted).await?;
-            let row = match case.row.take() {
-                Some(row) if row.account == book.account() => row,
+            let mut row = match case.row.take() {
                 // It was handed over before; perhaps the process ended before it was published.
-                Some(row) if order == Some(Order::Reroute(row.account.clone())) => {
+                Some(row)
+                    if row.account != book.account()
+                        && order == Some(Order::Reroute(row.account.clone())) =>
+                {
                     if standing::standing(&row) == Standing::Free {
                         self.hand_over(&row.account, message, interrupted).await?;
                     }
                     return Ok(Before::Nothing);
                 }
-                // It was another transport's before, and somebody routed it here.
-                Some(other) => {
-                    let mut row = book.opened(message);
-                    row.version = other.version;
-                    row
-                }
+                Some(row) => row,
                 None => book.opened(message),
             };
-            match standing::standing(&row) {
+            let standing = standing::standing(&row);
+            // Somebody routed it here that another transport had. What that one sent or ended stays its own.
+            if matches!(standing, Standing::Free)
+                || (standing == Standing::SetAside && !case.redelivered)
+            {
+                row = book.taken(row, message);
+            }
+            match standing {
                 Standing::Free => {
                     if let Some(order) = order {
                         let what = (book, row);
@@ -74,8 +81,14 @@ impl Sending {
                     return Ok(Before::Nothing);
                 }
                 // Whoever holds the request knows more about it than we do.
-                Standing::Lost if elsewhere.is_some() => {}
-                Standing::Lost => {
+                Standing::Begun if elsewhere.is_some() => {}
+                Standing::Begun => {
+                    case.room = None;
+                    if let Some(moved) = self.outcome(case, book, &row, halt, interrupted).await? {
+                        case.row = Some(moved);
+                        paced = false;
+                        continue;
+                    }
                     case.row = Some(row);
                     let why = "an earlier attempt ended without an answer: the peer may have it";
                     return Err(unknown(why).into());
@@ -116,6 +129,8 @@ impl Sending {
             let Some(next) = book.moved(&row, RowState::Sending, patience::SENDING, news) else {
                 continue;
             };
+            let next = book.with_content(next, case.body.as_ref());
+            self.sign(book, interrupted).await?;
             match book.put(&row, &next, interrupted).await? {
                 Put::Stored => {
                     if doubles {
@@ -129,6 +144,44 @@ impl Sending {
         }
     }
 
+    /// Waits for the outcome of an attempt that another replica has under way: its row once that is moved. None if there
+    /// will be none: it is an attempt of ours that has ended, its replica gives no sign of life, or its time is over.
+    async fn outcome(
+        &self,
+        case: &mut Case,
+        book: &Book,
+        row: &Row,
+        halt: &CancellationToken,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Option<Row>, Unpublished> {
+        let Some(sender) = standing::sender(row).filter(|sender| *sender != book.by()) else {
+            return Ok(None);
+        };
+        let began = Instant::now();
+        let left = row.deadline.unwrap_or_default().saturating_sub(book::now());
+        let left = Duration::from_millis(left).min(patience::SENDING);
+        let found = loop {
+            let lives = book::stubborn(interrupted, || book.store.lives(sender)).await?;
+            // After that: what it did last counts.
+            let now = book.load(&row.message_id, interrupted).await?;
+            if let Some(moved) = now.filter(|now| now.version != row.version) {
+                break Some(moved);
+            }
+            if !lives || began.elapsed() >= left {
+                break None;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = halt.cancelled() => return Err(Unpublished::Interrupted),
+            }
+            if interrupted() {
+                return Err(Unpublished::Interrupted);
+            }
+        };
+        case.waited += began.elapsed();
+        Ok(found)
+    }
+
     /// Hands a reply to the replica that holds its request. None when that replica has it, or its sender was told that
     /// there is none; else the row that somebody moved meanwhile.
     pub(super) async fn forward(
@@ -140,7 +193,7 @@ impl Sending {
         interrupted: Interrupted<'_>,
     ) -> Result<Option<Row>, Unpublished> {
         let mut row = row;
-        if standing::standing(&row) != Standing::Lost {
+        if standing::standing(&row) != Standing::Begun {
             let news = News::coded(
                 codes::REPLY_FORWARDED,
                 "handed to the replica that holds the request",
@@ -160,7 +213,7 @@ impl Sending {
         {
             return Ok(None);
         }
-        if standing::standing(&row) == Standing::Lost {
+        if standing::standing(&row) == Standing::Begun {
             let why =
                 "the replica that held the request ended without an answer: the peer may have it";
             return Err(unknown(why).into());

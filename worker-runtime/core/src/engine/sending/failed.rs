@@ -97,7 +97,7 @@ impl Sending {
         };
         let (row, _) = book
             .advance(row, interrupted, |row| {
-                let lost = standing::standing(row) == Standing::Lost;
+                let lost = standing::standing(row) == Standing::Begun;
                 lost.then(|| book.moved(row, state, patience::QUEUED + wait, news()))?
             })
             .await?;
@@ -132,7 +132,6 @@ impl Sending {
     pub(in crate::engine) async fn wait(
         &self,
         case: &mut Case,
-        message: &Message,
         error: &WorkError,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
@@ -158,7 +157,7 @@ impl Sending {
         });
         let (row, moved) = book
             .advance(row, interrupted, |row| {
-                if standing::standing(row) != Standing::Lost {
+                if standing::standing(row) != Standing::Begun {
                     return None;
                 }
                 let mut next = book.moved(row, RowState::Unknown, deadline, error.into())?;
@@ -167,9 +166,9 @@ impl Sending {
                     next.told.push(body);
                 }
                 if then == UnknownThen::Retry {
-                    next.body = Some(Content::of(message));
+                    next.body = case.body.as_deref().map(Content::of);
                 }
-                Some(next)
+                Some(book.with_content(next, case.body.as_ref()))
             })
             .await?;
         if moved {

@@ -2,6 +2,7 @@
 //! byte and after the answer (R10, R17), one ack or nack ever (R11), replies at the replica that holds their request
 //! (R19), and the rate limit.
 
+mod alive;
 mod before;
 mod book;
 mod failed;
@@ -11,7 +12,7 @@ mod line;
 mod local;
 mod obey;
 mod once;
-mod patience;
+pub(crate) mod patience;
 mod rate;
 mod receipts;
 mod standing;
@@ -24,6 +25,7 @@ mod turns;
 
 pub(super) use keeper::Keeper;
 pub(super) use once::Once;
+pub(crate) use standing::may_double;
 pub(super) use trail::Trail;
 pub(super) use trial::{Suspect, Trial};
 
@@ -42,8 +44,10 @@ use crate::state::batches::Order;
 use crate::state::journal::Reason;
 use crate::state::ledger::{Content, Put, Row, RowState};
 use crate::telemetry::WorkerMetrics;
+use crate::verdict;
 use crate::worker::{Input, Output, Worker};
 use book::{Book, Interrupted, News};
+use bytes::Bytes;
 use failed::{OnUnknown, unknown};
 use gate::Gate;
 use rate::Rate;
@@ -53,7 +57,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use turns::{Turn, Turns};
-use vumi_api::shared::{Class, Classes, RateLimit, UnknownPolicy, UnknownThen};
+use vumi_api::shared::{Class, Classes, KeptContent, RateLimit, UnknownPolicy, UnknownThen};
 use vumi_api::{Flow, Port, Resource};
 
 /// How a worker is called in what it keeps, and for how long that is kept.
@@ -63,16 +67,23 @@ pub(super) struct Names {
     connector: String,
     /// Kind and name, and replica: no two processes write one and the same step.
     by: String,
-    /// For how long rows and trails are kept from the end of their message.
+    /// For how long rows are kept from the end of their message.
     keep: Duration,
+    /// Whose content is kept with the row.
+    content: KeptContent,
+    /// For how long trails are kept from the first hop; none where hops are not noted.
+    trail: Option<Duration>,
 }
 
 impl Names {
     pub(super) fn of(resource: &Resource, environment: &super::Environment) -> Self {
+        let retention = &resource.settings().retention;
         Self {
             connector: resource.transport_name().to_owned(),
             by: format!("{}@{}", resource.key(), environment.instance),
-            keep: resource.settings().retention.ledger(),
+            keep: retention.ledger(),
+            content: retention.content(),
+            trail: retention.trail(),
         }
     }
 }
@@ -108,6 +119,7 @@ pub(super) struct Sending {
     /// Orders for batches, where there is a store that keeps them.
     pub(super) orders: Option<Arc<Orders>>,
     turns: Arc<Turns>,
+    alive: alive::Alive,
     on_unknown: OnUnknown,
     /// Whether the peer sends receipts.
     receipts: bool,
@@ -121,11 +133,13 @@ pub(super) struct Sending {
 /// One message on its way to the peer, from delivery to verdict.
 pub(super) struct Case {
     row: Option<Row>,
+    /// As it was delivered; none of what the keeper ends.
+    body: Option<Bytes>,
     /// Somebody began it before.
     redelivered: bool,
     /// It comes again if this process dies.
     lasting: bool,
-    /// How long it waited for the rate limit: not a matter of its own.
+    /// How long it waited for the rate limit, or for another replica: not a matter of its own.
     pub(super) waited: Duration,
     /// When it was sent last, or began to be.
     sent: Instant,
@@ -138,7 +152,7 @@ impl Case {
     /// Whether the first byte may have left and there is no answer.
     fn is_sending(&self) -> bool {
         let row = self.row.as_ref();
-        row.is_some_and(|row| standing::standing(row) == Standing::Lost)
+        row.is_some_and(|row| standing::standing(row) == Standing::Begun)
     }
 
     /// Whether its sender was told, or is to be.
@@ -205,6 +219,7 @@ impl Sending {
             receipts,
             lately: receipts::Lately::default(),
             turns: Arc::default(),
+            alive: alive::Alive::default(),
             connector,
             outlet,
             metrics,
@@ -219,7 +234,7 @@ impl Sending {
     /// Begins with a message: waits while an earlier delivery of it is still being worked on. None when told to stop.
     pub(super) async fn case(
         &self,
-        id: &str,
+        (id, body): (&str, &Bytes),
         redelivered: bool,
         lasting: bool,
         halt: &CancellationToken,
@@ -228,6 +243,7 @@ impl Sending {
             biased;
             turn = self.turns.take(id) => Some(Case {
                 row: None,
+                body: Some(body.clone()),
                 redelivered,
                 lasting,
                 waited: Duration::ZERO,
@@ -243,6 +259,7 @@ impl Sending {
     fn case_of(&self, id: &str) -> Option<Case> {
         Some(Case {
             row: None,
+            body: None,
             redelivered: true,
             lasting: false,
             waited: Duration::ZERO,

@@ -42,7 +42,8 @@ impl Sending {
         let lasting = case.lasting;
         let (row, moved) = book
             .advance(row, interrupted, |row| {
-                self.answered(book, row, &said, lasting)
+                let next = self.answered(book, row, &said, lasting)?;
+                Some(book.with_content(next, case.body.as_ref()))
             })
             .await?;
         if !moved {
@@ -68,14 +69,18 @@ impl Sending {
         said: &[Event],
         lasting: bool,
     ) -> Option<Row> {
-        let known = standing::told(row);
+        let (before, known) = (standing::told_before(row), standing::told(row));
         let judged = standing::verdict(row).is_some();
-        let is_new = |event: &&Event| {
-            let repeated = known.iter().any(|k| k.event_id() == event.event_id());
-            let second = judged && event.event_type() != EventType::DeliveryReport;
-            !repeated && !second
-        };
-        let new: Vec<&Event> = said.iter().filter(is_new).collect();
+        let (mut new, mut remote) = (Vec::new(), None);
+        for event in said {
+            let second = judged && verdict::is_judgement(event);
+            let event_told = verdict::after(&before, event);
+            let id = event_told.event_id();
+            if !second && !known.iter().any(|known| known.event_id() == id) {
+                remote = remote.or(event.sent_message_id());
+                new.push(event_told);
+            }
+        }
         if new.is_empty() && !said.is_empty() {
             return None;
         }
@@ -89,8 +94,7 @@ impl Sending {
             true => (state, patience::SENT),
             false => (row.state, patience::TELLING),
         };
-        let mut next = book.moved(row, state, patience, said_news(&new))?;
-        let remote = new.iter().find_map(|event| event.sent_message_id());
+        let mut next = book.moved(row, state, patience, said_news(new.last().map(|e| &**e)))?;
         next.remote_id = remote.map(str::to_owned).or(next.remote_id);
         let bodies = new.iter().map(|event| event.encode());
         next.told
@@ -105,7 +109,9 @@ impl Sending {
         book: &Book,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
-        let Some(row) = case.row.clone().filter(standing::is_telling) else {
+        // What another transport tells, it moves by itself.
+        let telling = |row: &Row| row.account == book.account() && standing::is_telling(row);
+        let Some(row) = case.row.clone().filter(telling) else {
             return Ok(());
         };
         let (row, _) = book
@@ -114,7 +120,8 @@ impl Sending {
                     .pop()
                     .filter(|_| standing::is_telling(row))?;
                 let state = standing::leads_to(&last, self.receipts);
-                book.moved(row, state, patience::SENT, said_news(&[&last]))
+                let next = book.moved(row, state, patience::SENT, said_news(Some(&last)))?;
+                Some(book.with_content(next, case.body.as_ref()))
             })
             .await?;
         case.row = Some(row);
@@ -161,9 +168,9 @@ impl Sending {
     }
 }
 
-/// What a step says that tells these events.
-fn said_news(events: &[&Event]) -> News {
-    match events.last() {
+/// What a step says that tells this event last.
+fn said_news(event: Option<&Event>) -> News {
+    match event {
         Some(event) => match (event.event_type(), event.fate()) {
             (_, Some(fate)) => News::from(&fate),
             (EventType::Ack, None) => News::said("the peer took it"),

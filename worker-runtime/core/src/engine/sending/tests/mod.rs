@@ -2,7 +2,9 @@
 //! thousands of times.
 
 mod answers;
+mod copies;
 mod once;
+mod resent;
 mod schedules;
 mod throttled;
 mod trail;
@@ -301,6 +303,8 @@ impl Bench {
                 NUMBER.fetch_add(1, Ordering::Relaxed)
             ),
             keep: Duration::from_secs(3600),
+            content: resource.settings().retention.content(),
+            trail: None,
         };
         let policy = Policy::of(&resource, self.receipts, store.is_some());
         let sending = Arc::new(Sending::new(

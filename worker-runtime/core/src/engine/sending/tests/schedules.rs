@@ -39,7 +39,7 @@ async fn one_schedule(store: &Arc<dyn StateStore>, seed: u64) {
         // After four crashes the process is well.
         let last = match redelivered && chance.random_ratio(1, 4) {
             true => 0,
-            false => chance.random_range(0..18),
+            false => chance.random_range(0..20),
         };
         let verdict = bench
             .deliver(
@@ -51,6 +51,10 @@ async fn one_schedule(store: &Arc<dyn StateStore>, seed: u64) {
             )
             .await;
         redelivered = true;
+        // Mostly its place is taken after it was missed.
+        if verdict.is_none() && chance.random_ratio(7, 8) {
+            tokio::time::sleep(alive::HOLD).await;
+        }
         // The process may also end between the verdict and the acknowledgement.
         if let Some(verdict) = verdict
             && !chance.random_ratio(1, 5)

@@ -39,9 +39,11 @@ async fn hops_that_come_together_are_stored_together() {
         connector: "t".into(),
         by: "application/a@one".into(),
         keep: Duration::from_secs(3600),
+        content: KeptContent::None,
+        trail: Some(Duration::from_secs(3600)),
     };
     let metrics = Telemetry::new().worker("application/a");
-    let trail = Trail::new(counted, &names, Arc::clone(&metrics));
+    let trail = Trail::new(counted, &names, Arc::clone(&metrics)).unwrap();
     let messages: Vec<Message> = (0..200).map(|_| message().into()).collect();
     let notes = messages.iter().map(|message| {
         let hop = Trail::hop(Flow::Inbound, message).unwrap();
