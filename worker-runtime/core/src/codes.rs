@@ -55,6 +55,8 @@ codes! {
         "Ask the provider, or send it again as a new message at the risk of a second copy; `onUnknown` decides what is done.";
     FATE_SENT_AGAIN = "fate.sent_again", "The message is sent again although the peer may have it: `onUnknown` or a person said so.",
         "Nothing; the user may get it twice. Choose `onUnknown: {policy: fail}` if that is worse than a lost message.";
+    LEDGER_RESENT = "ledger.resent", "A person had the message sent again.",
+        "Nothing; `vumi why` shows both ends.";
     RECEIPT_MISSING = "receipt.missing", "The peer took the message and sent no receipt in all that time.",
         "Ask the provider whether receipts are switched on for the account.";
     REPLY_FORWARDED = "reply.forwarded", "The reply was handed to the replica that holds the request.",

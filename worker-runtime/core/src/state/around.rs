@@ -84,6 +84,8 @@ around! { Ledger "ledger" {
     put(row: &Row, expected: Option<u64>, keep: Duration) -> Put;
     row(message_id: &str) -> Option<Row>;
     by_remote_id(account: &str, remote_id: &str) -> Option<Row>;
+    live(worker: &str, hold: Duration) -> ();
+    lives(worker: &str) -> bool;
     note(notes: &[Note], keep: Duration) -> ();
     trail(message_id: &str) -> Vec<Step>;
     find(query: &Query, limit: usize) -> Vec<String>;
