@@ -26,6 +26,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::sync::Notify;
 use vumi_api::Kind;
+use vumi_api::shared::Retention;
 
 /// Steps of one life of a process, counted; at one of them it ends.
 #[derive(Default)]
@@ -850,7 +851,11 @@ async fn a_message_that_kills_again_and_again_is_set_aside_and_its_neighbours_ar
             life: Arc::clone(&life),
         });
         let (_, mut desk) = bench.desk(&life, None, worker);
-        desk.trial = Some(Trial::new(Arc::clone(&store), "t.outbound"));
+        desk.trial = Some(Trial::new(
+            Arc::clone(&store),
+            "t.outbound",
+            Retention::SUSPECTS,
+        ));
         tokio::select! {
             finished = Arc::new(desk).work(delivery(message, redelivered)) => Some(finished.verdict),
             () = life.ended.notified() => None,
