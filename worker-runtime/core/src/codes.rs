@@ -103,6 +103,8 @@ codes! {
         "Configure a state store, then `vumi parked requeue`.";
     JOURNAL_DROPPED = "journal.dropped", "A person dropped a message that waited in the journal.",
         "Nothing; the log line names the message.";
+    JOURNAL_EXPIRED = "journal.expired", "A message waited in the journal as long as `retention.journal` allows.",
+        "Release what waits sooner (`vumi journal list`, `vumi batch list`), or keep it longer.";
     STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
         "Stop that process, or give this one another folder; an embedded store has one owner.";
     STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
