@@ -121,6 +121,8 @@ codes! {
         "Use version 6.2 or later.";
     STATE_UNREADABLE = "state.unreadable", "The state store holds or answers something that cannot be read.",
         "The error names it. Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
+    STATE_CONTENDED = "state.contended", "Others changed the same entry of the state store again and again at the same moment.",
+        "Nothing; it is tried again. If it goes on, divide the users over several applications.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",

@@ -10,7 +10,7 @@ use super::journal::{
 use super::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
 use super::legacy::LegacyRetries;
 use super::rate_limits::Bucket;
-use super::sessions::Session;
+use super::sessions::{Change, Session};
 use super::{
     Batches, Erased, FirstSeen, Journal, Ledger, Person, RateLimits, Sessions, StateStore,
     StoreHealth, Suspects,
@@ -64,6 +64,7 @@ around! { Sessions "sessions" {
     save(scope: &str, user: &str, fields: Session) -> bool;
     extend(scope: &str, user: &str, keep: Duration) -> bool;
     clear(scope: &str, user: &str) -> Option<Session>;
+    change(changes: &[Change]) -> bool;
     active(scope: &str, limit: usize) -> Vec<String>;
 } }
 

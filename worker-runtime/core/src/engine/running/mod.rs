@@ -107,6 +107,7 @@ pub async fn build(
         abandoned: abandoned.clone(),
         sending: sending.clone(),
         trail: trail.clone(),
+        state: store.cloned(),
         once: store
             .filter(|_| registration.dedupe != Dedupe::None)
             .map(|store| Once::new(Arc::clone(store), &resource, Arc::clone(&metrics))),

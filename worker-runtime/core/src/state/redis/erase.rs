@@ -44,7 +44,7 @@ async fn sessions(store: &RedisStore, person: &Person) -> Result<u64, WorkError>
     while let Some(keys) = search.next().await? {
         let is_theirs = |key: &&String| {
             let user = store.keys.session_user(key);
-            user.is_some_and(|user| person.has(user))
+            user.is_some_and(|user| person.owns(user))
         };
         erased += delete(store, keys.iter().filter(is_theirs)).await?;
     }
