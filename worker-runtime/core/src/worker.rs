@@ -128,7 +128,7 @@ pub trait Services: Send + Sync {
     fn traffic(&self, direction: Traffic);
     /// Counts what an HTTP transport saw.
     fn http(&self, seen: HttpSeen);
-    /// The state store, if the worker has one.
+    /// The state store of the worker, if there is one.
     fn state(&self) -> Option<Arc<dyn StateStore>>;
 }
 
@@ -296,7 +296,7 @@ impl WorkerContext {
         self.services.http(seen);
     }
 
-    /// The state store, if the worker has one.
+    /// The state store; none where there is none.
     pub fn state(&self) -> Option<Arc<dyn StateStore>> {
         self.services.state()
     }
@@ -339,6 +339,8 @@ pub trait WorkerType: 'static {
     const DEDUPE: Dedupe = Dedupe::None;
     /// Whether its peer sends receipts for what it took: then a message is not at its end before one came.
     const RECEIPTS: bool = false;
+    /// What users say to it in the conformance suite, so that it answers; `{}` is replaced by the suite's own text.
+    const SAYING: &'static str = "{}";
 
     /// As [`Self::RECEIPTS`], where that depends on the settings.
     fn receipts(config: &Self::Config) -> bool {
@@ -377,6 +379,8 @@ pub struct Registration {
     pub dedupe: Dedupe,
     /// Whether receipts come.
     pub receipts: fn(&Resource) -> bool,
+    /// What users say to it in the conformance suite; `{}` stands for the suite's own text.
+    pub saying: &'static str,
     /// Whether a resource is of this type.
     pub matches: fn(&Resource) -> bool,
     pub(crate) build: BuildFn,
@@ -393,6 +397,7 @@ impl Registration {
             ordering: T::Config::ORDERING,
             dedupe: T::DEDUPE,
             receipts: |resource| T::Config::pick(resource).is_some_and(T::receipts),
+            saying: T::SAYING,
             matches: |resource| T::Config::pick(resource).is_some(),
             build: |cx| {
                 Box::pin(async move {

@@ -1,6 +1,6 @@
 //! The resource of a worker type's fixture, made fit for a bench.
 
-use super::Fixture;
+use super::{Fixture, provider};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use vumi_api::Resource;
@@ -13,7 +13,9 @@ pub(super) fn load(
     port: u16,
     suffix: &str,
 ) -> Result<(Resource, Value), String> {
+    let provider = provider::port().to_string();
     let text = fixture.manifest.replace("{port}", &port.to_string());
+    let text = text.replace("{provider}", &provider);
     let mut first = manifest::load(&[("fixture.yaml", text.as_str())], Target::Local);
     if first.has_errors() {
         return Err(format!(

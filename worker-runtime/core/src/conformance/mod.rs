@@ -17,6 +17,8 @@ mod line;
 #[cfg(any(test, feature = "conformance"))]
 pub mod oracle;
 #[cfg(any(test, feature = "conformance"))]
+mod provider;
+#[cfg(any(test, feature = "conformance"))]
 mod rig;
 #[cfg(any(test, feature = "conformance"))]
 mod saboteur;
@@ -40,7 +42,8 @@ use async_trait::async_trait;
 
 /// What a worker type brings to the suite.
 pub struct Fixture {
-    /// A manifest (YAML) that runs as it is; `{port}` is replaced by a free port. Several documents are allowed, the
+    /// A manifest (YAML) that runs as it is; `{port}` is replaced by a free port, and `{provider}` by that of a provider that
+    /// takes every HTTP request with 200 and `OK`. Several documents are allowed, the
     /// first is the worker under test.
     pub manifest: &'static str,
     /// Makes the simulated peer for a worker listening on (or calling) `port`. `None` for workers whose only peers are

@@ -4,6 +4,7 @@
 use crate::error::WorkError;
 use crate::outcome::Receipt;
 use crate::secrets::Secrets;
+use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::{Person, StateStore};
 use crate::status::StatusReport;
 use crate::telemetry::HttpSeen;
@@ -12,7 +13,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,6 @@ struct Seen {
     refusal: Option<WorkError>,
     hangs: bool,
     http: Vec<HttpSeen>,
-    store: Option<Arc<dyn StateStore>>,
     sockets: HashMap<(String, u16), Listener>,
     bound: Option<SocketAddr>,
 }
@@ -41,6 +41,8 @@ struct Seen {
 pub struct StandIn {
     seen: Mutex<Seen>,
     changed: Notify,
+    /// In memory, opened when it is first asked for.
+    store: OnceLock<Option<Arc<EmbeddedStore>>>,
 }
 
 impl StandIn {
@@ -91,11 +93,6 @@ impl StandIn {
     pub fn hang(&self, hangs: bool) {
         self.lock().hangs = hangs;
         self.changed.notify_waiters();
-    }
-
-    /// From now on has this store.
-    pub fn keep_in(&self, store: Arc<dyn StateStore>) {
-        self.lock().store = Some(store);
     }
 
     /// Everything counted so far.
@@ -255,7 +252,9 @@ impl Services for StandIn {
     }
 
     fn state(&self) -> Option<Arc<dyn StateStore>> {
-        self.lock().store.clone()
+        let open = || EmbeddedStore::open(EmbeddedStoreOptions::default()).ok();
+        let store = self.store.get_or_init(open).clone()?;
+        Some(store)
     }
 }
 

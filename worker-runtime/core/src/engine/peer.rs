@@ -49,6 +49,7 @@ pub(super) struct Counter {
     pub(super) trail: Option<Arc<Trail>>,
     /// Of a transport with a state store whose provider gives ids.
     pub(super) once: Option<Once>,
+    /// The state store itself, for workers that keep something.
     pub(super) state: Option<Arc<dyn StateStore>>,
 }
 

@@ -27,7 +27,7 @@ impl WorkerType for Def {
 
     fn fixture() -> Fixture {
         Fixture {
-            manifest: "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: mediafone}\nspec:\n  mediafone: {url: \"http://127.0.0.1:9/\", username: me, password: {value: fixture-password}}\n  http: {host: 127.0.0.1, port: {port}}\n",
+            manifest: "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: mediafone}\nspec:\n  mediafone: {url: \"http://127.0.0.1:{provider}/\", username: me, password: {value: fixture-password}}\n  http: {host: 127.0.0.1, port: {port}}\n",
             peer: None,
         }
     }

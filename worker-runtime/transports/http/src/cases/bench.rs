@@ -15,7 +15,6 @@ use vumi_core::conformance::stand_in::{PATIENCE, StandIn};
 use vumi_core::message::{Message, UserMessage};
 use vumi_core::outcome::ReceiptOutcome;
 use vumi_core::secrets::Secrets;
-use vumi_core::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use vumi_core::worker::{Input, Worker};
 use vumi_http::{Answer, Call, CallError, Caller, Client, HeaderMap, StatusCode};
 
@@ -70,8 +69,6 @@ impl Bench {
     pub(super) async fn start(file: &CaseFile) -> Result<Self, String> {
         let engine = StandIn::new();
         engine.remember();
-        let store = EmbeddedStore::open(EmbeddedStoreOptions::default());
-        engine.keep_in(store.map_err(|e| e.to_string())?);
         let closing = CancellationToken::new();
         let secrets = Secrets::new(file.secrets.clone(), None);
         let resource = file.resource.clone();
