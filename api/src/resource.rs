@@ -169,6 +169,13 @@ impl Resource {
         }
         match self.transport() {
             Some(t) if t.dedupe.is_some() => (StateNeed::Shared, "dedupe"),
+            Some(t)
+                if t.dev_null
+                    .as_ref()
+                    .is_some_and(|n| n.receipt_after.is_some()) =>
+            {
+                (StateNeed::Shared, "devNull.receiptAfter")
+            }
             Some(t) if t.on_unknown.as_ref().is_some_and(OnUnknown::waits) => {
                 (StateNeed::Shared, "onUnknown")
             }

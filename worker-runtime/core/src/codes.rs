@@ -59,6 +59,8 @@ codes! {
         "Nothing; `vumi why` shows both ends.";
     RECEIPT_MISSING = "receipt.missing", "The peer took the message and sent no receipt in all that time.",
         "Ask the provider whether receipts are switched on for the account.";
+    RECEIPT_UNMATCHED = "receipt.unmatched", "A receipt names a message by the peer's id, and no message of this transport has that id.",
+        "Nothing if it passes: a receipt may be faster than the answer. Else another system sends with the same account, or the row is over (retention.ledger).";
     REPLY_FORWARDED = "reply.forwarded", "The reply was handed to the replica that holds the request.",
         "Nothing; if that replica ends, the sender is told.";
     PARK_AGAIN = "park.again", "The message was set aside before and came again.",

@@ -104,30 +104,47 @@ impl Network {
             .then(|| reason(self.errors.codes.iter().filter(of_recipient), id))?
     }
 
-    /// What the network has to say of a message whose answer it lost, if it took the message: its receipt comes all the
-    /// same, and again until it is taken over.
-    fn report_later(&self, id: &str, remote_id: String) {
+    /// What the network has to say of a message that it took, `after` a while, and again until it is taken over. Of one
+    /// whose answer it lost it knows our id (as `known`), of others it names its own alone.
+    fn report_later(&self, id: &str, known: Option<&str>, remote_id: String, after: Duration) {
         let outcome = match self.undelivered(id) {
             Some(refusal) => ReceiptOutcome::Failed(refusal),
             None => ReceiptOutcome::Delivered,
         };
         let receipt = Receipt {
-            message_id: id.to_owned(),
+            message_id: known.map(str::to_owned),
             remote_id: Some(remote_id),
             outcome,
         };
         let cx = Arc::clone(&self.cx);
         self.receipts.spawn(async move {
+            let mut wait = after;
             loop {
                 tokio::select! {
                     () = cx.closing().cancelled() => return,
-                    () = tokio::time::sleep(RECEIPT_AFTER) => {}
+                    () = tokio::time::sleep(wait) => {}
                 }
+                wait = RECEIPT_AFTER;
                 if cx.receipt(receipt.clone()).await.is_ok() {
                     return;
                 }
             }
         });
+    }
+
+    /// What became of a message that it took, told with its answer.
+    fn report(&self, id: &str, remote_id: &str, attempt: u32) -> Output {
+        let undelivered = self.undelivered(id);
+        let status = match undelivered {
+            Some(_) => DeliveryStatus::Failed,
+            None => DeliveryStatus::Delivered,
+        };
+        let mut report = Event::delivery_report(id, remote_id, status);
+        if let Some(refusal) = undelivered {
+            report.set_fate(&refusal.fate(attempt));
+        }
+        report.set_transport_name(self.cx.transport_name());
+        Output::new(Port::new(self.cx.transport_name(), Flow::Event), report)
     }
 
     /// What the recipient says.
@@ -177,7 +194,7 @@ impl Worker for Network {
         let remote_id = derived_id(&["devNull", "sent", id]);
         if drawn("lost", &attempt, self.config.lost_percent, 0) {
             if accepted {
-                self.report_later(id, remote_id);
+                self.report_later(id, Some(id), remote_id, RECEIPT_AFTER);
             }
             return Err(WorkError::new(
                 ErrorClass::Timeout,
@@ -189,20 +206,11 @@ impl Worker for Network {
             let refusal = self.refused(id);
             return Ok(vec![self.cx.nack(message, input.attempt, refusal)]);
         }
-        let undelivered = self.undelivered(id);
-        let status = match undelivered {
-            Some(_) => DeliveryStatus::Failed,
-            None => DeliveryStatus::Delivered,
-        };
-        let mut report = Event::delivery_report(id, &remote_id, status);
-        if let Some(refusal) = undelivered {
-            report.set_fate(&refusal.fate(input.attempt));
+        let mut outputs = vec![self.cx.ack(message, &remote_id)];
+        match self.config.receipt_after {
+            Some(after) => self.report_later(id, None, remote_id, after.0),
+            None => outputs.push(self.report(id, &remote_id, input.attempt)),
         }
-        report.set_transport_name(self.cx.transport_name());
-        let mut outputs = vec![
-            self.cx.ack(message, &remote_id),
-            Output::new(Port::new(self.cx.transport_name(), Flow::Event), report),
-        ];
         if drawn("reply", id, self.config.reply_percent, 0) {
             let port = Port::new(self.cx.transport_name(), Flow::Inbound);
             outputs.push(Output::new(port, self.answer(message)));

@@ -7,6 +7,7 @@ use crate::engine::labels::Labels;
 use crate::engine::outlet::Unpublished;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Fate, Timestamp, UserMessage};
+use crate::outcome::Receipt;
 use crate::state::ledger::{Change, Content, Put, Row, RowState, Step};
 use crate::state::{Person, StateStore};
 use bytes::Bytes;
@@ -226,6 +227,22 @@ impl Book {
         interrupted: Interrupted<'_>,
     ) -> Result<Option<Row>, Unpublished> {
         stubborn(interrupted, || self.store.row(id)).await
+    }
+
+    /// The row of the message that a receipt is about, if it has one.
+    pub(super) async fn reported(
+        &self,
+        receipt: &Receipt,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Option<Row>, Unpublished> {
+        match (&receipt.message_id, &receipt.remote_id) {
+            (Some(id), _) => self.load(id, interrupted).await,
+            (None, Some(remote_id)) => {
+                let account = self.account();
+                stubborn(interrupted, || self.store.by_remote_id(account, remote_id)).await
+            }
+            (None, None) => Ok(None),
+        }
     }
 
     /// Stores `next` in place of `before`. A conflict shows what is there instead.

@@ -70,6 +70,7 @@ macro_rules! state_suite {
             ledger_counts_by_state
             ledger_knows_what_is_overdue
             ledger_keeps_trails
+            ledger_knows_who_lives
             ledger_keeps_final_rows_for_their_time
             ledger_loses_no_update
             ledger_follows_its_model

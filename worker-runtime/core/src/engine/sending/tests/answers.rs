@@ -63,7 +63,7 @@ async fn lost_responses(more: serde_json::Value) -> (Vec<u32>, Vec<Row>, Vec<Eve
     }
     for message in &messages {
         let receipt = |outcome| Receipt {
-            message_id: message.message_id().to_owned(),
+            message_id: Some(message.message_id().to_owned()),
             remote_id: Some(format!("remote {}", message.message_id())),
             outcome,
         };
@@ -144,7 +144,7 @@ async fn without_a_receipt_the_deadline_decides() {
     assert_eq!(verdicts(&events), 1);
     // A receipt that comes even later changes nothing.
     let late = Receipt {
-        message_id: message.message_id().into(),
+        message_id: Some(message.message_id().into()),
         remote_id: None,
         outcome: ReceiptOutcome::Delivered,
     };
@@ -206,4 +206,40 @@ async fn a_reply_that_vanished_with_its_holder_is_told_once() {
     let events = bench.events().await;
     assert_eq!(verdicts(&events), 1);
     assert_eq!(events[0].fate().unwrap().code, codes::HOLDER_GONE.name);
+}
+
+#[tokio::test]
+async fn a_receipt_that_names_the_peers_id_alone_finds_its_message() {
+    let store = store();
+    let bench = Bench::new(&store, json!({}), true);
+    let message = message();
+    let (sending, desk) = bench.process(&Life::until(0), 0, 0);
+    let never = || false;
+    let receipt = |remote_id: &str| Receipt {
+        message_id: None,
+        remote_id: Some(remote_id.to_owned()),
+        outcome: ReceiptOutcome::Delivered,
+    };
+    // Faster than the answer: the peer is to repeat it.
+    let early = sending.receipt(receipt("remote"), &never).await;
+    let Err(Unpublished::Failed(error)) = early else {
+        panic!("nothing is known of it: {early:?}");
+    };
+    assert_eq!(error.code, codes::RECEIPT_UNMATCHED);
+    assert_eq!(
+        desk.work(delivery(&message, false)).await.verdict,
+        Verdict::Done
+    );
+    let remote_id = bench.row(&message).await.remote_id.unwrap();
+    for _ in 0..2 {
+        sending.receipt(receipt(&remote_id), &never).await.unwrap();
+    }
+    assert_eq!(bench.row(&message).await.state, RowState::Delivered);
+    let events = bench.events().await;
+    assert_eq!(events.len(), 2, "an ack, and one report");
+    assert_eq!(events[1].user_message_id(), message.message_id());
+    // Another transport has other ids.
+    let other = Bench::named("other", &store, json!({}), true);
+    let (sending, _) = other.process(&Life::until(0), 0, 0);
+    assert!(sending.receipt(receipt(&remote_id), &never).await.is_err());
 }
