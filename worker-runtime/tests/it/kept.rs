@@ -11,7 +11,7 @@ use std::time::Duration;
 use vumi_core::message::UserMessage;
 use vumi_core::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use vumi_core::state::journal::{About, Append, Due, Entry, Lane, Reason};
-use vumi_core::state::ledger::{Change, Note, Row, RowState, Step};
+use vumi_core::state::ledger::{Change, Content, Note, Row, RowState, Step};
 use vumi_core::state::redis::{RedisConfig, RedisStore};
 use vumi_core::state::{Person, StateStore, StoreHealth};
 use vumi_testkit::redis::{Append as AppendOnly, Options, Redis};
@@ -35,6 +35,11 @@ fn step(at: u64, worker: &str, text: &str, caused: &[&str]) -> Step {
 }
 
 async fn row(store: &dyn StateStore, id: &str, account: &str, state: RowState, patience: Duration) {
+    let row = stepped(id, account, state, patience);
+    store.put(&row, None, HOUR).await.unwrap();
+}
+
+fn stepped(id: &str, account: &str, state: RowState, patience: Duration) -> Row {
     let now = Row::new(id, account, 0);
     let born = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     let at = born.unwrap().as_millis() as u64;
@@ -47,17 +52,22 @@ async fn row(store: &dyn StateStore, id: &str, account: &str, state: RowState, p
         remote_id: None,
         told: Vec::new(),
     };
-    let row = row.after(change).unwrap();
-    store.put(&row, None, HOUR).await.unwrap();
+    row.after(change).unwrap()
 }
 
-/// Two messages of one user that wait to be released, one overdue row of a transport elsewhere, and a trail.
+fn secret(id: &str) -> UserMessage {
+    let mut message = UserMessage::new("telnet", Some(USER), Some("12345"));
+    message.set_message_id(id);
+    message.set_content(Some("my secret"));
+    message
+}
+
+/// Two messages of one user that wait to be released, one that failed, one overdue row of a transport elsewhere, and a
+/// trail.
 async fn fill(store: &dyn StateStore) {
     for id in ["m1", "m2"] {
         row(store, id, "telnet", RowState::Held, HOUR).await;
-        let mut message = UserMessage::new("telnet", Some(USER), Some("12345"));
-        message.set_message_id(id);
-        message.set_content(Some("my secret"));
+        let message = secret(id);
         let waiting = Append {
             lane: Lane {
                 group: String::new(),
@@ -80,6 +90,9 @@ async fn fill(store: &dyn StateStore) {
         store.append(QUEUE, vec![waiting]).await.unwrap();
     }
     row(store, "late", "elsewhere", RowState::Sent, Duration::ZERO).await;
+    let mut failed = stepped("failed", "telnet", RowState::Failed, HOUR);
+    failed.body = Some(Content::of(&secret("failed").encode()));
+    store.put(&failed, None, HOUR).await.unwrap();
     let note = Note {
         message_id: "question".into(),
         person: Some(Person::new(USER).key()),
@@ -237,6 +250,23 @@ async fn what_a_process_keeps_is_reached_through_its_socket() {
         campaign: &campaign,
         place: vec!["--state".into(), folder.into()],
     };
+    let (code, listed) = operator.run(&["ledger", "resend", "--transport", "telnet", "--dry-run"]);
+    assert_eq!(code, 0, "{listed}");
+    assert!(listed.contains("1 can be sent again"), "{listed}");
+    let (code, text) = operator.run(&["ledger", "resend", "failed", "m1"]);
+    assert_eq!(code, 1, "{text}");
+    assert_eq!(
+        text,
+        "1 sent again\n1 not: it waits to be sent, or is being sent\n"
+    );
+    wait_for("it failed again", PATIENCE, || async {
+        let (_, why) = operator.run(&["why", "failed"]);
+        match why.contains("a person had it sent again") && why.contains("code reply.no_client") {
+            true => Ok(()),
+            false => Err(why),
+        }
+    })
+    .await;
     operator.look_around(true);
     assert_eq!(process.stop(PATIENCE).await, Some(143));
 }
@@ -262,6 +292,9 @@ async fn what_is_kept_in_redis_is_reached_without_a_process_and_one_can_use_it()
         campaign: &campaign,
         place: vec!["--redis".into(), url.clone()],
     };
+    let (code, text) = operator.run(&["ledger", "resend", "failed"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("--broker URL"), "{text}");
     operator.look_around(false);
 
     let _process = campaign.run(&["--redis", &url, "--admin", "none"]);

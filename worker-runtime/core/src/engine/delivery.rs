@@ -305,6 +305,8 @@ impl Desk {
         }
         let mut decoded = Some(message);
         let started = Instant::now();
+        // From here on by a clock that nobody steps.
+        let aged = Duration::from_millis(millis(SystemTime::now()).saturating_sub(past.since));
         let (mut attempt, mut bugs) = (past.attempts, 0);
         loop {
             attempt += 1;
@@ -347,7 +349,7 @@ impl Desk {
             let waited = case.as_ref().map_or(Duration::ZERO, |case| case.waited);
             let stay = Stay {
                 held: started.elapsed().saturating_sub(waited),
-                age: Duration::from_millis(millis(SystemTime::now()).saturating_sub(past.since)),
+                age: aged + started.elapsed(),
                 replayed,
                 lane,
             };

@@ -5,6 +5,7 @@ mod backlog;
 mod backoff;
 mod consumer;
 mod delivery;
+mod insist;
 mod journal;
 mod labels;
 mod lanes;

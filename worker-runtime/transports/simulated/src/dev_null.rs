@@ -228,7 +228,11 @@ impl Worker for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use std::collections::BTreeSet;
+    use vumi_api::WorkerConfig;
+    use vumi_core::conformance::stand_in::{StandIn, resource};
+    use vumi_core::message::{EventType, Message};
 
     #[test]
     fn shares_are_about_right_and_repeats_are_equal() {
@@ -260,5 +264,61 @@ mod tests {
         assert_eq!(codes, known);
         assert!((0..100).all(|n| fate(n) == fate(n)));
         assert!((0..100).all(|n| table.refusal(&fate(n).code).fate(1) == fate(n)));
+    }
+
+    /// A network of this config.
+    async fn network(config: serde_json::Value) -> Arc<dyn Worker> {
+        let spec = json!({"devNull": config});
+        let manifest = json!({"kind": "Transport", "metadata": {"name": "nowhere"}, "spec": spec});
+        let resource = resource(&manifest).unwrap();
+        let config = DevNull::pick(&resource).unwrap().clone();
+        let cx = StandIn::new().context(resource, "one", Default::default());
+        Def::build(config, cx).await.unwrap()
+    }
+
+    /// Acceptance test of the error table: every code of it ends a message in its class, with its sentence and its actor.
+    #[tokio::test]
+    async fn every_code_of_the_table_ends_in_its_class_with_its_sentence_and_actor() {
+        let table = ErrorTable::parse(include_str!("dev_null.codes.yaml")).unwrap();
+        let refusing = network(json!({"ackPercent": 0})).await;
+        let failing = network(json!({"failurePercent": 100})).await;
+        for (network, kind) in [
+            (refusing, EventType::Nack),
+            (failing, EventType::DeliveryReport),
+        ] {
+            let mut seen = BTreeSet::new();
+            for n in 0..1000 {
+                let mut message = UserMessage::new("sms", Some("1"), Some("2"));
+                message.set_message_id(&format!("message {n}"));
+                let input = Input {
+                    port: Port::new("nowhere", Flow::Outbound),
+                    message: message.into(),
+                    attempt: 1,
+                };
+                let outputs = network.handle(input).await.unwrap();
+                let Message::Event(event) = &outputs.last().unwrap().message else {
+                    panic!("an event");
+                };
+                assert_eq!(event.event_type(), kind);
+                let fate = event.fate().unwrap();
+                let row = table
+                    .codes
+                    .iter()
+                    .find(|row| row.code == fate.code)
+                    .unwrap();
+                assert_eq!(fate.class, row.class.as_str());
+                assert_eq!(
+                    (fate.text.as_str(), fate.who.as_str()),
+                    (row.text.as_str(), row.who.as_str())
+                );
+                assert!(fate.is_final);
+                seen.insert(fate.code);
+            }
+            let expected = table
+                .codes
+                .iter()
+                .filter(|row| kind == EventType::Nack || row.class == FailureClass::Recipient);
+            assert_eq!(seen, expected.map(|row| row.code.clone()).collect());
+        }
     }
 }

@@ -16,6 +16,7 @@ pub(super) use gauges::Gauges;
 pub(super) use hold::{Hold, Look, Schedules, millis};
 
 use super::consumer::PREFETCH;
+use super::insist::AGAIN;
 use super::lanes::Lane;
 use crate::broker::RawDelivery;
 use crate::state::journal::{
@@ -31,7 +32,7 @@ use hold::{Occurrence, own_list};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
-use store::{AGAIN, Access, LEASE, Taken};
+use store::{Access, LEASE, Taken};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 

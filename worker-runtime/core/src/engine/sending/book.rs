@@ -2,7 +2,7 @@
 
 use super::Names;
 use crate::codes::Code;
-use crate::engine::backoff::Backoff;
+use crate::engine::insist::insist;
 use crate::engine::labels::Labels;
 use crate::engine::outlet::Unpublished;
 use crate::error::{ErrorClass, WorkError};
@@ -19,31 +19,13 @@ use vumi_api::shared::{Class, KeptContent};
 /// Tells whether to give up waiting: the worker stops, or the delivery is no longer ours.
 pub(in crate::engine) type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
 
-const AGAIN: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
-
 /// Asks the store until it answers.
 pub(super) async fn stubborn<T, F: Future<Output = Result<T, WorkError>>>(
     interrupted: Interrupted<'_>,
-    mut ask: impl FnMut() -> F,
+    ask: impl FnMut() -> F,
 ) -> Result<T, Unpublished> {
-    let mut attempt = 0;
-    loop {
-        let error = match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        if error.class != ErrorClass::Connect {
-            return Err(error.into());
-        }
-        if interrupted() {
-            return Err(Unpublished::Interrupted);
-        }
-        attempt += 1;
-        tokio::time::sleep(AGAIN.after(attempt)).await;
-        if interrupted() {
-            return Err(Unpublished::Interrupted);
-        }
-    }
+    let hopeless = |error: &WorkError| error.class != ErrorClass::Connect;
+    insist(ask, hopeless, interrupted, std::future::pending()).await
 }
 
 /// Milliseconds since 1970.

@@ -1,6 +1,6 @@
 //! Looks after a transport's ledger while it runs: ends what waited too long, counts rows, and says how it stands.
 
-use super::book::{Interrupted, News, now};
+use super::book::{Interrupted, News, now, stubborn};
 use super::{OnUnknown, Sending, Unpublished, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
@@ -160,6 +160,10 @@ impl Sending {
                 let nack = self.failed(&row, &error);
                 self.end(book, row, Some(nack), interrupted).await?;
             }
+            // A clock was stepped: whoever sends it will say what came of it.
+            RowState::Sending if self.is_under_way(book, &row, interrupted).await? => {
+                return Ok(false);
+            }
             // Nobody works on it, and it did not come again: its process ended, and its queue with it.
             RowState::Sending => {
                 let error = unknown("the process that sent it ended without an answer");
@@ -182,6 +186,19 @@ impl Sending {
             _ => return Ok(false),
         }
         Ok(true)
+    }
+
+    /// Whether another replica that lives is sending it.
+    async fn is_under_way(
+        &self,
+        book: &super::Book,
+        row: &Row,
+        interrupted: Interrupted<'_>,
+    ) -> Result<bool, Unpublished> {
+        match standing::sender(row).filter(|sender| *sender != book.by()) {
+            Some(sender) => stubborn(interrupted, || book.store.lives(sender)).await,
+            None => Ok(false),
+        }
     }
 
     fn failed(&self, row: &Row, error: &crate::error::WorkError) -> Event {

@@ -4,7 +4,7 @@
 use super::super::labels::Labels;
 use super::gate::Gate;
 use super::local::LocalBuckets;
-use crate::engine::backoff::Backoff;
+use crate::engine::insist::AGAIN;
 use crate::message::UserMessage;
 use crate::state::StateStore;
 use crate::state::rate_limits::{Bucket, RateLimits};
@@ -21,7 +21,6 @@ use vumi_api::shared::{Classes, RateLimit, RatePer, RateUnit};
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest sleep before the bucket is asked again: its pace may have changed.
 const NAP: Duration = Duration::from_secs(1);
-const AWAY: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
 
 enum Buckets {
     Shared(Arc<dyn StateStore>),
@@ -123,7 +122,7 @@ impl Rate {
                 // Nothing is sent faster than allowed because the store is away.
                 Err(_) => {
                     failures += 1;
-                    AWAY.after(failures)
+                    AGAIN.after(failures)
                 }
             };
             if !std::mem::replace(&mut waited, true) {
