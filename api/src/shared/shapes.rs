@@ -199,6 +199,16 @@ shape!(
 );
 
 shape!(
+    /// Words to guess in a game, of letters that everybody can type.
+    GameWords, _ => json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 1000,
+        "items": {"type": "string", "minLength": 1, "maxLength": 40, "pattern": "^[A-Za-z]+$"},
+    })
+);
+
+shape!(
     /// Endpoint → route, one connector's rows of a routing table.
     Rows, generator => json_schema!({
         "type": "object",

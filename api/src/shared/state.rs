@@ -1,6 +1,7 @@
 //! Where workers keep what must outlive a message, and for how long (K1, R16, R20).
 
 use super::quantity::Duration;
+use super::retry::Retry;
 use super::secret::SecretRef;
 use super::shapes::{Retained, RetainedTrail};
 use super::tls::ClientTls;
@@ -84,9 +85,22 @@ pub struct Retention {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Retained>")]
     pub parked: Option<Duration>,
+    /// Messages that wait in the journal, from their first delivery, or from the time for which they are scheduled: then
+    /// they end as expired, and whoever sent an outbound one gets an event. At least `retry.maxAge`. Default: until they
+    /// are handled; retries end by `retry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Retained>")]
+    pub journal: Option<Duration>,
+    /// How often a message was begun by a process that died meanwhile, from the last time. Default `24h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Retained>")]
+    pub suspects: Option<Duration>,
 }
 
 impl Retention {
+    /// Default of [`Self::suspects`].
+    pub const SUSPECTS: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
     /// Default of [`Self::ledger`].
     pub const LEDGER: std::time::Duration = std::time::Duration::from_secs(72 * 3600);
 
@@ -105,6 +119,11 @@ impl Retention {
     pub fn content(&self) -> KeptContent {
         self.content.unwrap_or_default()
     }
+
+    /// For how long it is known that a message may have killed a process.
+    pub fn suspects(&self) -> std::time::Duration {
+        self.suspects.map_or(Self::SUSPECTS, |kept| kept.0)
+    }
 }
 
 /// Of which outbound messages the content is kept with their ledger row.
@@ -118,4 +137,48 @@ pub enum KeptContent {
     Failed,
     /// Of all: also what the peer took and reported as failed can be sent again.
     All,
+}
+
+/// What the schema cannot say, as `(path below spec, sentence)` pairs.
+pub(crate) fn validate(retention: &Retention, retry: Option<&Retry>) -> Vec<(String, String)> {
+    let tried = retry
+        .and_then(|retry| retry.max_age)
+        .map_or(Retry::MAX_AGE, |age| age.0);
+    let kept = retention.journal.filter(|kept| kept.0 < tried);
+    let finding = |kept: Duration| {
+        let sentence = format!(
+            "{kept} is shorter than retry.maxAge ({}): messages would end before their last attempt",
+            Duration(tried)
+        );
+        ("retention.journal".to_owned(), sentence)
+    };
+    kept.map(finding).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_ends_in_the_journal_before_its_last_attempt() {
+        let hours = |n: u64| Some(Duration(std::time::Duration::from_secs(n * 3600)));
+        let kept = |n| Retention {
+            journal: hours(n),
+            ..Retention::default()
+        };
+        let tried = Retry {
+            max_age: hours(48),
+            ..Retry::default()
+        };
+        assert_eq!(validate(&Retention::default(), Some(&tried)), []);
+        assert_eq!(validate(&kept(24), None), []);
+        assert_eq!(validate(&kept(48), Some(&tried)), []);
+        let found = validate(&kept(47), Some(&tried));
+        assert_eq!(found[0].0, "retention.journal");
+        assert!(
+            found[0].1.contains("shorter than retry.maxAge (48h)"),
+            "{found:?}"
+        );
+        assert_eq!(validate(&kept(23), None).len(), 1);
+    }
 }

@@ -164,6 +164,10 @@ pub struct Consumed {
     pub store: Option<usize>,
     /// How long rows of its messages are kept once they are final.
     pub keep: Duration,
+    /// Kind and name of its worker; empty if it is not known.
+    pub worker: String,
+    /// How long messages may wait in its journal; none for as long as it takes.
+    pub journal: Option<Duration>,
 }
 
 /// What is within reach of whoever answers.
@@ -271,9 +275,15 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
 }
 
 impl Reach {
+    /// A consumed queue by its name, or by that of a part of it (a partition, a class).
+    pub fn consumed(&self, queue: &str) -> Option<&Consumed> {
+        let mut names = std::iter::successors(Some(queue), |name| Some(name.rsplit_once('.')?.0));
+        names.find_map(|name| self.queues.get(name))
+    }
+
     /// What ends of messages of a consumed queue are written to.
     pub fn withdrawal(&self, queue: &str) -> Withdrawal<'_> {
-        let at = self.queues.get(queue);
+        let at = self.consumed(queue);
         let store = at.and_then(|at| at.store.and_then(|place| self.stores.get(place)));
         Withdrawal {
             store: store.map(|store| &**store),
@@ -301,6 +311,7 @@ impl Reach {
             };
             let dropped = journal_desk::drop(&**store, &withdrawal, queue, filter).await?;
             all.done += dropped.done;
+            all.in_hand += dropped.in_hand;
             all.told += dropped.told;
             all.untold += dropped.untold;
             all.stopped = all.stopped.or(dropped.stopped);

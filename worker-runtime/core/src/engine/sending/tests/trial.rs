@@ -15,7 +15,11 @@ async fn a_message_that_kills_again_and_again_is_set_aside_and_its_neighbours_ar
             life: Arc::clone(&life),
         });
         let (_, mut desk) = bench.desk(&life, None, worker);
-        desk.trial = Some(Trial::new(Arc::clone(&store), "t.outbound"));
+        desk.trial = Some(Trial::new(
+            Arc::clone(&store),
+            "t.outbound",
+            vumi_api::shared::Retention::SUSPECTS,
+        ));
         tokio::select! {
             finished = Arc::new(desk).work(delivery(message, redelivered)) => Some(finished.verdict),
             () = life.ended.notified() => None,
