@@ -55,8 +55,8 @@ fn stepped(id: &str, account: &str, state: RowState, patience: Duration) -> Row 
     row.after(change).unwrap()
 }
 
-fn secret(id: &str) -> UserMessage {
-    let mut message = UserMessage::new("telnet", Some(USER), Some("12345"));
+fn secret(id: &str, to: &str) -> UserMessage {
+    let mut message = UserMessage::new("telnet", Some(to), Some("12345"));
     message.set_message_id(id);
     message.set_content(Some("my secret"));
     message
@@ -67,7 +67,7 @@ fn secret(id: &str) -> UserMessage {
 async fn fill(store: &dyn StateStore) {
     for id in ["m1", "m2"] {
         row(store, id, "telnet", RowState::Held, HOUR).await;
-        let message = secret(id);
+        let message = secret(id, USER);
         let waiting = Append {
             lane: Lane {
                 group: String::new(),
@@ -91,7 +91,8 @@ async fn fill(store: &dyn StateStore) {
     }
     row(store, "late", "elsewhere", RowState::Sent, Duration::ZERO).await;
     let mut failed = stepped("failed", "telnet", RowState::Failed, HOUR);
-    failed.body = Some(Content::of(&secret("failed").encode()));
+    // Not behind those that wait.
+    failed.body = Some(Content::of(&secret("failed", "+27820002222").encode()));
     store.put(&failed, None, HOUR).await.unwrap();
     let note = Note {
         message_id: "question".into(),

@@ -72,9 +72,11 @@ async fn what_failed_is_sent_again_by_a_person_and_ends_by_receipts_that_name_th
     let mut refusing = start(0);
     let amqp = Amqp::connect(&url).await;
     wait_for("the transport consumes", PATIENCE, || async {
-        match amqp.exists("net.outbound").await {
+        let status = campaign.status_of(&["--name", "net"])?;
+        let worker = status.worker("transport/net")?;
+        match worker["ready"] == true {
             true => Ok(()),
-            false => Err("no queue yet".to_owned()),
+            false => Err(worker.to_string()),
         }
     })
     .await;

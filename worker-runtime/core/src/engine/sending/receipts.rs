@@ -65,7 +65,10 @@ impl Sending {
         let before = AtomicUsize::new(0);
         let (row, moved) = book
             .advance(row, interrupted, |row| {
-                before.store(row.told.len(), Ordering::Relaxed);
+                before.store(
+                    row.told.len() - row.told_before.min(row.told.len()),
+                    Ordering::Relaxed,
+                );
                 self.received(book, row, &said, &receipt)
             })
             .await?;

@@ -114,6 +114,8 @@ async fn what_nobody_knows_may_be_sent_twice_by_a_person_and_is_counted() {
         };
         sending.receipt(receipt, &|| false).await.unwrap();
         assert_eq!(bench.row(&message).await.state, RowState::Delivered);
+        let last = bench.events().await.pop().unwrap();
+        assert_eq!(last.delivery_status(), Some(DeliveryStatus::Delivered));
     }
 }
 
