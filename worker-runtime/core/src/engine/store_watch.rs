@@ -2,6 +2,7 @@
 
 use crate::broker::Durability;
 use crate::engine::StoreSnapshot;
+use crate::reasons;
 use crate::state::{StateStore, StoreHealth};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::sync::Arc;
@@ -46,17 +47,17 @@ fn judge(store: &StoreSnapshot, broker: Durability, volatile_allowed: bool) -> S
     let name = &store.name;
     if let StoreHealth::Away(why) = &store.health {
         let text = format!("{name} does not answer: {why}");
-        return report(StatusLevel::Down, "state_unavailable", text);
+        return report(StatusLevel::Down, reasons::STATE_UNAVAILABLE, text);
     }
     let volatile = store.durability == Durability::Memory;
     if volatile && broker != Durability::Memory && !volatile_allowed {
         let text = format!(
             "{name} loses what it keeps in a crash: let it write to disk (Redis: appendonly yes; vumi run: --state DIR), or set allowVolatileState"
         );
-        return report(StatusLevel::Degraded, "state_not_durable", text);
+        return report(StatusLevel::Degraded, reasons::STATE_NOT_DURABLE, text);
     }
     let text = format!("{name}, durability {}", store.durability.as_str());
-    report(StatusLevel::Ok, "up", text)
+    report(StatusLevel::Ok, reasons::UP, text)
 }
 
 /// A store as a snapshot shows it.

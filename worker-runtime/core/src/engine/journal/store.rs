@@ -5,6 +5,7 @@ use super::exit::{Exit, Takes};
 use crate::codes;
 use crate::engine::backoff::Backoff;
 use crate::error::WorkError;
+use crate::reasons::{self, Reason};
 use crate::state::journal::{Append, Claimed, Depth, Lane as Place, Next, Step};
 use crate::state::{Journal, StoreHealth};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
@@ -139,7 +140,11 @@ impl Access {
         if self.exit.operation(failed.is_some()) {
             match failed {
                 Some(error) => self.away(&error.text),
-                None => self.report(StatusLevel::Ok, "available", "the state store answers"),
+                None => self.report(
+                    StatusLevel::Ok,
+                    reasons::AVAILABLE,
+                    "the state store answers",
+                ),
             }
         }
         result
@@ -152,7 +157,7 @@ impl Access {
             "the state store does not answer"
         );
         let text = format!("nothing moves into the journal, and what is held stays held: {why}");
-        self.report(StatusLevel::Degraded, "state_unavailable", &text);
+        self.report(StatusLevel::Degraded, reasons::STATE_UNAVAILABLE, &text);
     }
 
     /// Tells what the journal is worth, at the start and whenever the health of the store changes.
@@ -163,14 +168,14 @@ impl Access {
             (_, Takes::Never) => {
                 let code = codes::STATE_NOT_DURABLE;
                 let text = format!("{store}: {} ({code})", code.meaning);
-                self.report(StatusLevel::Degraded, "state_not_durable", &text);
+                self.report(StatusLevel::Degraded, reasons::STATE_NOT_DURABLE, &text);
             }
-            (_, Takes::Yes) => self.report(StatusLevel::Ok, "available", &store),
+            (_, Takes::Yes) => self.report(StatusLevel::Ok, reasons::AVAILABLE, &store),
             (_, Takes::Away) => {}
         }
     }
 
-    fn report(&self, level: StatusLevel, reason: &str, text: &str) {
+    fn report(&self, level: StatusLevel, reason: Reason, text: &str) {
         self.status
             .report(StatusReport::new("state", level, reason, text));
     }
