@@ -196,12 +196,14 @@ async fn end(
     dropped: &mut Dropped,
 ) -> Result<(), WorkError> {
     let id = Glance::of(&entry.entry.body).id().unwrap_or_default();
-    if let Some(account) = account_of(queue).filter(|_| !id.is_empty()) {
-        match withdrawal.end(account, &id, &DROPPED).await? {
+    match account_of(queue).filter(|_| !id.is_empty()) {
+        Some(account) => match withdrawal.end(account, &id, &DROPPED).await? {
             Ended::Told => dropped.told += 1,
             Ended::Untold => dropped.untold += 1,
             Ended::Before => {}
-        }
+        },
+        None if !id.is_empty() => withdrawal.note(&id, &DROPPED).await,
+        None => {}
     }
     tracing::warn!(
         code = codes::JOURNAL_DROPPED.name,

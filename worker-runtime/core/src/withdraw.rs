@@ -6,7 +6,7 @@ use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{DeliveryStatus, Event, EventType, Fate, Timestamp};
 use crate::state::StateStore;
-use crate::state::ledger::{Change, Put, Row, RowState, Step};
+use crate::state::ledger::{Change, Note, Put, Row, RowState, Step};
 use std::time::Duration;
 use vumi_api::{Flow, Port};
 
@@ -82,6 +82,22 @@ impl Withdrawal<'_> {
         }
     }
 
+    /// Notes the end of a message that has no row and no sender to tell: an inbound one, or an event. A diagnosis: if it
+    /// cannot be noted, the message ends all the same.
+    pub async fn note(&self, id: &str, ending: &Ending) {
+        let Some(store) = self.store else {
+            return;
+        };
+        let note = Note {
+            message_id: id.to_owned(),
+            person: None,
+            step: step(ending, 0),
+        };
+        if let Err(error) = store.note(&[note], self.keep).await {
+            tracing::warn!(message_id = id, %error, "its end is not noted");
+        }
+    }
+
     /// The event that its sender gets; none if the message had ended otherwise.
     async fn end_row(
         &self,
@@ -120,21 +136,25 @@ impl Withdrawal<'_> {
 
 fn change(row: &Row, ending: &Ending, told: String) -> Change {
     Change {
-        step: Step {
-            at: (Timestamp::now().epoch() * 1e3) as u64,
-            worker: "operator".into(),
-            state: Some(ending.state),
-            attempt: row.attempt,
-            code: ending.code.name.to_owned(),
-            class: CLASS.into(),
-            text: ending.text.into(),
-            who: WHO.into(),
-            caused: Vec::new(),
-        },
+        step: step(ending, row.attempt),
         state: ending.state,
         patience: Duration::ZERO,
         remote_id: None,
         told: vec![told],
+    }
+}
+
+fn step(ending: &Ending, attempt: u32) -> Step {
+    Step {
+        at: (Timestamp::now().epoch() * 1e3) as u64,
+        worker: "operator".into(),
+        state: Some(ending.state),
+        attempt,
+        code: ending.code.name.to_owned(),
+        class: CLASS.into(),
+        text: ending.text.into(),
+        who: WHO.into(),
+        caused: Vec::new(),
     }
 }
 
