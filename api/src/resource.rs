@@ -6,7 +6,7 @@ use crate::kinds::{
     MetricAggregatorSpec, TRANSPORT_TYPES, TransportSpec,
 };
 use crate::manifest::times;
-use crate::shared::{Class, Classes, OnUnknown, OrderingMode, StateNeed, middleware};
+use crate::shared::{Class, Classes, OnUnknown, OrderingMode, StateNeed, middleware, state};
 use crate::topology::{Flow, Topology};
 use serde::{Deserialize, Serialize};
 
@@ -215,6 +215,10 @@ impl Resource {
         let settings = self.settings();
         findings.extend(middleware::validate(&settings.middleware));
         findings.extend(times::validate(&settings));
+        findings.extend(state::validate(
+            &settings.retention,
+            settings.retry.as_ref(),
+        ));
         findings
     }
 

@@ -9,7 +9,6 @@ use std::time::Duration as Length;
 /// Defaults of `retry`, as its fields state them.
 const INITIAL: Length = Length::from_secs(1);
 const MAX: Length = Length::from_secs(5 * 60);
-const MAX_AGE: Length = Length::from_secs(24 * 3600);
 
 /// What the schema cannot say about lengths of time, as `(path below spec, sentence)` pairs.
 pub(crate) fn validate(settings: &Settings) -> Vec<(String, String)> {
@@ -56,19 +55,23 @@ pub(crate) fn validate(settings: &Settings) -> Vec<(String, String)> {
 /// Lengths of time that are possible, and less than one would expect.
 pub(super) fn odd(worker: &LoadedResource) -> Vec<Finding> {
     let settings = worker.resource.settings();
-    let age = settings
-        .retry
-        .as_ref()
-        .and_then(|Retry { max_age, .. }| *max_age);
-    let age = age.map_or(MAX_AGE, |age| age.0);
-    let Some(kept) = settings.retention.ledger.filter(|kept| kept.0 < age) else {
+    let retention = &settings.retention;
+    let age = settings.retry.as_ref().and_then(|retry| retry.max_age);
+    let age = age.map_or(Retry::MAX_AGE, |age| age.0);
+    let Some(kept) = retention.trail().filter(|kept| *kept < age) else {
         return Vec::new();
     };
+    let path = match (retention.trail, retention.ledger) {
+        (Some(_), _) => "retention.trail",
+        (None, Some(_)) => "retention.ledger",
+        (None, None) => "retry.maxAge",
+    };
     let message = format!(
-        "{kept} is shorter than retry.maxAge ({}): `vumi why` forgets how a message came here while it is still being tried",
+        "trails are kept for {}, which is shorter than retry.maxAge ({}): `vumi why` forgets how a message came here while it is still being tried",
+        Duration(kept),
         Duration(age)
     );
-    let mut finding = worker.finding(Severity::Warning, TIMES, "retention.ledger", message);
-    finding.help = Some("keep rows and trails longer, or give up sooner".into());
+    let mut finding = worker.finding(Severity::Warning, TIMES, path, message);
+    finding.help = Some("keep trails longer, or give up sooner".into());
     vec![finding]
 }

@@ -378,7 +378,7 @@ fn a_trail_that_ends_before_the_retries_do_is_told() {
     let found = kept("12h", "maxAttempts: 5");
     assert_eq!(found.len(), 1, "{found:?}");
     assert!(
-        found[0].starts_with("c.yaml:6:15 spec.retention.ledger: warning: transport/t: 12h is shorter than retry.maxAge (24h)"),
+        found[0].starts_with("c.yaml:6:15 spec.retention.ledger: warning: transport/t: trails are kept for 12h, which is shorter than retry.maxAge (24h)"),
         "{found:?}"
     );
     assert_eq!(kept("12h", "maxAge: 12h"), [""; 0]);

@@ -66,7 +66,6 @@ reasons! {
     DIVIDED = "partitions", "divided", "The queue is divided as the manifest says.", "", Nobody;
 
     UP = "state", "up", "The state store answers.", "", Nobody;
-    AVAILABLE = "state", "available", "Messages can move into the journal.", "", Nobody;
     STATE_UNAVAILABLE = "state", "state_unavailable", "The state store does not answer: what needs it waits.",
         "Check the store; work goes on by itself when it answers.", Operator;
     STATE_NOT_DURABLE = "state", "state_not_durable", "What the worker keeps in its state store may be lost in a crash, and the broker would have kept it.",
