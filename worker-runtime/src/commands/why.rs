@@ -26,7 +26,7 @@ use vumi_core::why::{Answer, Question, Stage, Standing, Timeline, Wait};
 
 Shown is what hops and attempts left in the state store: when, which worker, which attempt, the provider's code, a
 sentence; and below it, for each message, where it is and who must act. Messages that caused one another stand in one
-timeline. Addresses and contents are neither kept there nor printed. Rows and trails are kept as long as retention.ledger
+timeline. Addresses and contents are neither kept there nor printed. Rows and trails are kept as long as retention
 says; workers without a state store leave none. The first 4 letters of an id or more will do, where only one message
 begins so. A phone number, however it is written, and what has an @ are taken for addresses; --message and --address say
 which it is.

@@ -229,6 +229,7 @@ impl Supervisor {
         self.stop_all().await;
         self.shared.listeners.keep_only(&[]).await;
         self.shared.services.close_all().await;
+        lock(&self.going).clear();
     }
 
     async fn stop_all(&self) {
