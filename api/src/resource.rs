@@ -5,6 +5,7 @@ use crate::kinds::{
     APPLICATION_TYPES, ApplicationSpec, DISPATCHER_TYPES, DispatcherSpec, METRIC_AGGREGATOR_TYPES,
     MetricAggregatorSpec, TRANSPORT_TYPES, TransportSpec,
 };
+use crate::manifest::times;
 use crate::shared::{Class, Classes, OnUnknown, OrderingMode, StateNeed, middleware, state};
 use crate::topology::{Flow, Topology};
 use serde::{Deserialize, Serialize};
@@ -220,6 +221,7 @@ impl Resource {
         let mut findings = own.unwrap_or_default();
         let settings = self.settings();
         findings.extend(middleware::validate(&settings.middleware));
+        findings.extend(times::validate(&settings));
         findings.extend(state::validate(
             &settings.retention,
             settings.retry.as_ref(),

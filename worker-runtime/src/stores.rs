@@ -1,6 +1,7 @@
 //! Which state store each worker uses: one for all by `--redis`, else what its manifest names, else the default of the
 //! command.
 
+use crate::brokers::check_authority;
 use crate::error::CliError;
 use async_trait::async_trait;
 use std::path::PathBuf;
@@ -53,9 +54,15 @@ impl RedisUrl {
         Ok(config)
     }
 
+    /// Whether it can be used at all, before anything is asked of it.
+    fn check(&self) -> Result<RedisConfig, CliError> {
+        check_authority("--redis-ca", self.authority.as_deref())?;
+        Ok(self.config()?)
+    }
+
     /// Connects to it.
     pub fn open(&self) -> Result<Arc<dyn StateStore>, CliError> {
-        Ok(RedisStore::open(self.config()?))
+        Ok(RedisStore::open(self.check()?))
     }
 }
 
@@ -77,7 +84,7 @@ impl Stores {
     /// Checks what was given.
     pub fn new(choice: Choice, secrets: Arc<Secrets>, process: &str) -> Result<Self, CliError> {
         if let Choice::Url(url) = &choice {
-            url.config()?;
+            url.check()?;
         }
         Ok(Self {
             choice,

@@ -149,10 +149,12 @@ codes! {
         "Put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
     CONTROL_SOCKET = "control.socket", "The control socket of a running process cannot be used.",
         "Start `vumi run`, or name its socket with --socket; only the user who started it may use it.";
-    CONTROL_REQUEST = "control.request", "A running process was asked for something that it does not have.",
-        "`vumi status` and `vumi parked list` show what it has.";
+    CONTROL_REQUEST = "control.request", "Something was asked for that is not there, or that cannot be read.",
+        "The sentence says what there is; `vumi status` shows workers and their queues.";
     CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
         "Run `vumi lint`, which names file, line and field.";
+    CONFIG_ADDRESS = "config.address", "The address of a broker or state store cannot be used.",
+        "Write amqp://user:password@host:5672/vhost or redis://user:password@host:6379/db, with s at the end of amqp or redis for TLS, and special letters of a password as %XX.";
     PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope: it was too large for one, or something else wrote it.",
         "Look at it with `vumi parked show`; requeue it to the queue it was parked beside, or drop it.";
     PARKED_TOO_MANY = "parked.too_many", "Too many messages of this worker were set aside, so it paused.",

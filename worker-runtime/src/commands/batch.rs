@@ -109,6 +109,9 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 place,
             } => {
                 let listed = list(place, batch.as_deref(), transport.as_deref()).await?;
+                if listed.is_empty() && (batch.is_some() || transport.is_some()) {
+                    return Err(unknown(&list(place, None, None).await?));
+                }
                 output::print(&match format {
                     Format::Json => format!("{:#}\n", json!(listed)),
                     Format::Table => table(&listed),
@@ -139,6 +142,21 @@ async fn list(
         account: transport.map(str::to_owned),
     };
     place.ask(question, &[]).await
+}
+
+/// Nothing has the label and transport that were named: what there is.
+fn unknown(all: &[Summary]) -> CliError {
+    let names = all
+        .iter()
+        .map(|one| format!("{} of {}", one.batch, one.account));
+    let names: Vec<String> = names.collect();
+    CliError::validation(match names.is_empty() {
+        true => "no messages and no order of such a batch are known; there is no batch here".into(),
+        false => format!(
+            "no messages and no order of such a batch are known; there are: {}",
+            names.join(", ")
+        ),
+    })
 }
 
 /// Gives an order for a batch of every transport that is meant, or lifts it.

@@ -173,7 +173,7 @@ pub enum LinkState {
         error: Option<String>,
         /// When the present outage began.
         since: SystemTime,
-        /// The broker answered and refused user, password or vhost.
+        /// The broker answered, and trying again will not help: it refused user, password or vhost, or speaks otherwise.
         refused: bool,
     },
     /// Connected.

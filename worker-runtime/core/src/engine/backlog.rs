@@ -3,6 +3,7 @@
 
 use crate::codes;
 use crate::parking::{Breaker, Trip};
+use crate::reasons;
 use std::sync::{Mutex, PoisonError};
 use tokio::sync::watch;
 use vumi_api::{Flow, Kind, Port};
@@ -16,10 +17,10 @@ pub(super) struct Pause {
     pub(super) parked: Option<Trip>,
 }
 
-/// Why one consumer pauses: a name for machines and a sentence for people.
+/// Why one consumer pauses: for machines and as a sentence for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reason {
-    pub(super) name: &'static str,
+    pub(super) reason: reasons::Reason,
     pub(super) text: String,
 }
 
@@ -103,7 +104,7 @@ impl Backlog {
         if let Some(trip) = pause.parked {
             let why = trip.reason();
             return Some(Reason {
-                name: "too_many_parked",
+                reason: reasons::TOO_MANY_PARKED,
                 text: format!(
                     "{} ({}): {why}: look at them with `vumi parked list`, then `vumi parked resume`",
                     codes::PARKED_TOO_MANY.meaning,
@@ -120,7 +121,7 @@ impl Backlog {
         };
         let full = pause.full.iter().find(|port| port.flow == leads_to)?;
         Some(Reason {
-            name: "backlog_full",
+            reason: reasons::BACKLOG_FULL,
             text: format!(
                 "{full} holds {} messages or more: start or scale its consumer, or raise backlogLimit",
                 self.limit

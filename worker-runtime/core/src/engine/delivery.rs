@@ -11,7 +11,7 @@ use super::labels::Labels;
 use super::lanes::Lane;
 use super::outlet::{Outlet, Unpublished};
 use super::partitions::{Layout, Plan};
-use super::sending::{Before, Case, Next, Sending, Suspect, Trail, Trial};
+use super::sending::{Before, Case, Happened, Next, Sending, Suspect, Trail, Trial};
 use crate::broker::RawDelivery;
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
@@ -432,10 +432,10 @@ impl Desk {
                 let outputs = self.worker.handle(input).await?;
                 outputs.iter().for_each(|output| self.note_nack(output));
                 let noted = self.trail.as_ref().zip(hop);
-                let noted = noted.map(|(trail, hop)| (trail, hop, told_of(&outputs)));
+                let noted = noted.map(|(trail, hop)| (trail, hop, happened(&outputs)));
                 self.outlet.publish_all(outputs, interrupted).await?;
-                if let Some((trail, hop, (what, caused))) = noted {
-                    trail.note(hop, "", what, caused).await;
+                if let Some((trail, hop, happened)) = noted {
+                    trail.note(hop, happened).await;
                 }
                 return Ok(Tried::Done);
             };
@@ -711,7 +711,8 @@ impl Desk {
             }
         };
         let id = message.message_id();
-        let mut event = Event::nack(id, &error.fate(FateState::Failed, attempt));
+        let fate = error.fate(FateState::Failed, attempt);
+        let mut event = Event::nack(id, &fate);
         event.set_transport_name(&self.port.connector);
         let class = error.failure_class().as_str();
         self.worker_metrics.nack(class);
@@ -723,7 +724,15 @@ impl Desk {
         }
         let told = match self.sending.as_ref().zip(case.as_mut()) {
             Some((sending, case)) => sending.give_up(case, &message, event, interrupted).await,
-            None => self.outlet.publish(output, interrupted).await,
+            None => {
+                let told = self.outlet.publish(output, interrupted).await;
+                let noted = self.trail.as_ref().filter(|_| told.is_ok());
+                let hop = Trail::hop(self.port.flow, &message.clone().into());
+                if let Some((trail, hop)) = noted.zip(hop) {
+                    trail.note(hop, Happened::failed(&fate)).await;
+                }
+                told
+            }
         };
         match told {
             Ok(()) => Verdict::Done,
@@ -765,23 +774,32 @@ impl Desk {
         } else if let (Some(trail), Some(message)) = (&self.trail, &message)
             && let Some(hop) = Trail::hop(self.port.flow, message)
         {
-            trail
-                .note(hop, error.code.name, "set aside".into(), Vec::new())
-                .await;
+            trail.note(hop, Happened::set_aside(error)).await;
         }
         Verdict::Parked
     }
 }
 
-/// What handling a message came to: a sentence, and the ids of the messages that it caused.
-fn told_of(outputs: &[Output]) -> (String, Vec<String>) {
+/// What handling a message came to: it ended with a nack, or caused others, or was passed on.
+fn happened(outputs: &[Output]) -> Happened {
+    let nack = outputs.iter().find_map(|output| match &output.message {
+        Message::Event(event) if event.event_type() == EventType::Nack => event.fate(),
+        _ => None,
+    });
+    if let Some(fate) = nack.filter(|fate| fate.is_final) {
+        return Happened::failed(&fate);
+    }
     let mut queues: Vec<String> = outputs.iter().map(|output| output.port.queue()).collect();
     queues.sort_unstable();
     queues.dedup();
     let what = match queues.as_slice() {
-        [] => "took it".to_owned(),
+        [] => "nothing followed".to_owned(),
         queues => format!("to {}", queues.join(", ")),
     };
-    let caused = outputs.iter().map(|output| output.message.id().to_owned());
-    (what, caused.collect())
+    // Events leave no trail of their own.
+    let caused = outputs.iter().filter_map(|output| match &output.message {
+        Message::User(message) => Some(message.message_id().to_owned()),
+        Message::Event(_) => None,
+    });
+    Happened::caused(what, caused.collect())
 }

@@ -2,12 +2,13 @@
 
 use super::backoff::Backoff;
 use super::outlet::{Outlet, Unpublished};
-use super::sending::{Once, Sending, Trail};
+use super::sending::{Happened, Once, Sending, Trail};
 use crate::broker::{Broker, LinkState};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::Message;
 use crate::outcome::Receipt;
+use crate::reasons;
 use crate::state::{Person, StateStore};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::supervisor::listeners::Listeners;
@@ -73,12 +74,12 @@ impl Services for Counter {
         let interrupted = || self.abandoned.is_cancelled();
         let hop = Trail::hop(output.port.flow, &output.message);
         let noted = self.trail.as_ref().zip(hop);
+        let text = format!("taken over from the peer, to {}", output.port);
+        let happened = Happened::caused(text, vec![output.message.id().to_owned()]);
         let published = self.outlet.publish(output, &interrupted).await;
         self.outcome(published)?;
         if let Some((trail, hop)) = noted {
-            trail
-                .note(hop, "", "taken over from the peer".into(), Vec::new())
-                .await;
+            trail.note(hop, happened).await;
         }
         Ok(())
     }
@@ -211,8 +212,12 @@ pub(super) async fn run(
             Ok(ended) => ended,
             Err(_) => {
                 if failing.send_replace(None).is_some() {
-                    let report =
-                        StatusReport::new("peer", StatusLevel::Ok, "restarted", "works again");
+                    let report = StatusReport::new(
+                        "peer",
+                        StatusLevel::Ok,
+                        reasons::RESTARTED,
+                        "works again",
+                    );
                     cx.report(report);
                 }
                 run.await
@@ -252,7 +257,7 @@ pub(super) async fn run(
         cx.report(StatusReport::new(
             "peer",
             StatusLevel::Down,
-            "restarting",
+            reasons::RESTARTING,
             text.as_str(),
         ));
         failing.send_replace(Some(text));

@@ -5,6 +5,7 @@ use super::backlog::Backlog;
 use super::outlet::Outlet;
 use crate::broker::{Broker, LinkState, QueueDepth, QueueSpec};
 use crate::codes;
+use crate::reasons::{self, Reason};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use std::sync::Arc;
@@ -97,8 +98,8 @@ impl Watch {
         let up = matches!(state, LinkState::Up { .. });
         self.metrics.broker_up.set(i64::from(up));
         let (level, reason, text) = match state {
-            LinkState::Up { server } => (StatusLevel::Ok, "connected", server.clone()),
-            LinkState::Blocked(why) => (StatusLevel::Degraded, "blocked", why.clone()),
+            LinkState::Up { server } => (StatusLevel::Ok, reasons::CONNECTED, server.clone()),
+            LinkState::Blocked(why) => (StatusLevel::Degraded, reasons::BLOCKED, why.clone()),
             // The first try is not news.
             LinkState::Connecting { error: None, .. } => return,
             LinkState::Connecting {
@@ -106,10 +107,13 @@ impl Watch {
                 refused,
                 ..
             } => {
-                let reason = if *refused { "refused" } else { "unreachable" };
+                let reason = match refused {
+                    true => reasons::REFUSED,
+                    false => reasons::UNREACHABLE,
+                };
                 (StatusLevel::Down, reason, error.clone())
             }
-            LinkState::Closed => (StatusLevel::Down, "closed", "closed".into()),
+            LinkState::Closed => (StatusLevel::Down, reasons::CLOSED, "closed".into()),
         };
         self.status
             .report(StatusReport::new("broker", level, reason, text));
@@ -127,11 +131,16 @@ impl Watch {
         {
             Ok(()) => {
                 target.declared = true;
-                target.report(&self.status, StatusLevel::Ok, "flowing", "is there");
+                target.report(&self.status, StatusLevel::Ok, reasons::FLOWING, "is there");
             }
             Err(error) => {
                 let text = format!("cannot be declared: {error}");
-                target.report(&self.status, StatusLevel::Degraded, "not_declared", &text);
+                target.report(
+                    &self.status,
+                    StatusLevel::Degraded,
+                    reasons::NOT_DECLARED,
+                    &text,
+                );
             }
         }
     }
@@ -150,7 +159,7 @@ impl Watch {
                 target.report(
                     &self.status,
                     StatusLevel::Degraded,
-                    "queue_unavailable",
+                    reasons::QUEUE_UNAVAILABLE,
                     &text,
                 );
                 return;
@@ -176,12 +185,22 @@ impl Watch {
         let limit = self.backlog.limit();
         if self.backlog.is_full(&target.port) {
             let text = format!("holds {limit} messages or more; new work is refused");
-            target.report(&self.status, StatusLevel::Degraded, "backlog_full", &text);
+            target.report(
+                &self.status,
+                StatusLevel::Degraded,
+                reasons::BACKLOG_FULL,
+                &text,
+            );
         } else if unread {
             let text = "has had no consumer for 5 minutes; messages wait there";
-            target.report(&self.status, StatusLevel::Degraded, "no_consumer", text);
+            target.report(
+                &self.status,
+                StatusLevel::Degraded,
+                reasons::NO_CONSUMER,
+                text,
+            );
         } else {
-            target.report(&self.status, StatusLevel::Ok, "flowing", "is there");
+            target.report(&self.status, StatusLevel::Ok, reasons::FLOWING, "is there");
         }
     }
 
@@ -212,7 +231,7 @@ impl Target {
         }
     }
 
-    fn report(&self, status: &StatusDesk, level: StatusLevel, reason: &str, text: &str) {
+    fn report(&self, status: &StatusDesk, level: StatusLevel, reason: Reason, text: &str) {
         let component = format!("target {}", self.port);
         let text = format!("{} {text}", self.port);
         status.report(StatusReport::new(component, level, reason, text));

@@ -22,6 +22,9 @@ pub struct ProcessStatus {
     /// Why the manifests as they are now are not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Whether it is on its way out.
+    #[serde(default)]
+    pub stopping: bool,
     /// Its workers by kind and name.
     pub workers: Vec<WorkerStatus>,
 }
@@ -40,7 +43,7 @@ pub struct WorkerStatus {
     /// Whether its listeners accept; absent for workers without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepting: Option<bool>,
-    /// One word: `running`, `standby`, `paused`, `connecting`, `stalled`, `stopping`.
+    /// One word: `running`, `standby`, `paused`, `connecting`, `stalled`, `stopping`, `stopped`.
     pub state: String,
     /// Why; empty while all is well.
     pub why: String,
@@ -136,6 +139,7 @@ impl ProcessStatus {
             pid: std::process::id(),
             version: version.to_owned(),
             problem: supervisor.problem(),
+            stopping: supervisor.stopping().is_cancelled(),
             workers: workers.collect(),
             brokers: supervisor.describe_brokers(),
         }

@@ -13,6 +13,7 @@ use vumi_core::codes::{self, Code};
 use vumi_core::error::WorkError;
 use vumi_core::message::{Actor, FailureClass, UserMessage, derived_id};
 use vumi_core::outcome::Refusal;
+use vumi_core::reasons::{self, Reason};
 use vumi_core::state::Person;
 use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::worker::{Taken, Traffic, WorkerContext};
@@ -212,7 +213,7 @@ impl Desk {
                 let limit = self.request_timeout;
                 let text = format!("No reply that could be delivered arrived within {limit:?}.");
                 let answer = Answer::error(StatusCode::GATEWAY_TIMEOUT, &text);
-                self.report_response(StatusLevel::Down, "timeout", text);
+                self.report_response(StatusLevel::Down, reasons::NO_RESPONSE, text);
                 answer.into()
             }
         }
@@ -273,21 +274,21 @@ impl Desk {
         let (slow, very_slow) = SLOW;
         let (level, reason, text) = if took > very_slow {
             let text = format!("A response took longer than {very_slow:?}.");
-            (StatusLevel::Down, "very_slow_response", text)
+            (StatusLevel::Down, reasons::VERY_SLOW_RESPONSE, text)
         } else if took > slow {
             let text = format!("A response took longer than {slow:?}.");
-            (StatusLevel::Degraded, "slow_response", text)
+            (StatusLevel::Degraded, reasons::SLOW_RESPONSE, text)
         } else {
             (
                 StatusLevel::Ok,
-                "response_sent",
+                reasons::RESPONSE_SENT,
                 "Responses are sent in time.".into(),
             )
         };
         self.report_response(level, reason, text);
     }
 
-    fn report_response(&self, level: StatusLevel, reason: &str, text: String) {
+    fn report_response(&self, level: StatusLevel, reason: Reason, text: String) {
         let mut late = self.late.lock().unwrap_or_else(PoisonError::into_inner);
         *late = (level != StatusLevel::Ok).then(Instant::now);
         self.report("response", level, reason, text);
@@ -302,12 +303,12 @@ impl Desk {
             if late.is_some_and(|since| since.elapsed() >= FORGIVEN) {
                 *late = None;
                 let text = format!("No response was late for {FORGIVEN:?}.");
-                self.report("response", StatusLevel::Ok, "no_late_response", text);
+                self.report("response", StatusLevel::Ok, reasons::NO_LATE_RESPONSE, text);
             }
         }
     }
 
-    pub(crate) fn report(&self, component: &str, level: StatusLevel, reason: &str, text: String) {
+    pub(crate) fn report(&self, component: &str, level: StatusLevel, reason: Reason, text: String) {
         self.cx
             .report(StatusReport::new(component, level, reason, text));
     }

@@ -11,6 +11,7 @@ use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
 use vumi_core::outcome::Refusal;
+use vumi_core::reasons;
 use vumi_core::status::StatusLevel;
 use vumi_core::worker::{Input, Output, Worker, WorkerContext};
 use vumi_http::{Answer, Limits, Method, Request, Server, Service};
@@ -160,7 +161,7 @@ impl Worker for Engine {
                 desk.report(
                     "listener",
                     StatusLevel::Down,
-                    "listen_failed",
+                    reasons::LISTEN_FAILED,
                     error.to_string(),
                 );
                 return Err(error);
@@ -168,7 +169,7 @@ impl Worker for Engine {
         };
         let listening = || {
             let text = format!("listening on {}:{}", self.host, self.port);
-            desk.report("listener", StatusLevel::Ok, "listening", text);
+            desk.report("listener", StatusLevel::Ok, reasons::LISTENING, text);
         };
         listening();
         let service: Arc<dyn Service> = Arc::clone(desk) as Arc<dyn Service>;
@@ -176,7 +177,12 @@ impl Worker for Engine {
             None => listening(),
             Some(error) => {
                 let text = format!("a connection could not be taken: {error}");
-                desk.report("listener", StatusLevel::Degraded, "accept_failed", text);
+                desk.report(
+                    "listener",
+                    StatusLevel::Degraded,
+                    reasons::ACCEPT_FAILED,
+                    text,
+                );
             }
         };
         tokio::select! {

@@ -13,6 +13,7 @@ use crate::broker::{
     Access, ConsumerState, EXCHANGE, LinkState, QueueSpec, Subscribe, Subscription,
 };
 use crate::message::random_id;
+use crate::reasons::{self, Reason};
 use crate::status::{StatusLevel, StatusReport};
 use crate::telemetry::QueueMetrics;
 use futures::FutureExt;
@@ -441,17 +442,16 @@ impl Crew {
         let (level, reason, text) = match state {
             ConsumerState::Consuming => (
                 StatusLevel::Ok,
-                "consuming".to_owned(),
+                reasons::CONSUMING,
                 format!("reading parts of {queue}"),
             ),
             ConsumerState::Standby(_) => (
                 StatusLevel::Ok,
-                "standby".to_owned(),
+                reasons::STANDBY,
                 format!("standing by: {queue} are read by other replicas"),
             ),
             ConsumerState::Refused(code, text) => {
-                let reason = code.rsplit('.').next().unwrap_or(code).to_owned();
-                (StatusLevel::Down, reason, text.clone())
+                (StatusLevel::Down, Reason::of_code(code), text.clone())
             }
             ConsumerState::Connecting(_) | ConsumerState::Stopped => return,
         };

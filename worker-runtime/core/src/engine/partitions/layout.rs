@@ -14,6 +14,7 @@ use crate::broker::{
 };
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::reasons;
 use crate::state::{Journal, StateStore};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use futures::FutureExt;
@@ -300,7 +301,7 @@ impl Layout {
         let report = StatusReport::new(
             component.as_str(),
             StatusLevel::Degraded,
-            "redividing",
+            reasons::REDIVIDING,
             text,
         );
         self.status.report(report);
@@ -311,7 +312,7 @@ impl Layout {
         let report = StatusReport::new(
             component.as_str(),
             StatusLevel::Ok,
-            "divided",
+            reasons::DIVIDED,
             "as they should be",
         );
         self.status.report(report);

@@ -38,10 +38,10 @@ pub(super) fn now() -> u64 {
 /// What a step says.
 #[derive(Clone, Debug, Default)]
 pub(super) struct News {
-    code: String,
-    class: String,
-    text: String,
-    who: String,
+    pub(super) code: String,
+    pub(super) class: String,
+    pub(super) text: String,
+    pub(super) who: String,
 }
 
 impl News {

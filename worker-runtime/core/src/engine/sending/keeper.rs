@@ -5,6 +5,7 @@ use super::{OnUnknown, Sending, Unpublished, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
 use crate::message::{Event, FateState, Message};
+use crate::reasons::{self, Reason};
 use crate::state::ledger::{Content, Put, Row, RowState};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::sync::Arc;
@@ -38,10 +39,14 @@ impl Keeper {
     pub(in crate::engine) async fn run(self) {
         let Some(book) = &self.sending.book else {
             let text = "there is no state store: a message that comes again may be sent again, and `vumi why` knows nothing of it";
-            self.report(StatusLevel::Ok, "off", text);
+            self.report(StatusLevel::Ok, reasons::LEDGER_OFF, text);
             return self.watch_rate().await;
         };
-        self.report(StatusLevel::Ok, "on", "every message has a row");
+        self.report(
+            StatusLevel::Ok,
+            reasons::LEDGER_ON,
+            "every message has a row",
+        );
         let mut turn = tokio::time::interval(TICK);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -57,12 +62,16 @@ impl Keeper {
             let interrupted = || self.abandoned.is_cancelled();
             let looked = self.look(book, &interrupted).await;
             match looked {
-                Ok(0) => self.report(StatusLevel::Ok, "on", "every message has a row"),
+                Ok(0) => self.report(
+                    StatusLevel::Ok,
+                    reasons::LEDGER_ON,
+                    "every message has a row",
+                ),
                 Ok(overdue) => {
                     let text = format!(
                         "{overdue} messages are without news for too long: `vumi ledger overdue` lists them"
                     );
-                    self.report(StatusLevel::Degraded, "overdue", &text);
+                    self.report(StatusLevel::Degraded, reasons::OVERDUE, &text);
                 }
                 Err(Unpublished::Interrupted) => return,
                 Err(Unpublished::Failed(error)) => {
@@ -128,7 +137,7 @@ impl Keeper {
         Ok(overdue)
     }
 
-    fn report(&self, level: StatusLevel, reason: &str, text: &str) {
+    fn report(&self, level: StatusLevel, reason: Reason, text: &str) {
         self.status
             .report(StatusReport::new("ledger", level, reason, text));
     }

@@ -26,7 +26,7 @@ mod turns;
 pub(super) use keeper::Keeper;
 pub(super) use once::Once;
 pub(crate) use standing::may_double;
-pub(super) use trail::Trail;
+pub(super) use trail::{Happened, Trail};
 pub(super) use trial::{Suspect, Trial};
 
 use super::consumer::PREFETCH;

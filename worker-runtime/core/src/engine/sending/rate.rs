@@ -6,6 +6,7 @@ use super::gate::Gate;
 use super::local::LocalBuckets;
 use crate::engine::insist::AGAIN;
 use crate::message::UserMessage;
+use crate::reasons;
 use crate::state::StateStore;
 use crate::state::rate_limits::{Bucket, RateLimits};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
@@ -174,7 +175,7 @@ impl Rate {
             return status.report(StatusReport::new(
                 "throttled",
                 StatusLevel::Ok,
-                "full_speed",
+                reasons::FULL_SPEED,
                 full,
             ));
         };
@@ -198,7 +199,7 @@ impl Rate {
         status.report(StatusReport::new(
             "throttled",
             StatusLevel::Degraded,
-            "slowed_down",
+            reasons::SLOWED_DOWN,
             text,
         ));
     }
