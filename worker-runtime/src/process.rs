@@ -264,7 +264,8 @@ impl Process {
     }
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable of the environment that says something.
+pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 

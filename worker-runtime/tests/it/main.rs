@@ -16,3 +16,4 @@ mod python_client;
 mod rebalance;
 mod reload;
 mod replicas;
+mod tools;

@@ -1,6 +1,7 @@
 //! RabbitMQ over AMQP 0-9-1: two connections per process (S3), one for consuming and acknowledging, one for publishing,
 //! each healing itself. Everything here is at least once: what is not confirmed is reported lost, never assumed sent.
 
+mod checkup;
 mod config;
 mod consumer;
 mod dial;
@@ -14,6 +15,7 @@ mod publisher;
 mod shelf;
 mod topology;
 
+pub use checkup::checkup;
 pub use config::{AmqpConfig, Identity};
 pub use profile::Profile;
 
