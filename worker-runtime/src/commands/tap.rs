@@ -273,7 +273,8 @@ fn row(seen: &Seen, show: bool) -> String {
 
 /// The time of the day in UTC.
 fn clock(at: f64) -> String {
-    let moment = OffsetDateTime::from_unix_timestamp_nanos((at * 1e9) as i128);
+    // As a number of milliseconds first: nanoseconds are more than the number holds exactly.
+    let moment = OffsetDateTime::from_unix_timestamp_nanos((at * 1e3).round() as i128 * 1_000_000);
     let format = format_description!("[hour]:[minute]:[second].[subsecond digits:3]");
     moment
         .ok()

@@ -7,16 +7,16 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::runtime::{Builder, Runtime};
 
 /// A campaign works no longer if the runtime found nothing to do so many times in a row: as many hops over sockets of this
-/// machine may follow each other without another task.
-const CALM: u32 = 6;
-/// A turn of the threads beside the runtime.
+/// machine may follow each other.
+const CALM: u32 = 24;
+/// A turn of the threads beside the runtime, and of the kernel, which may carry what is on a socket a little later.
 const GLANCE: Duration = Duration::from_micros(50);
 /// Shortest and longest step in which time passes. Timers are late by less than one.
 const SHORTEST: Duration = Duration::from_millis(10);
@@ -96,6 +96,7 @@ pub fn runtime() -> std::io::Result<(Runtime, Clock)> {
     let clock = Clock {
         idle,
         beside: Beside::default(),
+        sockets: AtomicBool::new(false),
         _still: still,
     };
     Ok((runtime, clock))
@@ -105,6 +106,7 @@ pub fn runtime() -> std::io::Result<(Runtime, Clock)> {
 pub struct Clock {
     idle: Arc<Idle>,
     beside: Beside,
+    sockets: AtomicBool,
     _still: mpsc::Sender<()>,
 }
 
@@ -114,8 +116,21 @@ impl Clock {
         self.beside.clone()
     }
 
+    /// From now on sockets are in use.
+    pub fn with_sockets(&self) {
+        self.sockets.store(true, Ordering::Relaxed);
+    }
+
     /// Waits until the campaign can do nothing more at this moment.
     pub async fn settle(&self) {
+        self.calm_down().await;
+        if self.sockets.load(Ordering::Relaxed) {
+            std::thread::sleep(GLANCE);
+            self.calm_down().await;
+        }
+    }
+
+    async fn calm_down(&self) {
         let mut calm = 0;
         while calm < CALM {
             NextIdle {
@@ -226,6 +241,7 @@ mod tests {
                     stream.write_all(&byte).await.unwrap();
                 }
             });
+            clock.with_sockets();
             let beside = clock.beside();
             let answer = tokio::spawn(async move {
                 let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();

@@ -254,6 +254,9 @@ impl Stage {
             servers.insert(name.clone(), open);
         }
         let (resources, ports) = adapted(&mut cast, file, &servers)?;
+        if !ports.is_empty() || !servers.is_empty() {
+            clock.with_sockets();
+        }
         let state = TempDir::with_prefix("vumi-test-")
             .map_err(|error| CliError::environment(format!("no temporary folder: {error}")))?;
         let embedded = EmbeddedBroker::start(EmbeddedOptions::default())?;

@@ -128,13 +128,17 @@ async fn what_is_injected_into_a_process_is_answered_and_seen_by_a_tap() {
         };
         assert_eq!(line[person], "27820000001", "{line}");
     }
-    let done = campaign.status().unwrap();
-    let worker = done.worker("application/echo").unwrap();
-    assert_eq!(
-        worker["done"].as_u64().unwrap() % 3,
-        0,
-        "the tap took nothing: {worker}"
-    );
+    wait_for("all that was injected is done", PATIENCE, || async {
+        let status = campaign.status()?;
+        let worker = status.worker("application/echo")?;
+        let (received, done) = (worker["received"].as_u64(), worker["done"].as_u64());
+        // The tap took nothing: three of each injection.
+        match done == received && done.is_some_and(|done| done % 3 == 0) {
+            true => Ok(()),
+            false => Err(worker.to_string()),
+        }
+    })
+    .await;
     // A tap of a connector that is not there says which are.
     let wrong = run(campaign.path(), &["tap", "telnet"]);
     assert_eq!(wrong.status.code(), Some(2), "{}", said(&wrong));
