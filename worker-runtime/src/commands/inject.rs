@@ -1,32 +1,25 @@
 //! `vumi inject`: publishes messages from files, lines, CSV or JSON lines, each until the broker confirmed it.
 
+mod progress;
 mod records;
+mod sink;
 
-use crate::brokers::{self, Url};
 use crate::commands::status::Which;
 use crate::error::CliError;
 use crate::output::{self, Format};
 use crate::process;
-use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressStyle};
+use progress::Progress;
 use records::{Layout, Record, Source, Template};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use sink::Sink;
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
 use vumi_api::{Flow, Port};
-use vumi_core::broker::Broker;
-use vumi_core::error::WorkError;
-use vumi_core::inject::Injector;
 use vumi_core::message::random_id;
-use vumi_core::supervisor::control::{Conversation, Request};
 
-/// Messages of one request to a process.
-const BATCH: usize = 200;
-/// Bytes of one request to a process, with room for one more message.
-const BATCH_BYTES: usize = 512 * 1024;
 /// How often the progress is written down.
 const NOTE: Duration = Duration::from_secs(1);
 /// Confirmations that are still out when somebody interrupts are awaited so long.
@@ -149,163 +142,6 @@ fn rate(text: &str) -> Result<f64, String> {
     match text.trim_end_matches("/s").parse::<f64>() {
         Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
         _ => Err("write a number of messages a second above 0, e.g. 50 or 0.5".into()),
-    }
-}
-
-/// How far an earlier run came.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Progress {
-    /// Where the messages go and what is read: another command must not go on from here.
-    target: String,
-    input: Vec<String>,
-    run: String,
-    /// The first so many valid records are confirmed.
-    confirmed: u64,
-}
-
-impl Progress {
-    fn read(path: &Path, fresh: Self) -> Result<Self, CliError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(fresh),
-            Err(error) => return Err(unwritable(path, &error)),
-        };
-        let known: Self = serde_json::from_str(&text).map_err(|error| {
-            CliError::validation(format!("{} is no progress: {error}", path.display()))
-        })?;
-        if (&known.target, &known.input) != (&fresh.target, &fresh.input) {
-            return Err(CliError::validation(format!(
-                "{} is the progress of {} into {}, not of {} into {}; name another file",
-                path.display(),
-                known.input.join(" "),
-                known.target,
-                fresh.input.join(" "),
-                fresh.target
-            )));
-        }
-        Ok(known)
-    }
-
-    /// Whole or not at all.
-    fn write(&self, path: &Path) -> Result<(), CliError> {
-        let draft = path.with_extension("draft");
-        std::fs::write(&draft, json!(self).to_string())
-            .and_then(|()| std::fs::rename(&draft, path))
-            .map_err(|error| unwritable(path, &error))
-    }
-}
-
-fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
-    CliError::environment(format!("cannot use {}: {error}", path.display()))
-}
-
-/// Where messages go.
-enum Sink {
-    Broker(Injector, Arc<dyn Broker>),
-    Process(Box<Batches>),
-}
-
-/// Messages for a process, some at a time.
-struct Batches {
-    conversation: Conversation,
-    port: Port,
-    waiting: Vec<Value>,
-    bytes: usize,
-    most: usize,
-    confirmed: u64,
-}
-
-impl Batches {
-    async fn flush(&mut self) -> Result<(), WorkError> {
-        if self.waiting.is_empty() {
-            return Ok(());
-        }
-        let request = Request::Publish {
-            connector: self.port.connector.clone(),
-            kind: self.port.flow.as_str().to_owned(),
-            messages: std::mem::take(&mut self.waiting),
-        };
-        self.bytes = 0;
-        let answer = self.conversation.ask(&request).await?;
-        self.confirmed += answer["confirmed"].as_u64().unwrap_or(0);
-        Ok(())
-    }
-}
-
-impl Sink {
-    async fn open(arguments: &Arguments, port: &Port) -> Result<Self, CliError> {
-        let Some(url) = &arguments.broker else {
-            let socket = arguments.which.socket()?;
-            return Ok(Sink::Process(Box::new(Batches {
-                conversation: Conversation::open(&socket).await?,
-                port: port.clone(),
-                waiting: Vec::new(),
-                bytes: 0,
-                // A slow rate is even over the second.
-                most: arguments
-                    .rate
-                    .map_or(BATCH, |rate| ((rate / 10.0) as usize).clamp(1, BATCH)),
-                confirmed: 0,
-            })));
-        };
-        let url = Url {
-            url: url.clone(),
-            authority: arguments.broker_ca.clone(),
-        };
-        let broker = url.open()?;
-        brokers::connected(&broker).await?;
-        let queue = port.queue();
-        if !arguments.create && broker.depth(&queue).await?.is_none() {
-            broker.close(LAST).await;
-            return Err(CliError::validation(format!(
-                "there is no queue {queue}: start what reads it, check --connector and --kind, or give --create"
-            )));
-        }
-        let injector = Injector::new(Arc::clone(&broker), queue, arguments.create);
-        Ok(Sink::Broker(injector, broker))
-    }
-
-    async fn send(&mut self, body: Bytes) -> Result<(), WorkError> {
-        match self {
-            Sink::Broker(injector, _) => injector.send(body).await,
-            Sink::Process(batches) => {
-                batches.bytes += body.len();
-                let message = serde_json::from_slice(&body).unwrap_or_default();
-                batches.waiting.push(message);
-                match batches.waiting.len() >= batches.most || batches.bytes >= BATCH_BYTES {
-                    true => batches.flush().await,
-                    false => Ok(()),
-                }
-            }
-        }
-    }
-
-    async fn flush(&mut self) -> Result<(), WorkError> {
-        match self {
-            Sink::Broker(injector, _) => injector.flush().await,
-            Sink::Process(batches) => batches.flush().await,
-        }
-    }
-
-    fn confirmed(&self) -> u64 {
-        match self {
-            Sink::Broker(injector, _) => injector.confirmed(),
-            Sink::Process(batches) => batches.confirmed,
-        }
-    }
-
-    fn repeated(&self) -> u64 {
-        match self {
-            Sink::Broker(injector, _) => injector.repeated(),
-            Sink::Process(_) => 0,
-        }
-    }
-
-    async fn close(&self) {
-        if let Sink::Broker(_, broker) = self {
-            broker.close(LAST).await;
-        }
     }
 }
 

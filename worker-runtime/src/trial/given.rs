@@ -1,7 +1,7 @@
 //! Messages and events that a test publishes.
 
+use super::cast::{Cast, listed};
 use super::file::{Given, GivenEvent};
-use super::stage::{Cast, listed};
 use super::transcript::{Passed, Transcript};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};

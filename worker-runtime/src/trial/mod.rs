@@ -2,7 +2,10 @@
 //! transports, fake peers for those that run, and a clock that moves only when a test lets it. The format of the files is
 //! described in `docs/testing-campaigns.md`.
 
+mod adapt;
 mod answers;
+mod cast;
+mod check;
 mod clock;
 mod file;
 mod given;
@@ -10,10 +13,12 @@ mod matching;
 mod peers;
 mod player;
 mod report;
+mod services;
 mod stage;
 mod text;
 mod transcript;
 
-pub use file::{Test, TestFile, find};
+pub use check::find;
+pub use file::{Test, TestFile};
 pub use player::play;
 pub use report::{Ended, junit, summary};

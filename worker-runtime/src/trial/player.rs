@@ -1,12 +1,13 @@
 //! Plays one test: its steps in turn, and after the last one nothing may be left that nobody expected.
 
+use super::cast::{Cast, listed};
 use super::clock;
 use super::file::{Action, Expect, Test, TestFile};
 use super::given;
 use super::matching::{self, EventCame, compare, in_order};
 use super::peers::{self, LineUser, Response, Shared, with};
 use super::report::Ended;
-use super::stage::{Cast, Stage, listed};
+use super::stage::Stage;
 use super::transcript::Passed;
 use crate::error::CliError;
 use std::collections::BTreeMap;
