@@ -262,13 +262,15 @@ fn row(seen: &Seen, show: bool) -> String {
         (from, to) => format!("{} → {}", from.unwrap_or("?"), to.unwrap_or("?")),
     };
     let session = text("session").map_or_else(String::new, |event| format!("[{event}] "));
-    format!(
+    let row = format!(
         "{}  {:8}  {}  {addresses}  {session}{}",
         clock(seen.at),
         seen.kind,
         seen.connector,
         what.trim_end()
-    )
+    );
+    // A message may hold what a terminal takes for orders.
+    row.chars().filter(|c| !c.is_control()).collect()
 }
 
 /// The time of the day in UTC.
@@ -326,5 +328,7 @@ mod tests {
         let row = row(&seen(message, "event"), false);
         assert!(row.ends_with("nack of m1 recipient 77"), "{row}");
         assert!(super::row(&seen(json!("junk"), "event"), false).ends_with("(not a message)"));
+        let orders = json!({"event_type": "\u{1b}]0;x\u{7}ack", "user_message_id": "m\u{9b}1"});
+        assert!(super::row(&seen(orders, "event"), false).ends_with("]0;xack of m1"));
     }
 }
