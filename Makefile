@@ -37,8 +37,8 @@ lint:
 crds: ## Write deploy/crds from the types
 	cargo run -q -p vumi -- crds --out deploy/crds
 
-docs: ## Write docs/reference from the types
-	cargo run -q -p vumi -- docs --out docs/reference
+docs: ## Write docs/reference from the types, docs/man from the commands
+	cargo run -q -p vumi -- docs --out docs/reference --man docs/man
 
 bench: ## Measure ratios against a bare client in the same run
 	@scripts/setup bench

@@ -36,7 +36,8 @@ pub struct Url {
 }
 
 impl Url {
-    fn config(&self) -> Result<AmqpConfig, WorkError> {
+    /// How it is reached.
+    pub fn config(&self) -> Result<AmqpConfig, WorkError> {
         let config = AmqpConfig::from_url(&self.url)?;
         Ok(match &self.authority {
             Some(path) => config.with_ca_file(path),
@@ -132,6 +133,15 @@ impl Brokers {
             secrets,
             name: format!("vumi {process}"),
             ready: Mutex::new(ready),
+        })
+    }
+
+    /// How the RabbitMQ of a worker is reached; none for one that uses the broker inside the process.
+    pub fn config(&self, resource: &Resource) -> Result<Option<AmqpConfig>, WorkError> {
+        Ok(match self.used(resource) {
+            Used::Url(url) => Some(url.config()?),
+            Used::Secret(named) => Some(AmqpConfig::from_secret(Arc::clone(&self.secrets), &named)),
+            Used::Embedded(_) => None,
         })
     }
 

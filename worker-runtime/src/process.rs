@@ -298,7 +298,8 @@ fn needs(flag: &str, given: bool, of: &str, there: bool) -> Result<(), CliError>
     }
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A variable of the environment that says something.
+pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 

@@ -43,7 +43,8 @@ pub struct RedisUrl {
 }
 
 impl RedisUrl {
-    fn config(&self) -> Result<RedisConfig, WorkError> {
+    /// How it is reached.
+    pub fn config(&self) -> Result<RedisConfig, WorkError> {
         let mut config = RedisConfig::from_url(&self.url)?;
         if let Some(path) = &self.authority {
             config = config.with_ca_file(path);
@@ -90,6 +91,14 @@ impl Stores {
             choice,
             secrets,
             name: format!("vumi {process}"),
+        })
+    }
+
+    /// How the Redis of a worker is reached; none for one that uses another store, or none.
+    pub fn config(&self, resource: &Resource) -> Result<Option<RedisConfig>, WorkError> {
+        Ok(match self.used(resource)? {
+            Used::Redis(config) => Some(*config),
+            Used::Embedded(_) | Used::Nothing => None,
         })
     }
 

@@ -271,9 +271,13 @@ async fn on_broker(broker: &dyn Broker, request: Request) -> Result<Value, CliEr
             let dropped = parking::drop(broker, &withdrawal, &queue, &selection).await?;
             json(serde_json::to_value(dropped))
         }
-        Request::Status | Request::ParkedResume { .. } | Request::Kept(_) => Err(
-            CliError::validation("only a running process can be asked for this"),
-        ),
+        Request::Status
+        | Request::ParkedResume { .. }
+        | Request::Kept(_)
+        | Request::Publish { .. }
+        | Request::Tap { .. } => Err(CliError::validation(
+            "only a running process can be asked for this",
+        )),
     }
 }
 

@@ -81,7 +81,7 @@ impl Which {
 }
 
 /// Sockets of processes that answer, sorted.
-fn live_sockets(folder: &Path) -> Vec<PathBuf> {
+pub fn live_sockets(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()

@@ -17,3 +17,4 @@ mod rebalance;
 mod reload;
 mod replicas;
 mod sending;
+mod tools;

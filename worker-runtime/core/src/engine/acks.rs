@@ -2,7 +2,8 @@
 //! gap is old or much is finished behind it. Pure: tags and times in, acknowledgements out.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A gap older than this is acknowledged around.
 pub(super) const GAP_AGE: Duration = Duration::from_millis(50);

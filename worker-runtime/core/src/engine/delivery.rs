@@ -27,7 +27,8 @@ use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vumi_api::{Flow, Port};
 
@@ -67,7 +68,7 @@ impl Delivery {
 
 /// What is known of a message before its first attempt.
 fn about(raw: &RawDelivery, reason: Reason, received: Instant) -> About {
-    let born = SystemTime::now() - received.elapsed();
+    let born = crate::clock::now() - received.elapsed();
     About {
         reason,
         since: millis(born),
@@ -306,7 +307,7 @@ impl Desk {
         let mut decoded = Some(message);
         let started = Instant::now();
         // From here on by a clock that nobody steps.
-        let aged = Duration::from_millis(millis(SystemTime::now()).saturating_sub(past.since));
+        let aged = Duration::from_millis(millis(crate::clock::now()).saturating_sub(past.since));
         let (mut attempt, mut bugs) = (past.attempts, 0);
         loop {
             attempt += 1;

@@ -79,6 +79,10 @@ pub struct WorkerSnapshot {
     pub components: Vec<StatusReport>,
     /// Counters of this process: received, done, retried, parked, journaled, in flight.
     pub counts: Counts,
+    /// Age of the oldest message that is not finished, in seconds; 0 without one.
+    pub oldest: f64,
+    /// Messages that wait in its journals.
+    pub waiting: u64,
     /// When it started.
     pub since: SystemTime,
 }

@@ -626,7 +626,7 @@ impl DeskRig {
             raw,
             lane: lanes::Lane::Free,
             message: Ok(message.clone().into()),
-            received: std::time::Instant::now(),
+            received: tokio::time::Instant::now(),
             replay: None,
             seat: None,
         };

@@ -9,8 +9,9 @@ use crate::reasons::{self, Reason};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use vumi_api::Port;
 
 /// Depths are read so often.

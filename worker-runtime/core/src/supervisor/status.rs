@@ -79,6 +79,12 @@ pub struct WorkerStatus {
     pub returned: u64,
     /// Being handled now.
     pub in_flight: u64,
+    /// Age of the oldest message that is not finished, in seconds; 0 without one.
+    #[serde(default)]
+    pub oldest: f64,
+    /// Messages that wait in its journals: for a retry, their turn or a release.
+    #[serde(default)]
+    pub waiting: u64,
     /// When it started, or has stalled: seconds since 1970.
     pub since: u64,
 }
@@ -182,6 +188,8 @@ impl From<WorkerSnapshot> for WorkerStatus {
             replayed: snapshot.counts.replayed,
             returned: snapshot.counts.returned,
             in_flight: snapshot.counts.in_flight,
+            oldest: snapshot.oldest,
+            waiting: snapshot.waiting,
             since: seconds(snapshot.since),
         }
     }

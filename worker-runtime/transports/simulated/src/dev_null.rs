@@ -3,7 +3,8 @@
 
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use vumi_api::transports::DevNull;
 use vumi_api::{Flow, Port};

@@ -16,6 +16,7 @@ use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::Message;
 use crate::status::StatusDesk;
+use crate::telemetry::QueueMetrics;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -24,8 +25,9 @@ use standing::Standing;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use vumi_api::{Flow, OrderingMode};
 use window::Window;
 
@@ -82,6 +84,7 @@ impl Counters {
 
 /// One consumer, seen from outside.
 pub(super) struct Watched {
+    pub(super) metrics: QueueMetrics,
     pub(super) queue: String,
     pub(super) state: watch::Receiver<ConsumerState>,
     pub(super) paused: watch::Receiver<Option<String>>,
@@ -209,6 +212,7 @@ impl Consumer {
         let counters = Arc::clone(&desk.counters);
         let turned = Arc::new(AtomicU64::new(0));
         let watched = Watched {
+            metrics: desk.metrics.clone(),
             queue: parts.label.clone(),
             state: subscription.state.clone(),
             paused: paused_receiver,

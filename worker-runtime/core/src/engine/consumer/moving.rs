@@ -12,7 +12,8 @@ use crate::message::Message;
 use crate::state::journal::{About, Claimed, Due, Entry, Reason};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
+use tokio::time::Instant;
 use vumi_api::{Flow, OrderingMode};
 
 /// A lane that holds more of the window than this leaves it: others wait for the place.
@@ -146,7 +147,7 @@ impl Consumer {
             return Look::GoOn;
         };
         let takes = self.journal.as_ref().map(|j| j.exit().takes());
-        let looked = hold.look(message, SystemTime::now());
+        let looked = hold.look(message, crate::clock::now());
         let error = match (looked, takes) {
             (Ok(Look::GoOn), _) => return Look::GoOn,
             (Ok(look), Some(Takes::Yes | Takes::Away)) => return look,

@@ -6,7 +6,7 @@ use super::store::Access;
 use crate::engine::journal::Reason;
 use crate::message::{Message, UserMessage};
 use crate::state::journal::{About, Append, Due, Entry, Lane as Place};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Group of what was taken over: each is a list of its own.
 const IMPORTED: &str = "@imported";
@@ -34,7 +34,7 @@ pub(super) async fn import(access: &Access, term: u64, transport: &str) -> Optio
             let about = About {
                 reason: Reason::Imported,
                 // Vumi did not write down when it came first: its life begins now, or when it is due.
-                since: retry.due.max(millis(SystemTime::now())),
+                since: retry.due.max(millis(crate::clock::now())),
                 attempts: 0,
                 code: String::new(),
                 text: String::new(),

@@ -31,9 +31,10 @@ use futures::stream::{FuturesUnordered, StreamExt};
 use hold::{Occurrence, own_list};
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 use store::{Access, LEASE, Taken};
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// Lanes that are replayed beside each other: half as many as fresh messages, so that both flow.
@@ -417,7 +418,7 @@ impl LaneJournal {
         let oldest = &mut self.oldest[0];
         *oldest = Some(oldest.map_or(entry.about.since, |o| o.min(entry.about.since)));
         let Occurrence { entry, then } = match entry.about.reason {
-            Reason::Schedule => Occurrence::of(entry, SystemTime::now()),
+            Reason::Schedule => Occurrence::of(entry, crate::clock::now()),
             _ => Occurrence {
                 entry,
                 then: Step::Done,
@@ -809,7 +810,7 @@ impl LaneJournal {
 fn instant(due: Due) -> Option<Instant> {
     let wait = match due {
         Due::After(wait) => wait,
-        Due::At(at) => at.duration_since(SystemTime::now()).unwrap_or_default(),
+        Due::At(at) => at.duration_since(crate::clock::now()).unwrap_or_default(),
         Due::Released => return None,
     };
     Instant::now().checked_add(wait)

@@ -94,7 +94,9 @@ impl Crew {
         let paused = watch::Sender::new(None);
         let here = watch::Sender::new(None);
         let turned = Arc::new(AtomicU64::new(0));
+        let metrics = parts.desk.worker_metrics.queue(&label);
         let watched = Watched {
+            metrics: metrics.clone(),
             queue: range(&plan),
             state: state.subscribe(),
             paused: paused.subscribe(),
@@ -107,7 +109,7 @@ impl Crew {
             acker: None,
         };
         let crew = Self {
-            metrics: parts.desk.worker_metrics.queue(&label),
+            metrics,
             members: Members::new(member.clone(), own, now),
             member,
             alone: layout.alone(),

@@ -21,8 +21,9 @@ use futures::FutureExt;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 use vumi_api::{Kind, OrderingMode};
 
 /// Between two looks at what is left in the old parts.

@@ -43,6 +43,7 @@
 //! `min-replicas-to-write 1` keeps a master that is cut off from taking more.
 
 mod batches;
+mod checkup;
 mod config;
 mod dial;
 mod erase;
@@ -58,6 +59,7 @@ mod script;
 mod sessions;
 mod suspects;
 
+pub use checkup::checkup;
 pub use config::{Identity, Place, RedisConfig};
 
 use super::legacy::LegacyRetries;

@@ -3,7 +3,7 @@
 use super::*;
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Instant;
+use tokio::time::Instant;
 
 /// Serves `users` others beside a hot user; how long the others took.
 async fn others_beside(hot: usize) -> Duration {

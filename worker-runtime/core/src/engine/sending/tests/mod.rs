@@ -166,7 +166,7 @@ fn delivery(message: &UserMessage, redelivered: bool) -> Delivery {
         message: Ok(message.clone().into()),
         replay: None,
         seat: None,
-        received: std::time::Instant::now(),
+        received: tokio::time::Instant::now(),
     }
 }
 
