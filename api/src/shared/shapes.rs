@@ -144,6 +144,16 @@ shape!(
 );
 
 shape!(
+    /// How long a trail is kept, or `0s` for none.
+    RetainedTrail, generator => bounded(
+        Duration::json_schema(generator),
+        DURATION_PATTERN,
+        "duration(self) == duration('0s') || duration(self) >= duration('1h')",
+        "at least 1h, or 0s for none",
+    )
+);
+
+shape!(
     /// A size of a request body, which becomes a message.
     BodySize, generator => bounded(
         Size::json_schema(generator),

@@ -81,11 +81,16 @@ async fn journal(
                     ids: Some(group.iter().map(|listed| listed.id).collect()),
                     group: Some(group[0].lane.group.clone()),
                     lane: Some(group[0].lane.number),
-                    reason: None,
+                    ..Filter::default()
                 };
-                erased += store.remove(&queue, &filter, group.len()).await?.len() as u64;
+                erased += store.remove(&queue, &filter, group.len()).await? as u64;
             }
         }
+        let outgoing = store.outgoing(&queue, usize::MAX).await?;
+        let theirs = outgoing.iter();
+        let theirs = theirs.filter(|one| person.is_in(&one.entry.body, ids));
+        let theirs: Vec<u64> = theirs.map(|one| one.id).collect();
+        erased += store.left(&queue, &theirs).await?;
     }
     Ok(erased)
 }
