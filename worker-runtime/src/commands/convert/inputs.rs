@@ -62,10 +62,17 @@ pub(super) fn read(arguments: &Arguments) -> Result<Vec<Found>, CliError> {
 
 fn one_file(file: &Path) -> Result<Vec<Found>, CliError> {
     let text = text(file)?;
-    if text.trim_start().starts_with('{') || text.trim_start().starts_with("[{") {
-        let value = serde_json::from_str(&text)
-            .map_err(|e| CliError::validation(format!("{} is no JSON: {e}", file.display())))?;
-        return channels(&value, file);
+    // A section of a supervisord file begins as a list does.
+    match (
+        text.trim_start().chars().next(),
+        serde_json::from_str(&text),
+    ) {
+        (Some('{' | '['), Ok(value)) => return channels(&value, file),
+        (Some('{'), Err(e)) => {
+            let text = format!("{} is no JSON: {e}", file.display());
+            return Err(CliError::validation(text));
+        }
+        _ => {}
     }
     let is_ini = |line: &str| line.trim_start().starts_with('[') && !line.contains(',');
     if text.lines().any(is_ini) {

@@ -351,7 +351,7 @@ fn a_junebug_channel_alone_in_a_list_and_in_an_answer() {
     let answer = format!(
         r#"{{"status": 200, "code": "OK", "description": "channel found", "result": {channel}}}"#
     );
-    let list = format!("[{channel}, {other}]");
+    let list = format!("\n[\n  {channel},\n  {other}\n]");
     for (text, channels) in [(channel.to_owned(), 1), (answer, 1), (list, 2)] {
         let folder = Folder::of(&[("channel.json", &text)]);
         let found = folder.read("channel.json");
