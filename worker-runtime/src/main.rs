@@ -4,8 +4,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use vumi::commands::{
-    batch, completions, crds, diff, docs, doctor, erase, explain, inject, journal, ledger, lint,
-    new, parked, run as campaign, status, tap, test, top, why, worker,
+    batch, completions, convert, crds, diff, docs, doctor, erase, explain, inject, journal, ledger,
+    lint, new, parked, run as campaign, status, tap, test, top, why, worker,
 };
 use vumi::error::CliError;
 
@@ -64,6 +64,8 @@ enum Command {
     Diff(diff::Arguments),
     /// Check manifests without running anything: names, types, rules, queues, ports, order, Secrets
     Lint(lint::Arguments),
+    /// Turn Vumi's configurations, supervisord files and Junebug channels into manifests
+    Convert(convert::Arguments),
     /// Print the custom resource definitions of the four kinds
     Crds(crds::Arguments),
     /// Write the reference pages
@@ -102,6 +104,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Erase(arguments) => erase::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments, Cli::command()),
         Command::Explain(arguments) => explain::run(&arguments),

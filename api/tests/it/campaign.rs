@@ -52,7 +52,12 @@ fn whole_campaigns_have_nothing_wrong() {
 
 #[test]
 fn the_examples_that_run_have_nothing_wrong() {
-    for folder in ["telnet-echo", "two-transports-one-app", "with-state"] {
+    for folder in [
+        "telnet-echo",
+        "two-transports-one-app",
+        "with-state",
+        "games",
+    ] {
         let files: Vec<_> = crate::examples()
             .into_iter()
             .filter(|(name, _)| name.contains(&format!("/{folder}/")))

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod completions;
+pub mod convert;
 pub mod crds;
 pub mod diff;
 pub mod docs;

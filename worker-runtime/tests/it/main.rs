@@ -6,6 +6,7 @@ mod bad_input;
 mod cluster;
 mod conformance;
 mod examples;
+mod games;
 mod harness;
 mod kept;
 mod loss;

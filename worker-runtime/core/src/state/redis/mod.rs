@@ -9,6 +9,7 @@
 //! |---|---|---|---|
 //! | `<scope>:session:<user>` | hash | Vumi's session: texts, `created_at`; without a scope `session:<user>` | as set when created |
 //! | `failures:<transport>:…` | Vumi's | retries of Vumi's failure worker: read and removed, never written | |
+//! | `answers:<message>:session:<person>` | hash | a session: what an application answered | a day |
 //! | `J` | hash | messages in the journal by queue | with the last message |
 //! | `J:id` | number | last number given to an entry | never |
 //! | `J:g:<queue>` | set | groups with lanes | with the last lane |
