@@ -48,7 +48,7 @@ pub(super) struct Counter {
     /// Of a worker with a state store.
     pub(super) trail: Option<Arc<Trail>>,
     /// Of a transport with a state store whose provider gives ids.
-    pub(super) once: Option<Once>,
+    pub(super) once: Option<Arc<Once>>,
 }
 
 #[async_trait]
@@ -94,8 +94,8 @@ impl Services for Counter {
             .reserve(id)
             .await
             .inspect_err(|error| self.metrics.error(error))?;
-        if let Some(answer) = reserved {
-            return Ok(Taken::Before(answer));
+        if reserved != Taken::Now {
+            return Ok(reserved);
         }
         let person = match &output.message {
             Message::User(message) => message.from_addr().map(Person::new),

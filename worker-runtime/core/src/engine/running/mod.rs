@@ -89,10 +89,20 @@ pub async fn build(
     let abandoned = CancellationToken::new();
     let names = Names::of(&resource, &environment);
     let store = environment.state.as_ref();
+    let once = store
+        .filter(|_| registration.dedupe != Dedupe::None)
+        .map(|store| {
+            Arc::new(Once::new(
+                Arc::clone(store),
+                &resource,
+                Arc::clone(&metrics),
+            ))
+        });
     let sending = (resource.kind() == Kind::Transport).then(|| {
         let (outlet, metrics) = (Arc::clone(&outlet), Arc::clone(&metrics));
         let policy = sending::Policy::of(&resource, registration.receipts, store.is_some());
-        Arc::new(Sending::new(names.clone(), policy, store, outlet, metrics))
+        let (names, once) = (names.clone(), once.clone());
+        Arc::new(Sending::new(names, policy, store, once, outlet, metrics))
     });
     let trail = store.map(|store| {
         let trail = Trail::new(Arc::clone(store), &names, Arc::clone(&metrics));
@@ -108,9 +118,7 @@ pub async fn build(
         abandoned: abandoned.clone(),
         sending: sending.clone(),
         trail: trail.clone(),
-        once: store
-            .filter(|_| registration.dedupe != Dedupe::None)
-            .map(|store| Once::new(Arc::clone(store), &resource, Arc::clone(&metrics))),
+        once,
     });
     let cx = Arc::new(WorkerContext::new(
         resource,

@@ -136,6 +136,8 @@ pub(super) struct Sending {
     /// Orders for batches, where there is a store that keeps them.
     pub(super) orders: Option<Arc<Orders>>,
     turns: Arc<Turns>,
+    /// Where the provider's repeats are answered from, if they are.
+    once: Option<Arc<Once>>,
     on_unknown: OnUnknown,
     /// Whether the peer sends receipts.
     receipts: bool,
@@ -214,6 +216,7 @@ impl Sending {
         names: Names,
         policy: Policy,
         state: Option<&Arc<dyn StateStore>>,
+        once: Option<Arc<Once>>,
         outlet: Arc<Outlet>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
@@ -233,7 +236,9 @@ impl Sending {
             room,
             default_class,
             orders: state.map(|store| Arc::new(Orders::new(Arc::clone(store), &connector))),
-            book: state.map(|store| Book::new(Arc::clone(store), names, default_class)),
+            book: state
+                .map(|store| Book::new(Arc::clone(store), names, default_class, once.is_some())),
+            once,
             on_unknown,
             receipts,
             lately: receipts::Lately::default(),
@@ -609,6 +614,7 @@ impl Sending {
             return self.outlet.publish(self.output(nack), interrupted).await;
         };
         let row = case.row.clone().unwrap_or_else(|| book.opened(message));
+        self.leave_unanswered(&row, &nack, interrupted).await?;
         self.decide(case, book, row, vec![nack], interrupted).await
     }
 
@@ -724,6 +730,7 @@ impl Sending {
         }
         let gone = self.holder_gone(&row.message_id, row.attempt);
         self.note_nack(&gone);
+        self.leave_unanswered(&row, &gone, interrupted).await?;
         let said = [gone];
         let (row, moved) = book
             .advance(row, interrupted, |row| {
@@ -737,6 +744,24 @@ impl Sending {
                 .map(|()| None),
             false => Ok(Some(row)),
         }
+    }
+
+    /// Before the sender of a reply is told that nobody gets it: whoever repeats its request is told at once, and does
+    /// not wait for what will not come.
+    async fn leave_unanswered(
+        &self,
+        row: &Row,
+        nack: &Event,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
+        let (Some(once), Some(request)) = (&self.once, &row.request) else {
+            return Ok(());
+        };
+        if standing::verdict(row).is_some() {
+            return Ok(());
+        }
+        let code = nack.fate().map(|fate| fate.code).unwrap_or_default();
+        once.unanswered(request, &code, interrupted).await
     }
 
     /// Waits for the rate limit and for room. False if an order came meanwhile.
