@@ -2,7 +2,7 @@
 
 use super::backoff::Backoff;
 use super::outlet::{Outlet, Unpublished};
-use super::sending::{Once, Sending, Trail};
+use super::sending::{Hop, Once, Sending, Trail};
 use crate::broker::{Broker, LinkState};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
@@ -54,30 +54,9 @@ pub(super) struct Counter {
 #[async_trait]
 impl Services for Counter {
     async fn accept(&self, output: Output) -> Result<(), WorkError> {
-        if self.outlet.backlog.is_full(&output.port) {
-            let error = WorkError::new(
-                ErrorClass::Throttled(Some(FULL_RETRY)),
-                codes::BACKLOG_FULL,
-                format!(
-                    "{} holds {} messages or more",
-                    output.port,
-                    self.outlet.backlog.limit()
-                ),
-            );
-            self.metrics.error(&error);
-            return Err(error);
-        }
-        self.broker_is_there().await?;
-        let interrupted = || self.abandoned.is_cancelled();
         let hop = Trail::hop(output.port.flow, &output.message);
-        let noted = self.trail.as_ref().zip(hop);
-        let published = self.outlet.publish(output, &interrupted).await;
-        self.outcome(published)?;
-        if let Some((trail, hop)) = noted {
-            trail
-                .note(hop, "", "taken over from the peer".into(), Vec::new())
-                .await;
-        }
+        self.publish(output).await?;
+        self.note(hop).await;
         Ok(())
     }
 
@@ -101,11 +80,12 @@ impl Services for Counter {
             Message::User(message) => message.from_addr().map(Person::new),
             Message::Event(_) => None,
         };
-        if let Err(error) = self.accept(output).await {
+        let hop = Trail::hop(output.port.flow, &output.message);
+        if let Err(error) = self.publish(output).await {
             once.release(id).await;
             return Err(error);
         }
-        self.remember(once, id, answer, person).await;
+        tokio::join!(self.note(hop), self.remember(once, id, answer, person));
         Ok(Taken::Now)
     }
 
@@ -146,6 +126,34 @@ impl Services for Counter {
 }
 
 impl Counter {
+    /// Publishes a message of the peer, unless its queue is full.
+    async fn publish(&self, output: Output) -> Result<(), WorkError> {
+        if self.outlet.backlog.is_full(&output.port) {
+            let error = WorkError::new(
+                ErrorClass::Throttled(Some(FULL_RETRY)),
+                codes::BACKLOG_FULL,
+                format!(
+                    "{} holds {} messages or more",
+                    output.port,
+                    self.outlet.backlog.limit()
+                ),
+            );
+            self.metrics.error(&error);
+            return Err(error);
+        }
+        self.broker_is_there().await?;
+        let interrupted = || self.abandoned.is_cancelled();
+        self.outcome(self.outlet.publish(output, &interrupted).await)
+    }
+
+    async fn note(&self, hop: Option<Hop>) {
+        if let Some((trail, hop)) = self.trail.as_ref().zip(hop) {
+            trail
+                .note(hop, "", "taken over from the peer".into(), Vec::new())
+                .await;
+        }
+    }
+
     fn outcome(&self, outcome: Result<(), Unpublished>) -> Result<(), WorkError> {
         match outcome {
             Ok(()) => Ok(()),

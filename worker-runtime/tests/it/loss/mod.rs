@@ -13,7 +13,7 @@
 //!
 //! `VUMI_LOSS_MESSAGES` chooses how many messages, `VUMI_LOSS_ROUNDS` how often every fault happens, `VUMI_LOSS_SEED`
 //! repeats the faults of an earlier run, `VUMI_LOSS_PROFILE` (`vumi`, `quorum`) the kind of queues that else follows from the
-//! seed, and `VUMI_LOSS_REPEATED` how many copies there may be, in thousandths. `make loss` runs nothing else, and `make soak`
+//! seed, `VUMI_LOSS_ONLY` the faults whose names contain it, and `VUMI_LOSS_REPEATED` how many copies there may be, in thousandths. `make loss` runs nothing else, and `make soak`
 //! a million messages.
 
 mod clients;
@@ -153,7 +153,10 @@ async fn nothing_is_lost_under_faults() {
     let began = Instant::now();
     let mut broker = broker;
     let mut random = StdRng::seed_from_u64(seed);
-    let plan: Vec<Fault> = (0..rounds).flat_map(|_| Fault::plan(&mut random)).collect();
+    let mut plan: Vec<Fault> = (0..rounds).flat_map(|_| Fault::plan(&mut random)).collect();
+    if let Ok(only) = std::env::var("VUMI_LOSS_ONLY") {
+        plan.retain(|fault| fault.to_string().contains(&only));
+    }
     let count = plan.len();
     for (n, fault) in plan.iter().enumerate() {
         // Spread over the messages, so that every fault meets traffic.

@@ -2,6 +2,7 @@
 //! What the connection takes with it is reported lost; what was not yet sent waits for the next connection.
 
 mod flight;
+mod room;
 mod routes;
 
 use super::channels;
@@ -18,8 +19,6 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Unconfirmed messages at most.
-const UNCONFIRMED: usize = 1024;
 /// Unconfirmed bytes at most (one message may pass it).
 const UNCONFIRMED_BYTES: usize = 32 << 20;
 /// Messages sent before confirmations are looked at.
@@ -245,5 +244,5 @@ impl Run {
 
 /// Whether one more message may be in flight.
 fn has_room(flight: &Flight<'_>) -> bool {
-    flight.len() < UNCONFIRMED && flight.bytes() < UNCONFIRMED_BYTES
+    flight.len() < flight.limit() && flight.bytes() < UNCONFIRMED_BYTES
 }

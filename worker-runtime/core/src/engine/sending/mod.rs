@@ -21,7 +21,7 @@ mod turns;
 
 pub(super) use keeper::Keeper;
 pub(super) use once::Once;
-pub(super) use trail::Trail;
+pub(super) use trail::{Hop, Trail};
 pub(super) use trial::{Suspect, Trial};
 
 use super::consumer::PREFETCH;
