@@ -317,6 +317,7 @@ impl RunningWorker {
         let schedules = resource.kind() == Kind::Transport && port.flow == Flow::Outbound;
         let hold = schedules.then(|| Arc::new(Schedules) as Arc<dyn Hold>);
         let desk = Arc::new(Desk {
+            acker: None,
             duty: Duty::Handle,
             layout: None,
             worker: Arc::clone(&self.worker),

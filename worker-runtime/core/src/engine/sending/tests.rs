@@ -296,6 +296,7 @@ impl Bench {
         ));
         let port = Port::new("t", Flow::Outbound);
         let desk = Desk {
+            acker: None,
             duty: Duty::Handle,
             layout: None,
             exit: None,
