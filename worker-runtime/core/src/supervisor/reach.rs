@@ -30,6 +30,8 @@ impl Supervisor {
                 broker: Some(Arc::clone(&used.broker.held)),
                 store,
                 keep: resource.settings().retention.ledger(),
+                worker: resource.key(),
+                journal: resource.settings().retention.journal.map(|kept| kept.0),
             };
             let topology = resource.topology();
             let ports = topology.intake.iter().chain(&topology.replies);
