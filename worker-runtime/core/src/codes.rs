@@ -12,6 +12,13 @@ pub struct Code {
     pub fix: &'static str,
 }
 
+impl Code {
+    /// The code of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        ALL.iter().find(|code| code.name == name).copied()
+    }
+}
+
 impl std::fmt::Display for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name)

@@ -12,7 +12,7 @@ use super::lanes::Lane;
 use super::outlet::{Outlet, Unpublished};
 use super::partitions::{Layout, Plan};
 use super::sending::{Before, Case, Happened, Next, Sending, Suspect, Trail, Trial};
-use crate::broker::RawDelivery;
+use crate::broker::{Acker, RawDelivery};
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
 use crate::message::{
@@ -130,8 +130,10 @@ pub(super) struct Desk {
     pub(super) metrics: QueueMetrics,
     pub(super) counters: Arc<Counters>,
     pub(super) worker_metrics: Arc<WorkerMetrics>,
-    /// Generation of the channel now.
+    /// Generation of what was delivered last.
     pub(super) generation: Arc<AtomicU64>,
+    /// Knows at once when a generation ends; none before there is a consumer.
+    pub(super) acker: Option<Arc<dyn Acker>>,
     /// Fires when nothing is to be tried again.
     pub(super) halt: CancellationToken,
     /// Where a transport takes messages for its peer.
@@ -175,8 +177,11 @@ fn reason_of(error: &WorkError) -> Reason {
 }
 
 impl Desk {
+    /// Whether a delivery comes again: then whatever it has not caused yet is caused by that one.
     fn lost(&self, generation: u64) -> bool {
+        let live = self.acker.as_ref();
         self.generation.load(Ordering::Relaxed) != generation
+            || live.is_some_and(|acker| acker.generation() != Some(generation))
     }
 
     /// Works on a delivery until it has a verdict.

@@ -4,7 +4,8 @@
 use super::backlog::Backlog;
 use super::backoff::Backoff;
 use crate::broker::{
-    Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, RawDelivery, Receipt,
+    Broker, Confirmation, EXCHANGE, LinkState, Publication, PublicationClass, QueueSpec,
+    RawDelivery, Receipt,
 };
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
@@ -19,6 +20,8 @@ use std::time::Duration;
 use vumi_api::Port;
 
 const REPUBLISH: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+/// While the broker is away, whoever waits for it looks so often whether the wait is still worth it.
+const AWAY: Duration = Duration::from_millis(100);
 /// How often a publication that no queue takes is repeated before its cause is retried as a whole.
 const RETURNS: u32 = 3;
 
@@ -79,7 +82,7 @@ impl Outlet {
     ) -> Result<(), Unpublished> {
         let mut sent = Vec::with_capacity(outputs.len());
         for output in outputs {
-            sent.push(self.send(output).await?);
+            sent.push(self.send(output, interrupted).await?);
         }
         for one in sent {
             self.confirmed(one, interrupted).await?;
@@ -93,7 +96,7 @@ impl Outlet {
         output: Output,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Unpublished> {
-        let sent = self.send(output).await?;
+        let sent = self.send(output, interrupted).await?;
         self.confirmed(sent, interrupted).await
     }
 
@@ -113,7 +116,7 @@ impl Outlet {
         };
         let mut attempt = 0;
         loop {
-            let receipt = self.broker.publish(publication.clone()).await;
+            let receipt = self.hand_over(&publication, interrupted).await?;
             let wait = match receipt.confirmation().await {
                 Confirmation::Confirmed => return Ok(true),
                 Confirmation::Returned(_) => return Ok(false),
@@ -121,7 +124,6 @@ impl Outlet {
                     attempt += 1;
                     REPUBLISH.after(attempt)
                 }
-                // The next `publish` waits for the connection by itself.
                 Confirmation::Lost => Duration::ZERO,
             };
             if interrupted() {
@@ -158,7 +160,7 @@ impl Outlet {
             message_id: raw.message_id.clone(),
             class: PublicationClass::Data,
         };
-        let receipt = self.broker.publish(publication.clone()).await;
+        let receipt = self.hand_over(&publication, interrupted).await?;
         let sent = Sent {
             publication,
             receipt,
@@ -182,7 +184,7 @@ impl Outlet {
                 .await;
             let failed = match declared {
                 Ok(()) => {
-                    let receipt = self.broker.publish(publication.clone()).await;
+                    let receipt = self.hand_over(&publication, interrupted).await?;
                     let sent = Sent {
                         publication: publication.clone(),
                         receipt,
@@ -204,7 +206,28 @@ impl Outlet {
         }
     }
 
-    async fn send(&self, output: Output) -> Result<Sent, WorkError> {
+    /// Hands a publication to the broker, once it is there. A delivery whose channel ended meanwhile comes again, and
+    /// what it caused would come twice.
+    async fn hand_over(
+        &self,
+        publication: &Publication,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Receipt, Unpublished> {
+        let mut link = self.broker.link();
+        while matches!(*link.borrow_and_update(), LinkState::Connecting { .. }) {
+            let _ = tokio::time::timeout(AWAY, link.changed()).await;
+            if interrupted() {
+                return Err(Unpublished::Interrupted);
+            }
+        }
+        Ok(self.broker.publish(publication.clone()).await)
+    }
+
+    async fn send(
+        &self,
+        output: Output,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Sent, Unpublished> {
         let Output { port, mut message } = output;
         if !self.chain.is_empty() {
             message = self.chain.publish(&port, message).await?;
@@ -219,7 +242,8 @@ impl Outlet {
                     "the message has {} bytes as JSON, {MAX_BODY} are allowed",
                     body.len()
                 ),
-            ));
+            )
+            .into());
         }
         let publication = Publication {
             exchange: EXCHANGE.to_owned(),
@@ -228,7 +252,7 @@ impl Outlet {
             body,
             class: PublicationClass::Data,
         };
-        let receipt = self.broker.publish(publication.clone()).await;
+        let receipt = self.hand_over(&publication, interrupted).await?;
         Ok(Sent {
             publication,
             receipt,
@@ -269,7 +293,6 @@ impl Outlet {
                     attempt += 1;
                     REPUBLISH.after(attempt)
                 }
-                // The next `publish` waits for the connection by itself.
                 Confirmation::Lost => Duration::ZERO,
             };
             if interrupted() {
@@ -279,7 +302,7 @@ impl Outlet {
             if let Some(metrics) = metrics {
                 metrics.republished.inc();
             }
-            receipt = self.broker.publish(publication.clone()).await;
+            receipt = self.hand_over(&publication, interrupted).await?;
         }
     }
 

@@ -588,6 +588,7 @@ impl DeskRig {
         });
         let port = Port::new("t", Flow::Outbound);
         let desk = Arc::new(delivery::Desk {
+            acker: None,
             duty: delivery::Duty::Handle,
             layout: None,
             worker: Arc::new(Scripted { handler, cx }),

@@ -214,6 +214,9 @@ pub struct Row {
     /// The provider's id of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<String>,
+    /// Id of the request that it answers, where a repeat of that request is answered from the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// What its sender was told, encoded: published again when the message comes again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<String>,
@@ -262,6 +265,7 @@ impl Row {
             deadline: None,
             attempt: 0,
             remote_id: None,
+            request: None,
             told: Vec::new(),
             told_before: 0,
             body: None,

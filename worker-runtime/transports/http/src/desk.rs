@@ -121,8 +121,8 @@ impl Service for Desk {
                 drop(intake);
                 match published {
                     Ok(Taken::Now) => place.accepted(),
-                    Ok(Taken::Before(first)) => {
-                        return match (Answer::from_kept(&first), again) {
+                    Ok(before) => {
+                        return match (first_answer(&before), again) {
                             (Some(first), _) => first.into(),
                             (None, Some(again)) => self.wait_again(place, again, started).await,
                             (None, None) => self.wait(place, started).await,
@@ -182,8 +182,8 @@ impl Desk {
         let told = async {
             loop {
                 tokio::time::sleep(ASK_AGAIN).await;
-                if let Ok(Taken::Before(first)) = self.publish(message.clone(), true).await
-                    && let Some(first) = Answer::from_kept(&first)
+                if let Ok(before) = self.publish(message.clone(), true).await
+                    && let Some(first) = first_answer(&before)
                 {
                     return first;
                 }
@@ -238,7 +238,9 @@ impl Desk {
         let id = message.message_id();
         let (written, age) = match self.pending.finish(request, id, &answer) {
             Finished::Repeated => return Ok(()),
+            Finished::Answered => return Err(closed("The request is answered.")),
             Finished::NotPending => {
+                self.leave_unanswered(request, codes::SESSION_CLOSED).await;
                 return Err(closed(
                     "The request is answered, timed out, or its caller is gone.",
                 ));
@@ -250,12 +252,13 @@ impl Desk {
         for receipt in written {
             reached |= matches!(tokio::time::timeout_at(deadline, receipt).await, Ok(Ok(())));
         }
+        self.pending.written(request, id, reached);
         if !reached {
+            self.leave_unanswered(request, codes::SESSION_CLOSED).await;
             return Err(closed(
                 "The caller went away before the answer was written.",
             ));
         }
-        self.pending.remember(request, id);
         if self.declaration.has_ids() {
             let person = message.to_addr().map(Person::new);
             self.cx.answered(request, answer.kept(), person).await;
@@ -266,9 +269,23 @@ impl Desk {
     }
 
     /// Ends the wait for a reply that is refused: none will come.
-    pub(crate) fn refuse_reply(&self, message: &UserMessage, request: &str, code: Code) {
-        let answer = Answer::coded_error(StatusCode::BAD_GATEWAY, code);
-        self.pending.finish(request, message.message_id(), &answer);
+    pub(crate) async fn refuse_reply(&self, message: &UserMessage, request: &str, code: Code) {
+        let (answer, id) = (unanswered(code), message.message_id());
+        match self.pending.finish(request, id, &answer) {
+            Finished::Handed(..) => self.pending.written(request, id, false),
+            Finished::NotPending => {}
+            Finished::Repeated | Finished::Answered => return,
+        }
+        self.leave_unanswered(request, code).await;
+    }
+
+    /// Whoever repeats a request whose reply cannot be delivered is told so, unless it was answered before.
+    async fn leave_unanswered(&self, request: &str, code: Code) {
+        if self.declaration.has_ids() {
+            self.cx
+                .answered(request, unanswered(code).kept(), None)
+                .await;
+        }
     }
 
     fn report_time(&self, took: Duration) {
@@ -314,13 +331,30 @@ impl Desk {
             .report(StatusReport::new(component, level, reason, text));
     }
 
-    /// The reply queue to forward to: another replica of this transport holds the request.
+    /// The reply queue to forward to: another replica of this transport holds the request, and nobody repeated it here.
     pub(crate) fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
+        if self.pending.holds(message.in_reply_to()?) {
+            return None;
+        }
         let holder = message.transport_metadata()?.get(HOLDER)?.as_str()?;
         // Never to a queue that is not ours, whatever a message says.
         let ours = format!("{}.reply.", self.cx.transport_name());
         let elsewhere = holder.starts_with(&ours) && holder != self.cx.reply_queue();
         elsewhere.then(|| holder.to_owned())
+    }
+}
+
+/// What a caller gets whose reply will not come.
+fn unanswered(code: Code) -> Answer {
+    Answer::coded_error(StatusCode::BAD_GATEWAY, code)
+}
+
+/// What a repeat of a request is answered at once; none if it waits for the reply.
+fn first_answer(taken: &Taken) -> Option<Answer> {
+    match taken {
+        Taken::Now => None,
+        Taken::Before(first) => Answer::from_kept(first),
+        Taken::Unanswered(code) => Some(unanswered(*code)),
     }
 }
 

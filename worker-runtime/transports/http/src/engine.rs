@@ -138,7 +138,8 @@ impl Worker for Engine {
         };
         if content.is_none() {
             // Here, at the replica that holds the request, so that the caller hears of it too.
-            desk.refuse_reply(message, request, codes::REPLY_FIELDS);
+            desk.refuse_reply(message, request, codes::REPLY_FIELDS)
+                .await;
             return Ok(vec![incomplete()]);
         }
         Ok(vec![match desk.deliver(message, request).await {

@@ -189,13 +189,6 @@ impl Consumer {
         let journal = parts
             .journal
             .map(|journal| LaneJournal::new(journal, queue.clone(), halt));
-        let desk = match &journal {
-            Some(journal) => Arc::new(Desk {
-                exit: Some(Arc::clone(journal.exit())),
-                ..(*parts.desk).clone()
-            }),
-            None => parts.desk,
-        };
         let subscription = parts
             .broker
             .subscribe(Subscribe {
@@ -208,6 +201,12 @@ impl Consumer {
                 tag: parts.tag,
             })
             .await;
+        let exit = journal.as_ref().map(|journal| Arc::clone(journal.exit()));
+        let desk = Arc::new(Desk {
+            exit: exit.or_else(|| parts.desk.exit.clone()),
+            acker: Some(Arc::clone(&subscription.acker)),
+            ..(*parts.desk).clone()
+        });
         let (paused, paused_receiver) = watch::channel(None);
         let counters = Arc::clone(&desk.counters);
         let turned = Arc::new(AtomicU64::new(0));

@@ -90,10 +90,20 @@ pub async fn build(
     let abandoned = CancellationToken::new();
     let names = Names::of(&resource, &environment);
     let store = environment.state.as_ref();
+    let once = store
+        .filter(|_| registration.dedupe != Dedupe::None)
+        .map(|store| {
+            Arc::new(Once::new(
+                Arc::clone(store),
+                &resource,
+                Arc::clone(&metrics),
+            ))
+        });
     let sending = (resource.kind() == Kind::Transport).then(|| {
         let (outlet, metrics) = (Arc::clone(&outlet), Arc::clone(&metrics));
         let policy = sending::Policy::of(&resource, registration.receipts, store.is_some());
-        Arc::new(Sending::new(names.clone(), policy, store, outlet, metrics))
+        let (names, once) = (names.clone(), once.clone());
+        Arc::new(Sending::new(names, policy, store, once, outlet, metrics))
     });
     let trail = store
         .and_then(|store| Trail::new(Arc::clone(store), &names, Arc::clone(&metrics)))
@@ -109,9 +119,7 @@ pub async fn build(
         sending: sending.clone(),
         trail: trail.clone(),
         state: store.cloned(),
-        once: store
-            .filter(|_| registration.dedupe != Dedupe::None)
-            .map(|store| Once::new(Arc::clone(store), &resource, Arc::clone(&metrics))),
+        once,
     });
     let cx = Arc::new(WorkerContext::new(
         resource,
@@ -314,6 +322,7 @@ impl RunningWorker {
         let schedules = resource.kind() == Kind::Transport && port.flow == Flow::Outbound;
         let hold = schedules.then(|| Arc::new(Schedules) as Arc<dyn Hold>);
         let desk = Arc::new(Desk {
+            acker: None,
             duty: Duty::Handle,
             layout: None,
             worker: Arc::clone(&self.worker),

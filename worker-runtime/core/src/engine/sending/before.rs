@@ -220,6 +220,7 @@ impl Sending {
         }
         let gone = self.holder_gone(&row.message_id, row.attempt);
         self.note_nack(&gone);
+        self.leave_unanswered(&row, &gone, interrupted).await?;
         let said = [gone];
         let (row, moved) = book
             .advance(row, interrupted, |row| {

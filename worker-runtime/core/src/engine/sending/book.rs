@@ -90,6 +90,8 @@ pub(in crate::engine) struct Book {
     names: Names,
     /// Class of messages that name none, where there are classes.
     default_class: Option<Class>,
+    /// Whether rows say which request their message answers.
+    of_requests: bool,
 }
 
 impl Book {
@@ -97,11 +99,13 @@ impl Book {
         store: Arc<dyn StateStore>,
         names: Names,
         default_class: Option<Class>,
+        of_requests: bool,
     ) -> Self {
         Self {
             store,
             names,
             default_class,
+            of_requests,
         }
     }
 
@@ -122,6 +126,10 @@ impl Book {
         let labels = Labels::of(&message.clone().into());
         if let Some(default) = self.default_class {
             row.class = labels.class_or(default).as_str().to_owned();
+        }
+        if self.of_requests {
+            let request = message.in_reply_to().filter(|id| !id.is_empty());
+            row.request = request.map(str::to_owned);
         }
         row.batch = labels.batch;
         row.tenant = labels.tenant;

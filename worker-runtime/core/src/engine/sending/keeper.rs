@@ -229,6 +229,7 @@ impl Sending {
         };
         let mut row = row;
         if let Some(nack) = nack {
+            self.leave_unanswered(&row, &nack, interrupted).await?;
             let Some(next) = self.answered(book, &row, std::slice::from_ref(&nack), false) else {
                 return Ok(());
             };

@@ -26,7 +26,7 @@ mod turns;
 pub(super) use keeper::Keeper;
 pub(super) use once::Once;
 pub(crate) use standing::may_double;
-pub(super) use trail::{Happened, Trail};
+pub(super) use trail::{Happened, Hop, Trail};
 pub(super) use trial::{Suspect, Trial};
 
 use super::consumer::PREFETCH;
@@ -119,6 +119,8 @@ pub(super) struct Sending {
     /// Orders for batches, where there is a store that keeps them.
     pub(super) orders: Option<Arc<Orders>>,
     turns: Arc<Turns>,
+    /// Where the provider's repeats are answered from, if they are.
+    once: Option<Arc<Once>>,
     alive: alive::Alive,
     on_unknown: OnUnknown,
     /// Whether the peer sends receipts.
@@ -195,6 +197,7 @@ impl Sending {
         names: Names,
         policy: Policy,
         state: Option<&Arc<dyn StateStore>>,
+        once: Option<Arc<Once>>,
         outlet: Arc<Outlet>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
@@ -214,7 +217,9 @@ impl Sending {
             room,
             default_class,
             orders: state.map(|store| Arc::new(Orders::new(Arc::clone(store), &connector))),
-            book: state.map(|store| Book::new(Arc::clone(store), names, default_class)),
+            book: state
+                .map(|store| Book::new(Arc::clone(store), names, default_class, once.is_some())),
+            once,
             on_unknown,
             receipts,
             lately: receipts::Lately::default(),

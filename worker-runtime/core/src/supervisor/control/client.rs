@@ -1,7 +1,7 @@
 //! The side of whoever asks a process through its control socket.
 
 use super::{Answer, Request, line, trouble};
-use crate::codes;
+use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
@@ -92,8 +92,7 @@ impl Conversation {
         match answer {
             Answer::Ok(value) => Ok(value),
             Answer::Error { code, text } => {
-                let code = codes::ALL.iter().find(|known| known.name == code);
-                let code = code.copied().unwrap_or(codes::CONTROL_SOCKET);
+                let code = Code::named(&code).unwrap_or(codes::CONTROL_SOCKET);
                 let class = match code == codes::CONTROL_REQUEST {
                     true => ErrorClass::BadInput,
                     false => ErrorClass::RemotePermanent,

@@ -181,7 +181,8 @@ async fn a_reply_that_vanished_with_its_holder_is_told_once() {
     let (sending, _) = bench.process(&Life::until(0), 0, 0);
     let book = sending.book.as_ref().unwrap();
     let never = || false;
-    let message = message();
+    let mut message = message();
+    message.set_field("in_reply_to", Some("request"));
     let row = book.opened(&message);
     let news = News::coded(codes::REPLY_FORWARDED, "forwarded");
     let next = book
@@ -207,6 +208,12 @@ async fn a_reply_that_vanished_with_its_holder_is_told_once() {
     let events = bench.events().await;
     assert_eq!(verdicts(&events), 1);
     assert_eq!(events[0].fate().unwrap().code, codes::HOLDER_GONE.name);
+    let once = bench.once(&Telemetry::new().worker("transport/t")).unwrap();
+    assert_eq!(
+        once.reserve("request").await.unwrap(),
+        Taken::Unanswered(codes::HOLDER_GONE),
+        "whoever repeats the request is told"
+    );
 }
 
 #[tokio::test]
