@@ -297,7 +297,8 @@ impl Desk {
         let mut case = None;
         if let Some(sending) = &self.sending {
             let again = raw.redelivered || replayed;
-            let begun = sending.case(message.id(), again, self.lasting, &self.halt);
+            let what = (message.id(), raw.body.clone());
+            let begun = sending.case(what, again, self.lasting, &self.halt);
             match begun.await {
                 Some(begun) => case = Some(begun),
                 None => return Verdict::Returned,

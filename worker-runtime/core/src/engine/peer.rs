@@ -54,15 +54,11 @@ pub(super) struct Counter {
 #[async_trait]
 impl Services for Counter {
     async fn accept(&self, output: Output) -> Result<(), WorkError> {
-        if self.outlet.backlog.is_full(&output.port) {
+        if let Some(why) = self.outlet.backlog.refuses(&output.port, &output.message) {
             let error = WorkError::new(
                 ErrorClass::Throttled(Some(FULL_RETRY)),
                 codes::BACKLOG_FULL,
-                format!(
-                    "{} holds {} messages or more",
-                    output.port,
-                    self.outlet.backlog.limit()
-                ),
+                why,
             );
             self.metrics.error(&error);
             return Err(error);

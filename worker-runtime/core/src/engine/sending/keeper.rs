@@ -4,7 +4,7 @@ use super::book::{Interrupted, News, now};
 use super::{OnUnknown, Sending, Unpublished, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
-use crate::message::{Event, FateState, Message};
+use crate::message::{Event, FateState};
 use crate::state::ledger::{Content, Row, RowState};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::sync::Arc;
@@ -238,7 +238,7 @@ impl Sending {
         let queue = Port::new(&self.connector, Flow::Outbound).queue();
         // If no queue takes it, the row is overdue again soon.
         self.outlet
-            .offer(&queue, &Message::User(message), interrupted)
+            .offer(&queue, message.message_id(), message.encode(), interrupted)
             .await?;
         Ok(())
     }

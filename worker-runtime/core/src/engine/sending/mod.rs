@@ -41,6 +41,7 @@ use crate::state::ledger::{Content, Put, Row, RowState};
 use crate::telemetry::WorkerMetrics;
 use crate::worker::{Input, Output, Worker};
 use book::{Book, Interrupted, News};
+use bytes::Bytes;
 use gate::Gate;
 use rate::Rate;
 use standing::Standing;
@@ -148,6 +149,8 @@ pub(super) struct Sending {
 
 /// One message on its way to the peer, from delivery to verdict.
 pub(super) struct Case {
+    /// The message as it came: what is handed on is that, for whoever gets it has middleware of its own.
+    body: Bytes,
     row: Option<Row>,
     /// Somebody began it before.
     redelivered: bool,
@@ -252,7 +255,7 @@ impl Sending {
     /// Begins with a message: waits while an earlier delivery of it is still being worked on. None when told to stop.
     pub(super) async fn case(
         &self,
-        id: &str,
+        (id, body): (&str, Bytes),
         redelivered: bool,
         lasting: bool,
         halt: &CancellationToken,
@@ -260,6 +263,7 @@ impl Sending {
         tokio::select! {
             biased;
             turn = self.turns.take(id) => Some(Case {
+                body,
                 row: None,
                 redelivered,
                 lasting,
@@ -287,11 +291,9 @@ impl Sending {
         let elsewhere = worker.holder_elsewhere(message);
         let Some(book) = &self.book else {
             if let Some(holder) = elsewhere {
-                if !self
-                    .outlet
-                    .offer(&holder, &input.message, interrupted)
-                    .await?
-                {
+                let body = case.body.clone();
+                let id = message.message_id();
+                if !self.outlet.offer(&holder, id, body, interrupted).await? {
                     let gone = self.holder_gone(message.message_id(), input.attempt);
                     self.note_nack(&gone);
                     self.outlet.publish(self.output(gone), interrupted).await?;
@@ -314,7 +316,7 @@ impl Sending {
                 // It was handed over before; perhaps the process ended before it was published.
                 Some(row) if order == Some(Order::Reroute(row.account.clone())) => {
                     if standing::standing(&row) == Standing::Free {
-                        self.hand_over(&row.account, message, interrupted).await?;
+                        self.hand_over(&row.account, case, interrupted).await?;
                     }
                     return Ok(Before::Nothing);
                 }
@@ -330,7 +332,7 @@ impl Sending {
                 Standing::Free => {
                     if let Some(order) = order {
                         let what = (book, row);
-                        match self.obey(order, case, what, message, interrupted).await? {
+                        match self.obey(order, case, what, &labels, interrupted).await? {
                             Before::Again => continue,
                             obeyed => return Ok(obeyed),
                         }
@@ -360,7 +362,7 @@ impl Sending {
                 Standing::SetAside => {}
             }
             if let Some(holder) = &elsewhere {
-                match self.forward(book, row, holder, input, interrupted).await? {
+                match self.forward(book, row, holder, case, interrupted).await? {
                     None => return Ok(Before::Nothing),
                     moved => case.row = moved,
                 }
@@ -693,7 +695,7 @@ impl Sending {
         book: &Book,
         row: Row,
         holder: &str,
-        input: &Input,
+        case: &Case,
         interrupted: Interrupted<'_>,
     ) -> Result<Option<Row>, Unpublished> {
         let mut row = row;
@@ -710,11 +712,8 @@ impl Sending {
                 Put::Conflict(there) => return Ok(Some(*there)),
             }
         }
-        if self
-            .outlet
-            .offer(holder, &input.message, interrupted)
-            .await?
-        {
+        let (id, body) = (row.message_id.as_str(), case.body.clone());
+        if self.outlet.offer(holder, id, body, interrupted).await? {
             return Ok(None);
         }
         if standing::standing(&row) == Standing::Lost {
@@ -785,6 +784,7 @@ impl Sending {
     /// A case of the keeper's: nothing brings it back.
     fn case_of(&self, id: &str) -> Option<Case> {
         Some(Case {
+            body: Bytes::new(),
             row: None,
             redelivered: true,
             lasting: false,
