@@ -280,6 +280,40 @@ fn step(
     }
 }
 
+/// Moves lanes that nobody has claimed; how many messages.
+fn relocate(tx: &mut Tx<'_>, queue: &str, to: &str, lanes: &[Lane]) -> Result<u64, Failure> {
+    let mut relocated = 0;
+    for lane in lanes {
+        let old = match state(tx, queue, lane)? {
+            Some(old) if old.claimed == 0 => old,
+            _ => continue,
+        };
+        let due = match old.due {
+            RELEASED => Due::Released,
+            at => Due::At(UNIX_EPOCH + Duration::from_millis(at)),
+        };
+        let (mut keys, mut messages) = (Vec::new(), Vec::new());
+        for item in tx.all(Space::Records, &entries(queue, lane)) {
+            let (key, value) = item.into_inner()?;
+            keys.push(key);
+            messages.push(Append {
+                lane: lane.clone(),
+                due,
+                entry: decode(&value)?,
+            });
+        }
+        for key in keys {
+            tx.remove(Space::Records, key);
+        }
+        let count_moved = i64::try_from(messages.len()).unwrap_or(i64::MAX);
+        set_state(tx, queue, lane, Some(old), None);
+        count(tx, queue, &lane.group, -count_moved, -1)?;
+        append(tx, to, messages)?;
+        relocated += count_moved.unsigned_abs();
+    }
+    Ok(relocated)
+}
+
 /// Every lane of a queue with its state.
 fn lanes<V: View>(
     view: &V,
@@ -528,6 +562,17 @@ impl Journal for EmbeddedStore {
             Ok(())
         })
         .await
+    }
+
+    async fn relocate(&self, queue: &str, to: &str, lanes: &[Lane]) -> Result<u64, WorkError> {
+        fits([queue, to])?;
+        let mut relocated = 0;
+        for some in lanes.chunks(RELEASE) {
+            let (queue, to, some) = (queue.to_owned(), to.to_owned(), some.to_vec());
+            let work = move |tx: &mut Tx<'_>| relocate(tx, &queue, &to, &some);
+            relocated += self.write(work).await?;
+        }
+        Ok(relocated)
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, WorkError> {

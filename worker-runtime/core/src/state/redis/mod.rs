@@ -25,6 +25,7 @@
 //! | `L:e` | sorted set | `r:<message>` and `t:<message>`, by when row and trail end | when they are swept |
 //! | `L:b:<account>:<batch>` | hash | rows of a batch by state | with the last row |
 //! | `L:b` | set | `<account>:<batch>` of batches with rows | with the last row |
+//! | `L:o` | set | transports with orders for batches | when they are lifted |
 //! | `L:o:<account>` | hash | orders in force by batch | when they are lifted |
 //! | `L:a` | set | accounts with rows | never |
 //! | `F:i:<scope>:<id>` | text | `P` while reserved, then `S` and the answer | hold, then window |

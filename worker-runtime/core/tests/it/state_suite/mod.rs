@@ -59,6 +59,7 @@ macro_rules! state_suite {
             journal_releases_what_matches
             journal_removes_what_matches
             journal_removed_head_keeps_the_claim
+            journal_relocates_lanes
             journal_keeps_queues_and_groups_apart
             journal_gives_one_head_to_one_worker
             journal_follows_its_model
