@@ -1,6 +1,7 @@
 //! The engine on the in-memory broker, with workers that each test scripts.
 
 mod classes;
+mod divisions;
 mod partitions;
 
 use super::*;
@@ -269,7 +270,7 @@ impl Rig {
     }
 
     /// Stops without finishing anything.
-    async fn stop_now(mut self) {
+    pub(super) async fn stop_now(mut self) {
         let none = Duration::ZERO;
         if let Some(running) = self.running.take() {
             let limits = StopLimits {
