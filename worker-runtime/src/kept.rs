@@ -107,6 +107,7 @@ impl Place {
             broker: broker.clone(),
             store: Some(0),
             keep: Retention::LEDGER,
+            classes: None,
         };
         let reach = Reach {
             stores: vec![Arc::clone(store)],
