@@ -5,7 +5,7 @@ use crate::kinds::{
     APPLICATION_TYPES, ApplicationSpec, DISPATCHER_TYPES, DispatcherSpec, METRIC_AGGREGATOR_TYPES,
     MetricAggregatorSpec, TRANSPORT_TYPES, TransportSpec,
 };
-use crate::shared::{Class, Classes, OnUnknown, OrderingMode, StateNeed, middleware};
+use crate::shared::{Class, Classes, OnUnknown, OrderingMode, StateNeed, middleware, state};
 use crate::topology::{Flow, Topology};
 use serde::{Deserialize, Serialize};
 
@@ -211,7 +211,12 @@ impl Resource {
     pub fn validate(&self) -> Vec<(String, String)> {
         let own = self.worker_type().map(|worker| (worker.validate)(self));
         let mut findings = own.unwrap_or_default();
-        findings.extend(middleware::validate(&self.settings().middleware));
+        let settings = self.settings();
+        findings.extend(middleware::validate(&settings.middleware));
+        findings.extend(state::validate(
+            &settings.retention,
+            settings.retry.as_ref(),
+        ));
         findings
     }
 

@@ -107,6 +107,8 @@ impl Place {
             broker: broker.clone(),
             store: Some(0),
             keep: Retention::LEDGER,
+            worker: String::new(),
+            journal: None,
             classes: None,
         };
         let reach = Reach {

@@ -21,6 +21,11 @@ pub struct Retry {
     pub backoff: Option<Backoff>,
 }
 
+impl Retry {
+    /// Default of [`Self::max_age`].
+    pub const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+}
+
 /// Exponential back-off: the waiting time doubles from `initial` up to `max`, and each wait is a random part of it, from
 /// half to all.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -1,8 +1,9 @@
 //! Where workers keep what must outlive a message, and for how long (K1, R16, R20).
 
 use super::quantity::Duration;
+use super::retry::Retry;
 use super::secret::SecretRef;
-use super::shapes::Retained;
+use super::shapes::{Retained, RetainedTrail};
 use super::tls::ClientTls;
 use crate::crds::one_of;
 use schemars::JsonSchema;
@@ -67,22 +68,117 @@ pub struct StateVolume {}
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retention {
-    /// The ledger row and the trail of a message, from its end; what `vumi why` reads. Default `72h`.
+    /// The ledger row of an outbound message, from its end. Default `72h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Retained>")]
     pub ledger: Option<Duration>,
+    /// The trail of every message, from its first hop: with the rows, what `vumi why` reads. `0s`: this worker notes no
+    /// hops. Default: as `ledger`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<RetainedTrail>")]
+    pub trail: Option<Duration>,
+    /// Of which outbound messages the content is kept with the row, so that `vumi ledger resend` can send them again.
+    /// Default `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<KeptContent>,
     /// Messages that were set aside, from then on. Default: until somebody sends them back or drops them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Retained>")]
     pub parked: Option<Duration>,
+    /// Messages that wait in the journal, from their first delivery, or from the time for which they are scheduled: then
+    /// they end as expired, and whoever sent an outbound one gets an event. At least `retry.maxAge`. Default: until they
+    /// are handled; retries end by `retry`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Retained>")]
+    pub journal: Option<Duration>,
+    /// How often a message was begun by a process that died meanwhile, from the last time. Default `24h`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Retained>")]
+    pub suspects: Option<Duration>,
 }
 
 impl Retention {
+    /// Default of [`Self::suspects`].
+    pub const SUSPECTS: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
     /// Default of [`Self::ledger`].
     pub const LEDGER: std::time::Duration = std::time::Duration::from_secs(72 * 3600);
 
-    /// How long ledger rows and trails are kept from the end of their message.
+    /// How long ledger rows are kept from the end of their message.
     pub fn ledger(&self) -> std::time::Duration {
         self.ledger.map_or(Self::LEDGER, |kept| kept.0)
+    }
+
+    /// How long trails are kept from their first hop; none where hops are not noted.
+    pub fn trail(&self) -> Option<std::time::Duration> {
+        let kept = self.trail.map_or_else(|| self.ledger(), |kept| kept.0);
+        (!kept.is_zero()).then_some(kept)
+    }
+
+    /// Whose content is kept.
+    pub fn content(&self) -> KeptContent {
+        self.content.unwrap_or_default()
+    }
+
+    /// For how long it is known that a message may have killed a process.
+    pub fn suspects(&self) -> std::time::Duration {
+        self.suspects.map_or(Self::SUSPECTS, |kept| kept.0)
+    }
+}
+
+/// Of which outbound messages the content is kept with their ledger row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum KeptContent {
+    /// Of none, but while `onUnknown: {then: retry}` may send it again.
+    None,
+    /// Of those that the peer did not take, and of those of which nobody knows.
+    #[default]
+    Failed,
+    /// Of all: also what the peer took and reported as failed can be sent again.
+    All,
+}
+
+/// What the schema cannot say, as `(path below spec, sentence)` pairs.
+pub(crate) fn validate(retention: &Retention, retry: Option<&Retry>) -> Vec<(String, String)> {
+    let tried = retry
+        .and_then(|retry| retry.max_age)
+        .map_or(Retry::MAX_AGE, |age| age.0);
+    let kept = retention.journal.filter(|kept| kept.0 < tried);
+    let finding = |kept: Duration| {
+        let sentence = format!(
+            "{kept} is shorter than retry.maxAge ({}): messages would end before their last attempt",
+            Duration(tried)
+        );
+        ("retention.journal".to_owned(), sentence)
+    };
+    kept.map(finding).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_ends_in_the_journal_before_its_last_attempt() {
+        let hours = |n| Some(Duration(std::time::Duration::from_secs(n * 3600)));
+        let kept = |n| Retention {
+            journal: hours(n),
+            ..Retention::default()
+        };
+        let tried = Retry {
+            max_age: hours(48),
+            ..Retry::default()
+        };
+        assert_eq!(validate(&Retention::default(), Some(&tried)), []);
+        assert_eq!(validate(&kept(24), None), []);
+        assert_eq!(validate(&kept(48), Some(&tried)), []);
+        let found = validate(&kept(47), Some(&tried));
+        assert_eq!(found[0].0, "retention.journal");
+        assert!(
+            found[0].1.contains("shorter than retry.maxAge (48h)"),
+            "{found:?}"
+        );
+        assert_eq!(validate(&kept(23), None).len(), 1);
     }
 }

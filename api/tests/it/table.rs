@@ -573,10 +573,16 @@ pub const BAD: &[Bad] = &[
         "not a duration",
     ),
     transport(
-        "telnet: {port: 9010}\nretention: {journal: 2h}",
+        "telnet: {port: 9010}\nretention: {sessions: 2h}",
         UNKNOWN,
-        "spec.retention.journal",
+        "spec.retention.sessions",
         "unknown field",
+    ),
+    transport(
+        "telnet: {port: 9010}\nretention: {suspects: 10m}",
+        RULE,
+        "spec.retention.suspects",
+        "at least 1h",
     ),
     transport(
         "telnet: {port: 9010}\nallowVolatileState: yes-please",

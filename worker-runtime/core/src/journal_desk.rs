@@ -3,24 +3,38 @@
 use crate::audit::account_of;
 use crate::codes;
 use crate::error::WorkError;
+use crate::message::Timestamp;
 use crate::message::glance::Glance;
 use crate::state::StateStore;
-use crate::state::journal::{Filter, Lane, Listed, Reason};
+use crate::state::journal::{Cause, Filter, Lane, Listed, Outgoing, Reason};
 use crate::state::ledger::RowState;
 use crate::withdraw::{Ended, Ending, Withdrawal};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-/// Messages that are counted for a question, and dropped by one command, at most.
+/// Messages that are counted for a question, at most.
 pub const COUNTED: usize = 10_000;
-/// Messages dropped in one step.
+/// Messages taken out in one step.
 const BATCH: usize = 200;
+/// Whoever took messages out has so long to tell their senders; then somebody else does.
+const LEASE: Duration = Duration::from_secs(60);
 
-const DROPPED: Ending = Ending {
-    state: RowState::Cancelled,
-    code: codes::JOURNAL_DROPPED,
-    text: "a person dropped it from the journal",
-};
+/// How a message ends that is taken out.
+fn ending(cause: Cause) -> &'static Ending {
+    match cause {
+        Cause::Dropped => &Ending {
+            state: RowState::Cancelled,
+            code: codes::JOURNAL_DROPPED,
+            text: "a person dropped it from the journal",
+        },
+        Cause::Expired => &Ending {
+            state: RowState::Expired,
+            code: codes::JOURNAL_EXPIRED,
+            text: "it waited in the journal as long as it may",
+        },
+    }
+}
 
 /// A message that waits, without its content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,11 +115,14 @@ pub struct Counted {
 pub struct Dropped {
     /// Messages removed.
     pub done: u64,
+    /// Messages left alone because a worker has them in hand.
+    #[serde(default)]
+    pub in_hand: u64,
     /// Outbound ones whose sender got an event.
     pub told: u64,
     /// Outbound ones whose sender got none.
     pub untold: u64,
-    /// Why it stopped early, if it did; what was not done still waits.
+    /// Why it stopped early, if it did. What was not removed still waits; who was not told yet will be.
     pub stopped: Option<String>,
 }
 
@@ -151,64 +168,115 @@ pub async fn count(
     })
 }
 
-/// Removes the matching messages for good. The rows of outbound ones end, and their senders are told if `withdrawal` has
-/// a broker. Stops at the first that fails; done again it finishes.
+/// Removes the matching messages for good, but for those that a worker has in hand. The rows of outbound ones end, and
+/// their senders are told if `withdrawal` has a broker. Each is out of the journal before it ends, so that no worker
+/// sends it meanwhile; what a crash or a lost broker leaves behind is for [`finish`].
 pub async fn drop(
     store: &dyn StateStore,
     withdrawal: &Withdrawal<'_>,
     queue: &str,
     filter: &Filter,
 ) -> Result<Dropped, WorkError> {
-    let mut dropped = Dropped::default();
-    loop {
-        let entries = store.list(queue, filter, BATCH).await?;
-        if entries.is_empty() {
-            return Ok(dropped);
-        }
-        let mut ids = Vec::with_capacity(entries.len());
-        for entry in &entries {
-            match end(withdrawal, queue, entry, &mut dropped).await {
-                Ok(()) => ids.push(entry.id),
-                Err(error) => {
-                    dropped.stopped = Some(error.to_string());
-                    break;
-                }
-            }
-        }
-        let exactly = Filter {
-            ids: Some(ids),
-            ..Filter::default()
-        };
-        let removed = store.remove(queue, &exactly, BATCH).await?;
-        dropped.done += removed.len() as u64;
-        // What others took away meanwhile would be listed no more; what stays would be listed for ever.
-        if dropped.stopped.is_some() || removed.is_empty() {
-            return Ok(dropped);
-        }
-    }
+    take_out(store, withdrawal, queue, filter, Cause::Dropped).await
 }
 
-/// Ends one message before it is removed, so that a crash in between leaves it in the journal.
-async fn end(
+/// Removes messages whose time came, or that came first, longer than `keep` ago, as [`drop`] does.
+pub async fn expire(
+    store: &dyn StateStore,
     withdrawal: &Withdrawal<'_>,
     queue: &str,
-    entry: &Listed,
+    keep: Duration,
+) -> Result<Dropped, WorkError> {
+    let before = (Timestamp::now().epoch() - keep.as_secs_f64()) * 1e3;
+    let filter = Filter {
+        before: Some(before as u64),
+        ..Filter::default()
+    };
+    take_out(store, withdrawal, queue, &filter, Cause::Expired).await
+}
+
+/// Ends what was taken out before and whose sender may not know.
+pub async fn finish(
+    store: &dyn StateStore,
+    withdrawal: &Withdrawal<'_>,
+    queue: &str,
+) -> Result<Dropped, WorkError> {
+    let mut dropped = Dropped::default();
+    while dropped.stopped.is_none() {
+        let adopted = store.adopt(queue, BATCH, LEASE).await?;
+        if adopted.is_empty() {
+            break;
+        }
+        end(store, withdrawal, queue, adopted, &mut dropped).await?;
+    }
+    Ok(dropped)
+}
+
+async fn take_out(
+    store: &dyn StateStore,
+    withdrawal: &Withdrawal<'_>,
+    queue: &str,
+    filter: &Filter,
+    cause: Cause,
+) -> Result<Dropped, WorkError> {
+    let mut dropped = Dropped::default();
+    while dropped.stopped.is_none() {
+        let withdrawn = store.withdraw(queue, filter, BATCH, cause, LEASE).await?;
+        dropped.in_hand = withdrawn.in_hand;
+        if withdrawn.taken.is_empty() {
+            break;
+        }
+        end(store, withdrawal, queue, withdrawn.taken, &mut dropped).await?;
+    }
+    Ok(dropped)
+}
+
+/// Ends messages that are out, and then forgets them. Stops at the first that fails.
+async fn end(
+    store: &dyn StateStore,
+    withdrawal: &Withdrawal<'_>,
+    queue: &str,
+    outgoing: Vec<Outgoing>,
     dropped: &mut Dropped,
 ) -> Result<(), WorkError> {
-    let id = Glance::of(&entry.entry.body).id().unwrap_or_default();
+    dropped.done += outgoing.len() as u64;
+    let mut ended = Vec::with_capacity(outgoing.len());
+    for one in &outgoing {
+        match end_one(withdrawal, queue, one, dropped).await {
+            Ok(()) => ended.push(one.id),
+            Err(error) => {
+                let rest = outgoing.len() - ended.len();
+                dropped.stopped = Some(format!(
+                    "{error}; the senders of {rest} removed messages are told once that works"
+                ));
+                break;
+            }
+        }
+    }
+    store.forget(queue, &ended).await
+}
+
+async fn end_one(
+    withdrawal: &Withdrawal<'_>,
+    queue: &str,
+    outgoing: &Outgoing,
+    dropped: &mut Dropped,
+) -> Result<(), WorkError> {
+    let ending = ending(outgoing.cause);
+    let id = Glance::of(&outgoing.entry.body).id().unwrap_or_default();
     if let Some(account) = account_of(queue).filter(|_| !id.is_empty()) {
-        match withdrawal.end(account, &id, &DROPPED).await? {
+        match withdrawal.end(account, &id, ending).await? {
             Ended::Told => dropped.told += 1,
             Ended::Untold => dropped.untold += 1,
             Ended::Before => {}
         }
     }
     tracing::warn!(
-        code = codes::JOURNAL_DROPPED.name,
+        code = ending.code.name,
         queue,
         message_id = id,
-        waited_for = entry.entry.about.code,
-        "dropped a message from the journal"
+        waited_for = outgoing.entry.about.code,
+        "removed a message from the journal"
     );
     Ok(())
 }

@@ -51,6 +51,8 @@ metrics! {
         "Messages moved into the journal, or left to wait on there.";
     replayed: IntCounterVec = "vumi_replayed_total" ["worker", "queue"]
         "Of those received: messages taken out of the journal.";
+    journal_expired: IntCounterVec = "vumi_journal_expired_total" ["worker", "queue"]
+        "Messages that ended because they had waited in the journal as long as retention.journal allows.";
     journal_messages: IntGaugeVec = "vumi_journal_messages" ["worker", "queue"]
         "Messages that wait in the journal of a consumed queue.";
     journal_lanes: IntGaugeVec = "vumi_journal_lanes" ["worker", "queue"]
@@ -304,6 +306,7 @@ impl WorkerMetrics {
             received: f.received.with_label_values(labels),
             journaled: f.journaled.with_label_values(labels),
             replayed: f.replayed.with_label_values(labels),
+            journal_expired: f.journal_expired.with_label_values(labels),
             journal_messages: f.journal_messages.with_label_values(labels),
             journal_lanes: f.journal_lanes.with_label_values(labels),
             journal_oldest: f.journal_oldest.with_label_values(labels),
@@ -474,6 +477,8 @@ pub struct QueueMetrics {
     pub journaled: IntCounter,
     /// Taken out of it.
     pub replayed: IntCounter,
+    /// Ended there, because their time was over.
+    pub journal_expired: IntCounter,
     /// Waiting in it.
     pub journal_messages: IntGauge,
     /// Lanes in it.

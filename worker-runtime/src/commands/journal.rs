@@ -112,6 +112,7 @@ impl Chosen {
             group: self.group.clone(),
             lane: self.address.as_deref().map(|to| Person::new(to).lane()),
             reason: self.reason,
+            before: None,
         }
     }
 }
@@ -229,11 +230,15 @@ fn meant(counted: &Counted, queue: &str) -> String {
 fn dropped(dropped: &Dropped) -> Result<(), CliError> {
     let Dropped {
         done,
+        in_hand,
         told,
         untold,
         stopped,
     } = dropped;
     let mut text = format!("{done} dropped, {told} senders told\n");
+    if *in_hand > 0 {
+        text += &format!("{in_hand} are left alone: a worker has them in hand\n");
+    }
     if *untold > 0 {
         text += &format!(
             "{untold} senders are not told that their messages were dropped: that takes the broker (--broker URL, or ask the process)\n"
@@ -242,7 +247,7 @@ fn dropped(dropped: &Dropped) -> Result<(), CliError> {
     output::print(&text)?;
     match stopped {
         Some(why) => Err(CliError::runtime(format!(
-            "stopped early, what is left still waits: {why}"
+            "stopped early; `vumi journal list` shows what still waits: {why}"
         ))),
         None => Ok(()),
     }

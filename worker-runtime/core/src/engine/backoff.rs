@@ -4,9 +4,6 @@ pub(super) use crate::backoff::Backoff;
 use std::time::Duration;
 use vumi_api::shared::Retry;
 
-/// Default of `retry.maxAge`.
-const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
-
 /// What a manifest says about retries, with defaults.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RetryPolicy {
@@ -28,7 +25,7 @@ impl RetryPolicy {
                 or(backoff.and_then(|b| b.initial), Duration::from_secs(1)),
                 or(backoff.and_then(|b| b.max), Duration::from_secs(300)),
             ),
-            max_age: or(retry.and_then(|r| r.max_age), MAX_AGE),
+            max_age: or(retry.and_then(|r| r.max_age), Retry::MAX_AGE),
             hold_limit,
         }
     }

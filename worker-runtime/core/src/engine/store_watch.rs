@@ -1,14 +1,34 @@
-//! Watches the state store of a worker: tells its component `state`, and why the worker waits while the store is away.
+//! Watches the state store of a worker: it alone tells the component `state`.
 
 use crate::broker::Durability;
+use crate::codes;
 use crate::engine::StoreSnapshot;
+use crate::error::WorkError;
 use crate::state::{StateStore, StoreHealth};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// A store that was opened just now is given so long to answer before it is said to be away.
 const FIRST: Duration = Duration::from_secs(2);
+
+/// Whether the operations of a worker's journals fail, although the store may answer others: with the last one's reason.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Trouble(watch::Sender<Option<String>>);
+
+impl Trouble {
+    /// An operation ended.
+    pub(super) fn note(&self, error: Option<&WorkError>) {
+        self.0.send_if_modified(|known| {
+            let changed = known.is_some() != error.is_some();
+            if changed {
+                *known = error.map(|error| error.text.clone());
+            }
+            changed
+        });
+    }
+}
 
 /// What is to be told of a store.
 pub(super) struct StoreWatch {
@@ -17,6 +37,7 @@ pub(super) struct StoreWatch {
     /// What a message survives at the broker: moved into a store that keeps less, it would be less safe than before.
     pub(super) broker: Durability,
     pub(super) volatile_allowed: bool,
+    pub(super) trouble: Trouble,
 }
 
 impl StoreWatch {
@@ -26,32 +47,43 @@ impl StoreWatch {
         // One that is only being connected to is no news.
         let up = health.wait_for(|health| *health == StoreHealth::Up);
         let _ = tokio::time::timeout(FIRST, up).await;
+        let mut trouble = self.trouble.0.subscribe();
         loop {
             health.borrow_and_update();
-            self.status.report(self.judge(&snapshot(&*self.store)));
-            if health.changed().await.is_err() {
-                return;
+            let failing = trouble.borrow_and_update().clone();
+            let store = snapshot(&*self.store);
+            let report = judge(&store, failing, self.broker, self.volatile_allowed);
+            self.status.report(report);
+            tokio::select! {
+                changed = health.changed() => if changed.is_err() { return },
+                _ = trouble.changed() => {}
             }
         }
-    }
-
-    fn judge(&self, store: &StoreSnapshot) -> StatusReport {
-        judge(store, self.broker, self.volatile_allowed)
     }
 }
 
 /// What component `state` reports of a store.
-fn judge(store: &StoreSnapshot, broker: Durability, volatile_allowed: bool) -> StatusReport {
+fn judge(
+    store: &StoreSnapshot,
+    failing: Option<String>,
+    broker: Durability,
+    volatile_allowed: bool,
+) -> StatusReport {
     let report = |level, reason, text| StatusReport::new("state", level, reason, text);
     let name = &store.name;
     if let StoreHealth::Away(why) = &store.health {
         let text = format!("{name} does not answer: {why}");
         return report(StatusLevel::Down, "state_unavailable", text);
     }
+    if let Some(why) = failing {
+        let text = format!("{name} answers, but not all: what is held stays held: {why}");
+        return report(StatusLevel::Degraded, "state_unavailable", text);
+    }
     let volatile = store.durability == Durability::Memory;
     if volatile && broker != Durability::Memory && !volatile_allowed {
         let text = format!(
-            "{name} loses what it keeps in a crash: let it write to disk (Redis: appendonly yes; vumi run: --state DIR), or set allowVolatileState"
+            "{name} loses what it keeps in a crash ({}): let it write to disk (Redis: appendonly yes; vumi run: --state DIR), or set allowVolatileState",
+            codes::STATE_NOT_DURABLE
         );
         return report(StatusLevel::Degraded, "state_not_durable", text);
     }
@@ -92,13 +124,17 @@ mod tests {
             (memory, process, true, StatusLevel::Ok, "up"),
             (memory, memory, false, StatusLevel::Ok, "up"),
         ] {
-            let report = judge(&store(durability, StoreHealth::Up), broker, allowed);
+            let report = judge(&store(durability, StoreHealth::Up), None, broker, allowed);
             assert_eq!((report.level, report.reason.as_str()), (level, reason));
             assert!(report.message.starts_with("redis h:6379/0"), "{report:?}");
         }
         let away = StoreHealth::Away("connection refused".into());
-        let report = judge(&store(process, away), process, true);
+        let failing = Some("NOPERM".to_owned());
+        let report = judge(&store(process, away), failing.clone(), process, true);
         assert_eq!(report.level, StatusLevel::Down);
         assert!(report.message.contains("connection refused"), "{report:?}");
+        let report = judge(&store(process, StoreHealth::Up), failing, process, true);
+        assert_eq!(report.level, StatusLevel::Degraded);
+        assert!(report.message.contains("NOPERM"), "{report:?}");
     }
 }

@@ -1,12 +1,14 @@
 //! What operators ask, of a store and a broker that were filled as the engine fills them.
 
+mod journal;
+
 use super::*;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use crate::broker::{Access, QueueSpec, RawDelivery, Subscribe};
 use crate::message::{Event, EventType, UserMessage};
 use crate::parking::{self, Envelope, Selection};
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
-use crate::state::journal::{About, Append, Due, Entry, Lane, Reason};
+use crate::state::journal::{About, Append, Cause, Due, Entry, Lane, Reason};
 use crate::state::ledger::{Change, Content, Note, Put, Step};
 use bytes::Bytes;
 
@@ -29,6 +31,8 @@ impl World {
             broker: Some(Arc::clone(&broker)),
             store: Some(0),
             keep: HOUR,
+            worker: String::new(),
+            journal: None,
             classes: Some(false),
         };
         let reach = Reach {
@@ -67,6 +71,10 @@ impl World {
     }
 
     async fn wait(&self, id: &str, to: &str, reason: Reason) {
+        self.wait_since(id, to, reason, 1_000).await;
+    }
+
+    async fn wait_since(&self, id: &str, to: &str, reason: Reason, since: u64) {
         let lane = Lane {
             group: String::new(),
             number: Person::new(to).lane(),
@@ -77,7 +85,7 @@ impl World {
             entry: Entry {
                 about: About {
                     reason,
-                    since: 1_000,
+                    since,
                     attempts: 2,
                     code: "peer.timeout".into(),
                     text: "no answer".into(),
@@ -182,132 +190,6 @@ fn list(queue: Option<&str>, filter: Filter) -> Ask {
 }
 
 #[tokio::test]
-async fn journaled_messages_are_listed_without_content_and_chosen_by_lane_and_reason() {
-    let world = World::new();
-    world.wait("a", USER, Reason::Backoff).await;
-    world.wait("b", USER, Reason::Behind).await;
-    world.wait("c", "27820002222", Reason::Throttle).await;
-    let listed: Vec<journal_desk::Summary> = world.ask(list(None, all())).await;
-    let ids: Vec<_> = listed
-        .iter()
-        .filter_map(|s| s.message_id.as_deref())
-        .collect();
-    assert_eq!(ids.len(), 3);
-    let text = json!(listed).to_string();
-    assert!(!text.contains("secret") && !text.contains("2782"), "{text}");
-    let lane = Filter {
-        lane: Some(Person::new("27820001111").lane()),
-        ..all()
-    };
-    let listed: Vec<journal_desk::Summary> = world.ask(list(Some(QUEUE), lane)).await;
-    let places: Vec<_> = listed
-        .iter()
-        .map(|s| (s.message_id.as_deref(), s.place))
-        .collect();
-    assert_eq!(places, [(Some("a"), 0), (Some("b"), 1)]);
-    let count = |filter| Ask::JournalCount {
-        queue: QUEUE.into(),
-        filter,
-    };
-    let counted: Counted = world.ask(count(all())).await;
-    assert_eq!((counted.messages, counted.lanes), (3, 2));
-    let throttled = Filter {
-        reason: Some(Reason::Throttle),
-        ..all()
-    };
-    let counted: Counted = world.ask(count(throttled.clone())).await;
-    assert_eq!(
-        (counted.messages, counted.lanes, counted.more),
-        (1, 1, false)
-    );
-    let released: Value = world
-        .ask(Ask::JournalRelease {
-            queue: QUEUE.into(),
-            filter: throttled,
-        })
-        .await;
-    assert_eq!(released["lanes"], 1);
-    assert_eq!(
-        world.store.next_due(QUEUE).await.unwrap(),
-        Some(Duration::ZERO)
-    );
-}
-
-#[tokio::test]
-async fn a_dropped_message_is_cancelled_and_its_sender_hears_one_final_event() {
-    let world = World::new();
-    let ack = Event::ack("acked", "remote-1");
-    world
-        .row("held", &[RowState::Sending, RowState::Held], &[])
-        .await;
-    world
-        .row("acked", &[RowState::Sending, RowState::Held], &[&ack])
-        .await;
-    world.row("over", &[RowState::Failed], &[]).await;
-    for id in ["held", "acked", "over", "without-row"] {
-        world.wait(id, USER, Reason::Backoff).await;
-    }
-    let dropped: Dropped = world
-        .ask(Ask::JournalDrop {
-            queue: QUEUE.into(),
-            filter: all(),
-        })
-        .await;
-    assert_eq!((dropped.done, dropped.told, dropped.untold), (4, 3, 0));
-    assert_eq!(dropped.stopped, None);
-    assert_eq!(world.store.depth(QUEUE).await.unwrap().messages, 0);
-    let events = world.events(3).await;
-    let types: Vec<_> = events
-        .iter()
-        .map(|e| (e.user_message_id().to_owned(), e.event_type()))
-        .collect();
-    assert_eq!(
-        types,
-        [
-            ("held".to_owned(), EventType::Nack),
-            ("acked".to_owned(), EventType::DeliveryReport),
-            ("without-row".to_owned(), EventType::Nack)
-        ]
-    );
-    for event in &events {
-        let fate = event.fate().expect("a fate");
-        assert_eq!(
-            (fate.code.as_str(), fate.is_final),
-            ("journal.dropped", true)
-        );
-        assert_eq!(event.transport_name(), Some("sms"));
-    }
-    let states = |id: &'static str| async { world.store.row(id).await.unwrap().map(|r| r.state) };
-    assert_eq!(states("held").await, Some(RowState::Cancelled));
-    assert_eq!(states("acked").await, Some(RowState::Cancelled));
-    assert_eq!(states("over").await, Some(RowState::Failed), "it had ended");
-    assert_eq!(states("without-row").await, None);
-}
-
-#[tokio::test]
-async fn without_a_broker_the_sender_is_not_told_and_that_is_counted() {
-    let mut world = World::new();
-    world.reach.queues.clear();
-    world.row("held", &[RowState::Held], &[]).await;
-    world.wait("held", USER, Reason::Backoff).await;
-    let dropped: Dropped = world
-        .ask(Ask::JournalDrop {
-            queue: QUEUE.into(),
-            filter: all(),
-        })
-        .await;
-    assert_eq!((dropped.done, dropped.told, dropped.untold), (1, 0, 1));
-    let row = world.store.row("held").await.unwrap().unwrap();
-    assert_eq!(row.state, RowState::Cancelled);
-    let told = Event::decode(row.told[0].as_bytes()).unwrap();
-    assert_eq!(
-        told.event_type(),
-        EventType::Nack,
-        "kept for who can tell it"
-    );
-}
-
-#[tokio::test]
 async fn parked_messages_that_are_dropped_or_expire_end_too() {
     let world = World::new();
     for id in ["dropped", "expired"] {
@@ -364,8 +246,21 @@ async fn an_audit_is_balanced_until_a_message_is_gone() {
     assert!(balance.at_rest, "{balance:?}");
     assert_eq!(balance.found.journal.without_row, 1);
     // A person removes both behind the ledger's back.
-    let removed = world.store.remove(QUEUE, &all(), 10).await.unwrap();
+    let filter = all();
+    let withdrawn = world
+        .store
+        .withdraw(QUEUE, &filter, 10, Cause::Dropped, HOUR);
+    let removed: Vec<u64> = withdrawn
+        .await
+        .unwrap()
+        .taken
+        .iter()
+        .map(|o| o.id)
+        .collect();
     assert_eq!(removed.len(), 2);
+    let balances: Vec<Balance> = world.ask(Ask::LedgerAudit).await;
+    assert_eq!(balances[0].missing, 0, "it is on its way out");
+    world.store.forget(QUEUE, &removed).await.unwrap();
     let gone = parking::of_person(&*world.broker, QUEUE, &Person::new(USER), true).await;
     assert_eq!(gone.unwrap(), 1);
     let balances: Vec<Balance> = world.ask(Ask::LedgerAudit).await;
@@ -383,7 +278,7 @@ async fn a_message_that_waits_in_its_row_to_be_sent_again_is_never_shown() {
         .row("lost", &[RowState::Sending, RowState::Unknown], &[])
         .await;
     let content = UserMessage::decode(&message("lost", USER)).unwrap();
-    row.body = Some(Content::of(&content.clone().into()));
+    row.body = Some(Content::of(&content.encode()));
     let (expected, next) = (Some(row.version), row.version + 1);
     row.version = next;
     let put = world.store.put(&row, expected, HOUR).await.unwrap();

@@ -3,11 +3,14 @@
 
 use super::batches::{BatchCounts, Order};
 use super::first_seen::Reserved;
-use super::journal::{Append, Claimed, Depth, Filter, Lane, Listed, Next, Step as LaneStep};
+use super::journal::{
+    Append, Cause, Claimed, Depth, Filter, Lane, Listed, Next, Outgoing, Step as LaneStep,
+    Withdrawn,
+};
 use super::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
 use super::legacy::LegacyRetries;
 use super::rate_limits::Bucket;
-use super::sessions::Session;
+use super::sessions::{Change, Session};
 use super::{
     Batches, Erased, FirstSeen, Journal, Ledger, Person, RateLimits, Sessions, StateStore,
     StoreHealth, Suspects,
@@ -61,6 +64,7 @@ around! { Sessions "sessions" {
     save(scope: &str, user: &str, fields: Session) -> bool;
     extend(scope: &str, user: &str, keep: Duration) -> bool;
     clear(scope: &str, user: &str) -> Option<Session>;
+    change(changes: &[Change]) -> bool;
     active(scope: &str, limit: usize) -> Vec<String>;
 } }
 
@@ -78,13 +82,18 @@ around! { Journal "journal" {
     queues() -> Vec<String>;
     list(queue: &str, filter: &Filter, limit: usize) -> Vec<Listed>;
     release(queue: &str, filter: &Filter) -> u64;
-    remove(queue: &str, filter: &Filter, limit: usize) -> Vec<Listed>;
+    withdraw(queue: &str, filter: &Filter, limit: usize, cause: Cause, lease: Duration) -> Withdrawn;
+    outgoing(queue: &str, limit: usize) -> Vec<Outgoing>;
+    adopt(queue: &str, limit: usize, lease: Duration) -> Vec<Outgoing>;
+    forget(queue: &str, ids: &[u64]) -> ();
 } }
 
 around! { Ledger "ledger" {
     put(row: &Row, expected: Option<u64>, keep: Duration) -> Put;
     row(message_id: &str) -> Option<Row>;
     by_remote_id(account: &str, remote_id: &str) -> Option<Row>;
+    live(worker: &str, hold: Duration) -> ();
+    lives(worker: &str) -> bool;
     note(notes: &[Note], keep: Duration) -> ();
     trail(message_id: &str) -> Vec<Step>;
     find(query: &Query, limit: usize) -> Vec<String>;

@@ -157,6 +157,77 @@ pub struct Filter {
     pub lane: Option<u64>,
     /// Only entries that wait for this reason.
     pub reason: Option<Reason>,
+    /// Only entries whose `since` is before this (milliseconds since 1970). What stands behind a younger one is not looked
+    /// at: lanes are looked through from their heads.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
+}
+
+impl Filter {
+    /// Whether entries of this lane may be meant.
+    pub fn takes_lane(&self, lane: &Lane) -> bool {
+        let group = self.group.as_ref().is_none_or(|group| *group == lane.group);
+        group && self.lane.is_none_or(|number| number == lane.number)
+    }
+
+    /// Whether all entries of such lanes are meant.
+    pub fn takes_whole_lanes(&self) -> bool {
+        self.ids.is_none() && self.reason.is_none() && self.before.is_none()
+    }
+
+    /// Whether this entry of such a lane is meant.
+    pub fn takes(&self, id: u64, entry: &Entry) -> bool {
+        let has = |ids: &Vec<u64>| ids.contains(&id);
+        let reason = self.reason.is_none_or(|r| r == entry.about.reason);
+        reason && self.ids.as_ref().is_none_or(has) && !self.ends_before(entry)
+    }
+
+    /// Whether neither this entry nor what stands behind it is meant.
+    pub fn ends_before(&self, entry: &Entry) -> bool {
+        self.before
+            .is_some_and(|before| entry.about.since >= before)
+    }
+}
+
+/// Why messages are taken out of a journal for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// A person dropped them.
+    Dropped,
+    /// They have waited as long as they may.
+    Expired,
+}
+
+impl Cause {
+    /// As it is stored.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dropped => "dropped",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A message that was taken out of its lane for good, and whose sender may not know yet.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Outgoing {
+    /// Queue it belonged to.
+    pub queue: String,
+    /// Number.
+    pub id: u64,
+    /// Why.
+    pub cause: Cause,
+    /// The message.
+    pub entry: Entry,
+}
+
+/// What a withdrawal did.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Withdrawn {
+    /// These are out: no worker gets them any more.
+    pub taken: Vec<Outgoing>,
+    /// Heads that match and stay, because somebody works on them. Of all lanes only if fewer were taken than allowed.
+    pub in_hand: u64,
 }
 
 /// An entry as it is listed.
@@ -233,7 +304,7 @@ pub trait Journal: Send + Sync + 'static {
     /// How much waits.
     async fn depth(&self, queue: &str) -> Result<Depth, WorkError>;
 
-    /// Queues that have a journal.
+    /// Queues that have a journal, or something on its way out of one.
     async fn queues(&self) -> Result<Vec<String>, WorkError>;
 
     /// Entries that match, lane by lane, in order, at most `limit`.
@@ -248,14 +319,31 @@ pub trait Journal: Send + Sync + 'static {
     /// time: after an error, repeat it.
     async fn release(&self, queue: &str, filter: &Filter) -> Result<u64, WorkError>;
 
-    /// Removes matching entries for good; what they were. A lane whose head goes keeps its claim, since whoever has it
-    /// may be at work on that head.
-    async fn remove(
+    /// Takes matching entries out of their lanes for good, at most `limit`; a head that somebody works on stays. What is
+    /// taken is kept until [`Self::forget`]: whoever took it tells its sender within `lease`, or another does
+    /// ([`Self::adopt`]).
+    async fn withdraw(
         &self,
         queue: &str,
         filter: &Filter,
         limit: usize,
-    ) -> Result<Vec<Listed>, WorkError>;
+        cause: Cause,
+        lease: Duration,
+    ) -> Result<Withdrawn, WorkError>;
+
+    /// What was taken out of a queue's lanes and is not forgotten, at most `limit`.
+    async fn outgoing(&self, queue: &str, limit: usize) -> Result<Vec<Outgoing>, WorkError>;
+
+    /// Those of them whose lease is over: they are the caller's for `lease`.
+    async fn adopt(
+        &self,
+        queue: &str,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<Outgoing>, WorkError>;
+
+    /// Their senders know: they are removed.
+    async fn forget(&self, queue: &str, ids: &[u64]) -> Result<(), WorkError>;
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ impl Supervisor {
                 broker: Some(Arc::clone(&used.broker.held)),
                 store,
                 keep: resource.settings().retention.ledger(),
+                worker: resource.key(),
+                journal: resource.settings().retention.journal.map(|kept| kept.0),
                 classes: None,
             };
             let topology = resource.topology();

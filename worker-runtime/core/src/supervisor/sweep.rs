@@ -1,8 +1,10 @@
-//! Puts out what was kept long enough: in the state stores of a process, and in its parking queues.
+//! Puts out what was kept long enough: in the state stores of a process, in its journals and in its parking queues.
 
 use super::Supervisor;
 use crate::error::WorkError;
-use crate::parking;
+use crate::operate::Reach;
+use crate::state::StateStore;
+use crate::{journal_desk, parking};
 use std::sync::Weak;
 use std::time::Duration;
 
@@ -38,6 +40,12 @@ impl Supervisor {
                 }
             }
         }
+        let reach = self.reach().await;
+        for store in &reach.stores {
+            if let Err(error) = self.expire_journals(&**store, &reach).await {
+                tracing::debug!(store = store.describe(), %error, "journals cannot be looked through now");
+            }
+        }
         for resource in self.resources() {
             let Some(keep) = resource.settings().retention.parked else {
                 continue;
@@ -46,6 +54,35 @@ impl Supervisor {
                 tracing::warn!(worker = resource.key(), %error, "parked messages cannot be looked through now");
             }
         }
+    }
+
+    /// Ends what waits in our queues' journals for too long, and what somebody took out of them without telling its sender.
+    async fn expire_journals(
+        &self,
+        store: &dyn StateStore,
+        reach: &Reach,
+    ) -> Result<(), WorkError> {
+        for queue in store.queues().await? {
+            let Some(at) = reach.consumed(&queue) else {
+                continue;
+            };
+            let withdrawal = reach.withdrawal(&queue);
+            let mut all = vec![journal_desk::finish(store, &withdrawal, &queue).await?];
+            if let Some(keep) = at.journal {
+                let expired = journal_desk::expire(store, &withdrawal, &queue, keep).await?;
+                let metrics = self.telemetry().worker(&at.worker).queue(&queue);
+                metrics.journal_expired.inc_by(expired.done);
+                all.push(expired);
+            }
+            for why in all.into_iter().filter_map(|dropped| dropped.stopped) {
+                tracing::warn!(
+                    queue,
+                    why,
+                    "expiring what waits in the journal stopped early"
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Ends what was parked of a worker's queues longer ago than `keep`.

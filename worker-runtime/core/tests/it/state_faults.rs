@@ -2,6 +2,7 @@
 //! not ours. Children are this test binary again.
 
 use crate::child::{Running, say};
+use crate::state_suite::remove;
 use crate::state_suite::{Dice, LONG, PATIENCE, append, change, lane, text, until};
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
@@ -360,8 +361,9 @@ async fn killed_again_and_again(sync: bool, width: usize, rounds: u64, at_least:
         said.check(&store, 1).await;
         // The next child begins with what this one left, as long as that is little; what is known of rows is what is there.
         if store.depth(QUEUE).await.expect("depth").messages > 3000 {
-            let removed = store.remove(QUEUE, &Filter::default(), usize::MAX).await;
-            removed.expect("remove");
+            store.reclaim(QUEUE).await.expect("reclaim");
+            let store: Arc<dyn StateStore> = Arc::clone(&store) as _;
+            remove(&store, QUEUE, &Filter::default(), usize::MAX).await;
             said = Said::default();
         }
         for number in 0..ROWS {

@@ -17,12 +17,12 @@ pub(super) use hold::{Hold, Look, Schedules, millis};
 
 use super::consumer::PREFETCH;
 use super::lanes::Lane;
+use super::store_watch::Trouble;
 use crate::broker::RawDelivery;
 use crate::state::journal::{
     About, Append, Claimed, Depth, Due, Entry, Lane as Place, Next, Reason, Step,
 };
 use crate::state::{StateStore, StoreHealth};
-use crate::status::StatusDesk;
 use book::Book;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -182,7 +182,7 @@ pub(super) struct Parts {
     pub(super) fenced: bool,
     /// The transport whose retries of Vumi are taken over by who holds the fence.
     pub(super) imports: Option<String>,
-    pub(super) status: Arc<StatusDesk>,
+    pub(super) trouble: Trouble,
     /// Shared by the journals of a divided queue.
     pub(super) gauges: Arc<Gauges>,
 }
@@ -196,10 +196,9 @@ impl LaneJournal {
         let access = Access {
             queue,
             exit: Arc::new(exit),
-            status: parts.status,
+            trouble: parts.trouble,
             halt,
         };
-        access.tell();
         Self {
             access: Arc::new(access),
             health,
@@ -591,7 +590,6 @@ impl LaneJournal {
             Some(outcome) = self.ops.next(), if !self.ops.is_empty() => self.settle(outcome),
             () = tokio::time::sleep_until(timer.into()) => Event::Turn,
             Ok(()) = self.health.changed() => {
-                self.access.tell();
                 self.wake_at(Instant::now());
                 Event::Turn
             }

@@ -1,13 +1,12 @@
 //! What one queue's journal asks of the state store. What must happen is repeated until it does, or until it is no longer
-//! ours to do; whether the store answers is told as component `state`.
+//! ours to do.
 
-use super::exit::{Exit, Takes};
-use crate::codes;
+use super::exit::Exit;
 use crate::engine::backoff::Backoff;
+use crate::engine::store_watch::Trouble;
 use crate::error::WorkError;
+use crate::state::Journal;
 use crate::state::journal::{Append, Claimed, Depth, Lane as Place, Next, Step};
-use crate::state::{Journal, StoreHealth};
-use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ pub(super) const AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Durat
 pub(super) struct Access {
     pub(super) queue: String,
     pub(super) exit: Arc<Exit>,
-    pub(super) status: Arc<StatusDesk>,
+    pub(super) trouble: Trouble,
     /// Fires when nothing is to be tried again.
     pub(super) halt: CancellationToken,
 }
@@ -137,41 +136,8 @@ impl Access {
     fn noted<T>(&self, result: Result<T, WorkError>) -> Result<T, WorkError> {
         let failed = result.as_ref().err();
         if self.exit.operation(failed.is_some()) {
-            match failed {
-                Some(error) => self.away(&error.text),
-                None => self.report(StatusLevel::Ok, "available", "the state store answers"),
-            }
+            self.trouble.note(failed);
         }
         result
-    }
-
-    fn away(&self, why: &str) {
-        tracing::warn!(
-            queue = self.queue,
-            reason = why,
-            "the state store does not answer"
-        );
-        let text = format!("nothing moves into the journal, and what is held stays held: {why}");
-        self.report(StatusLevel::Degraded, "state_unavailable", &text);
-    }
-
-    /// Tells what the journal is worth, at the start and whenever the health of the store changes.
-    pub(super) fn tell(&self) {
-        let store = self.exit.store.describe();
-        match (&*self.exit.store.health().borrow(), self.exit.takes()) {
-            (StoreHealth::Away(why), _) => self.away(why),
-            (_, Takes::Never) => {
-                let code = codes::STATE_NOT_DURABLE;
-                let text = format!("{store}: {} ({code})", code.meaning);
-                self.report(StatusLevel::Degraded, "state_not_durable", &text);
-            }
-            (_, Takes::Yes) => self.report(StatusLevel::Ok, "available", &store),
-            (_, Takes::Away) => {}
-        }
-    }
-
-    fn report(&self, level: StatusLevel, reason: &str, text: &str) {
-        self.status
-            .report(StatusReport::new("state", level, reason, text));
     }
 }

@@ -13,7 +13,7 @@ use super::outlet::Outlet;
 use super::partitions::{self, Plan};
 use super::peer::{self, Counter};
 use super::sending::{self, Keeper, Names, Once, Sending, Trail, Trial};
-use super::store_watch::StoreWatch;
+use super::store_watch::{StoreWatch, Trouble};
 use super::watch::Watch;
 use super::{Environment, StopLimits};
 use crate::broker::{Durability, QueueSpec};
@@ -94,10 +94,9 @@ pub async fn build(
         let policy = sending::Policy::of(&resource, registration.receipts, store.is_some());
         Arc::new(Sending::new(names.clone(), policy, store, outlet, metrics))
     });
-    let trail = store.map(|store| {
-        let trail = Trail::new(Arc::clone(store), &names, Arc::clone(&metrics));
-        Arc::new(trail)
-    });
+    let trail = store
+        .and_then(|store| Trail::new(Arc::clone(store), &names, Arc::clone(&metrics)))
+        .map(Arc::new);
     let services: Arc<dyn Services> = Arc::new(Counter {
         outlet: Arc::clone(&outlet),
         status: Arc::clone(&status),
@@ -108,6 +107,7 @@ pub async fn build(
         abandoned: abandoned.clone(),
         sending: sending.clone(),
         trail: trail.clone(),
+        state: store.cloned(),
         once: store
             .filter(|_| registration.dedupe != Dedupe::None)
             .map(|store| Once::new(Arc::clone(store), &resource, Arc::clone(&metrics))),
@@ -161,6 +161,8 @@ pub struct RunningWorker {
     environment: Environment,
     backlog: Arc<Backlog>,
     status: Arc<StatusDesk>,
+    /// What the journals tell the watch of the store.
+    trouble: Trouble,
     metrics: Arc<WorkerMetrics>,
     accepting: Arc<AtomicBool>,
     abandoned: CancellationToken,
@@ -192,6 +194,7 @@ impl BuiltWorker {
             environment: self.environment,
             backlog: self.backlog,
             status: self.status,
+            trouble: Trouble::default(),
             metrics: self.metrics,
             accepting: self.accepting,
             abandoned: self.abandoned,
@@ -286,7 +289,8 @@ impl RunningWorker {
         let lasting = !matches!(queue, QueueSpec::Reply(_));
         // A reply queue vanishes with its process, and what would have killed it.
         let trial = self.environment.state.as_ref().filter(|_| lasting);
-        let trial = trial.map(|store| Trial::new(Arc::clone(store), &name));
+        let trial =
+            trial.map(|store| Trial::new(Arc::clone(store), &name, settings.retention.suspects()));
         let stage = if intake { &self.intake } else { &self.replies };
         // A reply queue ends with its replica: nothing of it can wait longer.
         let store = match queue {
@@ -302,7 +306,7 @@ impl RunningWorker {
                 .then(|| port.connector.clone())
                 .filter(|_| resource.division(port.flow).is_empty()),
             fenced: mode != vumi_api::OrderingMode::None,
-            status: Arc::clone(&self.status),
+            trouble: self.trouble.clone(),
             gauges: Arc::new(journal::Gauges::new(metrics.clone())),
         });
         // Only a transport's outbound messages can be sent at a time of their own.
@@ -411,6 +415,7 @@ impl RunningWorker {
                 status: Arc::clone(&self.status),
                 broker: self.environment.broker.durability(),
                 volatile_allowed: self.cx.resource().settings().allow_volatile_state,
+                trouble: self.trouble.clone(),
             };
             self.watches.tasks.push(self.guarded(watch.run()));
         }
@@ -424,6 +429,9 @@ impl RunningWorker {
             let task = self.guarded(Arc::clone(orders).keep());
             self.watches.tasks.push(task);
         }
+        let signs = Arc::clone(&sending);
+        let task = self.guarded(async move { signs.live().await });
+        self.watches.tasks.push(task);
         let keeper = Keeper {
             sending,
             status: Arc::clone(&self.status),

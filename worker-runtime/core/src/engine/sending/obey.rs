@@ -15,7 +15,7 @@ use vumi_api::{Flow, Port};
 impl Case {
     /// The message as it came, before any middleware of ours.
     fn original(&self) -> Result<UserMessage, WorkError> {
-        UserMessage::decode(&self.body).map_err(Into::into)
+        UserMessage::decode(self.body.as_deref().unwrap_or_default()).map_err(Into::into)
     }
 }
 

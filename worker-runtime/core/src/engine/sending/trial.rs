@@ -10,14 +10,14 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 /// A message begun in vain so often is set aside.
 const CRASHES: u32 = 3;
-/// For how long a suspicion is kept.
-const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 /// The trials of one consumed queue.
 #[derive(Clone)]
 pub(in crate::engine) struct Trial {
     store: Arc<dyn StateStore>,
     queue: String,
+    /// For how long a suspicion is kept.
+    keep: Duration,
     one: Arc<Mutex<()>>,
 }
 
@@ -37,10 +37,11 @@ impl Suspect {
 }
 
 impl Trial {
-    pub(in crate::engine) fn new(store: Arc<dyn StateStore>, queue: &str) -> Self {
+    pub(in crate::engine) fn new(store: Arc<dyn StateStore>, queue: &str, keep: Duration) -> Self {
         Self {
             store,
             queue: queue.to_owned(),
+            keep,
             one: Arc::default(),
         }
     }
@@ -55,7 +56,10 @@ impl Trial {
         if interrupted() {
             return Err(Unpublished::Interrupted);
         }
-        let count = stubborn(interrupted, || self.store.suspect(&self.queue, id, KEPT)).await?;
+        let count = stubborn(interrupted, || {
+            self.store.suspect(&self.queue, id, self.keep)
+        })
+        .await?;
         Ok(Suspect {
             id: id.to_owned(),
             alone,

@@ -30,14 +30,9 @@ pub(super) async fn erase(
     let mut ids: HashSet<String> = messages.iter().cloned().collect();
 
     let who = person.clone();
-    let of_user = move |key: &[u8], _: &[u8]| Ok(who.has(sessions::user(key)?));
+    let of_user = move |key: &[u8], _: &[u8]| Ok(who.owns(sessions::user(key)?));
     let found = keys(store, Space::Records, tag::SESSION, of_user).await?;
-    let sessions = remove(store, found, |tx, key| {
-        let there = tx.get(Space::Records, key)?.is_some();
-        tx.remove(Space::Records, key);
-        Ok(u64::from(there))
-    })
-    .await?;
+    let sessions = remove(store, found, remove_record).await?;
 
     let (who, known) = (person.clone(), ids.clone());
     let of_message = move |_: &[u8], value: &[u8]| {
@@ -47,6 +42,14 @@ pub(super) async fn erase(
     let found = keys(store, Space::Records, tag::ENTRY, of_message).await?;
     let (entries, more) = remove_entries(store, found).await?;
     ids.extend(more);
+    let (who, known) = (person.clone(), ids.clone());
+    let of_message = move |_: &[u8], value: &[u8]| {
+        let entry = Bytes::copy_from_slice(journal::outgoing_entry(value)?);
+        let entry = Entry::decode(&entry).ok_or(ENTRY)?;
+        Ok(who.is_in(&entry.body, &known))
+    };
+    let found = keys(store, Space::Records, tag::OUTGOING, of_message).await?;
+    let outgoing = remove(store, found, remove_record).await?;
 
     let rows = remove(store, messages, |tx, id| {
         let removed = [ledger::remove_row(tx, id)?, ledger::remove_trail(tx, id)?];
@@ -75,7 +78,7 @@ pub(super) async fn erase(
 
     let counts = [
         ("sessions", sessions),
-        ("journal", entries),
+        ("journal", entries + outgoing),
         ("ledger", rows),
         ("firstSeen", answers),
         ("suspects", suspects),
@@ -127,6 +130,12 @@ async fn remove<K: Clone + Send + 'static>(
             .await?;
     }
     Ok(removed)
+}
+
+fn remove_record(tx: &mut Tx<'_>, key: &Vec<u8>) -> Result<u64, Failure> {
+    let there = tx.get(Space::Records, key)?.is_some();
+    tx.remove(Space::Records, key);
+    Ok(u64::from(there))
 }
 
 /// Removes entries of journals; how many, and the ids of their messages.

@@ -15,7 +15,7 @@ pub(super) mod tag {
     /// The format's number.
     pub const FORMAT: u8 = b'f';
     /// Nothing: what fills a log, and is removed.
-    pub const FILLER: u8 = b'z';
+    pub const FILLER: u8 = b'0';
     /// The next id of a journal's entry.
     pub const NEXT_ID: u8 = b'n';
     /// queue, group → messages, lanes.
@@ -26,6 +26,8 @@ pub(super) mod tag {
     pub const DUE: u8 = b'd';
     /// queue, group, lane, id → the entry.
     pub const ENTRY: u8 = b'e';
+    /// queue, id → until when somebody ends it, why, the entry.
+    pub const OUTGOING: u8 = b'v';
     /// message id → the row, after the time at which it may go.
     pub const ROW: u8 = b'r';
     /// message id → the trail.

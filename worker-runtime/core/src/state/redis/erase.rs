@@ -44,7 +44,7 @@ async fn sessions(store: &RedisStore, person: &Person) -> Result<u64, WorkError>
     while let Some(keys) = search.next().await? {
         let is_theirs = |key: &&String| {
             let user = store.keys.session_user(key);
-            user.is_some_and(|user| person.has(user))
+            user.is_some_and(|user| person.owns(user))
         };
         erased += delete(store, keys.iter().filter(is_theirs)).await?;
     }
@@ -81,11 +81,16 @@ async fn journal(
                     ids: Some(group.iter().map(|listed| listed.id).collect()),
                     group: Some(group[0].lane.group.clone()),
                     lane: Some(group[0].lane.number),
-                    reason: None,
+                    ..Filter::default()
                 };
-                erased += store.remove(&queue, &filter, group.len()).await?.len() as u64;
+                erased += store.remove(&queue, &filter, group.len()).await? as u64;
             }
         }
+        let outgoing = store.outgoing(&queue, usize::MAX).await?;
+        let theirs = outgoing.iter();
+        let theirs = theirs.filter(|one| person.is_in(&one.entry.body, ids));
+        let theirs: Vec<u64> = theirs.map(|one| one.id).collect();
+        erased += store.left(&queue, &theirs).await?;
     }
     Ok(erased)
 }

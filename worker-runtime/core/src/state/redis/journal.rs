@@ -7,7 +7,8 @@ use super::keys::{name, part};
 use super::script::{at_most, millis, script};
 use crate::error::WorkError;
 use crate::state::journal::{
-    Append, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Next, Step,
+    Append, Cause, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Next, Outgoing, Step,
+    Withdrawn,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,7 +26,9 @@ const ROOM: usize = 200;
 #[derive(Clone, Copy, PartialEq)]
 enum What {
     List,
+    /// For an erasure: nobody is told.
     Remove,
+    Withdraw(Cause, Duration),
     Release,
 }
 
@@ -155,22 +158,57 @@ impl Journal for RedisStore {
         filter: &Filter,
         limit: usize,
     ) -> Result<Vec<Listed>, WorkError> {
-        self.all(queue, What::List, filter, limit).await
+        Ok(self.all(queue, What::List, filter, limit).await?.0)
     }
 
     async fn release(&self, queue: &str, filter: &Filter) -> Result<u64, WorkError> {
         let mut walk = self.walk(queue, What::Release, filter).await?;
         while walk.next(ROOM).await?.is_some() {}
-        Ok(walk.released)
+        Ok(walk.count)
     }
 
-    async fn remove(
+    async fn withdraw(
         &self,
         queue: &str,
         filter: &Filter,
         limit: usize,
-    ) -> Result<Vec<Listed>, WorkError> {
-        self.all(queue, What::Remove, filter, limit).await
+        cause: Cause,
+        lease: Duration,
+    ) -> Result<Withdrawn, WorkError> {
+        let (found, in_hand) = self
+            .all(queue, What::Withdraw(cause, lease), filter, limit)
+            .await?;
+        let outgoing = |listed: Listed| Outgoing {
+            queue: listed.queue,
+            id: listed.id,
+            cause,
+            entry: listed.entry,
+        };
+        Ok(Withdrawn {
+            taken: found.into_iter().map(outgoing).collect(),
+            in_hand,
+        })
+    }
+
+    async fn outgoing(&self, queue: &str, limit: usize) -> Result<Vec<Outgoing>, WorkError> {
+        let mut call = self.journal(script!("journal_lib", "outgoing"), queue);
+        call.arg(at_most(limit));
+        self.leaving(queue, &call).await
+    }
+
+    async fn adopt(
+        &self,
+        queue: &str,
+        limit: usize,
+        lease: Duration,
+    ) -> Result<Vec<Outgoing>, WorkError> {
+        let mut call = self.journal(script!("journal_lib", "adopt"), queue);
+        call.arg(at_most(limit)).arg(millis(lease));
+        self.leaving(queue, &call).await
+    }
+
+    async fn forget(&self, queue: &str, ids: &[u64]) -> Result<(), WorkError> {
+        self.left(queue, ids).await.map(drop)
     }
 }
 
@@ -181,13 +219,44 @@ impl RedisStore {
         call
     }
 
+    async fn leaving(
+        &self,
+        queue: &str,
+        call: &ScriptInvocation<'_>,
+    ) -> Result<Vec<Outgoing>, WorkError> {
+        let found: Vec<Bytes> = self.link.script(call).await?;
+        let read = |stored: Bytes| outgoing(queue, &stored);
+        found.into_iter().map(read).collect()
+    }
+
+    /// Removes messages on their way out; how many were there.
+    pub(super) async fn left(&self, queue: &str, ids: &[u64]) -> Result<u64, WorkError> {
+        let mut call = self.journal(script!("journal_lib", "forget"), queue);
+        for id in ids {
+            call.arg(id);
+        }
+        self.link.script(&call).await
+    }
+
+    /// Removes entries wherever they stand, in hand or not; how many.
+    pub(super) async fn remove(
+        &self,
+        queue: &str,
+        filter: &Filter,
+        limit: usize,
+    ) -> Result<usize, WorkError> {
+        let (removed, _) = self.all(queue, What::Remove, filter, limit).await?;
+        Ok(removed.len())
+    }
+
+    /// What a walk found, and what it counted.
     async fn all(
         &self,
         queue: &str,
         what: What,
         filter: &Filter,
         limit: usize,
-    ) -> Result<Vec<Listed>, WorkError> {
+    ) -> Result<(Vec<Listed>, u64), WorkError> {
         let mut walk = self.walk(queue, what, filter).await?;
         let mut found = Vec::new();
         while found.len() < limit {
@@ -196,7 +265,7 @@ impl RedisStore {
                 None => break,
             }
         }
-        Ok(found)
+        Ok((found, walk.count))
     }
 
     /// A walk along the entries of a queue, to look at them.
@@ -206,13 +275,7 @@ impl RedisStore {
 
     async fn walk(&self, queue: &str, what: What, filter: &Filter) -> Result<Walk<'_>, WorkError> {
         let mut lanes = self.lanes(queue).await?;
-        lanes.retain(|lane| {
-            filter
-                .group
-                .as_ref()
-                .is_none_or(|group| *group == lane.group)
-                && filter.lane.is_none_or(|number| number == lane.number)
-        });
+        lanes.retain(|lane| filter.takes_lane(lane));
         let json = |value: serde_json::Result<String>| value.map_err(|_| unreadable("a filter"));
         let reason = match filter.reason {
             Some(reason) => json(serde_json::to_string(&reason))?
@@ -230,10 +293,11 @@ impl RedisStore {
             what,
             reason,
             ids,
+            before: filter.before.map_or(String::new(), |time| time.to_string()),
             lanes,
             done: 0,
             after: 0,
-            released: 0,
+            count: 0,
         })
     }
 }
@@ -245,12 +309,14 @@ pub(super) struct Walk<'a> {
     what: What,
     reason: String,
     ids: String,
+    before: String,
     lanes: Vec<Lane>,
     /// Lanes that are finished.
     done: usize,
     /// Number of the last entry that was looked at in the next one.
     after: u64,
-    released: u64,
+    /// Lanes released, or heads that somebody works on.
+    count: u64,
 }
 
 type Row = (String, String, u64, String, Bytes);
@@ -262,10 +328,11 @@ impl Walk<'_> {
         if rest.is_empty() {
             return Ok(None);
         }
-        let what = match self.what {
-            What::List => "list",
-            What::Remove => "remove",
-            What::Release => "release",
+        let (what, cause, lease) = match self.what {
+            What::List => ("list", "", 0),
+            What::Remove => ("remove", "", 0),
+            What::Release => ("release", "", 0),
+            What::Withdraw(cause, lease) => ("withdraw", cause.as_str(), millis(lease)),
         };
         let mut call = self
             .store
@@ -275,15 +342,18 @@ impl Walk<'_> {
             .arg(LOOKS)
             .arg(&self.reason)
             .arg(&self.ids)
+            .arg(&self.before)
+            .arg(cause)
+            .arg(lease)
             .arg(self.after);
         for lane in &rest[..rest.len().min(LANES)] {
             lane_args(&mut call, lane);
         }
-        let (finished, after, released, rows): (usize, u64, u64, Vec<Row>) =
+        let (finished, after, count, rows): (usize, u64, u64, Vec<Row>) =
             self.store.link.script(&call).await?;
         self.done += finished;
         self.after = after;
-        self.released += released;
+        self.count += count;
         let listed = rows.into_iter().map(|(number, group, place, due, stored)| {
             let lane = lane(&number, &group)?;
             let (id, entry) = entry(&stored)?;
@@ -320,6 +390,24 @@ fn entry(stored: &Bytes) -> Result<(u64, Entry), WorkError> {
         Some((id, Entry::decode(&stored.slice(colon + 1..))?))
     });
     parts.ok_or_else(|| unreadable("an entry of a journal"))
+}
+
+/// A message on its way out: the cause, a colon, its entry.
+fn outgoing(queue: &str, stored: &Bytes) -> Result<Outgoing, WorkError> {
+    let of = |cause: Cause| {
+        let rest = stored.strip_prefix(cause.as_str().as_bytes())?;
+        let rest = stored.slice_ref(rest.strip_prefix(b":")?);
+        Some((cause, rest))
+    };
+    let known = [Cause::Dropped, Cause::Expired].into_iter().find_map(of);
+    let (cause, rest) = known.ok_or_else(|| unreadable("a message on its way out of a journal"))?;
+    let (id, entry) = entry(&rest)?;
+    Ok(Outgoing {
+        queue: queue.to_owned(),
+        id,
+        cause,
+        entry,
+    })
 }
 
 fn due_text(due: Due) -> String {

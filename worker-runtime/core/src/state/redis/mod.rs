@@ -15,6 +15,8 @@
 //! | `J:w:<queue>:<group>` | sorted set | lanes, by when somebody may work on them: due, or the claim's end | with the last lane |
 //! | `J:c:<queue>` | hash | claimed lanes, with the times at which they were due | with the claim |
 //! | `J:l:<queue>:<lane>:<group>` | list | entries: number, colon, stored form | with the last message |
+//! | `J:o:<queue>` | sorted set | entries that were taken out for good, by when somebody tells their senders | when they know |
+//! | `J:m:<queue>` | hash | what they are: cause, colon, entry | when they know |
 //! | `L:r:<message>` | text | row: a line of names, JSON | swept after the retention |
 //! | `L:t:<message>` | list | trail: person, then steps as JSON | swept after the retention |
 //! | `L:s:<account>:<state>` | sorted set | messages with rows, by birth | with the row |
@@ -28,6 +30,7 @@
 //! | `L:o` | set | transports with orders for batches | when they are lifted |
 //! | `L:o:<account>` | hash | orders in force by batch | when they are lifted |
 //! | `L:a` | set | accounts with rows | never |
+//! | `L:l:<worker>` | text | sign of life of a replica that sends | as told |
 //! | `F:i:<scope>:<id>` | text | `P` while reserved, then `S` and the answer | hold, then window |
 //! | `F:o:<scope>` | sorted set | ids by commit | window |
 //! | `F:p:<person>` | sorted set | `<scope>:<id>` of a person | window |

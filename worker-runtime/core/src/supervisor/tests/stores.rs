@@ -3,6 +3,7 @@
 use super::*;
 use crate::broker::{Publication, PublicationClass, QueueSpec};
 use crate::parking::{Envelope, parked_queue};
+use crate::state::journal::{About, Append, Due, Entry, Lane, Reason};
 
 fn stores_of(supervisor: &Supervisor) -> Vec<String> {
     let stores = supervisor.stores().into_iter();
@@ -116,5 +117,53 @@ async fn parked_messages_are_put_out_when_their_time_is_over() {
         .await
         .expect("listed");
     assert_eq!((left.len(), left[0].time), (1, 0.0));
+    supervisor.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_waits_too_long_in_a_journal_ends_and_is_counted() {
+    let world = Arc::new(World::default());
+    uses(&world, "application/a", "first");
+    let supervisor = supervisor(&world);
+    let manifest = echo("a", "a", 1).replace(
+        "echo: {}",
+        "echo: {}, retention: {journal: 48h}, retry: {maxAge: 47h}",
+    );
+    supervisor.apply(set(&[manifest])).await;
+    let (_, store) = supervisor.stores().pop().expect("one store");
+    let metrics = supervisor.telemetry().worker("application/a");
+    let counted = metrics.queue("a.inbound.p1").journal_expired;
+    let now = crate::message::Timestamp::now().epoch();
+    for (number, hours) in [(1, 49.0), (2, 47.0)] {
+        let append = Append {
+            lane: Lane {
+                group: String::new(),
+                number,
+            },
+            due: Due::Released,
+            entry: Entry {
+                about: About {
+                    reason: Reason::Held,
+                    since: ((now - hours * 3600.0) * 1e3) as u64,
+                    attempts: 0,
+                    code: String::new(),
+                    text: String::new(),
+                    routing_key: "a.inbound".into(),
+                    amqp_message_id: None,
+                },
+                body: "{}".into(),
+            },
+        };
+        // Of a part of its queue, as partitions have.
+        let append = store.append("a.inbound.p1", vec![append]);
+        append.await.expect("appended");
+    }
+    let left = async || {
+        let depth = store.depth("a.inbound.p1").await.expect("depth");
+        depth.messages == 1
+    };
+    until("the old one is gone", left).await;
+    until("it is counted", async || counted.get() == 1).await;
+    assert!(left().await, "and the young one stays");
     supervisor.shutdown().await;
 }

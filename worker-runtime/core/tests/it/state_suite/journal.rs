@@ -1,13 +1,14 @@
 //! The journal, sentence by sentence, and workers racing for its lanes.
 
-use super::{LONG, PATIENCE, SOON, Source, now, unique, until};
+use super::{LONG, PATIENCE, SOON, Source, unique, until};
 use bytes::Bytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use vumi_core::state::StateStore;
 use vumi_core::state::journal::{
-    About, Append, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Next, Reason, Step,
+    About, Append, Cause, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Next,
+    Outgoing, Reason, Step,
 };
 
 pub const NOW: Due = Due::After(Duration::ZERO);
@@ -46,25 +47,41 @@ pub fn text(claimed: &Claimed) -> String {
     String::from_utf8_lossy(&claimed.entry.body).into_owned()
 }
 
-async fn add(store: &Arc<dyn StateStore>, queue: &str, lane: &Lane, due: Due, bodies: &[&str]) {
+pub async fn add(store: &Arc<dyn StateStore>, queue: &str, lane: &Lane, due: Due, bodies: &[&str]) {
     let messages = bodies.iter().map(|body| append(lane, due, body)).collect();
     store.append(queue, messages).await.expect("append");
 }
 
-async fn claim(store: &Arc<dyn StateStore>, queue: &str, group: &str) -> Vec<Claimed> {
+pub async fn claim(store: &Arc<dyn StateStore>, queue: &str, group: &str) -> Vec<Claimed> {
     store.claim(queue, group, 100, LONG).await.expect("claim")
 }
 
-async fn done(store: &Arc<dyn StateStore>, queue: &str, head: &Claimed) -> Next {
+pub async fn done(store: &Arc<dyn StateStore>, queue: &str, head: &Claimed) -> Next {
     let step = store.step(queue, &head.lane, head.id, Step::Done, LONG);
     step.await.expect("step")
 }
 
-async fn list(store: &Arc<dyn StateStore>, queue: &str, filter: Filter) -> Vec<Listed> {
+/// Takes messages out and forgets them.
+pub async fn remove(
+    store: &Arc<dyn StateStore>,
+    queue: &str,
+    filter: &Filter,
+    limit: usize,
+) -> Vec<Outgoing> {
+    let withdrawn = store
+        .withdraw(queue, filter, limit, Cause::Dropped, LONG)
+        .await
+        .expect("withdraw");
+    let ids: Vec<u64> = withdrawn.taken.iter().map(|taken| taken.id).collect();
+    store.forget(queue, &ids).await.expect("forget");
+    withdrawn.taken
+}
+
+pub async fn list(store: &Arc<dyn StateStore>, queue: &str, filter: Filter) -> Vec<Listed> {
     store.list(queue, &filter, 100).await.expect("list")
 }
 
-fn bodies(listed: &[Listed]) -> Vec<String> {
+pub fn bodies(listed: &[Listed]) -> Vec<String> {
     let text = |l: &Listed| String::from_utf8_lossy(&l.entry.body).into_owned();
     listed.iter().map(text).collect()
 }
@@ -331,194 +348,6 @@ pub async fn journal_tells_when_the_next_lane_is_due(source: &impl Source) {
     assert!(told <= lease && told > lease - PATIENCE, "{told:?}");
 }
 
-async fn filled(store: &Arc<dyn StateStore>, queue: &str) -> Vec<Listed> {
-    let held = |lane: &Lane, body: &str| {
-        let mut append = append(lane, Due::Released, body);
-        append.entry.about.reason = Reason::Held;
-        append
-    };
-    let (one, two, three) = (lane("", 1), lane("batch", 1), lane("batch", 2));
-    let messages = vec![
-        append(&one, Due::After(LONG), "a"),
-        held(&two, "b"),
-        append(&two, NOW, "c"),
-        held(&two, "d"),
-        held(&three, "e"),
-        append(&one, NOW, "f"),
-    ];
-    store.append(queue, messages).await.expect("append");
-    let mut all = list(store, queue, Filter::default()).await;
-    // Which lane comes first is the store's choice.
-    all.sort_by_key(|listed| (listed.lane.clone(), listed.place));
-    assert_eq!(bodies(&all), ["a", "f", "b", "c", "d", "e"]);
-    all
-}
-
-pub async fn journal_lists_what_matches(source: &impl Source) {
-    let (store, queue) = (source.client().await, unique("q"));
-    let begin = now();
-    let all = filled(&store, &queue).await;
-    let places: Vec<u64> = all.iter().map(|listed| listed.place).collect();
-    assert_eq!(places, [0, 1, 0, 1, 2, 0]);
-    assert!(all.iter().all(|listed| listed.queue == queue));
-    assert_eq!(all[0].entry, entry("a"));
-    let due = all[0].due.expect("a time");
-    assert!(
-        due >= begin + 3_500_000 && due <= now() + 3_600_000,
-        "{due}"
-    );
-    assert_eq!(all[2].due, None);
-
-    let of = async |filter| {
-        let mut found = bodies(&list(&store, &queue, filter).await);
-        found.sort();
-        found.concat()
-    };
-    let group = |group: &str| Filter {
-        group: Some(group.into()),
-        ..Filter::default()
-    };
-    assert_eq!(of(group("batch")).await, "bcde");
-    assert_eq!(of(group("nothing")).await, "");
-    let number = Filter {
-        lane: Some(1),
-        ..Filter::default()
-    };
-    assert_eq!(of(number.clone()).await, "abcdf");
-    let held = Filter {
-        reason: Some(Reason::Held),
-        ..number
-    };
-    assert_eq!(of(held).await, "bd");
-    let ids = Filter {
-        ids: Some(vec![all[1].id, all[3].id, u64::MAX]),
-        ..Filter::default()
-    };
-    assert_eq!(of(ids.clone()).await, "cf");
-    let none = Filter {
-        group: Some(String::new()),
-        reason: Some(Reason::Held),
-        ..ids
-    };
-    assert_eq!(of(none).await, "");
-    for limit in 0..3 {
-        let some = store.list(&queue, &Filter::default(), limit).await;
-        assert_eq!(some.expect("list").len(), limit);
-    }
-    let third = Filter {
-        ids: Some(vec![all[4].id]),
-        ..Filter::default()
-    };
-    assert_eq!(list(&store, &queue, third).await[0].place, 2, "in its lane");
-}
-
-pub async fn journal_releases_what_matches(source: &impl Source) {
-    let (store, queue) = (source.client().await, unique("q"));
-    let all = filled(&store, &queue).await;
-    let release = async |filter: Filter| {
-        Journal::release(&*store, &queue, &filter)
-            .await
-            .expect("release")
-    };
-    let held = Filter {
-        ids: Some(vec![all[4].id, all[3].id]),
-        ..Filter::default()
-    };
-    assert_eq!(
-        release(held).await,
-        1,
-        "one lane, by what is behind its head"
-    );
-    let heads = claim(&store, &queue, "batch").await;
-    assert_eq!(
-        heads.iter().map(text).collect::<Vec<_>>(),
-        ["b"],
-        "its head"
-    );
-    let reason = Filter {
-        group: Some(String::new()),
-        reason: Some(Reason::Held),
-        ..Filter::default()
-    };
-    assert_eq!(release(reason).await, 0);
-    assert!(claim(&store, &queue, "").await.is_empty());
-    let rest = Filter {
-        lane: Some(2),
-        ..Filter::default()
-    };
-    assert_eq!(release(rest).await, 1);
-    let heads = claim(&store, &queue, "batch").await;
-    assert_eq!(heads.iter().map(text).collect::<Vec<_>>(), ["e"]);
-    assert_eq!(release(Filter::default()).await, 3);
-    let heads = claim(&store, &queue, "").await;
-    assert_eq!(heads.iter().map(text).collect::<Vec<_>>(), ["a"]);
-    assert!(
-        claim(&store, &queue, "batch").await.is_empty(),
-        "claims stay"
-    );
-}
-
-pub async fn journal_removes_what_matches(source: &impl Source) {
-    let (store, queue) = (source.client().await, unique("q"));
-    let all = filled(&store, &queue).await;
-    let remove = async |filter: Filter, limit| {
-        let removed = store.remove(&queue, &filter, limit).await.expect("remove");
-        let mut removed = bodies(&removed);
-        removed.sort();
-        removed.concat()
-    };
-    let ids = |ids: &[usize]| Filter {
-        ids: Some(ids.iter().map(|n| all[*n].id).collect()),
-        ..Filter::default()
-    };
-    assert_eq!(remove(ids(&[3]), 10).await, "c", "from the middle");
-    assert_eq!(remove(ids(&[3]), 10).await, "", "once");
-    assert_eq!(
-        remove(ids(&[0, 5]), 10).await,
-        "ae",
-        "a head and a whole lane"
-    );
-    assert_eq!(remove(ids(&[1]), 0).await, "");
-    let depth = store.depth(&queue).await.expect("depth");
-    assert_eq!((depth.messages, depth.lanes), (3, 2));
-    Journal::release(&*store, &queue, &Filter::default())
-        .await
-        .expect("release");
-    let head = claim(&store, &queue, "").await.remove(0);
-    assert_eq!(text(&head), "f", "the next head has its lane's place");
-    let head = claim(&store, &queue, "batch").await.remove(0);
-    assert_eq!(text(&head), "b");
-    assert!(matches!(done(&store, &queue, &head).await, Next::Head(next) if text(&next) == "d"));
-    assert_eq!(remove(Filter::default(), 1).await.len(), 1);
-    assert_eq!(remove(Filter::default(), 10).await.len(), 1);
-    assert!(!store.queues().await.expect("queues").contains(&queue));
-    assert_eq!(store.next_due(&queue).await.expect("next due"), None);
-    assert!(claim(&store, &queue, "batch").await.is_empty());
-}
-
-pub async fn journal_removed_head_keeps_the_claim(source: &impl Source) {
-    let (store, queue) = (source.client().await, unique("q"));
-    add(&store, &queue, &lane("", 1), NOW, &["a", "b"]).await;
-    let head = claim(&store, &queue, "").await.remove(0);
-    let filter = Filter {
-        ids: Some(vec![head.id]),
-        ..Filter::default()
-    };
-    assert_eq!(
-        store
-            .remove(&queue, &filter, 1)
-            .await
-            .expect("remove")
-            .len(),
-        1
-    );
-    // Whoever has the claim may be sending "a"; "b" must not overtake it.
-    assert!(claim(&store, &queue, "").await.is_empty());
-    assert_eq!(done(&store, &queue, &head).await, Next::Moved);
-    store.reclaim(&queue).await.expect("reclaim");
-    assert_eq!(text(&claim(&store, &queue, "").await[0]), "b");
-}
-
 /// Lanes move to another queue as they are, behind what stands there; what is claimed stays.
 pub async fn journal_relocates_lanes(source: &impl Source) {
     let (store, queue) = (source.client().await, unique("q"));
@@ -596,10 +425,8 @@ pub async fn journal_keeps_queues_and_groups_apart(source: &impl Source) {
     assert_eq!(store.groups(&queue).await.expect("groups").len(), 3);
     assert_eq!(store.depth(&longer).await.expect("depth").messages, 2);
     let all = Filter::default();
-    assert_eq!(
-        store.remove(&longer, &all, 9).await.expect("remove").len(),
-        2
-    );
+    store.reclaim(&longer).await.expect("reclaim");
+    assert_eq!(remove(&store, &longer, &all, 9).await.len(), 2);
     assert_eq!(store.depth(&queue).await.expect("depth").messages, 3);
 }
 

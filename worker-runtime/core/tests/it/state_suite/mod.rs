@@ -4,6 +4,7 @@
 mod batches;
 mod first_seen;
 mod journal;
+mod journal_desk;
 mod journal_model;
 mod ledger;
 mod ledger_model;
@@ -14,6 +15,7 @@ mod whole;
 pub use batches::*;
 pub use first_seen::*;
 pub use journal::*;
+pub use journal_desk::*;
 pub use journal_model::*;
 pub use ledger::*;
 pub use ledger_model::*;
@@ -58,7 +60,9 @@ macro_rules! state_suite {
             journal_lists_what_matches
             journal_releases_what_matches
             journal_removes_what_matches
-            journal_removed_head_keeps_the_claim
+            journal_withdraws_what_nobody_works_on
+            journal_withdraws_by_age_from_the_head
+            journal_gives_a_message_to_a_worker_or_to_who_drops_it
             journal_relocates_lanes
             journal_keeps_queues_and_groups_apart
             journal_gives_one_head_to_one_worker
@@ -85,6 +89,8 @@ macro_rules! state_suite {
             session_lives_from_create_to_clear
             session_ends_in_time
             session_save_never_brings_one_back
+            sessions_change_together_or_not_at_all
+            sessions_of_racing_changes_lose_none
             suspects_are_counted_and_forgotten
             erase_removes_one_person_everywhere
             sweep_removes_what_ended_and_no_more

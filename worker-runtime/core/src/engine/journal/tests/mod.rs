@@ -260,7 +260,7 @@ async fn a_store_that_is_away_holds_what_would_leave() {
     judge(&sent, &replies).require().unwrap();
     let snapshot = rig.running().snapshot();
     let state = snapshot.components.iter().find(|c| c.component == "state");
-    assert_eq!(state.map(|c| c.reason.as_str()), Some("available"));
+    assert_eq!(state.map(|c| c.reason.as_str()), Some("up"));
 }
 
 /// A broker that keeps what it confirms needs a store that keeps it as well (R16).

@@ -2,6 +2,8 @@
 local J, queue = KEYS[1], ARGV[1]
 local claims = J .. ':c:' .. queue
 local groups = J .. ':g:' .. queue
+-- Messages that were taken out for good and are not forgotten: by when somebody ends them, and what they are.
+local leaving, left = J .. ':o:' .. queue, J .. ':m:' .. queue
 local function waiting(group)
   return J .. ':w:' .. queue .. ':' .. group
 end
@@ -15,7 +17,7 @@ local function due(text, t)
   return text
 end
 local function count(change)
-  if call('HINCRBY', J, queue, change) <= 0 then
+  if call('HINCRBY', J, queue, change) <= 0 and call('EXISTS', leaving) == 0 then
     call('HDEL', J, queue)
   end
 end

@@ -1,9 +1,11 @@
--- queue, what (list, remove or release), room for entries, entries to look at, reason or nothing, numbers as JSON or
--- nothing, number to go on after, then lane and group of each lane. Answers: lanes finished, number to go on after in
--- the next one, lanes released, and for each entry its lane, group, place, due and the entry. A page is bounded, so
--- that Redis serves others between two of them.
+-- queue, what (list, remove, withdraw or release), room for entries, entries to look at, reason or nothing, numbers as
+-- JSON or nothing, time before which entries came or nothing, cause and lease of a withdrawal, number to go on after,
+-- then lane and group of each lane. Answers: lanes finished, number to go on after in the next one, lanes released (of a
+-- withdrawal: heads that somebody works on), and for each entry its lane, group, place, due and the entry. A page is
+-- bounded, so that Redis serves others between two of them.
 local what, room, looks, reason = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[5]
-local after, t = tonumber(ARGV[7]), now()
+local before, cause, lease = tonumber(ARGV[7]), ARGV[8], tonumber(ARGV[9])
+local after, t = tonumber(ARGV[10]), now()
 local wanted
 if ARGV[6] ~= '' then
   wanted = {}
@@ -14,17 +16,22 @@ end
 local function number(entry)
   return tonumber(string.match(entry, '^%d+'))
 end
+local function about(entry)
+  local start = string.find(entry, ':', 1, true)
+  local a, b, c, d = string.byte(entry, start + 1, start + 4)
+  local length = ((a * 256 + b) * 256 + c) * 256 + d
+  return cjson.decode(string.sub(entry, start + 5, start + 4 + length))
+end
 local function matches(entry, id)
   if wanted and not wanted[id] then
     return false
   end
-  if reason == '' then
-    return true
-  end
-  local start = string.find(entry, ':', 1, true)
-  local a, b, c, d = string.byte(entry, start + 1, start + 4)
-  local length = ((a * 256 + b) * 256 + c) * 256 + d
-  return cjson.decode(string.sub(entry, start + 5, start + 4 + length)).reason == reason
+  return reason == '' or about(entry).reason == reason
+end
+-- Somebody has the head of a lane in hand while its claim lasts.
+local function in_hand(lane, group, place)
+  return place == 0 and call('HEXISTS', claims, lane .. ':' .. group) == 1
+    and tonumber(call('ZSCORE', waiting(group), lane)) > t
 end
 -- Numbers rise along a lane.
 local function place_after(entries, id)
@@ -40,7 +47,7 @@ local function place_after(entries, id)
   return low
 end
 local found, released, finished, last = {}, 0, 0, 0
-for i = 8, #ARGV, 2 do
+for i = 11, #ARGV, 2 do
   local lane, group = ARGV[i], ARGV[i + 1]
   local entries, field = list(lane, group), lane .. ':' .. group
   local at = call('HGET', claims, field) or call('ZSCORE', waiting(group), lane) or ''
@@ -57,7 +64,16 @@ for i = 8, #ARGV, 2 do
       end
       local id = number(entry)
       looks, seen, last = looks - 1, k, id
-      if matches(entry, id) then
+      if before and about(entry).since >= before then
+        -- What stands behind a younger one is not looked at.
+        chunk = {}
+        break
+      end
+      if not matches(entry, id) then
+        -- It stays.
+      elseif what == 'withdraw' and in_hand(lane, group, place + k - 1) then
+        released = released + 1
+      else
         if what == 'release' then
           released = released + 1
           if call('HEXISTS', claims, field) == 1 then
@@ -70,7 +86,11 @@ for i = 8, #ARGV, 2 do
         end
         room = room - 1
         found[#found + 1] = { lane, group, int(place + k - 1), at, entry }
-        if what == 'remove' then
+        if what == 'withdraw' then
+          call('ZADD', leaving, int(t + lease), int(id))
+          call('HSET', left, int(id), cause .. ':' .. entry)
+        end
+        if what ~= 'list' then
           call('LSET', entries, place + k - 1, '')
           gone = gone + 1
         end
