@@ -161,7 +161,7 @@ mod tests {
 
     #[test]
     fn nothing_ends_in_the_journal_before_its_last_attempt() {
-        let hours = |n| Some(Duration(std::time::Duration::from_secs(n * 3600)));
+        let hours = |n: u64| Some(Duration(std::time::Duration::from_secs(n * 3600)));
         let kept = |n| Retention {
             journal: hours(n),
             ..Retention::default()
