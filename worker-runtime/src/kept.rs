@@ -109,6 +109,7 @@ impl Place {
             keep: Retention::LEDGER,
             worker: String::new(),
             journal: None,
+            classes: None,
         };
         let reach = Reach {
             stores: vec![Arc::clone(store)],

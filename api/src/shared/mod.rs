@@ -22,6 +22,6 @@ pub use quantity::{Duration, Size};
 pub use retry::{Backoff, Retry};
 pub use secret::{SecretKeyRef, SecretRef, SecretValue};
 pub use sending::{Dedupe, OnUnknown, RateLimit, RatePer, RateUnit, UnknownPolicy, UnknownThen};
-pub use shapes::ConnectorName;
+pub use shapes::{ConnectorName, is_connector};
 pub use state::{KeptContent, RedisRef, Retention, StateNeed, StateRef, StateVolume};
 pub use tls::ClientTls;

@@ -106,6 +106,8 @@ codes! {
         "The reason names the field; correct the application that sent it.";
     BATCH_CANCELLED = "batch.cancelled", "The message was not sent because its batch was cancelled.",
         "Nothing: somebody decided it. `vumi batch list` shows the orders in force.";
+    BATCH_ORDER = "batch.order", "An order for a batch that could not be obeyed was not given.",
+        "The reason says what is wrong with it; `vumi batch list` shows batches and orders.";
     BATCH_NO_TARGET = "batch.no_target", "A batch is rerouted to a transport whose queue does not exist.",
         "Run that transport, or give another one with `vumi batch reroute`; the messages wait.";
     SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",

@@ -1,6 +1,8 @@
 //! What operators ask about what is kept: one list of questions, answered the same by a running process about its stores
 //! and queues, and by a command about a store (and broker) that it was given.
 
+mod batch_orders;
+
 use crate::audit::{self, Balance};
 use crate::batch_desk;
 use crate::broker::Broker;
@@ -70,7 +72,8 @@ pub enum Ask {
         /// Name of the transport; without it, all.
         account: Option<String>,
     },
-    /// Puts an order in force for a batch of one transport, in place of the one before, or lifts it: nothing.
+    /// Puts an order in force for a batch of one transport, in place of the one before, or lifts it: nothing. One that
+    /// could not be obeyed is refused.
     BatchOrder {
         /// Label.
         batch: String,
@@ -171,6 +174,8 @@ pub struct Consumed {
     pub worker: String,
     /// How long messages may wait in its journal; none for as long as it takes.
     pub journal: Option<Duration>,
+    /// Whether it is the outbound queue of a transport with classes, or of one without; none if that is not known.
+    pub classes: Option<bool>,
 }
 
 /// What is within reach of whoever answers.
@@ -245,6 +250,9 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             account,
             order,
         } => {
+            if let Some(order) = &order {
+                reach.may_order(&account, &batch, order).await?;
+            }
             for store in reach.stores_of(&account) {
                 batch_desk::order(&**store, &account, &batch, order.as_ref()).await?;
             }

@@ -18,7 +18,7 @@ mod sending;
 mod store_watch;
 mod watch;
 
-pub(crate) use labels::group_of;
+pub(crate) use labels::{LONGEST as LONGEST_LABEL, group_of};
 pub use running::{BuiltWorker, RunningWorker, build};
 pub(crate) use sending::{may_double, patience};
 

@@ -9,7 +9,7 @@ use crate::broker::{
 };
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
-use crate::message::{MAX_BODY, Message};
+use crate::message::MAX_BODY;
 use crate::middleware::Chain;
 use crate::parking::{Envelope, parked_queue};
 use crate::telemetry::{TargetMetrics, WorkerMetrics};
@@ -104,14 +104,15 @@ impl Outlet {
     pub(super) async fn offer(
         &self,
         queue: &str,
-        message: &Message,
+        id: &str,
+        body: bytes::Bytes,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<bool, Unpublished> {
         let publication = Publication {
             exchange: String::new(),
             routing_key: queue.to_owned(),
-            message_id: Some(message.id().to_owned()),
-            body: message.encode(),
+            message_id: Some(id.to_owned()),
+            body,
             class: PublicationClass::Direct,
         };
         let mut attempt = 0;
@@ -229,6 +230,7 @@ impl Outlet {
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<Sent, Unpublished> {
         let Output { port, mut message } = output;
+        self.backlog.sends(&port, &message);
         if !self.chain.is_empty() {
             message = self.chain.publish(&port, message).await?;
         }

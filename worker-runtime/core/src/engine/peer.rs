@@ -136,15 +136,11 @@ impl Services for Counter {
 impl Counter {
     /// Publishes a message of the peer, unless its queue is full.
     async fn publish(&self, output: Output) -> Result<(), WorkError> {
-        if self.outlet.backlog.is_full(&output.port) {
+        if let Some(why) = self.outlet.backlog.refuses(&output.port, &output.message) {
             let error = WorkError::new(
                 ErrorClass::Throttled(Some(FULL_RETRY)),
                 codes::BACKLOG_FULL,
-                format!(
-                    "{} holds {} messages or more",
-                    output.port,
-                    self.outlet.backlog.limit()
-                ),
+                why,
             );
             self.metrics.error(&error);
             return Err(error);

@@ -264,6 +264,11 @@ impl Consumer {
         (consumer, watched)
     }
 
+    /// Through which it gives back what it holds, or begins anew.
+    pub(super) fn acker(&self) -> Arc<dyn Acker> {
+        Arc::clone(&self.acker)
+    }
+
     /// Runs until it is told to drain and has.
     pub(super) async fn run(mut self) {
         let mut pauses = self.backlog.watch();

@@ -1,6 +1,6 @@
 //! How messages of one queue move between the broker's window and the journal (R3).
 
-use super::super::delivery::Delivery;
+use super::super::delivery::{Delivery, Duty};
 use super::super::journal::{Event, Look, Receipt, Replay, Takes, millis};
 use super::super::labels::Labels;
 use super::super::lanes::Lane;
@@ -117,7 +117,9 @@ impl Consumer {
                         Receipt::Delivery { .. } | Receipt::Replay(_) => self.count_returned(1),
                     }
                 }
-                self.acknowledge_if_many();
+                // They only passed through: others are to have their places at once.
+                self.acks.hurry();
+                self.acknowledge();
             }
         }
     }
@@ -192,7 +194,9 @@ impl Consumer {
         if journal.has_in(&group, delivery.lane) {
             return Some((Reason::Behind, group));
         }
-        if !sending.has_classes() || delivery.seat.is_some() {
+        // Whoever only passes messages on makes nobody wait.
+        let passes_on = matches!(self.desk.duty, Duty::Forward(_));
+        if !sending.has_classes() || passes_on || delivery.seat.is_some() {
             return None;
         }
         delivery.seat = self.seats.take(&group, SHARE);

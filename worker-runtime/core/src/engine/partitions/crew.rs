@@ -5,7 +5,7 @@ use super::super::Counts;
 use super::super::backlog::Backlog;
 use super::super::consumer::{Consumer, Counters, Parts, Phase, Watched, state_word};
 use super::super::delivery::Desk;
-use super::layout::{Here, Layout};
+use super::layout::{Alone, Here, Layout};
 use super::members::{BEAT, Beat, LONGEST_NAME, Members};
 use super::plan::{Plan, queue_of, range};
 use crate::beacon;
@@ -54,7 +54,7 @@ pub(super) struct Crew {
     member: String,
     members: Members,
     layout: Arc<Layout>,
-    alone: watch::Receiver<Option<BTreeSet<String>>>,
+    alone: watch::Receiver<Option<Alone>>,
     backlog: Arc<Backlog>,
     metrics: QueueMetrics,
     counters: Arc<Counters>,
@@ -218,7 +218,7 @@ impl Crew {
     }
 
     /// The parts that we want to have for ourselves; only whoever passes messages on may want that.
-    fn wanted_alone(&self) -> Option<BTreeSet<String>> {
+    fn wanted_alone(&self) -> Option<Alone> {
         self.alone.borrow().clone().filter(|_| self.layout.leads())
     }
 
@@ -226,7 +226,12 @@ impl Crew {
     async fn look(&mut self) {
         let up = matches!(*self.parts.broker.link().borrow(), LinkState::Up { .. });
         let alone = self.wanted_alone();
-        self.members.look(Instant::now(), up, alone.as_ref());
+        let wanted = alone.as_ref().map(|alone| &alone.parts);
+        self.members.look(Instant::now(), up, wanted);
+        if alone.is_some_and(|alone| alone.closed) {
+            self.posts.values_mut().for_each(Post::leave);
+            return;
+        }
         let competes = self.parts.mode == OrderingMode::None;
         let share = match competes {
             true => self.members.all(),
@@ -325,8 +330,12 @@ impl Crew {
 
     fn note_depth(&self, total: u64) {
         self.metrics.ready.set(total.try_into().unwrap_or(i64::MAX));
-        let total = u32::try_from(total).unwrap_or(u32::MAX);
-        self.backlog.depth(&self.parts.desk.port, total);
+        // An interactive message must not wait in the shared queue because another class is full: whoever sends messages
+        // of a full class looks at its queue instead.
+        if self.plan.classes().is_none() {
+            let total = u32::try_from(total).unwrap_or(u32::MAX);
+            self.backlog.depth(&self.parts.desk.port, total);
+        }
     }
 
     /// Says that we live, when it is time or there is news. One word at a time: nobody waits for the broker.
@@ -339,7 +348,7 @@ impl Crew {
         self.beat_at = now + BEAT;
         let alone = self.wanted_alone();
         let mut parts: BTreeSet<String> = self.plan.parts().iter().cloned().collect();
-        parts.extend(alone.iter().flatten().cloned());
+        parts.extend(alone.iter().flat_map(|alone| alone.parts.iter().cloned()));
         let beat = Beat {
             member: self.member.clone(),
             parts: parts.into_iter().collect(),
@@ -369,6 +378,7 @@ impl Crew {
         self.counters.add_to(&mut counts);
         self.layout.tell(Here {
             reads: self.reads().cloned().collect(),
+            posts: self.posts.len(),
             in_hand: counts.in_flight,
             received: counts.received,
         });

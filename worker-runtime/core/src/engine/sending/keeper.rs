@@ -4,7 +4,7 @@ use super::book::{Interrupted, News, now, stubborn};
 use super::{OnUnknown, Sending, Unpublished, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
-use crate::message::{Event, FateState, Message};
+use crate::message::{Event, FateState};
 use crate::reasons::{self, Reason};
 use crate::state::ledger::{Content, Put, Row, RowState};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
@@ -269,9 +269,9 @@ impl Sending {
             return Ok(());
         }
         let queue = Port::new(&self.connector, Flow::Outbound).queue();
-        let message = Message::User(message);
+        let (id, body) = (message.message_id(), message.encode());
         // If no queue takes it, the row is overdue again soon.
-        if self.outlet.offer(&queue, &message, interrupted).await? {
+        if self.outlet.offer(&queue, id, body, interrupted).await? {
             let given = next.published(now(), patience::CLASS);
             // Whoever moved it meanwhile has the message.
             book.put(&next, &given, interrupted).await?;

@@ -135,7 +135,8 @@ pub(super) struct Sending {
 /// One message on its way to the peer, from delivery to verdict.
 pub(super) struct Case {
     row: Option<Row>,
-    /// As it was delivered; none of what the keeper ends.
+    /// As it was delivered; none of what the keeper ends. What is handed on is that, for whoever gets it has middleware
+    /// of its own.
     body: Option<Bytes>,
     /// Somebody began it before.
     redelivered: bool,

@@ -149,7 +149,7 @@ impl Rate {
         {
             let mut slowed = self.lock(&self.slowed);
             let before = slowed.take();
-            let since = before.as_ref().map_or_else(SystemTime::now, |s| s.since);
+            let since = before.as_ref().map_or_else(crate::clock::now, |s| s.since);
             let known = before.filter(|s| s.key == key && sent <= s.last);
             let last = known.as_ref().map_or_else(Instant::now, |s| s.last);
             *slowed = Some(Slowed {

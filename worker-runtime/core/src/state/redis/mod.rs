@@ -28,6 +28,7 @@
 //! | `L:e` | sorted set | `r:<message>` and `t:<message>`, by when row and trail end | when they are swept |
 //! | `L:b:<account>:<batch>` | hash | rows of a batch by state | with the last row |
 //! | `L:b` | set | `<account>:<batch>` of batches with rows | with the last row |
+//! | `L:o` | set | transports with orders for batches | when they are lifted |
 //! | `L:o:<account>` | hash | orders in force by batch | when they are lifted |
 //! | `L:a` | set | accounts with rows | never |
 //! | `L:l:<worker>` | text | sign of life of a replica that sends | as told |

@@ -5,68 +5,91 @@ use std::collections::HashMap;
 use std::sync::Mutex;
 use tokio::time::Instant;
 
-/// Serves `users` others beside a hot user; how long the others took.
-async fn others_beside(hot: usize) -> Duration {
-    const USERS: usize = 250;
-    const EACH: usize = 8;
+/// How long it takes to serve many users whose `peer` takes a while for each message, so that it is the places in the
+/// window that are scarce. `hot`: of all that waits, every third message is of one more user.
+async fn others_served_in(peer: Duration, hot: bool) -> Duration {
+    const USERS: usize = 200;
+    const EACH: usize = 6;
     let store = store();
-    let served = Arc::new(AtomicU32::new(0));
-    let done = CancellationToken::new();
+    let setup = with(&store, json!({}));
+    let queue = QueueSpec::Data(QUEUE.into());
+    setup.broker.declare(&queue).await.unwrap();
+    // All waits before anything is read: who publishes how fast is no matter.
+    let mut receipts = Vec::new();
+    let mut publish = async |user: &str, text: &str| {
+        let mut message = UserMessage::new("sms", Some("555"), Some(user));
+        message.set_transport_name("t");
+        message.set_content(Some(text));
+        let publication = Publication {
+            exchange: EXCHANGE.into(),
+            routing_key: QUEUE.into(),
+            body: message.encode(),
+            message_id: None,
+            class: PublicationClass::Data,
+        };
+        receipts.push(setup.broker.publish(publication).await);
+    };
+    for n in 0..USERS * EACH {
+        publish(&format!("u{}", n % USERS), &(n / USERS).to_string()).await;
+        if hot && n % 2 == 0 {
+            publish("hot", &format!("hot {}", n / 2)).await;
+        }
+    }
+    for receipt in receipts {
+        assert_eq!(receipt.confirmation().await, Confirmation::Confirmed);
+    }
+    let (served, done) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
     let (counter, token) = (Arc::clone(&served), done.clone());
     let order = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&order);
-    let rig = Rig::on(with(&store, json!({})), move |i, _| {
+    let begin = Instant::now();
+    let rig = Rig::on(setup, move |i, _| {
         let (counter, token, log) = (Arc::clone(&counter), token.clone(), Arc::clone(&log));
         async move {
             if let Some(n) = content(&i).strip_prefix("hot ") {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 log.lock().unwrap().push(n.parse::<usize>().unwrap());
-            } else {
-                tokio::time::sleep(Duration::from_millis(40)).await;
-                if counter.fetch_add(1, Ordering::SeqCst) + 1 == (USERS * EACH) as u32 {
-                    token.cancel();
-                }
+                return Ok(Vec::new());
+            }
+            tokio::time::sleep(peer).await;
+            if counter.fetch_add(1, Ordering::SeqCst) + 1 == (USERS * EACH) as u32 {
+                token.cancel();
             }
             Ok(Vec::new())
         }
     })
     .await;
-    for n in 0..hot {
-        rig.send("hot", &format!("hot {n}")).await;
-    }
-    let begin = Instant::now();
-    for n in 0..EACH {
-        for user in 0..USERS {
-            rig.send(&format!("u{user}"), &n.to_string()).await;
-        }
-    }
-    let limit = tokio::time::sleep(Duration::from_secs(60));
+    let limit = tokio::time::sleep(Duration::from_secs(120));
     either(&done, limit).await;
+    let took = begin.elapsed();
     assert!(
         done.is_cancelled(),
         "{} served",
         served.load(Ordering::SeqCst)
     );
-    let took = begin.elapsed();
+    rig.stop_now().await;
     let order = order.lock().unwrap();
     assert!(order.is_sorted(), "{order:?}");
-    if hot > 0 {
-        assert!(
-            order.len() < hot,
-            "the hot user was through before the others"
-        );
-    }
+    assert!(order.len() < USERS * EACH / 2, "the hot user waits");
     took
 }
 
+/// Alone and beside a hot user, one after the other in the same run. A machine that is busy with other things slows both
+/// down, and the one with more messages more: then the peer is made slower, until it is the window that is measured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hot_user_leaves_others_unaffected() {
-    let alone = others_beside(0).await;
-    let beside = others_beside(2000).await;
-    let share = alone.as_secs_f64() / beside.as_secs_f64();
-    println!("others beside a hot user: {share:.2} of normal ({beside:?} for {alone:?})");
-    // Without the journal they would wait for the hot user: 100 s.
-    assert!(share > 0.5, "{share}");
+    let mut share = 0.0;
+    for peer in [250, 500, 1000, 2000, 4000].map(Duration::from_millis) {
+        let alone = others_served_in(peer, false).await;
+        let beside = others_served_in(peer, true).await;
+        share = alone.as_secs_f64() / beside.as_secs_f64();
+        println!("others beside a hot user: {share:.2} of normal ({beside:?} for {alone:?})");
+        if share >= 0.9 {
+            break;
+        }
+    }
+    // Without the journal they would wait for the hot user: minutes.
+    assert!(share >= 0.9, "{share}");
 }
 
 /// Half of the users cannot be reached for many times the hold limit; the others are served as if nothing were; in the
