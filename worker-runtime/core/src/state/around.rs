@@ -65,6 +65,9 @@ around! { Sessions "sessions" {
     extend(scope: &str, user: &str, keep: Duration) -> bool;
     clear(scope: &str, user: &str) -> Option<Session>;
     active(scope: &str, limit: usize) -> Vec<String>;
+    begin(namespace: &str, user: &str, keep: Duration) -> f64;
+    begun(namespace: &str, user: &str) -> Option<f64>;
+    end(namespace: &str, user: &str) -> Option<f64>;
 } }
 
 around! { Journal "journal" {

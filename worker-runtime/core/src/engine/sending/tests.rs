@@ -263,7 +263,7 @@ impl Bench {
         let resource = resource(&manifest).unwrap();
         let telemetry = Telemetry::new();
         let metrics = telemetry.worker("transport/t");
-        let chain = Arc::new(crate::middleware::Chain::build(&[], "t").unwrap());
+        let chain = Arc::new(crate::middleware::Chain::build(&[], "t", None).unwrap());
         let broker: Arc<dyn Broker> = Arc::new(Stepped(Arc::clone(&self.broker), Arc::clone(life)));
         let outlet = Arc::new(Outlet::new(
             broker,

@@ -88,6 +88,7 @@ macro_rules! state_suite {
             session_lives_from_create_to_clear
             session_ends_in_time
             session_save_never_brings_one_back
+            session_beginnings_are_remembered_for_their_time
             suspects_are_counted_and_forgotten
             erase_removes_one_person_everywhere
             sweep_removes_what_ended_and_no_more
