@@ -1,7 +1,10 @@
 //! The four kinds. Each spec is a typed union (exactly one worker type, its name is the key) with the shared settings
 //! beside it.
 
-use crate::applications::{Echo, StaticReply};
+use crate::applications::{
+    Calculator, Echo, Hangman, MemoBot, Reverse, RockPaperScissors, StaticReply, TicTacToe,
+    WordCount,
+};
 use crate::dispatchers::{RoutingTable, Simple};
 use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
 use crate::shared::shapes::HoldLimit;
@@ -165,6 +168,20 @@ worker_kind! {
         echo: Echo = "echo",
         /// Answers every message with one fixed text and ends the session.
         static_reply: StaticReply = "staticReply",
+        /// Answers every message with its own text, turned round.
+        reverse: Reverse = "reverse",
+        /// Answers every message with the number of its words and characters.
+        word_count: WordCount = "wordCount",
+        /// A menu that adds, subtracts or multiplies two whole numbers.
+        calculator: Calculator = "calculator",
+        /// The game of hangman.
+        hangman: Hangman = "hangman",
+        /// Rock, paper, scissors for two users.
+        rock_paper_scissors: RockPaperScissors = "rockPaperScissors",
+        /// Tic-tac-toe for two users.
+        tic_tac_toe: TicTacToe = "ticTacToe",
+        /// A bot that keeps memos for people in a chat channel.
+        memo_bot: MemoBot = "memoBot",
     }
     settings {
         /// Name of the connector it serves: a transport's, or one that a dispatcher exposes. Required.

@@ -1,7 +1,21 @@
 //! One module per application type: its config struct, its topology and its pure validation.
 
+mod calculator;
 mod echo;
+mod hangman;
+mod memo_bot;
+mod reverse;
+mod rock_paper_scissors;
 mod static_reply;
+mod tic_tac_toe;
+mod word_count;
 
+pub use calculator::Calculator;
 pub use echo::Echo;
+pub use hangman::Hangman;
+pub use memo_bot::MemoBot;
+pub use reverse::Reverse;
+pub use rock_paper_scissors::RockPaperScissors;
 pub use static_reply::StaticReply;
+pub use tic_tac_toe::TicTacToe;
+pub use word_count::WordCount;

@@ -25,5 +25,5 @@ pub use retry::{Backoff, Retry};
 pub use secret::{SecretKeyRef, SecretRef, SecretValue};
 pub use sending::{Dedupe, OnUnknown, RateLimit, RatePer, RateUnit, UnknownPolicy, UnknownThen};
 pub use shapes::ConnectorName;
-pub use state::{RedisRef, Retention, StateNeed, StateRef, StateVolume};
+pub use state::{KeptContent, RedisRef, Retention, StateNeed, StateRef, StateVolume};
 pub use tls::ClientTls;

@@ -144,6 +144,16 @@ shape!(
 );
 
 shape!(
+    /// How long a trail is kept, or `0s` for none.
+    RetainedTrail, generator => bounded(
+        Duration::json_schema(generator),
+        DURATION_PATTERN,
+        "duration(self) == duration('0s') || duration(self) >= duration('1h')",
+        "at least 1h, or 0s for none",
+    )
+);
+
+shape!(
     /// A size of a request body, which becomes a message.
     BodySize, generator => bounded(
         Size::json_schema(generator),
@@ -186,6 +196,16 @@ shape!(
 shape!(
     /// A short free text.
     ShortText, _ => json_schema!({"type": "string", "maxLength": 1024})
+);
+
+shape!(
+    /// Words to guess in a game, of letters that everybody can type.
+    GameWords, _ => json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 1000,
+        "items": {"type": "string", "minLength": 1, "maxLength": 40, "pattern": "^[A-Za-z]+$"},
+    })
 );
 
 shape!(

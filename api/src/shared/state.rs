@@ -3,7 +3,7 @@
 use super::quantity::Duration;
 use super::retry::Retry;
 use super::secret::SecretRef;
-use super::shapes::Retained;
+use super::shapes::{Retained, RetainedTrail};
 use super::tls::ClientTls;
 use crate::crds::one_of;
 use schemars::JsonSchema;
@@ -68,10 +68,19 @@ pub struct StateVolume {}
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retention {
-    /// The ledger row and the trail of a message, from its end; what `vumi why` reads. Default `72h`.
+    /// The ledger row of an outbound message, from its end. Default `72h`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Retained>")]
     pub ledger: Option<Duration>,
+    /// The trail of every message, from its first hop: with the rows, what `vumi why` reads. `0s`: this worker notes no
+    /// hops. Default: as `ledger`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<RetainedTrail>")]
+    pub trail: Option<Duration>,
+    /// Of which outbound messages the content is kept with the row, so that `vumi ledger resend` can send them again.
+    /// Default `failed`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<KeptContent>,
     /// Messages that were set aside, from then on. Default: until somebody sends them back or drops them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Retained>")]
@@ -95,15 +104,39 @@ impl Retention {
     /// Default of [`Self::ledger`].
     pub const LEDGER: std::time::Duration = std::time::Duration::from_secs(72 * 3600);
 
-    /// How long ledger rows and trails are kept from the end of their message.
+    /// How long ledger rows are kept from the end of their message.
     pub fn ledger(&self) -> std::time::Duration {
         self.ledger.map_or(Self::LEDGER, |kept| kept.0)
+    }
+
+    /// How long trails are kept from their first hop; none where hops are not noted.
+    pub fn trail(&self) -> Option<std::time::Duration> {
+        let kept = self.trail.map_or_else(|| self.ledger(), |kept| kept.0);
+        (!kept.is_zero()).then_some(kept)
+    }
+
+    /// Whose content is kept.
+    pub fn content(&self) -> KeptContent {
+        self.content.unwrap_or_default()
     }
 
     /// For how long it is known that a message may have killed a process.
     pub fn suspects(&self) -> std::time::Duration {
         self.suspects.map_or(Self::SUSPECTS, |kept| kept.0)
     }
+}
+
+/// Of which outbound messages the content is kept with their ledger row.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum KeptContent {
+    /// Of none, but while `onUnknown: {then: retry}` may send it again.
+    None,
+    /// Of those that the peer did not take, and of those of which nobody knows.
+    #[default]
+    Failed,
+    /// Of all: also what the peer took and reported as failed can be sent again.
+    All,
 }
 
 /// What the schema cannot say, as `(path below spec, sentence)` pairs.

@@ -55,6 +55,8 @@ codes! {
         "Ask the provider, or send it again as a new message at the risk of a second copy; `onUnknown` decides what is done.";
     FATE_SENT_AGAIN = "fate.sent_again", "The message is sent again although the peer may have it: `onUnknown` or a person said so.",
         "Nothing; the user may get it twice. Choose `onUnknown: {policy: fail}` if that is worse than a lost message.";
+    LEDGER_RESENT = "ledger.resent", "A person had the message sent again.",
+        "Nothing; `vumi why` shows both ends.";
     RECEIPT_MISSING = "receipt.missing", "The peer took the message and sent no receipt in all that time.",
         "Ask the provider whether receipts are switched on for the account.";
     REPLY_FORWARDED = "reply.forwarded", "The reply was handed to the replica that holds the request.",
@@ -119,6 +121,8 @@ codes! {
         "Use version 6.2 or later.";
     STATE_UNREADABLE = "state.unreadable", "The state store holds or answers something that cannot be read.",
         "The error names it. Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
+    STATE_CONTENDED = "state.contended", "Others changed the same entry of the state store again and again at the same moment.",
+        "Nothing; it is tried again. If it goes on, divide the users over several applications.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
         "The user got no answer; they will have to ask again.";
     SESSION_CLOSED = "reply.session_closed", "The session or request that the reply belongs to has ended.",

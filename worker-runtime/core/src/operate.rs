@@ -8,6 +8,7 @@ use crate::codes;
 use crate::erase::{self, Places};
 use crate::error::{ErrorClass, WorkError};
 use crate::journal_desk::{self, Counted, Dropped};
+use crate::resend::{self, Chosen, Resend, Resent};
 use crate::state::batches::Order;
 use crate::state::journal::Filter;
 use crate::state::ledger::{Row, RowState};
@@ -16,7 +17,7 @@ use crate::why::{self, Question};
 use crate::withdraw::Withdrawal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use vumi_api::shared::Retention;
@@ -85,6 +86,20 @@ pub enum Ask {
         account: Option<String>,
         /// How many of each transport.
         limit: usize,
+    },
+    /// Messages that may be sent again: a list of [`resend::Summary`].
+    LedgerResendable {
+        /// Which ones.
+        chosen: resend::Chosen,
+        /// What the peer has, or a person ended, may be sent again as well.
+        force: bool,
+    },
+    /// Sends them again: [`resend::Resent`].
+    LedgerResend {
+        /// Which ones.
+        chosen: resend::Chosen,
+        /// What the peer has, or a person ended, is sent again as well.
+        force: bool,
     },
     /// A [`why::Answer`].
     Why {
@@ -234,6 +249,14 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             let limit = limit.clamp(1, MAX_LISTED);
             Ok(json!(reach.overdue(account.as_deref(), limit).await?))
         }
+        Ask::LedgerResendable { chosen, force } => {
+            let mut listed = Vec::new();
+            for store in &reach.stores {
+                listed.extend(resend::list(&**store, &chosen, force).await?);
+            }
+            Ok(json!(listed))
+        }
+        Ask::LedgerResend { chosen, force } => Ok(json!(reach.resend(&chosen, force).await?)),
         Ask::Why { question, limit } => {
             let limit = limit.clamp(1, MAX_LISTED);
             Ok(json!(why::ask(&reach.stores, &question, limit).await?))
@@ -294,6 +317,46 @@ impl Reach {
             all.stopped = all.stopped.or(dropped.stopped);
         }
         Ok(all)
+    }
+
+    async fn resend(&self, chosen: &Chosen, force: bool) -> Result<Resent, WorkError> {
+        let mut done = Resent::default();
+        // A store's transports may be on different brokers.
+        let mut accounts = BTreeSet::new();
+        for store in &self.stores {
+            let summaries = resend::list(&**store, chosen, force).await?;
+            accounts.extend(summaries.into_iter().map(|one| one.account));
+        }
+        for account in accounts {
+            let of_account = Chosen {
+                account: Some(account.clone()),
+                ..chosen.clone()
+            };
+            let queue = Port::new(&account, Flow::Outbound).queue();
+            let broker = self.queues.get(&queue).and_then(|at| at.broker.as_deref());
+            let Some(broker) = broker else {
+                let why = "sending again takes the broker of its transport (--broker URL, or ask the process that runs it)";
+                for store in &self.stores {
+                    let meant = resend::list(&**store, &of_account, force).await?.len();
+                    if meant > 0 {
+                        *done.refused.entry(why.to_owned()).or_default() += meant as u64;
+                    }
+                }
+                continue;
+            };
+            for store in self.stores_of(&account) {
+                let resend = Resend {
+                    store: &**store,
+                    broker,
+                    force,
+                };
+                if let Err(error) = resend.all(&of_account, &mut done).await {
+                    done.stopped = Some(error.to_string());
+                    return Ok(done);
+                }
+            }
+        }
+        Ok(done)
     }
 
     async fn audit(&self) -> Result<Vec<Balance>, WorkError> {

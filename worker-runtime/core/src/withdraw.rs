@@ -4,9 +4,10 @@
 use crate::broker::{Broker, Confirmation, EXCHANGE, Publication, PublicationClass};
 use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
-use crate::message::{DeliveryStatus, Event, EventType, Fate, Timestamp};
+use crate::message::{Event, Fate};
 use crate::state::StateStore;
 use crate::state::ledger::{Change, Put, Row, RowState, Step};
+use crate::verdict;
 use std::time::Duration;
 use vumi_api::{Flow, Port};
 
@@ -121,15 +122,9 @@ impl Withdrawal<'_> {
 fn change(row: &Row, ending: &Ending, told: String) -> Change {
     Change {
         step: Step {
-            at: (Timestamp::now().epoch() * 1e3) as u64,
-            worker: "operator".into(),
-            state: Some(ending.state),
-            attempt: row.attempt,
-            code: ending.code.name.to_owned(),
             class: CLASS.into(),
-            text: ending.text.into(),
             who: WHO.into(),
-            caused: Vec::new(),
+            ..Step::of_a_person(row, ending.code, ending.text)
         },
         state: ending.state,
         patience: Duration::ZERO,
@@ -143,7 +138,7 @@ const CLASS: &str = "ours";
 /// Nobody needs to act: somebody has decided.
 const WHO: &str = "nobody";
 
-/// A nack, or a failed delivery report where an ack was sent before: one of the two ever (R11).
+/// What its sender is told.
 fn event(account: &str, id: &str, row: Option<&Row>, ending: &Ending) -> Event {
     let fate = Fate {
         state: ending.state.fate(),
@@ -154,24 +149,9 @@ fn event(account: &str, id: &str, row: Option<&Row>, ending: &Ending) -> Event {
         attempt: row.map_or(0, |row| row.attempt),
         is_final: true,
     };
-    let acked = row.is_some_and(|row| {
-        let told = row
-            .told
-            .iter()
-            .filter_map(|e| Event::decode(e.as_bytes()).ok());
-        told.into_iter()
-            .any(|event| event.event_type() == EventType::Ack)
-    });
-    let mut event = match acked {
-        false => Event::nack(id, &fate),
-        true => {
-            let remote_id = row.and_then(|row| row.remote_id.as_deref());
-            let remote_id = remote_id.unwrap_or_default();
-            let mut event = Event::delivery_report(id, remote_id, DeliveryStatus::Failed);
-            event.set_fate(&fate);
-            event
-        }
-    };
-    event.set_transport_name(account);
-    event
+    let mut nack = Event::nack(id, &fate);
+    nack.set_transport_name(account);
+    let told = row.iter().flat_map(|row| &row.told);
+    let told = told.filter_map(|body| Event::decode(body.as_bytes()).ok());
+    verdict::after(&told.collect::<Vec<_>>(), &nack).into_owned()
 }

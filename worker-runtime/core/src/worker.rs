@@ -5,7 +5,7 @@ use crate::error::{ErrorClass, WorkError};
 use crate::message::{Message, UserMessage};
 use crate::outcome::Receipt;
 use crate::secrets::Secrets;
-use crate::state::Person;
+use crate::state::{Person, StateStore};
 use crate::status::StatusReport;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -125,6 +125,8 @@ pub trait Services: Send + Sync {
     async fn listen(&self, host: &str, port: u16) -> Result<crate::worker::Listener, WorkError>;
     /// Marks traffic with the peer for the `link` metrics.
     fn traffic(&self, direction: Traffic);
+    /// The state store of the worker, if there is one.
+    fn state(&self) -> Option<Arc<dyn StateStore>>;
 }
 
 /// What became of a message that may be a repeat.
@@ -276,6 +278,11 @@ impl WorkerContext {
         self.services.traffic(direction);
     }
 
+    /// The state store; none where there is none.
+    pub fn state(&self) -> Option<Arc<dyn StateStore>> {
+        self.services.state()
+    }
+
     /// Opens or takes over a listening socket.
     pub async fn listen(&self, host: &str, port: u16) -> Result<Listener, WorkError> {
         self.services.listen(host, port).await
@@ -314,6 +321,8 @@ pub trait WorkerType: 'static {
     const DEDUPE: Dedupe = Dedupe::None;
     /// Whether its peer sends receipts for what it took: then a message is not at its end before one came.
     const RECEIPTS: bool = false;
+    /// What users say to it in the conformance suite, so that it answers; `{}` is replaced by the suite's own text.
+    const SAYING: &'static str = "{}";
 
     /// Builds a worker from a validated config: reads secrets, makes clients, opens nothing exclusive. A broker or peer
     /// that is away is not an error here.
@@ -346,6 +355,8 @@ pub struct Registration {
     pub dedupe: Dedupe,
     /// Whether receipts come.
     pub receipts: bool,
+    /// What users say to it in the conformance suite; `{}` stands for the suite's own text.
+    pub saying: &'static str,
     /// Whether a resource is of this type.
     pub matches: fn(&Resource) -> bool,
     pub(crate) build: BuildFn,
@@ -362,6 +373,7 @@ impl Registration {
             ordering: T::Config::ORDERING,
             dedupe: T::DEDUPE,
             receipts: T::RECEIPTS,
+            saying: T::SAYING,
             matches: |resource| T::Config::pick(resource).is_some(),
             build: |cx| {
                 Box::pin(async move {

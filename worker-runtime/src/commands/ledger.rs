@@ -1,5 +1,7 @@
-//! `vumi ledger`: the rows of outbound messages (R10): how many there are, which are overdue, and whether every one has
-//! its message.
+//! `vumi ledger`: the rows of outbound messages (R10): how many there are, which are overdue, whether every one has its
+//! message; and sending messages again.
+
+mod resend;
 
 use crate::commands::status::{ago, aligned};
 use crate::error::CliError;
@@ -16,6 +18,7 @@ use vumi_core::operate::{Ask, Overdue, RowCount};
   vumi ledger audit
   vumi ledger counts
   vumi ledger overdue sms --limit 20
+  vumi ledger resend --transport sms --class credit --since 2h --dry-run
   vumi ledger audit --redis redis://localhost/ --broker amqp://guest:guest@localhost/
   vumi ledger audit --format json | jq '.[] | select(.missing > 0)'
 
@@ -47,6 +50,8 @@ pub enum Action {
         #[command(flatten)]
         shown: Shown,
     },
+    /// Send messages again that failed, or of which nobody knows
+    Resend(resend::Arguments),
 }
 
 /// How it is shown, and where it is kept.
@@ -103,6 +108,10 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                     .ask(question, |o: &Vec<Overdue>| late(o, moments::now()))
                     .await?;
                 overdue.is_empty()
+            }
+            Action::Resend(arguments) => {
+                resend::run(arguments).await?;
+                true
             }
         };
         match fine {

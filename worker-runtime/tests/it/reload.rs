@@ -545,7 +545,7 @@ async fn another_broker_address_moves_the_campaign_and_answers_what_is_held() {
             && campaign.supervisor.listening().await.is_ok()
     })
     .await;
-    let next = ask(port, "next");
+    let next = ask_until_taken(port, "next");
     let message_on_second = second.next().await;
     second.reply(&message_on_second, "over the new one").await;
     assert_eq!(next.await.unwrap(), (200, "over the new one".into()));

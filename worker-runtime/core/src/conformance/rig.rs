@@ -345,7 +345,9 @@ impl Rig {
         let mut message = UserMessage::new("sms", Some(to), Some(from));
         message.set_message_id(&id);
         message.set_transport_name(transport);
-        message.set_content(Some(&format!("{MARK} {user} {n}")));
+        let text = format!("{MARK} {user} {n}");
+        let text = self.registration.saying.replace("{}", &text);
+        message.set_content(Some(&text));
         message.into()
     }
 

@@ -4,14 +4,15 @@
 use crate::error::WorkError;
 use crate::outcome::Receipt;
 use crate::secrets::Secrets;
-use crate::state::Person;
+use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
+use crate::state::{Person, StateStore};
 use crate::status::StatusReport;
 use crate::worker::{Listener, Output, Services, Taken, Traffic, WorkerContext};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -38,6 +39,8 @@ struct Seen {
 pub struct StandIn {
     seen: Mutex<Seen>,
     changed: Notify,
+    /// In memory, opened when it is first asked for.
+    store: OnceLock<Option<Arc<EmbeddedStore>>>,
 }
 
 impl StandIn {
@@ -219,6 +222,12 @@ impl Services for StandIn {
     }
 
     fn traffic(&self, _: Traffic) {}
+
+    fn state(&self) -> Option<Arc<dyn StateStore>> {
+        let open = || EmbeddedStore::open(EmbeddedStoreOptions::default()).ok();
+        let store = self.store.get_or_init(open).clone()?;
+        Some(store)
+    }
 }
 
 /// A resource from a manifest that was parsed as plain data, without the positions and findings of the real reader.

@@ -297,7 +297,7 @@ impl Desk {
         let mut case = None;
         if let Some(sending) = &self.sending {
             let again = raw.redelivered || replayed;
-            let begun = sending.case(message.id(), again, self.lasting, &self.halt);
+            let begun = sending.case((message.id(), &raw.body), again, self.lasting, &self.halt);
             match begun.await {
                 Some(begun) => case = Some(begun),
                 None => return Verdict::Returned,
@@ -558,7 +558,7 @@ impl Desk {
             return self.park(raw, &error, attempt, case, interrupted).await;
         };
         tracing::warn!(worker = self.key, queue = self.queue, message_id = message.id(), code = %error.code, attempt, reason = %error, "sent, and the answer was lost: a receipt decides");
-        match sending.wait(known, &message, &error, interrupted).await {
+        match sending.wait(known, &error, interrupted).await {
             Ok(()) => Verdict::Done,
             Err(Unpublished::Interrupted) => Verdict::Returned,
             Err(Unpublished::Failed(error)) => {

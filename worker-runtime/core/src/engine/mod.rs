@@ -19,6 +19,7 @@ mod watch;
 
 pub(crate) use labels::group_of;
 pub use running::{BuiltWorker, RunningWorker, build};
+pub(crate) use sending::{may_double, patience};
 
 use crate::broker::{Broker, ConsumerState, Durability, LinkState};
 use crate::secrets::Secrets;

@@ -8,7 +8,7 @@ use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::Message;
 use crate::outcome::Receipt;
-use crate::state::Person;
+use crate::state::{Person, StateStore};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::supervisor::listeners::Listeners;
 use crate::telemetry::WorkerMetrics;
@@ -49,6 +49,8 @@ pub(super) struct Counter {
     pub(super) trail: Option<Arc<Trail>>,
     /// Of a transport with a state store whose provider gives ids.
     pub(super) once: Option<Once>,
+    /// The state store itself, for workers that keep something.
+    pub(super) state: Option<Arc<dyn StateStore>>,
 }
 
 #[async_trait]
@@ -142,6 +144,10 @@ impl Services for Counter {
 
     fn traffic(&self, direction: Traffic) {
         self.metrics.traffic(direction);
+    }
+
+    fn state(&self) -> Option<Arc<dyn StateStore>> {
+        self.state.clone()
     }
 }
 

@@ -851,6 +851,7 @@ async fn a_peer_hears_that_the_broker_is_away() {
         sending: None,
         trail: None,
         once: None,
+        state: None,
     };
     let begin = tokio::time::Instant::now();
     let message = UserMessage::new("sms", Some("555"), Some("27821"));

@@ -277,7 +277,7 @@ async fn a_message_that_waits_in_its_row_to_be_sent_again_is_never_shown() {
         .row("lost", &[RowState::Sending, RowState::Unknown], &[])
         .await;
     let content = UserMessage::decode(&message("lost", USER)).unwrap();
-    row.body = Some(Content::of(&content.clone().into()));
+    row.body = Some(Content::of(&content.encode()));
     let (expected, next) = (Some(row.version), row.version + 1);
     row.version = next;
     let put = world.store.put(&row, expected, HOUR).await.unwrap();

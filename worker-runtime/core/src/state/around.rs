@@ -10,7 +10,7 @@ use super::journal::{
 use super::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
 use super::legacy::LegacyRetries;
 use super::rate_limits::Bucket;
-use super::sessions::Session;
+use super::sessions::{Change, Session};
 use super::{
     Batches, Erased, FirstSeen, Journal, Ledger, Person, RateLimits, Sessions, StateStore,
     StoreHealth, Suspects,
@@ -64,6 +64,7 @@ around! { Sessions "sessions" {
     save(scope: &str, user: &str, fields: Session) -> bool;
     extend(scope: &str, user: &str, keep: Duration) -> bool;
     clear(scope: &str, user: &str) -> Option<Session>;
+    change(changes: &[Change]) -> bool;
     active(scope: &str, limit: usize) -> Vec<String>;
     begin(namespace: &str, user: &str, keep: Duration) -> f64;
     begun(namespace: &str, user: &str) -> Option<f64>;
@@ -93,6 +94,8 @@ around! { Ledger "ledger" {
     put(row: &Row, expected: Option<u64>, keep: Duration) -> Put;
     row(message_id: &str) -> Option<Row>;
     by_remote_id(account: &str, remote_id: &str) -> Option<Row>;
+    live(worker: &str, hold: Duration) -> ();
+    lives(worker: &str) -> bool;
     note(notes: &[Note], keep: Duration) -> ();
     trail(message_id: &str) -> Vec<Step>;
     find(query: &Query, limit: usize) -> Vec<String>;

@@ -4,8 +4,9 @@
 //! What a step does to a row is computed here, purely, and the same for every store; a store only compares versions and
 //! keeps its indexes.
 
+use crate::codes::Code;
 use crate::error::WorkError;
-use crate::message::{FateState, Message, UserMessage};
+use crate::message::{FateState, Timestamp, UserMessage};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -139,15 +140,32 @@ pub struct Step {
     pub caused: Vec<String>,
 }
 
+impl Step {
+    /// What a person does to a message, on the command line.
+    pub fn of_a_person(row: &Row, code: Code, text: &str) -> Self {
+        Self {
+            at: (Timestamp::now().epoch() * 1e3) as u64,
+            worker: "operator".into(),
+            state: None,
+            attempt: row.attempt,
+            code: code.name.to_owned(),
+            class: String::new(),
+            text: text.to_owned(),
+            who: String::new(),
+            caused: Vec::new(),
+        }
+    }
+}
+
 /// A whole message, encoded: kept in the store and never shown. `Debug` leaves it out, so that no log line has it.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Content(String);
 
 impl Content {
-    /// Keeps a message.
-    pub fn of(message: &Message) -> Self {
-        Self(String::from_utf8_lossy(&message.encode()).into_owned())
+    /// Keeps a message, as it was delivered.
+    pub fn of(body: &[u8]) -> Self {
+        Self(String::from_utf8_lossy(body).into_owned())
     }
 
     /// The message; none if it cannot be read.
@@ -199,11 +217,18 @@ pub struct Row {
     /// What its sender was told, encoded: published again when the message comes again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<String>,
-    /// The message itself. Only while it waits to be sent again by `onUnknown`.
+    /// How many of `told` were told before a person had it sent again: they are history.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub told_before: usize,
+    /// The message itself, as `retention.content` says, and while it waits to be published again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Content>,
     /// What happened.
     pub steps: Vec<Step>,
+}
+
+fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// A change of a row.
@@ -238,6 +263,7 @@ impl Row {
             attempt: 0,
             remote_id: None,
             told: Vec::new(),
+            told_before: 0,
             body: None,
             steps: Vec::new(),
         }
@@ -245,9 +271,20 @@ impl Row {
 
     /// The row after a step; none if it is final, since nothing follows.
     pub fn after(&self, change: Change) -> Option<Self> {
-        if self.state.is_final() {
-            return None;
+        (!self.state.is_final()).then(|| self.stepped(change))
+    }
+
+    /// The row after a person had its message sent again: the one step that may follow a final one. What was told of its
+    /// end is history from then on.
+    pub fn reopened(&self, change: Change) -> Self {
+        let mut row = self.stepped(change);
+        if self.state != RowState::Unknown {
+            row.told_before = row.told.len();
         }
+        row
+    }
+
+    fn stepped(&self, change: Change) -> Self {
         let mut row = self.clone();
         let Change {
             mut step,
@@ -268,7 +305,25 @@ impl Row {
             row.steps.remove(MAX_STEPS / 2);
         }
         row.steps.push(step);
-        Some(row)
+        row
+    }
+
+    /// After its message was published to its queue: that has it from now on.
+    pub fn published(&self, at: u64, patience: Duration) -> Self {
+        Self {
+            body: None,
+            ..self.waiting(at, patience)
+        }
+    }
+
+    /// Where it stays, with more time until the next step is due.
+    pub fn waiting(&self, at: u64, patience: Duration) -> Self {
+        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            version: self.version + 1,
+            deadline: Some(at.saturating_add(patience)),
+            ..self.clone()
+        }
     }
 }
 
@@ -311,8 +366,7 @@ pub type Counts = BTreeMap<(String, RowState), u64>;
 #[async_trait]
 pub trait Ledger: Send + Sync + 'static {
     /// Stores `row` if the stored one has version `expected` (none: if there is none). One that was erased meanwhile is
-    /// stored anew. `keep` is how long a final row, and the trail of its message, is kept from now; rows that are not
-    /// final are kept until they are.
+    /// stored anew. `keep` is how long a final row is kept from now; rows that are not final are kept until they are.
     async fn put(&self, row: &Row, expected: Option<u64>, keep: Duration)
     -> Result<Put, WorkError>;
 
@@ -321,6 +375,13 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// The row of the message to which the provider of `account` gave `remote_id`; none if there is none or several.
     async fn by_remote_id(&self, account: &str, remote_id: &str) -> Result<Option<Row>, WorkError>;
+
+    /// A sign of life of a worker (as in [`Step::worker`]) that sends, good for `hold`. Gone with the store's memory: it
+    /// survives nothing.
+    async fn live(&self, worker: &str, hold: Duration) -> Result<(), WorkError>;
+
+    /// Whether a worker's last sign of life is still good.
+    async fn lives(&self, worker: &str) -> Result<bool, WorkError>;
 
     /// Adds to the trails of messages, kept for `keep` from the first note of each. Of a long trail the middle goes, as
     /// from a row ([`MAX_STEPS`]).

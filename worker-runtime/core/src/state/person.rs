@@ -54,6 +54,11 @@ impl Person {
         normalised(address) == self.address
     }
 
+    /// Whether a session is this person's, which is kept under the address or, where others refer to it, the key.
+    pub(super) fn owns(&self, user: &str) -> bool {
+        self.has(user) || user == self.key()
+    }
+
     /// Whether a message is from or for this person, or tells of one of these messages. What is no message is nobody's.
     pub(super) fn is_in(&self, body: &[u8], messages: &HashSet<String>) -> bool {
         let Ok(message) = serde_json::from_slice::<Value>(body) else {

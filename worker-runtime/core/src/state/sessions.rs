@@ -8,6 +8,21 @@ use std::time::Duration;
 /// Named texts of one session. `created_at` (Unix seconds as text) is set when it is created.
 pub type Session = BTreeMap<String, String>;
 
+/// One session of several that change together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// A worker's name.
+    pub scope: String,
+    /// Whose session it is.
+    pub user: String,
+    /// What it held when it was read; none if there was none.
+    pub before: Option<Session>,
+    /// What it is to hold; none, or nothing where it held something, ends it. One that begins gets its `created_at`.
+    pub after: Option<Session>,
+    /// How long it lasts from now on; none for ever.
+    pub keep: Option<Duration>,
+}
+
 /// Operations on sessions. `scope` is a worker's name, `user` an address as the worker spells it.
 #[async_trait]
 pub trait Sessions: Send + Sync + 'static {
@@ -31,6 +46,11 @@ pub trait Sessions: Send + Sync + 'static {
 
     /// Ends it; what it held.
     async fn clear(&self, scope: &str, user: &str) -> Result<Option<Session>, WorkError>;
+
+    /// Changes several sessions, of any scopes, all or none: false, and nothing changed, if one of them does not hold
+    /// what it held when it was read. A session must not be named twice. Repeated after a lost answer it says false, so
+    /// whoever calls it must be able to find out by reading whether the change was made.
+    async fn change(&self, changes: &[Change]) -> Result<bool, WorkError>;
 
     /// Users with a session, at most `limit`.
     async fn active(&self, scope: &str, limit: usize) -> Result<Vec<String>, WorkError>;

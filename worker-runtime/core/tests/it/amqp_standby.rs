@@ -126,6 +126,38 @@ async fn foreign_holder_becomes_visible() {
     }
 }
 
+/// A refused consumer costs a channel, and a connection has so many in its life: a standby must not use them up, nor be
+/// told at the end what was said to it at the beginning.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_may_wait_as_long_as_it_likes() {
+    const CHANNELS: u32 = 16;
+    for (version, profile) in ROWS {
+        let Some(url) = vhost(version, None).await else {
+            return;
+        };
+        let few = format!("{}&channel_max={CHANNELS}", in_profile(profile, &url));
+        let (one, two) = (
+            connect(&in_profile(profile, &url)).await,
+            connect(&few).await,
+        );
+        let queue = unique("patient");
+        let holder = reader(&one, &queue, Access::Fenced, "transport/sms@one").await;
+        consuming(&holder).await;
+        let second = reader(&two, &queue, Access::Fenced, "transport/sms@two").await;
+        standing_by_for(&second, "transport/sms@one").await;
+        let (mut link, mut state) = (two.link(), second.state.clone());
+        link.borrow_and_update();
+        state.borrow_and_update();
+        // It asks every 50 ms.
+        tokio::time::sleep(Duration::from_millis(50) * CHANNELS * 4).await;
+        assert!(!link.has_changed().unwrap(), "one connection for all of it");
+        assert!(!state.has_changed().unwrap(), "standing by all the time");
+        holder.acker.close();
+        consuming(&second).await;
+        assert!(!link.has_changed().unwrap(), "and to take over");
+    }
+}
+
 /// How long nobody reads a queue when its holder ends: its process killed, or frozen. Printed for the record; no time is
 /// asserted but the heartbeat's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

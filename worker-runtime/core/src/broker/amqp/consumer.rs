@@ -2,6 +2,7 @@
 //! (cut connection, cancelled consumer, consumer timeout, deleted queue) the next one declares and consumes again.
 
 use super::Lifeline;
+use super::channels;
 use super::errors::Trouble;
 use super::fence::{Fence, Taken};
 use super::holder::Herald;
@@ -373,7 +374,7 @@ pub(super) fn raw(delivery: Delivery, generation: u64) -> RawDelivery {
 
 async fn open(connection: &Connection, prefetch: u16) -> Result<Channel, Trouble> {
     let opening = async {
-        let channel = connection.create_channel().await?;
+        let channel = channels::open(connection).await?;
         channel
             .basic_qos(prefetch, BasicQosOptions::default())
             .await?;

@@ -1,5 +1,6 @@
 //! The fence: who may consume, enforced by the broker and proved (R1, R2); which one a queue has says its profile.
 
+use super::channels;
 use super::errors::Trouble;
 use super::profile::Profile;
 use super::topology::{self, short};
@@ -52,6 +53,10 @@ impl Fence {
         tag: &str,
         declared: Instant,
     ) -> Result<Taken, Trouble> {
+        // A refusal costs a channel, and a standby asks many times.
+        if self != Fence::Open && topology::depth(channel, queue).await?.consumers > 0 {
+            return Err(Trouble::Held("the queue has a consumer".into()));
+        }
         if self != Fence::SingleActiveConsumer {
             return self.resume(connection, channel, queue, tag).await;
         }
@@ -132,7 +137,7 @@ fn exclusive() -> BasicConsumeOptions {
 impl Lock {
     async fn take(connection: &Connection, queue: &str, tag: &str) -> Result<Self, Trouble> {
         let name = format!("{queue}.fence");
-        let opened = connection.create_channel().await;
+        let opened = channels::open(connection).await;
         let channel = opened.map_err(|e| Trouble::of(&e))?;
         // Exclusive and gone with its only consumer, in every profile.
         let spec = QueueSpec::Reply(name.clone());
@@ -166,7 +171,7 @@ async fn probe(connection: &Connection, queue: &str, tag: &str) -> Result<(), Tr
     let tag = format!("{tag} (probe)");
     let tried = async {
         let opening = async {
-            let spare = connection.create_channel().await?;
+            let spare = channels::open(connection).await?;
             spare.basic_qos(1, BasicQosOptions::default()).await?;
             Ok(spare)
         };

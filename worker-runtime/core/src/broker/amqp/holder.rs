@@ -1,6 +1,7 @@
 //! Who reads a queue: whoever consumes one says its name now and then under `<queue>.holder`, and a standby listens
 //! (R9). A holder that never speaks is no worker of ours (S16). Nobody waits for any of this.
 
+use super::channels;
 use super::errors::Trouble;
 use super::fence;
 use super::profile::Profile;
@@ -103,7 +104,7 @@ impl Herald {
     }
 
     async fn copy(&self, connection: &Connection) -> Result<Consumer, Trouble> {
-        let opened = connection.create_channel().await;
+        let opened = channels::open(connection).await;
         let channel = opened.map_err(|e| Trouble::of(&e))?;
         let copy = QueueSpec::Copy {
             name: format!("{}.standby.{}", self.queue, random_id()),

@@ -1,6 +1,7 @@
 //! The two connections of a process (S3), each kept alive by a task, and the one state that people see of both.
 //! Reconnecting backs off from 100 ms to 3 s with full jitter (S5); credentials are read anew at every attempt.
 
+use super::channels;
 use super::config::AmqpConfig;
 use super::dial::{self, Failure};
 use super::errors::Trouble;
@@ -61,10 +62,8 @@ impl Line {
     /// A new channel on the connection, waiting for one.
     pub(super) async fn channel(&self) -> Result<Channel, Trouble> {
         let connection = self.clone().connection().await?;
-        connection
-            .create_channel()
-            .await
-            .map_err(|e| Trouble::of(&e))
+        let opened = channels::open(&connection).await;
+        opened.map_err(|e| Trouble::of(&e))
     }
 
     /// Returns when `connection` is no longer the current one.

@@ -1,6 +1,7 @@
 //! RabbitMQ over AMQP 0-9-1: two connections per process (S3), one for consuming and acknowledging, one for publishing,
 //! each healing itself. Everything here is at least once: what is not confirmed is reported lost, never assumed sent.
 
+mod channels;
 mod config;
 mod consumer;
 mod dial;

@@ -4,6 +4,7 @@
 mod flight;
 mod routes;
 
+use super::channels;
 use super::link::{Gate, Line};
 use super::profile::Profile;
 use crate::broker::{Confirmation, Publication, Receipt};
@@ -178,7 +179,7 @@ impl Run {
 
     /// One channel, until it or its connection ends.
     async fn life(&mut self, connection: &Arc<Connection>) -> lapin::Result<End> {
-        let channel = connection.create_channel().await?;
+        let channel = channels::open(connection).await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;

@@ -1,6 +1,7 @@
 //! Messages taken off a queue to look at, behind the queue's fence on a channel of its own (R18).
 //! Closing the channel returns what was not removed, in its old place.
 
+use super::channels;
 use super::consumer::raw;
 use super::errors::{self, Trouble};
 use super::fence::Taken;
@@ -33,10 +34,8 @@ pub(super) async fn take(
     queue: &str,
     limit: usize,
 ) -> Result<AmqpShelf, Trouble> {
-    let channel = connection
-        .create_channel()
-        .await
-        .map_err(|e| Trouble::of(&e))?;
+    let opened = channels::open(connection).await;
+    let channel = opened.map_err(|e| Trouble::of(&e))?;
     let mut shelf = AmqpShelf {
         queue: queue.to_owned(),
         channel,

@@ -98,10 +98,9 @@ pub async fn build(
         let policy = sending::Policy::of(&resource, registration.receipts, store.is_some());
         Arc::new(Sending::new(names.clone(), policy, store, outlet, metrics))
     });
-    let trail = store.map(|store| {
-        let trail = Trail::new(Arc::clone(store), &names, Arc::clone(&metrics));
-        Arc::new(trail)
-    });
+    let trail = store
+        .and_then(|store| Trail::new(Arc::clone(store), &names, Arc::clone(&metrics)))
+        .map(Arc::new);
     let services: Arc<dyn Services> = Arc::new(Counter {
         outlet: Arc::clone(&outlet),
         status: Arc::clone(&status),
@@ -112,6 +111,7 @@ pub async fn build(
         abandoned: abandoned.clone(),
         sending: sending.clone(),
         trail: trail.clone(),
+        state: store.cloned(),
         once: store
             .filter(|_| registration.dedupe != Dedupe::None)
             .map(|store| Once::new(Arc::clone(store), &resource, Arc::clone(&metrics))),
@@ -431,6 +431,9 @@ impl RunningWorker {
             let task = self.guarded(Arc::clone(orders).keep());
             self.watches.tasks.push(task);
         }
+        let signs = Arc::clone(&sending);
+        let task = self.guarded(async move { signs.live().await });
+        self.watches.tasks.push(task);
         let keeper = Keeper {
             sending,
             status: Arc::clone(&self.status),

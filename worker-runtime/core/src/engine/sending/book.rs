@@ -7,12 +7,13 @@ use crate::engine::labels::Labels;
 use crate::engine::outlet::Unpublished;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Fate, Timestamp, UserMessage};
-use crate::state::ledger::{Change, Put, Row, RowState, Step};
+use crate::state::ledger::{Change, Content, Put, Row, RowState, Step};
 use crate::state::{Person, StateStore};
+use bytes::Bytes;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
-use vumi_api::shared::Class;
+use vumi_api::shared::{Class, KeptContent};
 
 /// Tells whether to give up waiting: the worker stops, or the delivery is no longer ours.
 pub(in crate::engine) type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
@@ -126,6 +127,11 @@ impl Book {
         &self.names.connector
     }
 
+    /// Who moves them: no other replica has this name.
+    pub(super) fn by(&self) -> &str {
+        &self.names.by
+    }
+
     /// A row for a message that has none, not stored yet.
     pub(super) fn opened(&self, message: &UserMessage) -> Row {
         let mut row = Row::new(message.message_id(), self.account(), now());
@@ -137,6 +143,23 @@ impl Book {
         row.batch = labels.batch;
         row.tenant = labels.tenant;
         row
+    }
+
+    /// The row of a message that another transport did not begin with, taken over from it with its history.
+    pub(super) fn taken(&self, row: Row, message: &UserMessage) -> Row {
+        if row.account == self.account() {
+            return row;
+        }
+        let ours = self.opened(message);
+        Row {
+            account: ours.account,
+            person: ours.person,
+            class: ours.class,
+            batch: ours.batch,
+            tenant: ours.tenant,
+            remote_id: None,
+            ..row
+        }
     }
 
     /// The row after one more step; none if it is final.
@@ -169,11 +192,31 @@ impl Book {
             remote_id: None,
             told: Vec::new(),
         })?;
-        if state != RowState::Unknown && state != RowState::Queued {
-            // Nothing but these two is ever sent again from here.
+        // What waits has its message elsewhere. One of which nobody knows may be sent again from here.
+        if !self.keeps(state) && state != RowState::Unknown {
             next.body = None;
         }
         Some(next)
+    }
+
+    /// Whether the content of a message is kept in a state, so that a person can have it sent again.
+    fn keeps(&self, state: RowState) -> bool {
+        match self.names.content {
+            KeptContent::None => false,
+            KeptContent::Failed => matches!(state, RowState::Unknown | RowState::Failed),
+            KeptContent::All => !matches!(
+                state,
+                RowState::Accepted | RowState::Queued | RowState::Held | RowState::Parked
+            ),
+        }
+    }
+
+    /// A row with the content of its message, if that is kept.
+    pub(super) fn with_content(&self, mut row: Row, body: Option<&Bytes>) -> Row {
+        if row.body.is_none() && self.keeps(row.state) {
+            row.body = body.map(|body| Content::of(body));
+        }
+        row
     }
 
     /// The row of a message, if it has one.

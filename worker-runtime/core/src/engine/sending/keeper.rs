@@ -5,7 +5,7 @@ use super::{OnUnknown, Sending, Unpublished, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
 use crate::message::{Event, FateState, Message};
-use crate::state::ledger::{Content, Row, RowState};
+use crate::state::ledger::{Content, Put, Row, RowState};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::sync::Arc;
 use std::time::Duration;
@@ -207,9 +207,9 @@ impl Sending {
                 return Ok(());
             };
             match book.put(&row, &next, interrupted).await? {
-                crate::state::ledger::Put::Stored => row = next,
+                Put::Stored => row = next,
                 // Somebody else knows better.
-                crate::state::ledger::Put::Conflict(_) => return Ok(()),
+                Put::Conflict(_) => return Ok(()),
             }
             self.note_nack(&nack);
         }
@@ -224,22 +224,31 @@ impl Sending {
         row: Row,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
-        let text = "no receipt came in time: to be sent again";
-        let news = News::coded(codes::FATE_SENT_AGAIN, text);
-        let Some(next) = book.moved(&row, RowState::Queued, patience::SENT_BACK, news) else {
+        let Some(message) = row.body.as_ref().and_then(Content::message) else {
             return Ok(());
         };
-        let Some(message) = next.body.as_ref().and_then(Content::message) else {
-            return Ok(());
+        let next = match row.state {
+            // Somebody was about to publish it.
+            RowState::Queued => Some(row.waiting(now(), patience::SENT_BACK)),
+            _ => {
+                let text = "no receipt came in time: to be sent again";
+                let news = News::coded(codes::FATE_SENT_AGAIN, text);
+                book.moved(&row, RowState::Queued, patience::SENT_BACK, news)
+            }
         };
-        if let crate::state::ledger::Put::Conflict(_) = book.put(&row, &next, interrupted).await? {
+        let Some(mut next) = next else { return Ok(()) };
+        next.body.clone_from(&row.body);
+        if let Put::Conflict(_) = book.put(&row, &next, interrupted).await? {
             return Ok(());
         }
         let queue = Port::new(&self.connector, Flow::Outbound).queue();
+        let message = Message::User(message);
         // If no queue takes it, the row is overdue again soon.
-        self.outlet
-            .offer(&queue, &Message::User(message), interrupted)
-            .await?;
+        if self.outlet.offer(&queue, &message, interrupted).await? {
+            let given = next.published(now(), patience::CLASS);
+            // Whoever moved it meanwhile has the message.
+            book.put(&next, &given, interrupted).await?;
+        }
         Ok(())
     }
 }

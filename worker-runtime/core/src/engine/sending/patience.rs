@@ -26,8 +26,8 @@ pub(super) const UNKNOWN: Duration = DAY;
 /// A person is to look at it.
 pub(super) const PARKED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// To be sent again, and already published again.
-pub(super) const SENT_BACK: Duration = MINUTE;
+pub(crate) const SENT_BACK: Duration = MINUTE;
 /// Passed on to its class, where a campaign may take its time.
-pub(super) const CLASS: Duration = DAY;
+pub(crate) const CLASS: Duration = DAY;
 /// A person holds it, for as long as that person likes.
 pub(super) const PAUSED: Duration = Duration::from_secs(90 * 24 * 3600);

@@ -2,15 +2,16 @@
 
 use crate::codes;
 use crate::message::{DeliveryStatus, Event, EventType, FateState};
-use crate::state::ledger::{Row, RowState};
+use crate::state::ledger::{Row, RowState, Step};
+use crate::verdict;
 
 /// What is to be done with a message that has this row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// It may be sent.
     Free,
-    /// Being sent, without an answer: found by a later attempt, nobody knows whether the peer has it.
-    Lost,
+    /// Being sent. Found by another attempt, it is under way elsewhere, or its answer is lost.
+    Begun,
     /// What its sender was told is all there is to do: it is sent, it has ended, or a receipt is waited for.
     Told,
     /// It was set aside.
@@ -22,24 +23,36 @@ pub(super) fn standing(row: &Row) -> Standing {
     match row.state {
         _ if verdict(row).is_some() => Standing::Told,
         RowState::Accepted | RowState::Queued | RowState::Held => Standing::Free,
-        RowState::Sending => Standing::Lost,
+        RowState::Sending => Standing::Begun,
         RowState::Parked => Standing::SetAside,
         _ => Standing::Told,
     }
 }
 
-/// Everything that its sender was told.
+/// Who is sending it.
+pub(super) fn sender(row: &Row) -> Option<&str> {
+    let last = row.steps.last().filter(|_| row.state == RowState::Sending);
+    last.map(|step| step.worker.as_str())
+}
+
+/// What its sender was told since a person had it sent again, or ever.
 pub(super) fn told(row: &Row) -> Vec<Event> {
-    let events = row.told.iter();
-    events
-        .filter_map(|body| Event::decode(body.as_bytes()).ok())
+    events(row.told.iter().skip(row.told_before))
+}
+
+/// What its sender was told before that.
+pub(super) fn told_before(row: &Row) -> Vec<Event> {
+    events(row.told.iter().take(row.told_before))
+}
+
+fn events<'t>(told: impl Iterator<Item = &'t String>) -> Vec<Event> {
+    told.filter_map(|body| Event::decode(body.as_bytes()).ok())
         .collect()
 }
 
-/// The one ack or nack that its sender was told.
+/// The one ack or nack that its sender was told, or what stands in its place.
 pub(super) fn verdict(row: &Row) -> Option<Event> {
-    let mut told = told(row).into_iter();
-    told.find(|event| event.event_type() != EventType::DeliveryReport)
+    told(row).into_iter().find(verdict::is_verdict)
 }
 
 /// Whether its sender is still being told: the ack or nack is written down, and the state that follows from it is not.
@@ -74,21 +87,24 @@ pub(super) fn leads_to(event: &Event, receipts: bool) -> RowState {
     }
 }
 
-/// Whether sending it now may give the peer a second copy.
-pub(super) fn may_double(row: &Row) -> bool {
-    let again = codes::FATE_SENT_AGAIN.name;
-    let of = |state: RowState| row.steps.iter().rev().any(|s| s.state == Some(state));
-    match row.steps.last() {
-        Some(last) if last.code == again => true,
-        // Set aside between the first byte and the answer, and sent back by a person.
-        Some(last) => {
-            last.state == Some(RowState::Parked) && of(RowState::Sending) && {
-                let before = row.steps.iter().rev().nth(1);
-                before.is_some_and(|step| step.state == Some(RowState::Sending))
-            }
-        }
-        None => false,
+/// Whether sending it now may give the peer a second copy: what followed the last attempt says whether the peer may have
+/// that one.
+pub(crate) fn may_double(row: &Row) -> bool {
+    let began = |step: &Step| step.state == Some(RowState::Sending);
+    let Some(attempt) = row.steps.iter().rposition(began) else {
+        return false;
+    };
+    let since = &row.steps[attempt + 1..];
+    let is_unknown = |step: &Step| step.code == codes::FATE_UNKNOWN.name;
+    let failed = |step: &Step| step.state == Some(RowState::Failed) && !is_unknown(step);
+    if since.iter().any(failed) {
+        return false;
     }
+    since.first().is_some_and(|step| match step.state {
+        // Tried again: by policy although nobody knew, or because the peer had not taken it.
+        Some(RowState::Queued | RowState::Held) => step.code == codes::FATE_SENT_AGAIN.name,
+        _ => true,
+    })
 }
 
 /// Whether it waits for the replica that holds its request.

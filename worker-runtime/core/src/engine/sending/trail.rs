@@ -43,15 +43,17 @@ struct Waiting {
 }
 
 impl Trail {
+    /// None where hops are not noted.
     pub(in crate::engine) fn new(
         store: Arc<dyn StateStore>,
         names: &Names,
         metrics: Arc<WorkerMetrics>,
-    ) -> Self {
-        Self {
+    ) -> Option<Self> {
+        let keep = names.trail?;
+        Some(Self {
             store,
             worker: names.by.clone(),
-            keep: names.keep,
+            keep,
             metrics,
             waiting: Mutex::new(Waiting {
                 notes: Vec::new(),
@@ -59,7 +61,7 @@ impl Trail {
             }),
             stored: watch::Sender::new(0),
             pen: tokio::sync::Mutex::default(),
-        }
+        })
     }
 
     /// What names a user message in a note; none for what has no trail.

@@ -46,6 +46,11 @@ impl Turns {
         self.lock().contains(id)
     }
 
+    /// Whether no message is worked on.
+    pub(super) fn is_idle(&self) -> bool {
+        self.lock().is_empty()
+    }
+
     fn lock(&self) -> MutexGuard<'_, HashSet<String>> {
         self.busy.lock().unwrap_or_else(PoisonError::into_inner)
     }

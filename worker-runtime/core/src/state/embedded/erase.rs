@@ -30,7 +30,7 @@ pub(super) async fn erase(
     let mut ids: HashSet<String> = messages.iter().cloned().collect();
 
     let who = person.clone();
-    let of_user = move |key: &[u8], _: &[u8]| Ok(who.has(sessions::user(key)?));
+    let of_user = move |key: &[u8], _: &[u8]| Ok(who.owns(sessions::user(key)?));
     let found = keys(store, Space::Records, tag::SESSION, of_user).await?;
     let sessions = remove(store, found, remove_record).await?;
 

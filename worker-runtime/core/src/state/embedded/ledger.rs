@@ -169,11 +169,6 @@ fn put(tx: &mut Tx<'_>, row: &Row, expected: Option<u64>, keep: Duration) -> Res
     {
         return Ok(Put::Conflict(Box::new(old.row.clone())));
     }
-    let trail = if row.state.is_final() {
-        trail(tx, &row.message_id)?
-    } else {
-        None
-    };
     let json = serde_json::to_vec(row).map_err(|_| ROW)?;
     let ends = tx.now().saturating_add(millis(keep)).min(NEVER - 1);
     let expires = if row.state.is_final() { ends } else { NEVER };
@@ -189,19 +184,6 @@ fn put(tx: &mut Tx<'_>, row: &Row, expected: Option<u64>, keep: Duration) -> Res
     if expires != NEVER {
         let before = old.map(|old| old.expires).filter(|before| *before != NEVER);
         sweep::remind(tx, key.as_ref(), before, expires);
-    }
-    if let Some(trail) = trail {
-        sweep::remind(
-            tx,
-            trail_key(&row.message_id).as_ref(),
-            Some(trail.expires),
-            ends,
-        );
-        let trail = Trail {
-            expires: ends,
-            ..trail
-        };
-        set_trail(tx, &row.message_id, &trail)?;
     }
     Ok(Put::Stored)
 }
@@ -353,6 +335,15 @@ impl Ledger for EmbeddedStore {
             Ok(stored(look, id)?.map(|stored| stored.row))
         })
         .await
+    }
+
+    async fn live(&self, worker: &str, hold: Duration) -> Result<(), WorkError> {
+        self.signs.given(worker, hold);
+        Ok(())
+    }
+
+    async fn lives(&self, worker: &str) -> Result<bool, WorkError> {
+        Ok(self.signs.is_good(worker))
     }
 
     async fn note(&self, notes: &[Note], keep: Duration) -> Result<(), WorkError> {

@@ -10,6 +10,7 @@ mod keys;
 mod ledger;
 mod rate_limits;
 mod sessions;
+mod signs;
 mod suspects;
 mod sweep;
 mod timetable;
@@ -48,6 +49,7 @@ pub struct EmbeddedStore {
     disk: Arc<Disk>,
     jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     readers: Semaphore,
+    signs: signs::Signs,
     health: watch::Receiver<StoreHealth>,
     finished: watch::Receiver<()>,
     durability: Durability,
@@ -110,6 +112,7 @@ impl EmbeddedStore {
             disk,
             jobs: Mutex::new(Some(jobs)),
             readers: Semaphore::new(READERS),
+            signs: signs::Signs::default(),
             health: told,
             finished,
             durability,

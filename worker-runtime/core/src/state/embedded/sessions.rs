@@ -5,7 +5,7 @@ use super::disk::{Failure, Space, Tx, View, millis};
 use super::keys::{Key, Parts, fits, tag, unpack};
 use super::sweep::{self, NEVER};
 use crate::error::WorkError;
-use crate::state::sessions::{Session, Sessions};
+use crate::state::sessions::{Change, Session, Sessions};
 use async_trait::async_trait;
 use std::time::Duration;
 
@@ -13,6 +13,11 @@ const SESSION: Failure = Failure::Damaged("a session");
 
 fn key(scope: &str, user: &str) -> Key {
     Key::new(tag::SESSION).name(scope).name(user)
+}
+
+/// When a session begins, as its field `created_at` says it.
+fn created(now: u64) -> String {
+    format!("{}.{:03}", now / 1000, now % 1000)
 }
 
 fn end(now: u64, keep: Duration) -> u64 {
@@ -74,8 +79,7 @@ impl Sessions for EmbeddedStore {
         let key = key(scope, user);
         self.write(move |tx| {
             let now = tx.now();
-            let created = format!("{}.{:03}", now / 1000, now % 1000);
-            fields.insert("created_at".into(), created);
+            fields.insert("created_at".into(), created(now));
             set(tx, &key, keep.map_or(NEVER, |keep| end(now, keep)), &fields)?;
             Ok(fields)
         })
@@ -128,6 +132,38 @@ impl Sessions for EmbeddedStore {
         .await
     }
 
+    async fn change(&self, changes: &[Change]) -> Result<bool, WorkError> {
+        for change in changes {
+            fits([change.scope.as_str(), change.user.as_str()])?;
+        }
+        let changes = changes.to_vec();
+        self.write(move |tx| {
+            for change in &changes {
+                let held = get(tx, &key(&change.scope, &change.user))?;
+                if held.map(|(_, fields)| fields) != change.before {
+                    return Ok(false);
+                }
+            }
+            let now = tx.now();
+            for change in &changes {
+                let key = key(&change.scope, &change.user);
+                let mut after = change.after.clone();
+                if let (None, Some(fields)) = (&change.before, &mut after) {
+                    let created_at = fields.entry("created_at".into());
+                    created_at.or_insert_with(|| created(now));
+                }
+                let Some(fields) = after.filter(|fields| !fields.is_empty()) else {
+                    tx.remove(Space::Records, &key);
+                    continue;
+                };
+                let ends = change.keep.map_or(NEVER, |keep| end(now, keep));
+                set(tx, &key, ends, &fields)?;
+            }
+            Ok(true)
+        })
+        .await
+    }
+
     async fn active(&self, scope: &str, limit: usize) -> Result<Vec<String>, WorkError> {
         fits([scope])?;
         let under = Key::new(tag::SESSION).name(scope);
@@ -151,17 +187,17 @@ impl Sessions for EmbeddedStore {
         let session = self
             .create(&clock(namespace), user, Session::new(), Some(keep))
             .await?;
-        Ok(created(&session).unwrap_or_default())
+        Ok(created_at(&session).unwrap_or_default())
     }
 
     async fn begun(&self, namespace: &str, user: &str) -> Result<Option<f64>, WorkError> {
         let session = self.load(&clock(namespace), user).await?;
-        Ok(session.as_ref().and_then(created))
+        Ok(session.as_ref().and_then(created_at))
     }
 
     async fn end(&self, namespace: &str, user: &str) -> Result<Option<f64>, WorkError> {
         let session = self.clear(&clock(namespace), user).await?;
-        Ok(session.as_ref().and_then(created))
+        Ok(session.as_ref().and_then(created_at))
     }
 }
 
@@ -170,6 +206,6 @@ fn clock(namespace: &str) -> String {
     format!("{namespace}:session_created")
 }
 
-fn created(session: &Session) -> Option<f64> {
+fn created_at(session: &Session) -> Option<f64> {
     session.get("created_at")?.parse().ok()
 }

@@ -41,8 +41,8 @@ async fn sessions(store: &RedisStore, person: &Person) -> Result<u64, WorkError>
     let root = literal(store.keys.root());
     let is_theirs = |key: &&String| {
         let user = store.keys.session_user(key);
-        user.is_some_and(|user| person.has(user))
-            || store.keys.is_session_created(key, |user| person.has(user))
+        user.is_some_and(|user| person.owns(user))
+            || store.keys.is_session_created(key, |user| person.owns(user))
     };
     let mut erased = 0;
     for pattern in [

@@ -83,6 +83,11 @@ impl Keys {
         format!("{}L:", self.root)
     }
 
+    /// The sign of life of a worker that sends.
+    pub(super) fn life(&self, worker: &str) -> String {
+        format!("{}l:{}", self.ledger(), part(worker))
+    }
+
     /// Orders for the batches of a transport.
     pub(super) fn orders(&self, account: &str) -> String {
         format!("{}o:{}", self.ledger(), part(account))

@@ -57,6 +57,19 @@ impl Ledger for RedisStore {
         self.one(&call).await
     }
 
+    async fn live(&self, worker: &str, hold: Duration) -> Result<(), WorkError> {
+        let mut set = redis::cmd("SET");
+        set.arg(self.keys.life(worker)).arg(1);
+        set.arg("PX").arg(millis(hold));
+        self.link.command(&set).await
+    }
+
+    async fn lives(&self, worker: &str) -> Result<bool, WorkError> {
+        let mut exists = redis::cmd("EXISTS");
+        exists.arg(self.keys.life(worker));
+        self.link.command(&exists).await
+    }
+
     async fn note(&self, notes: &[Note], keep: Duration) -> Result<(), WorkError> {
         let mut call = self.ledger(script!("ledger_lib", "note"));
         call.arg(millis(keep)).arg(MAX_STEPS);

@@ -31,6 +31,7 @@
 //! | `L:b` | set | `<account>:<batch>` of batches with rows | with the last row |
 //! | `L:o:<account>` | hash | orders in force by batch | when they are lifted |
 //! | `L:a` | set | accounts with rows | never |
+//! | `L:l:<worker>` | text | sign of life of a replica that sends | as told |
 //! | `F:i:<scope>:<id>` | text | `P` while reserved, then `S` and the answer | hold, then window |
 //! | `F:o:<scope>` | sorted set | ids by commit | window |
 //! | `F:p:<person>` | sorted set | `<scope>:<id>` of a person | window |

@@ -5,7 +5,7 @@ use super::RedisStore;
 use super::keys::literal;
 use super::script::{millis, script};
 use crate::error::WorkError;
-use crate::state::sessions::{Session, Sessions};
+use crate::state::sessions::{Change, Session, Sessions};
 use async_trait::async_trait;
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -57,6 +57,18 @@ impl Sessions for RedisStore {
         Ok(held_or_none(self.link.script(&call).await?))
     }
 
+    async fn change(&self, changes: &[Change]) -> Result<bool, WorkError> {
+        let mut call = script!("session_change").prepare_invoke();
+        for change in changes {
+            call.key(self.keys.session(&change.scope, &change.user));
+            call.arg(pairs(change.before.as_ref()));
+            call.arg(pairs(change.after.as_ref()));
+            let keep = change.keep.map_or(0, millis);
+            call.arg(keep);
+        }
+        self.link.script(&call).await
+    }
+
     async fn active(&self, scope: &str, limit: usize) -> Result<Vec<String>, WorkError> {
         let prefix = self.keys.sessions(scope);
         let mut users = BTreeSet::new();
@@ -100,6 +112,18 @@ fn texts(held: Held) -> Session {
 
 fn held_or_none(held: Held) -> Option<Session> {
     (!held.is_empty()).then(|| texts(held))
+}
+
+/// Names and texts in turn, as a JSON list; empty for no session.
+fn pairs(session: Option<&Session>) -> String {
+    let Some(session) = session else {
+        return String::new();
+    };
+    let pairs: Vec<&str> = session
+        .iter()
+        .flat_map(|(name, text)| [name.as_str(), text.as_str()])
+        .collect();
+    serde_json::json!(pairs).to_string()
 }
 
 /// A search through all keys, step by step, so that Redis serves others in between. A key may be found twice.

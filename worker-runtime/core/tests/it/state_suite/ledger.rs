@@ -287,11 +287,10 @@ pub async fn ledger_keeps_final_rows_for_their_time(source: &impl Source) {
     };
     let lost = unique("m");
     store
-        .note(&[note(&open), note(&lost)], SOON)
+        .note(&[note(&open), note(&lost), note(&short)], SOON)
         .await
         .expect("note");
-    store.note(&[note(&short)], LONG).await.expect("note");
-    store.note(&[note(&long)], SOON).await.expect("note");
+    store.note(&[note(&long)], LONG).await.expect("note");
     for (id, ends, keep) in [
         (&open, false, SOON),
         (&short, true, SOON),
@@ -332,7 +331,7 @@ pub async fn ledger_keeps_final_rows_for_their_time(source: &impl Source) {
     assert_eq!(
         store.trail(&long).await.expect("trail").len(),
         1,
-        "as long as its row"
+        "it has a time of its own"
     );
     assert_eq!(count(&store, &account, RowState::Delivered).await, 1);
     assert_eq!(count(&store, &account, RowState::Accepted).await, 1);

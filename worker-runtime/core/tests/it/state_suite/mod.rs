@@ -89,6 +89,8 @@ macro_rules! state_suite {
             session_ends_in_time
             session_save_never_brings_one_back
             session_beginnings_are_remembered_for_their_time
+            sessions_change_together_or_not_at_all
+            sessions_of_racing_changes_lose_none
             suspects_are_counted_and_forgotten
             erase_removes_one_person_everywhere
             sweep_removes_what_ended_and_no_more

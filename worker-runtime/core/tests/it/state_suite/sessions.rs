@@ -2,7 +2,8 @@
 
 use super::{LONG, SOON, Source, now, sweep_all, unique, until};
 use std::sync::Arc;
-use vumi_core::state::sessions::Session;
+use vumi_core::state::StateStore;
+use vumi_core::state::sessions::{Change, Session};
 
 fn fields<const N: usize>(fields: [(&str, &str); N]) -> Session {
     fields.map(|(k, v)| (k.to_owned(), v.to_owned())).into()
@@ -167,6 +168,137 @@ pub async fn session_save_never_brings_one_back(source: &impl Source) {
         }
         assert_eq!(cleared.len(), 2 + saved, "{cleared:?}");
         assert_eq!(clients[0].load(&scope, &user).await.expect("load"), None);
+    }
+}
+
+/// One change, of a session that lasts.
+fn change(scope: &str, user: &str, before: Option<&Session>, after: Option<&Session>) -> Change {
+    Change {
+        scope: scope.to_owned(),
+        user: user.to_owned(),
+        before: before.cloned(),
+        after: after.cloned(),
+        keep: Some(LONG),
+    }
+}
+
+async fn load(store: &Arc<dyn StateStore>, scope: &str, user: &str) -> Option<Session> {
+    store.load(scope, user).await.expect("load")
+}
+
+pub async fn sessions_change_together_or_not_at_all(source: &impl Source) {
+    let (store, other) = (source.client().await, source.client().await);
+    let (one, two) = (unique("game"), unique("lobby"));
+    let given = fields([("state", "a"), ("odd", "h\u{e9}\0\n\"{}[]"), ("empty", "")]);
+    let begin = [
+        change(&one, "+27", None, Some(&given)),
+        change(&two, "", None, Some(&fields([]))),
+    ];
+    assert!(store.change(&begin).await.expect("change"));
+    let held = load(&other, &one, "+27").await.expect("begun");
+    assert!(held["created_at"].parse::<f64>().expect("a number") > 1e9);
+    let mut without = held.clone();
+    without.remove("created_at");
+    assert_eq!(without, given);
+    assert_eq!(load(&other, &two, "").await.expect("begun").len(), 1);
+    assert!(!store.change(&begin).await.expect("again"), "it is there");
+
+    // Each way in which one of them may differ.
+    let longer = {
+        let mut longer = held.clone();
+        longer.insert("more".into(), "x".into());
+        longer
+    };
+    let other_text = {
+        let mut other = held.clone();
+        other.insert("empty".into(), "x".into());
+        other
+    };
+    let wrong = [None, Some(&given), Some(&longer), Some(&other_text)];
+    let lobby = load(&store, &two, "").await;
+    for before in wrong {
+        let changes = [
+            change(&two, "", lobby.as_ref(), None),
+            change(&one, "+27", before, Some(&longer)),
+        ];
+        assert!(!store.change(&changes).await.expect("change"), "{before:?}");
+        assert_eq!(load(&other, &one, "+27").await.as_ref(), Some(&held));
+        assert_eq!(load(&other, &two, "").await, lobby);
+    }
+    let nobody = [change(&one, "nobody", Some(&given), None)];
+    assert!(!store.change(&nobody).await.expect("change"));
+
+    // In place of what was there, with another end; and both ends at once.
+    let short = fields([("state", "b")]);
+    let mut soon = [change(&one, "+27", Some(&held), Some(&short))];
+    soon[0].keep = None;
+    assert!(store.change(&soon).await.expect("change"));
+    assert_eq!(load(&other, &one, "+27").await.as_ref(), Some(&short));
+    soon[0].before = Some(short);
+    soon[0].keep = Some(SOON);
+    assert!(store.change(&soon).await.expect("change"));
+    until("it ends", || async {
+        load(&other, &one, "+27").await.is_none().then_some(())
+    })
+    .await;
+    let last = [
+        change(&two, "", lobby.as_ref(), Some(&fields([]))),
+        change(&one, "+27", None, None),
+    ];
+    assert!(store.change(&last).await.expect("change"));
+    assert_eq!(load(&other, &two, "").await, None, "it held nothing");
+    assert!(store.change(&[]).await.expect("nothing to change"));
+}
+
+/// Tokens move between two sessions by clients that race; none is lost or made.
+pub async fn sessions_of_racing_changes_lose_none(source: &impl Source) {
+    const TOKENS: u64 = 100;
+    let scope = unique("purse");
+    let clients = [source.client().await, source.client().await];
+    let holding = |count: u64| fields([("tokens", count.to_string().as_str())]);
+    let begin = [
+        change(&scope, "a", None, Some(&holding(TOKENS))),
+        change(&scope, "b", None, Some(&holding(0))),
+    ];
+    assert!(clients[0].change(&begin).await.expect("change"));
+    let movers = (0..4_usize).map(|n| {
+        let (store, scope) = (Arc::clone(&clients[n % 2]), scope.clone());
+        tokio::spawn(async move {
+            let mut moved = 0;
+            while moved < TOKENS / 4 {
+                let (Some(a), Some(b)) = (
+                    load(&store, &scope, "a").await,
+                    load(&store, &scope, "b").await,
+                ) else {
+                    panic!("they are there");
+                };
+                let count = |of: &Session| of["tokens"].parse::<u64>().expect("a number");
+                let set = |of: &Session, count: u64| {
+                    let mut of = of.clone();
+                    of.insert("tokens".into(), count.to_string());
+                    of
+                };
+                // Read one after the other: the change notices if the two do not belong together.
+                let changes = [
+                    change(
+                        &scope,
+                        "a",
+                        Some(&a),
+                        Some(&set(&a, count(&a).saturating_sub(1))),
+                    ),
+                    change(&scope, "b", Some(&b), Some(&set(&b, count(&b) + 1))),
+                ];
+                moved += u64::from(store.change(&changes).await.expect("change"));
+            }
+        })
+    });
+    for mover in movers.collect::<Vec<_>>() {
+        mover.await.expect("task");
+    }
+    let all = [("a", "0".to_owned()), ("b", TOKENS.to_string())];
+    for (user, expected) in all {
+        let held = load(&clients[0], &scope, user).await.expect("there");
+        assert_eq!(held["tokens"], expected);
     }
 }
 

@@ -26,8 +26,9 @@ pub async fn erase_removes_one_person_everywhere(source: &impl Source) {
     let (address, stranger) = (format!("+{digits}"), unique("28"));
     let person = Person::new(&address);
     let (queue, account, scope) = (unique("q"), unique("sms"), unique("ussd"));
-    // A session under either spelling, messages from and for the person, an event about one of them.
-    for user in [&address, &digits, &stranger] {
+    // A session under either spelling and one under the key, messages from and for the person, an event about one of them.
+    let key = person.key();
+    for user in [&address, &digits, &key, &stranger] {
         store
             .create(&scope, user, Session::new(), Some(LONG))
             .await
@@ -85,7 +86,7 @@ pub async fn erase_removes_one_person_everywhere(source: &impl Source) {
     }
     let erased = store.erase(&person).await.expect("erase");
     let count = |what: &str| erased.iter().find(|e| e.what == what).map(|e| e.count);
-    assert_eq!(count("sessions"), Some(4), "{erased:?}");
+    assert_eq!(count("sessions"), Some(6), "{erased:?}");
     assert_eq!(count("journal"), Some(4), "one on its way out: {erased:?}");
     assert_eq!(count("ledger"), Some(2), "a row and a trail: {erased:?}");
     assert_eq!(count("firstSeen"), Some(1), "{erased:?}");

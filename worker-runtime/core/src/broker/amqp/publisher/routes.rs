@@ -1,6 +1,7 @@
 //! Which exchanges and queues were declared on this connection, so that a message is only sent where it can arrive.
 //! Declared on a channel of their own: a refused declaration closes its channel, and must not take messages with it.
 
+use super::super::channels;
 use super::super::errors::Trouble;
 use super::super::profile::Profile;
 use super::super::topology;
@@ -79,7 +80,7 @@ impl Routes {
         }
         let channel = match self.channel.take().filter(|c| c.status().connected()) {
             Some(channel) => channel,
-            None => self.connection.create_channel().await?,
+            None => channels::open(&self.connection).await?,
         };
         if !self.exchanges.contains(exchange) {
             match topology::declare_exchange(&channel, exchange).await {

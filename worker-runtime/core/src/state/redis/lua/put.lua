@@ -33,9 +33,7 @@ else
   call('SADD', L .. 'a', account)
 end
 if final == '1' then
-  local ends = int(t + tonumber(ARGV[6]))
-  call('ZADD', L .. 'e', ends, 'r:' .. id)
-  call('ZADD', L .. 'e', 'XX', ends, 't:' .. id)
+  call('ZADD', L .. 'e', int(t + tonumber(ARGV[6])), 'r:' .. id)
 end
 count_batch(account, ARGV[13], state, 1)
 local line = table.concat({ version, state, final, account, person, remote, ARGV[13] }, ':')

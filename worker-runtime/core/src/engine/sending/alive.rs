@@ -1,0 +1,66 @@
+//! Signs of life: a replica that sends says so in the store, so that a message which it has begun is not taken for lost
+//! by another replica that has a copy. Given before the first message and kept up while any is in hand; an idle replica
+//! writes nothing.
+
+use super::book::{Book, Interrupted, stubborn};
+use super::{Sending, Unpublished};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Between two signs.
+const BEAT: Duration = Duration::from_secs(1);
+/// Whose last sign is older than this is dead, or frozen.
+pub(super) const HOLD: Duration = Duration::from_secs(5);
+
+/// When the last sign was given.
+#[derive(Default)]
+pub(super) struct Alive(Mutex<Option<Instant>>);
+
+impl Alive {
+    fn is_due(&self) -> bool {
+        let last = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        last.is_none_or(|last| last.elapsed() >= BEAT)
+    }
+
+    fn given(&self, at: Instant) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+}
+
+impl Sending {
+    /// Gives a sign, if one is due. Whoever is about to send must have given one.
+    pub(super) async fn sign(
+        &self,
+        book: &Book,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
+        if !self.alive.is_due() {
+            return Ok(());
+        }
+        let at = Instant::now();
+        stubborn(interrupted, || book.store.live(book.by(), HOLD)).await?;
+        self.alive.given(at);
+        Ok(())
+    }
+
+    /// Gives signs while a message is in hand, until it is dropped.
+    pub(in crate::engine) async fn live(&self) {
+        let Some(book) = &self.book else { return };
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            beat.tick().await;
+            if self.turns.is_idle() {
+                continue;
+            }
+            match book.store.live(book.by(), HOLD).await {
+                Ok(()) => self.alive.given(Instant::now()),
+                // The next one is soon.
+                Err(error) => {
+                    tracing::debug!(code = %error.code, reason = %error, "no sign of life")
+                }
+            }
+        }
+    }
+}

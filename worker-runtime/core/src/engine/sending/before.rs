@@ -1,0 +1,280 @@
+//! Everything before a worker sees a message: what was done with it before, the replica that holds its request, its turn
+//! under the rate limit, and the word in the ledger that it is being sent.
+
+use super::*;
+
+/// Between two looks at what another replica is sending.
+const LOOK: Duration = Duration::from_millis(250);
+
+impl Sending {
+    /// Everything before the worker sees the message: what was done with it before, the replica that holds its request,
+    /// its turn under the rate limit, and the word in the ledger that it is being sent.
+    pub(in crate::engine) async fn before(
+        &self,
+        case: &mut Case,
+        worker: &dyn Worker,
+        input: &Input,
+        halt: &CancellationToken,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Before, Unpublished> {
+        let message = input.to_deliver()?;
+        let labels = Labels::of(&input.message);
+        let elsewhere = worker.holder_elsewhere(message);
+        let Some(book) = &self.book else {
+            if let Some(holder) = elsewhere {
+                if !self
+                    .outlet
+                    .offer(&holder, &input.message, interrupted)
+                    .await?
+                {
+                    let gone = self.holder_gone(message.message_id(), input.attempt);
+                    self.note_nack(&gone);
+                    self.outlet.publish(self.output(gone), interrupted).await?;
+                }
+                return Ok(Before::Nothing);
+            }
+            self.wait_for_turn(case, worker, message, &labels, halt)
+                .await?;
+            return Ok(Before::Send);
+        };
+        // With classes the intake opened a row.
+        if case.row.is_none() && (case.redelivered || self.default_class.is_some()) {
+            case.row = book.load(message.message_id(), interrupted).await?;
+        }
+        let mut paced = false;
+        loop {
+            let order = self.order(&labels, interrupted).await?;
+            let mut row = match case.row.take() {
+                // It was handed over before; perhaps the process ended before it was published.
+                Some(row)
+                    if row.account != book.account()
+                        && order == Some(Order::Reroute(row.account.clone())) =>
+                {
+                    if standing::standing(&row) == Standing::Free {
+                        self.hand_over(&row.account, message, interrupted).await?;
+                    }
+                    return Ok(Before::Nothing);
+                }
+                Some(row) => row,
+                None => book.opened(message),
+            };
+            let standing = standing::standing(&row);
+            // Somebody routed it here that another transport had. What that one sent or ended stays its own.
+            if matches!(standing, Standing::Free)
+                || (standing == Standing::SetAside && !case.redelivered)
+            {
+                row = book.taken(row, message);
+            }
+            match standing {
+                Standing::Free => {
+                    if let Some(order) = order {
+                        let what = (book, row);
+                        match self.obey(order, case, what, message, interrupted).await? {
+                            Before::Again => continue,
+                            obeyed => return Ok(obeyed),
+                        }
+                    }
+                }
+                Standing::Told => {
+                    case.row = Some(row);
+                    self.tell_again(case, book, interrupted).await?;
+                    return Ok(Before::Nothing);
+                }
+                // Whoever holds the request knows more about it than we do.
+                Standing::Begun if elsewhere.is_some() => {}
+                Standing::Begun => {
+                    case.room = None;
+                    if let Some(moved) = self.outcome(case, book, &row, halt, interrupted).await? {
+                        case.row = Some(moved);
+                        paced = false;
+                        continue;
+                    }
+                    case.row = Some(row);
+                    let why = "an earlier attempt ended without an answer: the peer may have it";
+                    return Err(unknown(why).into());
+                }
+                Standing::SetAside if case.redelivered => {
+                    case.row = Some(row);
+                    return Err(WorkError::new(
+                        ErrorClass::BadInput,
+                        codes::PARK_AGAIN,
+                        "it was set aside before, and the process ended before that was acknowledged",
+                    )
+                    .into());
+                }
+                Standing::SetAside => {}
+            }
+            if let Some(holder) = &elsewhere {
+                match self.forward(book, row, holder, input, interrupted).await? {
+                    None => return Ok(Before::Nothing),
+                    moved => case.row = moved,
+                }
+                continue;
+            }
+            if !paced {
+                case.row = (row.version > 0).then_some(row);
+                paced = self
+                    .wait_for_turn(case, worker, message, &labels, halt)
+                    .await?;
+                continue;
+            }
+            let doubles = standing::may_double(&row);
+            let news = match doubles {
+                true => News::coded(
+                    codes::FATE_SENT_AGAIN,
+                    "sent again although the peer may have it",
+                ),
+                false => News::said("is being sent"),
+            };
+            let Some(next) = book.moved(&row, RowState::Sending, patience::SENDING, news) else {
+                continue;
+            };
+            let next = book.with_content(next, case.body.as_ref());
+            self.sign(book, interrupted).await?;
+            match book.put(&row, &next, interrupted).await? {
+                Put::Stored => {
+                    if doubles {
+                        self.metrics.resent.inc();
+                    }
+                    case.row = Some(next);
+                    return Ok(Before::Send);
+                }
+                Put::Conflict(there) => case.row = Some(*there),
+            }
+        }
+    }
+
+    /// Waits for the outcome of an attempt that another replica has under way: its row once that is moved. None if there
+    /// will be none: it is an attempt of ours that has ended, its replica gives no sign of life, or its time is over.
+    async fn outcome(
+        &self,
+        case: &mut Case,
+        book: &Book,
+        row: &Row,
+        halt: &CancellationToken,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Option<Row>, Unpublished> {
+        let Some(sender) = standing::sender(row).filter(|sender| *sender != book.by()) else {
+            return Ok(None);
+        };
+        let began = Instant::now();
+        let left = row.deadline.unwrap_or_default().saturating_sub(book::now());
+        let left = Duration::from_millis(left).min(patience::SENDING);
+        let found = loop {
+            let lives = book::stubborn(interrupted, || book.store.lives(sender)).await?;
+            // After that: what it did last counts.
+            let now = book.load(&row.message_id, interrupted).await?;
+            if let Some(moved) = now.filter(|now| now.version != row.version) {
+                break Some(moved);
+            }
+            if !lives || began.elapsed() >= left {
+                break None;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(LOOK) => {}
+                () = halt.cancelled() => return Err(Unpublished::Interrupted),
+            }
+            if interrupted() {
+                return Err(Unpublished::Interrupted);
+            }
+        };
+        case.waited += began.elapsed();
+        Ok(found)
+    }
+
+    /// Hands a reply to the replica that holds its request. None when that replica has it, or its sender was told that
+    /// there is none; else the row that somebody moved meanwhile.
+    pub(super) async fn forward(
+        &self,
+        book: &Book,
+        row: Row,
+        holder: &str,
+        input: &Input,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Option<Row>, Unpublished> {
+        let mut row = row;
+        if standing::standing(&row) != Standing::Begun {
+            let news = News::coded(
+                codes::REPLY_FORWARDED,
+                "handed to the replica that holds the request",
+            );
+            let Some(next) = book.moved(&row, RowState::Queued, patience::FORWARDED, news) else {
+                return Ok(Some(row));
+            };
+            match book.put(&row, &next, interrupted).await? {
+                Put::Stored => row = next,
+                Put::Conflict(there) => return Ok(Some(*there)),
+            }
+        }
+        if self
+            .outlet
+            .offer(holder, &input.message, interrupted)
+            .await?
+        {
+            return Ok(None);
+        }
+        if standing::standing(&row) == Standing::Begun {
+            let why =
+                "the replica that held the request ended without an answer: the peer may have it";
+            return Err(unknown(why).into());
+        }
+        let gone = self.holder_gone(&row.message_id, row.attempt);
+        self.note_nack(&gone);
+        let said = [gone];
+        let (row, moved) = book
+            .advance(row, interrupted, |row| {
+                self.answered(book, row, &said, true)
+            })
+            .await?;
+        match moved {
+            true => self
+                .tell(standing::told(&row), interrupted)
+                .await
+                .map(|()| None),
+            false => Ok(Some(row)),
+        }
+    }
+
+    /// Waits for the rate limit and for room. False if an order came meanwhile.
+    pub(super) async fn wait_for_turn(
+        &self,
+        case: &mut Case,
+        worker: &dyn Worker,
+        message: &UserMessage,
+        labels: &Labels,
+        halt: &CancellationToken,
+    ) -> Result<bool, Unpublished> {
+        if self.rate.is_none() && self.room.is_none() {
+            return Ok(true);
+        }
+        let stopped = || {
+            let orders = self.orders.as_ref();
+            orders.is_some_and(|orders| orders.has(labels.batch.as_deref()))
+        };
+        // What is in force already was obeyed, or does not concern it.
+        let before = stopped();
+        let stopped = || !before && stopped();
+        let began = Instant::now();
+        let waits = async {
+            if let Some(rate) = &self.rate
+                && !rate.wait(worker, message, labels, &stopped).await
+            {
+                return (false, None);
+            }
+            let room = match &self.room {
+                Some(room) => Some(room.turn(labels).await),
+                None => None,
+            };
+            (!stopped(), room)
+        };
+        let (goes, room) = tokio::select! {
+            biased;
+            () = halt.cancelled() => return Err(Unpublished::Interrupted),
+            waited = waits => waited,
+        };
+        case.room = room.filter(|_| goes);
+        case.waited += began.elapsed();
+        case.sent = Instant::now();
+        Ok(goes)
+    }
+}

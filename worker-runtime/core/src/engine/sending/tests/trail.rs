@@ -1,0 +1,68 @@
+//! Hops of messages.
+
+use super::*;
+
+/// A store that counts operations, and carries none out before its gate is opened.
+struct Gated {
+    store: Arc<dyn StateStore>,
+    operations: AtomicU32,
+    gate: tokio::sync::Semaphore,
+}
+
+#[async_trait]
+impl Around for Gated {
+    fn inner(&self) -> &Arc<dyn StateStore> {
+        &self.store
+    }
+
+    async fn around<T: Send>(
+        &self,
+        _: &'static str,
+        work: impl Future<Output = Result<T, WorkError>> + Send,
+    ) -> Result<T, WorkError> {
+        self.operations.fetch_add(1, Ordering::SeqCst);
+        drop(self.gate.acquire().await);
+        work.await
+    }
+}
+
+#[tokio::test]
+async fn hops_that_come_together_are_stored_together() {
+    let store = store();
+    let gated = Arc::new(Gated {
+        store: Arc::clone(&store),
+        operations: AtomicU32::new(0),
+        gate: tokio::sync::Semaphore::new(0),
+    });
+    let counted: Arc<dyn StateStore> = gated.clone();
+    let names = Names {
+        connector: "t".into(),
+        by: "application/a@one".into(),
+        keep: Duration::from_secs(3600),
+        content: KeptContent::None,
+        trail: Some(Duration::from_secs(3600)),
+    };
+    let metrics = Telemetry::new().worker("application/a");
+    let trail = Trail::new(counted, &names, Arc::clone(&metrics)).unwrap();
+    let messages: Vec<Message> = (0..200).map(|_| message().into()).collect();
+    let notes = messages.iter().map(|message| {
+        let hop = Trail::hop(Flow::Inbound, message).unwrap();
+        trail.note(hop, "", "to t.outbound".into(), vec!["reply".into()])
+    });
+    let open = async {
+        // Until all are waiting; so many futures are looked at in several turns.
+        for _ in 0..messages.len() {
+            tokio::task::yield_now().await;
+        }
+        gated.gate.add_permits(1);
+    };
+    tokio::join!(futures::future::join_all(notes), open);
+    for message in &messages {
+        let steps = store.trail(message.id()).await.unwrap();
+        assert_eq!(steps.len(), 1);
+        assert_eq!(steps[0].caused, ["reply"]);
+    }
+    let operations = gated.operations.load(Ordering::SeqCst);
+    assert_eq!(operations, 2, "the first hop, and all others");
+    assert_eq!(metrics.trail_lost.get(), 0);
+}
