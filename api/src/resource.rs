@@ -180,6 +180,14 @@ impl Resource {
             Some(t) if t.on_unknown.as_ref().is_some_and(OnUnknown::waits) => {
                 (StateNeed::Shared, "onUnknown")
             }
+            _ if self
+                .settings()
+                .middleware
+                .iter()
+                .any(|item| item.session_length.is_some()) =>
+            {
+                (StateNeed::Shared, "middleware.sessionLength")
+            }
             _ => (StateNeed::None, ""),
         }
     }

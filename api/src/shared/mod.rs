@@ -16,7 +16,9 @@ pub mod tls;
 pub use broker::{BrokerProfile, BrokerRef};
 pub use classes::{Class, Classes, Weights};
 pub use http::{BasicAuth, HttpListener};
-pub use middleware::{AddressTranslation, LogLevel, Logging, MiddlewareItem};
+pub use middleware::{
+    AddressTranslation, LogLevel, Logging, MiddlewareItem, SessionLength, SessionNamespace,
+};
 pub use ordering::{Ordering, OrderingMode};
 pub use quantity::{Duration, Size};
 pub use retry::{Backoff, Retry};

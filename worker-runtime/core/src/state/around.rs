@@ -66,6 +66,9 @@ around! { Sessions "sessions" {
     clear(scope: &str, user: &str) -> Option<Session>;
     change(changes: &[Change]) -> bool;
     active(scope: &str, limit: usize) -> Vec<String>;
+    begin(namespace: &str, user: &str, keep: Duration) -> f64;
+    begun(namespace: &str, user: &str) -> Option<f64>;
+    end(namespace: &str, user: &str) -> Option<f64>;
 } }
 
 around! { Journal "journal" {

@@ -5,6 +5,7 @@ use super::super::Counts;
 use super::super::backlog::Backlog;
 use super::super::consumer::{Consumer, Counters, Parts, Phase, Watched, state_word};
 use super::super::delivery::Desk;
+use super::super::journal;
 use super::layout::{Alone, Here, Layout};
 use super::members::{BEAT, Beat, LONGEST_NAME, Members};
 use super::plan::{Plan, queue_of, range};
@@ -127,7 +128,15 @@ impl Crew {
             paused,
             here,
             turned,
-            parts: Parts { label, ..parts },
+            parts: Parts {
+                label,
+                // Whoever divides the queue takes over what Vumi kept for later.
+                journal: parts.journal.clone().map(|journal| journal::Parts {
+                    imports: None,
+                    ..journal
+                }),
+                ..parts
+            },
             plan,
         };
         (crew, watched)

@@ -71,7 +71,11 @@ pub async fn build(
     let settings = resource.settings();
     let topology = resource.topology();
     let metrics = environment.telemetry.worker(&key);
-    let chain = Arc::new(Chain::build(&settings.middleware, &key)?);
+    let chain = Arc::new(Chain::build(
+        &settings.middleware,
+        &key,
+        environment.state.as_ref(),
+    )?);
     let limit = settings.backlog_limit.unwrap_or(BACKLOG_LIMIT);
     let backlog = Arc::new(Backlog::new(resource.kind(), limit));
     let outlet = Arc::new(Outlet::new(
@@ -310,10 +314,8 @@ impl RunningWorker {
             store,
             volatile_will_do: settings.allow_volatile_state
                 || self.environment.broker.durability() == Durability::Memory,
-            // Of several partitions none may take all.
             imports: (resource.kind() == Kind::Transport && port.flow == Flow::Outbound)
-                .then(|| port.connector.clone())
-                .filter(|_| resource.division(port.flow).is_empty()),
+                .then(|| port.connector.clone()),
             fenced: mode != vumi_api::OrderingMode::None,
             trouble: self.trouble.clone(),
             gauges: Arc::new(journal::Gauges::new(metrics.clone())),

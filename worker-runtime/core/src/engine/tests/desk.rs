@@ -14,7 +14,7 @@ impl DeskRig {
     ) -> Self {
         let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
         let metrics = Telemetry::new().worker("transport/t");
-        let chain = Arc::new(crate::middleware::Chain::build(&[], "t").unwrap());
+        let chain = Arc::new(crate::middleware::Chain::build(&[], "t", None).unwrap());
         let backlog = Arc::new(backlog::Backlog::new(vumi_api::Kind::Transport, 10));
         let outlet = Arc::new(outlet::Outlet::new(
             Arc::clone(&broker),

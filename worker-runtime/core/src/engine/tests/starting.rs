@@ -92,7 +92,7 @@ async fn a_peer_hears_that_the_broker_is_away() {
     broker.cut();
     let metrics = Telemetry::new().worker("transport/t");
     let backlog = Arc::new(backlog::Backlog::new(vumi_api::Kind::Transport, 10));
-    let chain = Arc::new(crate::middleware::Chain::build(&[], "t").unwrap());
+    let chain = Arc::new(crate::middleware::Chain::build(&[], "t", None).unwrap());
     let broker: Arc<dyn Broker> = broker;
     let outlet = outlet::Outlet::new(Arc::clone(&broker), chain, backlog, &metrics, &[]);
     let counter = peer::Counter {

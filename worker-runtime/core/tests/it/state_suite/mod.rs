@@ -90,6 +90,7 @@ macro_rules! state_suite {
             session_lives_from_create_to_clear
             session_ends_in_time
             session_save_never_brings_one_back
+            session_beginnings_are_remembered_for_their_time
             sessions_change_together_or_not_at_all
             sessions_of_racing_changes_lose_none
             suspects_are_counted_and_forgotten

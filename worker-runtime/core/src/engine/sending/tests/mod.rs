@@ -294,7 +294,7 @@ impl Bench {
         let resource = resource(&manifest).unwrap();
         let telemetry = Telemetry::new();
         let metrics = telemetry.worker(&format!("transport/{}", self.name));
-        let chain = Arc::new(crate::middleware::Chain::build(&[], self.name).unwrap());
+        let chain = Arc::new(crate::middleware::Chain::build(&[], self.name, None).unwrap());
         let broker: Arc<dyn Broker> = Arc::new(Stepped(Arc::clone(&self.broker), Arc::clone(life)));
         let outlet = Arc::new(Outlet::new(
             broker,
