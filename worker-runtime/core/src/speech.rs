@@ -30,23 +30,36 @@ pub(crate) enum Heard {
     Tls,
 }
 
-/// Greets a port in the clear, and listens; none if it is not there, or says something else.
+/// An empty ClientHello: whoever speaks TLS answers it with an alert, also those that only hang up on anything else.
+const EMPTY_HELLO: &[u8] = &[22, 3, 1, 0, 4, 1, 0, 0, 0];
+
+/// Greets a port in the clear, then in TLS if it hangs up, and listens; none if it is not there, or says something else.
 pub(crate) async fn heard(host: &str, port: u16, protocol: &Protocol) -> Option<Heard> {
-    let listening = async {
-        let mut stream = TcpStream::connect((host, port)).await.ok()?;
-        stream.write_all(protocol.hello).await.ok()?;
-        let mut said = [0; 16];
-        let length = stream.read(&mut said).await.ok()?;
-        let said = &said[..length];
-        match said {
-            [ALERT, 3, ..] => Some(Heard::Tls),
-            _ => {
-                let is_plain = protocol.answers.iter().any(|begin| said.starts_with(begin));
-                is_plain.then_some(Heard::Plain)
-            }
-        }
+    let said = ask(host, port, protocol.hello).await;
+    let said = match said {
+        Some(said) if !said.is_empty() => said,
+        _ => ask(host, port, EMPTY_HELLO).await?,
     };
-    tokio::time::timeout(PATIENCE, listening).await.ok()?
+    match said[..] {
+        [ALERT, 3, ..] => Some(Heard::Tls),
+        _ => {
+            let is_plain = protocol.answers.iter().any(|begin| said.starts_with(begin));
+            is_plain.then_some(Heard::Plain)
+        }
+    }
+}
+
+/// The first bytes of an answer; none if there is none.
+async fn ask(host: &str, port: u16, words: &[u8]) -> Option<Vec<u8>> {
+    let asking = async {
+        let mut stream = TcpStream::connect((host, port)).await.ok()?;
+        stream.write_all(words).await.ok()?;
+        let mut said = vec![0; 16];
+        let length = stream.read(&mut said).await.ok()?;
+        said.truncate(length);
+        Some(said)
+    };
+    tokio::time::timeout(PATIENCE, asking).await.ok()?
 }
 
 /// Connects; if that fails or takes long, `wrong` may know a better reason.
