@@ -24,7 +24,7 @@ loss: setup ## Run the loss test with 100 000 messages (VUMI_LOSS_SEED repeats a
 	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-100000} cargo test -p vumi --test it loss:: -- --nocapture
 
 soak: setup ## The loss test with a million messages and its faults six times over: an hour or more on two cores
-	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-1000000} VUMI_LOSS_ROUNDS=$${VUMI_LOSS_ROUNDS:-6} cargo test -p vumi --test it loss:: -- --nocapture
+	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-1000000} VUMI_LOSS_ROUNDS=$${VUMI_LOSS_ROUNDS:-6} VUMI_LOSS_REPEATED=$${VUMI_LOSS_REPEATED:-1} cargo test -p vumi --test it loss:: -- --nocapture
 
 check: fmt lint ## Formatting and lints
 
@@ -37,8 +37,8 @@ lint:
 crds: ## Write deploy/crds from the types
 	cargo run -q -p vumi -- crds --out deploy/crds
 
-docs: ## Write docs/reference from the types
-	cargo run -q -p vumi -- docs --out docs/reference
+docs: ## Write docs/reference from the types, docs/man from the commands
+	cargo run -q -p vumi -- docs --out docs/reference --man docs/man
 
 bench: ## Measure ratios against a bare client in the same run
 	@scripts/setup bench

@@ -22,7 +22,7 @@ impl std::fmt::Display for UnknownWord {
         match &self.nearest {
             Some(name) => write!(f, "did you mean {name}?"),
             None => f.write_str(
-                "give a worker type (telnet), a field (telnet.port, spec.ordering) or a code (route.none)",
+                "give a worker type (telnet), a field (telnet.port, spec.ordering), a code (route.none) or a reason of a status (slowed_down)",
             ),
         }
     }
@@ -128,6 +128,9 @@ fn code_page(code: &CodeText) -> String {
     let mut text = format!("{}\n\n{}\n", code.name, plain(code.meaning));
     if !code.fix.is_empty() {
         text.push_str(&format!("What to do: {}\n", plain(code.fix)));
+    }
+    if !code.who.is_empty() {
+        text.push_str(&format!("Who must act: {}\n", code.who));
     }
     text
 }
@@ -268,6 +271,7 @@ mod tests {
         name: "route.none",
         meaning: "No route for this message.",
         fix: "Add the missing row.",
+        who: "operator",
     }];
 
     fn says(word: &str, expected: &[&str]) {
@@ -306,7 +310,10 @@ mod tests {
             &["Transport, Application and Dispatcher", "ordering.mode"],
         );
         says("middleware[0].logging.level", &["one of debug, info, warn"]);
-        says("route.none", &["No route", "Add the missing row."]);
+        says(
+            "route.none",
+            &["No route", "Add the missing row.", "Who must act: operator"],
+        );
     }
 
     #[test]

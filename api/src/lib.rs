@@ -12,7 +12,7 @@ pub mod explain;
 mod fields;
 pub mod kinds;
 pub mod manifest;
-mod names;
+pub mod names;
 pub mod resource;
 pub mod shared;
 pub mod template;

@@ -2,10 +2,7 @@
 
 /// The candidate nearest to `wrong`, if one is near enough to be meant. `http_api`, `HTTPAPI` and `http-api` are as
 /// near to `httpApi` as can be; otherwise one slip in three letters is allowed.
-pub(crate) fn nearest<'a>(
-    wrong: &str,
-    candidates: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(wrong: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let plain = |name: &str| -> String {
         name.chars()
             .filter(|c| c.is_alphanumeric())

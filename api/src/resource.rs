@@ -5,6 +5,7 @@ use crate::kinds::{
     APPLICATION_TYPES, ApplicationSpec, DISPATCHER_TYPES, DispatcherSpec, METRIC_AGGREGATOR_TYPES,
     MetricAggregatorSpec, TRANSPORT_TYPES, TransportSpec,
 };
+use crate::manifest::times;
 use crate::shared::{Class, Classes, OnUnknown, OrderingMode, StateNeed, middleware, state};
 use crate::topology::{Flow, Topology};
 use serde::{Deserialize, Serialize};
@@ -172,8 +173,23 @@ impl Resource {
         }
         match self.transport() {
             Some(t) if t.dedupe.is_some() => (StateNeed::Shared, "dedupe"),
+            Some(t)
+                if t.dev_null
+                    .as_ref()
+                    .is_some_and(|n| n.receipt_after.is_some()) =>
+            {
+                (StateNeed::Shared, "devNull.receiptAfter")
+            }
             Some(t) if t.on_unknown.as_ref().is_some_and(OnUnknown::waits) => {
                 (StateNeed::Shared, "onUnknown")
+            }
+            _ if self
+                .settings()
+                .middleware
+                .iter()
+                .any(|item| item.session_length.is_some()) =>
+            {
+                (StateNeed::Shared, "middleware.sessionLength")
             }
             _ => (StateNeed::None, ""),
         }
@@ -216,6 +232,7 @@ impl Resource {
         let mut findings = own.unwrap_or_default();
         let settings = self.settings();
         findings.extend(middleware::validate(&settings.middleware));
+        findings.extend(times::validate(&settings));
         findings.extend(state::validate(
             &settings.retention,
             settings.retry.as_ref(),

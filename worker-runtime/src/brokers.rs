@@ -3,20 +3,17 @@
 
 use crate::error::CliError;
 use async_trait::async_trait;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use vumi_api::Resource;
-use vumi_api::shared::{BrokerRef, SecretRef};
+use vumi_api::shared::BrokerRef;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use vumi_core::broker::{Broker, LinkState};
 use vumi_core::error::WorkError;
 use vumi_core::secrets::Secrets;
 use vumi_core::supervisor::services::BrokerSource;
-
-/// Secret of the broker of a worker whose manifest names none, in a pod (K5).
-const DEFAULT_SECRET: &str = "vumi-broker";
 
 /// Which broker workers use.
 #[derive(Clone)]
@@ -39,7 +36,8 @@ pub struct Url {
 }
 
 impl Url {
-    fn config(&self) -> Result<AmqpConfig, WorkError> {
+    /// How it is reached.
+    pub fn config(&self) -> Result<AmqpConfig, WorkError> {
         let config = AmqpConfig::from_url(&self.url)?;
         Ok(match &self.authority {
             Some(path) => config.with_ca_file(path),
@@ -47,9 +45,32 @@ impl Url {
         })
     }
 
+    /// Whether it can be used at all, before anything is asked of it.
+    fn check(&self) -> Result<AmqpConfig, CliError> {
+        check_authority("--broker-ca", self.authority.as_deref())?;
+        Ok(self.config()?)
+    }
+
     /// Connects to it.
     pub fn open(&self) -> Result<Arc<dyn Broker>, CliError> {
-        Ok(AmqpBroker::connect(self.config()?))
+        Ok(AmqpBroker::connect(self.check()?))
+    }
+}
+
+/// A file that a flag names must hold a certificate authority: without it no connection will ever come about.
+pub fn check_authority(flag: &str, file: Option<&Path>) -> Result<(), CliError> {
+    let Some(file) = file else {
+        return Ok(());
+    };
+    let place = file.display();
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        CliError::environment(format!("{flag} {place} cannot be read: {error}"))
+    })?;
+    match text.contains("-----BEGIN CERTIFICATE-----") {
+        true => Ok(()),
+        false => Err(CliError::validation(format!(
+            "{flag} {place} holds no certificate: it must be a PEM file, with -----BEGIN CERTIFICATE-----"
+        ))),
     }
 }
 
@@ -102,7 +123,7 @@ impl Brokers {
         let ready = match &choice {
             Choice::Embedded(options) => Some(EmbeddedBroker::open(options.clone())?),
             Choice::Url(url) => {
-                url.config()?;
+                url.check()?;
                 None
             }
             Choice::Secret => None,
@@ -115,19 +136,21 @@ impl Brokers {
         })
     }
 
+    /// How the RabbitMQ of a worker is reached; none for one that uses the broker inside the process.
+    pub fn config(&self, resource: &Resource) -> Result<Option<AmqpConfig>, WorkError> {
+        Ok(match self.used(resource) {
+            Used::Url(url) => Some(url.config()?),
+            Used::Secret(named) => Some(AmqpConfig::from_secret(Arc::clone(&self.secrets), &named)),
+            Used::Embedded(_) => None,
+        })
+    }
+
     fn used(&self, resource: &Resource) -> Used<'_> {
         match (&self.choice, resource.settings().broker) {
             (Choice::Url(url), _) => Used::Url(url),
             (_, Some(named)) => Used::Secret(named),
             (Choice::Embedded(options), None) => Used::Embedded(options),
-            (Choice::Secret, None) => Used::Secret(BrokerRef {
-                secret_ref: SecretRef {
-                    name: DEFAULT_SECRET.into(),
-                },
-                vhost: None,
-                profile: None,
-                tls: None,
-            }),
+            (Choice::Secret, None) => Used::Secret(BrokerRef::usual()),
         }
     }
 }
@@ -260,5 +283,26 @@ mod tests {
             .unwrap();
         assert_eq!(error.code, CliError::VALIDATION);
         assert!(!error.text.contains("hunter2"), "{error}");
+        assert!(!error.text.contains("vumi lint"), "{error}");
+    }
+
+    #[test]
+    fn an_authority_that_is_missing_or_none_is_said_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = |file: &str| Url {
+            url: "amqps://u:p@h".into(),
+            authority: Some(folder.path().join(file)),
+        };
+        let refused = |file: &str| {
+            let brokers = Brokers::new(Choice::Url(url(file)), Arc::default(), "test");
+            brokers.err().expect(file)
+        };
+        let error = refused("absent.pem");
+        assert_eq!(error.code, CliError::ENVIRONMENT);
+        assert!(error.text.contains("absent.pem"), "{error}");
+        std::fs::write(folder.path().join("notes.pem"), "notes").unwrap();
+        let error = refused("notes.pem");
+        assert_eq!(error.code, CliError::VALIDATION);
+        assert!(error.text.contains("no certificate"), "{error}");
     }
 }

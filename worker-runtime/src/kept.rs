@@ -14,8 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use vumi_api::shared::Retention;
 use vumi_api::{Flow, Port};
-use vumi_core::operate::{Ask, Consumed, Reach, answer};
-use vumi_core::state::{StateStore, StoreHealth};
+use vumi_core::operate::{Ask, Consumed, MAX_LISTED, Reach, answer};
+use vumi_core::state::{Person, StateStore, StoreHealth};
 use vumi_core::supervisor::control::{Request, ask};
 
 /// A store that does not answer is said after this.
@@ -109,6 +109,7 @@ impl Place {
             keep: Retention::LEDGER,
             worker: String::new(),
             journal: None,
+            classes: None,
         };
         let reach = Reach {
             stores: vec![Arc::clone(store)],
@@ -141,6 +142,22 @@ async fn up(store: &dyn StateStore) -> Result<(), CliError> {
         "{}: {why}",
         store.describe()
     )))
+}
+
+/// A text that is the address of somebody, for clap.
+pub fn address(text: &str) -> Result<String, String> {
+    match Person::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// How many entries an answer may have, for clap.
+pub fn limit(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(limit) if (1..=MAX_LISTED).contains(&limit) => Ok(limit),
+        _ => Err(format!("write a number from 1 to {MAX_LISTED}")),
+    }
 }
 
 fn read<T: DeserializeOwned>(value: Value) -> Result<T, CliError> {

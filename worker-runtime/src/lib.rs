@@ -11,4 +11,5 @@ pub mod process;
 pub mod reference;
 pub mod registry;
 pub mod stores;
+pub mod trial;
 pub mod watch;

@@ -4,8 +4,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use vumi::commands::{
-    batch, completions, crds, diff, docs, erase, explain, journal, ledger, lint, new, parked,
-    run as campaign, status, why, worker,
+    batch, completions, convert, crds, diff, docs, doctor, erase, explain, inject, journal, ledger,
+    lint, new, parked, run as campaign, status, tap, test, top, why, worker,
 };
 use vumi::error::CliError;
 
@@ -38,6 +38,16 @@ enum Command {
     Worker(worker::Arguments),
     /// Show what the workers of a running process are doing
     Status(status::Arguments),
+    /// Follow what the workers do: rates, in flight, oldest, parked
+    Top(top::Arguments),
+    /// Follow the messages of connectors live, without taking any away
+    Tap(tap::Arguments),
+    /// Publish messages from files, lines, CSV or JSON lines
+    Inject(inject::Arguments),
+    /// Test a campaign: what it answers to messages and requests, with time that is let pass
+    Test(test::Arguments),
+    /// Check the broker, the state store and the machine that a campaign needs
+    Doctor(doctor::Arguments),
     /// List, show, send back or drop messages that were set aside
     Parked(parked::Arguments),
     /// List, release or drop messages that wait for a retry, their turn or a release
@@ -54,6 +64,8 @@ enum Command {
     Diff(diff::Arguments),
     /// Check manifests without running anything: names, types, rules, queues, ports, order, Secrets
     Lint(lint::Arguments),
+    /// Turn Vumi's configurations, supervisord files and Junebug channels into manifests
+    Convert(convert::Arguments),
     /// Print the custom resource definitions of the four kinds
     Crds(crds::Arguments),
     /// Write the reference pages
@@ -79,6 +91,11 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Run(arguments) => campaign::run(&arguments),
         Command::Worker(arguments) => worker::run(&arguments),
         Command::Status(arguments) => status::run(&arguments),
+        Command::Top(arguments) => top::run(&arguments),
+        Command::Tap(arguments) => tap::run(&arguments),
+        Command::Inject(arguments) => inject::run(&arguments),
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Parked(arguments) => parked::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),
         Command::Batch(arguments) => batch::run(&arguments),
@@ -87,8 +104,9 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Erase(arguments) => erase::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
+        Command::Convert(arguments) => convert::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
-        Command::Docs(arguments) => docs::run(&arguments),
+        Command::Docs(arguments) => docs::run(&arguments, Cli::command()),
         Command::Explain(arguments) => explain::run(&arguments),
         Command::New(arguments) => new::run(&arguments),
         Command::Completions(arguments) => completions::run(&arguments, Cli::command()),

@@ -45,6 +45,7 @@ pub fn campaign(
             }
         }
     }
+    manifests.one_broker = services.brokers.is_none();
     let mut of_campaign = campaign_findings(&manifests);
     if let Some(severity) = services.brokers {
         of_campaign.extend(broker_findings(&manifests, severity));

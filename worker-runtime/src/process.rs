@@ -61,6 +61,18 @@ pub struct Common {
     pub log_level: Option<String>,
 }
 
+impl Common {
+    /// The broker of all workers, if the flag or the environment names one.
+    pub fn broker(&self) -> Option<String> {
+        self.broker.clone().or_else(|| variable("VUMI_BROKER_URL"))
+    }
+
+    /// The Redis of all workers, if the flag or the environment names one.
+    pub fn redis(&self) -> Option<String> {
+        self.redis.clone().or_else(|| variable("VUMI_REDIS_URL"))
+    }
+}
+
 /// Where the admin server listens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admin {
@@ -161,10 +173,13 @@ impl Process {
             listen(SignalKind::terminate())?,
         );
         let name = arguments.name.clone().unwrap_or(setup.default_name);
-        let given = arguments
-            .broker
-            .clone()
-            .or_else(|| variable("VUMI_BROKER_URL"));
+        let given = arguments.broker();
+        needs(
+            "--broker-ca",
+            arguments.broker_ca.is_some(),
+            "--broker",
+            given.is_some(),
+        )?;
         let choice = given.map_or(setup.broker, |url| {
             Choice::Url(Url {
                 url,
@@ -172,10 +187,19 @@ impl Process {
             })
         });
         let brokers = Brokers::new(choice, Arc::clone(&setup.secrets), &name)?;
-        let given = arguments
-            .redis
-            .clone()
-            .or_else(|| variable("VUMI_REDIS_URL"));
+        let given = arguments.redis();
+        needs(
+            "--redis-ca",
+            arguments.redis_ca.is_some(),
+            "--redis",
+            given.is_some(),
+        )?;
+        needs(
+            "--redis-prefix",
+            arguments.redis_prefix.is_some(),
+            "--redis",
+            given.is_some(),
+        )?;
         let store = given.map_or(setup.store, |url| {
             stores::Choice::Url(RedisUrl {
                 url,
@@ -264,7 +288,18 @@ impl Process {
     }
 }
 
-fn variable(name: &str) -> Option<String> {
+/// A flag that says more of another one is a slip without it.
+fn needs(flag: &str, given: bool, of: &str, there: bool) -> Result<(), CliError> {
+    match given && !there {
+        true => Err(CliError::validation(format!(
+            "{flag} belongs to {of}, which is not given: manifests name their own"
+        ))),
+        false => Ok(()),
+    }
+}
+
+/// A variable of the environment that says something.
+pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 

@@ -1,11 +1,11 @@
 //! What the reference pages and `vumi explain` need from the runtime: codes, metrics, how repeats are recognised.
 
 use crate::registry;
-use vumi_api::docs::{CodeText, Facts, MetricText, finding_codes};
-use vumi_core::message::FailureClass;
+use vumi_api::docs::{CodeText, Facts, MetricText, ReasonText, finding_codes};
+use vumi_core::message::{Actor, FailureClass};
 use vumi_core::worker::Dedupe;
 
-/// Every code: of errors first, then of findings, then failure classes.
+/// Every code: of errors first, then of findings, then failure classes and reasons of statuses.
 pub fn codes() -> Vec<CodeText> {
     let mut codes = error_codes();
     codes.extend(finding_codes());
@@ -13,7 +13,9 @@ pub fn codes() -> Vec<CodeText> {
         name: class.as_str(),
         meaning: class.meaning(),
         fix: "It is the failure class of a message's fate; the code and the sentence beside it say what to do.",
+        who: "",
     }));
+    codes.extend(reasons().map(|reason| reason.text));
     codes
 }
 
@@ -24,14 +26,31 @@ fn error_codes() -> Vec<CodeText> {
             name: code.name,
             meaning: code.meaning,
             fix: code.fix,
+            who: "",
         })
         .collect()
+}
+
+fn reasons() -> impl Iterator<Item = ReasonText> {
+    vumi_core::reasons::all().map(|reason| ReasonText {
+        component: reason.component,
+        text: CodeText {
+            name: reason.name,
+            meaning: reason.meaning,
+            fix: reason.fix,
+            who: match reason.who {
+                Actor::Nobody => "",
+                who => who.as_str(),
+            },
+        },
+    })
 }
 
 /// The facts of this binary with the given example manifests.
 pub fn facts(examples: Vec<(String, String)>) -> Facts {
     Facts {
         codes: error_codes(),
+        reasons: reasons().collect(),
         metrics: metrics(),
         repeats: registry::all()
             .map(|r| (r.type_name.to_owned(), repeats(r.dedupe)))

@@ -1,6 +1,7 @@
 //! Which state store each worker uses: one for all by `--redis`, else what its manifest names, else the default of the
 //! command.
 
+use crate::brokers::check_authority;
 use crate::error::CliError;
 use async_trait::async_trait;
 use std::path::PathBuf;
@@ -42,7 +43,8 @@ pub struct RedisUrl {
 }
 
 impl RedisUrl {
-    fn config(&self) -> Result<RedisConfig, WorkError> {
+    /// How it is reached.
+    pub fn config(&self) -> Result<RedisConfig, WorkError> {
         let mut config = RedisConfig::from_url(&self.url)?;
         if let Some(path) = &self.authority {
             config = config.with_ca_file(path);
@@ -53,9 +55,15 @@ impl RedisUrl {
         Ok(config)
     }
 
+    /// Whether it can be used at all, before anything is asked of it.
+    fn check(&self) -> Result<RedisConfig, CliError> {
+        check_authority("--redis-ca", self.authority.as_deref())?;
+        Ok(self.config()?)
+    }
+
     /// Connects to it.
     pub fn open(&self) -> Result<Arc<dyn StateStore>, CliError> {
-        Ok(RedisStore::open(self.config()?))
+        Ok(RedisStore::open(self.check()?))
     }
 }
 
@@ -77,12 +85,20 @@ impl Stores {
     /// Checks what was given.
     pub fn new(choice: Choice, secrets: Arc<Secrets>, process: &str) -> Result<Self, CliError> {
         if let Choice::Url(url) = &choice {
-            url.config()?;
+            url.check()?;
         }
         Ok(Self {
             choice,
             secrets,
             name: format!("vumi {process}"),
+        })
+    }
+
+    /// How the Redis of a worker is reached; none for one that uses another store, or none.
+    pub fn config(&self, resource: &Resource) -> Result<Option<RedisConfig>, WorkError> {
+        Ok(match self.used(resource)? {
+            Used::Redis(config) => Some(*config),
+            Used::Embedded(_) | Used::Nothing => None,
         })
     }
 

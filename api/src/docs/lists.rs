@@ -2,7 +2,7 @@
 //! Settings that several kinds have word by word stand once.
 
 use super::text::{cell, table};
-use super::{CodeText, MetricText};
+use super::{CodeText, MetricText, ReasonText};
 use crate::crds::{only_for, spec_schema};
 use crate::fields::{Field, fields};
 use crate::names::listed;
@@ -79,6 +79,30 @@ pub(super) fn codes_page(codes: &[CodeText]) -> String {
         if !code.fix.is_empty() {
             let _ = write!(text, "\n*What to do:* {}\n", code.fix);
         }
+    }
+    text
+}
+
+pub(super) fn reasons_page(reasons: &[ReasonText]) -> String {
+    let mut text = String::from(
+        "# Status: components and reasons\n\nA worker reports the health of its parts: component, level (`ok`, `degraded`, `down`), reason and a sentence. \
+         They are in `vumi status --format json`, and on the broker as Vumi's status messages, where the reason is the `type`. \
+         `vumi explain REASON` prints its entry. A component may have the name of a queue behind it.\n\
+         \n| Component | Reason | What it means | What to do | Who must act |\n|---|---|---|---|---|\n",
+    );
+    for ReasonText {
+        component,
+        text: one,
+    } in reasons
+    {
+        let _ = writeln!(
+            text,
+            "| {component} | `{}` | {} | {} | {} |",
+            one.name,
+            cell(one.meaning),
+            cell(one.fix),
+            one.who
+        );
     }
     text
 }

@@ -1,5 +1,5 @@
 //! The reference pages (`docs/reference`), made from the types: an index, one page per worker type, the shared settings,
-//! codes and metrics. What `api` cannot know (codes and metrics of the runtime, examples) is handed in.
+//! codes, reasons of statuses and metrics. What `api` cannot know (those of the runtime, examples) is handed in.
 
 mod header;
 mod lists;
@@ -11,7 +11,7 @@ pub(crate) use header::Header;
 use crate::crds::spec_schema;
 use crate::resource::{Kind, WorkerType};
 use crate::shared::OrderingMode;
-use lists::{codes_page, metrics_page, settings_page};
+use lists::{codes_page, metrics_page, reasons_page, settings_page};
 use page::type_page;
 use std::fmt::Write;
 use text::cell;
@@ -25,6 +25,17 @@ pub struct CodeText {
     pub meaning: &'static str,
     /// What to do; empty if the meaning says it.
     pub fix: &'static str,
+    /// Who must act; empty if that depends on the message, or nobody needs to.
+    pub who: &'static str,
+}
+
+/// One reason of a component's status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReasonText {
+    /// Components that report it.
+    pub component: &'static str,
+    /// What it is called and means.
+    pub text: CodeText,
 }
 
 /// The codes of findings, as [`CodeText`].
@@ -35,6 +46,7 @@ pub fn finding_codes() -> impl Iterator<Item = CodeText> {
             name,
             meaning,
             fix: "",
+            who: "",
         })
 }
 
@@ -56,6 +68,8 @@ pub struct MetricText {
 pub struct Facts {
     /// Codes of errors; those of findings are added.
     pub codes: Vec<CodeText>,
+    /// Reasons of components' statuses; without any, there is no page of them.
+    pub reasons: Vec<ReasonText>,
     /// Metrics; without any, there is no page of metrics.
     pub metrics: Vec<MetricText>,
     /// Worker type → how repeats of the peer's deliveries are recognised, as a sentence.
@@ -90,6 +104,9 @@ pub fn pages(facts: &Facts) -> Result<Vec<(String, String)>, String> {
         ("settings.md".to_owned(), settings_page()),
         ("codes.md".to_owned(), codes_page(&codes)),
     ];
+    if !facts.reasons.is_empty() {
+        pages.push(("status.md".to_owned(), reasons_page(&facts.reasons)));
+    }
     if !facts.metrics.is_empty() {
         pages.push(("metrics.md".to_owned(), metrics_page(&facts.metrics)));
     }
@@ -135,6 +152,9 @@ fn index(facts: &Facts) -> String {
         }
     }
     text.push_str("\n## More\n\n* [Shared settings](settings.md)\n* [Codes of errors and findings](codes.md)\n");
+    if !facts.reasons.is_empty() {
+        text.push_str("* [Status: components and reasons](status.md)\n");
+    }
     if !facts.metrics.is_empty() {
         text.push_str("* [Metrics](metrics.md)\n");
     }
@@ -160,9 +180,19 @@ mod tests {
                 name: name.leak(),
                 meaning: "Something a|b.",
                 fix: "Do something.",
+                who: "",
             });
         Facts {
             codes: codes.collect(),
+            reasons: vec![ReasonText {
+                component: "broker",
+                text: CodeText {
+                    name: "blocked",
+                    meaning: "It takes nothing.",
+                    fix: "Free disk.",
+                    who: "operator",
+                },
+            }],
             metrics: vec![MetricText {
                 name: "vumi_received_total".into(),
                 kind: "counter".into(),

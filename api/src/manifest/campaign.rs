@@ -1,9 +1,10 @@
 //! What only shows when all manifests are seen together: queues, listeners, order; Secrets are next door.
 
+use super::brokers::{self, Hearing, Key, Named};
 use super::finding::{
     Finding, LISTEN_CLASH, NO_CONSUMER, ORDER_BROKEN, QUEUE_CLASH, STATE_EXPECTED, Severity,
 };
-use super::{LoadedResource, Manifests, Target, secrets};
+use super::{LoadedResource, Manifests, Target, secrets, times};
 use crate::names::{listed, nearest};
 use crate::resource::Kind;
 use crate::shared::state::DEFAULT_STATE_SECRET;
@@ -14,12 +15,18 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Findings about the campaign as a whole. Resources with errors of their own are not part of it, and while there are
 /// such resources, missing consumers are not reported.
 pub fn campaign_findings(manifests: &Manifests) -> Vec<Finding> {
-    let workers: Vec<Worker<'_>> = manifests.resources.iter().map(Worker::new).collect();
+    let workers = manifests.resources.iter();
+    let workers: Vec<Worker<'_>> = workers
+        .map(|loaded| Worker::new(loaded, manifests))
+        .collect();
     let mut findings = Vec::new();
     queue_clashes(&workers, &mut findings);
     if !manifests.has_errors() {
         missing_consumers(&workers, &mut findings);
     }
+    let hearing = workers.iter().map(Worker::hearing);
+    findings.extend(brokers::split(&hearing.collect::<Vec<_>>()));
+    findings.extend(manifests.resources.iter().flat_map(times::odd));
     if manifests.target == Target::Local {
         listen_clashes(&workers, &mut findings);
         findings.extend(secrets::missing_values(manifests));
@@ -36,11 +43,13 @@ struct Worker<'m> {
     loaded: &'m LoadedResource,
     topology: Topology,
     mode: OrderingMode,
+    broker: Named,
 }
 
 impl<'m> Worker<'m> {
-    fn new(loaded: &'m LoadedResource) -> Self {
+    fn new(loaded: &'m LoadedResource, manifests: &Manifests) -> Self {
         Self {
+            broker: Named::of(loaded, manifests),
             loaded,
             topology: loaded.resource.topology(),
             mode: loaded.resource.ordering_mode(),
@@ -57,6 +66,15 @@ impl<'m> Worker<'m> {
 
     fn consumes(&self) -> impl Iterator<Item = &Port> {
         self.topology.intake.iter().chain(&self.topology.replies)
+    }
+
+    fn hearing(&self) -> Hearing<'_> {
+        Hearing {
+            loaded: self.loaded,
+            broker: &self.broker,
+            publishes: &self.topology.publishes,
+            consumes: self.consumes().collect(),
+        }
     }
 
     /// The field that makes this worker use `connector`.
@@ -92,13 +110,15 @@ impl<'m> Worker<'m> {
 }
 
 fn queue_clashes<'m>(workers: &'m [Worker<'m>], findings: &mut Vec<Finding>) {
-    let mut owners: BTreeMap<&Port, &Worker<'_>> = BTreeMap::new();
+    // A queue of the same name on another broker is another queue.
+    let mut owners: BTreeMap<(&Key, &Port), &Worker<'_>> = BTreeMap::new();
     // Queues that two workers share, gathered so that a pair of workers is reported once per connector.
     let mut clashes: Vec<Clash<'_>> = Vec::new();
     for second in workers {
         for port in second.consumes() {
-            let Some(first) = owners.get(port).copied() else {
-                owners.insert(port, second);
+            let queue = (&second.broker.key, port);
+            let Some(first) = owners.get(&queue).copied() else {
+                owners.insert(queue, second);
                 continue;
             };
             let connector = port.connector.as_str();

@@ -276,7 +276,7 @@ fn silence_echoes(findings: &mut Vec<super::Finding>, first: usize) {
             f.code == UNKNOWN_FIELD
                 && f.help
                     .as_deref()
-                    .is_some_and(|h| h.starts_with("did you mean"))
+                    .is_some_and(|h| h.starts_with("did you mean") || h.starts_with("write `kind:"))
         })
         .map(|f| parent(&f.path))
         .collect();

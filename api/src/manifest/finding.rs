@@ -88,6 +88,8 @@ codes! {
     AMBIGUOUS = "manifest.ambiguous", "An unquoted word that other YAML readers, kubectl among them, take for true, false or another number.";
     QUEUE_CLASH = "campaign.queue_clash", "Two workers consume one queue: each would get a part of the messages.";
     NO_CONSUMER = "campaign.no_consumer", "Messages are published to a queue that no manifest consumes.";
+    BROKER_SPLIT = "campaign.broker_split", "Two workers share a queue and use different brokers, virtual hosts or profiles: they never hear each other.";
+    TIMES = "campaign.times", "Two lengths of time are possible together, and mean less than one would expect.";
     LISTEN_CLASH = "campaign.listen_clash", "Two workers of one process listen on the same address and port.";
     ORDER_BROKEN = "campaign.order_broken", "One hop of a path that keeps order does not keep it.";
     STATE_EXPECTED = "campaign.state_expected", "A worker does not start without a state store, and its manifest names none: on a cluster the Secret vumi-redis is used.";

@@ -4,6 +4,7 @@
 //! own validation. Read are the four kinds of `vumi.dev/v1alpha1`, `v1` Secret, and `v1` List of these.
 //! Other kinds may stand in the same files, as they do beside `kubectl apply`: each gets a warning and is left alone.
 
+mod brokers;
 mod campaign;
 mod document;
 mod finding;
@@ -12,6 +13,7 @@ mod report;
 mod rules;
 mod scalar;
 mod secrets;
+pub(crate) mod times;
 mod tree;
 mod walk;
 
@@ -103,6 +105,9 @@ pub struct Manifests {
     pub findings: Vec<Finding>,
     /// What the manifests were loaded for.
     pub target: Target,
+    /// Whether all workers use one broker whatever their manifests say, because the command line names it. Callers set it
+    /// before asking for [`campaign_findings`].
+    pub one_broker: bool,
 }
 
 impl Manifests {

@@ -9,7 +9,7 @@ use super::scalar;
 use super::tree::{Data, Entry, Node, Place, below};
 use crate::crds::{RESERVED_SETTINGS, UNSUPPORTED_KEYS};
 use crate::names::{listed, nearest};
-use crate::resource::Kind;
+use crate::resource::{Kind, WorkerType};
 use crate::shared::quantity::{DURATION_PATTERN, Duration, SIZE_PATTERN, Size};
 use crate::shared::shapes::{CONNECTOR_PATTERN, PATH_PATTERN};
 use serde_json::Value;
@@ -197,6 +197,14 @@ impl Walk<'_, '_> {
                 None,
             );
         }
+        // A worker type under another kind's name.
+        if at.path == "spec"
+            && let Some(worker) = WorkerType::find(key)
+        {
+            let message = format!("{key} is a worker type of kind {}", worker.kind);
+            let help = Some(format!("write `kind: {}`", worker.kind));
+            return self.error(UNKNOWN_FIELD, entry.place, path, message, help);
+        }
         let help = self
             .misplaced(at, key)
             .or_else(|| match nearest(key, fields.iter().copied()) {
@@ -254,11 +262,20 @@ impl Walk<'_, '_> {
 
     fn text(&mut self, schema: &Value, at: At<'_>) {
         let Data::Text(text, plain) = &at.node.data else {
-            let help = match &at.node.data {
-                Data::Int(_) | Data::Float(_) | Data::Bool(_) => {
+            let help = match (&at.node.data, schema["pattern"].as_str()) {
+                (Data::Int(number), Some(DURATION_PATTERN)) if *number >= 0 => {
+                    Some(format!("add a unit, as in {number}s"))
+                }
+                (Data::Float(_), Some(DURATION_PATTERN)) => {
+                    Some("write a whole number with a unit, as in 1500ms".to_owned())
+                }
+                (Data::Int(number), Some(SIZE_PATTERN)) if *number >= 0 => Some(format!(
+                    "bytes are text: write \"{number}\" in quotes, or a unit as in 64Ki"
+                )),
+                (Data::Int(_) | Data::Float(_) | Data::Bool(_), _) => {
                     Some("put it in quotes".to_owned())
                 }
-                Data::Null => Some("write the value, or leave the field out".to_owned()),
+                (Data::Null, _) => Some("write the value, or leave the field out".to_owned()),
                 _ => None,
             };
             return self.wrong_type(at, "text", help);

@@ -24,6 +24,20 @@ pub struct BrokerRef {
     pub tls: Option<ClientTls>,
 }
 
+impl BrokerRef {
+    /// The broker of a worker on a cluster whose manifest names none: that of the Secret `vumi-broker` (K5).
+    pub fn usual() -> Self {
+        Self {
+            secret_ref: SecretRef {
+                name: "vumi-broker".into(),
+            },
+            vhost: None,
+            profile: None,
+            tls: None,
+        }
+    }
+}
+
 /// How the queues of a virtual host are declared, and so what outlives a node of the broker (S1).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]

@@ -18,12 +18,14 @@ pub use broker::{BrokerProfile, BrokerRef};
 pub use classes::{Class, Classes, Weights};
 pub use client::HttpClient;
 pub use http::{BasicAuth, HttpListener};
-pub use middleware::{AddressTranslation, LogLevel, Logging, MiddlewareItem};
+pub use middleware::{
+    AddressTranslation, LogLevel, Logging, MiddlewareItem, SessionLength, SessionNamespace,
+};
 pub use ordering::{Ordering, OrderingMode};
 pub use quantity::{Duration, Size};
 pub use retry::{Backoff, Retry};
 pub use secret::{SecretKeyRef, SecretRef, SecretValue};
 pub use sending::{Dedupe, OnUnknown, RateLimit, RatePer, RateUnit, UnknownPolicy, UnknownThen};
-pub use shapes::ConnectorName;
+pub use shapes::{ConnectorName, is_connector};
 pub use state::{KeptContent, RedisRef, Retention, StateNeed, StateRef, StateVolume};
 pub use tls::ClientTls;

@@ -41,8 +41,8 @@ pub struct Ordering {
     pub mode: OrderingMode,
     /// Divides every consumed queue by user into so many, which are spread over the replicas: each user's messages stay in
     /// order, and all replicas work. One replica passes messages on from the queue to its partitions, which costs each
-    /// message one more hop. About four for each replica that is ever wanted. After a change, what waits in the partitions
-    /// is finished first, and nothing new begins until then. Default: none; one replica consumes.
+    /// message one more hop. About four for each replica that is ever wanted. After a change, what waits in the old queues
+    /// is finished first, and nothing new begins until then; what waits in the journal moves along. Default: none; one replica consumes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 2, max = 64))]
     pub partitions: Option<u16>,

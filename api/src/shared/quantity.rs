@@ -15,11 +15,44 @@ pub const DURATION_PATTERN: &str = "^([0-9]+(ms|s|m|h))+$";
 /// Pattern of a size in bytes, as the CRD states it.
 pub const SIZE_PATTERN: &str = "^[0-9]+(Ki|Mi|Gi)?$";
 
+/// Units as people write them → how often which of ours. Kubernetes knows no days (K20).
+const TIMES: [(&[&str], u64, &str); 6] = [
+    (&["ms", "msec", "millis", "milliseconds"], 1, "ms"),
+    (&["", "s", "sec", "secs", "second", "seconds"], 1, "s"),
+    (&["m", "min", "mins", "minute", "minutes"], 1, "m"),
+    (&["h", "hr", "hrs", "hour", "hours"], 1, "h"),
+    (&["d", "day", "days"], 24, "h"),
+    (&["w", "week", "weeks"], 7 * 24, "h"),
+];
+const BYTES: [(&[&str], u64, &str); 4] = [
+    (&["b", "byte", "bytes"], 1, ""),
+    (&["k", "kb", "ki", "kib"], 1, "Ki"),
+    (&["m", "mb", "mi", "mib"], 1, "Mi"),
+    (&["g", "gb", "gi", "gib"], 1, "Gi"),
+];
+
+/// What one number with a unit of another fashion may mean.
+fn meant(text: &str, units: &[(&[&str], u64, &str)]) -> Option<String> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit());
+    let (number, unit) = text.split_at(end.unwrap_or(text.len()));
+    let number: u64 = number.parse().ok()?;
+    let unit = unit.trim().to_lowercase();
+    let known = units
+        .iter()
+        .find(|(names, ..)| names.contains(&unit.as_str()));
+    let (_, factor, ours) = known?;
+    Some(format!("{}{ours}", number.checked_mul(*factor)?))
+}
+
 impl FromStr for Duration {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is not a duration; write e.g. 500ms, 30s, 1m30s or 2h");
+        let bad = || match meant(text, &TIMES) {
+            Some(meant) => format!("{text:?} is not a duration; write {meant}"),
+            None => format!("{text:?} is not a duration; write e.g. 500ms, 30s, 1m30s or 2h"),
+        };
         if text.is_empty() || text.len() > 20 {
             return Err(bad());
         }
@@ -72,7 +105,10 @@ impl FromStr for Size {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let bad = || format!("{text:?} is not a size; write e.g. 65536, 64Ki or 1Mi");
+        let bad = || match meant(text, &BYTES) {
+            Some(meant) => format!("{text:?} is not a size; write {meant}"),
+            None => format!("{text:?} is not a size; write e.g. 65536, 64Ki or 1Mi"),
+        };
         let end = text
             .find(|c: char| !c.is_ascii_digit())
             .unwrap_or(text.len());
@@ -149,3 +185,33 @@ text_quantity!(
     SIZE_PATTERN,
     "A number of bytes such as 65536, 64Ki or 1Mi."
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_fashions_are_refused_with_what_to_write() {
+        for (text, write) in [
+            ("72", "write 72s"),
+            ("3d", "write 72h"),
+            ("2 weeks", "write 336h"),
+            ("30 S", "write 30s"),
+            ("5min", "write 5m"),
+            ("1.5h", "write e.g. 500ms"),
+            ("soon", "write e.g. 500ms"),
+        ] {
+            let error = text.parse::<Duration>().unwrap_err();
+            assert!(error.contains(write), "{error}");
+        }
+        for (text, write) in [
+            ("10MB", "write 10Mi"),
+            ("64k", "write 64Ki"),
+            ("512 bytes", "write 512"),
+            ("big", "write e.g. 65536"),
+        ] {
+            let error = text.parse::<Size>().unwrap_err();
+            assert!(error.contains(write), "{error}");
+        }
+    }
+}

@@ -29,6 +29,18 @@ pub const RESERVED_LABELS: &[&str] = &[
     "bulk",
 ];
 
+/// Whether a transport may have this name, by [`CONNECTOR_PATTERN`], [`CONNECTOR_MAX`] and [`RESERVED_LABELS`].
+pub fn is_connector(name: &str) -> bool {
+    let plain = |c: char| matches!(c, 'a'..='z' | '0'..='9' | '_' | '-');
+    let label = |label: &str| !label.is_empty() && label.chars().all(plain);
+    let begins = name.starts_with(|c: char| c.is_ascii_alphanumeric());
+    let last = name.rsplit('.').next().unwrap_or(name);
+    let number = last.strip_prefix('p').unwrap_or("x");
+    let partition = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    let reserved = RESERVED_LABELS.contains(&last) || partition;
+    begins && name.split('.').all(label) && name.len() <= CONNECTOR_MAX as usize && !reserved
+}
+
 /// The reserved last labels as a regular expression without anchors.
 pub(crate) fn reserved_labels() -> String {
     format!("({}|p[0-9]+)", RESERVED_LABELS.join("|"))

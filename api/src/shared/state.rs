@@ -162,7 +162,7 @@ mod tests {
     #[test]
     fn nothing_ends_in_the_journal_before_its_last_attempt() {
         let hours = |n: u64| Some(Duration(std::time::Duration::from_secs(n * 3600)));
-        let kept = |n| Retention {
+        let kept = |n: u64| Retention {
             journal: hours(n),
             ..Retention::default()
         };

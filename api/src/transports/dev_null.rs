@@ -7,7 +7,7 @@
 //! Limits: what becomes of a message is drawn from its id, so that a repeat ends as the first did. `capacity` is kept by each
 //! replica for itself.
 //!
-//! Codes: `peer.refused`, `peer.throttled`, `peer.timeout`, `reply.missing_fields`.
+//! Codes: `peer.refused`, `peer.throttled`, `peer.timeout`, `receipt.unmatched`, `reply.missing_fields`.
 //!
 //! ## For one outbound message
 //!
@@ -15,7 +15,7 @@
 //! |---|---|
 //! | above `capacity` | nothing: the message is tried again after a while |
 //! | not within `ackPercent` | nack with one of the codes of its error table, drawn from the id |
-//! | else | ack, then a delivery report: `failed` within `failurePercent`, with a code of class `recipient`, else `delivered` |
+//! | else | ack, then a delivery report: `failed` within `failurePercent`, with a code of class `recipient`, else `delivered`; with `receiptAfter` that comes later |
 //! | within `replyPercent` | an inbound message from the recipient: `replyCopy`, or the content again |
 //! | within `lostPercent` | nothing: the network has the message, its answer is lost, and its receipt comes half a second later; `onUnknown` decides what is told meanwhile |
 
@@ -60,6 +60,10 @@ pub struct DevNull {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub lost_percent: Option<u32>,
+    /// How long after its answer the network reports what became of a message; it names the message by its own id, so that
+    /// this needs a state store. Default: at once, with the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub receipt_after: Option<Duration>,
 }
 
 impl WorkerConfig for DevNull {

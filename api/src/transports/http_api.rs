@@ -74,6 +74,7 @@
 //! {"missing_parameter":["to_addr","from_addr"]}
 //! ```
 
+use crate::names::{listed, nearest};
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::shapes::ShortText;
 use crate::shared::{HttpListener, OrderingMode};
@@ -92,6 +93,18 @@ const RESERVED: [&str; 8] = [
     "transport_metadata",
     "helper_metadata",
     "routing_metadata",
+];
+/// Message fields that a default may stand in for.
+const DEFAULTED: [&str; 9] = [
+    "content",
+    "to_addr",
+    "from_addr",
+    "group",
+    "session_event",
+    "provider",
+    "transport_type",
+    "to_addr_type",
+    "from_addr_type",
 ];
 /// What `session_event` of a request may be.
 const SESSION_EVENTS: [&str; 3] = ["new", "resume", "close"];
@@ -161,7 +174,23 @@ impl WorkerConfig for HttpApi {
                 _ if refused(name) => {
                     format!("{name} is set by the transport itself; remove it here")
                 }
-                _ => continue,
+                // One of their own is meant if callers may set it.
+                known if DEFAULTED.contains(&known) => continue,
+                own if self
+                    .allowed_fields
+                    .iter()
+                    .flatten()
+                    .any(|field| field == own) =>
+                {
+                    continue;
+                }
+                slip => match nearest(slip, DEFAULTED) {
+                    Some(name) => format!("no message has this field; did you mean {name}?"),
+                    None => format!(
+                        "no message has this field; fields are {}",
+                        listed(DEFAULTED)
+                    ),
+                },
             };
             refuse(format!("fieldDefaults.{name}"), sentence);
         }

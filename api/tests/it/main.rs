@@ -22,6 +22,8 @@ fn examples() -> Vec<(String, String)> {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
             match path.is_dir() {
+                // Campaign tests are no manifests.
+                true if path.ends_with("tests") => {}
                 true => folders.push(path),
                 false if path.extension().is_some_and(|e| e == "yaml") => files.push(path),
                 false => {}

@@ -6,6 +6,7 @@ mod embedded;
 mod guarantees;
 mod hop;
 mod http;
+mod inject;
 mod process;
 mod replay;
 mod report;
@@ -33,7 +34,7 @@ struct Arguments {
     /// Messages per run and row.
     #[arg(long, default_value_t = 20_000)]
     messages: u32,
-    /// Only parts whose name contains this text: start, embedded, http, hop, guarantees.
+    /// Only parts whose name contains this text: start, embedded, http, hop, inject, guarantees.
     #[arg(long)]
     only: Option<String>,
     /// Replace the measured table in this Markdown file (between its two marker lines).
@@ -95,6 +96,9 @@ async fn measure(arguments: Arguments) -> Result<(), AnyError> {
             compare(&mut report, "memory", memory / rabbitmq, 5.0);
             compare(&mut report, "process", process / rabbitmq, 1.0);
         }
+    }
+    if wanted("inject") {
+        inject::rows(&mut report, arguments.runs, arguments.messages).await?;
     }
     if wanted("guarantees") {
         guarantees::rows(&mut report, arguments.runs, arguments.messages).await?;

@@ -49,34 +49,23 @@ pub async fn list(
     batch: Option<&str>,
     account: Option<&str>,
 ) -> Result<Vec<Summary>, WorkError> {
-    let counts = store.batches().await?;
-    let accounts = store.counts().await?.into_keys().map(|(name, _)| name);
-    let mut accounts: Vec<String> = accounts.collect();
-    accounts.extend(account.map(str::to_owned));
-    accounts.sort();
-    accounts.dedup();
     let mut found: BTreeMap<(String, String), Summary> = BTreeMap::new();
-    let summary = |account: &str, batch: &str| Summary {
-        account: account.to_owned(),
-        batch: batch.to_owned(),
+    let summary = |(account, batch): &(String, String)| Summary {
+        account: account.clone(),
+        batch: batch.clone(),
         order: None,
         rows: BTreeMap::new(),
     };
-    for ((account, batch), rows) in counts {
+    for (key, rows) in store.batches().await? {
         let one = Summary {
             rows,
-            ..summary(&account, &batch)
+            ..summary(&key)
         };
-        found.insert((account, batch), one);
+        found.insert(key, one);
     }
-    for account in accounts {
-        for (batch, order) in store.orders(&account).await? {
-            let key = (account.clone(), batch.clone());
-            let one = found
-                .entry(key)
-                .or_insert_with(|| summary(&account, &batch));
-            one.order = Some(order);
-        }
+    for (key, order) in store.all_orders().await? {
+        let one = summary(&key);
+        found.entry(key).or_insert(one).order = Some(order);
     }
     let meant = |one: &Summary| {
         batch.is_none_or(|batch| one.batch == batch)

@@ -12,6 +12,13 @@ pub struct Code {
     pub fix: &'static str,
 }
 
+impl Code {
+    /// The code of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        ALL.iter().find(|code| code.name == name).copied()
+    }
+}
+
 impl std::fmt::Display for Code {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(self.name)
@@ -59,6 +66,8 @@ codes! {
         "Nothing; `vumi why` shows both ends.";
     RECEIPT_MISSING = "receipt.missing", "The peer took the message and sent no receipt in all that time.",
         "Ask the provider whether receipts are switched on for the account.";
+    RECEIPT_UNMATCHED = "receipt.unmatched", "A receipt names a message by the peer's id, and no message of this transport has that id.",
+        "Nothing if it passes: a receipt may be faster than the answer. Else another system sends with the same account, or the row is over (retention.ledger).";
     REPLY_FORWARDED = "reply.forwarded", "The reply was handed to the replica that holds the request.",
         "Nothing; if that replica ends, the sender is told.";
     PARK_AGAIN = "park.again", "The message was set aside before and came again.",
@@ -97,6 +106,8 @@ codes! {
         "The reason names the field; correct the application that sent it.";
     BATCH_CANCELLED = "batch.cancelled", "The message was not sent because its batch was cancelled.",
         "Nothing: somebody decided it. `vumi batch list` shows the orders in force.";
+    BATCH_ORDER = "batch.order", "An order for a batch that could not be obeyed was not given.",
+        "The reason says what is wrong with it; `vumi batch list` shows batches and orders.";
     BATCH_NO_TARGET = "batch.no_target", "A batch is rerouted to a transport whose queue does not exist.",
         "Run that transport, or give another one with `vumi batch reroute`; the messages wait.";
     SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
@@ -155,10 +166,12 @@ codes! {
         "Put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
     CONTROL_SOCKET = "control.socket", "The control socket of a running process cannot be used.",
         "Start `vumi run`, or name its socket with --socket; only the user who started it may use it.";
-    CONTROL_REQUEST = "control.request", "A running process was asked for something that it does not have.",
-        "`vumi status` and `vumi parked list` show what it has.";
+    CONTROL_REQUEST = "control.request", "Something was asked for that is not there, or that cannot be read.",
+        "The sentence says what there is; `vumi status` shows workers and their queues.";
     CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
         "Run `vumi lint`, which names file, line and field.";
+    CONFIG_ADDRESS = "config.address", "The address of a broker or state store cannot be used.",
+        "Write amqp://user:password@host:5672/vhost or redis://user:password@host:6379/db, with s at the end of amqp or redis for TLS, and special letters of a password as %XX.";
     PARKED_FOREIGN = "parked.foreign", "A body in a parking queue has no envelope: it was too large for one, or something else wrote it.",
         "Look at it with `vumi parked show`; requeue it to the queue it was parked beside, or drop it.";
     PARKED_TOO_MANY = "parked.too_many", "Too many messages of this worker were set aside, so it paused.",

@@ -46,24 +46,28 @@ pub struct Places {
     pub queues: BTreeMap<String, Arc<dyn Broker>>,
 }
 
-/// Removes everything of a person, or with `dry_run` says what there is.
-pub async fn erase(person: &Person, places: &Places, dry_run: bool) -> Result<Report, WorkError> {
+/// Removes everything of whoever has this address, however it is written, or with `dry_run` says what there is.
+pub async fn erase(address: &str, places: &Places, dry_run: bool) -> Result<Report, WorkError> {
+    let forms = Person::forms(address);
     let mut report = Report {
         dry_run,
         ..Report::default()
     };
     for (queue, broker) in &places.queues {
-        let count = parking::of_person(&**broker, queue, person, !dry_run).await?;
+        let person = Person::new(address);
+        let count = parking::of_person(&**broker, queue, &person, !dry_run).await?;
         report.add(&parking::parked_queue(queue), "parked", count);
     }
     for store in &places.stores {
         let place = store.describe();
-        if dry_run {
-            count(&**store, person, &mut report, &place).await?;
-            continue;
-        }
-        for erased in store.erase(person).await? {
-            report.add(&place, &erased.what, erased.count);
+        for person in &forms {
+            if dry_run {
+                count(&**store, person, &mut report, &place).await?;
+                continue;
+            }
+            for erased in store.erase(person).await? {
+                report.add(&place, &erased.what, erased.count);
+            }
         }
     }
     report.not_reached = beyond(places, dry_run);
@@ -72,6 +76,11 @@ pub async fn erase(person: &Person, places: &Places, dry_run: bool) -> Result<Re
 
 impl Report {
     fn add(&mut self, place: &str, what: &str, count: u64) {
+        let mut there = self.removed.iter_mut();
+        if let Some(one) = there.find(|one| one.place == place && one.what == what) {
+            one.count += count;
+            return;
+        }
         self.removed.push(Removed {
             place: place.to_owned(),
             what: what.to_owned(),

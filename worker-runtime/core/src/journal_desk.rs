@@ -264,12 +264,14 @@ async fn end_one(
 ) -> Result<(), WorkError> {
     let ending = ending(outgoing.cause);
     let id = Glance::of(&outgoing.entry.body).id().unwrap_or_default();
-    if let Some(account) = account_of(queue).filter(|_| !id.is_empty()) {
-        match withdrawal.end(account, &id, ending).await? {
+    match account_of(queue).filter(|_| !id.is_empty()) {
+        Some(account) => match withdrawal.end(account, &id, ending).await? {
             Ended::Told => dropped.told += 1,
             Ended::Untold => dropped.untold += 1,
             Ended::Before => {}
-        }
+        },
+        None if !id.is_empty() => withdrawal.note(&id, ending).await,
+        None => {}
     }
     tracing::warn!(
         code = ending.code.name,

@@ -2,6 +2,7 @@
 //! addresses only as [`hashed_address`], and what the AMQP client logs not at all.
 
 use crate::broker::amqp;
+use crate::state::person::normalised;
 use sha2::{Digest, Sha256};
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -104,7 +105,7 @@ pub fn hashed_address(address: &str) -> String {
         Ok(given) if !given.is_empty() => Sha256::digest(given.as_bytes()).into(),
         _ => rand::random(),
     });
-    hash_with(key, address)
+    hash_with(key, &normalised(address))
 }
 
 /// Two rounds, as in HMAC, so that nothing can be appended to a known hash.
@@ -142,6 +143,7 @@ mod tests {
         assert_ne!(hashed, hashed_address("+27831234568"));
         assert!(hashed.ends_with("~567"), "{hashed}");
         assert!(!hashed.contains("2783123"), "{hashed}");
+        assert_eq!(hashed, hashed_address("0027 83 123 4567"), "one person");
     }
 
     #[test]

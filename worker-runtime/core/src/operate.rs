@@ -1,6 +1,8 @@
 //! What operators ask about what is kept: one list of questions, answered the same by a running process about its stores
 //! and queues, and by a command about a store (and broker) that it was given.
 
+mod batch_orders;
+
 use crate::audit::{self, Balance};
 use crate::batch_desk;
 use crate::broker::Broker;
@@ -12,6 +14,7 @@ use crate::resend::{self, Chosen, Resend, Resent};
 use crate::state::batches::Order;
 use crate::state::journal::Filter;
 use crate::state::ledger::{Row, RowState};
+use crate::state::person::NoAddress;
 use crate::state::{Person, StateStore};
 use crate::why::{self, Question};
 use crate::withdraw::Withdrawal;
@@ -23,8 +26,10 @@ use std::time::Duration;
 use vumi_api::shared::Retention;
 use vumi_api::{Flow, Port};
 
+mod names;
+
 /// Most entries of one answer.
-const MAX_LISTED: usize = 1000;
+pub const MAX_LISTED: usize = 1000;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -67,7 +72,8 @@ pub enum Ask {
         /// Name of the transport; without it, all.
         account: Option<String>,
     },
-    /// Puts an order in force for a batch of one transport, in place of the one before, or lifts it: nothing.
+    /// Puts an order in force for a batch of one transport, in place of the one before, or lifts it: nothing. One that
+    /// could not be obeyed is refused.
     BatchOrder {
         /// Label.
         batch: String,
@@ -168,6 +174,8 @@ pub struct Consumed {
     pub worker: String,
     /// How long messages may wait in its journal; none for as long as it takes.
     pub journal: Option<Duration>,
+    /// Whether it is the outbound queue of a transport with classes, or of one without; none if that is not known.
+    pub classes: Option<bool>,
 }
 
 /// What is within reach of whoever answers.
@@ -200,6 +208,9 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             limit,
         } => {
             let limit = limit.clamp(1, MAX_LISTED);
+            if let Some(queue) = &queue {
+                reach.knows_queue(queue).await?;
+            }
             let mut listed = Vec::new();
             for store in &reach.stores {
                 listed
@@ -208,6 +219,7 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             Ok(json!(listed))
         }
         Ask::JournalCount { queue, filter } => {
+            reach.knows_queue(&queue).await?;
             let mut all = Counted::default();
             for store in &reach.stores {
                 let counted = journal_desk::count(&**store, &queue, &filter).await?;
@@ -238,6 +250,9 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             account,
             order,
         } => {
+            if let Some(order) = &order {
+                reach.may_order(&account, &batch, order).await?;
+            }
             for store in reach.stores_of(&account) {
                 batch_desk::order(&**store, &account, &batch, order.as_ref()).await?;
             }
@@ -247,6 +262,9 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
         Ask::LedgerCounts => Ok(json!(reach.counts().await?)),
         Ask::LedgerOverdue { account, limit } => {
             let limit = limit.clamp(1, MAX_LISTED);
+            if let Some(account) = &account {
+                reach.knows_account(account).await?;
+            }
             Ok(json!(reach.overdue(account.as_deref(), limit).await?))
         }
         Ask::LedgerResendable { chosen, force } => {
@@ -259,22 +277,44 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
         Ask::LedgerResend { chosen, force } => Ok(json!(reach.resend(&chosen, force).await?)),
         Ask::Why { question, limit } => {
             let limit = limit.clamp(1, MAX_LISTED);
-            Ok(json!(why::ask(&reach.stores, &question, limit).await?))
+            if let Question::Person(address) = &question {
+                Person::parse(address).map_err(no_address)?;
+            }
+            let places = why::Places {
+                stores: &reach.stores,
+                queues: reach.brokers(),
+            };
+            Ok(json!(why::ask(&places, &question, limit).await?))
         }
         Ask::Erase { address, dry_run } => {
-            let queues = reach.queues.iter();
-            let queues = queues.filter_map(|(queue, at)| Some((queue.clone(), at.broker.clone()?)));
+            Person::parse(&address).map_err(no_address)?;
             let places = Places {
                 stores: reach.stores.clone(),
-                queues: queues.collect(),
+                queues: reach.brokers(),
             };
-            let report = erase::erase(&Person::new(&address), &places, dry_run).await?;
+            let report = erase::erase(&address, &places, dry_run).await?;
             Ok(json!(report))
         }
     }
 }
 
+fn no_address(error: NoAddress) -> WorkError {
+    WorkError::new(
+        ErrorClass::BadInput,
+        codes::CONTROL_REQUEST,
+        error.to_string(),
+    )
+}
+
 impl Reach {
+    /// Consumed queues whose broker is within reach.
+    fn brokers(&self) -> BTreeMap<String, Arc<dyn Broker>> {
+        let queues = self.queues.iter();
+        queues
+            .filter_map(|(queue, at)| Some((queue.clone(), at.broker.clone()?)))
+            .collect()
+    }
+
     /// A consumed queue by its name, or by that of a part of it (a partition, a class).
     pub fn consumed(&self, queue: &str) -> Option<&Consumed> {
         let mut names = std::iter::successors(Some(queue), |name| Some(name.rsplit_once('.')?.0));

@@ -235,7 +235,7 @@ impl Resend<'_> {
             ),
             false => (codes::LEDGER_RESENT, "a person had it sent again"),
         };
-        let step = Step::of_a_person(&row, code, text);
+        let step = Step::of_a_person(row.attempt, code, text);
         let at = step.at;
         let mut next = row.reopened(Change {
             step,

@@ -6,7 +6,8 @@ use crate::error::{ErrorClass, WorkError};
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 use std::sync::{Mutex, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use vumi_api::SecretValue;
 
 /// A file that was read less than this ago is not read again.

@@ -4,6 +4,7 @@ mod desk;
 
 pub use desk::{StatusDesk, StatusIdentity};
 
+use crate::reasons::Reason;
 use serde::{Deserialize, Serialize};
 
 /// Health of a component.
@@ -36,7 +37,7 @@ pub struct StatusReport {
     pub component: String,
     /// Its health.
     pub level: StatusLevel,
-    /// Machine-readable reason, snake_case.
+    /// Machine-readable reason, one of [`crate::reasons`].
     pub reason: String,
     /// A sentence for people; no secrets, no addresses of users.
     pub message: String,
@@ -47,13 +48,13 @@ impl StatusReport {
     pub fn new(
         component: impl Into<String>,
         level: StatusLevel,
-        reason: impl Into<String>,
+        reason: Reason,
         message: impl Into<String>,
     ) -> Self {
         Self {
             component: component.into(),
             level,
-            reason: reason.into(),
+            reason: reason.name.to_owned(),
             message: message.into(),
         }
     }

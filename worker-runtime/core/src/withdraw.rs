@@ -6,7 +6,7 @@ use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Event, Fate};
 use crate::state::StateStore;
-use crate::state::ledger::{Change, Put, Row, RowState, Step};
+use crate::state::ledger::{Change, Note, Put, Row, RowState, Step};
 use crate::verdict;
 use std::time::Duration;
 use vumi_api::{Flow, Port};
@@ -83,6 +83,27 @@ impl Withdrawal<'_> {
         }
     }
 
+    /// Notes the end of a message that has no row and no sender to tell: an inbound one, or an event. A diagnosis: if it
+    /// cannot be noted, the message ends all the same.
+    pub async fn note(&self, id: &str, ending: &Ending) {
+        let Some(store) = self.store else {
+            return;
+        };
+        let note = Note {
+            message_id: id.to_owned(),
+            person: None,
+            step: Step {
+                state: Some(ending.state),
+                class: CLASS.into(),
+                who: WHO.into(),
+                ..Step::of_a_person(0, ending.code, ending.text)
+            },
+        };
+        if let Err(error) = store.note(&[note], self.keep).await {
+            tracing::warn!(message_id = id, %error, "its end is not noted");
+        }
+    }
+
     /// The event that its sender gets; none if the message had ended otherwise.
     async fn end_row(
         &self,
@@ -124,7 +145,7 @@ fn change(row: &Row, ending: &Ending, told: String) -> Change {
         step: Step {
             class: CLASS.into(),
             who: WHO.into(),
-            ..Step::of_a_person(row, ending.code, ending.text)
+            ..Step::of_a_person(row.attempt, ending.code, ending.text)
         },
         state: ending.state,
         patience: Duration::ZERO,

@@ -1,6 +1,6 @@
 //! What a worker is to the engine: how it handles one message, how it listens to its peer, how it is registered.
 
-use crate::codes;
+use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Message, UserMessage};
 use crate::outcome::Receipt;
@@ -109,14 +109,15 @@ pub trait Services: Send + Sync {
     /// Publishes a message of the peer: middleware, backlog limit, mandatory, confirmed. `Ok` means the broker has it
     /// and the peer may get its OK.
     async fn accept(&self, output: Output) -> Result<(), WorkError>;
-    /// As [`Self::accept`], for a message that the provider may deliver again under the same `id` (R7).
+    /// As [`Self::accept`], for a message that the provider may deliver again under the same `id` (R7). An answer does not
+    /// begin with a zero byte.
     async fn accept_once(
         &self,
         output: Output,
         id: &str,
         answer: Bytes,
     ) -> Result<Taken, WorkError>;
-    /// The answer to the message with this `id` is known now, or known better.
+    /// The answer to the message with this `id` is known now. The first one stays.
     async fn answered(&self, id: &str, answer: Bytes, person: Option<Person>);
     /// What the peer says about a message after it was handed over. `Ok` means that it is known and told.
     async fn receipt(&self, receipt: Receipt) -> Result<(), WorkError>;
@@ -139,6 +140,8 @@ pub enum Taken {
     Now,
     /// It was taken over before; what was answered then. Empty if no answer is known, or it was too long to be kept.
     Before(Bytes),
+    /// It was taken over before, and the reply to it will not come, for this reason.
+    Unanswered(Code),
 }
 
 /// Direction of traffic with a peer.
@@ -270,7 +273,8 @@ impl WorkerContext {
         within(limit, self.services.accept_once(output, id, answer)).await
     }
 
-    /// The answer to the message with this `id` is known now: repeats get it. Kept up to 1 KiB.
+    /// The answer to the message with this `id` is known now: repeats get it, and a later answer changes nothing. Kept
+    /// up to 1 KiB.
     pub async fn answered(&self, id: &str, answer: Bytes, person: Option<Person>) {
         self.services.answered(id, answer, person).await;
     }

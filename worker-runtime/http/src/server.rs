@@ -18,6 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use vumi_core::reasons::{self, Reason};
 use vumi_core::worker::Listener;
 
 /// After the intake closed, a connection is given so long to ask once more, and to be told to come again.
@@ -117,13 +118,13 @@ pub enum Trouble {
 
 impl Trouble {
     /// As a status has it.
-    pub fn reason(&self) -> &'static str {
+    pub fn reason(&self) -> Reason {
         match self {
-            Trouble::TooLarge(_) => "too_large",
-            Trouble::TooSlow => "too_slow",
-            Trouble::Broken => "broken_off",
-            Trouble::NotHttp => "not_http",
-            Trouble::TooMany(_) => "too_many_connections",
+            Trouble::TooLarge(_) => reasons::REQUEST_TOO_LARGE,
+            Trouble::TooSlow => reasons::REQUEST_TOO_SLOW,
+            Trouble::Broken => reasons::REQUEST_BROKEN_OFF,
+            Trouble::NotHttp => reasons::NOT_HTTP,
+            Trouble::TooMany(_) => reasons::TOO_MANY_CONNECTIONS,
         }
     }
 }

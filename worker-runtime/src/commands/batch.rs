@@ -27,7 +27,8 @@ use vumi_core::state::ledger::RowState;
 A batch is every message with the same helper_metadata.batch. One order is in force for a batch at a time, of each
 transport: a new one takes the place of the one before, and `resume` lifts it, whichever it is. An order reaches what is
 not sent yet, and what comes later; transports hear of it within a second. Cancelled messages are final: their senders get
-an event. Batches are known where there is a state store.
+an event. Batches are known where there is a state store. An order that could not be obeyed is refused: for or to a
+transport that never ran, to the transport that has the batch, or to a class where there are none.
 Exit codes: 0 ok · 1 failed · 2 no such batch, or not confirmed · 3 no process or store answers.")]
 pub struct Arguments {
     /// What is done.
@@ -109,6 +110,9 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 place,
             } => {
                 let listed = list(place, batch.as_deref(), transport.as_deref()).await?;
+                if listed.is_empty() && (batch.is_some() || transport.is_some()) {
+                    return Err(unknown(&list(place, None, None).await?));
+                }
                 output::print(&match format {
                     Format::Json => format!("{:#}\n", json!(listed)),
                     Format::Table => table(&listed),
@@ -141,6 +145,21 @@ async fn list(
     place.ask(question, &[]).await
 }
 
+/// Nothing has the label and transport that were named: what there is.
+fn unknown(all: &[Summary]) -> CliError {
+    let names = all
+        .iter()
+        .map(|one| format!("{} of {}", one.batch, one.account));
+    let names: Vec<String> = names.collect();
+    CliError::validation(match names.is_empty() {
+        true => "no messages and no order of such a batch are known; there is no batch here".into(),
+        false => format!(
+            "no messages and no order of such a batch are known; there are: {}",
+            names.join(", ")
+        ),
+    })
+}
+
 /// Gives an order for a batch of every transport that is meant, or lifts it.
 async fn give(meant: &Meant, order: Option<Order>, what: &str) -> Result<(), CliError> {
     let Meant {
@@ -161,18 +180,10 @@ async fn give(meant: &Meant, order: Option<Order>, what: &str) -> Result<(), Cli
         }
         _ => {}
     }
-    if let Some(Order::Reroute(to)) = &order {
-        if accounts.contains(&to.as_str()) && accounts.len() == 1 && transport.is_none() {
-            return Err(CliError::validation(format!(
-                "batch {batch} is with {to} already"
-            )));
-        }
-        accounts.retain(|account| account != to);
-        let there = list(place, Some(batch), Some(to)).await?;
-        if there.iter().any(|one| matches!(&one.order, Some(Order::Reroute(back)) if accounts.contains(&back.as_str()))) {
-            return Err(CliError::validation(format!(
-                "transport {to} gives the same batch back: `vumi batch resume {batch} --transport {to}` first"
-            )));
+    if let (Some(Order::Reroute(to)), None) = (&order, transport) {
+        // What is there already stays.
+        if accounts.len() > 1 {
+            accounts.retain(|account| account != to);
         }
     }
     let open: u64 = listed.iter().map(Summary::open).sum();
@@ -187,13 +198,20 @@ async fn give(meant: &Meant, order: Option<Order>, what: &str) -> Result<(), Cli
         accounts.join(", ")
     );
     confirm(&question, *yes)?;
+    let (mut given, mut refused) = (Vec::new(), None);
     for account in &accounts {
         let question = Ask::BatchOrder {
             batch: batch.clone(),
             account: (*account).to_owned(),
             order: order.clone(),
         };
-        let _: Value = place.ask(question, &[]).await?;
+        match place.ask::<Value>(question, &[]).await {
+            Ok(_) => given.push(*account),
+            Err(error) => refused = Some(error),
+        }
+    }
+    if let (Some(error), true) = (&refused, given.is_empty()) {
+        return Err(error.clone());
     }
     let now = match &order {
         Some(order) => format!("is {order}"),
@@ -201,8 +219,9 @@ async fn give(meant: &Meant, order: Option<Order>, what: &str) -> Result<(), Cli
     };
     output::print(&format!(
         "batch {batch} {now} ({}): {open} not sent yet, {out} with the network, {ended} ended; `vumi batch list {batch}` shows what becomes of them\n",
-        accounts.join(", ")
-    ))
+        given.join(", ")
+    ))?;
+    refused.map_or(Ok(()), Err)
 }
 
 fn table(listed: &[Summary]) -> String {

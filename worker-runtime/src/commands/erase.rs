@@ -2,7 +2,7 @@
 
 use crate::commands::status::aligned;
 use crate::error::CliError;
-use crate::kept::{Place, confirm};
+use crate::kept::{self, Place, confirm};
 use crate::output::Format;
 use crate::{output, process};
 use serde_json::json;
@@ -19,10 +19,10 @@ use vumi_core::operate::Ask;
 Removed are sessions, messages that wait in journals, ledger rows and trails, remembered answers to providers, and messages
 that were set aside. Messages that had not ended are gone, and their senders are not told. The process is asked for its
 workers' stores and parking queues; with --redis only what is named is searched, and the outbound queues of transports.
-Exit codes: 0 ok · 1 a part could not be removed · 2 not confirmed · 3 no process, store or broker answers.")]
+Exit codes: 0 ok · 1 a part could not be removed · 2 no address, or not confirmed · 3 no process, store or broker answers.")]
 pub struct Arguments {
-    /// Address of the person
-    #[arg(long, value_name = "ADDRESS")]
+    /// Address of the person; a phone number however it is written
+    #[arg(long, value_name = "ADDRESS", value_parser = kept::address)]
     pub person: String,
     /// Remove nothing, say what there is
     #[arg(long)]
@@ -43,9 +43,6 @@ pub struct Arguments {
 
 /// Does it.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
-    if arguments.person.trim().is_empty() {
-        return Err(CliError::validation("--person needs an address"));
-    }
     process::block_on(async {
         if !arguments.dry_run {
             confirm("Remove everything of this person for good?", arguments.yes)?;

@@ -11,9 +11,10 @@ use crate::{output, reference};
   vumi explain telnet.port          a field
   vumi explain spec.ordering        a shared setting
   vumi explain maxBody              every field of that name
-  vumi explain route.none           a code of an error or a finding")]
+  vumi explain route.none           a code of an error or a finding
+  vumi explain slowed_down          a reason of a component's status")]
 pub struct Arguments {
-    /// A kind, a worker type, a field or a code
+    /// A kind, a worker type, a field, a code or a reason
     pub word: String,
 }
 

@@ -2,7 +2,7 @@
 
 use crate::commands::status::{ago, aligned};
 use crate::error::CliError;
-use crate::kept::{Place, confirm};
+use crate::kept::{self, Place, confirm};
 use crate::output::Format;
 use crate::{moments, output, process};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ use vumi_core::state::journal::{Filter, Reason};
 A queue is the one that the messages were consumed from. A release makes lanes due now: their messages are tried again in
 order. A drop is for good: the ledger says cancelled, and whoever sent an outbound message gets an event. With --redis
 alone nobody is told, because that takes the broker: add --broker. An address finds a lane of a queue with order per user.
-Exit codes: 0 ok · 1 some messages could not be dropped · 2 nothing fits, or not confirmed · 3 no process or store answers.")]
+Exit codes: 0 ok · 1 some messages could not be dropped · 2 no such queue, nothing fits, or not confirmed · 3 no process or store answers.")]
 pub struct Arguments {
     /// What is done.
     #[command(subcommand)]
@@ -41,8 +41,8 @@ pub enum Action {
         /// Which ones.
         #[command(flatten)]
         chosen: Chosen,
-        /// How many at most, per queue
-        #[arg(long, default_value_t = 100)]
+        /// How many at most, per queue, up to 1000
+        #[arg(long, default_value_t = 100, value_parser = kept::limit)]
         limit: usize,
         /// How the list is printed
         #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -89,7 +89,7 @@ pub enum Action {
 #[derive(clap::Args, Debug)]
 pub struct Chosen {
     /// Only those of the lane of this address
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = kept::address)]
     pub address: Option<String>,
     /// Only those that wait for this reason: backoff, throttle, overflow, behind, held, schedule or imported
     #[arg(long, value_name = "REASON", value_parser = reason)]
@@ -136,7 +136,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 let listed: Vec<Summary> = place.ask(question, &[]).await?;
                 output::print(&match format {
                     Format::Json => format!("{:#}\n", json!(listed)),
-                    Format::Table => table(&listed),
+                    Format::Table => table(&listed) + more(listed.len(), *limit),
                 })
             }
             Action::Release {
@@ -250,6 +250,14 @@ fn dropped(dropped: &Dropped) -> Result<(), CliError> {
             "stopped early; `vumi journal list` shows what still waits: {why}"
         ))),
         None => Ok(()),
+    }
+}
+
+/// What follows a list that may have been cut.
+pub fn more(listed: usize, limit: usize) -> &'static str {
+    match listed >= limit {
+        true => "there may be more: raise --limit\n",
+        false => "",
     }
 }
 

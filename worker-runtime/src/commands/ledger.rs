@@ -5,7 +5,7 @@ mod resend;
 
 use crate::commands::status::{ago, aligned};
 use crate::error::CliError;
-use crate::kept::Place;
+use crate::kept::{self, Place};
 use crate::output::Format;
 use crate::{moments, output, process};
 use serde_json::json;
@@ -25,7 +25,7 @@ use vumi_core::operate::{Ask, Overdue, RowCount};
 Every outbound message that a transport took over has a row. An audit compares the rows that are not final with the
 messages: in queues, in hand, in the journal, set aside. When nothing is on its way the imbalance must be 0; while messages
 move, it may show some for a moment. What other processes have in hand is not seen: stop them first, or ask twice.
-Exit codes: 0 balanced · 1 not balanced, or rows overdue · 2 no worker has a state store · 3 no process or store answers.")]
+Exit codes: 0 balanced · 1 not balanced, or rows overdue · 2 no such transport, or no worker has a state store · 3 no process or store answers.")]
 pub struct Arguments {
     /// What is shown.
     #[command(subcommand)]
@@ -43,8 +43,8 @@ pub enum Action {
     Overdue {
         /// Name of the transport [default: all]
         transport: Option<String>,
-        /// How many at most, per transport
-        #[arg(long, default_value_t = 100)]
+        /// How many at most, per transport, up to 1000
+        #[arg(long, default_value_t = 100, value_parser = kept::limit)]
         limit: usize,
         /// How and where.
         #[command(flatten)]

@@ -2,11 +2,14 @@
 
 pub mod batch;
 pub mod completions;
+pub mod convert;
 pub mod crds;
 pub mod diff;
 pub mod docs;
+pub mod doctor;
 pub mod erase;
 pub mod explain;
+pub mod inject;
 pub mod journal;
 pub mod ledger;
 pub mod lint;
@@ -14,5 +17,8 @@ pub mod new;
 pub mod parked;
 pub mod run;
 pub mod status;
+pub mod tap;
+pub mod test;
+pub mod top;
 pub mod why;
 pub mod worker;

@@ -15,8 +15,8 @@ use std::path::{Path, PathBuf};
   vumi new transport acmeChat --family chat     a line protocol over TCP
   vumi new application quiz                     answers every message
 
-It writes the settings (api/src), the worker (worker-runtime), its line in both tables, and two example manifests.
-What it writes compiles and passes the conformance suite as it is; docs/add-a-transport.md says how to go on.")]
+It writes the settings (api/src), the worker (worker-runtime), its line in both tables, two example manifests and a
+campaign test. What it writes compiles and passes the conformance suite as it is; docs/add-a-transport.md says how to go on.")]
 pub struct Arguments {
     /// What to make
     #[arg(value_enum)]
@@ -67,6 +67,7 @@ struct Recipe {
     beside: &'static [(&'static str, &'static str)],
     minimal: &'static str,
     full: String,
+    test: &'static str,
 }
 
 fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
@@ -90,6 +91,7 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
                 "mode: perUser, standby: true",
                 "",
             ),
+            test: include_str!("new/test_application.yaml"),
         },
         (What::Transport, Some(Family::Http)) => Recipe {
             plural: "transports",
@@ -109,6 +111,7 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
                 "mode: none",
                 include_str!("new/secret_http.yaml"),
             ),
+            test: include_str!("new/test_http.yaml"),
         },
         (What::Transport, Some(Family::Chat)) => Recipe {
             plural: "transports",
@@ -125,6 +128,7 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
                 "mode: perUser, standby: true",
                 "",
             ),
+            test: include_str!("new/test_chat.yaml"),
         },
         (What::Transport, None) => {
             return Err(CliError::validation(
@@ -154,9 +158,10 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             })?;
         output::print(&format!("wrote {}\n", path.display()))?;
     }
+    let place = format!("{}/{}", recipe.plural, names.camel);
     output::print(&format!(
-        "\nNext:\n  make crds docs                     the schema and the reference page\n  cargo test -p {}\n  cargo run -q -p vumi -- lint examples/{}/{}\n",
-        recipe.package, recipe.plural, names.camel
+        "\nNext:\n  make crds docs                     the schema and the reference page\n  cargo test -p {}\n  cargo run -q -p vumi -- lint examples/{place}\n  cargo run -q -p vumi -- test examples/{place}\n",
+        recipe.package,
     ))
 }
 
@@ -238,6 +243,12 @@ fn changes(
         (
             root.join(&examples).join("full.yaml"),
             names.fill(&recipe.full),
+        ),
+        (
+            root.join(&examples)
+                .join("tests")
+                .join(format!("{}.yaml", names.camel)),
+            names.fill(recipe.test),
         ),
     ];
     all.extend(beside);

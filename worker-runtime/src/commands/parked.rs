@@ -2,8 +2,10 @@
 //! that paused because of them.
 
 use crate::brokers::{self, Url};
+use crate::commands::journal::more;
 use crate::commands::status::{Which, ago, aligned};
 use crate::error::CliError;
+use crate::kept;
 use crate::output::Format;
 use crate::{output, process};
 use serde_json::Value;
@@ -11,6 +13,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use vumi_api::shared::Retention;
 use vumi_core::broker::Broker;
+use vumi_core::codes;
 use vumi_core::parking::{self, Handled, Selection, Summary};
 use vumi_core::supervisor::control::{self, Request, ask};
 use vumi_core::withdraw::Withdrawal;
@@ -56,8 +59,8 @@ pub enum Action {
     List {
         /// Queue that they were consumed from [default: all of the process]
         queue: Option<String>,
-        /// How many at most, per queue
-        #[arg(long, default_value_t = 100)]
+        /// How many at most, per queue, up to 1000
+        #[arg(long, default_value_t = 100, value_parser = kept::limit)]
         limit: usize,
         /// How the list is printed
         #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -116,8 +119,20 @@ pub struct Chosen {
     #[arg(long, conflicts_with = "code")]
     pub all: bool,
     /// Those that were parked for this reason
-    #[arg(long, value_name = "CODE")]
+    #[arg(long, value_name = "CODE", value_parser = code)]
     pub code: Option<String>,
+}
+
+/// A registered code.
+fn code(text: &str) -> Result<String, String> {
+    if codes::ALL.iter().any(|code| code.name == text) {
+        return Ok(text.to_owned());
+    }
+    let names = codes::ALL.iter().map(|code| code.name);
+    Err(match vumi_api::names::nearest(text, names) {
+        Some(near) => format!("there is no such code; did you mean {near}?"),
+        None => "there is no such code; `vumi parked list` shows those of parked messages".into(),
+    })
 }
 
 impl Chosen {
@@ -147,7 +162,10 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 let listed = perform(place, request).await?;
                 match format {
                     Format::Json => output::print(&format!("{listed:#}\n")),
-                    Format::Table => output::print(&table(&read::<Vec<Summary>>(listed)?)),
+                    Format::Table => {
+                        let listed: Vec<Summary> = read(listed)?;
+                        output::print(&(table(&listed) + more(listed.len(), *limit)))
+                    }
                 }
             }
             Action::Show { queue, id, place } => {
@@ -190,9 +208,34 @@ async fn perform(place: &Place, request: Request) -> Result<Value, CliError> {
     };
     let broker = url.open()?;
     brokers::connected(&broker).await?;
-    let done = on_broker(&*broker, request).await;
+    let done = match exists(&*broker, &request).await {
+        Ok(()) => on_broker(&*broker, request).await,
+        Err(error) => Err(error),
+    };
     broker.close(Duration::from_secs(5)).await;
     done
+}
+
+/// A queue of the command line's own broker may be mistyped; one that exists, or of which something was parked, is not.
+async fn exists(broker: &dyn Broker, request: &Request) -> Result<(), CliError> {
+    let (Request::ParkedList {
+        queue: Some(queue), ..
+    }
+    | Request::ParkedShow { queue, .. }
+    | Request::ParkedRequeue { queue, .. }
+    | Request::ParkedDrop { queue, .. }) = request
+    else {
+        return Ok(());
+    };
+    for name in [queue.clone(), parking::parked_queue(queue)] {
+        if broker.depth(&name).await?.is_some() {
+            return Ok(());
+        }
+    }
+    Err(CliError::validation(format!(
+        "there is no queue {queue:?} on {}",
+        broker.describe()
+    )))
 }
 
 async fn on_broker(broker: &dyn Broker, request: Request) -> Result<Value, CliError> {
@@ -228,9 +271,13 @@ async fn on_broker(broker: &dyn Broker, request: Request) -> Result<Value, CliEr
             let dropped = parking::drop(broker, &withdrawal, &queue, &selection).await?;
             json(serde_json::to_value(dropped))
         }
-        Request::Status | Request::ParkedResume { .. } | Request::Kept(_) => Err(
-            CliError::validation("only a running process can be asked for this"),
-        ),
+        Request::Status
+        | Request::ParkedResume { .. }
+        | Request::Kept(_)
+        | Request::Publish { .. }
+        | Request::Tap { .. } => Err(CliError::validation(
+            "only a running process can be asked for this",
+        )),
     }
 }
 
@@ -248,6 +295,12 @@ fn handled(handled: &Handled, verb: &str, chosen: &Chosen) -> Result<(), CliErro
     output::print(&format!("{done} {verb}, {kept} left\n"))?;
     if let Some(why) = stopped {
         return Err(CliError::runtime(format!("stopped early: {why}")));
+    }
+    if let (Some(code), 0) = (&chosen.code, *done) {
+        return Err(CliError::validation(format!(
+            "nothing is parked of {} for {code}; `vumi parked list {}` shows the codes",
+            chosen.queue, chosen.queue
+        )));
     }
     if *done < chosen.ids.len() {
         return Err(CliError::validation(format!(

@@ -174,10 +174,14 @@ fn read(arguments: &Arguments) -> Result<Campaign, CliError> {
         Services {
             brokers: arguments
                 .process
-                .broker
+                .broker()
                 .is_none()
                 .then_some(Severity::Error),
-            stores: arguments.process.redis.is_none().then_some(Severity::Error),
+            stores: arguments
+                .process
+                .redis()
+                .is_none()
+                .then_some(Severity::Error),
         },
     )
 }

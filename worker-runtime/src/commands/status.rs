@@ -50,10 +50,19 @@ impl Which {
             return Ok(path.clone());
         }
         let folder = self.state.clone().unwrap_or_else(runtime_folder);
-        if let Some(name) = &self.name {
-            return Ok(socket_path(&folder, name));
-        }
         let sockets = live_sockets(&folder);
+        if let Some(name) = &self.name {
+            let path = socket_path(&folder, name);
+            if sockets.contains(&path) || sockets.is_empty() {
+                return Ok(path);
+            }
+            let names: Vec<String> = sockets.iter().map(|path| stem(path)).collect();
+            return Err(CliError::environment(format!(
+                "no process is called {name} in {}; there are: {}",
+                folder.display(),
+                names.join(", ")
+            )));
+        }
         match &sockets[..] {
             [one] => Ok(one.clone()),
             [] => Err(CliError::environment(format!(
@@ -72,7 +81,7 @@ impl Which {
 }
 
 /// Sockets of processes that answer, sorted.
-fn live_sockets(folder: &Path) -> Vec<PathBuf> {
+pub fn live_sockets(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
@@ -151,6 +160,10 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
             false => status.brokers.join(", "),
         }
     );
+    text += &stores(status);
+    if status.stopping {
+        text += "it is stopping: intakes are closed, and what is in hand is finished\n";
+    }
     text += &aligned(&rows);
     if let Some(problem) = &status.problem {
         text += &format!("\nThe manifests as they are now are not applied:\n{problem}\n");
@@ -187,6 +200,39 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
         text += &format!("\n{notes}");
     }
     text
+}
+
+/// Which state stores there are, what each survives, and whose it is where there are several.
+fn stores(status: &ProcessStatus) -> String {
+    let mut found: Vec<(String, Vec<&str>)> = Vec::new();
+    for worker in &status.workers {
+        let store = match &worker.store {
+            Some(store) => format!("{}, survives {}", store.name, survives(&store.durability)),
+            None if worker.state == "stalled" || worker.state == "stopped" => continue,
+            None => "none".to_owned(),
+        };
+        match found.iter_mut().find(|(known, _)| *known == store) {
+            Some((_, workers)) => workers.push(&worker.worker),
+            None => found.push((store, vec![&worker.worker])),
+        }
+    }
+    let alone = found.len() == 1;
+    let lines = found.iter().map(|(store, workers)| match alone {
+        true => format!("state store: {store}\n"),
+        false => format!("state store of {}: {store}\n", workers.join(", ")),
+    });
+    lines.collect()
+}
+
+/// What the words for durability mean.
+fn survives(durability: &str) -> String {
+    let what = match durability {
+        "memory" => "nothing",
+        "process" => "a killed process",
+        "host" => "a power loss",
+        other => return other.to_owned(),
+    };
+    format!("{what} ({durability})")
 }
 
 fn row(worker: &WorkerStatus, now: SystemTime) -> Vec<String> {
@@ -254,6 +300,7 @@ mod tests {
                 "state": "running", "why": "", "listens": ["0.0.0.0:9010"],
                 "queues": [{"queue": "t.outbound", "state": "consuming"}], "link": "up, embedded",
                 "durability": "memory",
+                "store": {"name": "embedded /data/store", "durability": "process", "health": "up"},
                 "components": [{"component": "listener", "level": "degraded", "reason": "accept_failed",
                                 "message": "a connection could not be taken"}],
                 "received": 3, "done": 2, "retried": 0, "parked": 0, "returned": 0, "inFlight": 1,
@@ -271,15 +318,48 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "demo (process 7, vumi 1.0) on embedded");
         assert_eq!(
-            lines[2],
+            lines[1],
+            "state store: embedded /data/store, survives a killed process (process)"
+        );
+        assert_eq!(
+            lines[3],
             "transport/t    telnet  running  yes    2     1       0        0          0       1m15s   0.0.0.0:9010"
         );
         assert_eq!(
-            lines[5],
+            lines[6],
             "transport/t: listener degraded: a connection could not be taken"
         );
-        assert_eq!(lines[6], "application/e: Secret \"s\" has no key \"k\"");
-        assert_eq!(lines.len(), 7);
+        assert_eq!(lines[7], "application/e: Secret \"s\" has no key \"k\"");
+        assert_eq!(lines.len(), 8);
+    }
+
+    #[test]
+    fn several_stores_are_told_with_their_workers() {
+        let worker = |name: &str, store: serde_json::Value| {
+            let mut worker = json!({
+                "worker": name, "type": "telnet", "ready": true, "state": "running", "why": "",
+                "queues": [], "link": "up", "durability": "memory", "components": [],
+                "received": 0, "done": 0, "retried": 0, "parked": 0, "returned": 0, "inFlight": 0, "since": 0,
+            });
+            if !store.is_null() {
+                worker["store"] = store;
+            }
+            worker
+        };
+        let redis = json!({"name": "redis h:6379/0", "durability": "host", "health": "up"});
+        let status: ProcessStatus = serde_json::from_value(json!({
+            "name": "demo", "pid": 7, "version": "1.0", "brokers": [], "stopping": true,
+            "workers": [worker("transport/a", redis.clone()), worker("transport/b", redis), worker("application/c", json!(null))],
+        }))
+        .unwrap();
+        let text = table(&status, UNIX_EPOCH);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(
+            lines[1],
+            "state store of transport/a, transport/b: redis h:6379/0, survives a power loss (host)"
+        );
+        assert_eq!(lines[2], "state store of application/c: none");
+        assert!(lines[3].starts_with("it is stopping"), "{text}");
     }
 
     #[test]
@@ -308,5 +388,13 @@ mod tests {
         assert!(listeners.iter().all(Result::is_ok));
         let error = which.socket().unwrap_err();
         assert!(error.text.ends_with("--name: a, b"), "{error}");
+        let named = |name: &str| Which {
+            name: Some(name.into()),
+            state: Some(folder.path().to_owned()),
+            ..Which::default()
+        };
+        assert!(named("a").socket().is_ok());
+        let error = named("c").socket().unwrap_err();
+        assert!(error.text.ends_with("there are: a, b"), "{error}");
     }
 }

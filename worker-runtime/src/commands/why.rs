@@ -4,14 +4,16 @@
 use crate::commands::journal::due;
 use crate::commands::status::{ago, aligned};
 use crate::error::CliError;
-use crate::kept::Place;
+use crate::kept::{self, Place};
 use crate::output::Format;
 use crate::{moments, output, process};
 use serde_json::json;
 use std::fmt::Write;
 use vumi_api::shared::Duration;
 use vumi_core::operate::Ask;
-use vumi_core::why::{Answer, Question, Standing, Timeline};
+use vumi_core::state::Person;
+use vumi_core::state::journal::Reason;
+use vumi_core::why::{Answer, Question, Stage, Standing, Timeline, Wait};
 
 /// Arguments of `vumi why`.
 #[derive(clap::Args, Debug)]
@@ -23,21 +25,23 @@ use vumi_core::why::{Answer, Question, Standing, Timeline};
   vumi why +27820000001 --redis redis://localhost/
 
 Shown is what hops and attempts left in the state store: when, which worker, which attempt, the provider's code, a
-sentence. Messages that caused one another stand in one timeline. Addresses and contents are neither kept there nor
-printed. Rows and trails are kept as long as retention.ledger says. What begins with + or is a short number is taken for
-an address; --message and --address say which it is.
-Exit codes: 0 found · 2 nothing is known of it · 3 no process or store answers.")]
+sentence; and below it, for each message, where it is and who must act. Messages that caused one another stand in one
+timeline. Addresses and contents are neither kept there nor printed. Rows and trails are kept as long as retention
+says; workers without a state store leave none. The first 4 letters of an id or more will do, where only one message
+begins so. A phone number, however it is written, and what has an @ are taken for addresses; --message and --address say
+which it is.
+Exit codes: 0 found · 2 nothing is known of it, or several begin so · 3 no process or store answers.")]
 #[command(group = clap::ArgGroup::new("about").required(true).multiple(true)
     .args(["what", "message", "address", "since", "from"]))]
 pub struct Arguments {
-    /// A message id, or the address of a user
+    /// A message id or the beginning of one, or the address of a user
     #[arg(value_name = "MESSAGE|ADDRESS", conflicts_with_all = ["message", "address", "since", "from"])]
     pub what: Option<String>,
-    /// A message id
+    /// A message id, or the beginning of one
     #[arg(long, value_name = "ID", conflicts_with_all = ["address", "since", "from"])]
     pub message: Option<String>,
     /// The address of a user
-    #[arg(long, value_name = "ADDRESS", conflicts_with_all = ["since", "from"])]
+    #[arg(long, value_name = "ADDRESS", value_parser = kept::address, conflicts_with_all = ["since", "from"])]
     pub address: Option<String>,
     /// Everything that began in this time up to now
     #[arg(long, value_name = "DURATION", conflicts_with = "from")]
@@ -48,8 +52,8 @@ pub struct Arguments {
     /// Until this time [default: now]
     #[arg(long, value_name = "TIME", value_parser = moments::read, requires = "from")]
     pub to: Option<u64>,
-    /// How many messages at most
-    #[arg(long, default_value_t = 100)]
+    /// How many messages at most, up to 1000
+    #[arg(long, default_value_t = 100, value_parser = kept::limit)]
     pub limit: usize,
     /// Print JSON
     #[arg(long)]
@@ -88,12 +92,14 @@ impl Arguments {
     }
 }
 
-/// Message ids are 32 hex digits, or what a caller of a transport chose; numbers of users have at most 15 digits, and
-/// other addresses an @.
+/// Message ids are 32 hex digits, or what a caller of a transport chose; phone numbers are digits, and other addresses
+/// have an @. What begins with + is meant as a number, and refused if it is none.
 fn is_address(what: &str) -> bool {
-    let digits = what.strip_prefix('+').unwrap_or(what);
-    let number = digits.len() <= 15 && digits.chars().all(|c| c.is_ascii_digit());
-    what.contains('@') || (number && !digits.is_empty())
+    let what = what.trim();
+    let person = Person::new(what);
+    let number = person.address();
+    let is_number = number.len() <= 15 && number.bytes().all(|byte| byte.is_ascii_digit());
+    what.contains('@') || what.starts_with('+') || (is_number && !number.is_empty())
 }
 
 /// Prints it.
@@ -123,6 +129,9 @@ fn told(answer: &Answer, now: u64) -> String {
     let mut text = timelines.collect::<Vec<_>>().join("\n");
     if answer.truncated {
         text += "\nthere is more: ask for a shorter time, or raise --limit\n";
+    }
+    for place in &answer.not_seen {
+        let _ = writeln!(text, "not seen: {place}");
     }
     text
 }
@@ -162,21 +171,6 @@ fn short(id: &str) -> &str {
 
 /// How it stands with a message, in one line.
 fn stands(standing: &Standing, now: u64) -> String {
-    let since = format!(
-        "since {} ({})",
-        moments::shown(standing.since),
-        ago(now.saturating_sub(standing.since) / 1000)
-    );
-    let Some(state) = standing.state else {
-        return match standing.waits {
-            Some(waits) => format!(
-                "waits in the journal behind {} others, next attempt {}",
-                waits.before,
-                due(waits.at, now)
-            ),
-            None => format!("no transport took it over; last seen {since}"),
-        };
-    };
     let mut parts = Vec::new();
     if !standing.class.is_empty() {
         parts.push(format!("class {}", standing.class));
@@ -190,36 +184,114 @@ fn stands(standing: &Standing, now: u64) -> String {
     if !standing.who.is_empty() {
         parts.push(format!("who must act: {}", standing.who));
     }
-    if standing.is_final {
-        return format!("{}: {}", state.as_str(), parts.join("; "));
+    let head = head(standing, now);
+    match standing.stage {
+        Stage::Ended | Stage::Handled => {}
+        Stage::Parked => parts.push(
+            "next: nothing, until a person sends it back or drops it; `vumi parked list` shows it until then".into(),
+        ),
+        Stage::InQueue => parts.push(
+            "no hop has noted it since; a worker without a state store notes nothing".into(),
+        ),
+        Stage::InJournal | Stage::Underway => {
+            parts.push(next(standing.waits.as_ref(), standing.deadline, now));
+        }
     }
-    parts.push(match (standing.waits, standing.deadline) {
+    match parts.is_empty() {
+        true => head,
+        false => format!("{head}: {}", parts.join("; ")),
+    }
+}
+
+/// Where it is, and since when.
+fn head(standing: &Standing, now: u64) -> String {
+    let since = |at: u64| {
+        let long = ago(now.saturating_sub(at) / 1000);
+        format!("since {} ({long})", moments::shown(at))
+    };
+    let (at, by) = (since(standing.since), &standing.by);
+    let state = standing.state.map_or("", |state| state.as_str());
+    match (standing.stage, &standing.waits) {
+        (Stage::Ended, _) => state.to_owned(),
+        (Stage::Handled, _) => format!("handled by {by} at {}", moments::shown(standing.since)),
+        (Stage::Parked, _) => format!("set aside {at}"),
+        (Stage::InQueue, _) => {
+            format!("waits in a queue as far as is known, put there by {by} {at}")
+        }
+        // Its row says since when; of one without, the journal.
+        (Stage::InJournal, Some(waits)) if standing.state.is_none() => format!(
+            "waits in the journal of {} {} ({})",
+            waits.queue,
+            since(waits.since),
+            reason(waits.reason)
+        ),
+        (Stage::InJournal, Some(waits)) => format!(
+            "still {state} {at}, in the journal of {} ({})",
+            waits.queue,
+            reason(waits.reason)
+        ),
+        (Stage::InJournal | Stage::Underway, _) => format!("still {state} {at}"),
+    }
+}
+
+fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Backoff => "its last attempt failed",
+        Reason::Throttle => "the peer or the rate limit asks to slow down",
+        Reason::Overflow => "too many of its user wait",
+        Reason::Behind => "an earlier message of its user waits",
+        Reason::Held => "somebody holds it: a paused batch",
+        Reason::Schedule => "it is scheduled",
+        Reason::Imported => "taken over from Vumi's failure worker",
+    }
+}
+
+/// What is next.
+fn next(waits: Option<&Wait>, deadline: Option<u64>, now: u64) -> String {
+    match (waits, deadline) {
         (Some(waits), _) if waits.before > 0 => format!(
             "next: {} wait before it, the first is tried {}",
             waits.before,
             due(waits.at, now)
         ),
-        (Some(waits), _) => format!("next: tried again {}", due(waits.at, now)),
+        (Some(waits), _) => {
+            let verb = match waits.reason {
+                Reason::Schedule => "sent",
+                Reason::Backoff | Reason::Imported => "tried again",
+                _ => "tried",
+            };
+            let at = waits.at.map(|at| format!(", at {}", moments::shown(at)));
+            format!(
+                "next: {verb} {}{}",
+                due(waits.at, now),
+                at.unwrap_or_default()
+            )
+        }
         (None, Some(deadline)) if deadline <= now => {
             format!("overdue by {}", ago((now - deadline) / 1000))
         }
         (None, Some(deadline)) => format!("next: news is due {}", due(Some(deadline), now)),
         (None, None) => "next: nothing is planned".into(),
-    });
-    format!("still {} {since}: {}", state.as_str(), parts.join("; "))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use vumi_core::state::ledger::{RowState, Step};
-    use vumi_core::why::{Due, Moment};
+    use vumi_core::why::Moment;
 
     fn standing(state: RowState) -> Standing {
         Standing {
             message_id: "m".into(),
+            stage: match state {
+                _ if state.is_final() => Stage::Ended,
+                RowState::Parked => Stage::Parked,
+                _ => Stage::Underway,
+            },
             state: Some(state),
             is_final: state.is_final(),
+            by: "transport/sms@pod-1".into(),
             since: 1_000,
             class: String::new(),
             code: String::new(),
@@ -228,6 +300,58 @@ mod tests {
             deadline: None,
             waits: None,
         }
+    }
+
+    fn wait(reason: Reason) -> Wait {
+        Wait {
+            queue: "sms.outbound".into(),
+            reason,
+            since: 2_000,
+            at: Some(65_000),
+            before: 0,
+            code: String::new(),
+            text: String::new(),
+        }
+    }
+
+    #[test]
+    fn messages_without_a_row_say_where_they_are() {
+        let without = |stage, text: &str| Standing {
+            stage,
+            state: None,
+            text: text.into(),
+            ..standing(RowState::Queued)
+        };
+        assert_eq!(
+            stands(&without(Stage::Handled, "to sms.outbound"), 5_000),
+            "handled by transport/sms@pod-1 at 1970-01-01 00:00:01.000: to sms.outbound"
+        );
+        let passed = stands(&without(Stage::InQueue, "to app.inbound"), 5_000);
+        assert!(
+            passed.starts_with("waits in a queue as far as is known, put there by"),
+            "{passed}"
+        );
+        assert!(passed.contains("to app.inbound"), "{passed}");
+        let scheduled = Standing {
+            waits: Some(wait(Reason::Schedule)),
+            ..without(Stage::InJournal, "")
+        };
+        assert_eq!(
+            stands(&scheduled, 5_000),
+            "waits in the journal of sms.outbound since 1970-01-01 00:00:02.000 (3s) (it is scheduled): \
+             next: sent in 1m0s, at 1970-01-01 00:01:05.000"
+        );
+        let parked = Standing {
+            code: "bug.panic".into(),
+            who: "operator".into(),
+            ..without(Stage::Parked, "it panicked")
+        };
+        let parked = stands(&parked, 5_000);
+        assert!(
+            parked.contains("code bug.panic; it panicked; who must act: operator"),
+            "{parked}"
+        );
+        assert!(parked.contains("vumi parked list"), "{parked}");
     }
 
     #[test]
@@ -248,15 +372,14 @@ mod tests {
     #[test]
     fn what_goes_on_says_since_when_and_what_is_next() {
         let held = Standing {
-            waits: Some(Due {
-                at: Some(65_000),
-                before: 0,
-            }),
+            stage: Stage::InJournal,
+            waits: Some(wait(Reason::Backoff)),
             ..standing(RowState::Queued)
         };
         assert_eq!(
             stands(&held, 5_000),
-            "still queued since 1970-01-01 00:00:01.000 (4s): next: tried again in 1m0s"
+            "still queued since 1970-01-01 00:00:01.000 (4s), in the journal of sms.outbound (its last attempt failed): \
+             next: tried again in 1m0s, at 1970-01-01 00:01:05.000"
         );
         let late = Standing {
             deadline: Some(2_000),
@@ -300,6 +423,9 @@ mod tests {
         for address in [
             "+27820000001",
             "27820000001",
+            "+27 82 123 4567",
+            "0027 (0)82-123-4567",
+            "+",
             "*120#".trim_matches(['*', '#']),
             "a@b.c",
         ] {

@@ -142,10 +142,9 @@ fn lint_reads_secrets_from_a_directory() {
 
 #[test]
 fn a_brokers_secret_that_is_missing_is_a_warning_to_lint_and_an_error_to_run() {
-    let text = format!(
-        "{}  broker: {{secretRef: {{name: rabbit}}}}\n{ECHO}",
-        TELNET
-    );
+    let broker = "broker: {secretRef: {name: rabbit}}";
+    let echo = ECHO.replace("transportName: t", &format!("transportName: t, {broker}"));
+    let text = format!("{TELNET}  {broker}\n{echo}");
     let lint = vumi(&["lint", "-"], &text);
     assert_eq!(lint.code, Some(0), "{}", lint.out);
     assert!(

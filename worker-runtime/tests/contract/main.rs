@@ -7,6 +7,7 @@
 mod table;
 
 mod api_server;
+mod campaign_tests;
 mod command_line;
 mod guarantees;
 mod reference;

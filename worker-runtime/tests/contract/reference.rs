@@ -23,6 +23,8 @@ fn a_changed_or_left_over_page_is_noticed_and_cured() {
             .arg("docs")
             .arg("--out")
             .arg(folder.path())
+            .arg("--man")
+            .arg(folder.path().join("man"))
             .args(more)
             .current_dir(root())
             .output()

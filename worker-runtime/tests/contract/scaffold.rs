@@ -116,7 +116,7 @@ fn what_new_writes_compiles_and_passes() {
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_vumi"));
         let said = run(command.arg("new").args(&arguments).arg("--dir").arg(&copy));
-        assert_eq!(said.matches("wrote ").count(), 7, "{said}");
+        assert_eq!(said.matches("wrote ").count(), 8, "{said}");
     }
     run(&mut cargo(&copy, &["fmt", "--all", "--check"]));
 
@@ -167,6 +167,8 @@ fn what_new_writes_compiles_and_passes() {
                 .current_dir(&copy));
             assert!(said.contains("no errors"), "{said}");
         }
+        let tests = format!("examples/{kind}/{name}");
+        run(Command::new(vumi).args(["test", &tests]).current_dir(&copy));
     }
     // Every test of the families, among them the one of all examples; of the binary, that both tables agree; of the
     // contract, that schema and pages are up to date.

@@ -116,7 +116,7 @@ async fn order_is_kept_and_nothing_lost_while_replicas_come_and_go() {
     let observer = Amqp::connect(&url).await;
     let seen = Arc::clone(&oracle);
     let observing = tokio::spawn(async move {
-        let saw = |body: &[u8]| {
+        let saw = |body: &[u8], _: bool| {
             let reply: Value = serde_json::from_slice(body).unwrap();
             let text = |key: &str| reply[key].as_str().unwrap_or_default().to_owned();
             let (cause, id) = (text("in_reply_to"), text("message_id"));

@@ -35,7 +35,7 @@ impl Conversation for Counter {
         page.write(SCOPE, "all", Some(all), None).await?;
         let before = before.map(|before| super::message_of(&before).unwrap());
         let told = before.map(|before| Line::tell(before, format!("then came {count}")));
-        let own = Line::reply(count.to_string()).ends(count % 2 == 0);
+        let own = Line::reply(count.to_string()).ends(count.is_multiple_of(2));
         Ok([Some(own), told].into_iter().flatten().collect())
     }
 }

@@ -47,7 +47,7 @@ async fn a_game_from_the_first_word_to_the_last() {
     // A new session goes on with it, as does a message without content; a closed one ends nothing.
     assert!(bench.closes("+27821").await.is_empty());
     let last = board("Letters of the alphabet only please.", "_oo", "ao");
-    assert_eq!(bench.opens("+27821").await, [last.clone()]);
+    assert_eq!(bench.opens("+27821").await, std::slice::from_ref(&last));
     assert_eq!(bench.nothing("27821").await, [last]);
     assert_eq!(says("m").await, [won("Epic victory!", "moo", "amo")]);
     for text in ["", "xy"] {

@@ -70,6 +70,16 @@ impl Receipt {
         (sender, Self(receiver))
     }
 
+    /// Whether the confirmation is there, so that waiting for it takes no time.
+    pub(crate) fn is_there(&self) -> bool {
+        !self.0.is_empty() || self.0.is_terminated()
+    }
+
+    /// The confirmation, for whoever may stop waiting and ask again; [`Confirmation::Lost`] once it was given.
+    pub(crate) async fn arrived(&mut self) -> Confirmation {
+        (&mut self.0).await.unwrap_or(Confirmation::Lost)
+    }
+
     /// Waits for the confirmation. A broker that vanished without a word counts as [`Confirmation::Lost`].
     pub async fn confirmation(self) -> Confirmation {
         self.0.await.unwrap_or(Confirmation::Lost)
@@ -173,7 +183,7 @@ pub enum LinkState {
         error: Option<String>,
         /// When the present outage began.
         since: SystemTime,
-        /// The broker answered and refused user, password or vhost.
+        /// The broker answered, and trying again will not help: it refused user, password or vhost, or speaks otherwise.
         refused: bool,
     },
     /// Connected.

@@ -203,7 +203,10 @@ impl Services for StandIn {
 
     async fn answered(&self, id: &str, answer: Bytes, _: Option<Person>) {
         if let Some(known) = &mut self.lock().answers {
-            known.insert(id.to_owned(), answer);
+            let first = known.entry(id.to_owned()).or_default();
+            if first.is_empty() {
+                *first = answer;
+            }
         }
     }
 

@@ -72,7 +72,8 @@ impl<const FLAW: u8> Worker for Flawed<FLAW> {
             LEAVES_A_TASK => drop(tokio::spawn(std::future::pending::<()>())),
             QUOTES_IN_STATUS => {
                 let text = format!("handled {:?}", message.content());
-                let report = StatusReport::new("handler", StatusLevel::Ok, "handled", text);
+                let report =
+                    StatusReport::new("handler", StatusLevel::Ok, crate::reasons::UP, text);
                 self.cx.report(report);
             }
             _ => {}

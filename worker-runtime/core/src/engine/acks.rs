@@ -2,7 +2,8 @@
 //! gap is old or much is finished behind it. Pure: tags and times in, acknowledgements out.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// A gap older than this is acknowledged around.
 pub(super) const GAP_AGE: Duration = Duration::from_millis(50);
@@ -35,6 +36,8 @@ pub(super) struct Acks {
     gap_since: Option<Instant>,
     /// So many finished ones behind a gap are acknowledged at once.
     patience: usize,
+    /// Nothing that is finished now waits for a gap.
+    patience_over: bool,
 }
 
 impl Acks {
@@ -45,6 +48,7 @@ impl Acks {
             behind_gap: 0,
             gap_since: None,
             patience: usize::from(prefetch / 4).max(1),
+            patience_over: false,
         }
     }
 
@@ -85,6 +89,13 @@ impl Acks {
         self.gap_since.map(|since| since + GAP_AGE)
     }
 
+    /// What is finished by now is not worked on any more and took its place from others: no gap is waited for.
+    pub(super) fn hurry(&mut self) {
+        if self.behind_gap > 0 {
+            self.patience_over = true;
+        }
+    }
+
     /// Acknowledgements to send now.
     pub(super) fn due(&mut self, now: Instant, out: &mut Vec<Ack>) {
         let mut last = None;
@@ -108,10 +119,12 @@ impl Acks {
         }
         if self.behind_gap == 0 {
             self.gap_since = None;
+            self.patience_over = false;
             return;
         }
         let since = *self.gap_since.get_or_insert(now);
-        if now.duration_since(since) < GAP_AGE && self.behind_gap < self.patience {
+        let patient = !std::mem::take(&mut self.patience_over);
+        if patient && now.duration_since(since) < GAP_AGE && self.behind_gap < self.patience {
             return;
         }
         for (tag, slot) in (self.base..).zip(self.slots.iter_mut()) {

@@ -4,6 +4,9 @@
 //! works on it ends with its [`Verdict`], and a future that is dropped has none, which leaves the message with the
 //! broker.
 
+mod ends;
+mod retry;
+
 use super::backoff::RetryPolicy;
 use super::consumer::{Counters, Seat};
 use super::journal::{Exit, Replay, Takes, millis};
@@ -12,7 +15,7 @@ use super::lanes::Lane;
 use super::outlet::{Outlet, Unpublished};
 use super::partitions::{Layout, Plan};
 use super::sending::{Before, Case, Next, Sending, Suspect, Trail, Trial};
-use crate::broker::RawDelivery;
+use crate::broker::{Acker, RawDelivery};
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
 use crate::message::{
@@ -23,16 +26,17 @@ use crate::parking::Envelope;
 use crate::state::journal::{About, Due, Reason};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use crate::worker::{Input, Output, Worker};
+use ends::happened;
 use futures::FutureExt;
+use retry::{Stay, reason_of};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vumi_api::{Flow, Port};
 
-/// Attempts of a message whose handling panics or fails by our own mistake.
-const BUG_ATTEMPTS: u32 = 3;
 /// Between two looks at whether a batch is still paused.
 const LOOK: Duration = Duration::from_millis(250);
 /// A message that a quorum queue delivered so often is parked before the broker drops it (R1).
@@ -67,7 +71,7 @@ impl Delivery {
 
 /// What is known of a message before its first attempt.
 fn about(raw: &RawDelivery, reason: Reason, received: Instant) -> About {
-    let born = SystemTime::now() - received.elapsed();
+    let born = crate::clock::now() - received.elapsed();
     About {
         reason,
         since: millis(born),
@@ -129,8 +133,10 @@ pub(super) struct Desk {
     pub(super) metrics: QueueMetrics,
     pub(super) counters: Arc<Counters>,
     pub(super) worker_metrics: Arc<WorkerMetrics>,
-    /// Generation of the channel now.
+    /// Generation of what was delivered last.
     pub(super) generation: Arc<AtomicU64>,
+    /// Knows at once when a generation ends; none before there is a consumer.
+    pub(super) acker: Option<Arc<dyn Acker>>,
     /// Fires when nothing is to be tried again.
     pub(super) halt: CancellationToken,
     /// Where a transport takes messages for its peer.
@@ -155,27 +161,12 @@ enum Tried {
     Held(Labels),
 }
 
-/// How a failed message stands.
-struct Stay {
-    /// How long it is held here.
-    held: Duration,
-    /// How long ago it was delivered first.
-    age: Duration,
-    /// It came out of the journal.
-    replayed: bool,
-    lane: Lane,
-}
-
-fn reason_of(error: &WorkError) -> Reason {
-    match error.class {
-        ErrorClass::Throttled(_) => Reason::Throttle,
-        _ => Reason::Backoff,
-    }
-}
-
 impl Desk {
+    /// Whether a delivery comes again: then whatever it has not caused yet is caused by that one.
     fn lost(&self, generation: u64) -> bool {
+        let live = self.acker.as_ref();
         self.generation.load(Ordering::Relaxed) != generation
+            || live.is_some_and(|acker| acker.generation() != Some(generation))
     }
 
     /// Works on a delivery until it has a verdict.
@@ -305,6 +296,8 @@ impl Desk {
         }
         let mut decoded = Some(message);
         let started = Instant::now();
+        // From here on by a clock that nobody steps.
+        let aged = Duration::from_millis(millis(crate::clock::now()).saturating_sub(past.since));
         let (mut attempt, mut bugs) = (past.attempts, 0);
         loop {
             attempt += 1;
@@ -347,7 +340,7 @@ impl Desk {
             let waited = case.as_ref().map_or(Duration::ZERO, |case| case.waited);
             let stay = Stay {
                 held: started.elapsed().saturating_sub(waited),
-                age: Duration::from_millis(millis(SystemTime::now()).saturating_sub(past.since)),
+                age: aged + started.elapsed(),
                 replayed,
                 lane,
             };
@@ -430,10 +423,10 @@ impl Desk {
                 let outputs = self.worker.handle(input).await?;
                 outputs.iter().for_each(|output| self.note_nack(output));
                 let noted = self.trail.as_ref().zip(hop);
-                let noted = noted.map(|(trail, hop)| (trail, hop, told_of(&outputs)));
+                let noted = noted.map(|(trail, hop)| (trail, hop, happened(&outputs)));
                 self.outlet.publish_all(outputs, interrupted).await?;
-                if let Some((trail, hop, (what, caused))) = noted {
-                    trail.note(hop, "", what, caused).await;
+                if let Some((trail, hop, happened)) = noted {
+                    trail.note(hop, happened).await;
                 }
                 return Ok(Tried::Done);
             };
@@ -509,277 +502,4 @@ impl Desk {
         }
         !interrupted()
     }
-
-    /// The ledger learns that a message will be tried again.
-    async fn put_back(
-        &self,
-        raw: &RawDelivery,
-        case: &mut Option<Case>,
-        error: &WorkError,
-        next: &Next,
-        interrupted: &(dyn Fn() -> bool + Sync),
-    ) -> Result<(), Verdict> {
-        let Some((sending, case)) = self.sending.as_ref().zip(case.as_mut()) else {
-            return Ok(());
-        };
-        let Ok(message) = UserMessage::decode(&raw.body) else {
-            return Ok(());
-        };
-        match sending
-            .again(case, &message, error, next, interrupted)
-            .await
-        {
-            Ok(()) => Ok(()),
-            Err(Unpublished::Interrupted) => Err(Verdict::Returned),
-            Err(Unpublished::Failed(error)) => {
-                Err(self.park(raw, &error, 0, None, interrupted).await)
-            }
-        }
-    }
-
-    /// Nobody knows whether the peer has it: a receipt is waited for, and the lane goes on.
-    async fn wait(
-        &self,
-        raw: &RawDelivery,
-        error: WorkError,
-        attempt: u32,
-        mut case: Option<Case>,
-        interrupted: &(dyn Fn() -> bool + Sync),
-    ) -> Verdict {
-        let message = match Message::decode(self.port.flow, &raw.body) {
-            Ok(message) => message,
-            Err(error) => {
-                return self
-                    .park(raw, &error.into(), attempt, case, interrupted)
-                    .await;
-            }
-        };
-        let Some((sending, known)) = self.sending.as_ref().zip(case.as_mut()) else {
-            return self.park(raw, &error, attempt, case, interrupted).await;
-        };
-        tracing::warn!(worker = self.key, queue = self.queue, message_id = message.id(), code = %error.code, attempt, reason = %error, "sent, and the answer was lost: a receipt decides");
-        match sending.wait(known, &error, interrupted).await {
-            Ok(()) => Verdict::Done,
-            Err(Unpublished::Interrupted) => Verdict::Returned,
-            Err(Unpublished::Failed(error)) => {
-                self.park(raw, &error, attempt, case, interrupted).await
-            }
-        }
-    }
-
-    /// Tells Vumi's failure worker of a message that will not be delivered, for good: retries are ours alone (R12).
-    async fn legacy_failure(&self, message: Option<&Message>, told: &Output) {
-        let (Some(Message::User(message)), Message::Event(event)) = (message, &told.message) else {
-            return;
-        };
-        if event.event_type() != EventType::Nack {
-            return;
-        }
-        let reason = event.nack_reason().unwrap_or_default();
-        let failure = FailureMessage::new(message, FailureCode::Permanent, reason);
-        let key = FailureMessage::routing_key(&self.port.connector);
-        self.outlet.announce(key, failure.encode()).await;
-    }
-
-    /// A worker that refuses a message says so to its sender; here to the operator as well.
-    fn note_nack(&self, output: &Output) {
-        let Message::Event(event) = &output.message else {
-            return;
-        };
-        // A dispatcher passes on what others decided.
-        if event.event_type() != EventType::Nack || self.port.flow == Flow::Event {
-            return;
-        }
-        let fate = event.fate();
-        let (code, class) = fate
-            .as_ref()
-            .map_or(("none", "none"), |f| (f.code.as_str(), f.class.as_str()));
-        self.worker_metrics.nack(class);
-        tracing::warn!(
-            worker = self.key,
-            queue = self.queue,
-            message_id = event.user_message_id(),
-            code,
-            class,
-            "not delivered, the sender is told"
-        );
-    }
-
-    /// Waits for the next attempt; true if the lane of the message is to leave the window before.
-    async fn sleep(&self, lane: Lane, wait: Duration) -> bool {
-        match &self.exit {
-            Some(exit) => exit.sleep(lane, wait).await,
-            None => {
-                tokio::time::sleep(wait).await;
-                false
-            }
-        }
-    }
-
-    /// The first retry of a message is news, the others are not.
-    fn note_retry(&self, raw: &RawDelivery, error: &WorkError, attempt: u32, wait: Duration) {
-        self.metrics.retried.inc();
-        self.counters.retried.fetch_add(1, Ordering::Relaxed);
-        let id = Message::decode(self.port.flow, &raw.body).map(|m| m.id().to_owned());
-        let id = id.unwrap_or_default();
-        let wait_ms = wait.as_millis() as u64;
-        if attempt == 1 {
-            tracing::info!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, wait_ms, reason = %error, "failed, will be tried again");
-        } else {
-            tracing::debug!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, attempt, wait_ms, reason = %error, "failed again");
-        }
-    }
-
-    fn next(&self, error: &WorkError, attempt: u32, bugs: &mut u32, stay: &Stay) -> Next {
-        match error.class.disposition() {
-            Disposition::Park => Next::Park(error.clone()),
-            Disposition::GiveUp => Next::GiveUp(error.clone()),
-            Disposition::RetryThenPark => {
-                *bugs += 1;
-                if *bugs >= BUG_ATTEMPTS {
-                    Next::Park(error.clone())
-                } else {
-                    Next::Again(self.policy.backoff.after(*bugs))
-                }
-            }
-            Disposition::Retry => {
-                let wait = match error.class {
-                    ErrorClass::Throttled(Some(wait)) => wait,
-                    _ => self.policy.backoff.after(attempt),
-                };
-                let over = |code, why: &str| {
-                    let text = format!("{why} after {attempt} attempts, last: {error}");
-                    let mut over = WorkError::new(error.class, code, text);
-                    over.provider_code.clone_from(&error.provider_code);
-                    Next::GiveUp(over)
-                };
-                // A peer that asks to slow down refuses nothing: only holdLimit ends that.
-                let throttled = matches!(error.class, ErrorClass::Throttled(_));
-                if attempt >= self.policy.max_attempts && !throttled {
-                    over(codes::RETRY_EXHAUSTED, "given up")
-                } else if stay.age + wait > self.policy.max_age {
-                    over(
-                        codes::RETRY_EXPIRED,
-                        "retried as long as retry.maxAge allows",
-                    )
-                } else {
-                    self.place(error, wait, stay).unwrap_or_else(|| {
-                        over(codes::RETRY_NO_STORE, "held as long as holdLimit allows")
-                    })
-                }
-            }
-        }
-    }
-
-    /// Where a message waits for its next attempt; none if there is no place for it.
-    fn place(&self, error: &WorkError, wait: Duration, stay: &Stay) -> Option<Next> {
-        let short = stay.held + wait <= self.policy.hold_limit;
-        let later = || Some(Next::Later(reason_of(error), wait));
-        match &self.exit {
-            // It stands at the head of its list, whose place in hand another can use meanwhile.
-            Some(_) if stay.replayed => later(),
-            Some(exit) => match exit.takes() {
-                Takes::Yes if short && !exit.is_crowded(stay.lane) => Some(Next::Again(wait)),
-                Takes::Yes => later(),
-                Takes::Away => Some(Next::Again(wait)),
-                Takes::Never => short.then_some(Next::Again(wait)),
-            },
-            None => short.then_some(Next::Again(wait)),
-        }
-    }
-
-    /// Says in its own flow that a message will not be delivered: a nack event for outbound ones, parking for others.
-    async fn give_up(
-        &self,
-        raw: &RawDelivery,
-        error: WorkError,
-        attempt: u32,
-        mut case: Option<Case>,
-        interrupted: &(dyn Fn() -> bool + Sync),
-    ) -> Verdict {
-        if self.port.flow != Flow::Outbound {
-            return self.park(raw, &error, attempt, case, interrupted).await;
-        }
-        let message = match UserMessage::decode(&raw.body) {
-            Ok(message) => message,
-            Err(error) => {
-                return self
-                    .park(raw, &error.into(), attempt, case, interrupted)
-                    .await;
-            }
-        };
-        let id = message.message_id();
-        let mut event = Event::nack(id, &error.fate(FateState::Failed, attempt));
-        event.set_transport_name(&self.port.connector);
-        let class = error.failure_class().as_str();
-        self.worker_metrics.nack(class);
-        tracing::warn!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, reason = %error, "given up, the sender is told");
-        let output = Output::new(Port::new(&self.port.connector, Flow::Event), event.clone());
-        if self.legacy_failures {
-            let message = Message::User(message.clone());
-            self.legacy_failure(Some(&message), &output).await;
-        }
-        let told = match self.sending.as_ref().zip(case.as_mut()) {
-            Some((sending, case)) => sending.give_up(case, &message, event, interrupted).await,
-            None => self.outlet.publish(output, interrupted).await,
-        };
-        match told {
-            Ok(()) => Verdict::Done,
-            Err(Unpublished::Interrupted) => Verdict::Returned,
-            Err(Unpublished::Failed(error)) => {
-                self.park(raw, &error, attempt, case, interrupted).await
-            }
-        }
-    }
-
-    /// Sets a message aside, with its reason; the ledger and the trail say so.
-    async fn park(
-        &self,
-        raw: &RawDelivery,
-        error: &WorkError,
-        attempt: u32,
-        case: Option<Case>,
-        interrupted: &(dyn Fn() -> bool + Sync),
-    ) -> Verdict {
-        if attempt == 0 {
-            self.worker_metrics.error(error);
-        }
-        let envelope = Envelope::new(&self.queue, raw, error, &self.key, attempt);
-        tracing::warn!(worker = self.key, queue = self.queue, message_id = envelope.message_id, code = %error.code, attempt, reason = %error, "set aside: see `vumi parked list`");
-        if self.outlet.park(&envelope, interrupted).await.is_err() {
-            return Verdict::Returned;
-        }
-        let message = Message::decode(self.port.flow, &raw.body).ok();
-        if let Some(sending) = &self.sending {
-            let known = match &message {
-                Some(Message::User(message)) => Some(message),
-                _ => None,
-            };
-            let parked = sending.parked(case, known, error, interrupted).await;
-            // The copy is with the broker. If it comes again, there will be two, and nothing is lost.
-            if let Err(Unpublished::Interrupted) = parked {
-                return Verdict::Returned;
-            }
-        } else if let (Some(trail), Some(message)) = (&self.trail, &message)
-            && let Some(hop) = Trail::hop(self.port.flow, message)
-        {
-            trail
-                .note(hop, error.code.name, "set aside".into(), Vec::new())
-                .await;
-        }
-        Verdict::Parked
-    }
-}
-
-/// What handling a message came to: a sentence, and the ids of the messages that it caused.
-fn told_of(outputs: &[Output]) -> (String, Vec<String>) {
-    let mut queues: Vec<String> = outputs.iter().map(|output| output.port.queue()).collect();
-    queues.sort_unstable();
-    queues.dedup();
-    let what = match queues.as_slice() {
-        [] => "took it".to_owned(),
-        queues => format!("to {}", queues.join(", ")),
-    };
-    let caused = outputs.iter().map(|output| output.message.id().to_owned());
-    (what, caused.collect())
 }

@@ -4,8 +4,8 @@
 use crate::message::Message;
 use vumi_api::shared::Class;
 
-/// Longest label that counts: a longer one is cut off.
-const LONGEST: usize = 128;
+/// Longest label that counts, in characters: a longer one is cut off.
+pub(crate) const LONGEST: usize = 128;
 
 /// The labels of one message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -42,7 +42,7 @@ impl LaneChooser {
                     }
                     Message::Event(e) => e.user_message_id(),
                 };
-                Lane::Numbered(lane_number(normalised(key)))
+                Lane::Numbered(lane_number(&normalised(key)))
             }
         }
     }

@@ -5,6 +5,7 @@ mod backlog;
 mod backoff;
 mod consumer;
 mod delivery;
+mod insist;
 mod journal;
 mod labels;
 mod lanes;
@@ -17,7 +18,7 @@ mod sending;
 mod store_watch;
 mod watch;
 
-pub(crate) use labels::group_of;
+pub(crate) use labels::{LONGEST as LONGEST_LABEL, group_of};
 pub use running::{BuiltWorker, RunningWorker, build};
 pub(crate) use sending::{may_double, patience};
 
@@ -78,6 +79,10 @@ pub struct WorkerSnapshot {
     pub components: Vec<StatusReport>,
     /// Counters of this process: received, done, retried, parked, journaled, in flight.
     pub counts: Counts,
+    /// Age of the oldest message that is not finished, in seconds; 0 without one.
+    pub oldest: f64,
+    /// Messages that wait in its journals.
+    pub waiting: u64,
     /// When it started.
     pub since: SystemTime,
 }

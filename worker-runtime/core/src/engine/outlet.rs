@@ -4,11 +4,12 @@
 use super::backlog::Backlog;
 use super::backoff::Backoff;
 use crate::broker::{
-    Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, RawDelivery, Receipt,
+    Broker, Confirmation, EXCHANGE, LinkState, Publication, PublicationClass, QueueSpec,
+    RawDelivery, Receipt,
 };
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
-use crate::message::{MAX_BODY, Message};
+use crate::message::MAX_BODY;
 use crate::middleware::Chain;
 use crate::parking::{Envelope, parked_queue};
 use crate::telemetry::{TargetMetrics, WorkerMetrics};
@@ -19,6 +20,8 @@ use std::time::Duration;
 use vumi_api::Port;
 
 const REPUBLISH: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
+/// While the broker is away, whoever waits for it looks so often whether the wait is still worth it.
+const AWAY: Duration = Duration::from_millis(100);
 /// How often a publication that no queue takes is repeated before its cause is retried as a whole.
 const RETURNS: u32 = 3;
 
@@ -79,7 +82,7 @@ impl Outlet {
     ) -> Result<(), Unpublished> {
         let mut sent = Vec::with_capacity(outputs.len());
         for output in outputs {
-            sent.push(self.send(output).await?);
+            sent.push(self.send(output, interrupted).await?);
         }
         for one in sent {
             self.confirmed(one, interrupted).await?;
@@ -93,7 +96,7 @@ impl Outlet {
         output: Output,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Unpublished> {
-        let sent = self.send(output).await?;
+        let sent = self.send(output, interrupted).await?;
         self.confirmed(sent, interrupted).await
     }
 
@@ -101,19 +104,20 @@ impl Outlet {
     pub(super) async fn offer(
         &self,
         queue: &str,
-        message: &Message,
+        id: &str,
+        body: bytes::Bytes,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<bool, Unpublished> {
         let publication = Publication {
             exchange: String::new(),
             routing_key: queue.to_owned(),
-            message_id: Some(message.id().to_owned()),
-            body: message.encode(),
+            message_id: Some(id.to_owned()),
+            body,
             class: PublicationClass::Direct,
         };
         let mut attempt = 0;
         loop {
-            let receipt = self.broker.publish(publication.clone()).await;
+            let receipt = self.hand_over(&publication, interrupted).await?;
             let wait = match receipt.confirmation().await {
                 Confirmation::Confirmed => return Ok(true),
                 Confirmation::Returned(_) => return Ok(false),
@@ -121,7 +125,6 @@ impl Outlet {
                     attempt += 1;
                     REPUBLISH.after(attempt)
                 }
-                // The next `publish` waits for the connection by itself.
                 Confirmation::Lost => Duration::ZERO,
             };
             if interrupted() {
@@ -158,7 +161,7 @@ impl Outlet {
             message_id: raw.message_id.clone(),
             class: PublicationClass::Data,
         };
-        let receipt = self.broker.publish(publication.clone()).await;
+        let receipt = self.hand_over(&publication, interrupted).await?;
         let sent = Sent {
             publication,
             receipt,
@@ -182,7 +185,7 @@ impl Outlet {
                 .await;
             let failed = match declared {
                 Ok(()) => {
-                    let receipt = self.broker.publish(publication.clone()).await;
+                    let receipt = self.hand_over(&publication, interrupted).await?;
                     let sent = Sent {
                         publication: publication.clone(),
                         receipt,
@@ -204,8 +207,30 @@ impl Outlet {
         }
     }
 
-    async fn send(&self, output: Output) -> Result<Sent, WorkError> {
+    /// Hands a publication to the broker, once it is there. A delivery whose channel ended meanwhile comes again, and
+    /// what it caused would come twice.
+    async fn hand_over(
+        &self,
+        publication: &Publication,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Receipt, Unpublished> {
+        let mut link = self.broker.link();
+        while matches!(*link.borrow_and_update(), LinkState::Connecting { .. }) {
+            let _ = tokio::time::timeout(AWAY, link.changed()).await;
+            if interrupted() {
+                return Err(Unpublished::Interrupted);
+            }
+        }
+        Ok(self.broker.publish(publication.clone()).await)
+    }
+
+    async fn send(
+        &self,
+        output: Output,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Sent, Unpublished> {
         let Output { port, mut message } = output;
+        self.backlog.sends(&port, &message);
         if !self.chain.is_empty() {
             message = self.chain.publish(&port, message).await?;
         }
@@ -219,7 +244,8 @@ impl Outlet {
                     "the message has {} bytes as JSON, {MAX_BODY} are allowed",
                     body.len()
                 ),
-            ));
+            )
+            .into());
         }
         let publication = Publication {
             exchange: EXCHANGE.to_owned(),
@@ -228,7 +254,7 @@ impl Outlet {
             body,
             class: PublicationClass::Data,
         };
-        let receipt = self.broker.publish(publication.clone()).await;
+        let receipt = self.hand_over(&publication, interrupted).await?;
         Ok(Sent {
             publication,
             receipt,
@@ -269,7 +295,6 @@ impl Outlet {
                     attempt += 1;
                     REPUBLISH.after(attempt)
                 }
-                // The next `publish` waits for the connection by itself.
                 Confirmation::Lost => Duration::ZERO,
             };
             if interrupted() {
@@ -279,7 +304,7 @@ impl Outlet {
             if let Some(metrics) = metrics {
                 metrics.republished.inc();
             }
-            receipt = self.broker.publish(publication.clone()).await;
+            receipt = self.hand_over(&publication, interrupted).await?;
         }
     }
 

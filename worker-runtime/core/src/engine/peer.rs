@@ -2,12 +2,13 @@
 
 use super::backoff::Backoff;
 use super::outlet::{Outlet, Unpublished};
-use super::sending::{Once, Sending, Trail};
+use super::sending::{Happened, Hop, Once, Sending, Trail};
 use crate::broker::{Broker, LinkState};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::Message;
 use crate::outcome::Receipt;
+use crate::reasons;
 use crate::state::{Person, StateStore};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::supervisor::listeners::Listeners;
@@ -19,8 +20,9 @@ use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 const RESTART: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
@@ -48,7 +50,7 @@ pub(super) struct Counter {
     /// Of a worker with a state store.
     pub(super) trail: Option<Arc<Trail>>,
     /// Of a transport with a state store whose provider gives ids.
-    pub(super) once: Option<Once>,
+    pub(super) once: Option<Arc<Once>>,
     /// The state store itself, for workers that keep something.
     pub(super) state: Option<Arc<dyn StateStore>>,
 }
@@ -56,30 +58,9 @@ pub(super) struct Counter {
 #[async_trait]
 impl Services for Counter {
     async fn accept(&self, output: Output) -> Result<(), WorkError> {
-        if self.outlet.backlog.is_full(&output.port) {
-            let error = WorkError::new(
-                ErrorClass::Throttled(Some(FULL_RETRY)),
-                codes::BACKLOG_FULL,
-                format!(
-                    "{} holds {} messages or more",
-                    output.port,
-                    self.outlet.backlog.limit()
-                ),
-            );
-            self.metrics.error(&error);
-            return Err(error);
-        }
-        self.broker_is_there().await?;
-        let interrupted = || self.abandoned.is_cancelled();
-        let hop = Trail::hop(output.port.flow, &output.message);
-        let noted = self.trail.as_ref().zip(hop);
-        let published = self.outlet.publish(output, &interrupted).await;
-        self.outcome(published)?;
-        if let Some((trail, hop)) = noted {
-            trail
-                .note(hop, "", "taken over from the peer".into(), Vec::new())
-                .await;
-        }
+        let taken = taken_over(&output);
+        self.publish(output).await?;
+        self.note(taken).await;
         Ok(())
     }
 
@@ -96,18 +77,19 @@ impl Services for Counter {
             .reserve(id)
             .await
             .inspect_err(|error| self.metrics.error(error))?;
-        if let Some(answer) = reserved {
-            return Ok(Taken::Before(answer));
+        if reserved != Taken::Now {
+            return Ok(reserved);
         }
         let person = match &output.message {
             Message::User(message) => message.from_addr().map(Person::new),
             Message::Event(_) => None,
         };
-        if let Err(error) = self.accept(output).await {
+        let taken = taken_over(&output);
+        if let Err(error) = self.publish(output).await {
             once.release(id).await;
             return Err(error);
         }
-        self.remember(once, id, answer, person).await;
+        tokio::join!(self.note(taken), self.remember(once, id, answer, person));
         Ok(Taken::Now)
     }
 
@@ -156,6 +138,28 @@ impl Services for Counter {
 }
 
 impl Counter {
+    /// Publishes a message of the peer, unless its queue is full.
+    async fn publish(&self, output: Output) -> Result<(), WorkError> {
+        if let Some(why) = self.outlet.backlog.refuses(&output.port, &output.message) {
+            let error = WorkError::new(
+                ErrorClass::Throttled(Some(FULL_RETRY)),
+                codes::BACKLOG_FULL,
+                why,
+            );
+            self.metrics.error(&error);
+            return Err(error);
+        }
+        self.broker_is_there().await?;
+        let interrupted = || self.abandoned.is_cancelled();
+        self.outcome(self.outlet.publish(output, &interrupted).await)
+    }
+
+    async fn note(&self, taken: Option<(Hop, Happened)>) {
+        if let Some((trail, (hop, happened))) = self.trail.as_ref().zip(taken) {
+            trail.note(hop, happened).await;
+        }
+    }
+
     fn outcome(&self, outcome: Result<(), Unpublished>) -> Result<(), WorkError> {
         match outcome {
             Ok(()) => Ok(()),
@@ -198,6 +202,14 @@ impl Counter {
     }
 }
 
+/// What the trail says of a message of the peer.
+fn taken_over(output: &Output) -> Option<(Hop, Happened)> {
+    let hop = Trail::hop(output.port.flow, &output.message)?;
+    let text = format!("taken over from the peer, to {}", output.port);
+    let caused = vec![output.message.id().to_owned()];
+    Some((hop, Happened::caused(text, caused)))
+}
+
 /// Runs the side towards the peer until the intake closes; what fails or panics is started again with back-off.
 pub(super) async fn run(
     worker: Arc<dyn Worker>,
@@ -215,8 +227,12 @@ pub(super) async fn run(
             Ok(ended) => ended,
             Err(_) => {
                 if failing.send_replace(None).is_some() {
-                    let report =
-                        StatusReport::new("peer", StatusLevel::Ok, "restarted", "works again");
+                    let report = StatusReport::new(
+                        "peer",
+                        StatusLevel::Ok,
+                        reasons::RESTARTED,
+                        "works again",
+                    );
                     cx.report(report);
                 }
                 run.await
@@ -256,7 +272,7 @@ pub(super) async fn run(
         cx.report(StatusReport::new(
             "peer",
             StatusLevel::Down,
-            "restarting",
+            reasons::RESTARTING,
             text.as_str(),
         ));
         failing.send_replace(Some(text));

@@ -4,6 +4,7 @@ use crate::broker::Durability;
 use crate::codes;
 use crate::engine::StoreSnapshot;
 use crate::error::WorkError;
+use crate::reasons;
 use crate::state::{StateStore, StoreHealth};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::sync::Arc;
@@ -73,11 +74,11 @@ fn judge(
     let name = &store.name;
     if let StoreHealth::Away(why) = &store.health {
         let text = format!("{name} does not answer: {why}");
-        return report(StatusLevel::Down, "state_unavailable", text);
+        return report(StatusLevel::Down, reasons::STATE_UNAVAILABLE, text);
     }
     if let Some(why) = failing {
         let text = format!("{name} answers, but not all: what is held stays held: {why}");
-        return report(StatusLevel::Degraded, "state_unavailable", text);
+        return report(StatusLevel::Degraded, reasons::STATE_UNAVAILABLE, text);
     }
     let volatile = store.durability == Durability::Memory;
     if volatile && broker != Durability::Memory && !volatile_allowed {
@@ -85,10 +86,10 @@ fn judge(
             "{name} loses what it keeps in a crash ({}): let it write to disk (Redis: appendonly yes; vumi run: --state DIR), or set allowVolatileState",
             codes::STATE_NOT_DURABLE
         );
-        return report(StatusLevel::Degraded, "state_not_durable", text);
+        return report(StatusLevel::Degraded, reasons::STATE_NOT_DURABLE, text);
     }
     let text = format!("{name}, durability {}", store.durability.as_str());
-    report(StatusLevel::Ok, "up", text)
+    report(StatusLevel::Ok, reasons::UP, text)
 }
 
 /// A store as a snapshot shows it.

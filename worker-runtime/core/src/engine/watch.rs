@@ -5,26 +5,32 @@ use super::backlog::Backlog;
 use super::outlet::Outlet;
 use crate::broker::{Broker, LinkState, QueueDepth, QueueSpec};
 use crate::codes;
+use crate::error::WorkError;
+use crate::reasons::{self, Reason};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
-use vumi_api::Port;
+use tokio::time::Instant;
+use vumi_api::shared::Class;
+use vumi_api::{Flow, Port};
 
 /// Depths are read so often.
 const PERIOD: Duration = Duration::from_secs(5);
 /// A target that nobody reads for so long is reported (R12).
 const UNREAD: Duration = Duration::from_secs(300);
-/// Parking queues that did not exist are asked for again after so many periods: asking for a queue that is not there
-/// costs a channel, of which a connection has some two thousand in its life. What this worker sets aside is seen at once.
-const PARKED_EVERY: u32 = 120;
+/// Queues that did not exist are asked for again after so many periods: asking for a queue that is not there costs a
+/// channel, of which a connection has some two thousand in its life. What this worker sets aside is seen at once.
+const MISSING_EVERY: u32 = 120;
 
 /// One queue that the worker publishes to.
 struct Target {
     port: Port,
     declared: bool,
     unread_since: Option<Instant>,
+    /// The queues into which its transport divides it by class.
+    classes: Vec<(Class, String)>,
 }
 
 /// One queue that the worker consumes.
@@ -81,13 +87,16 @@ impl Watch {
             if !matches!(state, LinkState::Up { .. }) {
                 continue;
             }
+            let also_missing = round % MISSING_EVERY == 0;
             for target in &mut targets {
                 self.declare(target).await;
+                if also_missing && target.port.flow == Flow::Outbound {
+                    let _ = self.find_classes(target).await;
+                }
                 self.look_at_target(target).await;
             }
             for queue in &mut consumed {
-                self.look_at_consumed(queue, round % PARKED_EVERY == 0)
-                    .await;
+                self.look_at_consumed(queue, also_missing).await;
             }
             round += 1;
         }
@@ -97,8 +106,8 @@ impl Watch {
         let up = matches!(state, LinkState::Up { .. });
         self.metrics.broker_up.set(i64::from(up));
         let (level, reason, text) = match state {
-            LinkState::Up { server } => (StatusLevel::Ok, "connected", server.clone()),
-            LinkState::Blocked(why) => (StatusLevel::Degraded, "blocked", why.clone()),
+            LinkState::Up { server } => (StatusLevel::Ok, reasons::CONNECTED, server.clone()),
+            LinkState::Blocked(why) => (StatusLevel::Degraded, reasons::BLOCKED, why.clone()),
             // The first try is not news.
             LinkState::Connecting { error: None, .. } => return,
             LinkState::Connecting {
@@ -106,10 +115,13 @@ impl Watch {
                 refused,
                 ..
             } => {
-                let reason = if *refused { "refused" } else { "unreachable" };
+                let reason = match refused {
+                    true => reasons::REFUSED,
+                    false => reasons::UNREACHABLE,
+                };
                 (StatusLevel::Down, reason, error.clone())
             }
-            LinkState::Closed => (StatusLevel::Down, "closed", "closed".into()),
+            LinkState::Closed => (StatusLevel::Down, reasons::CLOSED, "closed".into()),
         };
         self.status
             .report(StatusReport::new("broker", level, reason, text));
@@ -127,11 +139,16 @@ impl Watch {
         {
             Ok(()) => {
                 target.declared = true;
-                target.report(&self.status, StatusLevel::Ok, "flowing", "is there");
+                target.report(&self.status, StatusLevel::Ok, reasons::FLOWING, "is there");
             }
             Err(error) => {
                 let text = format!("cannot be declared: {error}");
-                target.report(&self.status, StatusLevel::Degraded, "not_declared", &text);
+                target.report(
+                    &self.status,
+                    StatusLevel::Degraded,
+                    reasons::NOT_DECLARED,
+                    &text,
+                );
             }
         }
     }
@@ -150,15 +167,17 @@ impl Watch {
                 target.report(
                     &self.status,
                     StatusLevel::Degraded,
-                    "queue_unavailable",
+                    reasons::QUEUE_UNAVAILABLE,
                     &text,
                 );
                 return;
             }
             Err(_) => return,
         };
-        if let Some(metrics) = self.outlet.target_metrics(&queue) {
-            metrics.backlog.set(depth.ready.into());
+        let in_classes = self.look_at_classes(target).await;
+        if let (Some(metrics), Ok(in_classes)) = (self.outlet.target_metrics(&queue), in_classes) {
+            let waiting = in_classes + u64::from(depth.ready);
+            metrics.backlog.set(waiting.try_into().unwrap_or(i64::MAX));
         }
         self.backlog.depth(&target.port, depth.ready);
         if !target.declared {
@@ -174,15 +193,70 @@ impl Watch {
                 .elapsed()
                 >= UNREAD;
         let limit = self.backlog.limit();
-        if self.backlog.is_full(&target.port) {
-            let text = format!("holds {limit} messages or more; new work is refused");
-            target.report(&self.status, StatusLevel::Degraded, "backlog_full", &text);
+        if let Some(full) = self.backlog.is_full(&target.port) {
+            let text =
+                format!("is full: {full} holds {limit} messages or more, and no more are taken");
+            target.report(
+                &self.status,
+                StatusLevel::Degraded,
+                reasons::BACKLOG_FULL,
+                &text,
+            );
         } else if unread {
             let text = "has had no consumer for 5 minutes; messages wait there";
-            target.report(&self.status, StatusLevel::Degraded, "no_consumer", text);
+            target.report(
+                &self.status,
+                StatusLevel::Degraded,
+                reasons::NO_CONSUMER,
+                text,
+            );
         } else {
-            target.report(&self.status, StatusLevel::Ok, "flowing", "is there");
+            target.report(&self.status, StatusLevel::Ok, reasons::FLOWING, "is there");
         }
+    }
+
+    /// Looks for the queues into which a transport divides a target by class, and by user where it has partitions.
+    /// Whoever has one class has all. What cannot be read stays as it was.
+    async fn find_classes(&self, target: &mut Target) -> Result<(), WorkError> {
+        let is_there =
+            async |queue: &str| Ok::<_, WorkError>(self.broker.depth(queue).await?.is_some());
+        let mut found = Vec::new();
+        for class in Class::ALL {
+            let whole = format!("{}.{}", target.port.queue(), class.as_str());
+            if is_there(&whole).await? {
+                found.push((class, whole.clone()));
+            }
+            for part in (0..).map(|k| format!("{whole}.p{k}")) {
+                if !is_there(&part).await? {
+                    break;
+                }
+                found.push((class, part));
+            }
+            if found.is_empty() {
+                break;
+            }
+        }
+        if found.is_empty() {
+            self.backlog.no_classes(&target.port);
+        }
+        target.classes = found;
+        Ok(())
+    }
+
+    /// Messages that wait in the classes of a target.
+    async fn look_at_classes(&self, target: &Target) -> Result<u64, WorkError> {
+        let mut waiting = [0u64; Class::ALL.len()];
+        for (class, queue) in &target.classes {
+            let depth = self.broker.depth(queue).await?;
+            waiting[*class as usize] += depth.map_or(0, |depth| u64::from(depth.ready));
+        }
+        if !target.classes.is_empty() {
+            for class in Class::ALL {
+                let waiting = waiting[class as usize];
+                self.backlog.class_depth(&target.port, class, waiting);
+            }
+        }
+        Ok(waiting.iter().sum())
     }
 
     async fn look_at_consumed(&self, consumed: &mut Consumed, also_parking: bool) {
@@ -209,10 +283,11 @@ impl Target {
             port,
             declared: false,
             unread_since: None,
+            classes: Vec::new(),
         }
     }
 
-    fn report(&self, status: &StatusDesk, level: StatusLevel, reason: &str, text: &str) {
+    fn report(&self, status: &StatusDesk, level: StatusLevel, reason: Reason, text: &str) {
         let component = format!("target {}", self.port);
         let text = format!("{} {text}", self.port);
         status.report(StatusReport::new(component, level, reason, text));

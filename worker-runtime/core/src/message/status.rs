@@ -58,7 +58,12 @@ impl TransportStatus {
             "degraded" => StatusLevel::Degraded,
             _ => StatusLevel::Down,
         };
-        StatusReport::new(text("component"), level, text("type"), text("message"))
+        StatusReport {
+            component: text("component").to_owned(),
+            level,
+            reason: text("type").to_owned(),
+            message: text("message").to_owned(),
+        }
     }
 
     /// `details` for writing: facts for machines, never secrets or contents.

@@ -18,7 +18,7 @@ const READ: &[BorrowedFormatItem<'static>] = time::macros::format_description!(
 impl Timestamp {
     /// Now.
     pub fn now() -> Self {
-        let now = OffsetDateTime::now_utc();
+        let now = OffsetDateTime::from(crate::clock::now());
         Self(PrimitiveDateTime::new(now.date(), now.time()))
     }
 

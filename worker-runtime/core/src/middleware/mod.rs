@@ -4,13 +4,16 @@
 
 mod address_translation;
 mod logging;
+mod session_length;
 
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::Message;
+use crate::state::StateStore;
 use address_translation::Translator;
 use async_trait::async_trait;
 use logging::Logger;
+use session_length::SessionClock;
 use std::collections::HashSet;
 use std::sync::Arc;
 use vumi_api::Port;
@@ -36,7 +39,11 @@ pub struct Chain {
 impl Chain {
     /// Builds the chain of `worker` (kind and name, for log lines and errors). Names must be unique and each item of
     /// exactly one type; the rest is for `Resource::validate`.
-    pub fn build(items: &[MiddlewareItem], worker: &str) -> Result<Self, WorkError> {
+    pub fn build(
+        items: &[MiddlewareItem],
+        worker: &str,
+        store: Option<&Arc<dyn StateStore>>,
+    ) -> Result<Self, WorkError> {
         let mut names = HashSet::new();
         let mut placed = Vec::with_capacity(items.len());
         for (index, item) in items.iter().enumerate() {
@@ -53,7 +60,7 @@ impl Chain {
             if !names.insert(item.name.as_str()) {
                 return Err(invalid("another item has this name; rename one".into()));
             }
-            let built = instance(item, worker).map_err(invalid)?;
+            let built = instance(item, worker, store).map_err(invalid)?;
             placed.push((item, built));
         }
         // The sorts are stable: ties keep the order they come in.
@@ -95,7 +102,11 @@ impl Chain {
 }
 
 /// The middleware behind the one type key of an item; the error says what is wrong with the item.
-fn instance(item: &MiddlewareItem, worker: &str) -> Result<Arc<dyn Middleware>, String> {
+fn instance(
+    item: &MiddlewareItem,
+    worker: &str,
+    store: Option<&Arc<dyn StateStore>>,
+) -> Result<Arc<dyn Middleware>, String> {
     // Written out without `..`, so that a new type does not compile until it is built here.
     let MiddlewareItem {
         name,
@@ -103,12 +114,21 @@ fn instance(item: &MiddlewareItem, worker: &str) -> Result<Arc<dyn Middleware>, 
         publish_priority: _,
         logging,
         address_translation,
+        session_length,
     } = item;
-    match (logging, address_translation) {
-        (Some(config), None) => Ok(Arc::new(Logger::new(config, worker, name))),
-        (None, Some(config)) => Ok(Arc::new(Translator::new(config))),
-        (None, None) => Err("has no type; give exactly one type key, such as logging".into()),
-        (Some(_), Some(_)) => Err("has several types; make an item of each".into()),
+    match (logging, address_translation, session_length) {
+        (Some(config), None, None) => Ok(Arc::new(Logger::new(config, worker, name))),
+        (None, Some(config), None) => Ok(Arc::new(Translator::new(config))),
+        (None, None, Some(config)) => match store {
+            Some(store) => Ok(Arc::new(SessionClock::new(
+                config,
+                Arc::clone(store),
+                worker,
+            ))),
+            None => Err("sessionLength needs a state store, and there is none".into()),
+        },
+        (None, None, None) => Err("has no type; give exactly one type key, such as logging".into()),
+        _ => Err("has several types; make an item of each".into()),
     }
 }
 
@@ -118,7 +138,7 @@ mod tests {
     use crate::message::UserMessage;
     use std::sync::Mutex;
     use vumi_api::Flow;
-    use vumi_api::shared::{AddressTranslation, Logging};
+    use vumi_api::shared::{AddressTranslation, Logging, SessionLength};
 
     fn translating(name: &str, from: &str, to: &str) -> MiddlewareItem {
         MiddlewareItem {
@@ -129,6 +149,7 @@ mod tests {
             address_translation: Some(AddressTranslation {
                 outbound_map: [(from.to_owned(), to.to_owned())].into(),
             }),
+            session_length: None,
         }
     }
 
@@ -152,7 +173,7 @@ mod tests {
 
     /// Where `a` ends: two translations that follow each other show in which order they ran.
     async fn ends(items: &[MiddlewareItem], published: bool) -> String {
-        let chain = Chain::build(items, "transport/t").unwrap();
+        let chain = Chain::build(items, "transport/t", None).unwrap();
         let (port, message) = outbound("a");
         let message = if published {
             chain.publish(&port, message).await
@@ -223,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_empty_chain_changes_nothing() {
-        let chain = Chain::build(&[], "transport/t").unwrap();
+        let chain = Chain::build(&[], "transport/t", None).unwrap();
         assert!(chain.is_empty());
         let (port, message) = outbound("a");
         assert_eq!(
@@ -242,13 +263,18 @@ mod tests {
             address_translation: None,
             ..translating("none", "a", "b")
         };
+        let sessions = MiddlewareItem {
+            session_length: Some(SessionLength::default()),
+            ..no_type.clone()
+        };
         let one = translating("one", "a", "b");
         for (items, expected) in [
             (vec![one.clone(), one], "middleware[1] (\"one\")"),
             (vec![two_types], "several types"),
             (vec![no_type], "no type"),
+            (vec![sessions], "needs a state store"),
         ] {
-            let error = Chain::build(&items, "transport/t").err().unwrap();
+            let error = Chain::build(&items, "transport/t", None).err().unwrap();
             assert_eq!(error.class, ErrorClass::Config);
             assert!(error.text.contains(expected), "{}", error.text);
             assert!(error.text.contains("transport/t"), "{}", error.text);

@@ -33,6 +33,7 @@ impl World {
             keep: HOUR,
             worker: String::new(),
             journal: None,
+            classes: Some(false),
         };
         let reach = Reach {
             stores: vec![Arc::clone(&store)],
@@ -335,8 +336,8 @@ async fn counts_and_overdue_rows() {
         (late[0].count, late[0].rows[0].message_id.as_str()),
         (1, "late")
     );
-    let none: Vec<Overdue> = world.ask(overdue(Some("other"))).await;
-    assert_eq!(none, []);
+    let unknown = answer(&world.reach, overdue(Some("other"))).await;
+    assert_eq!(unknown.unwrap_err().class, ErrorClass::BadInput);
 }
 
 #[tokio::test]
@@ -391,7 +392,7 @@ async fn why_follows_a_reply_back_to_its_question_and_on_to_its_place_in_the_jou
             (last.message_id.as_str(), last.state),
             ("reply", Some(RowState::Held))
         );
-        assert_eq!(last.waits.map(|waits| waits.before), Some(1));
+        assert_eq!(last.waits.as_ref().map(|waits| waits.before), Some(1));
     }
     let of_person: why::Answer = world
         .ask(Ask::Why {
@@ -399,7 +400,8 @@ async fn why_follows_a_reply_back_to_its_question_and_on_to_its_place_in_the_jou
             limit: 10,
         })
         .await;
-    assert_eq!(of_person.timelines.len(), 2, "the stranger's too");
+    let count = of_person.timelines.len();
+    assert_eq!(count, 3, "the stranger's too, and what only waits");
     let nothing: why::Answer = world
         .ask(Ask::Why {
             question: Question::Message("nobody".into()),
@@ -415,7 +417,113 @@ async fn why_follows_a_reply_back_to_its_question_and_on_to_its_place_in_the_jou
         .await;
     let standing = &waiting.timelines[0].standings[0];
     assert_eq!(standing.state, None, "no transport took it over yet");
-    assert!(standing.waits.is_some_and(|waits| waits.at.is_some()));
+    assert_eq!(standing.stage, why::Stage::InJournal);
+    assert!(
+        standing
+            .waits
+            .as_ref()
+            .is_some_and(|waits| waits.at.is_some())
+    );
+}
+
+fn about(question: Question) -> Ask {
+    Ask::Why {
+        question,
+        limit: 10,
+    }
+}
+
+#[tokio::test]
+async fn why_finds_a_message_by_its_beginning_a_person_in_any_spelling_and_what_only_waits() {
+    let world = World::new();
+    world.row("abcd1111", &[RowState::Sent], &[]).await;
+    world.row("abcd2222", &[RowState::Sent], &[]).await;
+    world.wait("waiting", USER, Reason::Schedule).await;
+    world.park("aside").await;
+    let one: why::Answer = world.ask(about(Question::Message("abcd1".into()))).await;
+    assert_eq!(one.timelines[0].standings[0].message_id, "abcd1111");
+    let error = answer(&world.reach, about(Question::Message("abcd".into())));
+    let error = error.await.unwrap_err();
+    assert_eq!(error.class, ErrorClass::BadInput);
+    assert!(error.text.contains("abcd1111, abcd2222"), "{error}");
+    let nothing: why::Answer = world.ask(about(Question::Message("abc".into()))).await;
+    assert_eq!(nothing.timelines, [], "too short to stand for others");
+    for written in ["+27 82 000-1111", "0027820001111"] {
+        let theirs: why::Answer = world.ask(about(Question::Person(written.into()))).await;
+        let ids = theirs.timelines.iter().flat_map(|t| &t.standings);
+        let ids: Vec<&str> = ids.map(|s| s.message_id.as_str()).collect();
+        assert!(
+            ids.contains(&"abcd1111") && ids.contains(&"waiting"),
+            "{ids:?}"
+        );
+    }
+    let aside: why::Answer = world.ask(about(Question::Message("aside".into()))).await;
+    let standing = &aside.timelines[0].standings[0];
+    assert_eq!(
+        (standing.stage, standing.code.as_str()),
+        (why::Stage::Parked, codes::BUG_PANIC.name),
+        "known to the parking queue alone"
+    );
+    let error = answer(&world.reach, about(Question::Person("+".into())));
+    assert_eq!(error.await.unwrap_err().class, ErrorClass::BadInput);
+}
+
+#[tokio::test]
+async fn an_inbound_message_that_a_person_drops_has_ended() {
+    let mut world = World::new();
+    let queue = "app.inbound";
+    let consumed = world.reach.queues[QUEUE].clone();
+    world.reach.queues.insert(queue.into(), consumed);
+    let delivery = RawDelivery {
+        tag: 1,
+        generation: 1,
+        redelivered: false,
+        routing_key: queue.into(),
+        body: message("in", USER),
+        message_id: None,
+        delivery_count: None,
+    };
+    let error = WorkError::new(ErrorClass::Bug, codes::BUG_PANIC, "it panicked");
+    let envelope = Envelope::new(queue, &delivery, &error, "application/app", 3);
+    let parked = QueueSpec::Parking(parking::parked_queue(queue));
+    world.broker.declare(&parked).await.unwrap();
+    world
+        .broker
+        .publish(envelope.publication())
+        .await
+        .confirmation()
+        .await;
+    let withdrawal = world.reach.withdrawal(queue);
+    let dropped = parking::drop(&*world.broker, &withdrawal, queue, &Selection::All);
+    assert_eq!(dropped.await.unwrap().done, 1);
+    let gone: why::Answer = world.ask(about(Question::Message("in".into()))).await;
+    let standing = &gone.timelines[0].standings[0];
+    assert_eq!(
+        (standing.stage, standing.code.as_str()),
+        (why::Stage::Ended, codes::PARKED_DROPPED.name)
+    );
+}
+
+#[tokio::test]
+async fn a_name_with_a_slip_is_told_what_there_is() {
+    let world = World::new();
+    world.row("m", &[RowState::Sent], &[]).await;
+    let slip = || Some("smss.outbound".to_owned());
+    for ask in [
+        list(slip().as_deref(), all()),
+        Ask::JournalCount {
+            queue: slip().unwrap(),
+            filter: all(),
+        },
+        Ask::LedgerOverdue {
+            account: Some("smss".into()),
+            limit: 1,
+        },
+    ] {
+        let error = answer(&world.reach, ask).await.unwrap_err();
+        assert_eq!(error.class, ErrorClass::BadInput);
+        assert!(error.text.contains("there are: sms"), "{error}");
+    }
 }
 
 #[tokio::test]
@@ -438,7 +546,7 @@ async fn a_person_is_erased_everywhere_and_others_stay() {
         .commit("sms", "id-1", answer, Some(&person), HOUR, 10);
     first_seen.await.unwrap();
     let erase = |dry_run| Ask::Erase {
-        address: "27820001111".into(),
+        address: "+27 (0)82 000-1111".into(),
         dry_run,
     };
     let dry: erase::Report = world.ask(erase(true)).await;
@@ -482,4 +590,126 @@ async fn without_a_store_only_an_erasure_has_an_answer() {
     let report = answer(&reach, ask).await.unwrap();
     let said = report["notReached"].to_string();
     assert!(said.contains("state stores: none was asked"), "{said}");
+}
+
+async fn give(
+    world: &World,
+    batch: &str,
+    account: &str,
+    order: Option<Order>,
+) -> Result<(), WorkError> {
+    let ask = Ask::BatchOrder {
+        batch: batch.into(),
+        account: account.into(),
+        order,
+    };
+    answer(&world.reach, ask).await.map(drop)
+}
+
+#[tokio::test]
+async fn an_order_before_the_first_message_is_listed_and_lifted() {
+    let world = World::new();
+    give(&world, "spring", "sms", Some(Order::Pause))
+        .await
+        .unwrap();
+    let list = Ask::BatchList {
+        batch: Some("spring".into()),
+        account: None,
+    };
+    let listed: Vec<batch_desk::Summary> = world.ask(list.clone()).await;
+    assert_eq!(listed.len(), 1);
+    assert_eq!((listed[0].account.as_str(), listed[0].open()), ("sms", 0));
+    assert_eq!(listed[0].order, Some(Order::Pause));
+    give(&world, "spring", "sms", None).await.unwrap();
+    assert_eq!(world.ask::<Vec<batch_desk::Summary>>(list).await, []);
+}
+
+#[tokio::test]
+async fn orders_that_could_not_be_obeyed_are_refused() {
+    use vumi_api::shared::Class;
+    let mut world = World::new();
+    for queue in ["backup.outbound", "third.outbound"] {
+        let queue = QueueSpec::Data(queue.into());
+        world.broker.declare(&queue).await.unwrap();
+    }
+    let reroute = |to: &str| Order::Reroute(to.into());
+    let long = "x".repeat(300);
+    for (batch, account, order, why) in [
+        ("", "sms", Order::Pause, "1 to 128 characters"),
+        (long.as_str(), "sms", Order::Pause, "this one has 300"),
+        ("spring", "", Order::Pause, "no name of a transport"),
+        (
+            "spring",
+            long.as_str(),
+            Order::Pause,
+            "no name of a transport",
+        ),
+        (
+            "spring",
+            "smss",
+            Order::Cancel,
+            "no transport smss has ever run here",
+        ),
+        ("spring", "sms", reroute("sms"), "is with sms already"),
+        (
+            "spring",
+            "sms",
+            reroute("bckup"),
+            "no transport bckup has ever run here",
+        ),
+        ("spring", "sms", reroute("SMS 2"), "no name of a transport"),
+        (
+            "spring",
+            "sms",
+            Order::Reclass(Class::Bulk),
+            "has no classes",
+        ),
+        (
+            "spring",
+            "backup",
+            Order::Reclass(Class::Bulk),
+            "has no classes",
+        ),
+    ] {
+        let error = give(&world, batch, account, Some(order)).await.unwrap_err();
+        assert_eq!(error.code, codes::BATCH_ORDER);
+        assert!(error.text.contains(why), "{}", error.text);
+    }
+    assert!(world.store.all_orders().await.unwrap().is_empty());
+    // Round in a circle.
+    give(&world, "spring", "backup", Some(reroute("third")))
+        .await
+        .unwrap();
+    give(&world, "spring", "third", Some(reroute("sms")))
+        .await
+        .unwrap();
+    let error = give(&world, "spring", "sms", Some(reroute("backup")))
+        .await
+        .unwrap_err();
+    assert!(
+        error.text.contains("third gives the same batch back"),
+        "{}",
+        error.text
+    );
+    give(&world, "autumn", "sms", Some(reroute("backup")))
+        .await
+        .unwrap();
+    // A transport with classes, seen by its process, and by its queues alone.
+    for known in [Some(true), None] {
+        world.reach.queues.get_mut(QUEUE).unwrap().classes = known;
+        for queue in ["sms.outbound", "sms.outbound.bulk"] {
+            let queue = QueueSpec::Data(queue.into());
+            world.broker.declare(&queue).await.unwrap();
+        }
+        give(&world, "spring", "sms", Some(Order::Reclass(Class::Bulk)))
+            .await
+            .unwrap();
+    }
+    // An order that is there already can be lifted, whatever it says.
+    world
+        .store
+        .set_order("gone", &long[..200], Some(&Order::Pause))
+        .await
+        .unwrap();
+    give(&world, &long[..200], "gone", None).await.unwrap();
 }

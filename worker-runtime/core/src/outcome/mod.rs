@@ -60,8 +60,8 @@ impl Refusal {
 /// What a peer says about a message after it was handed over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
-    /// Id of the message.
-    pub message_id: String,
+    /// Id of the message; none if the peer knows only its own: then the ledger finds the message by that.
+    pub message_id: Option<String>,
     /// The peer's own id of it, if it gives one.
     pub remote_id: Option<String>,
     /// What it says.

@@ -253,6 +253,10 @@ async fn remove(
             (Some((withdrawal, ending)), Some(account), Some(id)) => {
                 withdrawal.end(account, id, ending).await.map(|_| ())
             }
+            (Some((withdrawal, ending)), None, Some(id)) => {
+                withdrawal.note(id, ending).await;
+                Ok(())
+            }
             _ => Ok(()),
         };
         let removed = match ended {

@@ -66,6 +66,9 @@ around! { Sessions "sessions" {
     clear(scope: &str, user: &str) -> Option<Session>;
     change(changes: &[Change]) -> bool;
     active(scope: &str, limit: usize) -> Vec<String>;
+    begin(namespace: &str, user: &str, keep: Duration) -> f64;
+    begun(namespace: &str, user: &str) -> Option<f64>;
+    end(namespace: &str, user: &str) -> Option<f64>;
 } }
 
 around! { Journal "journal" {
@@ -77,6 +80,7 @@ around! { Journal "journal" {
     step(queue: &str, lane: &Lane, id: u64, step: LaneStep, lease: Duration) -> Next;
     renew(queue: &str, lanes: &[Lane], lease: Duration) -> ();
     reclaim(queue: &str) -> ();
+    relocate(queue: &str, to: &str, lanes: &[Lane]) -> u64;
     depth(queue: &str) -> Depth;
     queues() -> Vec<String>;
     list(queue: &str, filter: &Filter, limit: usize) -> Vec<Listed>;
@@ -104,6 +108,7 @@ around! { Ledger "ledger" {
 around! { Batches "batches" {
     set_order(account: &str, batch: &str, order: Option<&Order>) -> ();
     orders(account: &str) -> BTreeMap<String, Order>;
+    all_orders() -> BTreeMap<(String, String), Order>;
     batches() -> BatchCounts;
 } }
 

@@ -49,6 +49,9 @@ pub trait Batches: Send + Sync + 'static {
     /// Orders in force, by label.
     async fn orders(&self, account: &str) -> Result<BTreeMap<String, Order>, WorkError>;
 
+    /// All orders in force, by account and label.
+    async fn all_orders(&self) -> Result<BTreeMap<(String, String), Order>, WorkError>;
+
     /// Every batch that has rows.
     async fn batches(&self) -> Result<BatchCounts, WorkError>;
 }

@@ -27,7 +27,8 @@ pub trait FirstSeen: Send + Sync + 'static {
     async fn reserve(&self, scope: &str, id: &str, hold: Duration) -> Result<Reserved, WorkError>;
 
     /// It is published: remembers `answer` (at most [`MAX_ANSWER`] bytes) for `keep`, and at most `bound` such of a
-    /// scope, oldest out. How many were put out early. A later answer to the same id replaces the one before.
+    /// scope, oldest out. How many were put out early. An answer takes the place of an empty one, and no other of an
+    /// answer: what was said first stays.
     async fn commit(
         &self,
         scope: &str,

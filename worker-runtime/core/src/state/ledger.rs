@@ -118,7 +118,7 @@ pub struct Step {
     pub at: u64,
     /// Kind and name of the worker, an `@`, and its replica: `transport/sms@pod-1`.
     pub worker: String,
-    /// The state it led to, for steps of a row; none for a hop on the way.
+    /// The state it led to; none for a hop that handled the message or passed it on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<RowState>,
     /// Attempt, from 1; 0 where there is none.
@@ -135,19 +135,19 @@ pub struct Step {
     /// Who must act; empty if nobody needs to.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub who: String,
-    /// Messages that this step caused.
+    /// Messages that this step caused; the message itself among them if it was passed on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caused: Vec<String>,
 }
 
 impl Step {
     /// What a person does to a message, on the command line.
-    pub fn of_a_person(row: &Row, code: Code, text: &str) -> Self {
+    pub fn of_a_person(attempt: u32, code: Code, text: &str) -> Self {
         Self {
             at: (Timestamp::now().epoch() * 1e3) as u64,
             worker: "operator".into(),
             state: None,
-            attempt: row.attempt,
+            attempt,
             code: code.name.to_owned(),
             class: String::new(),
             text: text.to_owned(),
@@ -214,6 +214,9 @@ pub struct Row {
     /// The provider's id of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<String>,
+    /// Id of the request that it answers, where a repeat of that request is answered from the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
     /// What its sender was told, encoded: published again when the message comes again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub told: Vec<String>,
@@ -262,6 +265,7 @@ impl Row {
             deadline: None,
             attempt: 0,
             remote_id: None,
+            request: None,
             told: Vec::new(),
             told_before: 0,
             body: None,

@@ -1,11 +1,11 @@
-//! What Vumi's failure worker kept for a later attempt (R3): read here, journaled by the engine, then forgotten there.
-//! That worker must not run any more: what it delivers itself would be sent twice.
+//! What Vumi's failure worker kept for a later attempt, and its scheduler for a later time (R3): read here, journaled by the
+//! engine, then forgotten there. Those must not run any more: what they deliver themselves would be sent twice.
 
 use crate::error::WorkError;
 use async_trait::async_trait;
 use bytes::Bytes;
 
-/// A message that Vumi's failure worker would have sent again.
+/// A message that Vumi would have sent later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportedRetry {
     /// Names it to [`LegacyRetries::imported`].
@@ -14,20 +14,21 @@ pub struct ImportedRetry {
     pub due: u64,
     /// The message as it was stored.
     pub body: Bytes,
-    /// Why it failed, as Vumi wrote it down: a traceback, which may hold content.
+    /// Why it failed, as Vumi wrote it down: a traceback, which may hold content. Empty of what was scheduled.
     pub reason: String,
 }
 
-/// Vumi's retries, where the store is the one that Vumi used.
+/// What Vumi kept for later, where the store is the one that Vumi used.
 #[async_trait]
 pub trait LegacyRetries: Send + Sync + 'static {
-    /// At most `limit` retries of a transport, earliest due first. The same again until [`Self::imported`] is told.
+    /// At most `limit` messages of a transport: retries, earliest due first, then scheduled ones. The same again until
+    /// [`Self::imported`] is told.
     async fn import_retries(
         &self,
         transport_name: &str,
         limit: usize,
     ) -> Result<Vec<ImportedRetry>, WorkError>;
 
-    /// These are journaled: Vumi's store forgets the retries, and keeps its record of the failures.
+    /// These are journaled: Vumi's store forgets them, and keeps its record of the failures.
     async fn imported(&self, transport_name: &str, keys: &[String]) -> Result<(), WorkError>;
 }

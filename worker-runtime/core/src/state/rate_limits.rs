@@ -1,4 +1,5 @@
-//! Token buckets shared by the replicas of a worker (P13, R20).
+//! Token buckets shared by the replicas of a worker (P13, R20), and their arithmetic. Redis does the same in
+//! `redis/lua/bucket_lib.lua`; the state suite holds all to one promise.
 
 use crate::error::WorkError;
 use async_trait::async_trait;
@@ -30,4 +31,171 @@ pub trait RateLimits: Send + Sync + 'static {
 
     /// Share of the full speed at which a bucket fills now: 1 when nobody asked to slow down.
     async fn pace(&self, key: &str) -> Result<f64, WorkError>;
+}
+
+/// Share of the full speed that is left at least when the peer asks to slow down.
+const SLOWEST: f64 = 0.1;
+/// Share of the full speed that comes back with every second.
+const RECOVERY: f64 = 0.05;
+/// Longest wait that is told.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// A bucket at a moment.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Level {
+    /// Below zero: a debt.
+    pub(crate) tokens: f64,
+    /// The moment: milliseconds of the clock of whoever keeps it.
+    pub(crate) at: u64,
+    /// No tokens before: milliseconds likewise.
+    pub(crate) paused: u64,
+    /// Share of the full speed at `paused`, from where it recovers.
+    pub(crate) pace: f64,
+}
+
+impl Level {
+    pub(crate) fn full(bucket: Bucket, now: u64) -> Self {
+        Self {
+            tokens: bucket.burst,
+            at: now,
+            paused: 0,
+            pace: 1.0,
+        }
+    }
+
+    /// Share of the full speed at a moment.
+    pub(crate) fn pace(self, now: u64) -> f64 {
+        (self.pace + RECOVERY * seconds(now.saturating_sub(self.paused))).min(1.0)
+    }
+
+    /// How many seconds of full speed lie between the end of the pause and a moment.
+    fn speed_until(self, moment: u64) -> f64 {
+        let time = seconds(moment.saturating_sub(self.paused));
+        let ramp = time.min((1.0 - self.pace) / RECOVERY);
+        self.pace * ramp + RECOVERY * ramp * ramp / 2.0 + (time - ramp)
+    }
+
+    /// The bucket now. A clock that was set back takes nothing away and gives nothing.
+    pub(crate) fn after(mut self, bucket: Bucket, now: u64) -> Self {
+        if now < self.at {
+            self.paused = self.paused.saturating_sub(self.at - now);
+        } else {
+            let speed = self.speed_until(now) - self.speed_until(self.at);
+            self.tokens += bucket.per_second * speed;
+        }
+        self.tokens = self.tokens.min(bucket.burst);
+        self.at = now;
+        self
+    }
+
+    /// Takes `cost` tokens now, if they are there; else how long until they may be. What costs more than the bucket holds
+    /// waits until it is full, and leaves a debt.
+    pub(crate) fn take(&mut self, cost: u32, bucket: Bucket, now: u64) -> Option<Duration> {
+        *self = self.after(bucket, now);
+        let cost = f64::from(cost);
+        let needed = cost.min(bucket.burst);
+        if now < self.paused || self.tokens < needed {
+            return Some(self.until(needed, bucket));
+        }
+        self.tokens -= cost;
+        None
+    }
+
+    /// The peer asked to slow down.
+    pub(crate) fn slow_down(&mut self, pause: Duration, bucket: Bucket, now: u64) {
+        *self = self.after(bucket, now);
+        self.pace = (self.pace(now) / 2.0).max(SLOWEST);
+        self.paused = self.paused.max(now.saturating_add(millis(pause)));
+        self.tokens = self.tokens.min(0.0);
+    }
+
+    /// From when on it is like a bucket that nobody knows: full, and at full speed.
+    pub(crate) fn forgotten(self, bucket: Bucket) -> u64 {
+        let full = millis(self.until(bucket.burst, bucket));
+        let recovered = self.paused + ((1.0 - self.pace) / RECOVERY * 1000.0) as u64;
+        self.at.saturating_add(full).max(recovered)
+    }
+
+    /// Until there may be so many tokens.
+    fn until(self, tokens: f64, bucket: Bucket) -> Duration {
+        let lacking = (tokens - self.tokens).max(0.0);
+        let begin = self.at.max(self.paused);
+        // It only gets faster meanwhile.
+        let fill = lacking / (bucket.per_second * self.pace(begin));
+        let fill = Duration::try_from_secs_f64(fill).unwrap_or(LONGEST_WAIT);
+        let pause = Duration::from_millis(begin - self.at);
+        // Moments are whole milliseconds.
+        (pause + fill + Duration::from_millis(1)).min(LONGEST_WAIT)
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn seconds(milliseconds: u64) -> f64 {
+    milliseconds as f64 / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BUCKET: Bucket = Bucket {
+        per_second: 10.0,
+        burst: 5.0,
+    };
+
+    #[test]
+    fn a_slowed_bucket_recovers_as_told() {
+        let level = Level {
+            tokens: 0.0,
+            at: 1000,
+            paused: 3000,
+            pace: 0.5,
+        };
+        assert_eq!(level.after(BUCKET, 3000).tokens, 0.0);
+        assert_eq!(level.pace(2000), 0.5);
+        assert_eq!(level.pace(5000), 0.6);
+        assert_eq!(level.pace(60_000), 1.0);
+        // One second from 0.5 to 0.55 of ten a second.
+        let after = level.after(
+            Bucket {
+                burst: 99.0,
+                ..BUCKET
+            },
+            4000,
+        );
+        assert!((after.tokens - 5.25).abs() < 1e-9, "{}", after.tokens);
+    }
+
+    proptest! {
+        /// Whatever the steps, what was filled is at most what time allows, and the told wait is enough.
+        #[test]
+        fn filling_in_steps_is_filling_at_once(
+            pace in 0.1f64..1.0,
+            paused in 0u64..5_000,
+            steps in proptest::collection::vec(0u64..3_000, 1..20),
+        ) {
+            let wide = Bucket { per_second: 10.0, burst: 1e9 };
+            let begin = Level { tokens: 0.0, at: 0, paused, pace };
+            let (mut level, mut now) = (begin, 0);
+            for step in steps {
+                now += step;
+                level = level.after(wide, now);
+            }
+            let at_once = begin.after(wide, now).tokens;
+            prop_assert!((level.tokens - at_once).abs() < 1e-6);
+            prop_assert!(level.tokens <= 10.0 * now as f64 / 1000.0 + 1e-6);
+            let wait = millis(level.until(level.tokens + 3.0, wide));
+            prop_assert!(level.after(wide, now + wait).tokens >= level.tokens + 3.0);
+        }
+
+        #[test]
+        fn a_clock_set_back_gives_nothing(tokens in 0.0f64..5.0, at in 0u64..10_000, now in 0u64..10_000) {
+            let level = Level { tokens, at: at.max(now), paused: 0, pace: 1.0 };
+            prop_assert_eq!(level.after(BUCKET, now).tokens, tokens);
+        }
+    }
 }

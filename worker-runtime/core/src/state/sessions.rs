@@ -54,4 +54,14 @@ pub trait Sessions: Send + Sync + 'static {
 
     /// Users with a session, at most `limit`.
     async fn active(&self, scope: &str, limit: usize) -> Result<Vec<String>, WorkError>;
+
+    /// Remembers for `keep` that a session of a user began now, in place of any earlier one: the moment, in seconds since
+    /// 1970. `namespace` is a transport's name or a tag.
+    async fn begin(&self, namespace: &str, user: &str, keep: Duration) -> Result<f64, WorkError>;
+
+    /// When the user's session began, if that is remembered.
+    async fn begun(&self, namespace: &str, user: &str) -> Result<Option<f64>, WorkError>;
+
+    /// The same, and it is remembered no more.
+    async fn end(&self, namespace: &str, user: &str) -> Result<Option<f64>, WorkError>;
 }

@@ -261,7 +261,12 @@ mod tests {
     }
 
     fn report(component: &str, level: StatusLevel, reason: &str) -> StatusReport {
-        StatusReport::new(component, level, reason, format!("because {reason}"))
+        StatusReport {
+            component: component.into(),
+            level,
+            reason: reason.into(),
+            message: format!("because {reason}"),
+        }
     }
 
     async fn said(copy: &mut Subscription) -> Value {
@@ -353,7 +358,7 @@ mod tests {
             for changed in [
                 report("link", StatusLevel::Degraded, "bound"),
                 report("link", StatusLevel::Degraded, "throttled"),
-                StatusReport::new("link", StatusLevel::Degraded, "throttled", "by the peer"),
+                report("link", StatusLevel::Degraded, "throttled"),
             ] {
                 desk.report(changed.clone());
                 let body = said(&mut copy).await;

@@ -114,6 +114,8 @@ pub struct Supervisor {
     /// Why the manifests as they are now cannot be applied.
     problem: Mutex<Option<String>>,
     stopping: CancellationToken,
+    /// Workers that a shutdown is stopping: they answer until they are gone.
+    going: Mutex<Vec<(Arc<Resource>, Questions)>>,
 }
 
 impl Supervisor {
@@ -149,6 +151,7 @@ impl Supervisor {
             applied: std::sync::atomic::AtomicBool::new(false),
             problem: Mutex::default(),
             stopping: CancellationToken::new(),
+            going: Mutex::default(),
         });
         tokio::spawn(sweep::run(Arc::downgrade(&supervisor), sweep));
         tokio::spawn(look_again(Arc::downgrade(&supervisor), recheck));
@@ -226,11 +229,15 @@ impl Supervisor {
         self.stop_all().await;
         self.shared.listeners.keep_only(&[]).await;
         self.shared.services.close_all().await;
+        lock(&self.going).clear();
     }
 
     async fn stop_all(&self) {
         let (slots, replaced) = {
             let mut slots = lock(&self.slots);
+            let going = slots.values();
+            let going = going.map(|slot| (Arc::clone(&slot.resource), slot.questions()));
+            lock(&self.going).extend(going);
             (std::mem::take(&mut *slots), lock(&self.replaced).clone())
         };
         let (transports, others): (Vec<Slot>, Vec<Slot>) = slots
@@ -251,10 +258,12 @@ impl Supervisor {
 
     /// The snapshots, and the workers whose loops do not turn.
     async fn look(&self) -> (Vec<WorkerSnapshot>, Vec<String>) {
-        let asked: Vec<(Arc<Resource>, Questions)> = lock(&self.slots)
-            .values()
-            .map(|slot| (Arc::clone(&slot.resource), slot.questions()))
-            .collect();
+        let asked: Vec<(Arc<Resource>, Questions)> = {
+            let slots = lock(&self.slots);
+            let running = slots.values();
+            let running = running.map(|slot| (Arc::clone(&slot.resource), slot.questions()));
+            running.chain(lock(&self.going).iter().cloned()).collect()
+        };
         let answers = asked.into_iter().map(|(resource, questions)| async move {
             let snapshot = questions.snapshot().await;
             (resource, snapshot)
@@ -266,7 +275,14 @@ impl Supervisor {
             if snapshot.as_ref().is_some_and(|snapshot| !snapshot.alive) {
                 silent.push(key.clone());
             }
+            let gone = snapshot.is_none() && self.stopping.is_cancelled();
             let snapshot = snapshot.unwrap_or_else(|| {
+                if gone {
+                    return WorkerSnapshot {
+                        state: "stopped",
+                        ..idle(&resource, SystemTime::now(), String::new())
+                    };
+                }
                 silent.push(key.clone());
                 let why = "its task does not answer".to_owned();
                 WorkerSnapshot {

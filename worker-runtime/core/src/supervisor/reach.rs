@@ -5,6 +5,7 @@ use crate::audit::account_of;
 use crate::operate::{Consumed, Reach};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use vumi_api::{Flow, Kind, Port};
 
 impl Supervisor {
     /// The stores and consumed queues of all workers.
@@ -32,10 +33,11 @@ impl Supervisor {
                 keep: resource.settings().retention.ledger(),
                 worker: resource.key(),
                 journal: resource.settings().retention.journal.map(|kept| kept.0),
+                classes: None,
             };
             let topology = resource.topology();
             let ports = topology.intake.iter().chain(&topology.replies);
-            let mut queues: Vec<String> = ports.map(vumi_api::Port::queue).collect();
+            let mut queues: Vec<String> = ports.map(Port::queue).collect();
             for port in topology.intake.iter().chain(&topology.replies) {
                 let parts = resource.division(port.flow).into_iter();
                 queues.extend(parts.map(|part| format!("{}.{part}", port.queue())));
@@ -54,6 +56,17 @@ impl Supervisor {
             reach
                 .queues
                 .extend(queues.into_iter().map(|queue| (queue, consumed.clone())));
+            if resource.kind() == Kind::Transport {
+                let queue = Port::new(resource.transport_name(), Flow::Outbound).queue();
+                let classes = Some(resource.classes().is_some());
+                reach.queues.insert(
+                    queue,
+                    Consumed {
+                        classes,
+                        ..consumed
+                    },
+                );
+            }
         }
         reach.in_flight = Some(in_flight);
         reach

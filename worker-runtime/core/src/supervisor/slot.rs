@@ -368,6 +368,8 @@ pub(super) fn idle(resource: &Resource, since: SystemTime, why: String) -> Worke
         store: None,
         components: Vec::new(),
         counts: Counts::default(),
+        oldest: 0.0,
+        waiting: 0,
         since,
     }
 }

@@ -22,6 +22,9 @@ pub struct ProcessStatus {
     /// Why the manifests as they are now are not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// Whether it is on its way out.
+    #[serde(default)]
+    pub stopping: bool,
     /// Its workers by kind and name.
     pub workers: Vec<WorkerStatus>,
 }
@@ -40,7 +43,7 @@ pub struct WorkerStatus {
     /// Whether its listeners accept; absent for workers without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub accepting: Option<bool>,
-    /// One word: `running`, `standby`, `paused`, `connecting`, `stalled`, `stopping`.
+    /// One word: `running`, `standby`, `paused`, `connecting`, `stalled`, `stopping`, `stopped`.
     pub state: String,
     /// Why; empty while all is well.
     pub why: String,
@@ -76,6 +79,12 @@ pub struct WorkerStatus {
     pub returned: u64,
     /// Being handled now.
     pub in_flight: u64,
+    /// Age of the oldest message that is not finished, in seconds; 0 without one.
+    #[serde(default)]
+    pub oldest: f64,
+    /// Messages that wait in its journals: for a retry, their turn or a release.
+    #[serde(default)]
+    pub waiting: u64,
     /// When it started, or has stalled: seconds since 1970.
     pub since: u64,
 }
@@ -136,6 +145,7 @@ impl ProcessStatus {
             pid: std::process::id(),
             version: version.to_owned(),
             problem: supervisor.problem(),
+            stopping: supervisor.stopping().is_cancelled(),
             workers: workers.collect(),
             brokers: supervisor.describe_brokers(),
         }
@@ -178,6 +188,8 @@ impl From<WorkerSnapshot> for WorkerStatus {
             replayed: snapshot.counts.replayed,
             returned: snapshot.counts.returned,
             in_flight: snapshot.counts.in_flight,
+            oldest: snapshot.oldest,
+            waiting: snapshot.waiting,
             since: seconds(snapshot.since),
         }
     }

@@ -75,6 +75,16 @@ async fn tls_with_a_private_authority() {
         let why = refused(&strict, false).await;
         assert!(why.contains("certificate"), "{why}");
 
+        for (scheme, port, says) in [
+            ("amqp", server.tls_port(), "speaks TLS"),
+            ("amqps", server.port(), "does not speak TLS"),
+        ] {
+            let url = format!("{scheme}://guest:guest@localhost:{port}/");
+            let other = AmqpBroker::connect(AmqpConfig::from_url(&url).expect("url"));
+            let why = refused(&other, true).await;
+            assert!(why.contains(says), "{version:?}, {scheme}: {why}");
+        }
+
         // The same from Secrets: the authority under `ca.crt`.
         let pem = std::fs::read_to_string(server.ca_file()).expect("authority");
         let folder = tempfile::tempdir().expect("folder");

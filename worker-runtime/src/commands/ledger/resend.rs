@@ -20,7 +20,7 @@ use vumi_core::state::ledger::RowState;
   vumi ledger resend 0f3a9c0e5d8b4c1f9a77c0d2b6e41234
   vumi ledger resend --transport sms --class credit --since 2h --dry-run
   vumi ledger resend --transport sms --class credit --since 2h --yes
-  vumi ledger resend --transport sms --state unknown
+  vumi ledger resend --transport sms --fate unknown
   vumi ledger resend --batch june --redis redis://localhost/ --broker amqp://guest:guest@localhost/
 
 Meant are messages that failed and messages of which nobody knows, or those in the states that are named. Each goes back to
@@ -38,9 +38,9 @@ pub struct Arguments {
     /// Only those of this transport
     #[arg(long, value_name = "NAME")]
     pub transport: Option<String>,
-    /// Only those in this state; may be given again: failed, unknown, sent, sentFinal, delivered, expired, cancelled
+    /// Only those whose fate this is; may be given again: failed, unknown, sent, sentFinal, delivered, expired, cancelled
     #[arg(long, value_name = "STATE", value_parser = state)]
-    pub state: Vec<RowState>,
+    pub fate: Vec<RowState>,
     /// Only those of this failure class
     #[arg(long, value_name = "CLASS")]
     pub class: Option<String>,
@@ -86,7 +86,7 @@ impl Arguments {
         Chosen {
             account: self.transport.clone(),
             ids: self.ids.clone(),
-            states: self.state.clone(),
+            states: self.fate.clone(),
             class: self.class.clone(),
             code: self.code.clone(),
             batch: self.batch.clone(),

@@ -123,6 +123,14 @@ impl Amqp {
 
     /// Publishes a persistent message on exchange `vumi` and waits until a queue has it.
     pub async fn publish(&self, queue: &str, body: &[u8]) {
+        assert!(
+            self.offer(queue, body).await.unwrap(),
+            "{queue} took no message"
+        );
+    }
+
+    /// The same; whether a queue has it.
+    pub async fn offer(&self, queue: &str, body: &[u8]) -> Result<bool, lapin::Error> {
         let options = BasicPublishOptions {
             mandatory: true,
             ..BasicPublishOptions::default()
@@ -131,14 +139,9 @@ impl Amqp {
         let confirmation = self
             .channel
             .basic_publish("vumi".into(), queue.into(), options, body, properties)
-            .await
-            .unwrap()
-            .await
-            .unwrap();
-        assert!(
-            matches!(confirmation, Confirmation::Ack(None)),
-            "{queue} took no message: {confirmation:?}"
-        );
+            .await?
+            .await?;
+        Ok(matches!(confirmation, Confirmation::Ack(None)))
     }
 
     /// The next message of a queue.
@@ -160,14 +163,15 @@ impl Amqp {
         Some(serde_json::from_slice(&got.delivery.data).unwrap())
     }
 
-    /// Consumes a queue with prefetch `window`: each body goes to `saw` and is acknowledged afterwards, several at once.
+    /// Consumes a queue with prefetch `window`: each body goes to `saw`, with whether the broker delivered it before, and
+    /// is acknowledged afterwards, several at once.
     /// Ends with the connection, or after `silence` without a message.
     pub async fn consume(
         self,
         queue: &str,
         window: u16,
         silence: Duration,
-        mut saw: impl FnMut(&[u8]),
+        mut saw: impl FnMut(&[u8], bool),
     ) -> Result<(), lapin::Error> {
         self.channel
             .basic_qos(window, BasicQosOptions::default())
@@ -182,7 +186,7 @@ impl Amqp {
         let mut last = None;
         while let Ok(Some(delivery)) = tokio::time::timeout(silence, consumer.next()).await {
             let delivery = delivery?;
-            saw(&delivery.data);
+            saw(&delivery.data, delivery.redelivered);
             let tag = delivery.delivery_tag;
             last = Some(tag);
             if tag % u64::from(window / 5).max(1) == 0 {

@@ -123,7 +123,7 @@ impl Process {
     }
 
     /// Its end is no surprise any more.
-    fn expect_end(&self) {
+    pub fn expect_end(&self) {
         let id = self.child.id();
         EXPECTED.with_borrow_mut(|expected| expected.retain(|(pid, _)| *pid != id));
     }

@@ -8,8 +8,15 @@ use std::time::Duration;
 use vumi_testkit::rabbitmq::RabbitMq;
 use vumi_testkit::redis::Redis;
 
+/// Longer than an order takes to be obeyed.
+const PAUSED: Duration = Duration::from_secs(3);
 /// Longest time of one operation of the store.
 const OPERATION: Duration = Duration::from_secs(5);
+
+/// Of members that share their work one is frozen; of a holder and its standby both, so that one of them is the holder.
+const FROZEN: [&str; 8] = [
+    "http", "talk", "telnet", "join-a", "join-b", "echo-b", "sms-a", "pager",
+];
 
 /// One fault.
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +33,8 @@ pub enum Fault {
     Broker,
     /// SIGKILL of Redis, and the same data again.
     Store,
+    /// The batch of the campaign is paused, and resumed.
+    Pause,
     /// SIGSTOP of Redis for longer than an operation may take, then SIGCONT.
     FrozenStore,
 }
@@ -39,16 +48,17 @@ impl fmt::Display for Fault {
             Fault::Reload(name) => write!(f, "reload of {name}"),
             Fault::Broker => write!(f, "restart of RabbitMQ"),
             Fault::Store => write!(f, "SIGKILL of Redis"),
+            Fault::Pause => write!(f, "pause of a batch"),
             Fault::FrozenStore => write!(f, "SIGSTOP and SIGCONT of Redis"),
         }
     }
 }
 
 impl Fault {
-    /// Every worker is killed and frozen, one of each kind rolled and reloaded, the broker restarted twice,
-    /// the store killed twice and frozen once; shuffled.
+    /// Every worker is killed, at least one of each kind frozen, rolled and reloaded, the broker restarted twice, the
+    /// store killed twice and frozen once, a batch paused; shuffled.
     pub fn plan(random: &mut impl rand::Rng) -> Vec<Fault> {
-        use Fault::{Broker, Freeze, FrozenStore, Kill, Reload, Roll, Store};
+        use Fault::{Broker, Freeze, FrozenStore, Kill, Pause, Reload, Roll, Store};
         let mut plan = vec![
             Roll("http"),
             Roll("talk"),
@@ -58,10 +68,12 @@ impl Fault {
             Broker,
             Store,
             Store,
+            Roll("sms-b"),
             FrozenStore,
+            Pause,
         ];
         plan.extend(MEMBERS.map(Kill));
-        plan.extend(MEMBERS.map(Freeze));
+        plan.extend(FROZEN.map(Freeze));
         plan.extend(RELOADED.map(Reload));
         plan.shuffle(random);
         plan
@@ -104,6 +116,11 @@ pub async fn play(fault: &Fault, fleet: &mut Fleet, broker: &mut RabbitMq, store
             store.kill().await.unwrap();
             tokio::time::sleep(Duration::from_millis(500)).await;
             store.restart().await.unwrap();
+        }
+        Fault::Pause => {
+            fleet.order("pause").await;
+            tokio::time::sleep(PAUSED).await;
+            fleet.order("resume").await;
         }
         Fault::FrozenStore => {
             store.freeze().await.unwrap();

@@ -1,5 +1,7 @@
-//! The workers of the loss test, one process each; dispatcher and application have a warm standby.
+//! The workers of the loss test, one process each. The dispatcher has a warm standby; two applications, and two replicas of
+//! a transport, share partitions.
 
+use super::network::BATCH;
 use crate::harness::campaign::Campaign;
 use crate::harness::process::{Process, run, said};
 use crate::harness::telnet::greeted;
@@ -8,15 +10,21 @@ use std::time::Duration;
 
 /// Connector that the application serves, and the one that the test reads: the dispatcher copies to both.
 const DISPATCHER: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Dispatcher\nmetadata: {name: join}\nspec:\n  simple:\n    transports: [http, talk, telnet]\n    exposed: [survey, observed]\n    routes: {http: [survey, observed], talk: [survey, observed], telnet: [survey, observed]}\n";
-const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: echo}\nspec:\n  echo: {}\n  transportName: survey\n";
+const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: echo}\nspec:\n  echo: {}\n  transportName: survey\n  ordering: {mode: perUser, partitions: 4}\n";
+/// A network behind classes, partitions and a rate, which loses answers: what is unsure waits for its receipt, then is sent
+/// again.
+const SMS: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: sms}\nspec:\n  devNull: {replyPercent: 100, lostPercent: 2}\n  ordering: {mode: perUser, partitions: 4}\n  classes: {}\n  rateLimit: {rate: 1000, burst: 100}\n  onUnknown: {policy: wait, deadline: 10s, then: retry}\n";
+/// Another: what is unsure has failed.
+const PAGER: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: pager}\nspec:\n  devNull: {lostPercent: 2}\n  onUnknown: {policy: fail}\n";
 
-/// Every process: the HTTP API that answers at once, the one that waits for replies, telnet, and the rest in pairs.
-pub const MEMBERS: [&str; 7] = [
-    "http", "talk", "telnet", "join-a", "join-b", "echo-a", "echo-b",
+/// Every process: the HTTP API that answers at once, the one that waits for replies, telnet, dispatchers and applications
+/// in pairs, and the networks.
+pub const MEMBERS: [&str; 10] = [
+    "http", "talk", "telnet", "join-a", "join-b", "echo-a", "echo-b", "sms-a", "sms-b", "pager",
 ];
 
 /// Members whose manifest may be edited while they run.
-pub const RELOADED: [&str; 4] = ["http", "telnet", "join-b", "echo-a"];
+pub const RELOADED: [&str; 5] = ["http", "telnet", "join-b", "echo-a", "sms-a"];
 
 /// One process.
 pub struct Member {
@@ -58,6 +66,8 @@ impl Fleet {
                 "talk" => &talk,
                 "telnet" => &telnet,
                 "join-a" | "join-b" => DISPATCHER,
+                "sms-a" | "sms-b" => SMS,
+                "pager" => PAGER,
                 _ => ECHO,
             };
             campaign.place(name, manifest);
@@ -142,6 +152,20 @@ impl Fleet {
             }
         })
         .await
+    }
+
+    /// Gives an order for the campaign's batch.
+    pub async fn order(&self, verb: &str) {
+        let batch = ["batch", verb, BATCH, "--yes", "--redis", &self.redis];
+        let order = [&batch[..], &["--broker", &self.url]].concat();
+        wait_for("an order is given", PATIENCE, || async {
+            let output = run(self.campaign.path(), &order);
+            match output.status.success() {
+                true => Ok(()),
+                false => Err(said(&output)),
+            }
+        })
+        .await;
     }
 
     pub fn assert_running(&mut self) {

@@ -1,17 +1,25 @@
 //! The loss test: numbered messages by HTTP and telnet → dispatcher → echo application → back, every worker a process
 //! of its own over RabbitMQ 4.0, while workers are killed, frozen past the heartbeat, rolled and reloaded, RabbitMQ is
-//! stopped and started, and the Redis that keeps their state is killed and frozen. The oracle judges what the peers saw: nothing owed is lost, first occurrences of one user
-//! are in order before and behind the application, repeats are equal, and the flow goes on after every fault.
+//! stopped and started, and the Redis that keeps their state is killed and frozen. The oracle judges what the peers saw:
+//! nothing owed is lost, first occurrences of one user are in order before and behind the application, repeats are equal,
+//! and the flow goes on after every fault. Meanwhile another application sends a campaign to networks that lose answers
+//! (see [`network`]).
 //!
 //! Telnet users and a part of the HTTP users hear their own numbers again. The others are answered at once; that their
 //! replies came back is known from the transport's events.
 //!
+//! A copy is what the application gets once more: a message to it, or a reply that it made again. Each is a message of its
+//! own on the broker; what the observer itself is given again, because the broker ended under it, is none.
+//!
 //! `VUMI_LOSS_MESSAGES` chooses how many messages, `VUMI_LOSS_ROUNDS` how often every fault happens, `VUMI_LOSS_SEED`
-//! repeats the faults of an earlier run. `make loss` runs nothing else, and `make soak` a million messages.
+//! repeats the faults of an earlier run, `VUMI_LOSS_PROFILE` (`vumi`, `quorum`) the kind of queues that else follows from the
+//! seed, `VUMI_LOSS_ONLY` the faults whose names contain it, and `VUMI_LOSS_REPEATED` how many copies there may be, in thousandths. `make loss` runs nothing else, and `make soak`
+//! a million messages.
 
 mod clients;
 mod faults;
 mod fleet;
+mod network;
 mod observer;
 
 use crate::harness::ask;
@@ -19,6 +27,7 @@ use crate::harness::process::assert_expected_live;
 use clients::{Pace, http_client, talk_user, telnet_user};
 use faults::{Fault, play};
 use fleet::Fleet;
+use network::Network;
 use observer::{Ledger, watch};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -31,7 +40,9 @@ use vumi_testkit::redis::{self, Redis};
 
 /// Messages when nobody says how many.
 const MESSAGES: usize = 100_000;
-/// One of so many is said by telnet, the others by HTTP.
+/// One of so many is sent to a network by an application, without anybody asking.
+const NETWORK_SHARE: usize = 10;
+/// One of so many of the others is said by telnet, the rest by HTTP.
 const TELNET_SHARE: usize = 50;
 /// One of so many waits for its reply in an HTTP request.
 const TALK_SHARE: usize = 5;
@@ -59,7 +70,13 @@ async fn nothing_is_lost_under_faults() {
     let messages = number("VUMI_LOSS_MESSAGES").map_or(MESSAGES, |n| n as usize);
     let rounds = number("VUMI_LOSS_ROUNDS").unwrap_or(1);
     let seed = number("VUMI_LOSS_SEED").unwrap_or_else(|| rand::random::<u32>().into());
-    eprintln!("loss test: {messages} messages, seed {seed}");
+    // Copies beyond the first that the application may get, in so many thousandths of all messages.
+    let repeated = number("VUMI_LOSS_REPEATED");
+    let profile = std::env::var("VUMI_LOSS_PROFILE").unwrap_or_else(|_| {
+        let quorum = seed.is_multiple_of(3);
+        if quorum { "quorum" } else { "vumi" }.to_owned()
+    });
+    eprintln!("loss test: {messages} messages, seed {seed}, profile {profile}");
     let Some(broker) = RabbitMq::start_or_skip(Version::V4_0, Options::default()).await else {
         return;
     };
@@ -72,13 +89,19 @@ async fn nothing_is_lost_under_faults() {
     };
     let url = broker.url("/");
     let mut fleet = Fleet::start(
-        &format!("{url}?heartbeat={}", HEARTBEAT.as_secs()),
+        &format!("{url}?heartbeat={}&profile={profile}", HEARTBEAT.as_secs()),
         &store.url(0),
     );
     let ledger = Arc::new(Ledger::new());
-    let observing = watch(url, Arc::clone(&ledger)).await;
+    let network = Arc::new(Network::new());
+    let observing = [
+        watch(url.clone(), Arc::clone(&ledger)).await,
+        network::watch(url.clone(), Arc::clone(&network)),
+    ];
     fleet.ready().await;
 
+    let sent_messages = messages / NETWORK_SHARE;
+    let messages = messages - sent_messages;
     let telnet_messages = messages / TELNET_SHARE;
     let talk_messages = messages / TALK_SHARE;
     let http_messages = messages - telnet_messages - talk_messages;
@@ -117,10 +140,23 @@ async fn nothing_is_lost_under_faults() {
         )));
     }
 
+    for transport in ["sms", "pager"] {
+        clients.push(tokio::spawn(network::campaign(
+            url.clone(),
+            transport,
+            sent_messages / 2,
+            Arc::clone(&network),
+            pace.clone(),
+        )));
+    }
+
     let began = Instant::now();
     let mut broker = broker;
     let mut random = StdRng::seed_from_u64(seed);
-    let plan: Vec<Fault> = (0..rounds).flat_map(|_| Fault::plan(&mut random)).collect();
+    let mut plan: Vec<Fault> = (0..rounds).flat_map(|_| Fault::plan(&mut random)).collect();
+    if let Ok(only) = std::env::var("VUMI_LOSS_ONLY") {
+        plan.retain(|fault| fault.to_string().contains(&only));
+    }
     let count = plan.len();
     for (n, fault) in plan.iter().enumerate() {
         // Spread over the messages, so that every fault meets traffic.
@@ -133,6 +169,7 @@ async fn nothing_is_lost_under_faults() {
         allow.send_replace(share(4));
         let (healed, before) = (Instant::now(), ledger.progress());
         ledger.faults_ended();
+        network.faults_ended();
         let flows = ask(RESUMES, || {
             let now = ledger.progress();
             let flows = now.0 > before.0 && now.1 > before.1;
@@ -146,9 +183,10 @@ async fn nothing_is_lost_under_faults() {
         });
         must(flows.await, &format!("after {fault}"), &broker).await;
         eprintln!(
-            "loss test: {:5.1} s: {fault}; {before:?} messages there and back, going on after {:.1} s",
+            "loss test: {:5.1} s: {fault}; {before:?} messages there and back, going on after {:.1} s, {:?} repeated so far",
             began.elapsed().as_secs_f64(),
-            healed.elapsed().as_secs_f64()
+            healed.elapsed().as_secs_f64(),
+            ledger.repeated(),
         );
     }
     allow.send_replace(1.0);
@@ -158,6 +196,8 @@ async fn nothing_is_lost_under_faults() {
     let sent = began.elapsed();
     let complete = until(&ledger, || ledger.open() == 0);
     must(complete.await, "at the end", &broker).await;
+    let all_ended = quiet_until(|| network.progress(), || network.progress().0 == 0);
+    must(all_ended.await, "at the end of the campaign", &broker).await;
     eprintln!(
         "loss test: accepted in {:.1} s, all back after {:.1} s",
         sent.as_secs_f64(),
@@ -166,7 +206,16 @@ async fn nothing_is_lost_under_faults() {
     fleet.assert_running();
     // Repeats that are still under way belong to the judgement.
     ledger.quiet(Duration::from_secs(2)).await;
-    observing.abort();
+    observing.iter().for_each(JoinHandle::abort);
+    for (side, judgement) in network.judge(SETTLES) {
+        eprintln!("loss test: {side} of the campaign: {judgement}");
+        let good = judgement.require();
+        good.unwrap_or_else(|finding| panic!("{side}: {finding}"));
+    }
+    assert_eq!(network.contradicted(), Vec::<String>::new());
+    let (unsure, failed) = network.unknown();
+    eprintln!("loss test: {unsure} answers of networks were waited for, {failed} given up");
+    assert!(unsure > 0 && failed > 0, "networks lost answers");
     for (side, judgement) in ledger.judge(SETTLES) {
         eprintln!("loss test: {side}: {judgement}");
         let good = judgement.require();
@@ -174,6 +223,17 @@ async fn nothing_is_lost_under_faults() {
         assert!(
             judgement.owed >= messages,
             "{side}: every message was accepted"
+        );
+    }
+    let (copies, left) = (ledger.repeated(), ledger.left_unanswered());
+    eprintln!(
+        "loss test: copies beyond the first to and from the application: {copies:?}; {left} people were told that their answer is lost"
+    );
+    if let Some(limit) = repeated {
+        let limit = messages * limit as usize / 1000;
+        assert!(
+            copies.iter().all(|count| *count < limit),
+            "{copies:?}, {limit} are allowed"
         );
     }
     // One ack or nack per reply, ever, whatever happened between writing it and telling of it.
@@ -187,16 +247,24 @@ async fn nothing_is_lost_under_faults() {
 }
 
 /// Waits until `done`, as long as messages arrive at all: how fast the machine is does not matter.
-async fn until(ledger: &Ledger, mut done: impl FnMut() -> bool) -> Result<(), String> {
-    let (mut last, mut moved) = (ledger.progress(), Instant::now());
+async fn until(ledger: &Ledger, done: impl FnMut() -> bool) -> Result<(), String> {
+    let flows = quiet_until(|| ledger.progress(), done).await;
+    flows.map_err(|now| format!("{now} there and back, {} owed are missing", ledger.open()))
+}
+
+/// The same for anything that moves; else what did not.
+async fn quiet_until<T: PartialEq + std::fmt::Debug>(
+    progress: impl Fn() -> T,
+    mut done: impl FnMut() -> bool,
+) -> Result<(), String> {
+    let (mut last, mut moved) = (progress(), Instant::now());
     while !done() {
         assert_expected_live();
-        let now = ledger.progress();
+        let now = progress();
         if now != last {
             (last, moved) = (now, Instant::now());
         } else if moved.elapsed() > SETTLES {
-            let open = ledger.open();
-            return Err(format!("{now:?} there and back, {open} owed are missing"));
+            return Err(format!("{now:?}"));
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }

@@ -12,21 +12,14 @@ use tokio::task::JoinHandle;
 use vumi_core::conformance::oracle::{Demands, Judgement, Oracle};
 use vumi_core::message::reply_id;
 
-/// Queues that messages would be set aside in.
-const CONSUMED: [&str; 12] = [
-    "http.inbound",
-    "http.outbound",
-    "http.event",
-    "talk.inbound",
-    "talk.outbound",
-    "talk.event",
-    "telnet.inbound",
-    "telnet.outbound",
-    "telnet.event",
-    "survey.inbound",
-    "survey.outbound",
-    "survey.event",
-];
+/// Unacknowledged copies at the observer: after a broker's restart they come again.
+const WINDOW: u16 = 100;
+/// Where queues are whose messages would be set aside.
+const CONNECTORS: [&str; 6] = ["http", "talk", "telnet", "survey", "sms", "pager"];
+/// Ends of the names of their queues.
+const QUEUES: [&str; 3] = ["inbound", "outbound", "event"];
+const CLASSES: [&str; 4] = ["", ".interactive", ".transactional", ".bulk"];
+const PARTITIONS: [&str; 5] = ["", ".p0", ".p1", ".p2", ".p3"];
 
 /// Copies of the application's replies.
 const REPLIES: &str = "loss.replies";
@@ -41,6 +34,7 @@ pub struct Ledger {
     began: Instant,
     books: Mutex<Books>,
     progress: [AtomicUsize; 3],
+    unanswered: AtomicUsize,
 }
 
 struct Books {
@@ -54,6 +48,8 @@ struct Books {
     replies: HashMap<String, String>,
     /// Events that overtook the copy of the message they tell of, by its reply's id.
     early: HashMap<String, Vec<(Event, Duration)>>,
+    /// Copies seen on the way there and of replies.
+    copies: [usize; 2],
     /// Kinds of events per reply.
     told: HashMap<String, HashSet<String>>,
     last: Duration,
@@ -91,10 +87,12 @@ impl Ledger {
                 seen: Default::default(),
                 replies: HashMap::new(),
                 early: HashMap::new(),
+                copies: [0; 2],
                 told: HashMap::new(),
                 last: Duration::ZERO,
             }),
             progress: Default::default(),
+            unanswered: AtomicUsize::new(0),
         }
     }
 
@@ -119,12 +117,26 @@ impl Ledger {
         self.count(&books);
     }
 
-    /// A copy of a message to the application.
-    fn copied(&self, body: &[u8]) {
+    /// A user was told that there will be no answer.
+    pub fn unanswered(&self) {
+        self.unanswered.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were told so.
+    pub fn left_unanswered(&self) -> usize {
+        self.unanswered.load(Ordering::Relaxed)
+    }
+
+    /// A copy of a message to the application. What is `read_again` and was seen before is the same copy.
+    fn copied(&self, body: &[u8], read_again: bool) {
         let at = self.began.elapsed();
         let copy: Copy = serde_json::from_slice(body).unwrap();
         let Some(token) = copy.token() else { return };
         let mut books = self.books.lock().unwrap();
+        if read_again && books.seen[THERE].contains(token) {
+            return;
+        }
+        books.copies[THERE] += 1;
         books.oracles[THERE].observe(token, "application", &copy.message_id, at);
         let reply = reply_id(&copy.message_id, "application/echo", 0);
         for (event, at) in books.early.remove(&reply).unwrap_or_default() {
@@ -136,23 +148,28 @@ impl Ledger {
     }
 
     /// A copy of a reply that the application published.
-    fn replied(&self, body: &[u8]) {
+    fn replied(&self, body: &[u8], read_again: bool) {
         let at = self.began.elapsed();
         let copy: Copy = serde_json::from_slice(body).unwrap();
         let Some(token) = copy.token() else { return };
         let mut books = self.books.lock().unwrap();
+        if read_again && books.seen[REPLIED].contains(token) {
+            return;
+        }
+        books.copies[REPLIED] += 1;
         books.oracles[REPLIED].observe(token, "transports", &copy.message_id, at);
         books.note(REPLIED, token, at);
         self.count(&books);
     }
 
     /// What the transport said about a reply: the reply has come all the way back.
-    fn event(&self, body: &[u8]) {
+    fn event(&self, body: &[u8], read_again: bool) {
         let at = self.began.elapsed();
         let event: Event = serde_json::from_slice(body).unwrap();
         let mut books = self.books.lock().unwrap();
         books.last = at;
         match books.replies.get(&event.user_message_id).cloned() {
+            Some(token) if read_again && books.was_told(&token, &event) => {}
             Some(token) => books.returned(&token, event, at),
             None => {
                 let id = event.user_message_id.clone();
@@ -172,6 +189,12 @@ impl Ledger {
     pub fn progress(&self) -> (usize, usize) {
         let at = |place: usize| self.progress[place].load(Ordering::Relaxed);
         (at(THERE), at(BACK))
+    }
+
+    /// Copies to the application and from it beyond the first of each.
+    pub fn repeated(&self) -> [usize; 2] {
+        let books = self.books.lock().unwrap();
+        [THERE, REPLIED].map(|place| books.copies[place] - books.seen[place].len())
     }
 
     /// Owed, and not yet back.
@@ -229,10 +252,12 @@ impl Ledger {
     pub async fn parked(&self, url: &str) -> Vec<String> {
         let amqp = Amqp::connect(url).await;
         let mut found = Vec::new();
-        for queue in CONSUMED {
-            let queue = format!("{queue}.parked");
-            if amqp.ready(&queue).await.is_some_and(|count| count > 0) {
-                found.push(queue);
+        for (connector, flow) in CONNECTORS.iter().flat_map(|c| QUEUES.map(|q| (c, q))) {
+            for (class, part) in CLASSES.iter().flat_map(|c| PARTITIONS.map(|p| (c, p))) {
+                let queue = format!("{connector}.{flow}{class}{part}.parked");
+                if amqp.ready(&queue).await.is_some_and(|count| count > 0) {
+                    found.push(queue);
+                }
             }
         }
         found
@@ -240,6 +265,11 @@ impl Ledger {
 }
 
 impl Books {
+    fn was_told(&self, token: &str, event: &Event) -> bool {
+        let told = self.told.get(token);
+        told.is_some_and(|kinds| kinds.contains(&event.event_type))
+    }
+
     fn note(&mut self, place: usize, token: &str, at: Duration) {
         self.last = at;
         let first = self.seen[place].insert(token.to_owned());
@@ -266,15 +296,17 @@ pub async fn watch(url: String, ledger: Arc<Ledger>) -> JoinHandle<()> {
     amqp.copy(REPLIES, "survey.outbound").await;
     tokio::spawn(async move {
         tokio::join!(
-            read(&url, "observed.inbound", |body| ledger.copied(body)),
-            read(&url, REPLIES, |body| ledger.replied(body)),
-            read(&url, "observed.event", |body| ledger.event(body)),
+            read(&url, "observed.inbound", |body, again| ledger
+                .copied(body, again)),
+            read(&url, REPLIES, |body, again| ledger.replied(body, again)),
+            read(&url, "observed.event", |body, again| ledger
+                .event(body, again)),
         );
     })
 }
 
 /// Whatever hangs or goes silent is begun anew: the observer must not be what stops the flow.
-async fn read(url: &str, queue: &str, saw: impl Fn(&[u8])) {
+pub async fn read(url: &str, queue: &str, saw: impl Fn(&[u8], bool)) {
     const SILENCE: Duration = Duration::from_secs(3);
     let last = Mutex::new(Instant::now());
     loop {
@@ -282,11 +314,11 @@ async fn read(url: &str, queue: &str, saw: impl Fn(&[u8])) {
         let reading = async {
             // While the broker is away, and before the dispatcher has declared the queue, this fails.
             let amqp = Amqp::try_connect(url).await?;
-            let noted = |body: &[u8]| {
+            let noted = |body: &[u8], again: bool| {
                 *last.lock().unwrap() = Instant::now();
-                saw(body);
+                saw(body, again);
             };
-            amqp.consume(queue, 500, SILENCE, noted).await
+            amqp.consume(queue, WINDOW, SILENCE, noted).await
         };
         // A request to a broker that stops may never be answered.
         let hangs = async {

@@ -23,6 +23,7 @@ use vumi_core::conformance::Fixture;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, SessionEvent};
 use vumi_core::outcome::Refusal;
+use vumi_core::reasons::{self, Reason};
 use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::worker::{Input, Listener, Output, Traffic, Worker, WorkerContext, WorkerType};
 
@@ -129,7 +130,7 @@ impl TelnetServer {
         });
     }
 
-    fn report(&self, level: StatusLevel, reason: &str, message: String) {
+    fn report(&self, level: StatusLevel, reason: Reason, message: String) {
         self.cx
             .report(StatusReport::new("listener", level, reason, message));
     }
@@ -195,13 +196,13 @@ impl Worker for TelnetServer {
         let listener = match cx.listen(host, self.config.port).await {
             Ok(listener) => listener,
             Err(error) => {
-                self.report(StatusLevel::Down, "listen_failed", error.to_string());
+                self.report(StatusLevel::Down, reasons::LISTEN_FAILED, error.to_string());
                 return Err(error);
             }
         };
         let shared = self.shared(&listener)?;
         let listening = format!("listening on {host}:{}", self.config.port);
-        self.report(StatusLevel::Ok, "listening", listening.clone());
+        self.report(StatusLevel::Ok, reasons::LISTENING, listening.clone());
         let mut failing = false;
         loop {
             let accepted = tokio::select! {
@@ -212,7 +213,7 @@ impl Worker for TelnetServer {
             match accepted {
                 Ok((stream, peer)) => {
                     if std::mem::take(&mut failing) {
-                        self.report(StatusLevel::Ok, "listening", listening.clone());
+                        self.report(StatusLevel::Ok, reasons::LISTENING, listening.clone());
                     }
                     self.welcome(&shared, stream, peer);
                 }
@@ -220,7 +221,7 @@ impl Worker for TelnetServer {
                 Err(error) => {
                     failing = true;
                     let text = format!("a connection could not be taken: {error}");
-                    self.report(StatusLevel::Degraded, "accept_failed", text);
+                    self.report(StatusLevel::Degraded, reasons::ACCEPT_FAILED, text);
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

@@ -7,13 +7,15 @@ use bytes::Bytes;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use vumi_api::shared::{BasicAuth, HttpListener};
 use vumi_core::codes::{self, Code};
 use vumi_core::error::WorkError;
 use vumi_core::message::{Actor, FailureClass, UserMessage, derived_id};
 use vumi_core::outcome::{Receipt, Refusal};
+use vumi_core::reasons::{self, Reason};
 use vumi_core::state::Person;
 use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::telemetry::HttpSeen;
@@ -76,7 +78,7 @@ impl Service for Desk {
                     if vumi_http::credentials_match(&head.headers, &auth.username, &password) => {}
                 Ok(_) => {
                     let text = "a request has wrong credentials, or none";
-                    self.bad_request("wrong_credentials", text.into());
+                    self.bad_request(reasons::WRONG_CREDENTIALS, text.into());
                     return Some(vumi_http::unauthorized());
                 }
                 Err(error) => {
@@ -154,7 +156,7 @@ impl Desk {
         drop(request);
         match carried {
             Ok(carried) => {
-                self.better("request", "request_parsed", "Requests are valid.");
+                self.better("request", reasons::REQUEST_PARSED, "Requests are valid.");
                 match carried {
                     Carried::Nothing(answer) => answer.into(),
                     Carried::Receipt(receipt, answer) => self.receipt(receipt, answer).await,
@@ -174,7 +176,12 @@ impl Desk {
         let taken = tokio::time::timeout(ACCEPT_TIMEOUT, self.cx.receipt(receipt)).await;
         match taken {
             Ok(Ok(())) => answer.into(),
-            Ok(Err(error)) => self.refuse(&error),
+            Ok(Err(error)) => {
+                if error.code == codes::RECEIPT_UNMATCHED {
+                    self.cx.http(HttpSeen::Receipt("orphan"));
+                }
+                self.refuse(&error)
+            }
             Err(_) => {
                 let text = "The receipt could not be taken over in time; please send it again.";
                 let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text);
@@ -220,7 +227,7 @@ impl Desk {
                         place.accepted();
                         self.wait(place, &message, started).await
                     }
-                    Ok(Taken::Before(first)) => match Answer::from_kept(&first) {
+                    Ok(before) => match first_answer(&before) {
                         Some(first) => first.into(),
                         None if repeatable => self.wait_again(place, message, started).await,
                         None => self.wait(place, &message, started).await,
@@ -275,11 +282,11 @@ impl Desk {
                 .map(|()| Taken::Now),
         };
         match self.moved(taken, session).await {
-            Ok(Taken::Before(first)) => Answer::from_kept(&first).unwrap_or(answer).into(),
             Ok(Taken::Now) => {
                 self.report_time(started.elapsed());
                 answer.into()
             }
+            Ok(before) => first_answer(&before).unwrap_or(answer).into(),
             Err(error) => self.refuse(&error),
         }
     }
@@ -297,7 +304,7 @@ impl Desk {
     }
 
     /// A request that is not as it should be: a log line and a status.
-    fn bad_request(&self, reason: &'static str, text: String) {
+    fn bad_request(&self, reason: Reason, text: String) {
         tracing::warn!(
             worker = self.cx.worker_name(),
             reason = text,
@@ -306,13 +313,13 @@ impl Desk {
         self.worse("request", StatusLevel::Degraded, reason, text);
     }
 
-    fn worse(&self, component: &'static str, level: StatusLevel, reason: &str, text: String) {
+    fn worse(&self, component: &'static str, level: StatusLevel, reason: Reason, text: String) {
         let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
         bad.insert(component, Instant::now());
         self.report(component, level, reason, text);
     }
 
-    fn better(&self, component: &'static str, reason: &str, text: &str) {
+    fn better(&self, component: &'static str, reason: Reason, text: &str) {
         let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
         // That requests are valid is news only after one that was not.
         if bad.remove(component).is_some() || component == "response" {
@@ -350,8 +357,8 @@ impl Desk {
         let told = async {
             loop {
                 tokio::time::sleep(ASK_AGAIN).await;
-                if let Ok(Taken::Before(first)) = self.publish(message.clone(), true).await
-                    && let Some(first) = Answer::from_kept(&first)
+                if let Ok(before) = self.publish(message.clone(), true).await
+                    && let Some(first) = first_answer(&before)
                 {
                     return first;
                 }
@@ -386,11 +393,11 @@ impl Desk {
                 let text = format!("No reply that could be delivered arrived within {limit:?}.");
                 if network.is_none() {
                     let answer = self.timed_out(&text);
-                    self.worse("response", StatusLevel::Down, "timeout", text);
+                    self.worse("response", StatusLevel::Down, reasons::NO_RESPONSE, text);
                     return answer.into();
                 }
                 self.cx.http(HttpSeen::DeadlineMissed);
-                self.worse("response", StatusLevel::Down, "deadline", text);
+                self.worse("response", StatusLevel::Down, reasons::DEADLINE, text);
                 match self.provider.cut_off(message).await {
                     Ok(answer) => answer.into(),
                     Err(error) => self.refuse(&error),
@@ -428,14 +435,16 @@ impl Desk {
         let answer = match self.provider.reply(message) {
             Ok(answer) => answer,
             Err(error) => {
-                self.refuse_reply(message, request, error.code);
+                self.refuse_reply(message, request, error.code).await;
                 return Err(error);
             }
         };
         let id = message.message_id();
         let (written, age) = match self.pending.finish(request, id, &answer) {
             Finished::Repeated => return Ok(None),
+            Finished::Answered => return closed("The request is answered."),
             Finished::NotPending => {
+                self.leave_unanswered(request, codes::SESSION_CLOSED).await;
                 return closed("The request is answered, timed out, or its caller is gone.");
             }
             Finished::Handed(written, age) => (written, age),
@@ -445,10 +454,11 @@ impl Desk {
         for receipt in written {
             reached |= matches!(tokio::time::timeout_at(deadline, receipt).await, Ok(Ok(())));
         }
+        self.pending.written(request, id, reached);
         if !reached {
+            self.leave_unanswered(request, codes::SESSION_CLOSED).await;
             return closed("The caller went away before the answer was written.");
         }
-        self.pending.remember(request, id);
         self.provider.replied(message).await;
         if self.provider.has_ids() {
             let person = message.to_addr().map(Person::new);
@@ -460,21 +470,48 @@ impl Desk {
     }
 
     /// Ends the wait for a reply that is refused: none will come.
-    pub(crate) fn refuse_reply(&self, message: &UserMessage, request: &str, code: Code) {
-        let answer = Answer::coded_error(StatusCode::BAD_GATEWAY, code);
-        self.pending.finish(request, message.message_id(), &answer);
+    pub(crate) async fn refuse_reply(&self, message: &UserMessage, request: &str, code: Code) {
+        let (answer, id) = (unanswered(code), message.message_id());
+        match self.pending.finish(request, id, &answer) {
+            Finished::Handed(..) => self.pending.written(request, id, false),
+            Finished::NotPending => {}
+            Finished::Repeated | Finished::Answered => return,
+        }
+        self.leave_unanswered(request, code).await;
+    }
+
+    /// Whoever repeats a request whose reply cannot be delivered is told so, unless it was answered before.
+    async fn leave_unanswered(&self, request: &str, code: Code) {
+        if self.provider.has_ids() {
+            let answer = unanswered(code).kept();
+            self.cx.answered(request, answer, None).await;
+        }
     }
 
     fn report_time(&self, took: Duration) {
         let (slow, very_slow) = self.slow;
         if took > very_slow {
             let text = format!("A response took longer than {very_slow:?}.");
-            self.worse("response", StatusLevel::Down, "very_slow_response", text);
+            self.worse(
+                "response",
+                StatusLevel::Down,
+                reasons::VERY_SLOW_RESPONSE,
+                text,
+            );
         } else if took > slow {
             let text = format!("A response took longer than {slow:?}.");
-            self.worse("response", StatusLevel::Degraded, "slow_response", text);
+            self.worse(
+                "response",
+                StatusLevel::Degraded,
+                reasons::SLOW_RESPONSE,
+                text,
+            );
         } else {
-            self.better("response", "response_sent", "Responses are sent in time.");
+            self.better(
+                "response",
+                reasons::RESPONSE_SENT,
+                "Responses are sent in time.",
+            );
         }
     }
 
@@ -493,11 +530,11 @@ impl Desk {
             for component in forgiven {
                 let (reason, text) = match component {
                     "response" => (
-                        "no_late_response",
+                        reasons::NO_LATE_RESPONSE,
                         format!("No response was late for {FORGIVEN:?}."),
                     ),
                     _ => (
-                        "no_bad_request",
+                        reasons::NO_BAD_REQUEST,
                         format!("No request was refused for {FORGIVEN:?}."),
                     ),
                 };
@@ -506,18 +543,35 @@ impl Desk {
         }
     }
 
-    pub(crate) fn report(&self, component: &str, level: StatusLevel, reason: &str, text: String) {
+    pub(crate) fn report(&self, component: &str, level: StatusLevel, reason: Reason, text: String) {
         self.cx
             .report(StatusReport::new(component, level, reason, text));
     }
 
-    /// The reply queue to forward to: another replica of this transport holds the request.
+    /// The reply queue to forward to: another replica of this transport holds the request, and nobody repeated it here.
     pub(crate) fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
+        if self.pending.holds(message.in_reply_to()?) {
+            return None;
+        }
         let holder = message.transport_metadata()?.get(HOLDER)?.as_str()?;
         // Never to a queue that is not ours, whatever a message says.
         let ours = format!("{}.reply.", self.cx.transport_name());
         let elsewhere = holder.starts_with(&ours) && holder != self.cx.reply_queue();
         elsewhere.then(|| holder.to_owned())
+    }
+}
+
+/// What a caller gets whose reply will not come.
+fn unanswered(code: Code) -> Answer {
+    Answer::coded_error(StatusCode::BAD_GATEWAY, code)
+}
+
+/// What a repeat of a request is answered at once; none if it waits for the reply.
+fn first_answer(taken: &Taken) -> Option<Answer> {
+    match taken {
+        Taken::Now => None,
+        Taken::Before(first) => Answer::from_kept(first),
+        Taken::Unanswered(code) => Some(unanswered(*code)),
     }
 }
 

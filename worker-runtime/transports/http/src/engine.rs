@@ -10,6 +10,7 @@ use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
 use vumi_core::outcome::{Receipt, Refusal};
+use vumi_core::reasons::{self, Reason};
 use vumi_core::status::StatusLevel;
 use vumi_core::worker::{Input, Output, Worker, WorkerContext};
 use vumi_http::{Answer, Limits, Method, Request, Server, Service};
@@ -116,12 +117,12 @@ pub(crate) struct Refused {
     /// What its caller hears.
     pub(crate) answer: Answer,
     /// What is wrong, as a status has it; none if the answer is an ordinary one.
-    pub(crate) why: Option<(&'static str, String)>,
+    pub(crate) why: Option<(Reason, String)>,
 }
 
 impl Refused {
     /// Refuses with a reason and a sentence, which hold nothing of the request.
-    pub(crate) fn new(answer: Answer, reason: &'static str, text: impl Into<String>) -> Self {
+    pub(crate) fn new(answer: Answer, reason: Reason, text: impl Into<String>) -> Self {
         Self {
             answer,
             why: Some((reason, text.into())),
@@ -223,7 +224,8 @@ impl Worker for Engine {
         };
         if content.is_none() {
             // Here, at the replica that holds the request, so that the caller hears of it too.
-            desk.refuse_reply(message, request, codes::REPLY_FIELDS);
+            desk.refuse_reply(message, request, codes::REPLY_FIELDS)
+                .await;
             return Ok(vec![incomplete()]);
         }
         Ok(vec![match desk.deliver(message, request).await? {
@@ -248,13 +250,13 @@ impl Worker for Engine {
             Ok(listener) => listener,
             Err(error) => {
                 let text = error.to_string();
-                desk.report("listener", StatusLevel::Down, "listen_failed", text);
+                desk.report("listener", StatusLevel::Down, reasons::LISTEN_FAILED, text);
                 return Err(error);
             }
         };
         let listening = || {
             let text = format!("listening on {host}:{port}");
-            desk.report("listener", StatusLevel::Ok, "listening", text);
+            desk.report("listener", StatusLevel::Ok, reasons::LISTENING, text);
         };
         listening();
         let service: Arc<dyn Service> = Arc::clone(desk) as Arc<dyn Service>;
@@ -262,7 +264,12 @@ impl Worker for Engine {
             None => listening(),
             Some(error) => {
                 let text = format!("a connection could not be taken: {error}");
-                desk.report("listener", StatusLevel::Degraded, "accept_failed", text);
+                desk.report(
+                    "listener",
+                    StatusLevel::Degraded,
+                    reasons::ACCEPT_FAILED,
+                    text,
+                );
             }
         };
         tokio::select! {

@@ -10,6 +10,7 @@ use vumi_api::transports::HttpApi;
 use vumi_core::conformance::Fixture;
 use vumi_core::error::WorkError;
 use vumi_core::message::{SessionEvent, UserMessage};
+use vumi_core::reasons;
 use vumi_core::worker::{Dedupe, Worker, WorkerContext, WorkerType};
 use vumi_http::{Answer, Method, Params, Request, StatusCode};
 
@@ -99,7 +100,7 @@ impl Provider for Api {
             let answer = Answer::error(error.status(), &error.to_string());
             Refused::new(
                 answer,
-                "invalid_request",
+                reasons::INVALID_REQUEST,
                 "a request has a body that cannot be read",
             )
         })?;
@@ -138,7 +139,7 @@ impl Provider for Api {
             let body = Value::Object(findings.0);
             let answer = Answer::json(StatusCode::BAD_REQUEST, &body);
             let text = "a request has wrong parameters, or lacks some";
-            return Err(Refused::new(answer, "invalid_request", text));
+            return Err(Refused::new(answer, reasons::INVALID_REQUEST, text));
         }
         let answer: AnswerOnce = Box::new(|message| {
             let body = json!({"message_id": message.message_id()});

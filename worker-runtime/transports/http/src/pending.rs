@@ -1,10 +1,11 @@
 //! Requests held until their reply comes: request id → the connections that wait. An entry lives as long as one of its
 //! callers does.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
 use vumi_http::{Answer, Reply, Written};
 
 /// Answered requests remembered, to recognise a reply that the engine repeats.
@@ -21,6 +22,8 @@ pub(crate) struct Pending {
 struct Held {
     entries: HashMap<String, Entry>,
     next_caller: u64,
+    /// Ids of requests whose reply is being written.
+    writing: HashSet<String>,
     /// `(request id, id of the reply)` of answered requests, oldest first.
     answered: VecDeque<(String, String)>,
 }
@@ -57,6 +60,8 @@ pub(crate) enum Finished {
     Handed(Vec<Written>, Duration),
     /// This very reply was written before.
     Repeated,
+    /// Nobody waits for it: another reply was first.
+    Answered,
     /// Nobody waits for it.
     NotPending,
 }
@@ -102,11 +107,16 @@ impl Pending {
         let entry = {
             let mut held = self.lock();
             match held.entries.remove(id) {
-                Some(entry) => entry,
+                Some(entry) => {
+                    held.writing.insert(id.to_owned());
+                    entry
+                }
                 None => {
-                    let repeated = held.answered.iter().any(|(i, r)| i == id && r == reply_id);
-                    return if repeated {
+                    let mut replies = held.answered.iter().filter(|(i, _)| i == id);
+                    return if replies.clone().any(|(_, reply)| reply == reply_id) {
                         Finished::Repeated
+                    } else if replies.next().is_some() || held.writing.contains(id) {
+                        Finished::Answered
                     } else {
                         Finished::NotPending
                     };
@@ -124,14 +134,24 @@ impl Pending {
         Finished::Handed(written, entry.since.elapsed())
     }
 
-    /// Remembers that the reply `reply_id` to request `id` reached its caller.
-    pub(crate) fn remember(&self, id: &str, reply_id: &str) {
+    /// The reply `reply_id` that was handed to those who wait for request `id` is written, or they are gone. It is
+    /// remembered if it reached one of them.
+    pub(crate) fn written(&self, id: &str, reply_id: &str, reached: bool) {
         let mut held = self.lock();
+        held.writing.remove(id);
+        if !reached {
+            return;
+        }
         if held.answered.len() == REMEMBERED {
             held.answered.pop_front();
         }
         held.answered
             .push_back((id.to_owned(), reply_id.to_owned()));
+    }
+
+    /// Whether somebody waits here for the reply to request `id`.
+    pub(crate) fn holds(&self, id: &str) -> bool {
+        self.lock().entries.contains_key(id)
     }
 
     /// Requests held now.
@@ -250,17 +270,17 @@ mod tests {
     #[tokio::test]
     async fn only_the_same_reply_is_a_repeat() {
         let pending = Arc::new(Pending::default());
-        pending.remember("r", "a");
+        pending.written("r", "a", true);
         assert!(matches!(
             pending.finish("r", "a", &answer()),
             Finished::Repeated
         ));
         assert!(matches!(
             pending.finish("r", "b", &answer()),
-            Finished::NotPending
+            Finished::Answered
         ));
         for n in 0..REMEMBERED {
-            pending.remember(&n.to_string(), "x");
+            pending.written(&n.to_string(), "x", true);
         }
         assert!(matches!(
             pending.finish("r", "a", &answer()),

@@ -3,7 +3,8 @@
 
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use vumi_api::transports::DevNull;
 use vumi_api::{Flow, Port};
@@ -104,30 +105,47 @@ impl Network {
             .then(|| reason(self.errors.codes.iter().filter(of_recipient), id))?
     }
 
-    /// What the network has to say of a message whose answer it lost, if it took the message: its receipt comes all the
-    /// same, and again until it is taken over.
-    fn report_later(&self, id: &str, remote_id: String) {
+    /// What the network has to say of a message that it took, `after` a while, and again until it is taken over. Of one
+    /// whose answer it lost it knows our id (as `known`), of others it names its own alone.
+    fn report_later(&self, id: &str, known: Option<&str>, remote_id: String, after: Duration) {
         let outcome = match self.undelivered(id) {
             Some(refusal) => ReceiptOutcome::Failed(refusal),
             None => ReceiptOutcome::Delivered,
         };
         let receipt = Receipt {
-            message_id: id.to_owned(),
+            message_id: known.map(str::to_owned),
             remote_id: Some(remote_id),
             outcome,
         };
         let cx = Arc::clone(&self.cx);
         self.receipts.spawn(async move {
+            let mut wait = after;
             loop {
                 tokio::select! {
                     () = cx.closing().cancelled() => return,
-                    () = tokio::time::sleep(RECEIPT_AFTER) => {}
+                    () = tokio::time::sleep(wait) => {}
                 }
+                wait = RECEIPT_AFTER;
                 if cx.receipt(receipt.clone()).await.is_ok() {
                     return;
                 }
             }
         });
+    }
+
+    /// What became of a message that it took, told with its answer.
+    fn report(&self, id: &str, remote_id: &str, attempt: u32) -> Output {
+        let undelivered = self.undelivered(id);
+        let status = match undelivered {
+            Some(_) => DeliveryStatus::Failed,
+            None => DeliveryStatus::Delivered,
+        };
+        let mut report = Event::delivery_report(id, remote_id, status);
+        if let Some(refusal) = undelivered {
+            report.set_fate(&refusal.fate(attempt));
+        }
+        report.set_transport_name(self.cx.transport_name());
+        Output::new(Port::new(self.cx.transport_name(), Flow::Event), report)
     }
 
     /// What the recipient says.
@@ -177,7 +195,7 @@ impl Worker for Network {
         let remote_id = derived_id(&["devNull", "sent", id]);
         if drawn("lost", &attempt, self.config.lost_percent, 0) {
             if accepted {
-                self.report_later(id, remote_id);
+                self.report_later(id, Some(id), remote_id, RECEIPT_AFTER);
             }
             return Err(WorkError::new(
                 ErrorClass::Timeout,
@@ -189,20 +207,11 @@ impl Worker for Network {
             let refusal = self.refused(id);
             return Ok(vec![self.cx.nack(message, input.attempt, refusal)]);
         }
-        let undelivered = self.undelivered(id);
-        let status = match undelivered {
-            Some(_) => DeliveryStatus::Failed,
-            None => DeliveryStatus::Delivered,
-        };
-        let mut report = Event::delivery_report(id, &remote_id, status);
-        if let Some(refusal) = undelivered {
-            report.set_fate(&refusal.fate(input.attempt));
+        let mut outputs = vec![self.cx.ack(message, &remote_id)];
+        match self.config.receipt_after {
+            Some(after) => self.report_later(id, None, remote_id, after.0),
+            None => outputs.push(self.report(id, &remote_id, input.attempt)),
         }
-        report.set_transport_name(self.cx.transport_name());
-        let mut outputs = vec![
-            self.cx.ack(message, &remote_id),
-            Output::new(Port::new(self.cx.transport_name(), Flow::Event), report),
-        ];
         if drawn("reply", id, self.config.reply_percent, 0) {
             let port = Port::new(self.cx.transport_name(), Flow::Inbound);
             outputs.push(Output::new(port, self.answer(message)));
@@ -220,7 +229,11 @@ impl Worker for Network {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use std::collections::BTreeSet;
+    use vumi_api::WorkerConfig;
+    use vumi_core::conformance::stand_in::{StandIn, resource};
+    use vumi_core::message::{EventType, Message};
 
     #[test]
     fn shares_are_about_right_and_repeats_are_equal() {
@@ -252,5 +265,61 @@ mod tests {
         assert_eq!(codes, known);
         assert!((0..100).all(|n| fate(n) == fate(n)));
         assert!((0..100).all(|n| table.refusal(&fate(n).code).fate(1) == fate(n)));
+    }
+
+    /// A network of this config.
+    async fn network(config: serde_json::Value) -> Arc<dyn Worker> {
+        let spec = json!({"devNull": config});
+        let manifest = json!({"kind": "Transport", "metadata": {"name": "nowhere"}, "spec": spec});
+        let resource = resource(&manifest).unwrap();
+        let config = DevNull::pick(&resource).unwrap().clone();
+        let cx = StandIn::new().context(resource, "one", Default::default());
+        Def::build(config, cx).await.unwrap()
+    }
+
+    /// Acceptance test of the error table: every code of it ends a message in its class, with its sentence and its actor.
+    #[tokio::test]
+    async fn every_code_of_the_table_ends_in_its_class_with_its_sentence_and_actor() {
+        let table = ErrorTable::parse(include_str!("dev_null.codes.yaml")).unwrap();
+        let refusing = network(json!({"ackPercent": 0})).await;
+        let failing = network(json!({"failurePercent": 100})).await;
+        for (network, kind) in [
+            (refusing, EventType::Nack),
+            (failing, EventType::DeliveryReport),
+        ] {
+            let mut seen = BTreeSet::new();
+            for n in 0..1000 {
+                let mut message = UserMessage::new("sms", Some("1"), Some("2"));
+                message.set_message_id(&format!("message {n}"));
+                let input = Input {
+                    port: Port::new("nowhere", Flow::Outbound),
+                    message: message.into(),
+                    attempt: 1,
+                };
+                let outputs = network.handle(input).await.unwrap();
+                let Message::Event(event) = &outputs.last().unwrap().message else {
+                    panic!("an event");
+                };
+                assert_eq!(event.event_type(), kind);
+                let fate = event.fate().unwrap();
+                let row = table
+                    .codes
+                    .iter()
+                    .find(|row| row.code == fate.code)
+                    .unwrap();
+                assert_eq!(fate.class, row.class.as_str());
+                assert_eq!(
+                    (fate.text.as_str(), fate.who.as_str()),
+                    (row.text.as_str(), row.who.as_str())
+                );
+                assert!(fate.is_final);
+                seen.insert(fate.code);
+            }
+            let expected = table
+                .codes
+                .iter()
+                .filter(|row| kind == EventType::Nack || row.class == FailureClass::Recipient);
+            assert_eq!(seen, expected.map(|row| row.code.clone()).collect());
+        }
     }
 }

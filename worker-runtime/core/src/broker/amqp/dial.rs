@@ -6,6 +6,7 @@ use super::errors;
 use crate::broker::Durability;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::speech::{self, Heard, Protocol};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use lapin::tcp::{
     AMQPUriTcpExt, AsyncTcpStream, RustlsConnector, RustlsConnectorConfig, TLSConfig,
@@ -17,6 +18,12 @@ use rustls::pki_types::pem::PemObject;
 use std::io;
 use std::time::Duration;
 
+/// AMQP 0-9-1: a header, answered with `connection.start` in a frame of type 1, or with the header that would do.
+const AMQP: Protocol = Protocol {
+    hello: b"AMQP\x00\x00\x09\x01",
+    answers: &[b"\x01\x00\x00", b"AMQP"],
+};
+
 /// A broker that accepts the connection and then says nothing is given up after this.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -24,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(super) struct Failure {
     /// For people; without secrets.
     pub(super) text: String,
-    /// The broker answered and refused user, password or vhost.
+    /// The broker answered, and trying again will not help: it refused user, password, vhost, or speaks otherwise.
     pub(super) refused: bool,
 }
 
@@ -40,6 +47,7 @@ impl From<WorkError> for Failure {
 /// Connects once.
 pub(super) async fn connect(endpoint: Endpoint, name: String) -> Result<Connection, Failure> {
     let tls = connector(&endpoint)?;
+    let uri = endpoint.uri.clone();
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_client_property("product".into(), "vumi".into())
@@ -60,17 +68,39 @@ pub(super) async fn connect(endpoint: Endpoint, name: String) -> Result<Connecti
         )
         .await
     };
-    match tokio::time::timeout(PATIENCE, connecting).await {
-        Ok(Ok(connection)) => Ok(connection),
-        Ok(Err(error)) => Err(Failure {
+    let connecting = async {
+        connecting.await.map_err(|error: lapin::Error| Failure {
             refused: errors::is_refusal(&error),
             text: error.to_string(),
-        }),
-        Err(_) => Err(Failure {
+        })
+    };
+    let connecting = speech::connected(connecting, other_speech(&uri));
+    let connected = tokio::time::timeout(PATIENCE, connecting).await;
+    connected.unwrap_or_else(|_| {
+        Err(Failure {
             text: format!("no answer within {} s", PATIENCE.as_secs()),
             refused: false,
-        }),
-    }
+        })
+    })
+}
+
+/// Why there will be no connection, if the port speaks TLS and we do not, or the other way round.
+async fn other_speech(uri: &AMQPUri) -> Option<Failure> {
+    let (host, port) = (&uri.authority.host, uri.authority.port);
+    let encrypted = uri.scheme == AMQPScheme::AMQPS;
+    let text = match (speech::heard(host, port, &AMQP).await?, encrypted) {
+        (Heard::Tls, false) => format!(
+            "port {port} speaks TLS: write amqps://…, or set broker.tls, or name the port without TLS (usually 5672)"
+        ),
+        (Heard::Plain, true) => format!(
+            "port {port} does not speak TLS: name the TLS port (usually 5671), or write amqp://… and leave out broker.tls and --broker-ca"
+        ),
+        _ => return None,
+    };
+    Some(Failure {
+        text,
+        refused: true,
+    })
 }
 
 /// Product and version of the broker, e.g. `RabbitMQ 4.0.5`; none if it does not say so quickly.
@@ -115,7 +145,7 @@ fn connector(endpoint: &Endpoint) -> Result<Option<RustlsConnector>, WorkError> 
     if endpoint.uri.scheme == AMQPScheme::AMQP {
         return Ok(None);
     }
-    let untrusted = |text: String| WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text);
+    let untrusted = |text: String| WorkError::new(ErrorClass::Config, codes::CONFIG_ADDRESS, text);
     let config = match &endpoint.authority {
         None => RustlsConnectorConfig::new_with_native_certs()
             .map_err(|e| untrusted(format!("this system trusts no certificate authority: {e}")))?,

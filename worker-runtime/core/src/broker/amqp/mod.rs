@@ -2,6 +2,7 @@
 //! each healing itself. Everything here is at least once: what is not confirmed is reported lost, never assumed sent.
 
 mod channels;
+mod checkup;
 mod config;
 mod consumer;
 mod dial;
@@ -15,6 +16,7 @@ mod publisher;
 mod shelf;
 mod topology;
 
+pub use checkup::checkup;
 pub use config::{AmqpConfig, Identity};
 pub use profile::Profile;
 

@@ -1,7 +1,8 @@
 //! Publishing: one task, one channel with confirms, many messages in flight, never one wait per message.
-//! What the connection takes with it is reported lost; what was not yet sent waits for the next connection.
+//! What the connection takes with it is reported lost, sent or not.
 
 mod flight;
+mod room;
 mod routes;
 
 use super::channels;
@@ -13,13 +14,12 @@ use lapin::Connection;
 use lapin::options::ConfirmSelectOptions;
 use routes::Routes;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-/// Unconfirmed messages at most.
-const UNCONFIRMED: usize = 1024;
 /// Unconfirmed bytes at most (one message may pass it).
 const UNCONFIRMED_BYTES: usize = 32 << 20;
 /// Messages sent before confirmations are looked at.
@@ -31,6 +31,8 @@ const CHANNEL_PAUSE: Duration = Duration::from_millis(100);
 
 /// A message on its way and the handle of its receipt. Dropping it resolves the receipt as lost.
 struct Job {
+    /// Lives of the channel before it was handed over.
+    life: u64,
     publication: Publication,
     resolve: oneshot::Sender<Confirmation>,
 }
@@ -38,6 +40,7 @@ struct Job {
 /// The publishing side of the broker.
 pub(super) struct Publisher {
     jobs: mpsc::Sender<Job>,
+    life: Arc<AtomicU64>,
     gate: watch::Receiver<Gate>,
     close_gate: watch::Sender<Gate>,
     drain: CancellationToken,
@@ -47,9 +50,10 @@ pub(super) struct Publisher {
 impl Publisher {
     pub(super) fn start(line: Line, profile: Profile, gate: watch::Sender<Gate>) -> Self {
         let (sender, jobs) = mpsc::channel(QUEUED);
-        let drain = CancellationToken::new();
+        let (drain, life) = (CancellationToken::new(), Arc::<AtomicU64>::default());
         let run = Run {
             jobs,
+            life: Arc::clone(&life),
             line,
             profile,
             gate: gate.subscribe(),
@@ -57,6 +61,7 @@ impl Publisher {
         };
         Self {
             jobs: sender,
+            life,
             gate: gate.subscribe(),
             close_gate: gate,
             drain,
@@ -77,10 +82,12 @@ impl Publisher {
             }
         };
         if open {
+            let life = self.life.load(Ordering::Acquire);
             // Refused only when closing: the job is dropped and its receipt says lost.
             let _ = self
                 .jobs
                 .send(Job {
+                    life,
                     publication,
                     resolve,
                 })
@@ -93,6 +100,7 @@ impl Publisher {
     pub(super) fn announcer(&self) -> Announcer {
         Announcer {
             jobs: self.jobs.clone(),
+            life: Arc::clone(&self.life),
             gate: self.gate.clone(),
         }
     }
@@ -121,6 +129,7 @@ impl Drop for Publisher {
 #[derive(Clone)]
 pub(super) struct Announcer {
     jobs: mpsc::Sender<Job>,
+    life: Arc<AtomicU64>,
     gate: watch::Receiver<Gate>,
 }
 
@@ -130,6 +139,7 @@ impl Announcer {
         if *self.gate.borrow() == Gate::Open {
             let (resolve, _) = oneshot::channel();
             let _ = self.jobs.try_send(Job {
+                life: self.life.load(Ordering::Acquire),
                 publication,
                 resolve,
             });
@@ -139,6 +149,8 @@ impl Announcer {
 
 struct Run {
     jobs: mpsc::Receiver<Job>,
+    /// Lives of the channel that have ended.
+    life: Arc<AtomicU64>,
     line: Line,
     profile: Profile,
     gate: watch::Receiver<Gate>,
@@ -164,7 +176,11 @@ impl Run {
                 () = std::future::ready(()), if self.jobs.is_closed() && self.jobs.is_empty() => return,
             };
             let Ok(connection) = connection else { return };
-            match self.life(&connection).await {
+            let ended = self.life(&connection).await;
+            // What waits was handed over when the broker was there. Whoever did so must know that it went away: perhaps
+            // the message comes from elsewhere now.
+            self.life.fetch_add(1, Ordering::AcqRel);
+            match ended {
                 Ok(End::Drained) => return,
                 Ok(End::Lost) => {}
                 Err(error) => {
@@ -225,10 +241,12 @@ impl Run {
     ) -> lapin::Result<()> {
         let mut job = first;
         for sent in 1.. {
-            match routes.prepare(&job.publication).await? {
-                None => flight.start(job),
-                Some(refusal) => {
-                    let _ = job.resolve.send(refusal);
+            if job.life == self.life.load(Ordering::Acquire) {
+                match routes.prepare(&job.publication).await? {
+                    None => flight.start(job),
+                    Some(refusal) => {
+                        let _ = job.resolve.send(refusal);
+                    }
                 }
             }
             if sent == BATCH || !has_room(flight) {
@@ -245,5 +263,5 @@ impl Run {
 
 /// Whether one more message may be in flight.
 fn has_room(flight: &Flight<'_>) -> bool {
-    flight.len() < UNCONFIRMED && flight.bytes() < UNCONFIRMED_BYTES
+    flight.len() < flight.limit() && flight.bytes() < UNCONFIRMED_BYTES
 }

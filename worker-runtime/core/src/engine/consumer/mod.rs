@@ -16,6 +16,7 @@ use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::Message;
 use crate::status::StatusDesk;
+use crate::telemetry::QueueMetrics;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -24,8 +25,9 @@ use standing::Standing;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use vumi_api::{Flow, OrderingMode};
 use window::Window;
 
@@ -82,6 +84,7 @@ impl Counters {
 
 /// One consumer, seen from outside.
 pub(super) struct Watched {
+    pub(super) metrics: QueueMetrics,
     pub(super) queue: String,
     pub(super) state: watch::Receiver<ConsumerState>,
     pub(super) paused: watch::Receiver<Option<String>>,
@@ -186,13 +189,6 @@ impl Consumer {
         let journal = parts
             .journal
             .map(|journal| LaneJournal::new(journal, queue.clone(), halt));
-        let desk = match &journal {
-            Some(journal) => Arc::new(Desk {
-                exit: Some(Arc::clone(journal.exit())),
-                ..(*parts.desk).clone()
-            }),
-            None => parts.desk,
-        };
         let subscription = parts
             .broker
             .subscribe(Subscribe {
@@ -205,10 +201,17 @@ impl Consumer {
                 tag: parts.tag,
             })
             .await;
+        let exit = journal.as_ref().map(|journal| Arc::clone(journal.exit()));
+        let desk = Arc::new(Desk {
+            exit: exit.or_else(|| parts.desk.exit.clone()),
+            acker: Some(Arc::clone(&subscription.acker)),
+            ..(*parts.desk).clone()
+        });
         let (paused, paused_receiver) = watch::channel(None);
         let counters = Arc::clone(&desk.counters);
         let turned = Arc::new(AtomicU64::new(0));
         let watched = Watched {
+            metrics: desk.metrics.clone(),
             queue: parts.label.clone(),
             state: subscription.state.clone(),
             paused: paused_receiver,
@@ -259,6 +262,11 @@ impl Consumer {
             ack_buffer: Vec::new(),
         };
         (consumer, watched)
+    }
+
+    /// Through which it gives back what it holds, or begins anew.
+    pub(super) fn acker(&self) -> Arc<dyn Acker> {
+        Arc::clone(&self.acker)
     }
 
     /// Runs until it is told to drain and has.

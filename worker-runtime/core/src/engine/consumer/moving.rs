@@ -1,6 +1,6 @@
 //! How messages of one queue move between the broker's window and the journal (R3).
 
-use super::super::delivery::Delivery;
+use super::super::delivery::{Delivery, Duty};
 use super::super::journal::{Event, Look, Receipt, Replay, Takes, millis};
 use super::super::labels::Labels;
 use super::super::lanes::Lane;
@@ -12,7 +12,8 @@ use crate::message::Message;
 use crate::state::journal::{About, Claimed, Due, Entry, Reason};
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
+use tokio::time::Instant;
 use vumi_api::{Flow, OrderingMode};
 
 /// A lane that holds more of the window than this leaves it: others wait for the place.
@@ -116,7 +117,9 @@ impl Consumer {
                         Receipt::Delivery { .. } | Receipt::Replay(_) => self.count_returned(1),
                     }
                 }
-                self.acknowledge_if_many();
+                // They only passed through: others are to have their places at once.
+                self.acks.hurry();
+                self.acknowledge();
             }
         }
     }
@@ -146,7 +149,7 @@ impl Consumer {
             return Look::GoOn;
         };
         let takes = self.journal.as_ref().map(|j| j.exit().takes());
-        let looked = hold.look(message, SystemTime::now());
+        let looked = hold.look(message, crate::clock::now());
         let error = match (looked, takes) {
             (Ok(Look::GoOn), _) => return Look::GoOn,
             (Ok(look), Some(Takes::Yes | Takes::Away)) => return look,
@@ -191,7 +194,9 @@ impl Consumer {
         if journal.has_in(&group, delivery.lane) {
             return Some((Reason::Behind, group));
         }
-        if !sending.has_classes() || delivery.seat.is_some() {
+        // Whoever only passes messages on makes nobody wait.
+        let passes_on = matches!(self.desk.duty, Duty::Forward(_));
+        if !sending.has_classes() || passes_on || delivery.seat.is_some() {
             return None;
         }
         delivery.seat = self.seats.take(&group, SHARE);

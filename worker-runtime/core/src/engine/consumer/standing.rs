@@ -4,12 +4,14 @@
 use super::super::backlog::Reason;
 use super::super::delivery::Desk;
 use crate::broker::{Broker, ConsumerState};
+use crate::reasons;
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+use tokio::time::Instant;
 
 /// Without a delivery for so long while the queue holds messages, the channel is rebuilt.
 const DEAF: Duration = Duration::from_secs(20);
@@ -72,13 +74,13 @@ impl Standing {
             return;
         }
         let report = match reason {
-            Some(Reason { name, text }) => {
-                StatusReport::new(self.component(), StatusLevel::Degraded, *name, text)
+            Some(Reason { reason, text }) => {
+                StatusReport::new(self.component(), StatusLevel::Degraded, *reason, text)
             }
             None => StatusReport::new(
                 self.component(),
                 StatusLevel::Ok,
-                "consuming",
+                reasons::CONSUMING,
                 format!("reading {}", self.label),
             ),
         };
@@ -100,13 +102,13 @@ impl Standing {
         let (level, reason, text) = match state {
             ConsumerState::Consuming if !paused => (
                 StatusLevel::Ok,
-                "consuming".to_owned(),
+                reasons::CONSUMING,
                 format!("reading {label}"),
             ),
             ConsumerState::Standby(holder) => {
                 let holder = holder.as_deref().unwrap_or("another consumer");
                 let text = format!("standing by: {label} is read by {holder}");
-                (StatusLevel::Ok, "standby".to_owned(), text)
+                (StatusLevel::Ok, reasons::STANDBY, text)
             }
             ConsumerState::Refused(code, text) => {
                 tracing::error!(
@@ -116,9 +118,11 @@ impl Standing {
                     reason = text,
                     "the queue cannot be consumed"
                 );
-                // `broker.queue_type_mismatch` → `queue_type_mismatch`.
-                let reason = code.rsplit('.').next().unwrap_or(code).to_owned();
-                (StatusLevel::Down, reason, text.clone())
+                (
+                    StatusLevel::Down,
+                    reasons::Reason::of_code(code),
+                    text.clone(),
+                )
             }
             // A pause has its own report, a missing connection is the component `broker`.
             ConsumerState::Consuming | ConsumerState::Connecting(_) | ConsumerState::Stopped => {

@@ -26,7 +26,8 @@ impl Book {
         }
     }
 
-    fn note(&mut self, place: &Place) {
+    /// The store holds something of a lane.
+    pub(super) fn note(&mut self, place: &Place) {
         if place.group.is_empty() {
             self.lanes.insert(place.number);
         } else if let Some(lists) = self.aside.get_mut(&place.group) {

@@ -6,7 +6,6 @@ use crate::state::journal::Depth;
 use crate::telemetry::QueueMetrics;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::SystemTime;
 
 /// The gauges of a queue and its parts.
 pub(in crate::engine) struct Gauges {
@@ -47,7 +46,7 @@ impl Gauges {
             .set(sum(|depth| depth.messages));
         self.metrics.journal_lanes.set(sum(|depth| depth.lanes));
         let oldest = each.values().filter_map(|(_, oldest)| *oldest).min();
-        let age = oldest.map_or(0, |since| millis(SystemTime::now()).saturating_sub(since));
+        let age = oldest.map_or(0, |since| millis(crate::clock::now()).saturating_sub(since));
         self.metrics.journal_oldest.set(age as f64 / 1000.0);
     }
 }
@@ -62,7 +61,7 @@ mod tests {
         let metrics = Telemetry::new().worker("transport/t").queue("t.outbound");
         let gauges = Gauges::new(metrics.clone());
         let depth = |messages, lanes| Depth { messages, lanes };
-        let minute_ago = millis(SystemTime::now()) - 60_000;
+        let minute_ago = millis(crate::clock::now()) - 60_000;
         gauges.note("t.outbound.p0", &depth(5, 2), Some(minute_ago));
         gauges.note("t.outbound.p1", &depth(7, 3), Some(minute_ago + 30_000));
         gauges.note("t.outbound.p0", &depth(4, 2), Some(minute_ago));

@@ -2,7 +2,7 @@
 //! ours to do.
 
 use super::exit::Exit;
-use crate::engine::backoff::Backoff;
+use crate::engine::insist::insist;
 use crate::engine::store_watch::Trouble;
 use crate::error::WorkError;
 use crate::state::Journal;
@@ -14,8 +14,6 @@ use tokio_util::sync::CancellationToken;
 
 /// A claim that nobody prolongs ends after this: another replica goes on.
 pub(super) const LEASE: Duration = Duration::from_secs(60);
-/// Between tries while the store is away.
-pub(super) const AGAIN: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(3));
 
 pub(super) struct Access {
     pub(super) queue: String,
@@ -117,20 +115,10 @@ impl Access {
     where
         F: Future<Output = Result<T, WorkError>>,
     {
-        let mut failures = 0;
-        loop {
-            if let Ok(done) = self.noted(operation().await) {
-                return Some(done);
-            }
-            failures += 1;
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN.after(failures)) => {}
-                () = self.halt.cancelled() => return None,
-            }
-            if term.is_some_and(|term| term != self.exit.term()) {
-                return None;
-            }
-        }
+        let ask = || async { self.noted(operation().await) };
+        let over = || term.is_some_and(|term| term != self.exit.term());
+        let done = insist(ask, |_| false, over, self.halt.cancelled()).await;
+        done.ok()
     }
 
     fn noted<T>(&self, result: Result<T, WorkError>) -> Result<T, WorkError> {

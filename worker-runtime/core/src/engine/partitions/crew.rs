@@ -5,7 +5,8 @@ use super::super::Counts;
 use super::super::backlog::Backlog;
 use super::super::consumer::{Consumer, Counters, Parts, Phase, Watched, state_word};
 use super::super::delivery::Desk;
-use super::layout::{Here, Layout};
+use super::super::journal;
+use super::layout::{Alone, Here, Layout};
 use super::members::{BEAT, Beat, LONGEST_NAME, Members};
 use super::plan::{Plan, queue_of, range};
 use crate::beacon;
@@ -13,6 +14,7 @@ use crate::broker::{
     Access, ConsumerState, EXCHANGE, LinkState, QueueSpec, Subscribe, Subscription,
 };
 use crate::message::random_id;
+use crate::reasons::{self, Reason};
 use crate::status::{StatusLevel, StatusReport};
 use crate::telemetry::QueueMetrics;
 use futures::FutureExt;
@@ -53,7 +55,7 @@ pub(super) struct Crew {
     member: String,
     members: Members,
     layout: Arc<Layout>,
-    alone: watch::Receiver<Option<BTreeSet<String>>>,
+    alone: watch::Receiver<Option<Alone>>,
     backlog: Arc<Backlog>,
     metrics: QueueMetrics,
     counters: Arc<Counters>,
@@ -93,7 +95,9 @@ impl Crew {
         let paused = watch::Sender::new(None);
         let here = watch::Sender::new(None);
         let turned = Arc::new(AtomicU64::new(0));
+        let metrics = parts.desk.worker_metrics.queue(&label);
         let watched = Watched {
+            metrics: metrics.clone(),
             queue: range(&plan),
             state: state.subscribe(),
             paused: paused.subscribe(),
@@ -106,7 +110,7 @@ impl Crew {
             acker: None,
         };
         let crew = Self {
-            metrics: parts.desk.worker_metrics.queue(&label),
+            metrics,
             members: Members::new(member.clone(), own, now),
             member,
             alone: layout.alone(),
@@ -124,7 +128,15 @@ impl Crew {
             paused,
             here,
             turned,
-            parts: Parts { label, ..parts },
+            parts: Parts {
+                label,
+                // Whoever divides the queue takes over what Vumi kept for later.
+                journal: parts.journal.clone().map(|journal| journal::Parts {
+                    imports: None,
+                    ..journal
+                }),
+                ..parts
+            },
             plan,
         };
         (crew, watched)
@@ -215,7 +227,7 @@ impl Crew {
     }
 
     /// The parts that we want to have for ourselves; only whoever passes messages on may want that.
-    fn wanted_alone(&self) -> Option<BTreeSet<String>> {
+    fn wanted_alone(&self) -> Option<Alone> {
         self.alone.borrow().clone().filter(|_| self.layout.leads())
     }
 
@@ -223,7 +235,12 @@ impl Crew {
     async fn look(&mut self) {
         let up = matches!(*self.parts.broker.link().borrow(), LinkState::Up { .. });
         let alone = self.wanted_alone();
-        self.members.look(Instant::now(), up, alone.as_ref());
+        let wanted = alone.as_ref().map(|alone| &alone.parts);
+        self.members.look(Instant::now(), up, wanted);
+        if alone.is_some_and(|alone| alone.closed) {
+            self.posts.values_mut().for_each(Post::leave);
+            return;
+        }
         let competes = self.parts.mode == OrderingMode::None;
         let share = match competes {
             true => self.members.all(),
@@ -322,8 +339,12 @@ impl Crew {
 
     fn note_depth(&self, total: u64) {
         self.metrics.ready.set(total.try_into().unwrap_or(i64::MAX));
-        let total = u32::try_from(total).unwrap_or(u32::MAX);
-        self.backlog.depth(&self.parts.desk.port, total);
+        // An interactive message must not wait in the shared queue because another class is full: whoever sends messages
+        // of a full class looks at its queue instead.
+        if self.plan.classes().is_none() {
+            let total = u32::try_from(total).unwrap_or(u32::MAX);
+            self.backlog.depth(&self.parts.desk.port, total);
+        }
     }
 
     /// Says that we live, when it is time or there is news. One word at a time: nobody waits for the broker.
@@ -336,7 +357,7 @@ impl Crew {
         self.beat_at = now + BEAT;
         let alone = self.wanted_alone();
         let mut parts: BTreeSet<String> = self.plan.parts().iter().cloned().collect();
-        parts.extend(alone.iter().flatten().cloned());
+        parts.extend(alone.iter().flat_map(|alone| alone.parts.iter().cloned()));
         let beat = Beat {
             member: self.member.clone(),
             parts: parts.into_iter().collect(),
@@ -366,6 +387,7 @@ impl Crew {
         self.counters.add_to(&mut counts);
         self.layout.tell(Here {
             reads: self.reads().cloned().collect(),
+            posts: self.posts.len(),
             in_hand: counts.in_flight,
             received: counts.received,
         });
@@ -441,17 +463,16 @@ impl Crew {
         let (level, reason, text) = match state {
             ConsumerState::Consuming => (
                 StatusLevel::Ok,
-                "consuming".to_owned(),
+                reasons::CONSUMING,
                 format!("reading parts of {queue}"),
             ),
             ConsumerState::Standby(_) => (
                 StatusLevel::Ok,
-                "standby".to_owned(),
+                reasons::STANDBY,
                 format!("standing by: {queue} are read by other replicas"),
             ),
             ConsumerState::Refused(code, text) => {
-                let reason = code.rsplit('.').next().unwrap_or(code).to_owned();
-                (StatusLevel::Down, reason, text.clone())
+                (StatusLevel::Down, Reason::of_code(code), text.clone())
             }
             ConsumerState::Connecting(_) | ConsumerState::Stopped => return,
         };

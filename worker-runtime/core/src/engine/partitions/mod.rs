@@ -31,13 +31,15 @@ pub(super) type Loop = (BoxFuture<'static, ()>, Watched);
 /// Starts what reads a queue that is not divided. If it was before, what waits in its parts is finished first.
 pub(super) async fn start_whole(parts: Parts, queue: &str) -> Vec<Loop> {
     let layout = Arc::new(Layout::new(&parts, Plan::whole(queue)));
+    // Where no order is kept, nothing waits for what is older.
+    let ordered = parts.mode != OrderingMode::None;
     let desk = Desk {
-        layout: Some(Arc::clone(&layout)),
+        layout: ordered.then(|| Arc::clone(&layout)),
         ..(*parts.desk).clone()
     };
     let desk = Arc::new(desk);
     let (consumer, mut watched) = Consumer::subscribe(Parts { desk, ..parts }).await;
-    layout.led_by(watched.state.clone());
+    layout.led_by(watched.state.clone(), consumer.acker());
     watched.leftover = Some(layout.leftover());
     vec![(kept(consumer, layout), watched)]
 }
@@ -58,7 +60,8 @@ fn kept(consumer: Consumer, layout: Arc<Layout>) -> BoxFuture<'static, ()> {
 /// queue as a whole would be made of.
 pub(super) async fn start(parts: Parts, plan: Plan) -> Vec<Loop> {
     let layout = Arc::new(Layout::new(&parts, plan.clone()));
-    // To its parts the forwarder is what a dispatcher is to its targets: when they are full, it waits.
+    // To its partitions the forwarder is what a dispatcher is to its targets: when they are full, it waits. Classes never
+    // hold it up.
     let backlog = Arc::new(Backlog::new(Kind::Dispatcher, parts.backlog.limit()));
     let desk = Desk {
         duty: Duty::Forward(Arc::new(plan.clone())),
@@ -75,12 +78,12 @@ pub(super) async fn start(parts: Parts, plan: Plan) -> Vec<Loop> {
             OrderingMode::None => OrderingMode::PerUser,
             mode => mode,
         },
-        // What must wait waits in its part. What waits from before the queue was divided is passed on in its turn.
+        // What must wait waits in its part.
         hold: None,
         ..parts.clone()
     })
     .await;
-    layout.led_by(forwarding.state.clone());
+    layout.led_by(forwarding.state.clone(), consumer.acker());
     forwarding.own_backlog = Some(Arc::clone(&backlog));
     let (crew, reading) = Crew::new(parts, plan, Arc::clone(&layout), backlog);
     vec![

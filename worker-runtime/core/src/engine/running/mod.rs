@@ -30,9 +30,10 @@ use std::future::Future;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vumi_api::{Flow, Kind, Port, Resource, Topology};
 
@@ -70,7 +71,11 @@ pub async fn build(
     let settings = resource.settings();
     let topology = resource.topology();
     let metrics = environment.telemetry.worker(&key);
-    let chain = Arc::new(Chain::build(&settings.middleware, &key)?);
+    let chain = Arc::new(Chain::build(
+        &settings.middleware,
+        &key,
+        environment.state.as_ref(),
+    )?);
     let limit = settings.backlog_limit.unwrap_or(BACKLOG_LIMIT);
     let backlog = Arc::new(Backlog::new(resource.kind(), limit));
     let outlet = Arc::new(Outlet::new(
@@ -89,6 +94,15 @@ pub async fn build(
     let abandoned = CancellationToken::new();
     let names = Names::of(&resource, &environment);
     let store = environment.state.as_ref();
+    let once = store
+        .filter(|_| registration.dedupe != Dedupe::None)
+        .map(|store| {
+            Arc::new(Once::new(
+                Arc::clone(store),
+                &resource,
+                Arc::clone(&metrics),
+            ))
+        });
     let sending = (resource.kind() == Kind::Transport).then(|| {
         let (outlet, metrics) = (Arc::clone(&outlet), Arc::clone(&metrics));
         let policy = sending::Policy::of(
@@ -96,7 +110,8 @@ pub async fn build(
             (registration.receipts)(&resource),
             store.is_some(),
         );
-        Arc::new(Sending::new(names.clone(), policy, store, outlet, metrics))
+        let (names, once) = (names.clone(), once.clone());
+        Arc::new(Sending::new(names, policy, store, once, outlet, metrics))
     });
     let trail = store
         .and_then(|store| Trail::new(Arc::clone(store), &names, Arc::clone(&metrics)))
@@ -112,9 +127,7 @@ pub async fn build(
         sending: sending.clone(),
         trail: trail.clone(),
         state: store.cloned(),
-        once: store
-            .filter(|_| registration.dedupe != Dedupe::None)
-            .map(|store| Once::new(Arc::clone(store), &resource, Arc::clone(&metrics))),
+        once,
     });
     let cx = Arc::new(WorkerContext::new(
         resource,
@@ -305,10 +318,8 @@ impl RunningWorker {
             store,
             volatile_will_do: settings.allow_volatile_state
                 || self.environment.broker.durability() == Durability::Memory,
-            // Of several partitions none may take all.
             imports: (resource.kind() == Kind::Transport && port.flow == Flow::Outbound)
-                .then(|| port.connector.clone())
-                .filter(|_| resource.division(port.flow).is_empty()),
+                .then(|| port.connector.clone()),
             fenced: mode != vumi_api::OrderingMode::None,
             trouble: self.trouble.clone(),
             gauges: Arc::new(journal::Gauges::new(metrics.clone())),
@@ -317,6 +328,7 @@ impl RunningWorker {
         let schedules = resource.kind() == Kind::Transport && port.flow == Flow::Outbound;
         let hold = schedules.then(|| Arc::new(Schedules) as Arc<dyn Hold>);
         let desk = Arc::new(Desk {
+            acker: None,
             duty: Duty::Handle,
             layout: None,
             worker: Arc::clone(&self.worker),

@@ -50,6 +50,16 @@ impl RunningWorker {
             store,
             components: self.status.components(),
             counts,
+            waiting: self
+                .watched
+                .iter()
+                .map(|w| u64::try_from(w.metrics.journal_messages.get()).unwrap_or(0))
+                .sum(),
+            oldest: self
+                .watched
+                .iter()
+                .map(|w| w.metrics.oldest.get())
+                .fold(0.0, f64::max),
             since: self.since,
         }
     }

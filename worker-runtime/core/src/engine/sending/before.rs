@@ -22,11 +22,8 @@ impl Sending {
         let elsewhere = worker.holder_elsewhere(message);
         let Some(book) = &self.book else {
             if let Some(holder) = elsewhere {
-                if !self
-                    .outlet
-                    .offer(&holder, &input.message, interrupted)
-                    .await?
-                {
+                let (id, body) = (message.message_id(), case.body.clone().unwrap_or_default());
+                if !self.outlet.offer(&holder, id, body, interrupted).await? {
                     let gone = self.holder_gone(message.message_id(), input.attempt);
                     self.note_nack(&gone);
                     self.outlet.publish(self.output(gone), interrupted).await?;
@@ -51,7 +48,7 @@ impl Sending {
                         && order == Some(Order::Reroute(row.account.clone())) =>
                 {
                     if standing::standing(&row) == Standing::Free {
-                        self.hand_over(&row.account, message, interrupted).await?;
+                        self.hand_over(&row.account, case, interrupted).await?;
                     }
                     return Ok(Before::Nothing);
                 }
@@ -69,7 +66,7 @@ impl Sending {
                 Standing::Free => {
                     if let Some(order) = order {
                         let what = (book, row);
-                        match self.obey(order, case, what, message, interrupted).await? {
+                        match self.obey(order, case, what, &labels, interrupted).await? {
                             Before::Again => continue,
                             obeyed => return Ok(obeyed),
                         }
@@ -105,7 +102,7 @@ impl Sending {
                 Standing::SetAside => {}
             }
             if let Some(holder) = &elsewhere {
-                match self.forward(book, row, holder, input, interrupted).await? {
+                match self.forward(book, row, holder, case, interrupted).await? {
                     None => return Ok(Before::Nothing),
                     moved => case.row = moved,
                 }
@@ -189,7 +186,7 @@ impl Sending {
         book: &Book,
         row: Row,
         holder: &str,
-        input: &Input,
+        case: &Case,
         interrupted: Interrupted<'_>,
     ) -> Result<Option<Row>, Unpublished> {
         let mut row = row;
@@ -206,11 +203,11 @@ impl Sending {
                 Put::Conflict(there) => return Ok(Some(*there)),
             }
         }
-        if self
-            .outlet
-            .offer(holder, &input.message, interrupted)
-            .await?
-        {
+        let (id, body) = (
+            row.message_id.as_str(),
+            case.body.clone().unwrap_or_default(),
+        );
+        if self.outlet.offer(holder, id, body, interrupted).await? {
             return Ok(None);
         }
         if standing::standing(&row) == Standing::Begun {
@@ -220,6 +217,7 @@ impl Sending {
         }
         let gone = self.holder_gone(&row.message_id, row.attempt);
         self.note_nack(&gone);
+        self.leave_unanswered(&row, &gone, interrupted).await?;
         let said = [gone];
         let (row, moved) = book
             .advance(row, interrupted, |row| {

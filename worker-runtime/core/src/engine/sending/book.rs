@@ -2,11 +2,12 @@
 
 use super::Names;
 use crate::codes::Code;
-use crate::engine::backoff::Backoff;
+use crate::engine::insist::insist;
 use crate::engine::labels::Labels;
 use crate::engine::outlet::Unpublished;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Fate, Timestamp, UserMessage};
+use crate::outcome::Receipt;
 use crate::state::ledger::{Change, Content, Put, Row, RowState, Step};
 use crate::state::{Person, StateStore};
 use bytes::Bytes;
@@ -18,31 +19,13 @@ use vumi_api::shared::{Class, KeptContent};
 /// Tells whether to give up waiting: the worker stops, or the delivery is no longer ours.
 pub(in crate::engine) type Interrupted<'a> = &'a (dyn Fn() -> bool + Sync);
 
-const AGAIN: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
-
 /// Asks the store until it answers.
 pub(super) async fn stubborn<T, F: Future<Output = Result<T, WorkError>>>(
     interrupted: Interrupted<'_>,
-    mut ask: impl FnMut() -> F,
+    ask: impl FnMut() -> F,
 ) -> Result<T, Unpublished> {
-    let mut attempt = 0;
-    loop {
-        let error = match ask().await {
-            Ok(answer) => return Ok(answer),
-            Err(error) => error,
-        };
-        if error.class != ErrorClass::Connect {
-            return Err(error.into());
-        }
-        if interrupted() {
-            return Err(Unpublished::Interrupted);
-        }
-        attempt += 1;
-        tokio::time::sleep(AGAIN.after(attempt)).await;
-        if interrupted() {
-            return Err(Unpublished::Interrupted);
-        }
-    }
+    let hopeless = |error: &WorkError| error.class != ErrorClass::Connect;
+    insist(ask, hopeless, interrupted, std::future::pending()).await
 }
 
 /// Milliseconds since 1970.
@@ -55,10 +38,10 @@ pub(super) fn now() -> u64 {
 /// What a step says.
 #[derive(Clone, Debug, Default)]
 pub(super) struct News {
-    code: String,
-    class: String,
-    text: String,
-    who: String,
+    pub(super) code: String,
+    pub(super) class: String,
+    pub(super) text: String,
+    pub(super) who: String,
 }
 
 impl News {
@@ -107,6 +90,8 @@ pub(in crate::engine) struct Book {
     names: Names,
     /// Class of messages that name none, where there are classes.
     default_class: Option<Class>,
+    /// Whether rows say which request their message answers.
+    of_requests: bool,
 }
 
 impl Book {
@@ -114,11 +99,13 @@ impl Book {
         store: Arc<dyn StateStore>,
         names: Names,
         default_class: Option<Class>,
+        of_requests: bool,
     ) -> Self {
         Self {
             store,
             names,
             default_class,
+            of_requests,
         }
     }
 
@@ -139,6 +126,10 @@ impl Book {
         let labels = Labels::of(&message.clone().into());
         if let Some(default) = self.default_class {
             row.class = labels.class_or(default).as_str().to_owned();
+        }
+        if self.of_requests {
+            let request = message.in_reply_to().filter(|id| !id.is_empty());
+            row.request = request.map(str::to_owned);
         }
         row.batch = labels.batch;
         row.tenant = labels.tenant;
@@ -226,6 +217,22 @@ impl Book {
         interrupted: Interrupted<'_>,
     ) -> Result<Option<Row>, Unpublished> {
         stubborn(interrupted, || self.store.row(id)).await
+    }
+
+    /// The row of the message that a receipt is about, if it has one.
+    pub(super) async fn reported(
+        &self,
+        receipt: &Receipt,
+        interrupted: Interrupted<'_>,
+    ) -> Result<Option<Row>, Unpublished> {
+        match (&receipt.message_id, &receipt.remote_id) {
+            (Some(id), _) => self.load(id, interrupted).await,
+            (None, Some(remote_id)) => {
+                let account = self.account();
+                stubborn(interrupted, || self.store.by_remote_id(account, remote_id)).await
+            }
+            (None, None) => Ok(None),
+        }
     }
 
     /// Stores `next` in place of `before`. A conflict shows what is there instead.

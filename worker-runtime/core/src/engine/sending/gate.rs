@@ -4,11 +4,25 @@ use super::super::labels::Labels;
 use super::line::Line;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::oneshot;
-use vumi_api::shared::Classes;
+use vumi_api::shared::{Class, Classes};
 
 struct Inside {
+    places: usize,
     free: usize,
     line: Line<oneshot::Sender<Turn>>,
+}
+
+impl Inside {
+    /// Whether a place is free for a message of this class. The less urgent ones leave some to the others: however long
+    /// those inside take, an interactive message need not wait for one of them to end.
+    fn has_room(&self, class: Option<Class>) -> bool {
+        let kept = match class {
+            None | Some(Class::Interactive) => 0,
+            Some(Class::Transactional) => self.places / 8,
+            Some(Class::Bulk) => self.places / 4,
+        };
+        self.free > kept
+    }
 }
 
 /// So many may be inside at once.
@@ -25,6 +39,7 @@ pub(super) struct Turn {
 impl Gate {
     pub(super) fn new(places: usize, classes: Option<&Classes>) -> Self {
         let inside = Inside {
+            places,
             free: places,
             line: Line::new(classes),
         };
@@ -40,8 +55,8 @@ impl Gate {
         };
         let called = {
             let mut inside = self.lock();
-            // Nobody waits while a place is free.
-            if inside.free > 0 {
+            // Nobody waits while there is a place for it.
+            if inside.has_room(inside.line.class_of(labels)) {
                 inside.free -= 1;
                 return turn();
             }
@@ -61,21 +76,26 @@ impl Gate {
 impl Drop for Turn {
     fn drop(&mut self) {
         let Some(gate) = self.gate.take() else { return };
+        let mut inside = gate.lock();
+        inside.free += 1;
         loop {
-            let next = {
-                let mut inside = gate.lock();
-                let next = inside.line.pop();
-                if next.is_none() {
-                    inside.free += 1;
-                }
-                next
+            let free = |class| inside.has_room(class);
+            // The line cannot be looked at and changed at once.
+            let may = [
+                None,
+                Some(Class::Interactive),
+                Some(Class::Transactional),
+                Some(Class::Bulk),
+            ];
+            let may: Vec<_> = may.into_iter().filter(|class| free(*class)).collect();
+            let Some(call) = inside.line.pop(|class| may.contains(&class)) else {
+                return;
             };
-            let Some(call) = next else { return };
             let turn = Turn {
                 gate: Some(Arc::clone(&gate)),
             };
             match call.send(turn) {
-                Ok(()) => return,
+                Ok(()) => inside.free -= 1,
                 // It has stopped waiting; this place is still ours to give.
                 Err(mut unused) => unused.gate = None,
             }

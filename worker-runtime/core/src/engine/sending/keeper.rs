@@ -1,10 +1,11 @@
 //! Looks after a transport's ledger while it runs: ends what waited too long, counts rows, and says how it stands.
 
-use super::book::{Interrupted, News, now};
+use super::book::{Interrupted, News, now, stubborn};
 use super::{OnUnknown, Sending, Unpublished, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
-use crate::message::{Event, FateState, Message};
+use crate::message::{Event, FateState};
+use crate::reasons::{self, Reason};
 use crate::state::ledger::{Content, Put, Row, RowState};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::sync::Arc;
@@ -38,10 +39,14 @@ impl Keeper {
     pub(in crate::engine) async fn run(self) {
         let Some(book) = &self.sending.book else {
             let text = "there is no state store: a message that comes again may be sent again, and `vumi why` knows nothing of it";
-            self.report(StatusLevel::Ok, "off", text);
+            self.report(StatusLevel::Ok, reasons::LEDGER_OFF, text);
             return self.watch_rate().await;
         };
-        self.report(StatusLevel::Ok, "on", "every message has a row");
+        self.report(
+            StatusLevel::Ok,
+            reasons::LEDGER_ON,
+            "every message has a row",
+        );
         let mut turn = tokio::time::interval(TICK);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
@@ -57,12 +62,16 @@ impl Keeper {
             let interrupted = || self.abandoned.is_cancelled();
             let looked = self.look(book, &interrupted).await;
             match looked {
-                Ok(0) => self.report(StatusLevel::Ok, "on", "every message has a row"),
+                Ok(0) => self.report(
+                    StatusLevel::Ok,
+                    reasons::LEDGER_ON,
+                    "every message has a row",
+                ),
                 Ok(overdue) => {
                     let text = format!(
                         "{overdue} messages are without news for too long: `vumi ledger overdue` lists them"
                     );
-                    self.report(StatusLevel::Degraded, "overdue", &text);
+                    self.report(StatusLevel::Degraded, reasons::OVERDUE, &text);
                 }
                 Err(Unpublished::Interrupted) => return,
                 Err(Unpublished::Failed(error)) => {
@@ -128,7 +137,7 @@ impl Keeper {
         Ok(overdue)
     }
 
-    fn report(&self, level: StatusLevel, reason: &str, text: &str) {
+    fn report(&self, level: StatusLevel, reason: Reason, text: &str) {
         self.status
             .report(StatusReport::new("ledger", level, reason, text));
     }
@@ -160,6 +169,10 @@ impl Sending {
                 let nack = self.failed(&row, &error);
                 self.end(book, row, Some(nack), interrupted).await?;
             }
+            // A clock was stepped: whoever sends it will say what came of it.
+            RowState::Sending if self.is_under_way(book, &row, interrupted).await? => {
+                return Ok(false);
+            }
             // Nobody works on it, and it did not come again: its process ended, and its queue with it.
             RowState::Sending => {
                 let error = unknown("the process that sent it ended without an answer");
@@ -184,6 +197,19 @@ impl Sending {
         Ok(true)
     }
 
+    /// Whether another replica that lives is sending it.
+    async fn is_under_way(
+        &self,
+        book: &super::Book,
+        row: &Row,
+        interrupted: Interrupted<'_>,
+    ) -> Result<bool, Unpublished> {
+        match standing::sender(row).filter(|sender| *sender != book.by()) {
+            Some(sender) => stubborn(interrupted, || book.store.lives(sender)).await,
+            None => Ok(false),
+        }
+    }
+
     fn failed(&self, row: &Row, error: &crate::error::WorkError) -> Event {
         let fate = error.fate(FateState::Failed, row.attempt);
         self.event(Event::nack(&row.message_id, &fate))
@@ -203,6 +229,7 @@ impl Sending {
         };
         let mut row = row;
         if let Some(nack) = nack {
+            self.leave_unanswered(&row, &nack, interrupted).await?;
             let Some(next) = self.answered(book, &row, std::slice::from_ref(&nack), false) else {
                 return Ok(());
             };
@@ -242,9 +269,9 @@ impl Sending {
             return Ok(());
         }
         let queue = Port::new(&self.connector, Flow::Outbound).queue();
-        let message = Message::User(message);
+        let (id, body) = (message.message_id(), message.encode());
         // If no queue takes it, the row is overdue again soon.
-        if self.outlet.offer(&queue, &message, interrupted).await? {
+        if self.outlet.offer(&queue, id, body, interrupted).await? {
             let given = next.published(now(), patience::CLASS);
             // Whoever moved it meanwhile has the message.
             book.put(&next, &given, interrupted).await?;

@@ -74,10 +74,15 @@ impl<T> Line<T> {
         }
     }
 
+    /// The class of a message with these labels; none where there are no classes.
+    pub(super) fn class_of(&self, labels: &Labels) -> Option<Class> {
+        self.default.map(|default| labels.class_or(default))
+    }
+
     pub(super) fn push(&mut self, labels: &Labels, item: T) {
-        let (class, tenant, batch) = match self.default {
-            Some(default) => (
-                labels.class_or(default) as usize,
+        let (class, tenant, batch) = match self.class_of(labels) {
+            Some(class) => (
+                class as usize,
                 labels.tenant.as_deref(),
                 labels.batch.as_deref(),
             ),
@@ -88,20 +93,24 @@ impl<T> Line<T> {
         }
     }
 
-    /// Smooth weighted round-robin: each class that waits earns its weight, and who has most pays for the turn.
-    pub(super) fn pop(&mut self) -> Option<T> {
+    /// The next one of a class that may have its turn now. Smooth weighted round-robin: each class that waits earns its
+    /// weight, and who has most pays for the turn.
+    pub(super) fn pop(&mut self, may: impl Fn(Option<Class>) -> bool) -> Option<T> {
         let mut total = 0;
-        for class in &mut self.classes {
+        let mut waiting = Vec::with_capacity(self.classes.len());
+        for (class, place) in self.classes.iter_mut().zip(Class::ALL) {
             if class.tenants.0.is_empty() {
                 class.credit = 0;
-            } else {
+            } else if may(self.default.map(|_| place)) {
                 class.credit += class.weight;
                 total += class.weight;
+                waiting.push(class);
             }
         }
-        let waiting = self.classes.iter_mut().filter(|c| !c.tenants.0.is_empty());
         // Of equals the most urgent one, which stands first.
-        let next = waiting.reduce(|a, b| if b.credit > a.credit { b } else { a })?;
+        let next = waiting
+            .into_iter()
+            .reduce(|a, b| if b.credit > a.credit { b } else { a })?;
         next.credit -= total;
         next.tenants.next(
             |batches| batches.next(VecDeque::pop_front, VecDeque::is_empty),
@@ -135,7 +144,7 @@ mod tests {
         for n in 0..64 {
             line.push(&labels(Class::Interactive, "", ""), ("interactive", n));
         }
-        let first: Vec<_> = (0..68).filter_map(|_| line.pop()).collect();
+        let first: Vec<_> = (0..68).filter_map(|_| line.pop(|_| true)).collect();
         assert_eq!(first[0].0, "interactive");
         let bulk = first.iter().filter(|(class, _)| *class == "bulk").count();
         assert_eq!(bulk, 4, "one of seventeen");
@@ -149,8 +158,19 @@ mod tests {
                 line.push(&labels(Class::Bulk, tenant, batch), format!("{batch}{n}"));
             }
         }
-        let first: Vec<_> = (0..8).filter_map(|_| line.pop()).collect();
+        let first: Vec<_> = (0..8).filter_map(|_| line.pop(|_| true)).collect();
         assert_eq!(first, ["a0", "c0", "b0", "c1", "a1", "c2", "b1", "c3"]);
+    }
+
+    #[test]
+    fn who_may_not_is_passed_over_and_keeps_its_place() {
+        let mut line = Line::new(Some(&Classes::default()));
+        line.push(&labels(Class::Bulk, "", ""), "bulk");
+        line.push(&labels(Class::Interactive, "", ""), "interactive");
+        let bulk_may_not = |class| class != Some(Class::Bulk);
+        assert_eq!(line.pop(bulk_may_not), Some("interactive"));
+        assert_eq!(line.pop(bulk_may_not), None);
+        assert_eq!(line.pop(|_| true), Some("bulk"));
     }
 
     #[test]
@@ -159,7 +179,7 @@ mod tests {
         for (n, class) in Class::ALL.into_iter().rev().enumerate() {
             line.push(&labels(class, "t", &n.to_string()), n);
         }
-        let all: Vec<_> = std::iter::from_fn(|| line.pop()).collect();
+        let all: Vec<_> = std::iter::from_fn(|| line.pop(|_| true)).collect();
         assert_eq!(all, [0, 1, 2]);
     }
 
@@ -189,7 +209,7 @@ mod tests {
             let round: u32 = weights.iter().sum();
             let mut out = Vec::new();
             let mut since = [0u32; 3];
-            while let Some(item) = line.pop() {
+            while let Some(item) = line.pop(|_| true) {
                 for class in 0..3 {
                     since[class] = if class == item.1 || left[class] == 0 { 0 } else { since[class] + 1 };
                     prop_assert!(since[class] <= 2 * round, "class {} waits too long", class);
@@ -208,7 +228,7 @@ mod tests {
                 (0..round).for_each(|_| line.push(&labels(class, "", ""), class));
             }
             let mut had = [0u32; 3];
-            (0..round).filter_map(|_| line.pop()).for_each(|class| had[class as usize] += 1);
+            (0..round).filter_map(|_| line.pop(|_| true)).for_each(|class| had[class as usize] += 1);
             prop_assert_eq!(had, weights);
         }
     }

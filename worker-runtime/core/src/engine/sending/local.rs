@@ -1,70 +1,49 @@
-//! Token buckets of one process, for transports without a state store. The arithmetic is that of the stores.
+//! Token buckets of one process, for transports without a state store.
 
 use crate::error::WorkError;
-use crate::state::rate_limits::{Bucket, RateLimits};
+use crate::state::rate_limits::{Bucket, Level, RateLimits};
 use async_trait::async_trait;
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 
 /// Most buckets that are kept; a full one that is forgotten is full when it is made again.
 const BOUND: usize = 10_000;
-/// Share of the full speed regained with every second.
-const REGAIN: f64 = 0.05;
-/// Least share of the full speed.
-const LEAST: f64 = 0.1;
-
-#[derive(Clone, Copy)]
-struct State {
-    tokens: f64,
-    /// When `tokens` and `pace` were right; in the future during a pause.
-    at: Instant,
-    pace: f64,
+/// The buckets, by the clock of the process.
+pub(super) struct LocalBuckets {
+    began: Instant,
+    levels: Mutex<HashMap<String, Level>>,
 }
 
-impl State {
-    fn full(bucket: Bucket, now: Instant) -> Self {
+impl Default for LocalBuckets {
+    fn default() -> Self {
         Self {
-            tokens: bucket.burst,
-            at: now,
-            pace: 1.0,
+            began: Instant::now(),
+            levels: Mutex::default(),
         }
     }
-
-    /// As it is now.
-    fn on(&mut self, now: Instant, bucket: Bucket) {
-        let Some(passed) = now.checked_duration_since(self.at).filter(|d| !d.is_zero()) else {
-            return;
-        };
-        let passed = passed.as_secs_f64();
-        let rising = ((1.0 - self.pace) / REGAIN).clamp(0.0, passed);
-        let share = rising * (self.pace + rising * REGAIN / 2.0) + (passed - rising);
-        self.tokens = (self.tokens + share * bucket.per_second).min(bucket.burst);
-        self.pace = (self.pace + rising * REGAIN).min(1.0);
-        self.at = now;
-    }
 }
-
-/// The buckets.
-#[derive(Default)]
-pub(super) struct LocalBuckets(Mutex<HashMap<String, State>>);
 
 impl LocalBuckets {
-    fn with<T>(&self, key: &str, bucket: Bucket, act: impl FnOnce(&mut State, Instant) -> T) -> T {
-        let now = Instant::now();
-        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if all.len() >= BOUND && !all.contains_key(key) {
-            all.retain(|_, state| {
-                state.on(now, bucket);
-                state.tokens < bucket.burst
-            });
+    fn now(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn with<T>(&self, key: &str, bucket: Bucket, act: impl FnOnce(&mut Level, u64) -> T) -> T {
+        let now = self.now();
+        let mut levels = self.levels();
+        if levels.len() >= BOUND && !levels.contains_key(key) {
+            levels.retain(|_, level| level.forgotten(bucket) > now);
         }
-        let state = all
+        let level = levels
             .entry(key.to_owned())
-            .or_insert_with(|| State::full(bucket, now));
-        state.on(now, bucket);
-        act(state, now)
+            .or_insert_with(|| Level::full(bucket, now));
+        act(level, now)
+    }
+
+    fn levels(&self) -> MutexGuard<'_, HashMap<String, Level>> {
+        self.levels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -76,36 +55,19 @@ impl RateLimits for LocalBuckets {
         cost: u32,
         bucket: Bucket,
     ) -> Result<Option<Duration>, WorkError> {
-        let cost = f64::from(cost);
-        // What costs more than the bucket holds waits until it is full, and leaves a debt.
-        let needed = cost.min(bucket.burst);
-        Ok(self.with(key, bucket, |state, now| {
-            let pause = state.at.saturating_duration_since(now);
-            if pause.is_zero() && state.tokens >= needed {
-                state.tokens -= cost;
-                return None;
-            }
-            let missing = (needed - state.tokens).max(0.0) / (bucket.per_second * state.pace);
-            Some(pause + Duration::from_secs_f64(missing))
-        }))
+        Ok(self.with(key, bucket, |level, now| level.take(cost, bucket, now)))
     }
 
     async fn slow_down(&self, key: &str, pause: Duration, bucket: Bucket) -> Result<(), WorkError> {
-        self.with(key, bucket, |state, now| {
-            state.tokens = state.tokens.min(0.0);
-            state.pace = (state.pace / 2.0).max(LEAST);
-            state.at = state.at.max(now + pause);
+        self.with(key, bucket, |level, now| {
+            level.slow_down(pause, bucket, now)
         });
         Ok(())
     }
 
     async fn pace(&self, key: &str) -> Result<f64, WorkError> {
-        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        Ok(all.get(key).map_or(1.0, |state| {
-            let passed = now.saturating_duration_since(state.at).as_secs_f64();
-            (state.pace + passed * REGAIN).min(1.0)
-        }))
+        let now = self.now();
+        Ok(self.levels().get(key).map_or(1.0, |level| level.pace(now)))
     }
 }
 
@@ -154,6 +116,6 @@ mod tests {
                 .await
                 .unwrap();
         }
-        assert_eq!(buckets.pace("sms").await.unwrap(), LEAST);
+        assert_eq!(buckets.pace("sms").await.unwrap(), 0.1);
     }
 }

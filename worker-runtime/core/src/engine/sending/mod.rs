@@ -26,7 +26,7 @@ mod turns;
 pub(super) use keeper::Keeper;
 pub(super) use once::Once;
 pub(crate) use standing::may_double;
-pub(super) use trail::Trail;
+pub(super) use trail::{Happened, Hop, Trail};
 pub(super) use trial::{Suspect, Trial};
 
 use super::consumer::PREFETCH;
@@ -119,6 +119,8 @@ pub(super) struct Sending {
     /// Orders for batches, where there is a store that keeps them.
     pub(super) orders: Option<Arc<Orders>>,
     turns: Arc<Turns>,
+    /// Where the provider's repeats are answered from, if they are.
+    once: Option<Arc<Once>>,
     alive: alive::Alive,
     on_unknown: OnUnknown,
     /// Whether the peer sends receipts.
@@ -133,7 +135,8 @@ pub(super) struct Sending {
 /// One message on its way to the peer, from delivery to verdict.
 pub(super) struct Case {
     row: Option<Row>,
-    /// As it was delivered; none of what the keeper ends.
+    /// As it was delivered; none of what the keeper ends. What is handed on is that, for whoever gets it has middleware
+    /// of its own.
     body: Option<Bytes>,
     /// Somebody began it before.
     redelivered: bool,
@@ -195,6 +198,7 @@ impl Sending {
         names: Names,
         policy: Policy,
         state: Option<&Arc<dyn StateStore>>,
+        once: Option<Arc<Once>>,
         outlet: Arc<Outlet>,
         metrics: Arc<WorkerMetrics>,
     ) -> Self {
@@ -214,7 +218,9 @@ impl Sending {
             room,
             default_class,
             orders: state.map(|store| Arc::new(Orders::new(Arc::clone(store), &connector))),
-            book: state.map(|store| Book::new(Arc::clone(store), names, default_class)),
+            book: state
+                .map(|store| Book::new(Arc::clone(store), names, default_class, once.is_some())),
+            once,
             on_unknown,
             receipts,
             lately: receipts::Lately::default(),

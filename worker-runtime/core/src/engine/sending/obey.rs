@@ -6,11 +6,18 @@ use super::standing::{self, Standing};
 use super::{Before, Case, Sending, Unpublished, patience};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
-use crate::message::{Actor, Event, FailureClass, Fate, FateState, Message, UserMessage};
+use crate::message::{Actor, Event, FailureClass, Fate, FateState, UserMessage};
 use crate::state::batches::Order;
 use crate::state::ledger::{Row, RowState};
 use vumi_api::shared::Class;
 use vumi_api::{Flow, Port};
+
+impl Case {
+    /// The message as it came, before any middleware of ours.
+    fn original(&self) -> Result<UserMessage, WorkError> {
+        UserMessage::decode(self.body.as_deref().unwrap_or_default()).map_err(Into::into)
+    }
+}
 
 impl Sending {
     /// The order in force for a message of this batch.
@@ -48,12 +55,10 @@ impl Sending {
         order: Order,
         case: &mut Case,
         (book, row): (&Book, Row),
-        message: &UserMessage,
+        labels: &Labels,
         interrupted: Interrupted<'_>,
     ) -> Result<Before, Unpublished> {
-        let batch = Labels::of(&message.clone().into())
-            .batch
-            .unwrap_or_default();
+        let batch = labels.batch.as_deref().unwrap_or_default();
         let text = format!("batch {batch} is {order}");
         match order {
             Order::Pause => {
@@ -80,7 +85,7 @@ impl Sending {
                     attempt: row.attempt,
                     is_final: true,
                 };
-                let nack = self.event(Event::nack(message.message_id(), &fate));
+                let nack = self.event(Event::nack(&row.message_id, &fate));
                 self.note_nack(&nack);
                 self.decide(case, book, row, vec![nack], interrupted)
                     .await?;
@@ -101,7 +106,7 @@ impl Sending {
                     })
                     .await?;
                 if moved {
-                    self.hand_over(&to, message, interrupted).await?;
+                    self.hand_over(&to, case, interrupted).await?;
                 } else {
                     case.row = Some(row);
                 }
@@ -111,10 +116,7 @@ impl Sending {
                     Before::Again
                 })
             }
-            Order::Reclass(to) => {
-                self.reclass(to, case, (book, row), message, text, interrupted)
-                    .await
-            }
+            Order::Reclass(to) => self.reclass(to, case, (book, row), text, interrupted).await,
         }
     }
 
@@ -122,10 +124,10 @@ impl Sending {
     pub(super) async fn hand_over(
         &self,
         to: &str,
-        message: &UserMessage,
+        case: &Case,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
-        let mut message = message.clone();
+        let mut message = case.original()?;
         message.set_transport_name(to);
         self.give(to, message, interrupted).await
     }
@@ -136,7 +138,6 @@ impl Sending {
         to: Class,
         case: &mut Case,
         (book, row): (&Book, Row),
-        message: &UserMessage,
         text: String,
         interrupted: Interrupted<'_>,
     ) -> Result<Before, Unpublished> {
@@ -154,7 +155,7 @@ impl Sending {
         if !moved {
             return Ok(Before::Again);
         }
-        let mut message = message.clone();
+        let mut message = case.original()?;
         let metadata = message.helper_metadata_mut();
         metadata.insert("class".into(), to.as_str().into());
         self.give(&self.connector, message, interrupted).await?;
@@ -169,8 +170,8 @@ impl Sending {
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
         let queue = Port::new(transport, Flow::Outbound).queue();
-        let message = Message::User(message);
-        if self.outlet.offer(&queue, &message, interrupted).await? {
+        let (id, body) = (message.message_id(), message.encode());
+        if self.outlet.offer(&queue, id, body, interrupted).await? {
             return Ok(());
         }
         // It is tried again as after any other trouble; the order may be changed meanwhile.

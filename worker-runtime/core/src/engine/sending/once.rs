@@ -1,12 +1,13 @@
 //! Messages of a provider that come again are recognised by its id (R7): reserve, publish, commit with the answer.
 
 use super::book::{Interrupted, stubborn};
-use crate::codes;
+use crate::codes::{self, Code};
 use crate::engine::outlet::Unpublished;
 use crate::error::{ErrorClass, WorkError};
 use crate::state::first_seen::{MAX_ANSWER, Reserved};
 use crate::state::{FirstSeen, Person, StateStore};
 use crate::telemetry::WorkerMetrics;
+use crate::worker::Taken;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,8 @@ const HOLD: Duration = Duration::from_secs(30);
 const WAIT: Duration = Duration::from_secs(2);
 /// While it waits, the store is asked so often.
 const ASK: Duration = Duration::from_millis(50);
+/// What is kept of a message that will not be answered: this, and the code that says why. No answer begins so.
+const UNANSWERED: u8 = 0;
 
 /// What was seen of one transport.
 pub(in crate::engine) struct Once {
@@ -45,15 +48,21 @@ impl Once {
         }
     }
 
-    /// Takes the right to publish the message with this id. What the provider was answered, if it was published before.
-    pub(in crate::engine) async fn reserve(&self, id: &str) -> Result<Option<Bytes>, WorkError> {
+    /// Takes the right to publish the message with this id, unless it was published before.
+    pub(in crate::engine) async fn reserve(&self, id: &str) -> Result<Taken, WorkError> {
         let began = tokio::time::Instant::now();
         loop {
             match self.store.reserve(&self.scope, id, HOLD).await? {
-                Reserved::First => return Ok(None),
+                Reserved::First => return Ok(Taken::Now),
                 Reserved::Seen(answer) => {
                     self.metrics.duplicates.inc();
-                    return Ok(Some(answer));
+                    return Ok(match answer.strip_prefix(&[UNANSWERED]) {
+                        Some(code) => Taken::Unanswered(
+                            Code::named(&String::from_utf8_lossy(code))
+                                .unwrap_or(codes::HOLDER_GONE),
+                        ),
+                        None => Taken::Before(answer),
+                    });
                 }
                 Reserved::Pending(left) if began.elapsed() >= WAIT => {
                     return Err(WorkError::new(
@@ -100,6 +109,25 @@ impl Once {
                 tracing::warn!("what was taken over is not remembered: the store does not answer");
             }
         }
+    }
+
+    /// The message with this id will not be answered, for the reason that this code names, unless it was answered
+    /// before. Waits for the store, since nobody would say so again.
+    pub(in crate::engine) async fn unanswered(
+        &self,
+        id: &str,
+        code: &str,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
+        let mut kept = vec![UNANSWERED];
+        kept.extend_from_slice(code.as_bytes());
+        let kept = Bytes::from(kept);
+        let evicted = stubborn(interrupted, || {
+            let (store, kept) = (&self.store, kept.clone());
+            store.commit(&self.scope, id, kept, None, self.window, self.bound)
+        });
+        self.metrics.evicted.inc_by(evicted.await?);
+        Ok(())
     }
 
     /// It was not published.

@@ -4,8 +4,9 @@
 use super::super::labels::Labels;
 use super::gate::Gate;
 use super::local::LocalBuckets;
-use crate::engine::backoff::Backoff;
+use crate::engine::insist::AGAIN;
 use crate::message::UserMessage;
+use crate::reasons;
 use crate::state::StateStore;
 use crate::state::rate_limits::{Bucket, RateLimits};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
@@ -21,7 +22,6 @@ use vumi_api::shared::{Classes, RateLimit, RatePer, RateUnit};
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest sleep before the bucket is asked again: its pace may have changed.
 const NAP: Duration = Duration::from_secs(1);
-const AWAY: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(3));
 
 enum Buckets {
     Shared(Arc<dyn StateStore>),
@@ -123,7 +123,7 @@ impl Rate {
                 // Nothing is sent faster than allowed because the store is away.
                 Err(_) => {
                     failures += 1;
-                    AWAY.after(failures)
+                    AGAIN.after(failures)
                 }
             };
             if !std::mem::replace(&mut waited, true) {
@@ -149,7 +149,7 @@ impl Rate {
         {
             let mut slowed = self.lock(&self.slowed);
             let before = slowed.take();
-            let since = before.as_ref().map_or_else(SystemTime::now, |s| s.since);
+            let since = before.as_ref().map_or_else(crate::clock::now, |s| s.since);
             let known = before.filter(|s| s.key == key && sent <= s.last);
             let last = known.as_ref().map_or_else(Instant::now, |s| s.last);
             *slowed = Some(Slowed {
@@ -175,7 +175,7 @@ impl Rate {
             return status.report(StatusReport::new(
                 "throttled",
                 StatusLevel::Ok,
-                "full_speed",
+                reasons::FULL_SPEED,
                 full,
             ));
         };
@@ -199,7 +199,7 @@ impl Rate {
         status.report(StatusReport::new(
             "throttled",
             StatusLevel::Degraded,
-            "slowed_down",
+            reasons::SLOWED_DOWN,
             text,
         ));
     }

@@ -3,6 +3,8 @@
 
 use super::book::{Book, Interrupted};
 use super::{Sending, Unpublished, standing};
+use crate::codes;
+use crate::error::{ErrorClass, WorkError};
 use crate::message::{DeliveryStatus, Event, EventType};
 use crate::outcome::{Receipt, ReceiptOutcome};
 use crate::state::ledger::Row;
@@ -39,23 +41,34 @@ impl Sending {
         receipt: Receipt,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
-        let id = receipt.message_id.as_str();
         let row = match &self.book {
             Some(book) => book
-                .load(id, interrupted)
+                .reported(&receipt, interrupted)
                 .await?
                 .filter(|row| row.account == book.account()),
             None => None,
         };
+        let known = row.as_ref().map(|row| row.message_id.as_str());
+        let Some(id) = receipt.message_id.as_deref().or(known) else {
+            return Err(WorkError::new(
+                ErrorClass::RemoteTemporary,
+                codes::RECEIPT_UNMATCHED,
+                "no message has this id of the peer, or several have: it may come before the answer that names it",
+            )
+            .into());
+        };
         let attempt = row.as_ref().map_or(1, |row| row.attempt);
-        let said = self.event(event_of(&receipt, attempt));
+        let said = self.event(event_of(&receipt, id, attempt));
         let (Some(book), Some(row)) = (&self.book, row) else {
             return self.tell(vec![said], interrupted).await;
         };
         let before = AtomicUsize::new(0);
         let (row, moved) = book
             .advance(row, interrupted, |row| {
-                before.store(row.told.len(), Ordering::Relaxed);
+                before.store(
+                    row.told.len() - row.told_before.min(row.told.len()),
+                    Ordering::Relaxed,
+                );
                 self.received(book, row, &said, &receipt)
             })
             .await?;
@@ -104,8 +117,7 @@ impl Sending {
 }
 
 /// The event that a receipt makes.
-fn event_of(receipt: &Receipt, attempt: u32) -> Event {
-    let id = receipt.message_id.as_str();
+fn event_of(receipt: &Receipt, id: &str, attempt: u32) -> Event {
     let remote = receipt.remote_id.as_deref().unwrap_or_default();
     let report = |status| Event::delivery_report(id, remote, status);
     match &receipt.outcome {

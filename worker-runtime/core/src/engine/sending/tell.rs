@@ -164,7 +164,26 @@ impl Sending {
             return self.outlet.publish(self.output(nack), interrupted).await;
         };
         let row = case.row.clone().unwrap_or_else(|| book.opened(message));
+        self.leave_unanswered(&row, &nack, interrupted).await?;
         self.decide(case, book, row, vec![nack], interrupted).await
+    }
+
+    /// Before the sender of a reply is told that nobody gets it: whoever repeats its request is told at once, and does
+    /// not wait for what will not come.
+    pub(super) async fn leave_unanswered(
+        &self,
+        row: &Row,
+        nack: &Event,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
+        let (Some(once), Some(request)) = (&self.once, &row.request) else {
+            return Ok(());
+        };
+        if standing::verdict(row).is_some() {
+            return Ok(());
+        }
+        let code = nack.fate().map(|fate| fate.code).unwrap_or_default();
+        once.unanswered(request, &code, interrupted).await
     }
 }
 

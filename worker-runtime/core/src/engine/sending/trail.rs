@@ -3,9 +3,10 @@
 //! and counted.
 
 use super::Names;
-use super::book::now;
-use crate::message::Message;
-use crate::state::ledger::{Note, Step};
+use super::book::{News, now};
+use crate::error::WorkError;
+use crate::message::{Fate, Message};
+use crate::state::ledger::{Note, RowState, Step};
 use crate::state::{Person, StateStore};
 use crate::telemetry::WorkerMetrics;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -33,6 +34,42 @@ pub(in crate::engine) struct Trail {
 pub(in crate::engine) struct Hop {
     message_id: String,
     person: Option<String>,
+}
+
+/// What happened to it here.
+pub(in crate::engine) struct Happened {
+    state: Option<RowState>,
+    news: News,
+    caused: Vec<String>,
+}
+
+impl Happened {
+    /// It caused these messages. Itself among them: it was passed on.
+    pub(in crate::engine) fn caused(text: String, caused: Vec<String>) -> Self {
+        Self {
+            state: None,
+            news: News::said(text),
+            caused,
+        }
+    }
+
+    /// It was set aside.
+    pub(in crate::engine) fn set_aside(error: &WorkError) -> Self {
+        Self {
+            state: Some(RowState::Parked),
+            news: error.into(),
+            caused: Vec::new(),
+        }
+    }
+
+    /// It ended here, and its sender is told.
+    pub(in crate::engine) fn failed(fate: &Fate) -> Self {
+        Self {
+            state: Some(RowState::Failed),
+            news: fate.into(),
+            caused: Vec::new(),
+        }
+    }
 }
 
 #[derive(Default)]
@@ -79,26 +116,25 @@ impl Trail {
         })
     }
 
-    /// Notes what happened to a user message here, and what it caused. Returns when that is stored.
-    pub(in crate::engine) async fn note(
-        &self,
-        hop: Hop,
-        code: &str,
-        what: String,
-        caused: Vec<String>,
-    ) {
+    /// Notes what happened to a user message here. Returns when that is stored.
+    pub(in crate::engine) async fn note(&self, hop: Hop, happened: Happened) {
+        let Happened {
+            state,
+            news,
+            caused,
+        } = happened;
         let note = Note {
             message_id: hop.message_id,
             person: hop.person,
             step: Step {
                 at: now(),
                 worker: self.worker.clone(),
-                state: None,
+                state,
                 attempt: 0,
-                code: code.to_owned(),
-                class: String::new(),
-                text: what,
-                who: String::new(),
+                code: news.code,
+                class: news.class,
+                text: news.text,
+                who: news.who,
                 caused,
             },
         };

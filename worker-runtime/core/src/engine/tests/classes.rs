@@ -6,6 +6,7 @@ use crate::state::batches::Order;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::ledger::RowState;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
 
 fn store() -> Arc<dyn StateStore> {
     EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap()
@@ -132,6 +133,103 @@ async fn an_interactive_message_overtakes_a_campaign() {
         assert!(count(&sent, "spring") < 1000, "the campaign still waits");
         rig.stop_now().await;
     }
+}
+
+/// The promise, at its full size and with every limit at its default: 100 000 bulk messages wait for a network that takes
+/// 50 in a second, and every interactive one leaves within a second, while more bulk comes in. With a store, which this
+/// build is slow to fill, as many as are more than any limit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_interactive_message_leaves_within_a_second_while_100_000_bulk_wait() {
+    for (store, thousands) in [(None, 100), (Some(store()), 15)] {
+        let settings = json!({"classes": {}, "rateLimit": {"rate": 50, "burst": 1}});
+        let (rig, sent) = transport(store.as_ref(), settings).await;
+        let begin = Instant::now();
+        for _ in 0..thousands {
+            campaign(&rig, "spring", 1000).await;
+        }
+        let published = begin.elapsed();
+        let depth = async |queue: &str| {
+            let depth = rig.broker.depth(queue).await.unwrap();
+            depth.map_or(0, |d| d.ready)
+        };
+        // With a store what has no place in the window waits in the journal.
+        let waits_there = async || store.is_none() || depth("t.outbound.bulk").await == 0;
+        while depth("t.outbound").await > 0 || count(&sent, "spring") < 20 || !waits_there().await {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(
+                begin.elapsed() < Duration::from_secs(300),
+                "all are taken in"
+            );
+        }
+        let taken_in = begin.elapsed();
+        let mut slowest = Duration::ZERO;
+        for n in 0..20 {
+            campaign(&rig, "spring", 10).await;
+            let otp = message(&format!("otp{n}"), "1234", &[("class", "interactive")]);
+            let begin = Instant::now();
+            rig.publish("t.outbound", otp.encode()).await;
+            eventually("it is sent", async || count(&sent, "interactive") == n + 1).await;
+            slowest = slowest.max(begin.elapsed());
+        }
+        println!(
+            "store: {}; {thousands} 000 published in {published:?}, taken in after {taken_in:?}, the slowest interactive message took {slowest:?}",
+            store.is_some()
+        );
+        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+        let waits = thousands * 1000 - count(&sent, "spring");
+        assert!(waits > 10_000, "{waits} bulk messages still wait");
+        rig.stop_now().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_class_holds_up_who_sends_to_it_and_nobody_else() {
+    let setup = Setup::new(json!({"backlogLimit": 100}));
+    let broker = Arc::clone(&setup.broker);
+    // The transport that divides the queue is somewhere else: its classes are there.
+    for class in ["interactive", "transactional", "bulk"] {
+        let queue = QueueSpec::Data(format!("t.outbound.{class}"));
+        broker.declare(&queue).await.unwrap();
+    }
+    let rig = Rig::on(setup, |i, cx| async move {
+        let mut outputs = echo(&i, &cx);
+        if let Some(Message::User(reply)) = outputs.first_mut().map(|o| &mut o.message) {
+            let class = content(&i);
+            reply
+                .helper_metadata_mut()
+                .insert("class".into(), class.into());
+        }
+        Ok(outputs)
+    })
+    .await;
+    let fill = async || {
+        for _ in 0..100 {
+            rig.publish("t.outbound.bulk", "{}".into()).await;
+        }
+    };
+    let full = |s: &WorkerSnapshot| {
+        s.components
+            .iter()
+            .any(|c| c.message.contains("class bulk"))
+    };
+    fill().await;
+    rig.until("it is known", full).await;
+    rig.send("u", "bulk").await;
+    // It sends nothing but bulk.
+    let paused = rig.until("paused", |s| s.state == "paused").await;
+    assert!(paused.why.contains("class bulk"), "{}", paused.why);
+    rig.read("t.outbound.bulk", 100).await;
+    rig.send("u", "interactive").await;
+    rig.until("handled", |s| s.counts.done == 2).await;
+    fill().await;
+    rig.until("it is known", full).await;
+    for n in 0..3 {
+        rig.send(&format!("u{n}"), "interactive").await;
+    }
+    rig.until("handled all the same", |s| s.counts.done == 5)
+        .await;
+    assert_eq!(rig.running().snapshot().state, "running");
+    rig.stop_now().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -305,4 +403,90 @@ async fn a_batch_is_rerouted_and_reclassed() {
     for id in &ids {
         assert_eq!(row(id).await.unwrap().class, "interactive", "{id}");
     }
+}
+
+/// The middleware of a transport is for what that transport handles: what it hands on is the message as it came.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_handed_on_has_not_been_through_middleware() {
+    let store = store();
+    let peer: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = Arc::clone(&peer);
+    let setup = Setup {
+        kind: Kind::Transport,
+        state: Some(Arc::clone(&store)),
+        // Twice would lead on to `c`.
+        ..Setup::new(json!({
+            "classes": {},
+            "middleware": [{"name": "twice", "addressTranslation": {"outboundMap": {"a": "b", "b": "c"}}}],
+        }))
+    };
+    let other = QueueSpec::Data("other.outbound".into());
+    setup.broker.declare(&other).await.unwrap();
+    let rerouted = Order::Reroute("other".into());
+    store.set_order("t", "away", Some(&rerouted)).await.unwrap();
+    let reclassed = Order::Reclass(vumi_api::shared::Class::Interactive);
+    store.set_order("t", "up", Some(&reclassed)).await.unwrap();
+    let rig = Rig::on(setup, move |i, cx| {
+        let message = i.to_deliver().unwrap().clone();
+        let to = message.to_addr().unwrap().to_owned();
+        log.lock().unwrap().push(to);
+        async move { Ok(vec![cx.ack(&message, "remote")]) }
+    })
+    .await;
+    for batch in ["away", "up"] {
+        let message = message("a", batch, &[("class", "bulk"), ("batch", batch)]);
+        rig.publish("t.outbound", message.encode()).await;
+    }
+    let moved = rig.read("other.outbound", 1).await;
+    let moved = UserMessage::decode(&moved[0]).unwrap();
+    assert_eq!(moved.to_addr(), Some("a"));
+    assert_eq!(moved.transport_name(), Some("other"));
+    eventually("the other is sent", async || {
+        !peer.lock().unwrap().is_empty()
+    })
+    .await;
+    assert_eq!(*peer.lock().unwrap(), ["b"]);
+    rig.at_rest().await;
+}
+
+/// However many others the peer is busy with, and however long it takes: some places are for interactive messages alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_interactive_message_does_not_wait_for_a_slow_peer_to_finish_others() {
+    let open = Arc::new(tokio::sync::Notify::new());
+    let (gate, sent) = (Arc::clone(&open), Sent::default());
+    let (log, busy) = (Arc::clone(&sent), Arc::new(AtomicU32::new(0)));
+    let begun = Arc::clone(&busy);
+    let setup = Setup {
+        kind: Kind::Transport,
+        ..Setup::new(json!({"classes": {}}))
+    };
+    let rig = Rig::on(setup, move |i, cx| {
+        let message = i.to_deliver().unwrap().clone();
+        let text = content(&i);
+        let (gate, log, begun) = (Arc::clone(&gate), Arc::clone(&log), Arc::clone(&begun));
+        async move {
+            if text != "1234" {
+                begun.fetch_add(1, Ordering::SeqCst);
+                gate.notified().await;
+            }
+            log.lock().unwrap().push((text.clone(), text));
+            Ok(vec![cx.ack(&message, "remote")])
+        }
+    })
+    .await;
+    campaign(&rig, "spring", 400).await;
+    eventually("the peer is as busy as it gets", async || {
+        busy.load(Ordering::SeqCst) == 150
+    })
+    .await;
+    let otp = message("me", "1234", &[("class", "interactive")]);
+    rig.publish("t.outbound", otp.encode()).await;
+    eventually("it is sent", async || count(&sent, "1234") == 1).await;
+    assert_eq!(sent.lock().unwrap().len(), 1, "and nothing else");
+    eventually("all are sent", async || {
+        open.notify_waiters();
+        sent.lock().unwrap().len() == 401
+    })
+    .await;
+    rig.at_rest().await;
 }

@@ -1,15 +1,12 @@
-//! Divided queues: replicas that come and go, messages that pass untouched, divisions that change.
+//! Divided queues: replicas that come and go, messages that pass untouched.
 
 use super::*;
 use crate::broker::{Confirmation, RawDelivery, Subscription};
-use crate::engine::lanes::{Lane, LaneChooser};
-use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
-use crate::state::journal::{About, Append, Due, Entry, Lane as Place, Reason};
 use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 
 /// A replica of the application `name`, on this connection.
-async fn replica_of(
+pub(super) async fn replica_of(
     broker: Arc<dyn Broker>,
     name: String,
     settings: serde_json::Value,
@@ -24,7 +21,7 @@ async fn replica_of(
 }
 
 /// Settings of a worker with so many partitions; 0: none.
-fn divided(partitions: u16) -> serde_json::Value {
+pub(super) fn divided(partitions: u16) -> serde_json::Value {
     match partitions {
         0 => json!({}),
         _ => json!({"ordering": {"mode": "perUser", "partitions": partitions}}),
@@ -32,7 +29,7 @@ fn divided(partitions: u16) -> serde_json::Value {
 }
 
 /// What a worker reads of its partitions, as its snapshot says: `3 of 8 here`.
-fn here(snapshot: &WorkerSnapshot) -> Option<(usize, usize)> {
+pub(super) fn here(snapshot: &WorkerSnapshot) -> Option<(usize, usize)> {
     let mut names = snapshot.consumers.iter().map(|(name, _)| name);
     let name = names.find(|name| name.starts_with("t.inbound.p"))?;
     let words: Vec<&str> = name.split([' ', ':']).collect();
@@ -40,7 +37,7 @@ fn here(snapshot: &WorkerSnapshot) -> Option<(usize, usize)> {
 }
 
 /// Registers a handler; the name of an application that has it.
-fn scripted<F, T>(handler: F) -> String
+pub(super) fn scripted<F, T>(handler: F) -> String
 where
     F: Fn(Input, Arc<WorkerContext>) -> T + Send + Sync + 'static,
     T: Future<Output = Result<Vec<Output>, WorkError>> + Send + 'static,
@@ -54,11 +51,11 @@ where
     name
 }
 
-fn echoing() -> String {
+pub(super) fn echoing() -> String {
     scripted(|i, cx| async move { Ok(echo(&i, &cx)) })
 }
 
-async fn holding_fence(broker: &Arc<dyn Broker>, queue: &str) -> Subscription {
+pub(super) async fn holding_fence(broker: &Arc<dyn Broker>, queue: &str) -> Subscription {
     let subscribe = Subscribe {
         queue: QueueSpec::Data(queue.into()),
         prefetch: 1000,
@@ -74,7 +71,7 @@ async fn next(subscription: &mut Subscription) -> RawDelivery {
 }
 
 /// Replies until every user has had `count`; for each, their numbers in the order of their first occurrence.
-async fn first_occurrences(
+pub(super) async fn first_occurrences(
     observer: &mut Subscription,
     users: usize,
     count: usize,
@@ -95,7 +92,7 @@ async fn first_occurrences(
     seen
 }
 
-fn in_order(seen: &BTreeMap<String, Vec<usize>>) {
+pub(super) fn in_order(seen: &BTreeMap<String, Vec<usize>>) {
     for (user, numbers) in seen {
         assert!(numbers.is_sorted(), "{user}: {numbers:?}");
     }
@@ -230,65 +227,6 @@ async fn order_is_kept_while_replicas_come_and_go() {
     d.at_rest().await;
 }
 
-/// What waits in partitions that were divided otherwise, or are no more, is finished before anything newer.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_change_of_their_number_keeps_order() {
-    const USERS: usize = 30;
-    let broker = EmbeddedBroker::start(EmbeddedOptions::default()).unwrap();
-    let open = Arc::new(AtomicBool::new(false));
-    let gate = Arc::clone(&open);
-    let name = scripted(move |i, cx| {
-        let gate = Arc::clone(&gate);
-        async move {
-            while !gate.load(Ordering::Relaxed) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            Ok(echo(&i, &cx))
-        }
-    });
-    let mut n = 0;
-    for (partitions, next) in [(8, 3), (3, 8), (8, 0)] {
-        open.store(false, Ordering::Relaxed);
-        let connection = broker.connect() as Arc<dyn Broker>;
-        let old = replica_of(connection, name.clone(), divided(partitions), "old").await;
-        let send = async |rig: &Rig, from: usize| {
-            for number in from..from + 5 {
-                for user in 0..USERS {
-                    rig.send(&format!("u{user}"), &number.to_string()).await;
-                }
-            }
-        };
-        send(&old, n).await;
-        old.until("taken", |s| s.counts.received >= 5 * USERS as u64)
-            .await;
-        old.broker.close(Duration::ZERO).await;
-        drop(old);
-        let connection = broker.connect() as Arc<dyn Broker>;
-        let new = replica_of(connection, name.clone(), divided(next), "new").await;
-        send(&new, n + 5).await;
-        let redividing = |s: &WorkerSnapshot| s.components.iter().any(|c| c.reason == "redividing");
-        new.until("says so", redividing).await;
-        let waits = new.broker.depth("t.inbound").await.unwrap().unwrap();
-        assert_eq!(waits.ready, 0, "taken, and not passed on: {waits:?}");
-        open.store(true, Ordering::Relaxed);
-        let mut observer = holding_fence(&new.broker, "t.outbound").await;
-        let seen = first_occurrences(&mut observer, USERS, 10).await;
-        observer.acker.close();
-        in_order(&seen);
-        new.until("is divided", |s| !redividing(s)).await;
-        if next > 0 {
-            let all = usize::from(next);
-            new.until("shares", |s| here(s) == Some((all, all))).await;
-        }
-        new.at_rest().await;
-        let shelf = new.broker.shelf("t.inbound.layout", 10).await.unwrap();
-        assert_eq!(shelf.messages().len(), 1, "one note");
-        shelf.close().await;
-        new.broker.close(Duration::ZERO).await;
-        n += 10;
-    }
-}
-
 #[tokio::test]
 async fn full_partitions_hold_up_the_forwarder_and_so_the_publishers() {
     let open = Arc::new(AtomicBool::new(false));
@@ -324,108 +262,4 @@ async fn full_partitions_hold_up_the_forwarder_and_so_the_publishers() {
     // Replies fill up the target as well, and draining it lets everything through.
     assert_eq!(rig.replies(sent).await.len(), sent);
     assert_eq!(rig.at_rest().await.done, sent as u64);
-}
-
-/// Whatever becomes of the division, what old partitions held is handled, though no new message comes.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_partitions_held_does_not_wait_for_the_next_message() {
-    let open = Arc::new(AtomicBool::new(false));
-    let gate = Arc::clone(&open);
-    let name = scripted(move |i, cx| {
-        let gate = Arc::clone(&gate);
-        async move {
-            while !gate.load(Ordering::Relaxed) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            Ok(echo(&i, &cx))
-        }
-    });
-    let unordered = json!({"ordering": {"mode": "none"}});
-    for settings in [unordered, divided(2), divided(0)] {
-        open.store(false, Ordering::Relaxed);
-        let broker = EmbeddedBroker::start(EmbeddedOptions::default()).unwrap();
-        let connection = broker.connect() as Arc<dyn Broker>;
-        let old = replica_of(connection, name.clone(), divided(4), "old").await;
-        for user in 0..20 {
-            old.send(&format!("u{user}"), "0").await;
-        }
-        old.until("taken", |s| s.counts.received >= 20).await;
-        old.broker.close(Duration::ZERO).await;
-        drop(old);
-        open.store(true, Ordering::Relaxed);
-        let mut replicas = Vec::new();
-        for instance in ["a", "b"] {
-            let connection = broker.connect() as Arc<dyn Broker>;
-            let rig = replica_of(connection, name.clone(), settings.clone(), instance).await;
-            replicas.push(rig);
-        }
-        let mut observer = holding_fence(&replicas[0].broker, "t.outbound").await;
-        first_occurrences(&mut observer, 20, 1).await;
-        for rig in &replicas {
-            rig.at_rest().await;
-        }
-    }
-}
-
-/// What waits in the journal of a part that is no more, or of the queue as it was before it was divided, is handled, and
-/// before what is newer; no note at the broker is needed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn journals_of_a_former_division_are_finished_first() {
-    const USERS: usize = 12;
-    for (partitions, journals) in [
-        (2, ["t.inbound.p7", "t.inbound"]),
-        (0, ["t.inbound.p7", "t.inbound.p1"]),
-    ] {
-        let store: Arc<dyn StateStore> =
-            EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap();
-        for user in 0..USERS {
-            let mut message = UserMessage::new("sms", Some("555"), Some(&format!("u{user}")));
-            message.set_content(Some("0"));
-            message.set_transport_name("t");
-            let body = message.encode();
-            let lanes = LaneChooser::new(vumi_api::OrderingMode::PerUser);
-            let Lane::Numbered(number) = lanes.lane(Flow::Inbound, &message.into()) else {
-                panic!("a user has a lane");
-            };
-            let about = About {
-                reason: Reason::Backoff,
-                since: 1_000,
-                attempts: 1,
-                code: "peer.timeout".into(),
-                text: "no answer".into(),
-                routing_key: "t.inbound".into(),
-                amqp_message_id: None,
-            };
-            let append = Append {
-                lane: Place {
-                    group: String::new(),
-                    number,
-                },
-                due: Due::After(Duration::from_secs(1)),
-                entry: Entry { about, body },
-            };
-            let queue = journals[user % 2];
-            store.append(queue, vec![append]).await.unwrap();
-        }
-        let name = echoing();
-        let setup = Setup {
-            name,
-            state: Some(Arc::clone(&store)),
-            ..Setup::new(divided(partitions))
-        };
-        let rig = Rig::replica(setup, "new").await;
-        for number in 1..3 {
-            for user in 0..USERS {
-                rig.send(&format!("u{user}"), &number.to_string()).await;
-            }
-        }
-        let mut observer = holding_fence(&rig.broker, "t.outbound").await;
-        let seen = first_occurrences(&mut observer, USERS, 3).await;
-        in_order(&seen);
-        rig.at_rest().await;
-        for queue in journals {
-            let depth = store.depth(queue).await.unwrap();
-            assert_eq!(depth.messages, 0, "{queue}");
-        }
-    }
 }

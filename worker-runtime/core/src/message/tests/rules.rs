@@ -141,7 +141,12 @@ fn both_generations_read_every_message_we_make() {
         assert_eq!(again.event_id(), event.event_id());
         assert_eq!(again.fate(), event.fate(), "fate survives a Vumi 2 hop");
     }
-    let report = StatusReport::new("link", StatusLevel::Degraded, "slow", "Slow.");
+    let report = StatusReport::new(
+        "link",
+        StatusLevel::Degraded,
+        crate::reasons::SLOWED_DOWN,
+        "Slow.",
+    );
     let mut status = TransportStatus::new(&report);
     status.details_mut().insert("n".into(), json!(1));
     read_v1(Kind::Status, &status.encode()).unwrap();

@@ -72,6 +72,22 @@ impl Batches for EmbeddedStore {
         .await
     }
 
+    async fn all_orders(&self) -> Result<BTreeMap<(String, String), Order>, WorkError> {
+        self.read(|look| {
+            let mut orders = BTreeMap::new();
+            for item in look.all(Space::Index, &Key::new(tag::ORDER)) {
+                let (key, value) = item.into_inner()?;
+                let mut parts = Parts::of(&key);
+                let account = parts.name().ok_or(ORDER)?.to_owned();
+                let batch = parts.name().ok_or(ORDER)?.to_owned();
+                let order = serde_json::from_slice(&value).map_err(|_| ORDER)?;
+                orders.insert((account, batch), order);
+            }
+            Ok(orders)
+        })
+        .await
+    }
+
     async fn batches(&self) -> Result<BatchCounts, WorkError> {
         self.read(|look| {
             let mut counts = BatchCounts::new();

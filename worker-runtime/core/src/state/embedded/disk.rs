@@ -13,7 +13,7 @@ use fjall::{
 };
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockWriteGuard};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// Memory for blocks read back.
 const CACHE: u64 = 3 << 20;
@@ -340,7 +340,7 @@ impl Failure {
 
 /// The store's clock: milliseconds since 1970.
 fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since = crate::clock::now().duration_since(UNIX_EPOCH);
     since.map_or(0, millis)
 }
 

@@ -156,7 +156,14 @@ fn commit(
 ) -> Result<u64, Failure> {
     let now = tx.now();
     let key = seen_key(name, id);
-    let before = ends(tx, key.as_ref())?;
+    let old = get(tx, key.as_ref())?;
+    if old
+        .as_ref()
+        .is_some_and(|old| old.ends > now && !old.answer.is_empty())
+    {
+        return Ok(0);
+    }
+    let before = old.map(|old| old.ends);
     remove(tx, key.as_ref())?;
     let mut scope = scope(tx, name)?;
     let seen = Seen {

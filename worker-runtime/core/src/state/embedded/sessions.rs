@@ -182,4 +182,30 @@ impl Sessions for EmbeddedStore {
         })
         .await
     }
+
+    async fn begin(&self, namespace: &str, user: &str, keep: Duration) -> Result<f64, WorkError> {
+        let session = self
+            .create(&clock(namespace), user, Session::new(), Some(keep))
+            .await?;
+        Ok(created_at(&session).unwrap_or_default())
+    }
+
+    async fn begun(&self, namespace: &str, user: &str) -> Result<Option<f64>, WorkError> {
+        let session = self.load(&clock(namespace), user).await?;
+        Ok(session.as_ref().and_then(created_at))
+    }
+
+    async fn end(&self, namespace: &str, user: &str) -> Result<Option<f64>, WorkError> {
+        let session = self.clear(&clock(namespace), user).await?;
+        Ok(session.as_ref().and_then(created_at))
+    }
+}
+
+/// The scope of beginnings: a session without texts. No worker's name has a colon.
+fn clock(namespace: &str) -> String {
+    format!("{namespace}:session_created")
+}
+
+fn created_at(session: &Session) -> Option<f64> {
+    session.get("created_at")?.parse().ok()
 }

@@ -10,6 +10,10 @@ use crate::state::ledger::RowState;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, HashMap};
 
+fn read(json: &str) -> Result<Order, WorkError> {
+    serde_json::from_str(json).map_err(|_| unreadable("an order"))
+}
+
 #[async_trait]
 impl Batches for RedisStore {
     async fn set_order(
@@ -18,26 +22,30 @@ impl Batches for RedisStore {
         batch: &str,
         order: Option<&Order>,
     ) -> Result<(), WorkError> {
-        let key = self.keys.orders(account);
-        let mut command = redis::cmd(match order {
-            Some(_) => "HSET",
-            None => "HDEL",
-        });
-        command.arg(key).arg(part(batch));
+        let mut call = self.ledger(script!("set_order"));
+        call.arg(part(account)).arg(part(batch));
         if let Some(order) = order {
-            command.arg(serde_json::to_string(order).map_err(|_| unreadable("an order"))?);
+            call.arg(serde_json::to_string(order).map_err(|_| unreadable("an order"))?);
         }
-        self.link.command(&command).await
+        self.link.script(&call).await
     }
 
     async fn orders(&self, account: &str) -> Result<BTreeMap<String, Order>, WorkError> {
         let mut command = redis::cmd("HGETALL");
         command.arg(self.keys.orders(account));
         let orders: HashMap<String, String> = self.link.command(&command).await?;
-        let orders = orders.into_iter().map(|(batch, json)| {
-            let order = serde_json::from_str(&json).map_err(|_| unreadable("an order"))?;
-            Ok((name(&batch), order))
-        });
+        let orders = orders
+            .into_iter()
+            .map(|(batch, json)| Ok((name(&batch), read(&json)?)));
+        orders.collect()
+    }
+
+    async fn all_orders(&self) -> Result<BTreeMap<(String, String), Order>, WorkError> {
+        let call = self.ledger(script!("all_orders"));
+        let orders: Vec<(String, String, String)> = self.link.script(&call).await?;
+        let orders = orders
+            .into_iter()
+            .map(|(account, batch, json)| Ok(((name(&account), name(&batch)), read(&json)?)));
         orders.collect()
     }
 

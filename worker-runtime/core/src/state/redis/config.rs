@@ -367,7 +367,7 @@ fn missing(text: String) -> WorkError {
 }
 
 fn invalid(text: String) -> WorkError {
-    WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text)
+    WorkError::new(ErrorClass::Config, codes::CONFIG_ADDRESS, text)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::errors::{Trouble, unreachable};
 use crate::broker::Durability;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::speech::{self, Heard, Protocol};
 use redis::aio::MultiplexedConnection;
 use redis::sentinel::{SentinelClientBuilder, SentinelServerType};
 use redis::{
@@ -15,6 +16,12 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use std::collections::HashMap;
 use std::time::Duration;
+
+/// RESP: an inline command, answered with a status or an error.
+const RESP: Protocol = Protocol {
+    hello: b"PING\r\n",
+    answers: &[b"+", b"-"],
+};
 
 /// A server that accepts the connection and then says nothing is given up after this.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -47,12 +54,29 @@ pub(super) async fn connect(
         let server = examine(&mut connection, config.name()).await?;
         Ok((connection, server))
     };
+    let connecting = speech::connected(connecting, other_speech(&endpoint));
     match tokio::time::timeout(PATIENCE, connecting).await {
         Ok(done) => done,
         Err(_) => Err(unreachable(&format!(
             "no answer within {} s",
             PATIENCE.as_secs()
         ))),
+    }
+}
+
+/// Why there will be no connection, if the port speaks TLS and we do not, or the other way round.
+async fn other_speech(endpoint: &Endpoint) -> Option<WorkError> {
+    let Place::Server(host, port) = &endpoint.place else {
+        return None;
+    };
+    match (speech::heard(host, *port, &RESP).await?, endpoint.encrypted) {
+        (Heard::Tls, false) => Some(unreachable(&format!(
+            "port {port} speaks TLS: write rediss://…, or set state.redis.tls, or name the port without TLS"
+        ))),
+        (Heard::Plain, true) => Some(unreachable(&format!(
+            "port {port} does not speak TLS: name the TLS port, or write redis://… and leave out state.redis.tls and --redis-ca"
+        ))),
+        _ => None,
     }
 }
 
@@ -118,7 +142,7 @@ fn trust(endpoint: &Endpoint) -> Result<Option<TlsCertificates>, WorkError> {
     let Some(pem) = &endpoint.authority else {
         return Ok(None);
     };
-    let untrusted = |text: String| WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text);
+    let untrusted = |text: String| WorkError::new(ErrorClass::Config, codes::CONFIG_ADDRESS, text);
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem.as_bytes())
         .collect::<Result<_, _>>()
         .map_err(|e| untrusted(format!("the certificate authority is not PEM: {e}")))?;

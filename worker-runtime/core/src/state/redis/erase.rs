@@ -2,7 +2,7 @@
 //! suspects are looked through, step by step.
 
 use super::RedisStore;
-use super::keys::{literal, name};
+use super::keys::{SESSION_CREATED, literal, name};
 use super::script::script;
 use crate::error::WorkError;
 use crate::state::journal::{Filter, Journal};
@@ -38,15 +38,21 @@ pub(super) async fn erase(store: &RedisStore, person: &Person) -> Result<Vec<Era
 }
 
 async fn sessions(store: &RedisStore, person: &Person) -> Result<u64, WorkError> {
-    let pattern = format!("{}*session:*", literal(store.keys.root()));
-    let mut search = store.search(&pattern);
+    let root = literal(store.keys.root());
+    let is_theirs = |key: &&String| {
+        let user = store.keys.session_user(key);
+        user.is_some_and(|user| person.owns(user))
+            || store.keys.is_session_created(key, |user| person.owns(user))
+    };
     let mut erased = 0;
-    while let Some(keys) = search.next().await? {
-        let is_theirs = |key: &&String| {
-            let user = store.keys.session_user(key);
-            user.is_some_and(|user| person.owns(user))
-        };
-        erased += delete(store, keys.iter().filter(is_theirs)).await?;
+    for pattern in [
+        format!("{root}*session:*"),
+        format!("{root}*{}", literal(SESSION_CREATED)),
+    ] {
+        let mut search = store.search(&pattern);
+        while let Some(keys) = search.next().await? {
+            erased += delete(store, keys.iter().filter(is_theirs)).await?;
+        }
     }
     Ok(erased)
 }

@@ -125,6 +125,19 @@ impl Journal for RedisStore {
         self.link.script(&call).await
     }
 
+    async fn relocate(&self, queue: &str, to: &str, lanes: &[Lane]) -> Result<u64, WorkError> {
+        let mut relocated = 0;
+        for some in lanes.chunks(LANES) {
+            let mut call = self.journal(script!("journal_lib", "relocate"), queue);
+            call.arg(part(to));
+            for lane in some {
+                lane_args(&mut call, lane);
+            }
+            relocated += self.link.script::<u64>(&call).await?;
+        }
+        Ok(relocated)
+    }
+
     async fn depth(&self, queue: &str) -> Result<Depth, WorkError> {
         let call = self.journal(script!("journal_lib", "depth"), queue);
         let (messages, lanes) = self.link.script(&call).await?;

@@ -2,6 +2,9 @@
 
 use std::fmt::Write as _;
 
+/// How keys end that say when a session began.
+pub(super) const SESSION_CREATED: &str = ":session_created";
+
 /// Keys below one prefix.
 #[derive(Clone, Debug)]
 pub(super) struct Keys {
@@ -36,6 +39,21 @@ impl Keys {
         }
     }
 
+    /// When a user's session began, as Vumi's session length middleware keeps it.
+    pub(super) fn session_created(&self, namespace: &str, user: &str) -> String {
+        format!("{}{namespace}:{user}{SESSION_CREATED}", self.root)
+    }
+
+    /// Whether a key says when a session of a user began whom `is_theirs` knows. Namespaces and addresses may have colons.
+    pub(super) fn is_session_created(&self, key: &str, is_theirs: impl Fn(&str) -> bool) -> bool {
+        let rest = key.strip_prefix(self.root.as_str());
+        let Some(rest) = rest.and_then(|rest| rest.strip_suffix(SESSION_CREATED)) else {
+            return false;
+        };
+        rest.match_indices(':')
+            .any(|(at, _)| is_theirs(&rest[at + 1..]))
+    }
+
     /// The user of a session's key; none if it is another key.
     pub(super) fn session_user<'a>(&self, key: &'a str) -> Option<&'a str> {
         let rest = key.strip_prefix(self.root.as_str())?;
@@ -48,6 +66,11 @@ impl Keys {
     /// What Vumi's failure worker keeps of a transport begins with it.
     pub(super) fn failures(&self, transport: &str) -> String {
         format!("{}failures:{transport}:", self.root)
+    }
+
+    /// What Vumi's scheduler keeps begins with it, by its default.
+    pub(super) fn scheduler(&self) -> String {
+        format!("{}scheduler#", self.root)
     }
 
     /// Keys of the journal begin with it; `J` itself counts messages by queue.
@@ -162,6 +185,11 @@ mod tests {
         assert_eq!(keys.session_user("kp#menu:session:+27821"), Some("+27821"));
         assert_eq!(keys.session_user("kp#session:a"), Some("a"));
         assert_eq!(keys.session_user("kp#J:x"), None);
+        let created = keys.session_created("pool:tag", "xmpp:a@b");
+        assert_eq!(created, "kp#pool:tag:xmpp:a@b:session_created");
+        assert!(keys.is_session_created(&created, |user| user == "xmpp:a@b"));
+        assert!(!keys.is_session_created(&created, |user| user == "pool"));
+        assert!(!keys.is_session_created("kp#t:session:a", |_| true));
     }
 
     proptest! {

@@ -1,8 +1,8 @@
 //! Retries of Vumi's failure worker: a sorted set of buckets by time, a set of failures for each bucket, a hash for
-//! each failure. Failures and the set of all of them are Vumi's record; nothing but the retry is removed.
+//! each failure. Failures and the set of all of them are Vumi's record; nothing but the retry is removed. And what its
+//! scheduler kept, laid out alike, for every transport in one place: there the entry goes as well, as after a delivery.
 
 use super::RedisStore;
-use super::errors::unreadable;
 use super::script::{at_most, script};
 use crate::error::WorkError;
 use crate::state::legacy::{ImportedRetry, LegacyRetries};
@@ -11,6 +11,10 @@ use bytes::Bytes;
 use time::PrimitiveDateTime;
 use time::format_description::well_known::Iso8601;
 
+/// How [`ImportedRetry::key`] begins of what the failure worker kept, and of what the scheduler did.
+const RETRY: &str = "retry ";
+const SCHEDULED: &str = "scheduled ";
+
 #[async_trait]
 impl LegacyRetries for RedisStore {
     async fn import_retries(
@@ -18,34 +22,60 @@ impl LegacyRetries for RedisStore {
         transport_name: &str,
         limit: usize,
     ) -> Result<Vec<ImportedRetry>, WorkError> {
-        let mut call = script!("retries").key(self.keys.failures(transport_name));
-        call.arg(at_most(limit));
+        let mut retries = script!("retries").key(self.keys.failures(transport_name));
+        retries.arg(at_most(limit));
+        let mut found = self.kept(RETRY, &retries, transport_name).await?;
+        let mut scheduled = script!("scheduled").key(self.keys.scheduler());
+        scheduled
+            .arg(at_most(limit - found.len().min(limit)))
+            .arg(transport_name);
+        found.extend(self.kept(SCHEDULED, &scheduled, transport_name).await?);
+        Ok(found)
+    }
+
+    async fn imported(&self, transport_name: &str, keys: &[String]) -> Result<(), WorkError> {
+        let mut retries = script!("imported").key(self.keys.failures(transport_name));
+        let mut scheduled = script!("unscheduled").key(self.keys.scheduler());
+        for key in keys {
+            let (call, rest) = match key.strip_prefix(RETRY) {
+                Some(rest) => (&mut retries, rest),
+                None => (&mut scheduled, key.strip_prefix(SCHEDULED).unwrap_or(key)),
+            };
+            if let Some((bucket, key)) = rest.split_once(' ') {
+                call.arg(bucket).arg(key);
+            }
+        }
+        let _: () = self.link.script(&retries).await?;
+        self.link.script(&scheduled).await
+    }
+}
+
+impl RedisStore {
+    async fn kept(
+        &self,
+        kind: &str,
+        call: &redis::ScriptInvocation<'_>,
+        transport_name: &str,
+    ) -> Result<Vec<ImportedRetry>, WorkError> {
         let (lost, found): (u64, Vec<(String, String, Bytes, Bytes)>) =
-            self.link.script(&call).await?;
+            self.link.script(call).await?;
         if lost > 0 {
             tracing::warn!(
                 transport_name,
                 lost,
-                "retries of Vumi whose failures are not stored any more: nothing to send"
+                "messages that Vumi kept for later are not stored any more: nothing to send"
             );
         }
-        let retries = found.into_iter().map(|(bucket, key, body, reason)| {
-            Ok(ImportedRetry {
-                due: due(&bucket).ok_or_else(|| unreadable("a time of Vumi's retries"))?,
-                key: format!("{bucket} {key}"),
+        let retries = found
+            .into_iter()
+            .map(|(bucket, key, body, reason)| ImportedRetry {
+                // What has no time that can be read is due.
+                due: due(&bucket).unwrap_or_default(),
+                key: format!("{kind}{bucket} {key}"),
                 body,
                 reason: String::from_utf8_lossy(&reason).into_owned(),
-            })
-        });
-        retries.collect()
-    }
-
-    async fn imported(&self, transport_name: &str, keys: &[String]) -> Result<(), WorkError> {
-        let mut call = script!("imported").key(self.keys.failures(transport_name));
-        for (bucket, key) in keys.iter().filter_map(|key| key.split_once(' ')) {
-            call.arg(bucket).arg(key);
-        }
-        self.link.script(&call).await
+            });
+        Ok(retries.collect())
     }
 }
 

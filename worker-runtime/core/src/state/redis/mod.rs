@@ -8,7 +8,10 @@
 //! | Key | Type | Holds | Ends |
 //! |---|---|---|---|
 //! | `<scope>:session:<user>` | hash | Vumi's session: texts, `created_at`; without a scope `session:<user>` | as set when created |
+//! | `<namespace>:<user>:session_created` | text | when the user's session began: Vumi's session length middleware | as set when it began |
 //! | `failures:<transport>:…` | Vumi's | retries of Vumi's failure worker: read and removed, never written | |
+//! | `answers:<message>:session:<person>` | hash | a session: what an application answered | a day |
+//! | `scheduler#…` | Vumi's | messages of Vumi's scheduler: read and removed, never written | |
 //! | `J` | hash | messages in the journal by queue | with the last message |
 //! | `J:id` | number | last number given to an entry | never |
 //! | `J:g:<queue>` | set | groups with lanes | with the last lane |
@@ -27,6 +30,7 @@
 //! | `L:e` | sorted set | `r:<message>` and `t:<message>`, by when row and trail end | when they are swept |
 //! | `L:b:<account>:<batch>` | hash | rows of a batch by state | with the last row |
 //! | `L:b` | set | `<account>:<batch>` of batches with rows | with the last row |
+//! | `L:o` | set | transports with orders for batches | when they are lifted |
 //! | `L:o:<account>` | hash | orders in force by batch | when they are lifted |
 //! | `L:a` | set | accounts with rows | never |
 //! | `L:l:<worker>` | text | sign of life of a replica that sends | as told |
@@ -43,6 +47,7 @@
 //! `min-replicas-to-write 1` keeps a master that is cut off from taking more.
 
 mod batches;
+mod checkup;
 mod config;
 mod dial;
 mod erase;
@@ -58,6 +63,7 @@ mod script;
 mod sessions;
 mod suspects;
 
+pub use checkup::checkup;
 pub use config::{Identity, Place, RedisConfig};
 
 use super::legacy::LegacyRetries;

@@ -1,5 +1,5 @@
 //! Sessions in Vumi's layout: a hash of texts, whose end is set when it is created. A session that is over is not saved
-//! (in Vumi it then never ended).
+//! (in Vumi it then never ended). Beginnings are in the layout of Vumi's session length middleware.
 
 use super::RedisStore;
 use super::keys::literal;
@@ -83,6 +83,22 @@ impl Sessions for RedisStore {
             }
         }
         Ok(users.into_iter().take(limit).collect())
+    }
+
+    async fn begin(&self, namespace: &str, user: &str, keep: Duration) -> Result<f64, WorkError> {
+        let mut call = script!("session_begin").key(self.keys.session_created(namespace, user));
+        call.arg(millis(keep));
+        self.link.script(&call).await
+    }
+
+    async fn begun(&self, namespace: &str, user: &str) -> Result<Option<f64>, WorkError> {
+        let key = self.keys.session_created(namespace, user);
+        self.link.command(redis::cmd("GET").arg(key)).await
+    }
+
+    async fn end(&self, namespace: &str, user: &str) -> Result<Option<f64>, WorkError> {
+        let key = self.keys.session_created(namespace, user);
+        self.link.command(redis::cmd("GETDEL").arg(key)).await
     }
 }
 

@@ -1,21 +1,27 @@
 //! The control socket of a running process (S14): a Unix socket that only its user may open, one JSON request per line,
-//! one JSON answer per line. `vumi status`, `parked`, `journal`, `ledger`, `why`
-//! and `erase` speak to it.
+//! one JSON answer per line; a tap is answered by many. `vumi status`, `top`, `parked`, `journal`, `batch`, `ledger`, `why`,
+//! `erase`, `inject` and `tap` speak to it.
 
 mod client;
 mod server;
+mod traffic;
 
-pub use client::ask;
+pub use client::{Conversation, ask};
 pub use server::ControlSocket;
 
+use super::Supervisor;
+use crate::broker::Broker;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::operate::Ask;
 use crate::parking::{self, Selection};
+use crate::tap::Filter;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 
 /// What can be asked.
@@ -59,6 +65,24 @@ pub enum Request {
     },
     /// About what is kept in state stores.
     Kept(Ask),
+    /// Publishes messages into a queue that a worker consumes: `confirmed`, how many, once all are.
+    Publish {
+        /// Connector.
+        connector: String,
+        /// `inbound`, `outbound` or `event`.
+        kind: String,
+        /// Whole messages.
+        messages: Vec<Value>,
+    },
+    /// Copies of what passes connectors, from now on until the conversation ends: one [`crate::tap::Told`] after the other.
+    Tap {
+        /// Connectors; without any, all of the process.
+        connectors: Vec<String>,
+        /// `inbound`, `outbound`, `event`; without any, all.
+        kinds: Vec<String>,
+        /// Which messages.
+        filter: Filter,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -141,4 +165,17 @@ fn bad(text: String) -> WorkError {
 
 fn value(of: &impl Serialize) -> Value {
     serde_json::to_value(of).unwrap_or_default()
+}
+
+/// Consumed queues of all workers, with the broker of each.
+async fn consumed(supervisor: &Supervisor) -> Result<BTreeMap<String, Arc<dyn Broker>>, WorkError> {
+    let mut queues = BTreeMap::new();
+    for resource in supervisor.resources() {
+        let topology = resource.topology();
+        let broker = supervisor.broker_of(&resource).await?;
+        for port in topology.intake.iter().chain(&topology.replies) {
+            queues.insert(port.queue(), Arc::clone(&broker));
+        }
+    }
+    Ok(queues)
 }

@@ -2,23 +2,27 @@
 
 use super::super::Supervisor;
 use super::super::status::ProcessStatus;
-use super::{Answer, Line, Request, bad, line, runtime_folder, shown, trouble, value};
+use super::{
+    Answer, Line, Request, bad, consumed, line, runtime_folder, shown, traffic, trouble, value,
+};
 use crate::broker::Broker;
 use crate::error::{ErrorClass, WorkError};
 use crate::operate;
 use crate::parking;
+use crate::tap::{self, Tap, Told};
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
+use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use vumi_api::Port;
 
-/// Longest request line.
-const MAX_REQUEST: u64 = 64 * 1024;
+/// Longest request line: a message of the largest size, and what is around it.
+const MAX_REQUEST: u64 = 2 << 20;
 /// Most messages in one listing.
 const MAX_LISTED: usize = 1000;
 /// Conversations at one time.
@@ -126,6 +130,14 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
         let line = tokio::time::timeout(IDLE, line(&mut reader, MAX_REQUEST)).await;
         let answer = match line {
             Ok(Ok(Some(line))) => match serde_json::from_slice(&line) {
+                Ok(Request::Tap {
+                    connectors,
+                    kinds,
+                    filter,
+                }) => match traffic::open(supervisor, &connectors, &kinds, filter).await {
+                    Ok(tap) => return tell(supervisor, tap, reader, writer).await,
+                    Err(error) => Err(error),
+                },
                 Ok(request) => perform(supervisor, name, version, request).await,
                 Err(error) => Err(bad(format!("not a request: {error}"))),
             },
@@ -145,6 +157,29 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
         let mut text = serde_json::to_string(&answer).unwrap_or_default();
         text.push('\n');
         if writer.write_all(text.as_bytes()).await.is_err() || fatal {
+            return;
+        }
+    }
+}
+
+/// Tells what a tap sees until somebody has enough: the other side, or the process that is stopping.
+async fn tell(
+    supervisor: &Supervisor,
+    mut tap: Tap,
+    mut reader: BufReader<OwnedReadHalf>,
+    mut writer: OwnedWriteHalf,
+) {
+    loop {
+        let told = tokio::select! {
+            told = tap.next() => told,
+            // Nothing is to be said any more: whatever comes is the end.
+            _ = line(&mut reader, MAX_REQUEST) => return,
+            () = supervisor.stopping().cancelled() => Told::Ended("the process is stopping".into()),
+        };
+        let mut text = serde_json::to_string(&Answer::Ok(value(&told))).unwrap_or_default();
+        text.push('\n');
+        let ended = matches!(told, Told::Ended(_));
+        if writer.write_all(text.as_bytes()).await.is_err() || ended {
             return;
         }
     }
@@ -195,6 +230,18 @@ async fn perform(
             let handled = parking::drop(&*broker, &withdrawal, &queue, &selection).await?;
             Ok(value(&handled))
         }
+        Request::Publish {
+            connector,
+            kind,
+            messages,
+        } => {
+            let flow = tap::flow(&kind);
+            let flow =
+                flow.ok_or_else(|| bad(format!("{kind:?} is none of inbound, outbound, event")))?;
+            traffic::publish(supervisor, &Port::new(connector, flow), &messages).await
+        }
+        // It is answered where the conversation is.
+        Request::Tap { .. } => Err(bad("a tap is the last thing that is asked".into())),
         Request::Kept(ask) => operate::answer(&supervisor.reach().await, ask).await,
         Request::ParkedResume { worker } => {
             let key = worker_key(supervisor, &worker)?;
@@ -204,19 +251,6 @@ async fn perform(
             }
         }
     }
-}
-
-/// Consumed queues of all workers, with the broker of each.
-async fn consumed(supervisor: &Supervisor) -> Result<BTreeMap<String, Arc<dyn Broker>>, WorkError> {
-    let mut queues = BTreeMap::new();
-    for resource in supervisor.resources() {
-        let topology = resource.topology();
-        let broker = supervisor.broker_of(&resource).await?;
-        for port in topology.intake.iter().chain(&topology.replies) {
-            queues.insert(port.queue(), Arc::clone(&broker));
-        }
-    }
-    Ok(queues)
 }
 
 async fn broker_of(supervisor: &Supervisor, queue: &str) -> Result<Arc<dyn Broker>, WorkError> {

@@ -679,6 +679,10 @@ async fn what_answers_held_requests_stops_last() {
     .await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(world.times("close application/e"), 0, "it still answers");
+    let shown = supervisor.snapshots().await;
+    let state = |key: &str| shown.iter().find(|s| s.key == key).map(|s| s.state);
+    assert_eq!(state("transport/h"), Some("stopping"), "shown to its end");
+    assert!(state("application/e").is_some());
     release.send(true).expect("heard");
     ending.await.expect("ended");
     assert!(world.at("gone transport/h here-1") < world.at("close application/e"));

@@ -47,6 +47,10 @@ async fn tls_with_a_private_authority() {
         .expect_err("untrusted");
     assert_eq!((error.class, error.text), (ErrorClass::Connect, why));
 
+    let plain = redis.url(1).replace("rediss://", "redis://");
+    let plain = RedisStore::open(RedisConfig::from_url(&plain).expect("url"));
+    away(&plain, "speaks TLS").await;
+
     // The same from Secrets: the authority under `ca.crt`.
     let pem = std::fs::read_to_string(redis.ca_file()).expect("authority");
     let folder = tempfile::tempdir().expect("folder");
@@ -60,6 +64,16 @@ async fn tls_with_a_private_authority() {
     let secrets = Arc::new(Secrets::new(BTreeMap::new(), Some(folder.path().into())));
     let config = RedisConfig::from_secret(Arc::clone(&secrets), "redis");
     works(&RedisStore::open(config.with_ca_secret(secrets, "ca"))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tls_to_a_port_without_is_said() {
+    let Some(redis) = Redis::start_or_skip(Options::default()).await else {
+        return;
+    };
+    let url = redis.url(0).replace("redis://", "rediss://");
+    let store = RedisStore::open(RedisConfig::from_url(&url).expect("url"));
+    away(&store, "does not speak TLS").await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

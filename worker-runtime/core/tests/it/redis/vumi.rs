@@ -210,3 +210,104 @@ async fn retries_of_vumi_are_imported_once_they_are_kept() {
     assert_eq!(hash(&redis, &key).await["message"], "{\"n\": 1}");
     assert_eq!(legacy.import_retries("other", 100).await.expect("read"), []);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn beginnings_of_sessions_are_vumis() {
+    let Some(redis) = Redis::start_or_skip(Options::default()).await else {
+        return;
+    };
+    let store = store(&redis);
+    let keep = Duration::from_secs(600);
+    let begun = store.begin("ussd_za", "+27821", keep).await.expect("begun");
+    let key = "vumi:ussd_za:+27821:session_created";
+    let told = redis.cli(&["get", key]).await.expect("told");
+    assert_eq!(told.parse::<f64>().expect("a number"), begun);
+    let ttl = redis.cli(&["ttl", key]).await.expect("told");
+    assert!(
+        (1..=600).contains(&ttl.parse::<i64>().expect("a number")),
+        "{ttl}"
+    );
+    // What Vumi's middleware wrote is found and ended; a tag has a colon.
+    let theirs = "vumi:pool:tag1:27822:session_created";
+    redis
+        .cli(&["set", theirs, "1405678901.12"])
+        .await
+        .expect("written");
+    let ended = store.end("pool:tag1", "27822").await.expect("ended");
+    assert_eq!(ended, Some(1_405_678_901.12));
+    assert_eq!(redis.cli(&["exists", theirs]).await.expect("told"), "0");
+}
+
+/// Writes an entry as Vumi's scheduler does.
+async fn schedule(redis: &Redis, bucket: &str, id: &str, payload: &str) -> String {
+    let root = "vumi:scheduler#";
+    let key = format!("{root}scheduled.{bucket}.{id}");
+    let of_bucket = format!("{root}scheduled_keys.{bucket}");
+    for command in [
+        &[
+            "hset",
+            &key,
+            "payload",
+            payload,
+            "scheduled_at",
+            bucket,
+            "bucket_key",
+            &of_bucket,
+        ][..],
+        &["sadd", &of_bucket, &key],
+        &["sadd", &format!("{root}scheduled_keys"), &key],
+        &["zadd", &format!("{root}scheduled_timestamps"), "1", bucket],
+    ] {
+        redis.cli(command).await.expect("written");
+    }
+    key
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_vumis_scheduler_kept_is_imported_by_the_transport_it_is_for() {
+    let Some(redis) = Redis::start_or_skip(Options::default()).await else {
+        return;
+    };
+    let store = store(&redis);
+    up(&store).await;
+    let message = |id: &str, transport: &str| {
+        format!("{{\"message_id\": \"{id}\", \"transport_name\": \"{transport}\"}}")
+    };
+    let (early, late) = ("2014-07-28T12:30:05", "2114-07-28T12:30:10");
+    let second = schedule(&redis, late, &"a".repeat(32), &message("two", "sms")).await;
+    let first = schedule(&redis, early, &"b".repeat(32), &message("one", "sms")).await;
+    schedule(&redis, early, &"c".repeat(32), &message("three", "other")).await;
+    schedule(&redis, early, &"d".repeat(32), "[\"no message\"]").await;
+    schedule(&redis, early, &"e".repeat(32), "no JSON").await;
+    let retry = message("retry", "sms");
+    fail(
+        &redis,
+        early,
+        "2014-07-28T12:30:02",
+        &"f".repeat(32),
+        &retry,
+    )
+    .await;
+    let legacy = store.legacy_retries().expect("Redis may be Vumi's");
+    let all = legacy.import_retries("sms", 100).await.expect("read");
+    let bodies: Vec<_> = all.iter().map(|kept| kept.body.clone()).collect();
+    let expected = ["retry", "one", "two"].map(|id| message(id, "sms"));
+    assert_eq!(bodies, expected);
+    assert_eq!(all[1].due, 1_406_550_605_000);
+    assert_eq!(all[2].due, 4_562_224_210_000);
+    let some = legacy.import_retries("sms", 2).await.expect("read");
+    assert_eq!(some, all[..2]);
+    let keys: Vec<_> = some.iter().map(|kept| kept.key.clone()).collect();
+    legacy.imported("sms", &keys).await.expect("told");
+    legacy.imported("sms", &keys).await.expect("told twice");
+    let left = legacy.import_retries("sms", 100).await.expect("read");
+    assert_eq!(left, all[2..]);
+    assert_eq!(redis.cli(&["exists", &first]).await.expect("told"), "0");
+    assert_eq!(redis.cli(&["exists", &second]).await.expect("told"), "1");
+    let pending = redis.cli(&["scard", "vumi:scheduler#scheduled_keys"]);
+    assert_eq!(pending.await.expect("told"), "4", "what is not ours stays");
+    let keys = [left[0].key.clone()];
+    legacy.imported("sms", &keys).await.expect("told");
+    let buckets = redis.cli(&["zrange", "vumi:scheduler#scheduled_timestamps", "0", "-1"]);
+    assert_eq!(buckets.await.expect("told"), early);
+}

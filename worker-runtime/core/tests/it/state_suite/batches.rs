@@ -106,6 +106,9 @@ pub async fn batches_have_one_order_each(source: &dyn Source) {
         client.orders(&account).await.expect("the store answers"),
         BTreeMap::from([(batch.clone(), Order::Reroute(other.clone()))])
     );
+    let all = async || client.all_orders().await.expect("the store answers");
+    let key = (account.clone(), batch.clone());
+    assert_eq!(all().await.get(&key), Some(&Order::Reroute(other.clone())));
     assert!(
         store
             .orders(&other)
@@ -115,6 +118,7 @@ pub async fn batches_have_one_order_each(source: &dyn Source) {
     );
     set(None).await;
     set(None).await;
+    assert_eq!(all().await.get(&key), None);
     assert!(
         client
             .orders(&account)

@@ -51,13 +51,19 @@ pub async fn first_seen_is_reserved_then_committed(source: &impl Source) {
         .await
         .expect("of nothing");
     let largest = Bytes::from(vec![0xff; MAX_ANSWER]);
-    let again = store.commit(&scope, "1", largest.clone(), None, LONG, 10);
-    assert_eq!(again.await.expect("commit"), 0);
-    assert_eq!(
-        reserve(&store, &scope, "1", LONG).await,
-        Reserved::Seen(largest),
-        "the later answer"
-    );
+    for (id, stays) in [("1", "answer to 1".into()), ("5", largest.clone())] {
+        for answer in [
+            Bytes::new(),
+            largest.clone(),
+            "another".into(),
+            Bytes::new(),
+        ] {
+            let again = store.commit(&scope, id, answer, None, LONG, 10);
+            assert_eq!(again.await.expect("commit"), 0);
+        }
+        let found = reserve(&store, &scope, id, LONG).await;
+        assert_eq!(found, Reserved::Seen(stays), "the first answer stays");
+    }
     assert_eq!(
         commit(&store, &scope, "4", LONG, 10).await,
         0,
@@ -105,18 +111,18 @@ pub async fn first_seen_is_bounded(source: &impl Source) {
     assert_eq!(
         commit(&store, &scope, "1", LONG, 3).await,
         0,
-        "is there already"
+        "is there already, as old as it was"
     );
     assert_eq!(commit(&store, &scope, "4", LONG, 3).await, 1);
     assert_eq!(
-        reserve(&store, &scope, "2", LONG).await,
+        reserve(&store, &scope, "1", LONG).await,
         Reserved::First,
         "the oldest went"
     );
-    FirstSeen::release(&*store, &scope, "2")
+    FirstSeen::release(&*store, &scope, "1")
         .await
         .expect("release");
-    for id in ["1", "3", "4"] {
+    for id in ["2", "3", "4"] {
         assert_eq!(reserve(&store, &scope, id, LONG).await, seen(id));
     }
     assert_eq!(

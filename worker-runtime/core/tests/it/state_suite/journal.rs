@@ -348,6 +348,57 @@ pub async fn journal_tells_when_the_next_lane_is_due(source: &impl Source) {
     assert!(told <= lease && told > lease - PATIENCE, "{told:?}");
 }
 
+/// Lanes move to another queue as they are, behind what stands there; what is claimed stays.
+pub async fn journal_relocates_lanes(source: &impl Source) {
+    let (store, queue) = (source.client().await, unique("q"));
+    let to = format!("{queue}.to");
+    let (held, later, busy, both) = (lane("g", 1), lane("", 2), lane("", 3), lane("g", 4));
+    add(&store, &to, &both, NOW, &["a"]).await;
+    add(&store, &queue, &held, Due::Released, &["b", "c"]).await;
+    add(&store, &queue, &later, Due::After(LONG), &["d"]).await;
+    add(&store, &queue, &busy, NOW, &["e", "f"]).await;
+    add(&store, &queue, &both, Due::Released, &["g", "h"]).await;
+    let head = claim(&store, &queue, "").await.remove(0);
+    let before = list(&store, &queue, Filter::default()).await;
+    let all = [&held, &later, &busy, &both, &lane("", 99)].map(Clone::clone);
+    let relocated = store.relocate(&queue, &to, &all).await.expect("relocate");
+    assert_eq!(relocated, 5);
+    assert_eq!(
+        bodies(&list(&store, &queue, Filter::default()).await),
+        ["e", "f"]
+    );
+    let there = list(&store, &to, Filter::default()).await;
+    let mut moved = bodies(&there);
+    moved.sort();
+    assert_eq!(moved, ["a", "b", "c", "d", "g", "h"]);
+    let of = |lane: &Lane| {
+        let of: Vec<Listed> = there.iter().filter(|l| l.lane == *lane).cloned().collect();
+        assert!(of.is_sorted_by_key(|l| l.id), "numbers rise");
+        (bodies(&of), of[0].due)
+    };
+    assert_eq!(of(&held), (vec!["b".to_owned(), "c".to_owned()], None));
+    let was_due = before.iter().find(|l| l.lane == later).expect("listed").due;
+    assert_eq!(of(&later), (vec!["d".to_owned()], was_due));
+    assert_eq!(of(&both).0, ["a", "g", "h"]);
+    let depth = store.depth(&to).await.expect("depth");
+    assert_eq!((depth.messages, depth.lanes), (6, 3));
+    let depth = store.depth(&queue).await.expect("depth");
+    assert_eq!((depth.messages, depth.lanes), (2, 1));
+    assert!(matches!(done(&store, &queue, &head).await, Next::Head(next) if text(&next) == "f"));
+    let heads = claim(&store, &to, "g").await;
+    assert_eq!(
+        heads.iter().map(text).collect::<Vec<_>>(),
+        ["a"],
+        "as it was due there"
+    );
+    assert!(matches!(done(&store, &to, &heads[0]).await, Next::Head(next) if text(&next) == "g"));
+    let released = Journal::release(&*store, &to, &Filter::default()).await;
+    assert_eq!(released.expect("release"), 3);
+    let heads = claim(&store, &to, "g").await;
+    assert_eq!(heads.iter().map(text).collect::<Vec<_>>(), ["b"]);
+    assert!(matches!(done(&store, &to, &heads[0]).await, Next::Head(next) if text(&next) == "c"));
+}
+
 pub async fn journal_keeps_queues_and_groups_apart(source: &impl Source) {
     let (store, queue) = (source.client().await, unique("q"));
     let longer = format!("{queue}x");

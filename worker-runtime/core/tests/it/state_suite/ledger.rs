@@ -349,6 +349,22 @@ pub async fn ledger_keeps_final_rows_for_their_time(source: &impl Source) {
     assert_eq!(delivered.expect("in state").len(), 1);
 }
 
+/// A sign of life is seen by every client until its time is over, and anew after another.
+pub async fn ledger_knows_who_lives(source: &impl Source) {
+    let (one, two) = (source.client().await, source.client().await);
+    let worker = format!("transport/{}@a b:c", unique("sms"));
+    let lives = async || two.lives(&worker).await.expect("lives");
+    assert!(!lives().await);
+    one.live(&worker, SOON).await.expect("a sign");
+    until("the sign is over", || async {
+        (!lives().await).then_some(())
+    })
+    .await;
+    one.live(&worker, SOON).await.expect("a sign");
+    one.live(&worker, LONG).await.expect("a sign");
+    assert!(lives().await);
+}
+
 /// Writers of two clients race for one row: each change is made once, on the row as it was.
 pub async fn ledger_loses_no_update(source: &impl Source) {
     const WRITERS: u64 = 6;

@@ -63,6 +63,7 @@ macro_rules! state_suite {
             journal_withdraws_what_nobody_works_on
             journal_withdraws_by_age_from_the_head
             journal_gives_a_message_to_a_worker_or_to_who_drops_it
+            journal_relocates_lanes
             journal_keeps_queues_and_groups_apart
             journal_gives_one_head_to_one_worker
             journal_follows_its_model
@@ -74,6 +75,7 @@ macro_rules! state_suite {
             ledger_counts_by_state
             ledger_knows_what_is_overdue
             ledger_keeps_trails
+            ledger_knows_who_lives
             ledger_keeps_final_rows_for_their_time
             ledger_loses_no_update
             ledger_follows_its_model
@@ -88,6 +90,7 @@ macro_rules! state_suite {
             session_lives_from_create_to_clear
             session_ends_in_time
             session_save_never_brings_one_back
+            session_beginnings_are_remembered_for_their_time
             sessions_change_together_or_not_at_all
             sessions_of_racing_changes_lose_none
             suspects_are_counted_and_forgotten

@@ -337,3 +337,24 @@ pub async fn suspects_are_counted_and_forgotten(source: &impl Source) {
     counts.sort();
     assert_eq!(counts, (1..=10).collect::<Vec<_>>());
 }
+
+pub async fn session_beginnings_are_remembered_for_their_time(source: &impl Source) {
+    let (store, other) = (source.client().await, source.client().await);
+    let (name, user) = (unique("ussd"), unique("+27"));
+    assert_eq!(store.begun(&name, &user).await.expect("begun"), None);
+    assert_eq!(store.end(&name, &user).await.expect("end"), None);
+    let at = store.begin(&name, &user, LONG).await.expect("begin");
+    assert!((at - now() as f64 / 1000.0).abs() < 120.0, "{at}");
+    assert_eq!(other.begun(&name, &user).await.expect("begun"), Some(at));
+    // A session of an application under the same names is another thing.
+    assert_eq!(store.load(&name, &user).await.expect("load"), None);
+    assert_eq!(store.begun(&user, &name).await.expect("begun"), None);
+    assert_eq!(other.end(&name, &user).await.expect("end"), Some(at));
+    assert_eq!(store.begun(&name, &user).await.expect("begun"), None);
+    store.begin(&name, &user, SOON).await.expect("begin");
+    until("it is forgotten", || async {
+        let begun = other.begun(&name, &user).await.expect("begun");
+        begun.is_none().then_some(())
+    })
+    .await;
+}

@@ -9,7 +9,7 @@ use std::time::Duration;
 use vumi_core::error::ErrorClass;
 use vumi_core::message::UserMessage;
 use vumi_core::state::first_seen::Reserved;
-use vumi_core::state::journal::{Filter, Next, Step};
+use vumi_core::state::journal::{Cause, Filter, Next, Step};
 use vumi_core::state::ledger::{Note, Query, Row};
 use vumi_core::state::sessions::Session;
 use vumi_core::state::{Person, StateStore, StoreHealth};
@@ -33,6 +33,8 @@ pub async fn erase_removes_one_person_everywhere(source: &impl Source) {
             .create(&scope, user, Session::new(), Some(LONG))
             .await
             .expect("create");
+        let begun = store.begin(&scope, user, LONG);
+        begun.await.expect("begin");
     }
     let (own, from) = message(&address, &stranger);
     let (_, to) = message("8000", &digits);
@@ -49,6 +51,17 @@ pub async fn erase_removes_one_person_everywhere(source: &impl Source) {
         one.entry.body = body;
         store.append(&queue, vec![one]).await.expect("append");
     }
+    // One that somebody drops at this moment.
+    let mut leaving = append(&lane("leaving", 1), NOW, "");
+    leaving.entry.body = message("8000", &address).1;
+    let append = store.append(&queue, vec![leaving]);
+    append.await.expect("append");
+    let filter = Filter {
+        group: Some("leaving".into()),
+        ..Filter::default()
+    };
+    let withdrawn = store.withdraw(&queue, &filter, 9, Cause::Dropped, LONG);
+    assert_eq!(withdrawn.await.expect("withdraw").taken.len(), 1);
     for (id, person) in [
         (&own, Some(person.key())),
         (&others, Some(Person::new(&stranger).key())),
@@ -73,8 +86,8 @@ pub async fn erase_removes_one_person_everywhere(source: &impl Source) {
     }
     let erased = store.erase(&person).await.expect("erase");
     let count = |what: &str| erased.iter().find(|e| e.what == what).map(|e| e.count);
-    assert_eq!(count("sessions"), Some(3), "{erased:?}");
-    assert_eq!(count("journal"), Some(3), "{erased:?}");
+    assert_eq!(count("sessions"), Some(6), "{erased:?}");
+    assert_eq!(count("journal"), Some(4), "one on its way out: {erased:?}");
     assert_eq!(count("ledger"), Some(2), "a row and a trail: {erased:?}");
     assert_eq!(count("firstSeen"), Some(1), "{erased:?}");
     assert_eq!(count("suspects"), Some(1), "{erased:?}");

@@ -25,6 +25,7 @@ use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, SessionEvent, UserMessage};
 use vumi_core::outcome::table::{self, ErrorTable};
+use vumi_core::reasons;
 use vumi_core::worker::{Worker, WorkerContext};
 use vumi_http::{Answer, Caller, Client, Method, Request};
 
@@ -238,7 +239,7 @@ impl Provider for Described {
         let config = self.config.value();
         let config = config.map_err(|error| Refused {
             answer: Answer::refusal(&error),
-            why: Some(("secret_missing", error.text)),
+            why: Some((reasons::CANNOT_ANSWER, error.text)),
         })?;
         let sessions = self.sessions.as_ref();
         self.requests.read(request, below, config, sessions).await

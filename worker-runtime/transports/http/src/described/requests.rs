@@ -22,6 +22,7 @@ use vumi_core::error::WorkError;
 use vumi_core::message::{SessionEvent, UserMessage};
 use vumi_core::numbers;
 use vumi_core::outcome::table::ErrorTable;
+use vumi_core::reasons;
 use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::worker::WorkerContext;
 use vumi_http::{Answer, Method, Request, StatusCode};
@@ -126,7 +127,7 @@ impl Requests {
         let answer = answer().map_err(|error| broken(&error))?;
         match &rule.receipts {
             None => Ok(Carried::Nothing(answer)),
-            Some(receipts) => match receipts.receipt(&scope).await.map_err(|e| broken(&e))? {
+            Some(receipts) => match receipts.receipt(&scope).map_err(|e| broken(&e))? {
                 Some(receipt) => Ok(Carried::Receipt(receipt, answer)),
                 None => Ok(Carried::Nothing(answer)),
             },
@@ -175,7 +176,7 @@ impl Requests {
                 }
             }
         };
-        Refused::new(answer, "invalid_request", text)
+        Refused::new(answer, reasons::INVALID_REQUEST, text)
     }
 
     async fn message(
@@ -258,7 +259,7 @@ impl Requests {
         let text = "a request is of a session that is not known";
         match &sessions.unknown {
             Some(unknown) => match unknown.answer(scope) {
-                Ok(answer) => Refused::new(answer, "unknown_session", text),
+                Ok(answer) => Refused::new(answer, reasons::UNKNOWN_SESSION, text),
                 Err(error) => broken(&error),
             },
             None => {
@@ -371,7 +372,12 @@ impl Requests {
                     reason = text,
                     "a number is unclear"
                 );
-                let report = StatusReport::new("numbers", StatusLevel::Degraded, "unclear", text);
+                let report = StatusReport::new(
+                    "numbers",
+                    StatusLevel::Degraded,
+                    reasons::NUMBER_UNCLEAR,
+                    text,
+                );
                 self.cx.report(report);
             }
         }
@@ -391,7 +397,7 @@ struct Filled {
 fn broken(error: &WorkError) -> Refused {
     Refused {
         answer: Answer::refusal(error),
-        why: Some(("cannot_answer", error.text.clone())),
+        why: Some((reasons::CANNOT_ANSWER, error.text.clone())),
     }
 }
 

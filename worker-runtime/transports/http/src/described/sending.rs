@@ -20,6 +20,7 @@ use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
 use vumi_core::outcome::Refusal;
 use vumi_core::outcome::table::ErrorTable;
+use vumi_core::reasons;
 use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::{Traffic, WorkerContext};
@@ -142,7 +143,12 @@ impl Sending {
         match &judged {
             Ok(_) => {
                 let text = "The provider takes messages.";
-                let ok = StatusReport::new("provider", StatusLevel::Ok, "answered", text);
+                let ok = StatusReport::new(
+                    "provider",
+                    StatusLevel::Ok,
+                    reasons::PROVIDER_ANSWERED,
+                    text,
+                );
                 self.cx.report(ok);
             }
             Err(error) => self.report(error),
@@ -169,11 +175,14 @@ impl Sending {
     }
 
     fn report(&self, error: &WorkError) {
-        let level = match error.class {
-            ErrorClass::Connect | ErrorClass::Auth | ErrorClass::Config => StatusLevel::Down,
-            _ => StatusLevel::Degraded,
+        let (level, reason) = match error.class {
+            ErrorClass::Connect => (StatusLevel::Down, reasons::PROVIDER_UNREACHABLE),
+            ErrorClass::Auth => (StatusLevel::Down, reasons::PROVIDER_CREDENTIALS),
+            ErrorClass::Config => (StatusLevel::Down, reasons::DESCRIPTION_FAILED),
+            ErrorClass::Throttled(_) => (StatusLevel::Degraded, reasons::PROVIDER_THROTTLES),
+            ErrorClass::Timeout => (StatusLevel::Degraded, reasons::PROVIDER_LOST),
+            _ => (StatusLevel::Degraded, reasons::PROVIDER_FAILED),
         };
-        let reason = error.code.name.rsplit('.').next().unwrap_or_default();
         let report = StatusReport::new("provider", level, reason, error.text.as_str());
         self.cx.report(report);
     }

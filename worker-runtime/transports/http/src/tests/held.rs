@@ -242,6 +242,67 @@ async fn a_repeat_after_the_reply_gets_the_first_answer() {
     assert_eq!(server.pending().await, 0);
 }
 
+/// A reply that nobody was there to take, or that was refused, is none that a repeat could wait for; and what was answered
+/// stays answered, whatever else the application says.
+#[tokio::test]
+async fn a_repeat_after_a_reply_that_reached_nobody_is_told_so() {
+    let server = holding(json!({})).await;
+    server.engine.remember();
+    let gone = format!("{GOOD}&id=1");
+    let (caller, message) = server.held(&gone, 0).await;
+    drop(caller);
+    server.until_pending(0).await;
+    let reply = message.reply("a", 0, Some("too late"), false);
+    assert_eq!(
+        refused(server.outbound(&reply).await),
+        codes::SESSION_CLOSED.name
+    );
+    let again = server.get(&gone).await;
+    assert_eq!(again.error(502), codes::SESSION_CLOSED.name);
+
+    let empty = format!("{GOOD}&id=2");
+    let (mut caller, message) = server.held(&empty, 1).await;
+    let reply = message.reply("a", 0, Some(""), false);
+    assert_eq!(
+        refused(server.outbound(&reply).await),
+        codes::REPLY_FIELDS.name
+    );
+    for got in [read_all(&mut caller).await, server.get(&empty).await] {
+        assert_eq!(got.error(502), codes::REPLY_FIELDS.name);
+    }
+
+    let answered = format!("{GOOD}&id=3");
+    let (mut caller, message) = server.held(&answered, 2).await;
+    server
+        .outbound(&message.reply("a", 0, Some("one"), false))
+        .await;
+    for (number, content) in [(1, "two"), (2, "")] {
+        let reply = message.reply("a", number, Some(content), false);
+        refused(server.outbound(&reply).await);
+    }
+    for got in [read_all(&mut caller).await, server.get(&answered).await] {
+        assert_eq!((got.status, got.body.as_str()), (200, "one"));
+    }
+    assert_eq!(server.engine.outputs().len(), 3, "each published once");
+}
+
+/// A request whose holder is gone comes again before its reply does: the reply is for whoever waits.
+#[tokio::test]
+async fn a_reply_goes_to_a_repeat_that_waits_here() {
+    let server = holding(json!({})).await;
+    let (_caller, message) = server.held(&format!("{GOOD}&id=4"), 0).await;
+    let mut reply = message.reply("a", 0, Some("for you"), false);
+    let metadata = reply.transport_metadata_mut();
+    metadata.insert("vumi_holder".into(), "api.reply.gone".into());
+    assert_eq!(server.worker.holder_elsewhere(&reply), None);
+    let mut other = reply.clone();
+    other.set_field("in_reply_to", Some("of another request"));
+    assert_eq!(
+        server.worker.holder_elsewhere(&other).as_deref(),
+        Some("api.reply.gone")
+    );
+}
+
 #[tokio::test]
 async fn a_refused_request_is_not_held() {
     let server = holding(json!({})).await;

@@ -5,6 +5,7 @@
 //! messages are confirmed in their order, so: look at *all* confirmations that are complete, and only then resolve.
 
 use super::Job;
+use super::room::Room;
 use crate::broker::{Confirmation, Publication, PublicationClass};
 use bytes::Bytes;
 use futures::future::FutureExt;
@@ -18,6 +19,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Instant;
 
 type Outcome = (u64, lapin::Result<lapin::Confirmation>);
 type Sending<'c> = Pin<Box<dyn Future<Output = Outcome> + Send + 'c>>;
@@ -25,6 +27,7 @@ type Sending<'c> = Pin<Box<dyn Future<Output = Outcome> + Send + 'c>>;
 /// A message in flight.
 struct Sent {
     job: Job,
+    at: Instant,
     returned: Option<String>,
 }
 
@@ -35,6 +38,7 @@ pub(super) struct Flight<'c> {
     sent: VecDeque<Option<Sent>>,
     first: u64,
     bytes: usize,
+    room: Room,
     done: Vec<Outcome>,
     early: Arc<Early>,
 }
@@ -57,6 +61,7 @@ impl<'c> Flight<'c> {
             sent: VecDeque::new(),
             first: 0,
             bytes: 0,
+            room: Room::new(),
             done: Vec::new(),
             early: Arc::default(),
         }
@@ -64,6 +69,11 @@ impl<'c> Flight<'c> {
 
     pub(super) fn len(&self) -> usize {
         self.sending.len() + self.done.len()
+    }
+
+    /// So many may be in flight.
+    pub(super) fn limit(&self) -> usize {
+        self.room.limit()
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -107,6 +117,7 @@ impl<'c> Flight<'c> {
         self.bytes += job.publication.body.len();
         self.sent.push_back(Some(Sent {
             job,
+            at: Instant::now(),
             returned: None,
         }));
         // The first poll queues the frames: here, so that messages leave in the order they came. The set polls again
@@ -146,11 +157,15 @@ impl<'c> Flight<'c> {
         }
         let mut returned = Vec::new();
         let mut failure = None;
+        let full = self.sending.len() + outcomes.len() >= self.room.limit();
+        let (mut confirmed, mut first) = (0, None::<Instant>);
         for (number, result) in outcomes.drain(..) {
             let Some(sent) = self.take(number) else {
                 continue;
             };
             self.bytes -= sent.job.publication.body.len();
+            confirmed += 1;
+            first = Some(first.map_or(sent.at, |first| first.min(sent.at)));
             let fate = match (result, sent.returned) {
                 (Err(error), _) => {
                     failure = Some(error);
@@ -166,6 +181,9 @@ impl<'c> Flight<'c> {
             let _ = sent.job.resolve.send(fate);
         }
         self.done = outcomes;
+        if let Some(first) = first {
+            self.room.confirmed(confirmed, first, Instant::now(), full);
+        }
         match failure {
             Some(error) => Err(error),
             None => Ok(returned),

@@ -3,70 +3,93 @@
 use super::*;
 use std::collections::HashMap;
 use std::sync::Mutex;
-use std::time::Instant;
+use tokio::time::Instant;
 
-/// Serves `users` others beside a hot user; how long the others took.
-async fn others_beside(hot: usize) -> Duration {
-    const USERS: usize = 250;
-    const EACH: usize = 8;
+/// How long it takes to serve many users whose `peer` takes a while for each message, so that it is the places in the
+/// window that are scarce. `hot`: of all that waits, every third message is of one more user.
+async fn others_served_in(peer: Duration, hot: bool) -> Duration {
+    const USERS: usize = 200;
+    const EACH: usize = 6;
     let store = store();
-    let served = Arc::new(AtomicU32::new(0));
-    let done = CancellationToken::new();
+    let setup = with(&store, json!({}));
+    let queue = QueueSpec::Data(QUEUE.into());
+    setup.broker.declare(&queue).await.unwrap();
+    // All waits before anything is read: who publishes how fast is no matter.
+    let mut receipts = Vec::new();
+    let mut publish = async |user: &str, text: &str| {
+        let mut message = UserMessage::new("sms", Some("555"), Some(user));
+        message.set_transport_name("t");
+        message.set_content(Some(text));
+        let publication = Publication {
+            exchange: EXCHANGE.into(),
+            routing_key: QUEUE.into(),
+            body: message.encode(),
+            message_id: None,
+            class: PublicationClass::Data,
+        };
+        receipts.push(setup.broker.publish(publication).await);
+    };
+    for n in 0..USERS * EACH {
+        publish(&format!("u{}", n % USERS), &(n / USERS).to_string()).await;
+        if hot && n % 2 == 0 {
+            publish("hot", &format!("hot {}", n / 2)).await;
+        }
+    }
+    for receipt in receipts {
+        assert_eq!(receipt.confirmation().await, Confirmation::Confirmed);
+    }
+    let (served, done) = (Arc::new(AtomicU32::new(0)), CancellationToken::new());
     let (counter, token) = (Arc::clone(&served), done.clone());
     let order = Arc::new(Mutex::new(Vec::new()));
     let log = Arc::clone(&order);
-    let rig = Rig::on(with(&store, json!({})), move |i, _| {
+    let begin = Instant::now();
+    let rig = Rig::on(setup, move |i, _| {
         let (counter, token, log) = (Arc::clone(&counter), token.clone(), Arc::clone(&log));
         async move {
             if let Some(n) = content(&i).strip_prefix("hot ") {
                 tokio::time::sleep(Duration::from_millis(50)).await;
                 log.lock().unwrap().push(n.parse::<usize>().unwrap());
-            } else {
-                tokio::time::sleep(Duration::from_millis(40)).await;
-                if counter.fetch_add(1, Ordering::SeqCst) + 1 == (USERS * EACH) as u32 {
-                    token.cancel();
-                }
+                return Ok(Vec::new());
+            }
+            tokio::time::sleep(peer).await;
+            if counter.fetch_add(1, Ordering::SeqCst) + 1 == (USERS * EACH) as u32 {
+                token.cancel();
             }
             Ok(Vec::new())
         }
     })
     .await;
-    for n in 0..hot {
-        rig.send("hot", &format!("hot {n}")).await;
-    }
-    let begin = Instant::now();
-    for n in 0..EACH {
-        for user in 0..USERS {
-            rig.send(&format!("u{user}"), &n.to_string()).await;
-        }
-    }
-    let limit = tokio::time::sleep(Duration::from_secs(60));
+    let limit = tokio::time::sleep(Duration::from_secs(120));
     either(&done, limit).await;
+    let took = begin.elapsed();
     assert!(
         done.is_cancelled(),
         "{} served",
         served.load(Ordering::SeqCst)
     );
-    let took = begin.elapsed();
+    rig.stop_now().await;
     let order = order.lock().unwrap();
     assert!(order.is_sorted(), "{order:?}");
-    if hot > 0 {
-        assert!(
-            order.len() < hot,
-            "the hot user was through before the others"
-        );
-    }
+    assert!(order.len() < USERS * EACH / 2, "the hot user waits");
     took
 }
 
+/// Alone and beside a hot user, one after the other in the same run. A machine that is busy with other things slows both
+/// down, and the one with more messages more: then the peer is made slower, until it is the window that is measured.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_hot_user_leaves_others_unaffected() {
-    let alone = others_beside(0).await;
-    let beside = others_beside(2000).await;
-    let share = alone.as_secs_f64() / beside.as_secs_f64();
-    println!("others beside a hot user: {share:.2} of normal ({beside:?} for {alone:?})");
-    // Without the journal they would wait for the hot user: 100 s.
-    assert!(share > 0.5, "{share}");
+    let mut share = 0.0;
+    for peer in [250, 500, 1000, 2000, 4000].map(Duration::from_millis) {
+        let alone = others_served_in(peer, false).await;
+        let beside = others_served_in(peer, true).await;
+        share = alone.as_secs_f64() / beside.as_secs_f64();
+        println!("others beside a hot user: {share:.2} of normal ({beside:?} for {alone:?})");
+        if share >= 0.9 {
+            break;
+        }
+    }
+    // Without the journal they would wait for the hot user: minutes.
+    assert!(share >= 0.9, "{share}");
 }
 
 /// Half of the users cannot be reached for many times the hold limit; the others are served as if nothing were; in the
@@ -125,9 +148,30 @@ fn resident() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+/// Most memory that a journal may take of a worker, however deep it is.
+const MEMORY_KIB: u64 = 40 << 10;
+/// Set in the process that runs the next test alone, since memory is a process's.
+const ALONE: &str = "VUMI_JOURNAL_ALONE";
+
 /// `VUMI_JOURNAL=MESSAGES,LANES` runs other sizes: 1000000,100000 is the budget's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deep_journal_takes_no_memory_and_is_replayed_in_order() {
+    if std::env::var_os(ALONE).is_none() {
+        let name = std::thread::current().name().map(str::to_owned).unwrap();
+        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+        test.args([name.as_str(), "--exact", "--nocapture"])
+            .env(ALONE, "1");
+        let output = tokio::task::spawn_blocking(move || test.output().unwrap());
+        let output = output.await.unwrap();
+        let (told, wrong) = (&output.stdout, &output.stderr);
+        let [told, wrong] = [told, wrong].map(|text| String::from_utf8_lossy(text));
+        println!("{told}");
+        assert!(
+            output.status.success() && told.contains("1 passed"),
+            "{told}{wrong}"
+        );
+        return;
+    }
     let sizes = std::env::var("VUMI_JOURNAL").unwrap_or_else(|_| "20000,2000".into());
     let (messages, lanes) = sizes.split_once(',').unwrap();
     let (messages, lanes): (usize, usize) = (messages.parse().unwrap(), lanes.parse().unwrap());
@@ -165,7 +209,7 @@ async fn a_deep_journal_takes_no_memory_and_is_replayed_in_order() {
     for n in 0..messages {
         rig.send(&format!("u{}", n % lanes), &(n / lanes).to_string())
             .await;
-        if n % 5000 == 4999 {
+        if n % 2000 == 1999 {
             // The embedded broker keeps what waits in memory; it is the journal that is measured.
             let all = n as u64 + 1;
             rig.until("all have left", |s| {
@@ -198,4 +242,5 @@ async fn a_deep_journal_takes_no_memory_and_is_replayed_in_order() {
         "{messages} messages in {lanes} lanes: {before} KiB before, {highest} KiB at most; replayed at {:.0}/s",
         messages as f64 / took
     );
+    assert!(highest - before <= MEMORY_KIB, "{} KiB", highest - before);
 }

@@ -5,7 +5,9 @@ mod kills;
 mod load;
 mod scheduled;
 
-use crate::broker::{Access, QueueSpec, Subscribe};
+use crate::broker::{
+    Access, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, Subscribe,
+};
 use crate::conformance::oracle::{Demands, Judgement, Oracle};
 use crate::conformance::store_faults::{StoreFaults, StoreMishap};
 use crate::engine::StopLimits;

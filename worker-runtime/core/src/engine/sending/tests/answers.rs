@@ -1,6 +1,7 @@
 //! Answers that come late or never, receipts, and what is decided without them.
 
 use super::*;
+use crate::message::{FailureCode, FailureMessage};
 
 /// A peer that takes every message, answers some late and some never, and sends receipts for all.
 struct Forgetful {
@@ -63,7 +64,7 @@ async fn lost_responses(more: serde_json::Value) -> (Vec<u32>, Vec<Row>, Vec<Eve
     }
     for message in &messages {
         let receipt = |outcome| Receipt {
-            message_id: message.message_id().to_owned(),
+            message_id: Some(message.message_id().to_owned()),
             remote_id: Some(format!("remote {}", message.message_id())),
             outcome,
         };
@@ -144,7 +145,7 @@ async fn without_a_receipt_the_deadline_decides() {
     assert_eq!(verdicts(&events), 1);
     // A receipt that comes even later changes nothing.
     let late = Receipt {
-        message_id: message.message_id().into(),
+        message_id: Some(message.message_id().into()),
         remote_id: None,
         outcome: ReceiptOutcome::Delivered,
     };
@@ -180,7 +181,8 @@ async fn a_reply_that_vanished_with_its_holder_is_told_once() {
     let (sending, _) = bench.process(&Life::until(0), 0, 0);
     let book = sending.book.as_ref().unwrap();
     let never = || false;
-    let message = message();
+    let mut message = message();
+    message.set_field("in_reply_to", Some("request"));
     let row = book.opened(&message);
     let news = News::coded(codes::REPLY_FORWARDED, "forwarded");
     let next = book
@@ -206,4 +208,99 @@ async fn a_reply_that_vanished_with_its_holder_is_told_once() {
     let events = bench.events().await;
     assert_eq!(verdicts(&events), 1);
     assert_eq!(events[0].fate().unwrap().code, codes::HOLDER_GONE.name);
+    let once = bench.once(&Telemetry::new().worker("transport/t")).unwrap();
+    assert_eq!(
+        once.reserve("request").await.unwrap(),
+        Taken::Unanswered(codes::HOLDER_GONE),
+        "whoever repeats the request is told"
+    );
+}
+
+#[tokio::test]
+async fn a_receipt_that_names_the_peers_id_alone_finds_its_message() {
+    let store = store();
+    let bench = Bench::new(&store, json!({}), true);
+    let message = message();
+    let (sending, desk) = bench.process(&Life::until(0), 0, 0);
+    let never = || false;
+    let receipt = |remote_id: &str| Receipt {
+        message_id: None,
+        remote_id: Some(remote_id.to_owned()),
+        outcome: ReceiptOutcome::Delivered,
+    };
+    // Faster than the answer: the peer is to repeat it.
+    let early = sending.receipt(receipt("remote"), &never).await;
+    let Err(Unpublished::Failed(error)) = early else {
+        panic!("nothing is known of it: {early:?}");
+    };
+    assert_eq!(error.code, codes::RECEIPT_UNMATCHED);
+    assert_eq!(
+        desk.work(delivery(&message, false)).await.verdict,
+        Verdict::Done
+    );
+    let remote_id = bench.row(&message).await.remote_id.unwrap();
+    for _ in 0..2 {
+        sending.receipt(receipt(&remote_id), &never).await.unwrap();
+    }
+    assert_eq!(bench.row(&message).await.state, RowState::Delivered);
+    let events = bench.events().await;
+    assert_eq!(events.len(), 2, "an ack, and one report");
+    assert_eq!(events[1].user_message_id(), message.message_id());
+    // Another transport has other ids.
+    let other = Bench::named("other", &store, json!({}), true);
+    let (sending, _) = other.process(&Life::until(0), 0, 0);
+    assert!(sending.receipt(receipt(&remote_id), &never).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_worker_of_vumi_hears_of_what_failed_for_good_if_the_manifest_says_so() {
+    for wanted in [true, false] {
+        let store = store();
+        let bench = Bench::new(&store, json!({}), false);
+        let failures = QueueSpec::Data(FailureMessage::routing_key("t"));
+        bench.broker.declare(&failures).await.unwrap();
+        // Refused by the peer, given up by us, accepted, and tried again before it is accepted.
+        let answers = [
+            vec![Answer::Nack],
+            vec![Answer::Busy; 4],
+            vec![Answer::Ack],
+            vec![Answer::Ack, Answer::Busy],
+        ];
+        let mut failed = Vec::new();
+        for (place, answers) in answers.into_iter().enumerate() {
+            *bench.peer.answers.lock().unwrap() = answers;
+            let life = Life::until(0);
+            let worker = Arc::new(Transport {
+                name: bench.name,
+                peer: Arc::clone(&bench.peer),
+                life: Arc::clone(&life),
+            });
+            let (_, mut desk) = bench.desk(&life, Some(Arc::clone(&store)), worker);
+            desk.legacy_failures = wanted;
+            let message = message();
+            let finished = Arc::new(desk).work(delivery(&message, false)).await;
+            assert_eq!(finished.verdict, Verdict::Done);
+            if place < 2 {
+                failed.push(message);
+            }
+        }
+        let told = bench.read("t.failures").await;
+        let told: Vec<FailureMessage> = told
+            .iter()
+            .map(|body| FailureMessage::decode(body).unwrap())
+            .collect();
+        if !wanted {
+            assert!(told.is_empty());
+            continue;
+        }
+        let messages: Vec<UserMessage> = told.iter().filter_map(FailureMessage::message).collect();
+        assert_eq!(messages, failed);
+        // It keeps them; retries are ours alone.
+        assert!(told.iter().all(|f| f.code() == FailureCode::Permanent));
+        assert!(
+            told[0].reason().starts_with("content: no"),
+            "{}",
+            told[0].reason()
+        );
+    }
 }

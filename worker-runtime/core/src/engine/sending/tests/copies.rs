@@ -67,6 +67,9 @@ async fn a_copy_of_what_another_replica_is_sending_waits_for_the_outcome() {
             let neighbour = Arc::clone(&desk).work(delivery(&other, false)).await;
             assert_eq!(neighbour.verdict, Verdict::Done, "other lanes go on");
             assert!(!copy.is_finished(), "it waits");
+            // Nor does a look-out whose clock was stepped take it for lost.
+            let (book, row) = (sending.book.as_ref().unwrap(), bench.row(&twice).await);
+            assert!(!sending.end_wait(book, row, &|| false).await.unwrap());
             slow.answers.add_permits(1);
             assert_eq!(first.await.unwrap(), Verdict::Done);
             assert_eq!(copy.await.unwrap().verdict, Verdict::Done);

@@ -25,7 +25,7 @@ use crate::state::around::Around;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::ledger::RowState;
 use crate::telemetry::Telemetry;
-use crate::worker::HOLD_LIMIT;
+use crate::worker::{HOLD_LIMIT, Taken};
 use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -166,7 +166,7 @@ fn delivery(message: &UserMessage, redelivered: bool) -> Delivery {
         message: Ok(message.clone().into()),
         replay: None,
         seat: None,
-        received: std::time::Instant::now(),
+        received: tokio::time::Instant::now(),
     }
 }
 
@@ -276,6 +276,14 @@ impl Bench {
         (sending, Arc::new(desk))
     }
 
+    /// What was seen of its provider.
+    fn once(&self, metrics: &Arc<WorkerMetrics>) -> Option<Arc<Once>> {
+        let manifest = json!({"kind": "Transport", "metadata": {"name": "t"}, "spec": self.spec});
+        let (store, metrics) = (Arc::clone(&self.store), Arc::clone(metrics));
+        let once = Once::new(store, &resource(&manifest).unwrap(), metrics);
+        Some(Arc::new(once))
+    }
+
     fn desk(
         &self,
         life: &Arc<Life>,
@@ -286,7 +294,7 @@ impl Bench {
         let resource = resource(&manifest).unwrap();
         let telemetry = Telemetry::new();
         let metrics = telemetry.worker(&format!("transport/{}", self.name));
-        let chain = Arc::new(crate::middleware::Chain::build(&[], self.name).unwrap());
+        let chain = Arc::new(crate::middleware::Chain::build(&[], self.name, None).unwrap());
         let broker: Arc<dyn Broker> = Arc::new(Stepped(Arc::clone(&self.broker), Arc::clone(life)));
         let outlet = Arc::new(Outlet::new(
             broker,
@@ -311,11 +319,13 @@ impl Bench {
             names,
             policy,
             store.as_ref(),
+            self.once(&metrics),
             Arc::clone(&outlet),
             Arc::clone(&metrics),
         ));
         let port = Port::new(self.name, Flow::Outbound);
         let desk = Desk {
+            acker: None,
             duty: Duty::Handle,
             layout: None,
             exit: None,

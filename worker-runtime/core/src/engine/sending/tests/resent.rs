@@ -108,12 +108,14 @@ async fn what_nobody_knows_may_be_sent_twice_by_a_person_and_is_counted() {
         assert_eq!(verdicts(&bench.events().await), 1, "{policy}");
         // Its receipt ends it.
         let receipt = Receipt {
-            message_id: message.message_id().to_owned(),
+            message_id: Some(message.message_id().to_owned()),
             remote_id: row.remote_id,
             outcome: ReceiptOutcome::Delivered,
         };
         sending.receipt(receipt, &|| false).await.unwrap();
         assert_eq!(bench.row(&message).await.state, RowState::Delivered);
+        let last = bench.events().await.pop().unwrap();
+        assert_eq!(last.delivery_status(), Some(DeliveryStatus::Delivered));
     }
 }
 

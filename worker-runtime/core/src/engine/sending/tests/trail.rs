@@ -47,7 +47,8 @@ async fn hops_that_come_together_are_stored_together() {
     let messages: Vec<Message> = (0..200).map(|_| message().into()).collect();
     let notes = messages.iter().map(|message| {
         let hop = Trail::hop(Flow::Inbound, message).unwrap();
-        trail.note(hop, "", "to t.outbound".into(), vec!["reply".into()])
+        let happened = Happened::caused("to t.outbound".into(), vec!["reply".into()]);
+        trail.note(hop, happened)
     });
     let open = async {
         // Until all are waiting; so many futures are looked at in several turns.

@@ -7,7 +7,7 @@ mod work;
 pub(super) use desk::{outgoing_entry, remove_entry};
 
 use super::EmbeddedStore;
-use super::disk::{Space, View};
+use super::disk::{Space, Tx, View};
 use super::keys::{Key, Parts, fits, tag};
 use super::timetable;
 use crate::error::WorkError;
@@ -134,6 +134,17 @@ impl Journal for EmbeddedStore {
             Ok(())
         })
         .await
+    }
+
+    async fn relocate(&self, queue: &str, to: &str, lanes: &[Lane]) -> Result<u64, WorkError> {
+        fits([queue, to])?;
+        let mut relocated = 0;
+        for some in lanes.chunks(RELEASE) {
+            let (queue, to, some) = (queue.to_owned(), to.to_owned(), some.to_vec());
+            let work = move |tx: &mut Tx<'_>| work::relocate(tx, &queue, &to, &some);
+            relocated += self.write(work).await?;
+        }
+        Ok(relocated)
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, WorkError> {

@@ -4,12 +4,12 @@ use super::super::disk::{Failure, Space, Tx, View};
 use super::super::keys::{Key, pack, tag, unpack};
 use super::super::timetable;
 use super::lanes::{
-    ENTRY, GROUP, LANE, State, claim_end, count, decode, due_at, due_index, entries, entry_from,
-    set_state, state,
+    ENTRY, GROUP, LANE, RELEASED, State, claim_end, count, decode, due_at, due_index, entries,
+    entry_from, set_state, state,
 };
-use crate::state::journal::{Append, Claimed, Entry, Lane, Next, Step};
+use crate::state::journal::{Append, Claimed, Due, Entry, Lane, Next, Step};
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 pub(super) fn append(tx: &mut Tx<'_>, queue: &str, messages: Vec<Append>) -> Result<(), Failure> {
     let next_key = Key::new(tag::NEXT_ID);
@@ -113,4 +113,43 @@ pub(super) fn step(
             Ok(Next::Head(Claimed { lane, id, entry }))
         }
     }
+}
+
+/// Moves lanes that nobody has claimed; how many messages.
+pub(super) fn relocate(
+    tx: &mut Tx<'_>,
+    queue: &str,
+    to: &str,
+    lanes: &[Lane],
+) -> Result<u64, Failure> {
+    let mut relocated = 0;
+    for lane in lanes {
+        let old = match state(tx, queue, lane)? {
+            Some(old) if old.claimed == 0 => old,
+            _ => continue,
+        };
+        let due = match old.due {
+            RELEASED => Due::Released,
+            at => Due::At(UNIX_EPOCH + Duration::from_millis(at)),
+        };
+        let (mut keys, mut messages) = (Vec::new(), Vec::new());
+        for item in tx.all(Space::Records, &entries(queue, lane)) {
+            let (key, value) = item.into_inner()?;
+            keys.push(key);
+            messages.push(Append {
+                lane: lane.clone(),
+                due,
+                entry: decode(&value)?,
+            });
+        }
+        for key in keys {
+            tx.remove(Space::Records, key);
+        }
+        let count_moved = i64::try_from(messages.len()).unwrap_or(i64::MAX);
+        set_state(tx, queue, lane, Some(old), None);
+        count(tx, queue, &lane.group, -count_moved, -1)?;
+        append(tx, to, messages)?;
+        relocated += count_moved.unsigned_abs();
+    }
+    Ok(relocated)
 }

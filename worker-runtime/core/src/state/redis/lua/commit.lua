@@ -7,6 +7,10 @@ local function live_as_long(key)
     call('PEXPIRE', key, keep)
   end
 end
+local known = call('GETRANGE', items .. id, 0, 1)
+if #known == 2 then
+  return 0
+end
 -- One that is over may have been reserved again since.
 local function is_seen(other)
   return call('GETRANGE', items .. other, 0, 0) == 'S'

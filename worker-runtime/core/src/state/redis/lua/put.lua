@@ -29,9 +29,8 @@ if row then
   if old_final == '1' and final == '0' then
     call('ZREM', L .. 'e', 'r:' .. id)
   end
-else
-  call('SADD', L .. 'a', account)
 end
+call('SADD', L .. 'a', account)
 if final == '1' then
   call('ZADD', L .. 'e', int(t + tonumber(ARGV[6])), 'r:' .. id)
 end

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use vumi_api::template::Template;
 use vumi_api::transports::generic_http::{self, Signature, SignatureEncoding};
 use vumi_core::error::WorkError;
+use vumi_core::reasons::{self, Reason};
 use vumi_core::worker::WorkerContext;
 use vumi_http::{Answer, Encoding, Request, Signed, StatusCode, equal};
 
@@ -86,7 +87,7 @@ impl Access {
         }
         if !right {
             return self.refuse(
-                "wrong_credentials",
+                reasons::WRONG_CREDENTIALS,
                 "a request has wrong credentials, or none",
                 scope,
             );
@@ -96,7 +97,11 @@ impl Access {
         };
         match self.verify(signature, request) {
             Ok(None) => Ok(None),
-            Ok(Some(why)) => self.refuse("wrong_signature", &format!("a request: {why}"), scope),
+            Ok(Some(why)) => self.refuse(
+                reasons::WRONG_SIGNATURE,
+                &format!("a request: {why}"),
+                scope,
+            ),
             Err(error) => Err(broken(&error)),
         }
     }
@@ -143,7 +148,7 @@ impl Access {
 
     fn refuse(
         &self,
-        reason: &'static str,
+        reason: Reason,
         text: &str,
         scope: &Scope,
     ) -> Result<Option<Refused>, Refused> {

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use vumi_api::template::{Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::RequestRule;
 use vumi_core::error::WorkError;
+use vumi_core::reasons;
 use vumi_http::{Answer, Params, Request, StatusCode};
 
 /// A request, read.
@@ -40,7 +41,7 @@ pub(super) fn read(request: &Request) -> Result<Read, Refused> {
             let text = "The Content-Type of a body must be application/x-www-form-urlencoded or application/json.";
             let answer = Answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
             let why = "a request has a body of a type that is not read";
-            return Err(Refused::new(answer, "unsupported_media_type", why));
+            return Err(Refused::new(answer, reasons::INVALID_REQUEST, why));
         }
     }
     let mut read = Read {

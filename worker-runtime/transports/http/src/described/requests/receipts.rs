@@ -4,8 +4,6 @@ use super::super::scope::Scope;
 use super::super::{failed, template};
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
-use tokio::time::Instant;
 use vumi_api::template::Template;
 use vumi_api::transports::generic_http::{ReceiptRule, ReceiptStatus};
 use vumi_core::error::WorkError;
@@ -13,11 +11,6 @@ use vumi_core::outcome::table::ErrorTable;
 use vumi_core::outcome::{Receipt, ReceiptOutcome};
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::WorkerContext;
-
-/// A receipt may come before the answer that brought its id was written down: so long it is looked for.
-const EARLY: Duration = Duration::from_secs(2);
-/// How often.
-const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) struct Receipts {
     message_id: Option<Template>,
@@ -46,8 +39,8 @@ impl Receipts {
         })
     }
 
-    /// The receipt in a request; none if it is of no message that is known.
-    pub(super) async fn receipt(&self, scope: &Scope) -> Result<Option<Receipt>, WorkError> {
+    /// The receipt in a request; none if it names no message.
+    pub(super) fn receipt(&self, scope: &Scope) -> Result<Option<Receipt>, WorkError> {
         let values = scope.value();
         let text = |template: &Template| template.text(&values).map_err(|e| failed(&e));
         let optional = |template: &Option<Template>| match template {
@@ -55,18 +48,12 @@ impl Receipts {
             None => Ok(None),
         };
         let remote_id = optional(&self.remote_id)?;
-        let message_id = match optional(&self.message_id)? {
-            Some(id) => Some(id),
-            None => self.find(remote_id.as_deref()).await?,
-        };
-        let Some(message_id) = message_id else {
+        let message_id = optional(&self.message_id)?;
+        if message_id.is_none() && remote_id.is_none() {
             self.cx.http(HttpSeen::Receipt("orphan"));
-            tracing::warn!(
-                worker = self.cx.worker_name(),
-                "a receipt is of no message that is known"
-            );
+            tracing::warn!(worker = self.cx.worker_name(), "a receipt names no message");
             return Ok(None);
-        };
+        }
         let status = text(&self.status)?.unwrap_or_default();
         let outcome = match self.statuses.get(&status) {
             Some(ReceiptStatus::Delivered) => {
@@ -99,23 +86,5 @@ impl Receipts {
             remote_id,
             outcome,
         }))
-    }
-
-    /// The message to which the provider gave this id.
-    async fn find(&self, remote_id: Option<&str>) -> Result<Option<String>, WorkError> {
-        let (Some(remote_id), Some(store)) = (remote_id, self.cx.state()) else {
-            return Ok(None);
-        };
-        let began = Instant::now();
-        loop {
-            let row = store
-                .by_remote_id(self.cx.transport_name(), remote_id)
-                .await?;
-            match row {
-                Some(row) => return Ok(Some(row.message_id)),
-                None if began.elapsed() >= EARLY => return Ok(None),
-                None => tokio::time::sleep(LOOK).await,
-            }
-        }
     }
 }

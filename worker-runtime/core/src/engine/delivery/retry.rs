@@ -1,0 +1,148 @@
+//! What follows a failed attempt: when the next one is made, and where the message waits until then.
+
+use super::*;
+
+/// Attempts of a message whose handling panics or fails by our own mistake.
+const BUG_ATTEMPTS: u32 = 3;
+
+/// How a failed message stands.
+pub(super) struct Stay {
+    /// How long it is held here.
+    pub(super) held: Duration,
+    /// How long ago it was delivered first.
+    pub(super) age: Duration,
+    /// It came out of the journal.
+    pub(super) replayed: bool,
+    pub(super) lane: Lane,
+}
+
+pub(super) fn reason_of(error: &WorkError) -> Reason {
+    match error.class {
+        ErrorClass::Throttled(_) => Reason::Throttle,
+        _ => Reason::Backoff,
+    }
+}
+
+impl Desk {
+    /// Waits for the next attempt; true if the lane of the message is to leave the window before.
+    pub(super) async fn sleep(&self, lane: Lane, wait: Duration) -> bool {
+        match &self.exit {
+            Some(exit) => exit.sleep(lane, wait).await,
+            None => {
+                tokio::time::sleep(wait).await;
+                false
+            }
+        }
+    }
+
+    /// The first retry of a message is news, the others are not.
+    pub(super) fn note_retry(
+        &self,
+        raw: &RawDelivery,
+        error: &WorkError,
+        attempt: u32,
+        wait: Duration,
+    ) {
+        self.metrics.retried.inc();
+        self.counters.retried.fetch_add(1, Ordering::Relaxed);
+        let id = Message::decode(self.port.flow, &raw.body).map(|m| m.id().to_owned());
+        let id = id.unwrap_or_default();
+        let wait_ms = wait.as_millis() as u64;
+        if attempt == 1 {
+            tracing::info!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, wait_ms, reason = %error, "failed, will be tried again");
+        } else {
+            tracing::debug!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, attempt, wait_ms, reason = %error, "failed again");
+        }
+    }
+
+    pub(super) fn next(
+        &self,
+        error: &WorkError,
+        attempt: u32,
+        bugs: &mut u32,
+        stay: &Stay,
+    ) -> Next {
+        match error.class.disposition() {
+            Disposition::Park => Next::Park(error.clone()),
+            Disposition::GiveUp => Next::GiveUp(error.clone()),
+            Disposition::RetryThenPark => {
+                *bugs += 1;
+                if *bugs >= BUG_ATTEMPTS {
+                    Next::Park(error.clone())
+                } else {
+                    Next::Again(self.policy.backoff.after(*bugs))
+                }
+            }
+            Disposition::Retry => {
+                let wait = match error.class {
+                    ErrorClass::Throttled(Some(wait)) => wait,
+                    _ => self.policy.backoff.after(attempt),
+                };
+                let over = |code, why: &str| {
+                    let text = format!("{why} after {attempt} attempts, last: {error}");
+                    let mut over = WorkError::new(error.class, code, text);
+                    over.provider_code.clone_from(&error.provider_code);
+                    Next::GiveUp(over)
+                };
+                // A peer that asks to slow down refuses nothing: only holdLimit ends that.
+                let throttled = matches!(error.class, ErrorClass::Throttled(_));
+                if attempt >= self.policy.max_attempts && !throttled {
+                    over(codes::RETRY_EXHAUSTED, "given up")
+                } else if stay.age + wait > self.policy.max_age {
+                    over(
+                        codes::RETRY_EXPIRED,
+                        "retried as long as retry.maxAge allows",
+                    )
+                } else {
+                    self.place(error, wait, stay).unwrap_or_else(|| {
+                        over(codes::RETRY_NO_STORE, "held as long as holdLimit allows")
+                    })
+                }
+            }
+        }
+    }
+
+    /// Where a message waits for its next attempt; none if there is no place for it.
+    pub(super) fn place(&self, error: &WorkError, wait: Duration, stay: &Stay) -> Option<Next> {
+        let short = stay.held + wait <= self.policy.hold_limit;
+        let later = || Some(Next::Later(reason_of(error), wait));
+        match &self.exit {
+            // It stands at the head of its list, whose place in hand another can use meanwhile.
+            Some(_) if stay.replayed => later(),
+            Some(exit) => match exit.takes() {
+                Takes::Yes if short && !exit.is_crowded(stay.lane) => Some(Next::Again(wait)),
+                Takes::Yes => later(),
+                Takes::Away => Some(Next::Again(wait)),
+                Takes::Never => short.then_some(Next::Again(wait)),
+            },
+            None => short.then_some(Next::Again(wait)),
+        }
+    }
+
+    /// The ledger learns that a message will be tried again.
+    pub(super) async fn put_back(
+        &self,
+        raw: &RawDelivery,
+        case: &mut Option<Case>,
+        error: &WorkError,
+        next: &Next,
+        interrupted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), Verdict> {
+        let Some((sending, case)) = self.sending.as_ref().zip(case.as_mut()) else {
+            return Ok(());
+        };
+        let Ok(message) = UserMessage::decode(&raw.body) else {
+            return Ok(());
+        };
+        match sending
+            .again(case, &message, error, next, interrupted)
+            .await
+        {
+            Ok(()) => Ok(()),
+            Err(Unpublished::Interrupted) => Err(Verdict::Returned),
+            Err(Unpublished::Failed(error)) => {
+                Err(self.park(raw, &error, 0, None, interrupted).await)
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Copies of what passes a connector, for people who look on: a queue of the tap's own, bound beside the consumed one, so
+//! that nothing is taken away. What comes faster than it is read is dropped here and counted; the broker keeps nothing for
+//! a tap whose process is gone.
+
+use crate::broker::{Access, Broker, ConsumerState, EXCHANGE, QueueSpec, Subscribe};
+use crate::clock;
+use crate::message::random_id;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::UNIX_EPOCH;
+use tokio::sync::{Notify, watch};
+use tokio::task::AbortHandle;
+use vumi_api::{Flow, Port};
+
+/// Messages that wait to be read; an older one makes room for a newer one.
+const KEPT: usize = 10_000;
+/// Window of the subscription. It is acknowledged at once, so it only has to cover the way to the broker.
+const WINDOW: u16 = 1000;
+
+/// Which messages are meant.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Filter {
+    /// From or to an address that is this one, a leading plus sign aside. Events have none.
+    pub address: Option<String>,
+    /// With this text in its content, whatever the case.
+    pub content: Option<String>,
+}
+
+impl Filter {
+    fn takes(&self, message: &Value) -> bool {
+        let text = |field: &str| message.get(field).and_then(Value::as_str);
+        let plain = |address: &str| address.trim().trim_start_matches('+').to_owned();
+        let address = self.address.as_ref().is_none_or(|wanted| {
+            ["from_addr", "to_addr"]
+                .into_iter()
+                .filter_map(text)
+                .any(|address| plain(address) == plain(wanted))
+        });
+        let content = self.content.as_ref().is_none_or(|wanted| {
+            text("content")
+                .is_some_and(|content| content.to_lowercase().contains(&wanted.to_lowercase()))
+        });
+        address && content
+    }
+}
+
+/// One message that passed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Seen {
+    /// Seconds since 1970.
+    pub at: f64,
+    /// The connector.
+    pub connector: String,
+    /// Which of its flows.
+    pub kind: String,
+    /// The whole message; a text if it is no JSON object.
+    pub message: Value,
+}
+
+/// What a tap tells.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Told {
+    /// The copies begin here.
+    Open,
+    /// A message.
+    Seen(Seen),
+    /// So many were dropped before the next one, because they came faster than they were read.
+    Dropped(u64),
+    /// Why the tap ended.
+    Ended(String),
+}
+
+#[derive(Default)]
+struct Ring {
+    waiting: VecDeque<Told>,
+    dropped: u64,
+}
+
+#[derive(Default)]
+struct Shared {
+    ring: Mutex<Ring>,
+    more: Notify,
+}
+
+impl Shared {
+    fn put(&self, told: Told) {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        if ring.waiting.len() >= KEPT {
+            ring.waiting.pop_front();
+            ring.dropped += 1;
+        }
+        ring.waiting.push_back(told);
+        drop(ring);
+        self.more.notify_one();
+    }
+
+    fn take(&self) -> Option<Told> {
+        let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::take(&mut ring.dropped) {
+            0 => ring.waiting.pop_front(),
+            dropped => Some(Told::Dropped(dropped)),
+        }
+    }
+}
+
+/// An open tap. It ends when it is dropped.
+pub struct Tap {
+    shared: Arc<Shared>,
+    reader: AbortHandle,
+}
+
+impl Tap {
+    /// Copies what is published on `ports` from now on; the first thing it tells is [`Told::Open`].
+    pub async fn open(broker: &dyn Broker, ports: &[Port], filter: Filter) -> Self {
+        let name = format!("vumi.tap.{}", random_id());
+        let mut subscription = broker
+            .subscribe(Subscribe {
+                queue: QueueSpec::Copy {
+                    name: name.clone(),
+                    exchange: EXCHANGE.into(),
+                    keys: ports.iter().map(Port::queue).collect(),
+                },
+                prefetch: WINDOW,
+                access: Access::Shared,
+                tag: name,
+            })
+            .await;
+        let shared = Arc::new(Shared::default());
+        let into = Arc::clone(&shared);
+        let reader = tokio::spawn(async move {
+            let mut told = watch_state(&mut subscription.state).await;
+            into.put(told.clone());
+            while told == Told::Open {
+                tokio::select! {
+                    biased;
+                    delivery = subscription.deliveries.recv() => match delivery {
+                        Some(raw) => {
+                            if let Some(seen) = seen(&raw.routing_key, &raw.body, &filter) {
+                                into.put(Told::Seen(seen));
+                            }
+                            subscription.acker.ack(raw.generation, raw.tag, false);
+                        }
+                        None => told = Told::Ended("the broker's connection is closed".into()),
+                    },
+                    changed = subscription.state.changed() => if changed.is_err() {
+                        told = Told::Ended("the broker's connection is closed".into());
+                    },
+                }
+            }
+            if told != Told::Open {
+                into.put(told);
+            }
+            subscription.acker.close();
+        });
+        Self {
+            shared,
+            reader: reader.abort_handle(),
+        }
+    }
+
+    /// The next thing it tells; waits for it.
+    pub async fn next(&mut self) -> Told {
+        loop {
+            let more = self.shared.more.notified();
+            if let Some(told) = self.shared.take() {
+                return told;
+            }
+            more.await;
+        }
+    }
+}
+
+impl Drop for Tap {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+/// Waits until the copies begin, or cannot.
+async fn watch_state(state: &mut watch::Receiver<ConsumerState>) -> Told {
+    loop {
+        match &*state.borrow_and_update() {
+            ConsumerState::Consuming => return Told::Open,
+            ConsumerState::Refused(code, why) => return Told::Ended(format!("{why} ({code})")),
+            ConsumerState::Stopped => {
+                return Told::Ended("the broker's connection is closed".into());
+            }
+            ConsumerState::Connecting(_) | ConsumerState::Standby(_) => {}
+        }
+        if state.changed().await.is_err() {
+            return Told::Ended("the broker's connection is closed".into());
+        }
+    }
+}
+
+fn seen(key: &str, body: &[u8], filter: &Filter) -> Option<Seen> {
+    let message = serde_json::from_slice(body)
+        .unwrap_or_else(|_| json!(String::from_utf8_lossy(body).into_owned()));
+    let (connector, kind) = key.rsplit_once('.')?;
+    let at = clock::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0.0, |since| (since.as_secs_f64() * 1e3).round() / 1e3);
+    filter.takes(&message).then(|| Seen {
+        at,
+        connector: connector.to_owned(),
+        kind: kind.to_owned(),
+        message,
+    })
+}
+
+/// The flow with this name.
+pub fn flow(kind: &str) -> Option<Flow> {
+    [Flow::Inbound, Flow::Outbound, Flow::Event]
+        .into_iter()
+        .find(|flow| flow.as_str() == kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+    use crate::broker::{Publication, PublicationClass};
+    use crate::message::UserMessage;
+
+    async fn say(broker: &dyn Broker, from: &str, content: &str) {
+        let mut message = UserMessage::new("sms", Some("12345"), Some(from));
+        message.set_content(Some(content));
+        let receipt = broker
+            .publish(Publication {
+                exchange: EXCHANGE.into(),
+                routing_key: "t.inbound".into(),
+                body: message.encode(),
+                message_id: None,
+                class: PublicationClass::Data,
+            })
+            .await;
+        assert_eq!(
+            receipt.confirmation().await,
+            crate::broker::Confirmation::Confirmed
+        );
+    }
+
+    fn inbound() -> Vec<Port> {
+        vec![Port::new("t", Flow::Inbound)]
+    }
+
+    #[tokio::test]
+    async fn what_is_tapped_stays_in_its_queue() {
+        let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
+        let filter = Filter {
+            address: Some("+2782".into()),
+            content: Some("HELLO".into()),
+        };
+        let mut tap = Tap::open(&*broker, &inbound(), filter).await;
+        assert_eq!(tap.next().await, Told::Open);
+        for (from, content) in [("2783", "hello"), ("2782", "bye"), ("2782", "hello you")] {
+            say(&*broker, from, content).await;
+        }
+        let Told::Seen(seen) = tap.next().await else {
+            panic!("a message is seen")
+        };
+        assert_eq!((&*seen.connector, &*seen.kind), ("t", "inbound"));
+        assert_eq!(seen.message["content"], "hello you");
+        let depth = broker.depth("t.inbound").await.unwrap().unwrap();
+        assert_eq!(depth.ready, 3);
+    }
+
+    #[tokio::test]
+    async fn what_nobody_reads_in_time_is_dropped_and_counted() {
+        let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
+        let mut tap = Tap::open(&*broker, &inbound(), Filter::default()).await;
+        assert_eq!(tap.next().await, Told::Open);
+        let count = KEPT + 25;
+        for number in 0..count {
+            say(&*broker, "2782", &number.to_string()).await;
+        }
+        // The copies are with the tap once its last one is.
+        while tap.shared.ring.lock().unwrap().dropped < 25 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(tap.next().await, Told::Dropped(25));
+        let Told::Seen(first) = tap.next().await else {
+            panic!("a message is seen")
+        };
+        assert_eq!(first.message["content"], "25");
+    }
+}

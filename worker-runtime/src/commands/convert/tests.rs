@@ -1,0 +1,448 @@
+//! Realistic configurations become manifests that lint accepts, and whatever is lost is named.
+
+use super::inputs::{self, Found};
+use super::table::TABLE;
+use super::{Arguments, convert};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use vumi_api::{Target, WorkerType};
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn of(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        Self(folder)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn read(&self, name: &str) -> Vec<Found> {
+        read(&[self.path(name)], None, &[])
+    }
+}
+
+fn read(files: &[PathBuf], class: Option<&str>, set: &[&str]) -> Vec<Found> {
+    inputs::read(&arguments(files, class, set)).unwrap()
+}
+
+fn arguments(files: &[PathBuf], class: Option<&str>, set: &[&str]) -> Arguments {
+    Arguments {
+        files: files.to_vec(),
+        worker_class: class.map(str::to_owned),
+        set_option: set.iter().map(|option| (*option).to_owned()).collect(),
+        name: None,
+        beside: false,
+        out: None,
+    }
+}
+
+/// The `spec` of each manifest, Secrets by their data, by name; and what was lost. What is made is valid but for what is
+/// named as lost.
+fn made(found: &[Found], beside: bool) -> (std::collections::BTreeMap<String, Value>, Vec<String>) {
+    let (files, notes) = convert(found, beside);
+    let mut made = std::collections::BTreeMap::new();
+    for (_, text) in &files {
+        for document in text.split("---\n") {
+            let value: Value = serde_yaml::from_str(document).unwrap();
+            let name = value["metadata"]["name"].as_str().unwrap().to_owned();
+            let held = match value["kind"].as_str() {
+                Some("Secret") => ("secret ".to_owned() + &name, value["stringData"].clone()),
+                _ => (name, value["spec"].clone()),
+            };
+            made.insert(held.0, held.1);
+        }
+    }
+    (made, notes)
+}
+
+fn yaml(text: &str) -> Value {
+    serde_yaml::from_str(text).unwrap()
+}
+
+#[test]
+fn the_table_fits_the_types() {
+    for row in &TABLE.workers {
+        let known = WorkerType::find(&row.key).unwrap_or_else(|| panic!("no type {}", row.key));
+        assert_eq!(known.kind.as_str(), row.kind);
+        let schema = vumi_api::crds::spec_schema(known.kind);
+        for rule in row.keys.values().filter(|rule| rule.drop.is_none()) {
+            assert!(
+                has(schema, schema, &rule.to),
+                "{} has no {}",
+                row.key,
+                rule.to
+            );
+        }
+    }
+    let transports = vumi_api::crds::spec_schema(vumi_api::Kind::Transport);
+    for rule in TABLE.http.values().filter(|rule| rule.drop.is_none()) {
+        assert!(has(transports, transports, &rule.to), "{}", rule.to);
+    }
+    let dropped = [&TABLE.channel, &TABLE.program];
+    assert!(
+        dropped
+            .iter()
+            .all(|keys| keys.values().all(|rule| rule.drop.is_some()))
+    );
+}
+
+/// Whether a schema has a field at a dotted path.
+fn has(root: &Value, schema: &Value, path: &str) -> bool {
+    if let Some(reference) = schema.get("$ref").and_then(Value::as_str) {
+        let found = root.pointer(reference.trim_start_matches('#'));
+        return found.is_some_and(|found| has(root, found, path));
+    }
+    let variants = schema.get("anyOf").and_then(Value::as_array);
+    if variants.is_some_and(|variants| variants.iter().any(|one| has(root, one, path))) {
+        return true;
+    }
+    let (key, rest) = match path.split_once('.') {
+        Some((key, rest)) => (key, Some(rest)),
+        None => (path, None),
+    };
+    let property = schema.get("properties").and_then(|all| all.get(key));
+    match (property, rest) {
+        (Some(property), Some(rest)) => has(root, property, rest),
+        (found, None) => found.is_some(),
+        (None, _) => false,
+    }
+}
+
+const SUPERVISORD: &str = r#"
+[inet_http_server] ; inet (TCP) server
+port=127.0.0.1:9010 ; (ip_address:port specifier)
+
+[supervisord]
+pidfile=./tmp/pids/supervisord.pid
+
+[program:sms_in]
+command=twistd -n
+    --pidfile=./tmp/pids/%(program_name)s.pid
+    vumi_worker
+    --hostname=rabbit --vhost=/za --password='se cret'
+    --worker-class=vumi.transports.api.HttpApiTransport
+    --config=%(here)s/config/%(program_name)s.yaml
+    --set-option=web_port:8123
+    --sentry=http://sentry
+stdout_logfile=./logs/%(program_name)s_%(process_num)s.log
+autorestart=true
+numprocs=2
+environment=PYTHONPATH="."
+
+[program:hangman]
+directory=config
+command=python bin/twistd -n vumi_worker --worker-class vumi.demos.hangman.HangmanWorker --config hangman.yaml
+
+[program:transport]
+command=twistd -n vumi_worker --worker-class=vumi.transports.smpp.SmppTransport --config=none.yaml
+
+[program:smsc]
+command=java
+    -jar smppsim.jar
+"#;
+
+const HTTP: &str = "
+transport_name: sms_api
+worker_name: sms_in
+amqp_prefetch_count: 100
+publish_status: true
+web_path: api/v1
+web_port: 8000
+web_username: partner
+web_password: 0123
+web_auth_domain: Partners
+request_timeout: '30'
+request_cleanup_interval: 5
+response_time_down: 10.0
+reply_expected: 'yes'
+allowed_fields: [content, to_addr, from_addr]
+field_defaults: !include defaults.yaml
+middleware:
+  - audit: vumi.middleware.logging.LoggingMiddleware
+  - numbers: {class: vumi.middleware.address_translator.AddressTranslationMiddleware, consume_priority: 2}
+  - tags: vumi.middleware.tagger.TaggingMiddleware
+audit: {log_level: warning, failure_log_level: error, colour: blue}
+numbers: {outbound_map: {'555': '27820000555'}}
+tags: {incoming: {}}
+web_prot: 1
+";
+
+#[test]
+fn a_supervisord_file_with_several_programs() {
+    let folder = Folder::of(&[
+        ("etc/supervisord.conf", SUPERVISORD),
+        ("etc/config/sms_in.yaml", HTTP),
+        ("etc/config/defaults.yaml", "provider: acme\n"),
+        (
+            "etc/config/hangman.yaml",
+            "transport_name: telnet\nworker_name: hang_man\nrandom_word_url: http://words\nredis_manager: {host: redis, db: 3, key_prefix: demo}\n",
+        ),
+    ]);
+    let smpp = folder.path("none.yaml");
+    std::fs::write(&smpp, "transport_name: x\n").unwrap();
+    let conf = SUPERVISORD.replace("none.yaml", smpp.to_str().unwrap());
+    std::fs::write(folder.path("etc/supervisord.conf"), conf).unwrap();
+    let found = folder.read("etc/supervisord.conf");
+    let (made, lost) = made(&found, false);
+    let http = yaml(
+        "httpApi: {replyExpected: true, allowedFields: [content, to_addr, from_addr], fieldDefaults: {provider: acme}}
+transportName: sms_api
+http:
+  path: /api/v1
+  port: 8123
+  requestTimeout: 30s
+  auth: {username: partner, password: {secretKeyRef: {name: sms-in, key: web_password}}}
+middleware:
+  - {name: audit, logging: {level: warn}}
+  - {name: numbers, consumePriority: 2, addressTranslation: {outboundMap: {'555': '27820000555'}}}
+broker: {vhost: /za, secretRef: {name: vumi-broker}}",
+    );
+    assert_eq!(made["sms-in"], http);
+    let hangman = yaml(
+        "hangman: {workerName: hang_man}
+transportName: telnet
+state: {redis: {secretRef: {name: hangman-redis}, keyPrefix: demo}}",
+    );
+    assert_eq!(made["hangman"], hangman);
+    let broker = yaml("{host: rabbit, password: se cret, port: '5672', username: vumi}");
+    assert_eq!(made["secret vumi-broker"], broker);
+    let redis = yaml("{host: redis, db: '3'}");
+    assert_eq!(made["secret hangman-redis"], redis);
+    assert_eq!(made["secret sms-in"], yaml("{web_password: '0123'}"));
+    assert_eq!(made.len(), 5);
+    let expected = [
+        "program:sms_in: environment is not converted: nothing has its meaning",
+        "program:sms_in: middleware tags is not converted: vumi.middleware.tagger.TaggingMiddleware has no counterpart in this version",
+        "program:sms_in: audit.colour is not converted: logging has no setting for it",
+        "program:sms_in: web_prot is not converted: httpApi has no setting for it",
+        "program:sms_in: --sentry is not converted: errors are logged and counted",
+        "program:transport: vumi.transports.smpp.SmppTransport has no counterpart in this version",
+        "program:smsc: it runs no Vumi worker; leave it to supervisord",
+    ];
+    for part in expected {
+        assert!(
+            lost.iter().any(|lost| lost.contains(part)),
+            "{part} is not in {lost:#?}"
+        );
+    }
+    let ours = lost.iter().filter(|lost| lost.contains("program:"));
+    assert_eq!(ours.count(), expected.len(), "{lost:#?}");
+    assert!(
+        !lost
+            .iter()
+            .any(|lost| lost.contains("0123") || lost.contains("se cret"))
+    );
+    // What is not needed is in the manifest, with the reason.
+    let (files, _) = convert(&found, false);
+    let text = &files
+        .iter()
+        .find(|(name, _)| name == "sms-in.yaml")
+        .unwrap()
+        .1;
+    for part in [
+        "# From ",
+        "# Not needed: amqp_prefetch_count: the window is chosen by the runtime",
+        "# Not needed: web_auth_domain: ",
+        "# Not needed: numprocs: run as many replicas",
+        "# Not needed: stdout_logfile: ",
+        "# Not needed: audit.failure_log_level: ",
+        "# web_prot is not converted",
+    ] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+    for part in [
+        "response_time_down",
+        "publish_status",
+        "autorestart",
+        "0123",
+    ] {
+        assert!(!text.contains(part), "{part} is in\n{text}");
+    }
+}
+
+#[test]
+fn the_tutorial_s_command_lines() {
+    let telnet = "vumi.transports.telnet.TelnetServerTransport";
+    let options = ["transport_name:telnet", "telnet_port:9010"];
+    let (transport, lost) = made(&read(&[], Some(telnet), &options), false);
+    let spec = yaml("{telnet: {port: 9010}, transportName: telnet}");
+    assert_eq!(transport["telnetservertransport"], spec);
+    assert!(
+        lost.iter().all(|lost| lost.contains("no_consumer")),
+        "{lost:?}"
+    );
+    let echo = "vumi.demos.words.EchoWorker";
+    let (echo, _) = made(&read(&[], Some(echo), &["transport_name:telnet"]), true);
+    let spec = yaml("{echo: {}, transportName: telnet, ordering: {mode: none}}");
+    assert_eq!(echo["echoworker"], spec);
+}
+
+#[test]
+fn every_type_of_the_table_passes_lint() {
+    let classes = [
+        (
+            "vumi.transports.telnet.TelnetServerTransport",
+            "transport_name: t\ntwisted_endpoint: 'tcp:port=9010:interface=127.0.0.1'\nto_addr: '*120#'\n",
+        ),
+        (
+            "vumi.transports.devnull.DevNullTransport",
+            "transport_name: d\nack_rate: 0.9\nfailure_rate: 0.05\nreply_rate: 1\nreply_copy: hi\n",
+        ),
+        ("vumi.demos.words.ReverseWorker", "transport_name: a\n"),
+        ("vumi.demos.words.WordCountWorker", "transport_name: b\n"),
+        ("vumi.demos.calculator.CalculatorApp", "transport_name: c\n"),
+        (
+            "vumi.demos.rps.RockPaperScissorsWorker",
+            "transport_name: e\n",
+        ),
+        (
+            "vumi.demos.tictactoe.TicTacToeWorker",
+            "transport_name: f\n",
+        ),
+        (
+            "vumi.demos.ircbot.MemoWorker",
+            "transport_name: g\nworker_name: w\nredis_manager: {}\n",
+        ),
+        (
+            "vumi.demos.static_reply.StaticReplyApplication",
+            "transport_name: h\nreply_text: We are closed.\n",
+        ),
+        (
+            "vumi.dispatchers.BaseDispatchWorker",
+            "dispatcher_name: d\ntransport_names: [t, d]\nexposed_names: [a, b]\nrouter_class: vumi.dispatchers.SimpleDispatchRouter\nroute_mappings: {t: [a, b], d: [a]}\ntransport_mappings: {x: t}\n",
+        ),
+        (
+            "vumi.dispatchers.RoutingTableDispatcher",
+            "receive_inbound_connectors: [smpp_a]\nreceive_outbound_connectors: [survey]\nrouting_table:\n  smpp_a: {default: [survey, sms]}\n  survey: {sms: [smpp_a, default]}\n",
+        ),
+    ];
+    let mut all = Vec::new();
+    for (class, text) in classes {
+        let folder = Folder::of(&[("worker.yaml", text)]);
+        all.extend(read(&[folder.path("worker.yaml")], Some(class), &[]));
+    }
+    let (files, notes) = convert(&all, false);
+    let read = vumi_api::manifest::load(&files, Target::Cluster);
+    assert!(!read.has_errors(), "{:#?}", read.findings);
+    assert_eq!(read.resources.len(), classes.len());
+    let lost: Vec<_> = notes
+        .iter()
+        .filter(|note| note.contains("not converted"))
+        .collect();
+    assert!(lost.is_empty(), "{lost:#?}");
+    let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
+    assert!(names.contains(&"worker.yaml") && names.contains(&"worker-2.yaml"));
+}
+
+#[test]
+fn a_junebug_channel_alone_in_a_list_and_in_an_answer() {
+    let channel = r#"{"id": "0b8f1a2c-0000-4000-8000-000000000001", "type": "telnet", "label": "My channel!",
+        "config": {"twisted_endpoint": "tcp:9001", "transport_name": "other"}, "mo_url": "http://app.example/mo",
+        "rate_limit_count": 5, "character_limit": null, "status": {"status": null}}"#;
+    let other = r#"{"id": "x", "type": "carrier_pigeon", "config": {}}"#;
+    let answer = format!(
+        r#"{{"status": 200, "code": "OK", "description": "channel found", "result": {channel}}}"#
+    );
+    let list = format!("\n[\n  {channel},\n  {other}\n]");
+    for (text, channels) in [(channel.to_owned(), 1), (answer, 1), (list, 2)] {
+        let folder = Folder::of(&[("channel.json", &text)]);
+        let found = folder.read("channel.json");
+        assert_eq!(found.len(), channels);
+        let (made, lost) = made(&found, false);
+        let spec =
+            yaml("{telnet: {port: 9001}, transportName: 0b8f1a2c-0000-4000-8000-000000000001}");
+        assert_eq!(made["my-channel"], spec);
+        assert!(
+            lost.iter()
+                .any(|l| l.contains("mo_url is not converted: it belongs to Junebug"))
+        );
+        let pigeon = lost
+            .iter()
+            .any(|l| l.contains("channels of type carrier_pigeon have no counterpart"));
+        assert_eq!(pigeon, channels == 2, "{lost:#?}");
+    }
+}
+
+#[test]
+fn a_multi_worker_gives_its_workers() {
+    let text = "
+workers: {in: vumi.transports.telnet.TelnetServerTransport, app: vumi.demos.words.EchoWorker}
+defaults: {transport_name: telnet}
+in: {telnet_port: 9010}
+app: {}
+stray: 1
+";
+    let folder = Folder::of(&[("multi.yaml", text)]);
+    let class = Some("vumi.multiworker.MultiWorker");
+    let (made, lost) = made(&read(&[folder.path("multi.yaml")], class, &[]), false);
+    assert_eq!(
+        made["in"],
+        yaml("{telnet: {port: 9010}, transportName: telnet}")
+    );
+    assert_eq!(made["app"], yaml("{echo: {}, transportName: telnet}"));
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert!(lost[0].contains("stray is not converted"));
+}
+
+#[test]
+fn values_that_cannot_be_said_are_named_without_the_value() {
+    let class = Some("vumi.transports.devnull.DevNullTransport");
+    let set = [
+        "transport_name:d",
+        "ack_rate:0.123",
+        "failure_rate:many",
+        "reply_rate:-1",
+    ];
+    let (files, lost) = convert(&read(&[], class, &set), false);
+    for key in ["ack_rate", "failure_rate", "reply_rate"] {
+        let named = lost
+            .iter()
+            .any(|l| l.contains(&format!("{key} is not converted: ")));
+        assert!(named && files[0].1.contains(key), "{key}: {lost:?}");
+    }
+    let class = Some("vumi.demos.static_reply.StaticReplyApplication");
+    let (_, lost) = convert(&read(&[], class, &["reply_text:Hello {user}"]), false);
+    assert!(
+        lost.iter()
+            .any(|l| l.contains("{user} and {now} are not filled in"))
+    );
+}
+
+#[test]
+fn what_is_no_input_is_said() {
+    let folder = Folder::of(&[
+        ("worker.yaml", "transport_name: x\n"),
+        ("broken.json", "{\"type\": "),
+        ("other.json", "{\"a\": 1}"),
+        ("list.yaml", "- 1\n"),
+        ("loop.yaml", "a: !include loop.yaml\n"),
+        ("empty.conf", "[supervisord]\npidfile=x\n"),
+    ]);
+    let failed = |file: &str, class: Option<&str>| {
+        let arguments = arguments(&[folder.path(file)], class, &[]);
+        inputs::read(&arguments).unwrap_err()
+    };
+    let class = Some("vumi.demos.words.EchoWorker");
+    for (file, class, code, says) in [
+        ("worker.yaml", None, 2, "say which with --worker-class"),
+        ("broken.json", None, 2, "is no JSON"),
+        ("other.json", None, 2, "it has no type"),
+        ("list.yaml", class, 2, "holds no mapping"),
+        ("loop.yaml", class, 2, "includes itself"),
+        ("empty.conf", None, 2, "has no [program:…]"),
+        ("missing.yaml", class, 3, "cannot read"),
+    ] {
+        let error = failed(file, class);
+        assert_eq!(error.code, code, "{file}: {error}");
+        assert!(error.text.contains(says), "{file}: {error}");
+    }
+    assert!(!Path::new("missing").exists());
+}

@@ -1,0 +1,429 @@
+//! `vumi inject`: publishes messages from files, lines, CSV or JSON lines, each until the broker confirmed it.
+
+mod progress;
+mod records;
+mod sink;
+
+use crate::commands::status::Which;
+use crate::error::CliError;
+use crate::output::{self, Format};
+use crate::process;
+use indicatif::{ProgressBar, ProgressStyle};
+use progress::Progress;
+use records::{Layout, Record, Source, Template};
+use serde::Serialize;
+use serde_json::{Value, json};
+use sink::Sink;
+use std::path::PathBuf;
+use std::time::Duration;
+use tokio::time::Instant;
+use vumi_api::{Flow, Port};
+use vumi_core::message::random_id;
+
+/// How often the progress is written down.
+const NOTE: Duration = Duration::from_secs(1);
+/// Confirmations that are still out when somebody interrupts are awaited so long.
+const LAST: Duration = Duration::from_secs(5);
+/// Records that are not valid of which the reason is printed.
+const SHOWN: u64 = 20;
+
+/// Arguments of `vumi inject`.
+#[derive(clap::Args, Debug)]
+#[command(after_help = "Examples:
+  vumi inject --connector telnet --from 27820000001 --to 12345 --content hello
+  vumi inject --connector sms --kind outbound --batch spring --class bulk numbers.csv
+  vumi inject --connector sms saved.jsonl --broker amqp://guest:guest@localhost/ --rate 500 --resume saved.progress
+  vumi inject --connector sms --from '2782{n}' --content 'message {n}' --count 100000 --broker amqp://localhost/
+  seq 1000 | vumi inject --connector telnet --from 27820000001 --to 12345 -
+
+A file is lines (each the content of a message), CSV (a header of to, from, content, message_id, session_event, in_reply_to,
+group, provider, transport_type, endpoint, class, batch, tenant) or JSON lines (whole messages, or some of their fields); what
+a record does not say is taken from the options. Files are checked as a whole before anything is sent.
+Without --broker a running `vumi run` is asked to publish, also on the broker inside it.
+Each message is sent until the broker confirmed it. With --resume the same command goes on where it was interrupted: what
+was on its way then is sent again with the same message_id.
+Exit codes: 0 all sent · 1 the broker gave up · 2 a record, connector or option is not valid · 3 no process, broker or file ·
+128+signal.")]
+pub struct Arguments {
+    /// Files to read, or - for standard input
+    #[arg(value_name = "FILE", required_unless_present = "content")]
+    pub files: Vec<PathBuf>,
+    /// Name of the connector: of a transport, or what a dispatcher exposes
+    #[arg(long, value_name = "NAME")]
+    pub connector: String,
+    /// Which of its flows: inbound is from a user, outbound is to a user
+    #[arg(long, value_enum, default_value_t = KindOf::Inbound)]
+    pub kind: KindOf,
+    /// How the files are written [default: by their ending: .csv, .jsonl, else lines]
+    #[arg(long = "as", value_name = "LAYOUT", value_enum)]
+    pub layout: Option<Layout>,
+    /// from_addr; {n} is the number of the record
+    #[arg(long, value_name = "ADDRESS")]
+    pub from: Option<String>,
+    /// to_addr; {n} is the number of the record
+    #[arg(long, value_name = "ADDRESS")]
+    pub to: Option<String>,
+    /// Content of a message without a file, or of records that have none; {n} is the number of the record
+    #[arg(long, value_name = "TEXT")]
+    pub content: Option<String>,
+    /// How many messages of --content
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "files")]
+    pub count: u64,
+    /// session_event: new, resume or close
+    #[arg(long, value_name = "EVENT")]
+    pub session: Option<String>,
+    /// transport_type
+    #[arg(long, value_name = "TYPE", default_value = "sms")]
+    pub transport_type: String,
+    /// Endpoint in routing_metadata
+    #[arg(long, value_name = "NAME")]
+    pub endpoint: Option<String>,
+    /// Label: interactive, transactional or bulk
+    #[arg(long, value_name = "CLASS")]
+    pub class: Option<String>,
+    /// Label: the batch that the messages belong to
+    #[arg(long, value_name = "NAME")]
+    pub batch: Option<String>,
+    /// Label: on whose behalf they are sent
+    #[arg(long, value_name = "NAME")]
+    pub tenant: Option<String>,
+    /// Messages a second at most [default: as fast as they are confirmed]
+    #[arg(long, value_name = "N", value_parser = rate)]
+    pub rate: Option<f64>,
+    /// Leave out records that are not valid instead of sending nothing
+    #[arg(long)]
+    pub skip_invalid: bool,
+    /// Check everything, show the first message, and send nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// File that keeps how far it came; if it is there, go on from there
+    #[arg(long, value_name = "FILE")]
+    pub resume: Option<PathBuf>,
+    /// Declare the queue if it is not there; only with --broker
+    #[arg(long, requires = "broker")]
+    pub create: bool,
+    /// Publish on this RabbitMQ; with ?profile=quorum if its queues are
+    #[arg(long, value_name = "URL", conflicts_with_all = ["socket", "state", "name"])]
+    pub broker: Option<String>,
+    /// PEM file of the private certificate authority of that broker
+    #[arg(long, value_name = "FILE", requires = "broker")]
+    pub broker_ca: Option<PathBuf>,
+    /// The process that publishes.
+    #[command(flatten)]
+    pub which: Which,
+    /// How the counts at the end are printed
+    #[arg(long, value_enum, default_value_t = Format::Table)]
+    pub format: Format,
+}
+
+/// A flow, as it is written on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum KindOf {
+    /// Messages from users
+    Inbound,
+    /// Messages to users
+    Outbound,
+    /// What became of messages to users
+    Event,
+}
+
+impl KindOf {
+    /// The flow.
+    pub fn flow(self) -> Flow {
+        match self {
+            KindOf::Inbound => Flow::Inbound,
+            KindOf::Outbound => Flow::Outbound,
+            KindOf::Event => Flow::Event,
+        }
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    match text.trim_end_matches("/s").parse::<f64>() {
+        Ok(rate) if rate > 0.0 && rate.is_finite() => Ok(rate),
+        _ => Err("write a number of messages a second above 0, e.g. 50 or 0.5".into()),
+    }
+}
+
+/// Reads, checks, sends, and says what became of it.
+pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let port = Port::new(&arguments.connector, arguments.kind.flow());
+    let source = match arguments.files.is_empty() {
+        true => Source::Repeated(arguments.count),
+        false => Source::Files(arguments.files.clone(), arguments.layout),
+    };
+    let fresh = Progress {
+        target: port.queue(),
+        input: source.names(),
+        run: random_id(),
+        confirmed: 0,
+    };
+    let progress = match &arguments.resume {
+        Some(path) => Progress::read(path, fresh)?,
+        None => fresh,
+    };
+    let template = template(arguments, &progress.run);
+    let known = match source.is_known() {
+        true => Some(check(&source, &template, arguments)?),
+        false => None,
+    };
+    if arguments.dry_run {
+        return show(&source, &template, known, arguments);
+    }
+    process::block_on(send(arguments, &port, &source, &template, known, progress))
+}
+
+fn template(arguments: &Arguments, run: &str) -> Template {
+    let labels = [
+        ("class", &arguments.class),
+        ("batch", &arguments.batch),
+        ("tenant", &arguments.tenant),
+    ];
+    let labels = labels
+        .into_iter()
+        .filter_map(|(label, value)| Some((label, value.clone()?)));
+    Template {
+        connector: arguments.connector.clone(),
+        flow: Some(arguments.kind.flow()),
+        to: arguments.to.clone(),
+        from: arguments.from.clone(),
+        content: arguments.content.clone(),
+        session: arguments.session.clone(),
+        transport_type: arguments.transport_type.clone(),
+        endpoint: arguments.endpoint.clone(),
+        labels: labels.collect(),
+        run: run.to_owned(),
+    }
+}
+
+/// Reads everything once; the number of valid records. Nothing is sent where one is not valid, unless it may be left out.
+fn check(source: &Source, template: &Template, arguments: &Arguments) -> Result<u64, CliError> {
+    let (mut valid, mut invalid) = (0, 0);
+    for record in source.records(template) {
+        let Record { place, body, .. } = record?;
+        match body {
+            Ok(_) => valid += 1,
+            Err(why) => {
+                invalid += 1;
+                if invalid <= SHOWN {
+                    eprintln!("{place}: {why}");
+                }
+            }
+        }
+    }
+    if invalid > 0 && !arguments.skip_invalid {
+        return Err(CliError::validation(format!(
+            "{invalid} of {} records are not valid; nothing was sent. --skip-invalid sends the others",
+            valid + invalid
+        )));
+    }
+    Ok(valid)
+}
+
+/// What `--dry-run` prints.
+fn show(
+    source: &Source,
+    template: &Template,
+    known: Option<u64>,
+    arguments: &Arguments,
+) -> Result<(), CliError> {
+    let known = match known {
+        Some(known) => known,
+        None => check(source, template, arguments)?,
+    };
+    let mut text = format!(
+        "{known} messages would be sent to {}.{}; nothing was sent\n",
+        arguments.connector,
+        arguments.kind.flow().as_str()
+    );
+    if source.is_known() {
+        for record in source.records(template) {
+            if let Ok(body) = record?.body {
+                let message: Value = serde_json::from_slice(&body).unwrap_or_default();
+                text += &format!("the first one:\n{message:#}\n");
+                break;
+            }
+        }
+    }
+    output::print(&text)
+}
+
+/// What was done.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Counts {
+    /// Records read.
+    read: u64,
+    /// Of those, confirmed by an earlier run.
+    before: u64,
+    /// Confirmed now.
+    confirmed: u64,
+    /// Not valid and left out.
+    invalid: u64,
+    /// Handed over without a confirmation.
+    unconfirmed: u64,
+    /// Published more than once.
+    repeated: u64,
+    seconds: f64,
+    per_second: f64,
+}
+
+async fn send(
+    arguments: &Arguments,
+    port: &Port,
+    source: &Source,
+    template: &Template,
+    known: Option<u64>,
+    mut progress: Progress,
+) -> Result<(), CliError> {
+    let mut sink = Sink::open(arguments, port).await?;
+    let before = progress.confirmed;
+    let bar = bar(known, before);
+    let interrupt = tokio::signal::ctrl_c();
+    tokio::pin!(interrupt);
+    let (began, mut noted) = (Instant::now(), Instant::now());
+    let (mut read, mut valid, mut invalid, mut sent) = (0, 0, 0, 0u64);
+    let mut end: Result<(), CliError> = Ok(());
+    for record in source.records(template) {
+        let record = match record {
+            Ok(record) => record,
+            Err(error) => {
+                end = Err(error);
+                break;
+            }
+        };
+        read += 1;
+        let body = match record.body {
+            Ok(body) => body,
+            Err(why) => {
+                invalid += 1;
+                if arguments.skip_invalid {
+                    continue;
+                }
+                // Only what can be read once comes this far unchecked.
+                end = Err(CliError::validation(format!(
+                    "{}: {why}; what stands before it was sent",
+                    record.place
+                )));
+                break;
+            }
+        };
+        valid += 1;
+        if valid <= before {
+            continue;
+        }
+        let turn = async {
+            if let Some(rate) = arguments.rate {
+                tokio::time::sleep_until(began + Duration::from_secs_f64(sent as f64 / rate)).await;
+            }
+            sink.send(body).await
+        };
+        let handed = tokio::select! {
+            handed = turn => handed.map_err(CliError::from),
+            _ = &mut interrupt => Err(CliError::signal(2)),
+        };
+        sent += 1;
+        if let Err(error) = handed {
+            end = Err(error);
+            break;
+        }
+        bar.set_position(before + sink.confirmed());
+        if noted.elapsed() >= NOTE {
+            noted = Instant::now();
+            progress.confirmed = before + sink.confirmed();
+            if let Some(path) = &arguments.resume {
+                progress.write(path)?;
+            }
+        }
+    }
+    let rest = match &end {
+        Ok(()) => sink.flush().await.map_err(CliError::from),
+        // What is out may still be confirmed; whatever stopped it is the reason.
+        Err(_) => match tokio::time::timeout(LAST, sink.flush()).await {
+            Ok(flushed) => flushed.map_err(CliError::from),
+            Err(_) => Ok(()),
+        },
+    };
+    let end = end.and(rest);
+    bar.finish_and_clear();
+    progress.confirmed = before + sink.confirmed();
+    if let Some(path) = &arguments.resume {
+        progress.write(path)?;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    let confirmed = sink.confirmed();
+    let counts = Counts {
+        read,
+        before: before.min(valid),
+        confirmed,
+        invalid,
+        unconfirmed: sent - confirmed.min(sent),
+        repeated: sink.repeated(),
+        seconds: (seconds * 1e3).round() / 1e3,
+        per_second: (confirmed as f64 / seconds.max(1e-3)).round(),
+    };
+    sink.close().await;
+    output::print(&match arguments.format {
+        Format::Json => format!("{}\n", json!(counts)),
+        Format::Table => summary(&counts, port),
+    })?;
+    end.map_err(|error| explained(error, arguments, progress.confirmed))
+}
+
+fn bar(known: Option<u64>, before: u64) -> ProgressBar {
+    let bar = match known {
+        Some(known) => ProgressBar::new(known),
+        None => ProgressBar::no_length(),
+    };
+    let template = match known {
+        Some(_) => "{bar:30} {pos} of {len} confirmed, {per_sec}, {eta} left",
+        None => "{spinner} {pos} confirmed, {per_sec}",
+    };
+    if let Ok(style) = ProgressStyle::with_template(template) {
+        bar.set_style(style);
+    }
+    bar.set_position(before);
+    bar.reset_eta();
+    bar
+}
+
+fn summary(counts: &Counts, port: &Port) -> String {
+    let mut text = format!(
+        "{} of {} messages confirmed in {} ({:.1} s, {} a second)\n",
+        counts.confirmed,
+        counts.read,
+        port.queue(),
+        counts.seconds,
+        counts.per_second
+    );
+    for (count, what) in [
+        (counts.before, "confirmed by an earlier run"),
+        (counts.invalid, "not valid and left out"),
+        (counts.unconfirmed, "not confirmed"),
+        (
+            counts.repeated,
+            "published again because the broker did not confirm them",
+        ),
+    ] {
+        if count > 0 {
+            text += &format!("{count} {what}\n");
+        }
+    }
+    text
+}
+
+/// How one goes on after it ended early.
+fn explained(mut error: CliError, arguments: &Arguments, confirmed: u64) -> CliError {
+    let way = match &arguments.resume {
+        Some(path) => format!(
+            "the same command goes on after message {confirmed} ({})",
+            path.display()
+        ),
+        None => "with --resume FILE it could be gone on with".to_owned(),
+    };
+    error.text = match error.text.is_empty() {
+        true => format!("interrupted; {way}"),
+        false => format!("{}; {way}", error.text),
+    };
+    error
+}

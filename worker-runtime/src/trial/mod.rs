@@ -1,0 +1,24 @@
+//! Campaign tests (`vumi test`): whole campaigns on the embedded broker inside this process, with stand-ins for
+//! transports, fake peers for those that run, and a clock that moves only when a test lets it. The format of the files is
+//! described in `docs/testing-campaigns.md`.
+
+mod adapt;
+mod answers;
+mod cast;
+mod check;
+mod clock;
+mod file;
+mod given;
+mod matching;
+mod peers;
+mod player;
+mod report;
+mod services;
+mod stage;
+mod text;
+mod transcript;
+
+pub use check::find;
+pub use file::{Test, TestFile};
+pub use player::play;
+pub use report::{Ended, junit, summary};

@@ -1,0 +1,185 @@
+//! The sending side as an operator and a provider meet it, on RabbitMQ and Redis: receipts that name the provider's id
+//! alone, messages that a person has sent again, and a provider that repeats itself to another replica or after a restart.
+
+use crate::harness::amqp::{Amqp, user_message};
+use crate::harness::campaign::Campaign;
+use crate::harness::process::{Process, run, said};
+use crate::harness::{PATIENCE, http, vhost, wait_for};
+use serde_json::Value;
+use vumi_testkit::redis::{Append, Options, Redis};
+
+const MESSAGES: usize = 5;
+
+async fn redis() -> Option<Redis> {
+    let options = Options {
+        append: Append::EverySec,
+        ..Options::default()
+    };
+    Redis::start_or_skip(options).await
+}
+
+/// Runs `vumi` on the store, and on the broker where `broker` is given; its exit code and what it printed.
+struct Operator<'c> {
+    campaign: &'c Campaign,
+    redis: String,
+    broker: String,
+}
+
+impl Operator<'_> {
+    fn run(&self, arguments: &[&str], with_broker: bool) -> (i32, String) {
+        let mut all = [arguments, &["--redis", &self.redis]].concat();
+        if with_broker {
+            all.extend(["--broker", &self.broker]);
+        }
+        let output = run(self.campaign.path(), &all);
+        (output.status.code().unwrap(), said(&output))
+    }
+
+    /// Waits until the ledger has all messages in this state.
+    async fn all(&self, state: &str) {
+        wait_for(state, PATIENCE, || async {
+            let (_, counts) = self.run(&["ledger", "counts", "--format", "json"], false);
+            let rows: Value = serde_json::from_str(&counts).map_err(|_| counts.clone())?;
+            let there = rows.as_array().is_some_and(|rows| {
+                rows.len() == 1 && rows[0]["state"] == state && rows[0]["count"] == MESSAGES
+            });
+            if there { Ok(()) } else { Err(counts) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_failed_is_sent_again_by_a_person_and_ends_by_receipts_that_name_the_providers_id() {
+    let (Some(url), Some(redis)) = (vhost("sending-again").await, redis().await) else {
+        return;
+    };
+    let campaign = Campaign::empty();
+    let operator = Operator {
+        campaign: &campaign,
+        redis: redis.url(0),
+        broker: url.clone(),
+    };
+    let start = |accepted: u32| -> Process {
+        let manifest = format!(
+            "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: net}}\n\
+             spec:\n  devNull: {{ackPercent: {accepted}, receiptAfter: 200ms}}\n"
+        );
+        campaign.place("net", &manifest);
+        let more = ["--redis", &operator.redis];
+        campaign.alone(["worker", "--manifests"], "net", &url, &more)
+    };
+    let mut refusing = start(0);
+    let amqp = Amqp::connect(&url).await;
+    wait_for("the transport consumes", PATIENCE, || async {
+        let status = campaign.status_of(&["--name", "net"])?;
+        let worker = status.worker("transport/net")?;
+        match worker["ready"] == true {
+            true => Ok(()),
+            false => Err(worker.to_string()),
+        }
+    })
+    .await;
+    amqp.tap("told", "net.event").await;
+    for n in 0..MESSAGES {
+        let message = user_message(&format!("m{n}"), "net", "my secret");
+        amqp.publish("net.outbound", message.to_string().as_bytes())
+            .await;
+    }
+    operator.all("failed").await;
+    assert_eq!(refusing.stop(PATIENCE).await, Some(143));
+    let mut accepting = start(100);
+
+    let resend = ["ledger", "resend", "--transport", "net"];
+    let (code, listed) = operator.run(&[&resend[..], &["--dry-run"]].concat(), false);
+    assert_eq!(code, 0, "{listed}");
+    assert!(listed.contains("5 can be sent again"), "{listed}");
+    assert!(
+        !listed.contains("secret") && !listed.contains("12345"),
+        "{listed}"
+    );
+    let (code, text) = operator.run(&resend, true);
+    assert_eq!(code, 2, "not without --yes: {text}");
+    assert!(text.contains("Send 5 messages again?"), "{text}");
+    let (code, text) = operator.run(&[&resend[..], &["--yes"]].concat(), false);
+    assert_eq!(code, 1, "not without a broker: {text}");
+    assert!(text.contains("--broker URL"), "{text}");
+    let (code, text) = operator.run(&[&resend[..], &["--yes"]].concat(), true);
+    assert_eq!((code, text.as_str()), (0, "5 sent again\n"));
+    operator.all("delivered").await;
+    let (code, text) = operator.run(&resend, true);
+    assert_eq!(code, 2, "nothing is left: {text}");
+    let (code, text) = operator.run(&["ledger", "resend", "m1"], true);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("1 not: it is delivered"), "{text}");
+    let (_, why) = operator.run(&["why", "m1"], false);
+    for part in ["a person had it sent again", "m1: delivered"] {
+        assert!(why.contains(part), "{why}");
+    }
+    // One nack each, ever; the second end comes as reports.
+    let mut events = Vec::new();
+    for _ in 0..3 * MESSAGES {
+        events.push(amqp.next("told", PATIENCE).await);
+    }
+    let count = |key: &str, value: &str| events.iter().filter(|e| e[key] == value).count();
+    assert_eq!(count("event_type", "nack"), MESSAGES);
+    assert_eq!(count("event_type", "ack"), 0);
+    assert_eq!(count("delivery_status", "pending"), MESSAGES);
+    assert_eq!(count("delivery_status", "delivered"), MESSAGES);
+    assert_eq!(accepting.stop(PATIENCE).await, Some(143));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_is_repeated_to_another_replica_or_after_a_restart_gets_the_first_answer() {
+    let (Some(url), Some(redis)) = (vhost("sending-repeats").await, redis().await) else {
+        return;
+    };
+    let campaign = Campaign::empty();
+    let store = redis.url(0);
+    let start = |name: &str, port: u16| {
+        let manifest = format!(
+            "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: api}}\nspec:\n  \
+             httpApi: {{replyExpected: true, idField: id}}\n  dedupe: {{window: 1h}}\n  \
+             http: {{host: 127.0.0.1, port: {port}, requestTimeout: 50s}}\n"
+        );
+        campaign.place(name, &manifest);
+        campaign.alone(["worker", "--manifests"], name, &url, &["--redis", &store])
+    };
+    let port = || vumi_testkit::free_port().unwrap();
+    let (one, two) = (port(), port());
+    let replicas = [start("one", one), start("two", two)];
+    let echo = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: echo}\n\
+                spec:\n  echo: {}\n  transportName: api\n";
+    let _echo = campaign.worker_with("echo", echo, &url);
+    for port in [one, two] {
+        wait_for("the HTTP API listens", PATIENCE, || async {
+            let health = http::get(port, "/health", PATIENCE).await;
+            health.map_err(|error| format!("{error:?}"))
+        })
+        .await;
+    }
+    let amqp = Amqp::connect(&url).await;
+    amqp.tap("taken", "api.inbound").await;
+    let ask = async |port: u16, content: &str| {
+        let path = format!("/?content={content}&from_addr=1&to_addr=2&id=7");
+        http::get(port, &path, PATIENCE).await.unwrap()
+    };
+    let first = (200, "first".to_owned());
+    assert_eq!(ask(one, "first").await, first);
+    assert_eq!(ask(two, "second").await, first, "at the other replica");
+    assert_eq!(ask(one, "third").await, first);
+    for mut replica in replicas {
+        replica.kill();
+    }
+    let three = port();
+    let _again = start("three", three);
+    wait_for("the new replica listens", PATIENCE, || async {
+        let health = http::get(three, "/health", PATIENCE).await;
+        health.map_err(|error| format!("{error:?}"))
+    })
+    .await;
+    assert_eq!(ask(three, "fourth").await, first, "after a restart");
+    let taken = amqp.next("taken", PATIENCE).await;
+    assert_eq!(taken["content"], "first");
+    assert!(amqp.take("taken").await.is_none(), "taken over once");
+}
