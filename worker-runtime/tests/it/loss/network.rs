@@ -178,7 +178,7 @@ pub async fn campaign(
         let mut message = user_message(&token, transport, &token);
         message["to_addr"] = address.as_str().into();
         message["helper_metadata"]["class"] = CLASSES[user % CLASSES.len()].into();
-        if user % 2 == 0 {
+        if user.is_multiple_of(2) {
             message["helper_metadata"]["batch"] = BATCH.into();
         }
         let body = message.to_string();

@@ -596,7 +596,7 @@ async fn next_event(journal: &mut Option<LaneJournal>) -> Event {
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
-        Some(at) => tokio::time::sleep_until(at.into()).await,
+        Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

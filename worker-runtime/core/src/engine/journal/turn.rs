@@ -79,7 +79,7 @@ impl LaneJournal {
         tokio::select! {
             biased;
             Some(outcome) = self.ops.next(), if !self.ops.is_empty() => self.settle(outcome),
-            () = tokio::time::sleep_until(timer.into()) => Event::Turn,
+            () = tokio::time::sleep_until(timer) => Event::Turn,
             Ok(()) = self.health.changed() => {
                 self.wake_at(Instant::now());
                 Event::Turn
