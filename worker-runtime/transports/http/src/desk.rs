@@ -167,7 +167,7 @@ impl Desk {
                 if let Some((reason, text)) = why {
                     self.bad_request(reason, text);
                 }
-                answer.into()
+                (*answer).into()
             }
         }
     }

@@ -115,7 +115,7 @@ pub(crate) enum SessionMove {
 /// A request that is not as it should be.
 pub(crate) struct Refused {
     /// What its caller hears.
-    pub(crate) answer: Answer,
+    pub(crate) answer: Box<Answer>,
     /// What is wrong, as a status has it; none if the answer is an ordinary one.
     pub(crate) why: Option<(Reason, String)>,
 }
@@ -124,7 +124,7 @@ impl Refused {
     /// Refuses with a reason and a sentence, which hold nothing of the request.
     pub(crate) fn new(answer: Answer, reason: Reason, text: impl Into<String>) -> Self {
         Self {
-            answer,
+            answer: Box::new(answer),
             why: Some((reason, text.into())),
         }
     }

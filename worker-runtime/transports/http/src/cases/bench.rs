@@ -3,7 +3,6 @@
 use super::file::{CaseFile, Reply, Response, Sent, Step};
 use crate::described::MADE;
 use async_trait::async_trait;
-use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
@@ -434,7 +433,7 @@ fn called(expected: &Sent, call: &Call, id: &str) -> Result<(), String> {
         }
     }
     if let Some(body) = &expected.body
-        && call.body != Bytes::from(body.replace("$id", id))
+        && call.body != body.replace("$id", id)
     {
         return Err(format!("calls: body {:?}", call.body));
     }

@@ -238,7 +238,7 @@ impl Provider for Described {
     async fn request(&self, request: &Request, below: &str) -> Result<Carried, Refused> {
         let config = self.config.value();
         let config = config.map_err(|error| Refused {
-            answer: Answer::refusal(&error),
+            answer: Box::new(Answer::refusal(&error)),
             why: Some((reasons::CANNOT_ANSWER, error.text)),
         })?;
         let sessions = self.sessions.as_ref();

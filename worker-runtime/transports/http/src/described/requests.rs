@@ -396,7 +396,7 @@ struct Filled {
 /// A template failed, or the store: the provider is to come again.
 fn broken(error: &WorkError) -> Refused {
     Refused {
-        answer: Answer::refusal(error),
+        answer: Box::new(Answer::refusal(error)),
         why: Some((reasons::CANNOT_ANSWER, error.text.clone())),
     }
 }
