@@ -75,7 +75,7 @@ pub struct AddressTranslation {
 pub struct SessionLength {
     /// How long a session's beginning is remembered. Default `10m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<Duration>,
+    pub session_timeout: Option<Duration>,
     /// Under which name sessions are remembered: workers with the same one (and the same store) know of each other's.
     /// Default `transportName`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -99,9 +99,9 @@ pub enum SessionNamespace {
 
 impl SessionLength {
     /// How long a session's beginning is remembered.
-    pub fn timeout(&self) -> std::time::Duration {
+    pub fn session_timeout(&self) -> std::time::Duration {
         let default = std::time::Duration::from_secs(600);
-        self.timeout.map_or(default, |timeout| timeout.0)
+        self.session_timeout.map_or(default, |timeout| timeout.0)
     }
 
     /// Field of `helper_metadata`.

@@ -27,7 +27,7 @@ impl SessionClock {
     pub(super) fn new(config: &SessionLength, store: Arc<dyn StateStore>, worker: &str) -> Self {
         Self {
             store,
-            timeout: config.timeout(),
+            timeout: config.session_timeout(),
             namespace: config.namespace.unwrap_or_default(),
             field: config.field_name().to_owned(),
             worker: worker.to_owned(),
