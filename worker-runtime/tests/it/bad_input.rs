@@ -312,12 +312,14 @@ async fn a_message_without_a_way_is_parked_or_answered() {
         .publish("http.outbound", late.to_string().as_bytes())
         .await;
     nack("tap.http", "late", "reply.session_closed").await;
+    let mut late = user_message("late-too", "telnet", "too late");
+    late["in_reply_to"] = "no-such-request".into();
     late["to_addr"] = "127.0.0.1:1".into();
     setting
         .amqp
         .publish("telnet.outbound", late.to_string().as_bytes())
         .await;
-    nack("tap.telnet", "late", "reply.no_client").await;
+    nack("tap.telnet", "late-too", "reply.no_client").await;
 
     // Inbound on an unknown endpoint is parked; with a row for it, requeueing delivers it.
     let mut lost = user_message("nowhere-in", "telnet", "hello");
