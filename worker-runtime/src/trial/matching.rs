@@ -70,20 +70,24 @@ pub fn compare<A, E: Expected<A>>(
     }
 }
 
-/// Finds something for one expectation, and something else for those in its way: the first of all that fit comes first.
+/// Finds something for one expectation: the first of all that fit, and where none is left, something else for those in
+/// its way.
 fn pair(
     start: usize,
     fits: &[Vec<bool>],
     pairs: &mut Vec<Option<usize>>,
     seen: &mut Vec<bool>,
 ) -> bool {
-    for at in 0..seen.len() {
-        if !fits[start][at] || seen[at] {
-            continue;
-        }
-        seen[at] = true;
-        let holder = pairs.iter().position(|pair| *pair == Some(at));
-        if holder.is_none_or(|holder| pair(holder, fits, pairs, seen)) {
+    let holder = |at, pairs: &[Option<usize>]| pairs.iter().position(|pair| *pair == Some(at));
+    let fitting = (0..seen.len()).filter(|at| fits[start][*at]);
+    if let Some(free) = fitting.clone().find(|at| holder(*at, pairs).is_none()) {
+        pairs[start] = Some(free);
+        return true;
+    }
+    for at in fitting {
+        if !std::mem::replace(&mut seen[at], true)
+            && holder(at, pairs).is_none_or(|holder| pair(holder, fits, pairs, seen))
+        {
             pairs[start] = Some(at);
             return true;
         }
@@ -415,6 +419,7 @@ mod tests {
         assert_eq!(pairs, [1, 0]);
         assert!(in_order(&came, &pairs).is_err());
         assert_eq!(judge("[{to: '1'}, {content: b}]", &came).unwrap(), [0, 1]);
+        assert_eq!(judge("[{to: '1'}, {to: '1'}]", &came).unwrap(), [0, 1]);
         assert!(
             judge(
                 "[{helperMetadata: {class: bulk}}, {fields: {content: b}}]",
