@@ -117,7 +117,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         }
         match answer.timelines.is_empty() {
             true => Err(CliError::validation(
-                "nothing is known of it: no hop with a state store saw it, or retention.ledger is over",
+                "nothing is known of it: no hop with a state store saw it, or retention.trail is over",
             )),
             false => Ok(()),
         }
