@@ -5,6 +5,7 @@
 use crate::broker::{Access, Broker, ConsumerState, EXCHANGE, QueueSpec, Subscribe};
 use crate::clock;
 use crate::message::random_id;
+use crate::state::Person;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::VecDeque;
@@ -23,7 +24,7 @@ const WINDOW: u16 = 1000;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Filter {
-    /// From or to an address that is this one, a leading plus sign aside. Events have none.
+    /// From or to this person, however the address is written. Events have none.
     pub address: Option<String>,
     /// With this text in its content, whatever the case.
     pub content: Option<String>,
@@ -32,12 +33,12 @@ pub struct Filter {
 impl Filter {
     fn takes(&self, message: &Value) -> bool {
         let text = |field: &str| message.get(field).and_then(Value::as_str);
-        let plain = |address: &str| address.trim().trim_start_matches('+').to_owned();
         let address = self.address.as_ref().is_none_or(|wanted| {
+            let wanted = Person::new(wanted);
             ["from_addr", "to_addr"]
                 .into_iter()
                 .filter_map(text)
-                .any(|address| plain(address) == plain(wanted))
+                .any(|address| wanted.has(address))
         });
         let content = self.content.as_ref().is_none_or(|wanted| {
             text("content")
@@ -253,12 +254,16 @@ mod tests {
     async fn what_is_tapped_stays_in_its_queue() {
         let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
         let filter = Filter {
-            address: Some("+2782".into()),
+            address: Some("+27 82 000 0001".into()),
             content: Some("HELLO".into()),
         };
         let mut tap = Tap::open(&*broker, &inbound(), filter).await;
         assert_eq!(tap.next().await, Told::Open);
-        for (from, content) in [("2783", "hello"), ("2782", "bye"), ("2782", "hello you")] {
+        for (from, content) in [
+            ("27830000001", "hello"),
+            ("27820000001", "bye"),
+            ("27820000001", "hello you"),
+        ] {
             say(&*broker, from, content).await;
         }
         let Told::Seen(seen) = tap.next().await else {

@@ -496,9 +496,18 @@ pub(super) async fn everything_turns() {
 /// Asks until the answer is good; the last bad one if it never is.
 pub(super) async fn eventually<T>(
     what: &str,
+    ask: impl AsyncFnMut() -> Result<T, String>,
+) -> Result<T, String> {
+    within(patience(), what, ask).await
+}
+
+/// As [`eventually`], for what may take so long.
+pub(super) async fn within<T>(
+    time: Duration,
+    what: &str,
     mut ask: impl AsyncFnMut() -> Result<T, String>,
 ) -> Result<T, String> {
-    let deadline = Instant::now() + patience();
+    let deadline = Instant::now() + time;
     loop {
         match ask().await {
             Ok(found) => return Ok(found),

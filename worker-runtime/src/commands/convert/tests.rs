@@ -161,6 +161,8 @@ web_password: 0123
 web_auth_domain: Partners
 request_timeout: '30'
 request_cleanup_interval: 5
+request_timeout_status_code: 408
+request_timeout_body: too late
 response_time_down: 10.0
 reply_expected: 'yes'
 allowed_fields: [content, to_addr, from_addr]
@@ -199,6 +201,9 @@ http:
   path: /api/v1
   port: 8123
   requestTimeout: 30s
+  timeoutStatus: 408
+  timeoutBody: too late
+  downAfter: 10s
   auth: {username: partner, password: {secretKeyRef: {name: sms-in, key: web_password}}}
 middleware:
   - {name: audit, logging: {level: warn}}

@@ -1,7 +1,7 @@
 //! What a worker type shows: its manifest and its statuses.
 
 use crate::broker::{Access, EXCHANGE, QueueSpec, Subscribe};
-use crate::conformance::rig::{LIMITS, MARK, Rig, eventually};
+use crate::conformance::rig::{LIMITS, MARK, Rig, eventually, within};
 use crate::message::TransportStatus;
 use crate::status::{StatusIdentity, StatusLevel};
 use serde_json::Value;
@@ -80,18 +80,24 @@ pub(super) async fn statuses(rig: &mut Rig) -> Result<(), String> {
         rig.far_end.output_of(&id).await?;
     }
     let mut last = std::collections::BTreeMap::new();
-    eventually(&format!("every component's status on {key}"), async || {
-        while let Ok(delivery) = copy.deliveries.try_recv() {
-            let status = TransportStatus::decode(&delivery.body).map_err(|e| e.to_string())?;
-            last.insert(status.report().component, status.report());
-        }
-        let components = rig.running()?.snapshot().components;
-        let told = components.iter().all(|c| last.get(&c.component) == Some(c));
-        match told && !components.is_empty() {
-            true => Ok(()),
-            false => Err(format!("published {last:?}, components {components:?}")),
-        }
-    })
+    // A lost connection takes the copy's queue along; then everything is told again within a minute.
+    let time = crate::conformance::far_end::patience() * 3;
+    within(
+        time,
+        &format!("every component's status on {key}"),
+        async || {
+            while let Ok(delivery) = copy.deliveries.try_recv() {
+                let status = TransportStatus::decode(&delivery.body).map_err(|e| e.to_string())?;
+                last.insert(status.report().component, status.report());
+            }
+            let components = rig.running()?.snapshot().components;
+            let told = components.iter().all(|c| last.get(&c.component) == Some(c));
+            match told && !components.is_empty() {
+                true => Ok(()),
+                false => Err(format!("published {last:?}, components {components:?}")),
+            }
+        },
+    )
     .await?;
     if let Some(bad) = last.values().find(|s| s.level != StatusLevel::Ok) {
         return Err(format!("all is well and a status says {bad:?}"));
