@@ -205,3 +205,33 @@ async fn takeover_after_a_cut_and_after_a_freeze() {
         }
     }
 }
+
+/// A reader that is closed while the broker makes it one leaves nobody behind to whom messages go.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_that_is_closed_early_leaves_no_consumer() {
+    const TRIES: u64 = 60;
+    for (version, profile) in ROWS {
+        let Some(url) = vhost(version, None).await else {
+            return;
+        };
+        let broker = connect(&in_profile(profile, &url)).await;
+        let queue = unique("early");
+        for n in 0..TRIES {
+            let reader = reader(&broker, &queue, Access::Fenced, "transport/sms@one").await;
+            tokio::time::sleep(Duration::from_micros(n * 500)).await;
+            reader.acker.close();
+        }
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while broker
+            .depth(&queue)
+            .await
+            .unwrap()
+            .is_none_or(|depth| depth.consumers > 0)
+        {
+            assert!(Instant::now() < deadline, "somebody still consumes");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let next = reader(&broker, &queue, Access::Fenced, "transport/sms@one").await;
+        consuming(&next).await;
+    }
+}

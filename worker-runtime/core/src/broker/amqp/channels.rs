@@ -3,9 +3,44 @@
 //! error about one queue would be told of another. Such a number is given up; when all are, the connection is.
 
 use lapin::{Channel, Connection, Error, ErrorKind, Result};
+use std::ops::Deref;
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::time::timeout;
+
+/// Longest wait for the broker's answer to a channel's end.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// A channel that ends when nobody has it any more. lapin's own does not where a consumer was asked for and nobody waited
+/// for the answer: the broker would go on delivering to a consumer that nobody reads.
+#[derive(Debug)]
+pub(super) struct OpenChannel(Channel);
+
+impl Deref for OpenChannel {
+    type Target = Channel;
+
+    fn deref(&self) -> &Channel {
+        &self.0
+    }
+}
+
+impl Drop for OpenChannel {
+    fn drop(&mut self) {
+        if !self.0.status().connected() {
+            return;
+        }
+        // Where nothing runs any more, the connection ends as well.
+        if let Ok(runtime) = Handle::try_current() {
+            let channel = self.0.clone();
+            runtime.spawn(async move {
+                let _ = timeout(CLOSING, channel.close(200, "nobody reads".into())).await;
+            });
+        }
+    }
+}
 
 /// A new channel.
-pub(super) async fn open(connection: &Connection) -> Result<Channel> {
+pub(super) async fn open(connection: &Connection) -> Result<OpenChannel> {
     loop {
         match connection.create_channel().await {
             // Its number stays taken, so this ends.
@@ -17,7 +52,7 @@ pub(super) async fn open(connection: &Connection) -> Result<Channel> {
                 let _ = closing.await;
                 return Err(error);
             }
-            opened => return opened,
+            opened => return opened.map(OpenChannel),
         }
     }
 }

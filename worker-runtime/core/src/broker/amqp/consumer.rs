@@ -2,7 +2,7 @@
 //! (cut connection, cancelled consumer, consumer timeout, deleted queue) the next one declares and consumes again.
 
 use super::Lifeline;
-use super::channels;
+use super::channels::{self, OpenChannel};
 use super::errors::Trouble;
 use super::fence::{Fence, Taken};
 use super::holder::Herald;
@@ -170,7 +170,7 @@ impl Keeper {
     }
 
     /// Connection, declared queue, consumer behind its fence.
-    async fn prepare(&mut self) -> Result<(Arc<Connection>, Channel, Taken), Trouble> {
+    async fn prepare(&mut self) -> Result<(Arc<Connection>, OpenChannel, Taken), Trouble> {
         let connection = match self.line.connection().now_or_never() {
             Some(connection) => connection?,
             None => {
@@ -192,10 +192,10 @@ impl Keeper {
     async fn take(
         &self,
         connection: &Connection,
-        first: Channel,
+        first: OpenChannel,
         queue: &str,
         declared: Instant,
-    ) -> Result<(Channel, Taken), Trouble> {
+    ) -> Result<(OpenChannel, Taken), Trouble> {
         let mut channel = first;
         let mut ear = None;
         loop {
@@ -372,7 +372,7 @@ pub(super) fn raw(delivery: Delivery, generation: u64) -> RawDelivery {
     }
 }
 
-async fn open(connection: &Connection, prefetch: u16) -> Result<Channel, Trouble> {
+async fn open(connection: &Connection, prefetch: u16) -> Result<OpenChannel, Trouble> {
     let opening = async {
         let channel = channels::open(connection).await?;
         channel

@@ -1,6 +1,6 @@
 //! The fence: who may consume, enforced by the broker and proved (R1, R2); which one a queue has says its profile.
 
-use super::channels;
+use super::channels::{self, OpenChannel};
 use super::errors::Trouble;
 use super::profile::Profile;
 use super::topology::{self, short};
@@ -38,7 +38,7 @@ pub(super) struct Taken {
 /// The sign that a queue has a consumer: `<queue>.fence`, a queue of this connection alone, on the node that serves the
 /// connection and gone with it, and in it a consumer of this channel alone.
 struct Lock {
-    channel: Channel,
+    channel: OpenChannel,
     _consumer: Consumer,
 }
 

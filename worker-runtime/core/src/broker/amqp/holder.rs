@@ -1,7 +1,7 @@
 //! Who reads a queue: whoever consumes one says its name now and then under `<queue>.holder`, and a standby listens
 //! (R9). A holder that never speaks is no worker of ours (S16). Nobody waits for any of this.
 
-use super::channels;
+use super::channels::{self, OpenChannel};
 use super::errors::Trouble;
 use super::fence;
 use super::profile::Profile;
@@ -103,7 +103,7 @@ impl Herald {
         }
     }
 
-    async fn copy(&self, connection: &Connection) -> Result<Consumer, Trouble> {
+    async fn copy(&self, connection: &Connection) -> Result<(Consumer, OpenChannel), Trouble> {
         let opened = channels::open(connection).await;
         let channel = opened.map_err(|e| Trouble::of(&e))?;
         let copy = QueueSpec::Copy {
@@ -117,14 +117,15 @@ impl Herald {
             no_ack: true,
             ..BasicConsumeOptions::default()
         };
-        // The consumer keeps the channel open; with it, the queue goes.
-        fence::start(&channel, copy.name(), &self.name, options).await
+        // With the consumer the queue goes.
+        let heard = fence::start(&channel, copy.name(), &self.name, options).await?;
+        Ok((heard, channel))
     }
 }
 
 /// What a standby hears of the holder.
 pub(super) struct Ear {
-    heard: Option<Consumer>,
+    heard: Option<(Consumer, OpenChannel)>,
     link: watch::Receiver<LinkState>,
     silence: Duration,
     last: Instant,
@@ -134,7 +135,11 @@ pub(super) struct Ear {
 impl Ear {
     /// What to show now. Returns at once.
     pub(super) fn state(&mut self) -> ConsumerState {
-        while let Some(word) = self.heard.as_mut().and_then(|h| h.next().now_or_never()) {
+        while let Some(word) = self
+            .heard
+            .as_mut()
+            .and_then(|(h, _)| h.next().now_or_never())
+        {
             match word {
                 Some(Ok(word)) => {
                     self.last = Instant::now();

@@ -1,7 +1,7 @@
 //! The two connections of a process (S3), each kept alive by a task, and the one state that people see of both.
 //! Reconnecting backs off from 100 ms to 3 s with full jitter (S5); credentials are read anew at every attempt.
 
-use super::channels;
+use super::channels::{self, OpenChannel};
 use super::config::AmqpConfig;
 use super::dial::{self, Failure};
 use super::errors::Trouble;
@@ -9,7 +9,7 @@ use super::profile::{self, Profile};
 use crate::backoff::Backoff;
 use crate::broker::{Durability, LinkState};
 use futures::StreamExt;
-use lapin::{Channel, Connection, Event};
+use lapin::{Connection, Event};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -60,7 +60,7 @@ impl Line {
     }
 
     /// A new channel on the connection, waiting for one.
-    pub(super) async fn channel(&self) -> Result<Channel, Trouble> {
+    pub(super) async fn channel(&self) -> Result<OpenChannel, Trouble> {
         let connection = self.clone().connection().await?;
         let opened = channels::open(&connection).await;
         opened.map_err(|e| Trouble::of(&e))

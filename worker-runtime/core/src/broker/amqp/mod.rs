@@ -26,6 +26,7 @@ use super::{
 };
 use crate::error::WorkError;
 use async_trait::async_trait;
+use channels::OpenChannel;
 use errors::Trouble;
 use holder::Herald;
 use lapin::Channel;
@@ -52,7 +53,7 @@ pub struct AmqpBroker {
     consuming: Line,
     publisher: Publisher,
     /// Channel for declarations and depths; none until needed and after an error closed it.
-    errands: Mutex<Option<Channel>>,
+    errands: Mutex<Option<OpenChannel>>,
     consumers: TaskTracker,
     lines: TaskTracker,
     stop_consumers: CancellationToken,

@@ -1,7 +1,7 @@
 //! Messages taken off a queue to look at, behind the queue's fence on a channel of its own (R18).
 //! Closing the channel returns what was not removed, in its old place.
 
-use super::channels;
+use super::channels::{self, OpenChannel};
 use super::consumer::raw;
 use super::errors::{self, Trouble};
 use super::fence::Taken;
@@ -11,8 +11,8 @@ use crate::broker::{Access, QueueDepth, QueueSpec, RawDelivery, Shelf};
 use crate::error::WorkError;
 use async_trait::async_trait;
 use futures::stream::StreamExt;
+use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicQosOptions};
-use lapin::{Channel, Connection};
 use std::time::{Duration, Instant};
 
 /// How long the messages may take to arrive; as many are waited for as were counted before.
@@ -22,7 +22,7 @@ const SILENCE: Duration = Duration::from_secs(1);
 
 pub(super) struct AmqpShelf {
     queue: String,
-    channel: Channel,
+    channel: OpenChannel,
     messages: Vec<RawDelivery>,
     /// Holds the fence until the shelf is closed.
     taken: Option<Taken>,

@@ -1,12 +1,12 @@
 //! Which exchanges and queues were declared on this connection, so that a message is only sent where it can arrive.
 //! Declared on a channel of their own: a refused declaration closes its channel, and must not take messages with it.
 
-use super::super::channels;
+use super::super::channels::{self, OpenChannel};
 use super::super::errors::Trouble;
 use super::super::profile::Profile;
 use super::super::topology;
 use crate::broker::{Confirmation, Publication, PublicationClass, QueueSpec};
-use lapin::{Channel, Connection};
+use lapin::Connection;
 use std::collections::{HashMap, HashSet};
 use std::io;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ const LONGEST_NAME: usize = 255;
 pub(super) struct Routes {
     connection: Arc<Connection>,
     profile: Profile,
-    channel: Option<Channel>,
+    channel: Option<OpenChannel>,
     exchanges: HashSet<String>,
     queues: HashSet<String>,
     refused: HashMap<String, (Instant, Confirmation)>,
