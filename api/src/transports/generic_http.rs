@@ -94,6 +94,28 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
+/// Fields of a message that templates may ask for under `message`, and `send.needs` may name.
+pub const MESSAGE_FIELDS: [&str; 18] = [
+    "message_version",
+    "message_type",
+    "message_id",
+    "timestamp",
+    "to_addr",
+    "from_addr",
+    "content",
+    "session_event",
+    "in_reply_to",
+    "group",
+    "provider",
+    "transport_name",
+    "transport_type",
+    "transport_metadata",
+    "helper_metadata",
+    "routing_metadata",
+    "to_addr_type",
+    "from_addr_type",
+];
+
 /// A provider that speaks HTTP, described in the manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

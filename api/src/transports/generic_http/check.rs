@@ -1,31 +1,11 @@
 //! What the schema cannot say about a description: templates that cannot be read, names that have no value, rules that
 //! never apply.
 
-use super::{Answer, GenericHttp, MessageRule, RequestRule, SendRule, SessionRule};
+use super::{Answer, GenericHttp, MESSAGE_FIELDS, MessageRule, RequestRule, SendRule, SessionRule};
 use crate::template::{Names, Template};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Fields of a message that templates may ask for.
-const MESSAGE: [&str; 17] = [
-    "message_version",
-    "message_type",
-    "message_id",
-    "timestamp",
-    "to_addr",
-    "from_addr",
-    "content",
-    "session_event",
-    "in_reply_to",
-    "group",
-    "provider",
-    "transport_name",
-    "transport_type",
-    "transport_metadata",
-    "helper_metadata",
-    "routing_metadata",
-    "to_addr_type",
-];
-
 struct Check {
     config: BTreeSet<String>,
     session: Option<BTreeSet<String>>,
@@ -107,7 +87,7 @@ impl Check {
     }
 
     fn with_message(names: Names) -> Names {
-        names.with_members("message", MESSAGE)
+        names.with_members("message", MESSAGE_FIELDS)
     }
 
     fn of_request(&self, rule: Option<&RequestRule>) -> Names {
@@ -269,7 +249,7 @@ impl Check {
             self.refuse("send.parametersIn", "must be `query` where there is a body");
         }
         for (n, name) in send.needs.iter().flatten().enumerate() {
-            if !MESSAGE.contains(&name.as_str()) {
+            if !MESSAGE_FIELDS.contains(&name.as_str()) {
                 self.refuse(format!("send.needs[{n}]"), "is no field of a message");
             }
         }

@@ -1,7 +1,7 @@
 //! Divisions that change: what waits in the old parts is handled, in order, and what waits for long holds up nobody.
 
 use super::partitions::{
-    divided, echoing, first_occurrences, here, holding_fence, in_order, replica_of, scripted,
+    divided, echoing, first_occurrences, gated, here, holding_fence, in_order, replica_of, scripted,
 };
 use super::*;
 use crate::engine::lanes::{Lane, LaneChooser};
@@ -51,17 +51,7 @@ async fn put_by(store: &Arc<dyn StateStore>, queue: &str, user: &str, wait: Dura
 async fn a_change_of_their_number_keeps_order() {
     const USERS: usize = 30;
     let broker = EmbeddedBroker::start(EmbeddedOptions::default()).unwrap();
-    let open = Arc::new(AtomicBool::new(false));
-    let gate = Arc::clone(&open);
-    let name = scripted(move |i, cx| {
-        let gate = Arc::clone(&gate);
-        async move {
-            while !gate.load(Ordering::Relaxed) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            Ok(echo(&i, &cx))
-        }
-    });
+    let (open, name) = gated();
     let mut n = 0;
     for (partitions, next) in [(8, 3), (3, 8), (8, 0)] {
         open.store(false, Ordering::Relaxed);
@@ -110,17 +100,7 @@ async fn a_change_of_their_number_keeps_order() {
 /// Whatever becomes of the division, what old partitions held is handled, though no new message comes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_partitions_held_does_not_wait_for_the_next_message() {
-    let open = Arc::new(AtomicBool::new(false));
-    let gate = Arc::clone(&open);
-    let name = scripted(move |i, cx| {
-        let gate = Arc::clone(&gate);
-        async move {
-            while !gate.load(Ordering::Relaxed) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            Ok(echo(&i, &cx))
-        }
-    });
+    let (open, name) = gated();
     let unordered = json!({"ordering": {"mode": "none"}});
     for settings in [unordered, divided(2), divided(0)] {
         open.store(false, Ordering::Relaxed);

@@ -51,6 +51,22 @@ where
     name
 }
 
+/// An echo that answers nothing before `true` is stored, and its name.
+pub(super) fn gated() -> (Arc<AtomicBool>, String) {
+    let open = Arc::new(AtomicBool::new(false));
+    let gate = Arc::clone(&open);
+    let name = scripted(move |i, cx| {
+        let gate = Arc::clone(&gate);
+        async move {
+            while !gate.load(Ordering::Relaxed) {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            Ok(echo(&i, &cx))
+        }
+    });
+    (open, name)
+}
+
 pub(super) fn echoing() -> String {
     scripted(|i, cx| async move { Ok(echo(&i, &cx)) })
 }
@@ -229,17 +245,7 @@ async fn order_is_kept_while_replicas_come_and_go() {
 
 #[tokio::test]
 async fn full_partitions_hold_up_the_forwarder_and_so_the_publishers() {
-    let open = Arc::new(AtomicBool::new(false));
-    let gate = Arc::clone(&open);
-    let name = scripted(move |i, cx| {
-        let gate = Arc::clone(&gate);
-        async move {
-            while !gate.load(Ordering::Relaxed) {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-            Ok(echo(&i, &cx))
-        }
-    });
+    let (open, name) = gated();
     let mut settings = divided(2);
     settings["backlogLimit"] = 100.into();
     let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();

@@ -5,30 +5,10 @@ use std::sync::Arc;
 use vumi_api::SecretValue;
 use vumi_api::template::{Value, of_json};
 use vumi_api::transports::GenericHttp;
+use vumi_api::transports::generic_http::MESSAGE_FIELDS;
 use vumi_core::error::WorkError;
 use vumi_core::message::UserMessage;
 use vumi_core::worker::WorkerContext;
-
-/// Fields of a message that templates may ask for.
-const MESSAGE: [&str; 17] = [
-    "message_version",
-    "message_type",
-    "message_id",
-    "timestamp",
-    "to_addr",
-    "from_addr",
-    "content",
-    "session_event",
-    "in_reply_to",
-    "group",
-    "provider",
-    "transport_name",
-    "transport_type",
-    "transport_metadata",
-    "helper_metadata",
-    "to_addr_type",
-    "from_addr_type",
-];
 
 /// Names with values.
 #[derive(Clone, Default)]
@@ -45,7 +25,7 @@ impl Scope {
             let value = message.field(name);
             (*name, value.map_or_else(|| Value::from(()), of_json))
         };
-        let fields: Vec<_> = MESSAGE.iter().map(field).collect();
+        let fields: Vec<_> = MESSAGE_FIELDS.iter().map(field).collect();
         self.with("message", Value::from_pairs(fields))
     }
 
