@@ -228,15 +228,18 @@ impl Desk {
         if interrupted() {
             return Verdict::Returned;
         }
-        // What comes out of the journal has no generation of its own.
-        let generation = match term {
-            Some(_) => self.generation.load(Ordering::Acquire),
-            None => raw.generation,
-        };
-        if let Some(layout) = &self.layout
-            && !layout.agreed(generation, &interrupted).await
-        {
-            return Verdict::Returned;
+        if let Some(layout) = &self.layout {
+            // What comes out of the journal has no generation of its own: it is of the one that lives.
+            let generation = match (term, &self.acker) {
+                (Some(_), Some(acker)) => acker.generation(),
+                _ => Some(raw.generation),
+            };
+            let Some(generation) = generation else {
+                return Verdict::Returned;
+            };
+            if !layout.agreed(generation, &interrupted).await {
+                return Verdict::Returned;
+            }
         }
         if let Duty::Forward(plan) = &self.duty {
             let queue = plan.target(&message, lane);

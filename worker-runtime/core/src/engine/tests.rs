@@ -4,6 +4,7 @@ mod classes;
 mod desk;
 mod divisions;
 mod flow;
+mod moves;
 mod partitions;
 mod starting;
 

@@ -170,6 +170,12 @@ impl Filter {
         group && self.lane.is_none_or(|number| number == lane.number)
     }
 
+    /// The one lane whose entries may be meant, if it is named.
+    pub fn one_lane(&self) -> Option<Lane> {
+        let (group, number) = (self.group.clone()?, self.lane?);
+        Some(Lane { group, number })
+    }
+
     /// Whether all entries of such lanes are meant.
     pub fn takes_whole_lanes(&self) -> bool {
         self.ids.is_none() && self.reason.is_none() && self.before.is_none()

@@ -382,11 +382,11 @@ impl RunningWorker {
             Some(name) => partitions::start_whole(parts, &name).await,
             None => {
                 let (consumer, watched) = Consumer::subscribe(parts).await;
-                vec![(consumer.run().boxed(), watched)]
+                vec![(consumer.run().boxed(), Some(watched))]
             }
         };
         for (run, watched) in loops {
-            self.watched.push(watched);
+            self.watched.extend(watched);
             let task = self.guarded(run);
             if intake {
                 self.intake.tasks.push(task);
