@@ -30,6 +30,7 @@ async fn put_by(store: &Arc<dyn StateStore>, queue: &str, user: &str, wait: Dura
         reason: Reason::Backoff,
         since: 1_000,
         attempts: 1,
+        counted: 0,
         code: "peer.timeout".into(),
         text: "no answer".into(),
         routing_key: "t.inbound".into(),
