@@ -10,7 +10,7 @@ use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use async_trait::async_trait;
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
@@ -36,6 +36,10 @@ pub(super) struct Faults {
     held: watch::Sender<bool>,
     /// The connection is there while this is false.
     away: watch::Sender<bool>,
+    /// The broker gave the connection up, and the worker does not know.
+    given_up: watch::Sender<bool>,
+    /// Data publications that got there.
+    published: AtomicU64,
     link: watch::Sender<LinkState>,
     mishaps: Mutex<VecDeque<Mishap>>,
     unroutable: Mutex<BTreeSet<String>>,
@@ -55,6 +59,8 @@ impl Faults {
             inner,
             held: watch::Sender::new(false),
             away,
+            given_up: watch::Sender::new(false),
+            published: AtomicU64::new(0),
             link,
             mishaps: Mutex::default(),
             unroutable: Mutex::default(),
@@ -69,14 +75,31 @@ impl Faults {
         self.held.send_replace(hold);
     }
 
+    /// The broker gives up the connection of a worker that gives no sign of life: its consumers end, and others get what
+    /// they had. The worker does not know: what it says from now on gets nowhere, until the connection breaks for it too
+    /// ([`Self::go_away`]).
+    pub(super) fn give_up(&self) {
+        self.given_up.send_replace(true);
+        self.lines().iter().for_each(|line| line.give_up());
+    }
+
+    /// Data publications that got there so far.
+    pub(super) fn published(&self) -> u64 {
+        self.published.load(Ordering::SeqCst)
+    }
+
     /// The connection breaks: consumers lose their channels, confirmations on their way are lost, publications wait.
     pub(super) fn go_away(&self) {
+        if *self.given_up.borrow() {
+            self.lines().iter().for_each(|line| line.end());
+        }
         self.link.send_replace(LinkState::Connecting {
             error: Some("taken away by the conformance suite".into()),
             since: SystemTime::now(),
             refused: false,
         });
         self.away.send_replace(true);
+        self.given_up.send_replace(false);
     }
 
     /// The connection is there again.
@@ -131,7 +154,7 @@ impl Faults {
 
     /// Instead of an answer while the broker is away.
     fn reachable(&self) -> Result<(), WorkError> {
-        match *self.away.borrow() {
+        match *self.away.borrow() || *self.given_up.borrow() {
             false => Ok(()),
             true => Err(WorkError::new(
                 ErrorClass::Connect,
@@ -195,6 +218,14 @@ impl Broker for Faults {
     async fn publish(&self, publication: Publication) -> Receipt {
         let mut away = self.away.subscribe();
         let _ = away.wait_for(|away| !away).await;
+        if *self.given_up.borrow() {
+            let (resolve, receipt) = Receipt::new();
+            tokio::spawn(async move {
+                let _ = away.wait_for(|away| *away).await;
+                let _ = resolve.send(Confirmation::Lost);
+            });
+            return receipt;
+        }
         if publication.class == PublicationClass::Telemetry {
             return self.inner.publish(publication).await;
         }
@@ -204,6 +235,7 @@ impl Broker for Faults {
             return receipt;
         }
         let mishap = lock(&self.mishaps).pop_front();
+        self.published.fetch_add(1, Ordering::SeqCst);
         let inner = self.inner.publish(publication).await;
         let mut held = self.held.subscribe();
         let fate = async move {
@@ -226,6 +258,8 @@ impl Broker for Faults {
     }
 
     async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
+        let mut given_up = self.given_up.subscribe();
+        let _ = given_up.wait_for(|given_up| !given_up).await;
         let (line, subscription) = Line::open(
             Arc::clone(&self.inner),
             self.away.subscribe(),

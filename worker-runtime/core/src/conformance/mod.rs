@@ -13,6 +13,8 @@ mod faults;
 #[cfg(any(test, feature = "conformance"))]
 mod fixture;
 #[cfg(any(test, feature = "conformance"))]
+mod frozen;
+#[cfg(any(test, feature = "conformance"))]
 mod line;
 #[cfg(any(test, feature = "conformance"))]
 pub mod oracle;

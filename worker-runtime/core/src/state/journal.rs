@@ -68,6 +68,9 @@ pub struct About {
     pub since: u64,
     /// Attempts made.
     pub attempts: u32,
+    /// Those of them that count towards `retry.maxAttempts`: of which the peer heard.
+    #[serde(default)]
+    pub counted: u32,
     /// Registered code of the last error; empty if there was none.
     pub code: String,
     /// Its sentence; no content, addresses or secrets.
@@ -368,6 +371,7 @@ mod tests {
                 reason: Reason::Backoff,
                 since: 1_700_000_000_123,
                 attempts,
+                counted: 3,
                 code: "peer.timeout".into(),
                 text,
                 routing_key: "sms.outbound".into(),

@@ -35,6 +35,7 @@ pub(super) fn waiting(user: &str, text: &str, wait: Duration) -> Append {
         reason: Reason::Backoff,
         since: 1_000,
         attempts: 1,
+        counted: 0,
         code: "peer.timeout".into(),
         text: "no answer".into(),
         routing_key: "t.inbound".into(),

@@ -26,6 +26,7 @@ pub fn entry(body: &str) -> Entry {
             reason: Reason::Backoff,
             since: 1_700_000_000_000,
             attempts: 1,
+            counted: 0,
             code: "peer.timeout".into(),
             text: "it did not answer".into(),
             routing_key: "sms.outbound".into(),
