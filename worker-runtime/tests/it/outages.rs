@@ -6,6 +6,7 @@ use crate::harness::process::Process;
 use crate::harness::telnet::greeted;
 use crate::harness::{PATIENCE, http, vhost, wait_for};
 use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 use vumi_testkit::redis::{self, Redis};
@@ -231,9 +232,9 @@ async fn while_the_disk_is_full_users_are_told_and_nothing_is_lost() {
     let state = disk.folder.path().join("state");
     let state = state.to_str().unwrap();
     let mut run = campaign.run(&["--state", state]);
-    let mut number = 0;
-    let mut ask = async || {
-        number += 1;
+    let numbers = AtomicU32::new(1);
+    let ask = || async {
+        let number = numbers.fetch_add(1, Ordering::Relaxed);
         let text = format!("m{number}");
         let path = format!("/?content={text}&from_addr={number}&to_addr=2&id={number}");
         match http::get(port, &path, ANSWER).await {
@@ -241,7 +242,7 @@ async fn while_the_disk_is_full_users_are_told_and_nothing_is_lost() {
             other => Err(format!("{other:?}")),
         }
     };
-    wait_for("a message is answered", PATIENCE, &mut ask).await;
+    wait_for("a message is answered", PATIENCE, ask).await;
     disk.fill();
     // What still fits into the files that are there is taken.
     let mut refused = 0;
@@ -263,7 +264,7 @@ async fn while_the_disk_is_full_users_are_told_and_nothing_is_lost() {
     })
     .await;
     disk.empty();
-    wait_for("a message is answered again", PATIENCE, &mut ask).await;
+    wait_for("a message is answered again", PATIENCE, ask).await;
     for _ in 0..20 {
         ask().await.unwrap();
     }
