@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What happens to one publication instead of the usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mishap {
+pub(crate) enum Mishap {
     /// The broker refuses it.
     Nacked,
     /// No queue takes it.
@@ -30,7 +30,7 @@ pub(super) enum Mishap {
 }
 
 /// The broker that a worker under test is given.
-pub(super) struct Faults {
+pub(crate) struct Faults {
     inner: Arc<dyn Broker>,
     /// Confirmations pass while this is false.
     held: watch::Sender<bool>,
@@ -49,7 +49,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    pub(super) fn new(inner: Arc<dyn Broker>) -> Arc<Self> {
+    pub(crate) fn new(inner: Arc<dyn Broker>) -> Arc<Self> {
         let away = watch::Sender::new(false);
         let link = watch::Sender::new(inner.link().borrow().clone());
         let end = CancellationToken::new();
@@ -71,7 +71,7 @@ impl Faults {
     }
 
     /// From now on data publications get there, but their confirmations wait.
-    pub(super) fn hold_confirmations(&self, hold: bool) {
+    pub(crate) fn hold_confirmations(&self, hold: bool) {
         self.held.send_replace(hold);
     }
 
@@ -89,7 +89,7 @@ impl Faults {
     }
 
     /// The connection breaks: consumers lose their channels, confirmations on their way are lost, publications wait.
-    pub(super) fn go_away(&self) {
+    pub(crate) fn go_away(&self) {
         if *self.given_up.borrow() {
             self.lines().iter().for_each(|line| line.end());
         }
@@ -102,49 +102,56 @@ impl Faults {
         self.given_up.send_replace(false);
     }
 
+    /// The broker takes no publications: it has an alarm.
+    #[cfg(test)]
+    pub(crate) fn block(&self) {
+        let alarm = LinkState::Blocked("low on memory".into());
+        self.link.send_replace(alarm);
+    }
+
     /// The connection is there again.
-    pub(super) fn come_back(&self) {
+    pub(crate) fn come_back(&self) {
         self.away.send_replace(false);
         self.link.send_replace(self.inner.link().borrow().clone());
     }
 
     /// The next data publications meet these.
-    pub(super) fn next(&self, mishaps: &[Mishap]) {
+    pub(crate) fn next(&self, mishaps: &[Mishap]) {
         lock(&self.mishaps).extend(mishaps);
     }
 
     /// Mishaps that no publication met yet.
-    pub(super) fn mishaps_left(&self) -> usize {
+    pub(crate) fn mishaps_left(&self) -> usize {
         lock(&self.mishaps).len()
     }
 
     /// From now on no queue takes publications with these routing keys: they are returned.
-    pub(super) fn unroutable(&self, queues: impl IntoIterator<Item = String>) {
+    pub(crate) fn unroutable(&self, queues: impl IntoIterator<Item = String>) {
         *lock(&self.unroutable) = queues.into_iter().collect();
     }
 
     /// From now on acknowledgements never reach the broker, as when the process dies before it sends them.
-    pub(super) fn swallow_acks(&self, swallow: bool) {
+    pub(crate) fn swallow_acks(&self, swallow: bool) {
         self.acks.swallowed.store(swallow, Ordering::SeqCst);
     }
 
     /// Acknowledgements that the worker made, whether they got there or not.
-    pub(super) fn acks_tried(&self) -> u64 {
+    pub(crate) fn acks_tried(&self) -> u64 {
         self.acks.tried.load(Ordering::SeqCst)
     }
 
     /// Acknowledgements that got there.
-    pub(super) fn acks_passed(&self) -> u64 {
+    pub(crate) fn acks_passed(&self) -> u64 {
         self.acks.passed.load(Ordering::SeqCst)
     }
 
     /// Ends every channel for good, as the death of the process does.
-    pub(super) fn sever(&self) {
+    pub(crate) fn sever(&self) {
         self.lines().iter().for_each(|line| line.close());
     }
 
     /// Loses every channel; the broker heals them under a new generation. How many there were.
-    pub(super) fn cut(&self) -> usize {
+    pub(crate) fn cut(&self) -> usize {
         self.lines().iter().filter(|line| line.cut()).count()
     }
 

@@ -1,6 +1,7 @@
 //! The engine on the in-memory broker, with workers that each test scripts.
 
 mod classes;
+mod copies;
 mod desk;
 mod divisions;
 mod flow;

@@ -183,6 +183,7 @@ pub struct RunningWorker {
     metrics: Arc<WorkerMetrics>,
     accepting: Arc<AtomicBool>,
     abandoned: CancellationToken,
+    trail: Option<Arc<Trail>>,
     intake: Stage,
     replies: Stage,
     peer: Stage,
@@ -215,6 +216,7 @@ impl BuiltWorker {
             metrics: self.metrics,
             accepting: self.accepting,
             abandoned: self.abandoned,
+            trail: self.trail.clone(),
             intake: Stage::new(),
             replies: Stage::new(),
             peer: Stage::new(),
@@ -502,6 +504,9 @@ impl RunningWorker {
             .is_err()
         {
             tracing::warn!(worker = key, "saying goodbye to the peer took too long");
+        }
+        if let Some(trail) = &self.trail {
+            let _ = tokio::time::timeout(limits.close, trail.stored()).await;
         }
         self.telling.drain(LAST_WORDS).await;
         tracing::info!(worker = key, "stopped");

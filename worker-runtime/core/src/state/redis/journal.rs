@@ -126,14 +126,16 @@ impl Journal for RedisStore {
     }
 
     async fn relocate(&self, queue: &str, to: &str, lanes: &[Lane]) -> Result<u64, WorkError> {
-        let mut relocated = 0;
-        for some in lanes.chunks(LANES) {
+        let (mut relocated, mut rest) = (0, lanes);
+        while !rest.is_empty() {
             let mut call = self.journal(script!("journal_lib", "relocate"), queue);
-            call.arg(part(to));
-            for lane in some {
+            call.arg(part(to)).arg(LOOKS);
+            for lane in &rest[..rest.len().min(LANES)] {
                 lane_args(&mut call, lane);
             }
-            relocated += self.link.script::<u64>(&call).await?;
+            let (finished, moved): (usize, u64) = self.link.script(&call).await?;
+            rest = &rest[finished.min(rest.len())..];
+            relocated += moved;
         }
         Ok(relocated)
     }
