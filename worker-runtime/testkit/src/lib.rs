@@ -1,7 +1,7 @@
 //! Starts real brokers, stores and API servers for tests, on free ports in temporary folders.
 //! What cannot run because nothing is installed says so loudly and is counted, see [`skip`].
 
-mod certificates;
+pub mod certificates;
 pub mod forwarder;
 pub mod kubernetes;
 mod launcher;
