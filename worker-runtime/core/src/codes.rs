@@ -158,6 +158,12 @@ codes! {
         "Check URL, DNS, TLS and network; the message is tried again.";
     PEER_CREDENTIALS = "peer.credentials", "The provider refuses our credentials.",
         "Correct them in the Secret: the message is tried again, and the new ones take effect without a restart.";
+    RELAY_REFUSED = "relay.refused", "The endpoint refused the message for good.",
+        "Correct the URL, or the endpoint; then `vumi parked requeue` delivers it.";
+    RELAY_REDIRECTED = "relay.redirected", "The endpoint answered with a redirect, and redirects are not followed.",
+        "Write the address that it redirects to as the URL; then `vumi parked requeue` delivers it.";
+    RELAY_REPLY = "relay.reply_unusable", "The endpoint took the message, and its reply cannot be sent: it is no UTF-8, or as large as client.maxAnswer or larger.",
+        "Correct the endpoint, or raise client.maxAnswer; then `vumi parked requeue` asks it again.";
     PEER_FAILED = "peer.failed", "The provider failed and did not take the message.",
         "Nothing: the message is tried again. Ask the provider if it lasts.";
     TEMPLATE_FAILED = "template.failed", "A template of the manifest could not be filled in.",

@@ -17,6 +17,7 @@ mod privacy;
 mod process;
 mod python_client;
 mod rebalance;
+mod relay;
 mod reload;
 mod replicas;
 mod sending;

@@ -345,6 +345,7 @@ impl RunningWorker {
             outlet: Arc::clone(&parts.outlet),
             policy: RetryPolicy::new(
                 settings.retry.as_ref(),
+                resource.attempts(),
                 settings.hold_limit.map_or(HOLD_LIMIT, |d| d.0),
             ),
             metrics: metrics.clone(),

@@ -10,7 +10,6 @@ use http::Uri;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Map, Value as Json};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use vumi_api::template::{Escape, Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::{
     Outcome, OutcomeRule, ParametersIn, RequestMethod, SendRule,
@@ -20,11 +19,8 @@ use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
 use vumi_core::outcome::Refusal;
 use vumi_core::outcome::table::ErrorTable;
-use vumi_core::reasons;
-use vumi_core::status::{StatusLevel, StatusReport};
-use vumi_core::telemetry::HttpSeen;
-use vumi_core::worker::{Traffic, WorkerContext};
-use vumi_http::{Answer, Call, CallError, Caller, HeaderMap, Method, class_of, retry_after};
+use vumi_core::worker::WorkerContext;
+use vumi_http::{Answer, Call, Caller, HeaderMap, Method, PROVIDER, class_of, retry_after};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -132,59 +128,10 @@ impl Sending {
             )));
         }
         let call = self.call(&scope)?;
-        let began = Instant::now();
-        let called = self.caller.call(call).await;
-        self.note(&called, began.elapsed());
-        let answer = called
-            .map_err(WorkError::from)
-            .inspect_err(|error| self.report(error))?;
-        self.cx.traffic(Traffic::Outbound);
+        let answer = PROVIDER.ask(&self.cx, &*self.caller, call).await?;
         let judged = self.judge(message, &answer, scope);
-        match &judged {
-            Ok(_) => {
-                let text = "The provider takes messages.";
-                let ok = StatusReport::new(
-                    "provider",
-                    StatusLevel::Ok,
-                    reasons::PROVIDER_ANSWERED,
-                    text,
-                );
-                self.cx.report(ok);
-            }
-            Err(error) => self.report(error),
-        }
+        PROVIDER.judged(&self.cx, &judged);
         judged
-    }
-
-    fn note(&self, called: &Result<Answer, CallError>, took: Duration) {
-        let result = match called {
-            Ok(answer) => match answer.status.as_u16() / 100 {
-                2 => "2xx",
-                3 => "3xx",
-                4 => "4xx",
-                _ => "5xx",
-            },
-            Err(CallError::Unreachable(_)) => "failed",
-            Err(CallError::Lost(_)) => "timeout",
-        };
-        self.cx.http(HttpSeen::Request {
-            direction: Traffic::Outbound,
-            result,
-            took,
-        });
-    }
-
-    fn report(&self, error: &WorkError) {
-        let (level, reason) = match error.class {
-            ErrorClass::Connect => (StatusLevel::Down, reasons::PROVIDER_UNREACHABLE),
-            ErrorClass::Auth => (StatusLevel::Down, reasons::PROVIDER_CREDENTIALS),
-            ErrorClass::Config => (StatusLevel::Down, reasons::DESCRIPTION_FAILED),
-            ErrorClass::Throttled(_) => (StatusLevel::Degraded, reasons::PROVIDER_THROTTLES),
-            ErrorClass::Timeout => (StatusLevel::Degraded, reasons::PROVIDER_LOST),
-            _ => (StatusLevel::Degraded, reasons::PROVIDER_FAILED),
-        };
-        let report = StatusReport::new("provider", level, reason, error.text.as_str());
-        self.cx.report(report);
     }
 
     fn call(&self, scope: &Scope) -> Result<Call, WorkError> {
@@ -276,7 +223,7 @@ impl Sending {
             return match class_of(answer) {
                 None => Ok(Sent::Accepted(message.message_id().to_owned())),
                 Some(ErrorClass::RemotePermanent) => Ok(Sent::Refused(self.table.refusal(&status))),
-                Some(class) => Err(error(class, &status)),
+                Some(class) => Err(PROVIDER.error(class, &status)),
             };
         };
         let code = text(&rule.code)?
@@ -291,37 +238,15 @@ impl Sending {
                 ))
             }
             Outcome::Refused => Ok(Sent::Refused(self.table.refusal(&code))),
-            Outcome::Throttled => Err(error(
-                ErrorClass::Throttled(retry_after(&answer.headers)),
-                &code,
-            )),
-            Outcome::Temporary => Err(error(ErrorClass::RemoteTemporary, &code)),
-            Outcome::Credentials => Err(error(ErrorClass::Auth, &code)),
-            Outcome::Unknown => Err(error(ErrorClass::Timeout, &code)),
+            Outcome::Throttled => {
+                let class = ErrorClass::Throttled(retry_after(&answer.headers));
+                Err(PROVIDER.error(class, &code))
+            }
+            Outcome::Temporary => Err(PROVIDER.error(ErrorClass::RemoteTemporary, &code)),
+            Outcome::Credentials => Err(PROVIDER.error(ErrorClass::Auth, &code)),
+            Outcome::Unknown => Err(PROVIDER.error(ErrorClass::Timeout, &code)),
         }
     }
-}
-
-/// The error of an answer that is neither a yes nor a no.
-fn error(class: ErrorClass, code: &str) -> WorkError {
-    let (registered, text) = match class {
-        ErrorClass::Auth => (
-            codes::PEER_CREDENTIALS,
-            "the provider refuses our credentials",
-        ),
-        ErrorClass::Throttled(_) => (codes::PEER_THROTTLED, "the provider asks to slow down"),
-        ErrorClass::Timeout => (
-            codes::PEER_TIMEOUT,
-            "the provider does not know what became of it",
-        ),
-        _ => (
-            codes::PEER_FAILED,
-            "the provider failed and did not take it",
-        ),
-    };
-    let mut error = WorkError::new(class, registered, format!("{text} (it says {code})"));
-    error.provider_code = Some(code.to_owned());
-    error
 }
 
 /// A scope with an answer of the provider.
