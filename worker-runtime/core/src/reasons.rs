@@ -128,7 +128,7 @@ reasons! {
     DESCRIPTION_FAILED = "provider", "description_failed", "A template of the description could not be filled in, so that a message was not sent.",
         "The sentence shows the template; correct it, then `vumi parked requeue`.", Operator;
 
-    NUMBER_UNCLEAR = "numbers", "number_unclear", "A number belongs to no numbering plan; its message went on with the number as it came.",
+    NUMBER_UNCLEAR = "numbers", "number_unclear", "A number belongs to no numbering plan, or to two. A message that came in went on with the number as it came; one to be sent was refused.",
         "Look at numbersOf; a user whose number is written in two ways is two people.", Operator;
 
     DEADLINE = "response", "deadline", "The network would not have waited longer: a user was answered without the application.",
