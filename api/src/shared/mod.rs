@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod classes;
 pub mod client;
+pub mod failure;
 pub mod http;
 pub mod middleware;
 pub mod ordering;
@@ -17,6 +18,7 @@ pub mod tls;
 pub use broker::{BrokerProfile, BrokerRef};
 pub use classes::{Class, Classes, Weights};
 pub use client::HttpClient;
+pub use failure::{Actor, FailureClass, ProviderCode};
 pub use http::{BasicAuth, HttpListener, RequestMethod};
 pub use middleware::{
     AddressTranslation, LogLevel, Logging, MiddlewareItem, SessionLength, SessionNamespace,

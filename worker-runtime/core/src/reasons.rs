@@ -144,7 +144,7 @@ reasons! {
     ENDPOINT_REFUSES = "endpoint", "endpoint_refuses", "The endpoint refused a message for good, redirects, or answered what cannot be used; the message was set aside.",
         "Correct the URL, or the endpoint; then `vumi parked requeue` delivers what was set aside.", Operator;
 
-    NUMBER_UNCLEAR = "numbers", "number_unclear", "A number belongs to no numbering plan; its message went on with the number as it came.",
+    NUMBER_UNCLEAR = "numbers", "number_unclear", "A number belongs to no numbering plan, or to two. A message that came in went on with the number as it came; one to be sent was refused.",
         "Look at numbersOf; a user whose number is written in two ways is two people.", Operator;
 
     DEADLINE = "response", "deadline", "The network would not have waited longer: a user was answered without the application.",

@@ -101,7 +101,7 @@ pub struct RequestRule {
     /// Whether a request with other parameters is invalid. Default `false`: they are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
-    /// What else makes a request invalid: a word for the answer, and when it is. Default: nothing.
+    /// What else makes a request invalid: a word for the answer, and what stands beside it there, if it is. Default: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TemplateMap>")]
     pub refuse: Option<BTreeMap<String, String>>,

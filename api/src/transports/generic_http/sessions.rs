@@ -14,7 +14,8 @@ pub enum Redial {
     /// A new session: `session_event` is `new`.
     #[default]
     Restart,
-    /// The session that was cut off: `session_event` is `resume`, the content null, and `helper_metadata.redial` true.
+    /// The session that was cut off: `session_event` is `resume`, the content null, and `helper_metadata.redial` true; no
+    /// message at all where the late reply is the answer.
     Resume,
 }
 
@@ -43,7 +44,8 @@ pub struct SessionRule {
     /// The answer to a request whose session is not known, where it does not begin one. Default: status 400.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<Answer>,
-    /// What becomes of a session that the deadline cut off. Default `restart`.
+    /// What becomes of a session that the deadline cut off. With `resume`, a reply that came too late is kept, and is the
+    /// answer to a user who dials again. Default `restart`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redial: Option<Redial>,
     /// For how long after the deadline a user who dials again is taken for the same. Default `5m`.

@@ -63,6 +63,8 @@ struct Draft<'a> {
     lost: Vec<String>,
     /// Not set, and why.
     dropped: Vec<String>,
+    /// The Redis manager that `state.redis` is made of.
+    redis: Option<&'a Value>,
 }
 
 /// The manifest of a worker; why there is none.
@@ -82,10 +84,11 @@ pub(super) fn of(found: &Found, beside: bool, names: &mut Names) -> Result<Made,
         name: names.give(&found.name),
         row,
         config,
-        spec: Map::from_iter([(row.key.clone(), json!({}))]),
+        spec: Map::from_iter([(row.key.clone(), row.base())]),
         secrets: Vec::new(),
         lost: Vec::new(),
         dropped: Vec::new(),
+        redis: None,
     };
     draft.convert();
     draft.broker(&found.options);
@@ -96,7 +99,7 @@ pub(super) fn of(found: &Found, beside: bool, names: &mut Names) -> Result<Made,
     Ok(draft.finish(found))
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
     fn convert(&mut self) {
         // Settings of middleware stand under its names.
         let instances = instances(self.config);
@@ -114,9 +117,15 @@ impl Draft<'_> {
         }
     }
 
-    fn apply(&mut self, rule: &Rule, key: &str, value: &Value) {
+    fn apply(&mut self, rule: &Rule, key: &str, value: &'a Value) {
+        let usual = rule.unless.as_ref().is_some_and(|usual| same(usual, value));
+        if let Some(why) = &rule.lost {
+            if !usual && !value.is_null() {
+                self.lost.push(format!("{key} is not converted: {why}"));
+            }
+            return;
+        }
         if let Some(why) = &rule.drop {
-            let usual = rule.unless.as_ref().is_some_and(|usual| same(usual, value));
             if !why.is_empty() && !usual {
                 self.dropped.push(format!("{key}: {why}"));
             }
@@ -132,6 +141,7 @@ impl Draft<'_> {
                 put(&mut self.spec, &rule.to, reference);
             }),
             Shape::Redis => self.redis(&rule.to, value),
+            Shape::Accounts => self.accounts(&rule.to, value),
             Shape::Middleware => self.middleware(value),
             shape => shape
                 .read(value)
@@ -150,7 +160,49 @@ impl Draft<'_> {
             .push((self.name.clone(), key.to_owned(), value));
     }
 
-    fn redis(&mut self, to: &str, value: &Value) -> Result<(), String> {
+    /// An account for each sender, as a description finds it under `config`.
+    fn accounts(&mut self, to: &str, value: &Value) -> Result<(), String> {
+        for (sender, account) in value.as_object().ok_or("it is no mapping")? {
+            let account = account.as_object().ok_or("an account is no mapping")?;
+            for (key, value) in account {
+                let (place, name) = match key.as_str() {
+                    "username" => ("settings", format!("username_{sender}")),
+                    "service_id" => ("settings", format!("service_{sender}")),
+                    "password" => ("secrets", format!("password_{sender}")),
+                    _ => {
+                        // The sender may be a person's number.
+                        self.lost.push(format!(
+                            "credentials.….{key} is not converted: an account has no such part"
+                        ));
+                        continue;
+                    }
+                };
+                let text = Shape::Text.read(value)?;
+                let entry = match place {
+                    "settings" => text,
+                    _ => {
+                        let fits = |c: &char| c.is_ascii_alphanumeric() || "-_.".contains(*c);
+                        let key: String = name.chars().filter(fits).collect();
+                        self.secret(&key, &text);
+                        json!({"secretKeyRef": {"name": self.name, "key": key}})
+                    }
+                };
+                put(
+                    &mut self.spec,
+                    &format!("{to}.{place}"),
+                    json!({name: entry}),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn redis(&mut self, to: &str, value: &'a Value) -> Result<(), String> {
+        match self.redis {
+            Some(known) if known == value => return Ok(()),
+            Some(_) => return Err("a worker has one store, and it has another already".into()),
+            None => self.redis = Some(value),
+        }
         let options = value.as_object().ok_or("it is no mapping")?;
         let secret = format!("{}-redis", self.name);
         let mut prefix = String::new();
@@ -177,7 +229,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn middleware(&mut self, value: &Value) -> Result<(), String> {
+    fn middleware(&mut self, value: &'a Value) -> Result<(), String> {
         let mut items = Vec::new();
         for item in value.as_array().ok_or("it is no list")? {
             let item = item.as_object().filter(|item| item.len() == 1);
@@ -210,6 +262,12 @@ impl Draft<'_> {
                     Some(rule) if rule.drop.is_some() => {
                         let why = rule.drop.as_deref().unwrap_or_default();
                         self.dropped.push(format!("{name}.{key}: {why}"));
+                    }
+                    Some(rule) if rule.shape == Shape::Redis => {
+                        if let Err(why) = self.redis(&rule.to, value) {
+                            self.lost
+                                .push(format!("{name}.{key} is not converted: {why}"));
+                        }
                     }
                     Some(rule) => match rule.shape.read(value) {
                         Ok(value) => put(&mut made, &rule.to, value),
@@ -277,7 +335,15 @@ impl Draft<'_> {
             .extend(secrets.map(|(key, value)| (BROKER.into(), key.into(), value)));
     }
 
-    fn finish(self, found: &Found) -> Made {
+    fn finish(mut self, found: &Found) -> Made {
+        // What is confidential now is no setting any more.
+        if let Some(Value::Object(described)) = self.spec.get_mut("genericHttp") {
+            let secrets = described.get("secrets").and_then(Value::as_object);
+            let names: Vec<String> = secrets.into_iter().flat_map(Map::keys).cloned().collect();
+            if let Some(Value::Object(settings)) = described.get_mut("settings") {
+                settings.retain(|name, _| !names.contains(name));
+            }
+        }
         let manifest = json!({
             "apiVersion": "vumi.dev/v1alpha1",
             "kind": self.row.kind,

@@ -19,7 +19,7 @@ impl WorkerType for Def {
     const DEDUPE: Dedupe = Dedupe::ProviderId("the parameter named by `idField`, if set");
 
     async fn build(config: HttpRpc, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
-        Described::worker(&description(config), None, cx)
+        Described::worker(&description(config), cx)
     }
 
     fn fixture() -> Fixture {

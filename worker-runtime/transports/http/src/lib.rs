@@ -5,10 +5,10 @@ mod cases;
 #[cfg(test)]
 mod conformance_test;
 mod described;
-mod desk;
 mod engine;
 #[cfg(test)]
 mod examples_test;
+mod front;
 mod generic_http;
 mod http_api;
 mod http_rpc;

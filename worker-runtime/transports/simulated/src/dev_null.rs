@@ -77,7 +77,7 @@ fn reason<'t>(rows: impl Iterator<Item = &'t ProviderCode>, id: &str) -> Option<
     let rows: Vec<&ProviderCode> = rows.collect();
     let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
     let row = rows.get(usize::try_from(draw("code", id, count)).ok()?)?;
-    Some(row.refusal())
+    Some(Refusal::from(*row))
 }
 
 impl Network {

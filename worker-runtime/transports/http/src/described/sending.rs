@@ -2,7 +2,8 @@
 
 use super::answers::Headers;
 use super::scope::Scope;
-use super::{failed, template};
+use super::xml::Paths;
+use super::{failed, number_unclear, template};
 use crate::engine::Sent;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
@@ -12,11 +13,12 @@ use serde_json::{Map, Value as Json};
 use std::sync::Arc;
 use vumi_api::template::{Escape, Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::{
-    Outcome, OutcomeRule, ParametersIn, RequestMethod, SendRule,
+    NumberForm, Outcome, OutcomeRule, ParametersIn, RequestMethod, SendRule,
 };
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
+use vumi_core::numbers;
 use vumi_core::outcome::Refusal;
 use vumi_core::outcome::table::ErrorTable;
 use vumi_core::worker::WorkerContext;
@@ -34,6 +36,10 @@ pub(super) struct Sending {
     content_type: Option<HeaderValue>,
     headers: Headers,
     needs: Vec<String>,
+    /// Messages that are not sent, and the code of the reason.
+    refuse: Vec<(Template, String)>,
+    numbers: Option<(NumberForm, String)>,
+    xml: Option<Paths>,
     outcomes: Vec<Meaning>,
     table: Arc<ErrorTable>,
     caller: Arc<dyn Caller>,
@@ -62,6 +68,7 @@ impl Meaning {
 impl Sending {
     pub(super) fn new(
         rule: &SendRule,
+        region: Option<String>,
         table: Arc<ErrorTable>,
         caller: Arc<dyn Caller>,
         cx: Arc<WorkerContext>,
@@ -86,6 +93,8 @@ impl Sending {
         let needs = ["to_addr", "content"].map(str::to_owned);
         let body = rule.body.as_deref().map(template).transpose()?;
         let outcomes = rule.outcomes.iter().flatten().map(Meaning::new);
+        let refuse = rule.refuse.iter().flatten();
+        let refuse = refuse.map(|rule| Ok((template(&rule.when)?, rule.code.clone())));
         Ok(Self {
             method: method.as_str().parse().unwrap_or(Method::POST),
             url: template(&rule.url)?,
@@ -95,6 +104,9 @@ impl Sending {
             content_type: content_type.and_then(|kind| kind.parse().ok()),
             headers: Headers::new(rule.headers.as_ref())?,
             needs: rule.needs.clone().unwrap_or(needs.into()),
+            refuse: refuse.collect::<Result<_, WorkError>>()?,
+            numbers: rule.numbers_as.zip(region),
+            xml: rule.xml.as_ref().map(Paths::new).transpose()?,
             outcomes: outcomes.collect::<Result<_, WorkError>>()?,
             table,
             caller,
@@ -127,7 +139,36 @@ impl Sending {
                 Actor::Campaign,
             )));
         }
-        let call = self.call(&scope)?;
+        let values = scope.value();
+        for (when, code) in &self.refuse {
+            if when.holds(&values).map_err(|e| failed(&e))? {
+                return Ok(Sent::Refused(self.table.refusal(code)));
+            }
+        }
+        let call = match &self.numbers {
+            None => self.call(&scope)?,
+            Some((form, region)) => {
+                let number = message.to_addr().unwrap_or_default();
+                match numbers::written(number, region, *form) {
+                    Ok(number) => {
+                        let mut message = message.clone();
+                        message.set_field("to_addr", number);
+                        self.call(&scope.clone().with_message(&message))?
+                    }
+                    Err(unclear) => {
+                        number_unclear(&self.cx, format!("{unclear}; the message is refused"));
+                        let (class, code) = (FailureClass::Recipient, codes::NUMBER_UNCLEAR);
+                        let text = format!("The recipient cannot be written to: {unclear}.");
+                        return Ok(Sent::Refused(Refusal::new(
+                            class,
+                            code,
+                            text,
+                            Actor::Campaign,
+                        )));
+                    }
+                }
+            }
+        };
         let answer = PROVIDER.ask(&self.cx, &*self.caller, call).await?;
         let judged = self.judge(message, &answer, scope);
         PROVIDER.judged(&self.cx, &judged);
@@ -202,7 +243,16 @@ impl Sending {
         answer: &Answer,
         scope: Scope,
     ) -> Result<Sent, WorkError> {
-        let values = of_answer(answer, scope).value();
+        let scope = of_answer(answer, scope);
+        let scope = match &self.xml {
+            // What is no XML has no values in it, and is judged by the rest.
+            Some(paths) => scope.with(
+                "xml",
+                Value::from_pairs(paths.read(&answer.body).unwrap_or_default()),
+            ),
+            None => scope,
+        };
+        let values = scope.value();
         let text = |template: &Option<Template>| match template {
             Some(template) => template.text(&values).map_err(|e| failed(&e)),
             None => Ok(None),
@@ -223,7 +273,7 @@ impl Sending {
             return match class_of(answer) {
                 None => Ok(Sent::Accepted(message.message_id().to_owned())),
                 Some(ErrorClass::RemotePermanent) => Ok(Sent::Refused(self.table.refusal(&status))),
-                Some(class) => Err(PROVIDER.error(class, &status)),
+                Some(class) => Err(self.error(class, &status)),
             };
         };
         let code = text(&rule.code)?
@@ -239,13 +289,23 @@ impl Sending {
             }
             Outcome::Refused => Ok(Sent::Refused(self.table.refusal(&code))),
             Outcome::Throttled => {
-                let class = ErrorClass::Throttled(retry_after(&answer.headers));
-                Err(PROVIDER.error(class, &code))
+                Err(self.error(ErrorClass::Throttled(retry_after(&answer.headers)), &code))
             }
-            Outcome::Temporary => Err(PROVIDER.error(ErrorClass::RemoteTemporary, &code)),
-            Outcome::Credentials => Err(PROVIDER.error(ErrorClass::Auth, &code)),
-            Outcome::Unknown => Err(PROVIDER.error(ErrorClass::Timeout, &code)),
+            Outcome::Temporary => Err(self.error(ErrorClass::RemoteTemporary, &code)),
+            Outcome::Credentials => Err(self.error(ErrorClass::Auth, &code)),
+            Outcome::Unknown => Err(self.error(ErrorClass::Timeout, &code)),
         }
+    }
+
+    /// The error of an answer that is neither a yes nor a no, with what the provider's code means.
+    fn error(&self, class: ErrorClass, code: &str) -> WorkError {
+        let says = match self.table.codes.iter().find(|known| known.code == code) {
+            Some(known) => format!("{code}: {}", known.text),
+            None => code.to_owned(),
+        };
+        let mut error = PROVIDER.error(class, &says);
+        error.provider_code = Some(code.to_owned());
+        error
     }
 }
 
