@@ -116,6 +116,8 @@ codes! {
         "Nothing; the log line names the message.";
     JOURNAL_EXPIRED = "journal.expired", "A message waited in the journal as long as `retention.journal` allows.",
         "Release what waits sooner (`vumi journal list`, `vumi batch list`), or keep it longer.";
+    PARTITIONS_BUSY = "partitions.busy", "Somebody still works on what waits in the former parts of a queue that is divided anew.",
+        "Nothing, if it passes: what is claimed is free a minute after its replica has died. Else look for a replica of the former division that still runs.";
     STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
         "Stop that process, or give this one another folder; an embedded store has one owner.";
     STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",

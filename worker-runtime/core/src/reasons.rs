@@ -63,6 +63,8 @@ reasons! {
 
     REDIVIDING = "partitions", "redividing", "The queue was divided differently before: what waits in the old parts is finished first, and new messages wait.",
         "Nothing, if it passes; `vumi journal list` shows what waits for its time, and `vumi journal release` ends that.", Operator;
+    DIVISION_UNSETTLED = "partitions", "division_unsettled", "How the queue was divided is not known or cannot be changed, because the broker or the state store does not answer or another replica still has something; new messages wait.",
+        "The sentence has the cause; it is tried again all the time.", Operator;
     DIVIDED = "partitions", "divided", "The queue is divided as the manifest says.", "", Nobody;
 
     UP = "state", "up", "The state store answers.", "", Nobody;
