@@ -19,7 +19,7 @@ pub use broker::{BrokerProfile, BrokerRef};
 pub use classes::{Class, Classes, Weights};
 pub use client::HttpClient;
 pub use failure::{Actor, FailureClass, ProviderCode};
-pub use http::{BasicAuth, HttpListener};
+pub use http::{BasicAuth, HttpListener, RequestMethod};
 pub use middleware::{
     AddressTranslation, LogLevel, Logging, MiddlewareItem, SessionLength, SessionNamespace,
 };
@@ -30,4 +30,4 @@ pub use secret::{SecretKeyRef, SecretRef, SecretValue};
 pub use sending::{Dedupe, OnUnknown, RateLimit, RatePer, RateUnit, UnknownPolicy, UnknownThen};
 pub use shapes::{ConnectorName, is_connector};
 pub use state::{KeptContent, RedisRef, Retention, StateNeed, StateRef, StateVolume};
-pub use tls::ClientTls;
+pub use tls::{CallTls, ClientTls};

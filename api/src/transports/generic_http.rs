@@ -97,9 +97,9 @@ mod sending;
 mod sessions;
 mod xml;
 
+pub use crate::shared::RequestMethod;
 pub use requests::{
-    Access, MessageRule, ReceiptRule, ReceiptStatus, RequestMethod, RequestRule, Signature,
-    SignatureEncoding,
+    Access, MessageRule, ReceiptRule, ReceiptStatus, RequestRule, Signature, SignatureEncoding,
 };
 pub use sending::{NumberForm, Outcome, OutcomeRule, ParametersIn, RefusalRule, SendRule};
 pub use sessions::{DeadlineRule, Redial, SessionRule};
@@ -304,16 +304,8 @@ impl WorkerConfig for GenericHttp {
                 "has no effect without an `id` in the messages of genericHttp.requests",
             );
         }
-        let waits = http
-            .and_then(|http| http.request_timeout)
-            .map_or(240, |d| d.0.as_secs());
-        if let Some(deadline) = &self.deadline
-            && deadline.after.0.as_secs() >= waits
-        {
-            refuse(
-                "genericHttp.deadline.after",
-                "must be shorter than http.requestTimeout",
-            );
+        if let Some(text) = self.deadline.as_ref().and_then(|d| d.too_late(http)) {
+            refuse("genericHttp.deadline.after", &text);
         }
         findings
     }

@@ -1,8 +1,8 @@
 //! Sessions of users with a network, and how long the network waits.
 
 use super::{Answer, TemplateMap};
-use crate::shared::Duration;
 use crate::shared::shapes::{Deadline, Template};
+use crate::shared::{Duration, HttpListener};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -65,4 +65,14 @@ pub struct DeadlineRule {
     /// `reply.session_closed`.
     #[schemars(length(min = 1, max = 1024))]
     pub text: String,
+}
+
+impl DeadlineRule {
+    /// Why it never comes, if it does not come before the request's own end.
+    pub(crate) fn too_late(&self, http: Option<&HttpListener>) -> Option<String> {
+        let waits = http.and_then(|http| http.request_timeout);
+        let waits = waits.map_or(240, |d| d.0.as_secs());
+        let sentence = "must be shorter than http.requestTimeout";
+        (self.after.0.as_secs() >= waits).then(|| sentence.to_owned())
+    }
 }

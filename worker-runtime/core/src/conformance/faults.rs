@@ -10,7 +10,7 @@ use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use async_trait::async_trait;
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
@@ -18,7 +18,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What happens to one publication instead of the usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mishap {
+pub(crate) enum Mishap {
     /// The broker refuses it.
     Nacked,
     /// No queue takes it.
@@ -30,12 +30,16 @@ pub(super) enum Mishap {
 }
 
 /// The broker that a worker under test is given.
-pub(super) struct Faults {
+pub(crate) struct Faults {
     inner: Arc<dyn Broker>,
     /// Confirmations pass while this is false.
     held: watch::Sender<bool>,
     /// The connection is there while this is false.
     away: watch::Sender<bool>,
+    /// The broker gave the connection up, and the worker does not know.
+    given_up: watch::Sender<bool>,
+    /// Data publications that got there.
+    published: AtomicU64,
     link: watch::Sender<LinkState>,
     mishaps: Mutex<VecDeque<Mishap>>,
     unroutable: Mutex<BTreeSet<String>>,
@@ -45,7 +49,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    pub(super) fn new(inner: Arc<dyn Broker>) -> Arc<Self> {
+    pub(crate) fn new(inner: Arc<dyn Broker>) -> Arc<Self> {
         let away = watch::Sender::new(false);
         let link = watch::Sender::new(inner.link().borrow().clone());
         let end = CancellationToken::new();
@@ -55,6 +59,8 @@ impl Faults {
             inner,
             held: watch::Sender::new(false),
             away,
+            given_up: watch::Sender::new(false),
+            published: AtomicU64::new(0),
             link,
             mishaps: Mutex::default(),
             unroutable: Mutex::default(),
@@ -65,63 +71,87 @@ impl Faults {
     }
 
     /// From now on data publications get there, but their confirmations wait.
-    pub(super) fn hold_confirmations(&self, hold: bool) {
+    pub(crate) fn hold_confirmations(&self, hold: bool) {
         self.held.send_replace(hold);
     }
 
+    /// The broker gives up the connection of a worker that gives no sign of life: its consumers end, and others get what
+    /// they had. The worker does not know: what it says from now on gets nowhere, until the connection breaks for it too
+    /// ([`Self::go_away`]).
+    pub(super) fn give_up(&self) {
+        self.given_up.send_replace(true);
+        self.lines().iter().for_each(|line| line.give_up());
+    }
+
+    /// Data publications that got there so far.
+    pub(super) fn published(&self) -> u64 {
+        self.published.load(Ordering::SeqCst)
+    }
+
     /// The connection breaks: consumers lose their channels, confirmations on their way are lost, publications wait.
-    pub(super) fn go_away(&self) {
+    pub(crate) fn go_away(&self) {
+        if *self.given_up.borrow() {
+            self.lines().iter().for_each(|line| line.end());
+        }
         self.link.send_replace(LinkState::Connecting {
             error: Some("taken away by the conformance suite".into()),
             since: SystemTime::now(),
             refused: false,
         });
         self.away.send_replace(true);
+        self.given_up.send_replace(false);
+    }
+
+    /// The broker takes no publications: it has an alarm.
+    #[cfg(test)]
+    pub(crate) fn block(&self) {
+        let alarm = LinkState::Blocked("low on memory".into());
+        self.link.send_replace(alarm);
     }
 
     /// The connection is there again.
-    pub(super) fn come_back(&self) {
+    pub(crate) fn come_back(&self) {
         self.away.send_replace(false);
         self.link.send_replace(self.inner.link().borrow().clone());
     }
 
     /// The next data publications meet these.
-    pub(super) fn next(&self, mishaps: &[Mishap]) {
+    pub(crate) fn next(&self, mishaps: &[Mishap]) {
         lock(&self.mishaps).extend(mishaps);
     }
 
     /// Mishaps that no publication met yet.
-    pub(super) fn mishaps_left(&self) -> usize {
+    pub(crate) fn mishaps_left(&self) -> usize {
         lock(&self.mishaps).len()
     }
 
     /// From now on no queue takes publications with these routing keys: they are returned.
-    pub(super) fn unroutable(&self, queues: impl IntoIterator<Item = String>) {
+    pub(crate) fn unroutable(&self, queues: impl IntoIterator<Item = String>) {
         *lock(&self.unroutable) = queues.into_iter().collect();
     }
 
     /// From now on acknowledgements never reach the broker, as when the process dies before it sends them.
-    pub(super) fn swallow_acks(&self, swallow: bool) {
+    pub(crate) fn swallow_acks(&self, swallow: bool) {
         self.acks.swallowed.store(swallow, Ordering::SeqCst);
     }
 
     /// Acknowledgements that the worker made, whether they got there or not.
-    pub(super) fn acks_tried(&self) -> u64 {
+    pub(crate) fn acks_tried(&self) -> u64 {
         self.acks.tried.load(Ordering::SeqCst)
     }
 
     /// Acknowledgements that got there.
-    pub(super) fn acks_passed(&self) -> u64 {
+    pub(crate) fn acks_passed(&self) -> u64 {
         self.acks.passed.load(Ordering::SeqCst)
     }
 
     /// Ends every channel for good, as the death of the process does.
-    pub(super) fn sever(&self) {
+    pub(crate) fn sever(&self) {
         self.lines().iter().for_each(|line| line.close());
     }
 
     /// Loses every channel; the broker heals them under a new generation. How many there were.
-    pub(super) fn cut(&self) -> usize {
+    pub(crate) fn cut(&self) -> usize {
         self.lines().iter().filter(|line| line.cut()).count()
     }
 
@@ -131,7 +161,7 @@ impl Faults {
 
     /// Instead of an answer while the broker is away.
     fn reachable(&self) -> Result<(), WorkError> {
-        match *self.away.borrow() {
+        match *self.away.borrow() || *self.given_up.borrow() {
             false => Ok(()),
             true => Err(WorkError::new(
                 ErrorClass::Connect,
@@ -195,6 +225,14 @@ impl Broker for Faults {
     async fn publish(&self, publication: Publication) -> Receipt {
         let mut away = self.away.subscribe();
         let _ = away.wait_for(|away| !away).await;
+        if *self.given_up.borrow() {
+            let (resolve, receipt) = Receipt::new();
+            tokio::spawn(async move {
+                let _ = away.wait_for(|away| *away).await;
+                let _ = resolve.send(Confirmation::Lost);
+            });
+            return receipt;
+        }
         if publication.class == PublicationClass::Telemetry {
             return self.inner.publish(publication).await;
         }
@@ -204,6 +242,7 @@ impl Broker for Faults {
             return receipt;
         }
         let mishap = lock(&self.mishaps).pop_front();
+        self.published.fetch_add(1, Ordering::SeqCst);
         let inner = self.inner.publish(publication).await;
         let mut held = self.held.subscribe();
         let fate = async move {
@@ -226,6 +265,8 @@ impl Broker for Faults {
     }
 
     async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
+        let mut given_up = self.given_up.subscribe();
+        let _ = given_up.wait_for(|given_up| !given_up).await;
         let (line, subscription) = Line::open(
             Arc::clone(&self.inner),
             self.away.subscribe(),

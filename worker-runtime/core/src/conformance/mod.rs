@@ -9,9 +9,11 @@ pub mod examples;
 #[cfg(any(test, feature = "conformance"))]
 mod far_end;
 #[cfg(any(test, feature = "conformance"))]
-mod faults;
+pub(crate) mod faults;
 #[cfg(any(test, feature = "conformance"))]
 mod fixture;
+#[cfg(any(test, feature = "conformance"))]
+mod frozen;
 #[cfg(any(test, feature = "conformance"))]
 mod line;
 #[cfg(any(test, feature = "conformance"))]

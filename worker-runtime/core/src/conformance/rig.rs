@@ -4,6 +4,7 @@ use super::Peer;
 use super::far_end::{FarEnd, patience};
 use super::faults::Faults;
 use super::fixture;
+use super::frozen::{Freezable, Parts};
 use super::saboteur::Plan;
 use super::told::Told;
 use crate::broker::{Broker, Confirmation, ConsumerState, EXCHANGE, Publication, PublicationClass};
@@ -56,6 +57,7 @@ pub(super) struct Rig {
     peer: Option<fn(u16) -> Box<dyn Peer>>,
     port: u16,
     environment: Environment,
+    store: Arc<dyn StateStore>,
     /// The end of its names.
     suffix: String,
     /// Workers built after the first one: each is an instance of its own.
@@ -123,9 +125,10 @@ impl Rig {
         let instance = format!("conformance-{}", &random_id()[..12]);
         let (plan, registration) = Plan::of(registration, &instance);
         let faults = Faults::new(Arc::clone(&broker));
+        let store = store()?;
         let environment = Environment {
             broker: Arc::clone(&faults) as Arc<dyn Broker>,
-            state: Some(store()?),
+            state: Some(Arc::clone(&store)),
             secrets: Arc::new(Secrets::default()),
             listeners: Arc::new(Listeners::default()),
             telemetry: Arc::new(Telemetry::new()),
@@ -151,6 +154,7 @@ impl Rig {
             peer: fixture.peer,
             port,
             environment,
+            store,
         };
         rig.run().await?;
         Ok(rig)
@@ -258,6 +262,33 @@ impl Rig {
             faults,
             instance,
         })
+    }
+
+    /// Starts a replica that can be frozen.
+    pub(super) async fn freezable(&mut self) -> Result<Freezable, String> {
+        let fixture = (self.registration.fixture)();
+        let (resource, _) = fixture::load(&fixture, free_port()?, &self.suffix)?;
+        let instance = format!("{}-frozen", self.instance);
+        self.plan.share(&instance);
+        self.reloads.push(instance.clone());
+        let environment = Environment {
+            broker: Arc::clone(&self.broker),
+            listeners: Arc::new(Listeners::default()),
+            instance,
+            ..self.environment.clone()
+        };
+        let registration = self.registration;
+        Freezable::start(Parts {
+            registration,
+            resource,
+            environment,
+        })
+        .await
+    }
+
+    /// The state store of the bench.
+    pub(super) fn store(&self) -> &Arc<dyn StateStore> {
+        &self.store
     }
 
     pub(super) async fn until_consuming(&self) -> Result<(), String> {

@@ -3,6 +3,7 @@
 mod broker;
 mod errors;
 mod flow;
+mod freeze;
 mod journal;
 mod outage;
 mod peer;
@@ -113,6 +114,7 @@ cases! {
     "confirm-before-ack" all broker::confirmed_before_acknowledged;
     "crash-before-ack" all broker::crash_between_confirm_and_ack;
     "crash-while-sending" transports broker::crash_while_sending;
+    "freeze" all freeze::another_takes_over;
     "publication-troubles" all broker::publications_are_repeated;
     "channel-lost" all broker::channel_lost;
     "window" all broker::window_is_bounded;

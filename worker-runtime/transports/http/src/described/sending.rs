@@ -11,7 +11,6 @@ use http::Uri;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Map, Value as Json};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use vumi_api::template::{Escape, Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::{
     NumberForm, Outcome, OutcomeRule, ParametersIn, RequestMethod, SendRule,
@@ -22,11 +21,8 @@ use vumi_core::message::{Actor, FailureClass, UserMessage};
 use vumi_core::numbers;
 use vumi_core::outcome::Refusal;
 use vumi_core::outcome::table::ErrorTable;
-use vumi_core::reasons;
-use vumi_core::status::{StatusLevel, StatusReport};
-use vumi_core::telemetry::HttpSeen;
-use vumi_core::worker::{Traffic, WorkerContext};
-use vumi_http::{Answer, Call, CallError, Caller, HeaderMap, Method, class_of, retry_after};
+use vumi_core::worker::WorkerContext;
+use vumi_http::{Answer, Call, Caller, HeaderMap, Method, PROVIDER, class_of, retry_after};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -173,59 +169,10 @@ impl Sending {
                 }
             }
         };
-        let began = Instant::now();
-        let called = self.caller.call(call).await;
-        self.note(&called, began.elapsed());
-        let answer = called
-            .map_err(WorkError::from)
-            .inspect_err(|error| self.report(error))?;
-        self.cx.traffic(Traffic::Outbound);
+        let answer = PROVIDER.ask(&self.cx, &*self.caller, call).await?;
         let judged = self.judge(message, &answer, scope);
-        match &judged {
-            Ok(_) => {
-                let text = "The provider takes messages.";
-                let ok = StatusReport::new(
-                    "provider",
-                    StatusLevel::Ok,
-                    reasons::PROVIDER_ANSWERED,
-                    text,
-                );
-                self.cx.report(ok);
-            }
-            Err(error) => self.report(error),
-        }
+        PROVIDER.judged(&self.cx, &judged);
         judged
-    }
-
-    fn note(&self, called: &Result<Answer, CallError>, took: Duration) {
-        let result = match called {
-            Ok(answer) => match answer.status.as_u16() / 100 {
-                2 => "2xx",
-                3 => "3xx",
-                4 => "4xx",
-                _ => "5xx",
-            },
-            Err(CallError::Unreachable(_)) => "failed",
-            Err(CallError::Lost(_)) => "timeout",
-        };
-        self.cx.http(HttpSeen::Request {
-            direction: Traffic::Outbound,
-            result,
-            took,
-        });
-    }
-
-    fn report(&self, error: &WorkError) {
-        let (level, reason) = match error.class {
-            ErrorClass::Connect => (StatusLevel::Down, reasons::PROVIDER_UNREACHABLE),
-            ErrorClass::Auth => (StatusLevel::Down, reasons::PROVIDER_CREDENTIALS),
-            ErrorClass::Config => (StatusLevel::Down, reasons::DESCRIPTION_FAILED),
-            ErrorClass::Throttled(_) => (StatusLevel::Degraded, reasons::PROVIDER_THROTTLES),
-            ErrorClass::Timeout => (StatusLevel::Degraded, reasons::PROVIDER_LOST),
-            _ => (StatusLevel::Degraded, reasons::PROVIDER_FAILED),
-        };
-        let report = StatusReport::new("provider", level, reason, error.text.as_str());
-        self.cx.report(report);
     }
 
     fn call(&self, scope: &Scope) -> Result<Call, WorkError> {
@@ -350,28 +297,13 @@ impl Sending {
         }
     }
 
-    /// The error of an answer that is neither a yes nor a no.
+    /// The error of an answer that is neither a yes nor a no, with what the provider's code means.
     fn error(&self, class: ErrorClass, code: &str) -> WorkError {
-        let (registered, text) = match class {
-            ErrorClass::Auth => (
-                codes::PEER_CREDENTIALS,
-                "the provider refuses our credentials",
-            ),
-            ErrorClass::Throttled(_) => (codes::PEER_THROTTLED, "the provider asks to slow down"),
-            ErrorClass::Timeout => (
-                codes::PEER_TIMEOUT,
-                "the provider does not know what became of it",
-            ),
-            _ => (
-                codes::PEER_FAILED,
-                "the provider failed and did not take it",
-            ),
-        };
         let says = match self.table.codes.iter().find(|known| known.code == code) {
             Some(known) => format!("{code}: {}", known.text),
             None => code.to_owned(),
         };
-        let mut error = WorkError::new(class, registered, format!("{text} (it says {says})"));
+        let mut error = PROVIDER.error(class, &says);
         error.provider_code = Some(code.to_owned());
         error
     }
