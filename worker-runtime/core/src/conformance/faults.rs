@@ -10,11 +10,12 @@ use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use async_trait::async_trait;
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use vumi_api::Flow;
 
 /// What happens to one publication instead of the usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +30,32 @@ pub(super) enum Mishap {
     ConfirmationLost,
 }
 
+/// What a case does to the broker as the worker sees it.
+pub(super) trait Mischief {
+    /// From now on data publications get there, but their confirmations wait.
+    fn hold_confirmations(&self, hold: bool);
+    /// The connection breaks: consumers lose their channels, confirmations on their way are lost, publications wait.
+    fn go_away(&self);
+    /// The connection is there again.
+    fn come_back(&self);
+    /// The next data publications meet these.
+    fn next(&self, mishaps: &[Mishap]);
+    /// Mishaps that no publication met yet.
+    fn mishaps_left(&self) -> usize;
+    /// From now on no queue takes publications with these routing keys: they are returned.
+    fn unroutable(&self, queues: impl IntoIterator<Item = String>);
+    /// Publications so far that no queue took by that.
+    fn returned(&self) -> u64;
+    /// From now on acknowledgements never reach the broker, as when the process dies before it sends them.
+    fn swallow_acks(&self, swallow: bool);
+    /// Acknowledgements that the worker made, whether they got there or not.
+    fn acks_tried(&self) -> u64;
+    /// Acknowledgements that got there.
+    fn acks_passed(&self) -> u64;
+    /// A queue to which something was published that does not outlive the broker.
+    fn careless(&self) -> Option<String>;
+}
+
 /// The broker that a worker under test is given.
 pub(super) struct Faults {
     inner: Arc<dyn Broker>,
@@ -39,6 +66,8 @@ pub(super) struct Faults {
     link: watch::Sender<LinkState>,
     mishaps: Mutex<VecDeque<Mishap>>,
     unroutable: Mutex<BTreeSet<String>>,
+    returned: AtomicU64,
+    careless: Mutex<Option<String>>,
     acks: Arc<Acks>,
     lines: Mutex<Vec<Weak<Line>>>,
     _ends_mirror: DropGuard,
@@ -58,61 +87,12 @@ impl Faults {
             link,
             mishaps: Mutex::default(),
             unroutable: Mutex::default(),
+            returned: AtomicU64::new(0),
+            careless: Mutex::default(),
             acks: Arc::default(),
             lines: Mutex::default(),
             _ends_mirror: end.drop_guard(),
         })
-    }
-
-    /// From now on data publications get there, but their confirmations wait.
-    pub(super) fn hold_confirmations(&self, hold: bool) {
-        self.held.send_replace(hold);
-    }
-
-    /// The connection breaks: consumers lose their channels, confirmations on their way are lost, publications wait.
-    pub(super) fn go_away(&self) {
-        self.link.send_replace(LinkState::Connecting {
-            error: Some("taken away by the conformance suite".into()),
-            since: SystemTime::now(),
-            refused: false,
-        });
-        self.away.send_replace(true);
-    }
-
-    /// The connection is there again.
-    pub(super) fn come_back(&self) {
-        self.away.send_replace(false);
-        self.link.send_replace(self.inner.link().borrow().clone());
-    }
-
-    /// The next data publications meet these.
-    pub(super) fn next(&self, mishaps: &[Mishap]) {
-        lock(&self.mishaps).extend(mishaps);
-    }
-
-    /// Mishaps that no publication met yet.
-    pub(super) fn mishaps_left(&self) -> usize {
-        lock(&self.mishaps).len()
-    }
-
-    /// From now on no queue takes publications with these routing keys: they are returned.
-    pub(super) fn unroutable(&self, queues: impl IntoIterator<Item = String>) {
-        *lock(&self.unroutable) = queues.into_iter().collect();
-    }
-
-    /// From now on acknowledgements never reach the broker, as when the process dies before it sends them.
-    pub(super) fn swallow_acks(&self, swallow: bool) {
-        self.acks.swallowed.store(swallow, Ordering::SeqCst);
-    }
-
-    /// Acknowledgements that the worker made, whether they got there or not.
-    pub(super) fn acks_tried(&self) -> u64 {
-        self.acks.tried.load(Ordering::SeqCst)
-    }
-
-    /// Acknowledgements that got there.
-    pub(super) fn acks_passed(&self) -> u64 {
-        self.acks.passed.load(Ordering::SeqCst)
     }
 
     /// Ends every channel for good, as the death of the process does.
@@ -143,7 +123,10 @@ impl Faults {
 
     /// What the broker says of a publication at once.
     fn refusal(&self, publication: &Publication) -> Option<Confirmation> {
-        let returned = || Some(Confirmation::Returned("312 NO_ROUTE".into()));
+        let returned = || {
+            self.returned.fetch_add(1, Ordering::SeqCst);
+            Some(Confirmation::Returned("312 NO_ROUTE".into()))
+        };
         let key = &publication.routing_key;
         if publication.exchange == EXCHANGE && lock(&self.unroutable).contains(key) {
             return returned();
@@ -157,6 +140,59 @@ impl Faults {
         };
         mishaps.pop_front();
         refusal
+    }
+}
+
+impl Mischief for Faults {
+    fn hold_confirmations(&self, hold: bool) {
+        self.held.send_replace(hold);
+    }
+
+    fn go_away(&self) {
+        self.link.send_replace(LinkState::Connecting {
+            error: Some("taken away by the conformance suite".into()),
+            since: SystemTime::now(),
+            refused: false,
+        });
+        self.away.send_replace(true);
+    }
+
+    fn come_back(&self) {
+        self.away.send_replace(false);
+        self.link.send_replace(self.inner.link().borrow().clone());
+    }
+
+    fn next(&self, mishaps: &[Mishap]) {
+        lock(&self.mishaps).extend(mishaps);
+    }
+
+    fn mishaps_left(&self) -> usize {
+        lock(&self.mishaps).len()
+    }
+
+    fn unroutable(&self, queues: impl IntoIterator<Item = String>) {
+        *lock(&self.unroutable) = queues.into_iter().collect();
+    }
+
+    fn returned(&self) -> u64 {
+        self.returned.load(Ordering::SeqCst)
+    }
+
+    fn swallow_acks(&self, swallow: bool) {
+        self.acks.swallowed.store(swallow, Ordering::SeqCst);
+    }
+
+    fn acks_tried(&self) -> u64 {
+        self.acks.tried.load(Ordering::SeqCst)
+    }
+
+    fn acks_passed(&self) -> u64 {
+        self.acks.passed.load(Ordering::SeqCst)
+    }
+
+    // A publication says what it is, and the broker's client makes data persistent and mandatory.
+    fn careless(&self) -> Option<String> {
+        lock(&self.careless).clone()
     }
 }
 
@@ -196,6 +232,11 @@ impl Broker for Faults {
         let mut away = self.away.subscribe();
         let _ = away.wait_for(|away| !away).await;
         if publication.class == PublicationClass::Telemetry {
+            let data = [Flow::Inbound, Flow::Outbound, Flow::Event];
+            let key = &publication.routing_key;
+            if data.iter().any(|flow| key.ends_with(&format!(".{}", flow.as_str()))) {
+                lock(&self.careless).get_or_insert_with(|| key.clone());
+            }
             return self.inner.publish(publication).await;
         }
         let (resolve, receipt) = Receipt::new();
