@@ -4,8 +4,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use vumi::commands::{
-    batch, completions, conformance, convert, crds, diff, docs, doctor, erase, explain, inject, journal, ledger,
-    lint, new, parked, run as campaign, status, tap, test, top, why, worker,
+    batch, completions, conformance, convert, crds, diff, docs, doctor, erase, explain, inject,
+    journal, ledger, lint, new, parked, run as campaign, status, tap, test, top, why, worker,
 };
 use vumi::error::CliError;
 

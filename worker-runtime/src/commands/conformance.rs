@@ -7,7 +7,6 @@ use crate::process::{self, variable};
 use serde_json::json;
 use std::fmt::Write as _;
 use std::path::PathBuf;
-use std::time::Duration;
 use tokio::signal::unix::{SignalKind, signal};
 use vumi_api::Kind;
 use vumi_core::conformance::outside::{self, Candidate, Demand, Level, Outcome, Verdict};
@@ -24,7 +23,8 @@ The command after -- is started for each case, behind a port of this machine at 
 broker: they hold confirmations back, refuse publications, cut connections, kill it and start it again, as brokers and
 Kubernetes do. It finds its broker in VUMI_BROKER_URL, or in VUMI_BROKER_HOST, _PORT, _USERNAME, _PASSWORD and _VHOST, and its
 connector in VUMI_TRANSPORT_NAME. If it ends by itself it is started again.
-Without a command a worker that runs already is checked, and the cases that break something are skipped.
+Without a command a worker that runs already is checked, and the cases that break something are skipped; what it sets aside
+meanwhile stays in its parking queues.
 The checks play the other side: they read and write the queues of that connector, and with a command remove them for each
 case. Use a connector or a virtual host that nothing else uses.
 Each demand is a MUST or a SHOULD; docs/wire-protocol.md says why. A SHOULD that is not met is advice and fails nothing but
@@ -224,7 +224,10 @@ fn shown(verdict: &Verdict) -> String {
     let Verdict { demand, took, .. } = verdict;
     let word = word(verdict);
     let seconds = took.as_secs_f64();
-    let mut text = format!("{word:<8}{}: {} ({seconds:.1} s)\n", demand.case, demand.says);
+    let mut text = format!(
+        "{word:<8}{}: {} ({seconds:.1} s)\n",
+        demand.case, demand.says
+    );
     match &verdict.outcome {
         Outcome::Passed => {}
         Outcome::Skipped(why) => {
@@ -299,6 +302,7 @@ fn entry(suite: &str, verdict: &Verdict, strict: bool) -> Entry {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn verdict(level: Level, outcome: Outcome) -> Verdict {
         Verdict {

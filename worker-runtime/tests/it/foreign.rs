@@ -134,15 +134,13 @@ async fn a_worker_that_runs_already_is_checked_as_far_as_that_goes() {
     let skipped = with(&verdicts, "skipped");
     assert!(skipped.contains(&"confirm-before-ack".to_owned()), "{said}");
     let passed = with(&verdicts, "passed");
-    for case in ["flow", "messages", "replies", "sessions", "order", "garbage"] {
+    for case in [
+        "flow", "messages", "replies", "sessions", "order", "garbage",
+    ] {
         assert!(passed.contains(&case.to_owned()), "{case}: {said}");
     }
     // What others use is not touched.
-    let (code, _, said) = examined(
-        &[&named[..], &["--broker", &url]].concat(),
-        &["true"],
-    )
-    .await;
+    let (code, _, said) = examined(&[&named[..], &["--broker", &url]].concat(), &["true"]).await;
     assert_eq!(code, Some(3), "{said}");
     assert!(said.contains("use a transport name"), "{said}");
 }
@@ -150,8 +148,14 @@ async fn a_worker_that_runs_already_is_checked_as_far_as_that_goes() {
 /// Each flaw of an application, and the cases that find it.
 const APPLICATIONS: &[(&str, &[&str])] = &[
     ("none", &[]),
-    ("acks-first", &["confirm-before-ack", "publication-troubles"]),
-    ("no-confirms", &["confirm-before-ack", "publication-troubles"]),
+    (
+        "acks-first",
+        &["confirm-before-ack", "publication-troubles"],
+    ),
+    (
+        "no-confirms",
+        &["confirm-before-ack", "publication-troubles"],
+    ),
     ("not-mandatory", &["unroutable-kept"]),
     ("no-prefetch", &["window"]),
     ("does-not-bind", &["queues"]),

@@ -17,7 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-const PAGE: &str = include_str!("../../../docs/tutorial.md");
+const PAGE: &str = "../docs/tutorial.md";
 /// Ports and the broker as the page writes them.
 const PORTS: [&str; 2] = ["9010", "9011"];
 const BROKER: &str = "amqp://guest:guest@localhost/";
@@ -117,8 +117,11 @@ impl Drop for Running {
 impl Running {
     fn signal(&self, signal: &str) {
         let group = format!("-{}", self.child.id());
-        let kill = ["-c", "kill -\"$0\" -- \"$1\" 2>/dev/null", signal, &group];
-        let _ = Command::new("/bin/sh").args(kill).status();
+        let kill = ["-c", "kill -s \"$0\" -- \"$1\"", signal, &group];
+        let _ = Command::new("bash")
+            .args(kill)
+            .stderr(Stdio::null())
+            .status();
     }
 
     fn said(&self) -> String {
@@ -151,7 +154,11 @@ impl Running {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);
             }
-            assert!(Instant::now() < deadline, "does not end; said:\n{}", self.said());
+            assert!(
+                Instant::now() < deadline,
+                "does not end; said:\n{}",
+                self.said()
+            );
             std::thread::sleep(LOOK);
         }
     }
@@ -244,7 +251,10 @@ impl Place {
             }
             let again = (asks || code != 0) && Instant::now() < deadline;
             let lines = lines.join("\n");
-            assert!(again, "$ {command}\nexpected:\n{lines}\n\ngot (exit code {code}):\n{said}");
+            assert!(
+                again,
+                "$ {command}\nexpected:\n{lines}\n\ngot (exit code {code}):\n{said}"
+            );
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -253,8 +263,12 @@ impl Place {
         let lines: Vec<String> = lines.iter().map(|line| self.replace(line)).collect();
         let mut rest = &lines[..];
         while let Some(first) = rest.first() {
-            let acts = |line: &String| line.starts_with("$ ") || line.starts_with("> ") || line == "^C";
-            let shown = rest[1..].iter().position(acts).map_or(rest.len(), |n| n + 1);
+            let acts =
+                |line: &String| line.starts_with("$ ") || line.starts_with("> ") || line == "^C";
+            let shown = rest[1..]
+                .iter()
+                .position(acts)
+                .map_or(rest.len(), |n| n + 1);
             let says = &rest[1..shown];
             match (&terminal, first.strip_prefix("$ ")) {
                 (None, Some(command)) => self.run(command, says),
@@ -315,7 +329,8 @@ async fn the_tutorial_ends_as_it_says() {
             return vumi_testkit::skip(&format!("{program} is not installed"));
         }
     }
-    let fences = fences(PAGE);
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(PAGE);
+    let fences = fences(&std::fs::read_to_string(page).unwrap());
     assert!(fences.len() > 30, "{} fences", fences.len());
     let mut place = Place::new(&broker, &python);
     for fence in fences {

@@ -234,7 +234,10 @@ impl Broker for Faults {
         if publication.class == PublicationClass::Telemetry {
             let data = [Flow::Inbound, Flow::Outbound, Flow::Event];
             let key = &publication.routing_key;
-            if data.iter().any(|flow| key.ends_with(&format!(".{}", flow.as_str()))) {
+            if data
+                .iter()
+                .any(|flow| key.ends_with(&format!(".{}", flow.as_str())))
+            {
                 lock(&self.careless).get_or_insert_with(|| key.clone());
             }
             return self.inner.publish(publication).await;

@@ -71,7 +71,9 @@ pub fn python_with(module: &str) -> Option<PathBuf> {
         let tried = Command::new(python).args(["-c", &import]).output();
         tried.is_ok_and(|tried| tried.status.success())
     };
-    let found = ["python3", "/usr/bin/python3"].into_iter().find(|python| has(python));
+    let found = ["python3", "/usr/bin/python3"]
+        .into_iter()
+        .find(|python| has(python));
     found.map(PathBuf::from)
 }
 

@@ -26,7 +26,9 @@ pub(super) fn equal_ids<W: UnderTest>(rig: &Rig<W>, id: &str) -> Result<usize, S
 }
 
 /// While the broker has not confirmed what a message causes, the message is not acknowledged.
-pub(super) async fn confirmed_before_acknowledged<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
+pub(super) async fn confirmed_before_acknowledged<W: UnderTest>(
+    rig: &mut Rig<W>,
+) -> Result<(), String> {
     let ports = rig.answering();
     rig.faults.hold_confirmations(true);
     for port in &ports {
@@ -58,7 +60,9 @@ pub(super) async fn confirmed_before_acknowledged<W: UnderTest>(rig: &mut Rig<W>
 
 /// The process dies after the confirmation and before the acknowledgement: everything comes out again. What was handed to
 /// a peer is not handed to it again: its sender is told the same, byte for byte (R17).
-pub(super) async fn crash_between_confirm_and_ack<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
+pub(super) async fn crash_between_confirm_and_ack<W: UnderTest>(
+    rig: &mut Rig<W>,
+) -> Result<(), String> {
     for (port, id) in handled_twice(rig).await? {
         let seen = rig.far_end.caused_by(&id);
         let differs = |one: &&Seen| {
@@ -166,7 +170,9 @@ pub(super) async fn crash_while_sending(rig: &mut Rig<Inside>) -> Result<(), Str
 }
 
 /// Publications that are refused, returned or lost are repeated; nothing is lost, and repeats are equal.
-pub(super) async fn publications_are_repeated<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
+pub(super) async fn publications_are_repeated<W: UnderTest>(
+    rig: &mut Rig<W>,
+) -> Result<(), String> {
     let mishaps = [
         Mishap::Nacked,
         Mishap::ConfirmationLost,

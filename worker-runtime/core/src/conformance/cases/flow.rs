@@ -1,8 +1,8 @@
 //! What goes in comes out, whole and in order.
 
 use super::{judge, owe};
-use crate::conformance::oracle::Oracle;
 use crate::conformance::inside::Inside;
+use crate::conformance::oracle::Oracle;
 use crate::conformance::rig::{Rig, UnderTest};
 use crate::message::Message;
 use serde_json::{Value, json};

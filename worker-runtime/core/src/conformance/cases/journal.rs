@@ -1,8 +1,8 @@
 //! Messages that leave the window for the journal and come back.
 
 use super::{judge, owe};
-use crate::conformance::oracle::Oracle;
 use crate::conformance::inside::Inside;
+use crate::conformance::oracle::Oracle;
 use crate::conformance::rig::{Rig, UnderTest, eventually};
 use vumi_api::Flow;
 

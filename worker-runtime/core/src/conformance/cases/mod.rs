@@ -14,8 +14,8 @@ mod unroutable;
 mod wire;
 
 use super::fixture::{divided, load};
-use super::oracle::{Demands, Oracle};
 use super::inside::Inside;
+use super::oracle::{Demands, Oracle};
 use super::outside::{Level, Outside};
 use super::rig::{Rig, UnderTest};
 use crate::message::Message;

@@ -4,8 +4,8 @@ use super::peer::{ask, received, reply};
 use super::unroutable::is_told;
 use super::{judge, owe};
 use crate::conformance::far_end::patience;
-use crate::conformance::oracle::Oracle;
 use crate::conformance::faults::Mischief;
+use crate::conformance::oracle::Oracle;
 use crate::conformance::rig::{MARK, Rig, UnderTest, everything_turns};
 use crate::message::{Message, random_id};
 

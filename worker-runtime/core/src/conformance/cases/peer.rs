@@ -33,7 +33,10 @@ pub(super) async fn ask<W: UnderTest>(
 }
 
 /// Replies to a message through the outbound queue; content and id of the reply.
-pub(super) async fn reply<W: UnderTest>(rig: &Rig<W>, to: &UserMessage) -> Result<(String, String), String> {
+pub(super) async fn reply<W: UnderTest>(
+    rig: &Rig<W>,
+    to: &UserMessage,
+) -> Result<(String, String), String> {
     let text = format!("{MARK} reply {}", random_id());
     let reply = to.reply("conformance", 0, Some(&text), false);
     let port = Port::new(&rig.name, Flow::Outbound);

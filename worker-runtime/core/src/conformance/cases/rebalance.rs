@@ -1,8 +1,8 @@
 //! Two replicas share the partitions of their queues: one comes, dies and comes again while messages flow (R2, S12).
 
 use super::{judge, owe};
-use crate::conformance::oracle::Oracle;
 use crate::conformance::inside::Inside;
+use crate::conformance::oracle::Oracle;
 use crate::conformance::rig::{LIMITS, Rig, eventually};
 use crate::engine::RunningWorker;
 

@@ -2,8 +2,8 @@
 
 use super::peer::{answer_opening, ask, outcome, received, reply};
 use super::{judge, owe};
-use crate::conformance::oracle::Oracle;
 use crate::conformance::inside::Inside;
+use crate::conformance::oracle::Oracle;
 use crate::conformance::rig::{MARK, Rig};
 use crate::message::{EventType, Message, random_id};
 use vumi_api::OrderingMode;

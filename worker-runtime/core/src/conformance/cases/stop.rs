@@ -5,7 +5,9 @@ use super::peer::{ask, received, reply};
 use crate::conformance::far_end::patience;
 use crate::conformance::faults::Mischief;
 use crate::conformance::inside::Inside;
-use crate::conformance::rig::{LIMITS, Rig, UnderTest, WITHOUT_REPLIES, eventually, everything_turns};
+use crate::conformance::rig::{
+    LIMITS, Rig, UnderTest, WITHOUT_REPLIES, eventually, everything_turns,
+};
 use crate::engine::StopLimits;
 use std::time::Duration;
 
@@ -74,9 +76,11 @@ pub(super) async fn nothing_is_left(rig: &mut Rig<Inside>) -> Result<(), String>
     for n in 1..3 {
         rig.run().await?;
         life(rig, n).await?;
-        eventually("the worker is let go", async || match rig.under.plan.alive() {
-            0 => Ok(()),
-            alive => Err(format!("{alive} workers are held after their stop")),
+        eventually("the worker is let go", async || {
+            match rig.under.plan.alive() {
+                0 => Ok(()),
+                alive => Err(format!("{alive} workers are held after their stop")),
+            }
         })
         .await?;
         eventually("no task of it runs", async || match tasks() {

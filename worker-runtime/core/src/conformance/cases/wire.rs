@@ -68,7 +68,10 @@ pub(super) async fn sparse_messages<W: UnderTest>(rig: &mut Rig<W>) -> Result<()
             continue;
         };
         let optional = ["group", "provider", "to_addr_type", "from_addr_type"];
-        for key in optional.iter().chain(&["helper_metadata", "routing_metadata"]) {
+        for key in optional
+            .iter()
+            .chain(&["helper_metadata", "routing_metadata"])
+        {
             fields.remove(*key);
         }
         if port.flow != Flow::Event {
@@ -83,9 +86,7 @@ pub(super) async fn sparse_messages<W: UnderTest>(rig: &mut Rig<W>) -> Result<()
 }
 
 /// An application's reply names what it answers, goes back to the address it came from, and belongs to the transport.
-pub(super) async fn replies_name_their_cause<W: UnderTest>(
-    rig: &mut Rig<W>,
-) -> Result<(), String> {
+pub(super) async fn replies_name_their_cause<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     for port in rig.answering() {
         let Message::User(asked) = rig.message(&port, 0, 0) else {
             continue;

@@ -11,9 +11,9 @@ impl Address {
     pub(super) fn parse(url: &str) -> Result<Self, String> {
         // What follows is for our own client.
         let url = url.split('?').next().unwrap_or_default();
-        let mut uri: AMQPUri = url
-            .parse()
-            .map_err(|_| "the broker's URL is not of the form amqp://user:password@host:port/vhost")?;
+        let mut uri: AMQPUri = url.parse().map_err(
+            |_| "the broker's URL is not of the form amqp://user:password@host:port/vhost",
+        )?;
         if uri.scheme == AMQPScheme::AMQPS {
             return Err("the checks stand between worker and broker and cannot read an encrypted connection: give an amqp:// URL".into());
         }
@@ -73,7 +73,10 @@ mod tests {
         assert_eq!(told[0].1, "amqp://me:p%40ss@127.0.0.1:7000/a%2Fb");
         assert_eq!(told[5].1, "a/b");
         let plain = Address::parse("amqp://localhost").unwrap();
-        assert_eq!(plain.environment(1, "n")[0].1, "amqp://guest:guest@127.0.0.1:1/%2F");
+        assert_eq!(
+            plain.environment(1, "n")[0].1,
+            "amqp://guest:guest@127.0.0.1:1/%2F"
+        );
         let Err(refused) = Address::parse("amqps://me:hidden@rabbit") else {
             panic!("accepted");
         };

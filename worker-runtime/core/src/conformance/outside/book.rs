@@ -26,6 +26,8 @@ pub(super) struct Page {
     pub(super) parked: u64,
     pub(super) returned: u64,
     pub(super) open: u64,
+    /// Returned to the queue, and not delivered again yet.
+    pub(super) owed: u64,
     pub(super) attempts: HashMap<String, u32>,
     pub(super) acks_tried: u64,
     pub(super) acks_passed: u64,
@@ -53,6 +55,12 @@ impl Book {
 
     pub(super) fn page(&self) -> MutexGuard<'_, Page> {
         self.page.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether nothing is with the worker, or about to be again.
+    pub(super) fn is_at_rest(&self) -> bool {
+        let page = self.page();
+        page.open == 0 && page.owed == 0
     }
 
     /// See [`Counts`]; what a worker does inside itself is not seen.

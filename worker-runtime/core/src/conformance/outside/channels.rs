@@ -49,6 +49,7 @@ struct Channel {
 struct Delivering {
     tag: u64,
     no_ack: bool,
+    redelivered: bool,
     body: Vec<u8>,
     size: Option<u64>,
 }
@@ -98,8 +99,7 @@ impl Channels {
             }
             Some(AMQPFrame::Header(_, header)) => {
                 if let Some(publishing) = &mut self.channel(id).publishing {
-                    publishing.persistent =
-                        *header.properties.delivery_mode() == Some(PERSISTENT);
+                    publishing.persistent = *header.properties.delivery_mode() == Some(PERSISTENT);
                     publishing.size = Some(header.body_size);
                     publishing.content.extend(frame.bytes());
                     return self.published(id);
@@ -194,10 +194,11 @@ impl Channels {
     }
 
     fn heed_broker(&mut self, id: u16, class: AMQPClass) {
-        let delivering = |tag, no_ack| {
+        let delivering = |tag, no_ack, redelivered| {
             Some(Delivering {
                 tag,
                 no_ack,
+                redelivered,
                 body: Vec::new(),
                 size: None,
             })
@@ -211,11 +212,11 @@ impl Channels {
             }
             AMQPClass::Basic(Basic::Deliver(deliver)) => {
                 let no_ack = channel.careless.contains(deliver.consumer_tag.as_str());
-                channel.delivering = delivering(deliver.delivery_tag, no_ack);
+                channel.delivering = delivering(deliver.delivery_tag, no_ack, deliver.redelivered);
             }
             AMQPClass::Basic(Basic::GetOk(ok)) => {
                 let no_ack = channel.gets.pop_front() == Some(true);
-                channel.delivering = delivering(ok.delivery_tag, no_ack);
+                channel.delivering = delivering(ok.delivery_tag, no_ack, ok.redelivered);
             }
             AMQPClass::Basic(Basic::GetEmpty(_)) => drop(channel.gets.pop_front()),
             AMQPClass::Channel(channel::AMQPMethod::Close(_) | channel::AMQPMethod::CloseOk(_)) => {
@@ -241,6 +242,9 @@ impl Channels {
         }
         let mut page = self.book.page();
         page.received += 1;
+        if delivering.redelivered {
+            page.owed = page.owed.saturating_sub(1);
+        }
         match delivering.no_ack {
             // Acknowledged before it was there.
             true => {
@@ -272,7 +276,10 @@ impl Channels {
     fn refuse(&self, count: u64, requeue: bool) {
         let mut page = self.book.page();
         match requeue {
-            true => page.returned += count,
+            true => {
+                page.returned += count;
+                page.owed += count;
+            }
             false => page.ended += count,
         }
     }
@@ -286,6 +293,7 @@ impl Channels {
         let mut page = self.book.page();
         page.open -= count;
         page.returned += count;
+        page.owed += count;
     }
 
     /// A publication is complete once its body is.

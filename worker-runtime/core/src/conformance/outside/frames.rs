@@ -53,5 +53,6 @@ pub(super) fn method(channel: u16, class: AMQPClass) -> Vec<u8> {
     let frame = AMQPFrame::Method(channel, class);
     let made = gen_frame(&frame)(Vec::new().into());
     // Methods that were read, or that hold two numbers, can be written.
-    made.map(|context| context.into_inner().0).unwrap_or_default()
+    made.map(|context| context.into_inner().0)
+        .unwrap_or_default()
 }

@@ -232,8 +232,11 @@ impl UnderTest for Outside {
                 }
             }
             match self.book.counts() {
-                counts if counts.in_flight == 0 => Ok(counts),
-                counts => Err(format!("{} are not", counts.in_flight)),
+                counts if self.book.is_at_rest() => Ok(counts),
+                counts => Err(format!(
+                    "{} are in hand, {} were returned",
+                    counts.in_flight, counts.returned
+                )),
             }
         })
         .await
@@ -245,7 +248,7 @@ impl UnderTest for Outside {
         }
         let what = format!("{done} messages are acknowledged and {parked} set aside");
         eventually(&what, async || match self.book.counts() {
-            c if c.done == done && c.parked == parked && c.in_flight == 0 => Ok(()),
+            c if c.done == done && c.parked == parked && self.book.is_at_rest() => Ok(()),
             c => Err(format!(
                 "{} acknowledged, {} set aside, {} neither",
                 c.done, c.parked, c.in_flight

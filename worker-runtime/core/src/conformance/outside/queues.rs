@@ -8,7 +8,8 @@ use lapin::{Connection, ConnectionProperties};
 
 /// Removes the queues of `candidate` with all that is in them, so that a case finds what the worker itself declares.
 pub(super) async fn remove(candidate: &Candidate) -> Result<(), String> {
-    let failed = |error: lapin::Error| format!("queues of the last case cannot be removed: {error}");
+    let failed =
+        |error: lapin::Error| format!("queues of the last case cannot be removed: {error}");
     let connection = connect(candidate).await?;
     let channel = connection.create_channel().await.map_err(failed)?;
     for queue in all(candidate) {
@@ -27,7 +28,10 @@ pub(super) async fn in_use(candidate: &Candidate) -> Result<Vec<String>, String>
     let mut found = Vec::new();
     for queue in all(candidate) {
         // A channel is closed by the answer that there is no such queue.
-        let channel = connection.create_channel().await.map_err(|e| e.to_string())?;
+        let channel = connection
+            .create_channel()
+            .await
+            .map_err(|e| e.to_string())?;
         let passive = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()

@@ -151,6 +151,8 @@ fn every_delivery_has_one_fate() {
     drop(line);
     let c = book.counts();
     assert_eq!((c.done, c.returned, c.in_flight), (2, 2, 0));
+    // What was returned comes again.
+    assert!(!book.is_at_rest());
 }
 
 #[test]
@@ -184,19 +186,37 @@ fn publications_meet_what_a_case_wants() {
     let nowhere = format!("{OUT}.nowhere");
     assert_eq!(key_of(line.publish(OUT, b"{}")), nowhere);
     // A status is no data: nothing befalls it.
-    assert_eq!(key_of(line.publish("sms.status.status", b"{}")), "sms.status.status");
+    assert_eq!(
+        key_of(line.publish("sms.status.status", b"{}")),
+        "sms.status.status"
+    );
     assert_eq!(key_of(line.publish(OUT, b"{}")), nowhere);
     assert_eq!(key_of(line.publish(OUT, b"{}")), OUT);
     assert_eq!(line.book.returned(), 1);
     // One confirmation for all of them becomes one for each, the first of them a refusal.
     let told = methods(line.confirm(4, true));
     assert!(
-        matches!(&told[..], [
-            AMQPClass::Basic(Basic::Nack(basic::Nack { delivery_tag: 1, .. })),
-            AMQPClass::Basic(Basic::Ack(basic::Ack { delivery_tag: 2, .. })),
-            AMQPClass::Basic(Basic::Ack(basic::Ack { delivery_tag: 3, .. })),
-            AMQPClass::Basic(Basic::Ack(basic::Ack { delivery_tag: 4, .. })),
-        ]),
+        matches!(
+            &told[..],
+            [
+                AMQPClass::Basic(Basic::Nack(basic::Nack {
+                    delivery_tag: 1,
+                    ..
+                })),
+                AMQPClass::Basic(Basic::Ack(basic::Ack {
+                    delivery_tag: 2,
+                    ..
+                })),
+                AMQPClass::Basic(Basic::Ack(basic::Ack {
+                    delivery_tag: 3,
+                    ..
+                })),
+                AMQPClass::Basic(Basic::Ack(basic::Ack {
+                    delivery_tag: 4,
+                    ..
+                })),
+            ]
+        ),
         "{told:?}"
     );
     line.book.next(&[Mishap::ConfirmationLost, Mishap::Lost]);

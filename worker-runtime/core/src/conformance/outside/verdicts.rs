@@ -66,7 +66,9 @@ pub struct Verdict {
 
 /// The cases for a worker of `kind`, in the order in which they are run.
 pub fn demands(kind: Kind) -> Vec<Demand> {
-    cases(kind).map(|(case, outward)| demand(case, outward)).collect()
+    cases(kind)
+        .map(|(case, outward)| demand(case, outward))
+        .collect()
 }
 
 fn cases(kind: Kind) -> impl Iterator<Item = (&'static Case, &'static Outward)> {
@@ -125,7 +127,9 @@ pub async fn examine(candidate: &Candidate, name: &str) -> Option<Verdict> {
     let (case, outward) = cases(candidate.kind).find(|(case, _)| case.name == name)?;
     let started = Instant::now();
     let outcome = if outward.breaks && candidate.command.is_none() {
-        Outcome::Skipped("it needs a worker that it can stop and cut off: give its command after --")
+        Outcome::Skipped(
+            "it needs a worker that it can stop and cut off: give its command after --",
+        )
     } else {
         be_patient(Some(candidate.patience));
         let ran = tokio::time::timeout(CASE_LIMIT, run(candidate, outward)).await;
