@@ -144,7 +144,10 @@ fn spoken_to(
         let name = match step.action() {
             // To a dispatcher, as an application behind it would that is none of the manifests.
             Some((_, Action::Outbound(given)))
-                if given.connector.as_ref().is_some_and(|name| !is_transport(name)) =>
+                if given
+                    .connector
+                    .as_ref()
+                    .is_some_and(|name| !is_transport(name)) =>
             {
                 continue;
             }

@@ -182,8 +182,11 @@ cases! {
         "A reply names what it answers in in_reply_to, swaps the addresses and keeps transport_name and transport_type."
         "Build replies from the message they answer.";
     "sessions" applications wire::sessions_are_kept => Must TALKS
-        "The opening of a session, which has no content, is answered, and its end is not."
-        "Expect content null with session_event new; publish nothing for session_event close.";
+        "A session that was opened goes on, and nothing is said to one that has ended."
+        "Take session_event new with content null; publish nothing for session_event close, and never new in a reply.";
+    "opening" applications wire::openings_are_answered => Should TALKS
+        "The opening of a session, which has no content, is answered."
+        "Greet, or show the menu, when session_event is new and content null: on USSD the user waits for it.";
     "outcomes" transports wire::one_outcome_each => Must TALKS
         "Each outbound message gets exactly one ack or nack, which names it."
         "Publish one event for each: ack with sent_message_id, or nack with nack_reason; user_message_id is the message_id.";

@@ -1,6 +1,7 @@
 //! What other workers may count on of a message, a queue and a session, whoever wrote the worker.
 
 use crate::broker::{Confirmation, PublicationClass};
+use crate::conformance::far_end::Seen;
 use crate::conformance::faults::Mischief;
 use crate::conformance::rig::{MARK, Rig, UnderTest, eventually};
 use crate::message::{EventType, Message, SessionEvent, UserMessage};
@@ -122,42 +123,60 @@ fn differences(asked: &UserMessage, reply: &UserMessage) -> Vec<String> {
         .collect()
 }
 
-/// An application answers the opening of a session, which has no content, and nobody answers its end.
+/// An application answers the opening of a session, which has no content.
+pub(super) async fn openings_are_answered<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
+    for port in inbound(rig) {
+        let id = rig
+            .send(&port, &session(rig, &port, 0, SessionEvent::New))
+            .await?;
+        rig.far_end.output_of(&id).await?;
+    }
+    rig.settle().await.map(drop)
+}
+
+/// An application goes on with a session that was opened, opens none itself, and does not answer the end of one.
 pub(super) async fn sessions_are_kept<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
-    let ports = rig.answering().into_iter();
-    for port in ports.filter(|port| port.flow == Flow::Inbound) {
+    for port in inbound(rig) {
+        let events = [SessionEvent::New, SessionEvent::Resume, SessionEvent::Close];
         let mut ids = Vec::new();
-        for (n, event) in [SessionEvent::New, SessionEvent::Resume, SessionEvent::Close]
-            .into_iter()
-            .enumerate()
-        {
-            let Message::User(mut message) = rig.message(&port, 0, n) else {
-                continue;
-            };
-            message.set_session_event(Some(event));
-            if event != SessionEvent::Resume {
-                message.set_content(None);
-            }
-            ids.push(rig.send(&port, &message.into()).await?);
+        for (n, event) in events.into_iter().enumerate() {
+            ids.push(rig.send(&port, &session(rig, &port, n, event)).await?);
         }
-        // After it, so that the end of the session was handled for sure.
+        rig.far_end.output_of(&ids[1]).await?;
+        // Of the same user and after it, so that the end of the session was handled for sure.
         let last = rig.send(&port, &rig.message(&port, 0, ids.len())).await?;
         rig.far_end.output_of(&last).await?;
-        for id in &ids[..2] {
-            let seen = rig.far_end.output_of(id).await?;
-            if let Message::User(reply) = &seen.message
-                && reply.session_event() == Some(SessionEvent::New)
-            {
-                return Err("a reply opens a session, which only a transport can".into());
-            }
-        }
         rig.settle().await?;
         tokio::time::sleep(QUIET).await;
+        let opens = |seen: &Seen| match &seen.message {
+            Message::User(reply) => reply.session_event() == Some(SessionEvent::New),
+            Message::Event(_) => false,
+        };
+        if rig.far_end.seen().iter().any(opens) {
+            return Err("a reply opens a session, which only a transport can".into());
+        }
         if !rig.far_end.caused_by(&ids[2]).is_empty() {
             return Err("the end of a session is answered, and nobody is there any more".into());
         }
     }
     Ok(())
+}
+
+fn inbound<W: UnderTest>(rig: &Rig<W>) -> Vec<Port> {
+    let ports = rig.answering().into_iter();
+    ports.filter(|port| port.flow == Flow::Inbound).collect()
+}
+
+/// The `n`-th message of a user, with this event; only a message in the middle of a session has a content.
+fn session<W: UnderTest>(rig: &Rig<W>, port: &Port, n: usize, event: SessionEvent) -> Message {
+    let mut message = rig.message(port, 0, n);
+    if let Message::User(message) = &mut message {
+        message.set_session_event(Some(event));
+        if event != SessionEvent::Resume {
+            message.set_content(None);
+        }
+    }
+    message
 }
 
 /// A transport says of each outbound message exactly once that it was sent, with the peer's id, or why it was not.
