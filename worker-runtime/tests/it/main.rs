@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod clock;
 mod cluster;
 mod conformance;
 mod examples;
@@ -11,11 +12,13 @@ mod games;
 mod harness;
 mod kept;
 mod loss;
+mod memory;
 mod outages;
 mod privacy;
 mod process;
 mod python_client;
 mod rebalance;
+mod relay;
 mod reload;
 mod replicas;
 mod sending;

@@ -19,7 +19,7 @@ use vumi_api::Flow;
 
 /// What happens to one publication instead of the usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Mishap {
+pub(crate) enum Mishap {
     /// The broker refuses it.
     Nacked,
     /// No queue takes it.
@@ -31,7 +31,7 @@ pub(super) enum Mishap {
 }
 
 /// What a case does to the broker as the worker sees it.
-pub(super) trait Mischief {
+pub(crate) trait Mischief {
     /// From now on data publications get there, but their confirmations wait.
     fn hold_confirmations(&self, hold: bool);
     /// The connection breaks: consumers lose their channels, confirmations on their way are lost, publications wait.
@@ -57,12 +57,16 @@ pub(super) trait Mischief {
 }
 
 /// The broker that a worker under test is given.
-pub(super) struct Faults {
+pub(crate) struct Faults {
     inner: Arc<dyn Broker>,
     /// Confirmations pass while this is false.
     held: watch::Sender<bool>,
     /// The connection is there while this is false.
     away: watch::Sender<bool>,
+    /// The broker gave the connection up, and the worker does not know.
+    given_up: watch::Sender<bool>,
+    /// Data publications that got there.
+    published: AtomicU64,
     link: watch::Sender<LinkState>,
     mishaps: Mutex<VecDeque<Mishap>>,
     unroutable: Mutex<BTreeSet<String>>,
@@ -74,7 +78,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    pub(super) fn new(inner: Arc<dyn Broker>) -> Arc<Self> {
+    pub(crate) fn new(inner: Arc<dyn Broker>) -> Arc<Self> {
         let away = watch::Sender::new(false);
         let link = watch::Sender::new(inner.link().borrow().clone());
         let end = CancellationToken::new();
@@ -84,6 +88,8 @@ impl Faults {
             inner,
             held: watch::Sender::new(false),
             away,
+            given_up: watch::Sender::new(false),
+            published: AtomicU64::new(0),
             link,
             mishaps: Mutex::default(),
             unroutable: Mutex::default(),
@@ -95,13 +101,33 @@ impl Faults {
         })
     }
 
+    /// The broker gives up the connection of a worker that gives no sign of life: its consumers end, and others get what
+    /// they had. The worker does not know: what it says from now on gets nowhere, until the connection breaks for it too
+    /// ([`Mischief::go_away`]).
+    pub(super) fn give_up(&self) {
+        self.given_up.send_replace(true);
+        self.lines().iter().for_each(|line| line.give_up());
+    }
+
+    /// Data publications that got there so far.
+    pub(super) fn published(&self) -> u64 {
+        self.published.load(Ordering::SeqCst)
+    }
+
+    /// The broker takes no publications: it has an alarm.
+    #[cfg(test)]
+    pub(crate) fn block(&self) {
+        let alarm = LinkState::Blocked("low on memory".into());
+        self.link.send_replace(alarm);
+    }
+
     /// Ends every channel for good, as the death of the process does.
-    pub(super) fn sever(&self) {
+    pub(crate) fn sever(&self) {
         self.lines().iter().for_each(|line| line.close());
     }
 
     /// Loses every channel; the broker heals them under a new generation. How many there were.
-    pub(super) fn cut(&self) -> usize {
+    pub(crate) fn cut(&self) -> usize {
         self.lines().iter().filter(|line| line.cut()).count()
     }
 
@@ -111,7 +137,7 @@ impl Faults {
 
     /// Instead of an answer while the broker is away.
     fn reachable(&self) -> Result<(), WorkError> {
-        match *self.away.borrow() {
+        match *self.away.borrow() || *self.given_up.borrow() {
             false => Ok(()),
             true => Err(WorkError::new(
                 ErrorClass::Connect,
@@ -149,12 +175,16 @@ impl Mischief for Faults {
     }
 
     fn go_away(&self) {
+        if *self.given_up.borrow() {
+            self.lines().iter().for_each(|line| line.end());
+        }
         self.link.send_replace(LinkState::Connecting {
             error: Some("taken away by the conformance suite".into()),
             since: SystemTime::now(),
             refused: false,
         });
         self.away.send_replace(true);
+        self.given_up.send_replace(false);
     }
 
     fn come_back(&self) {
@@ -231,6 +261,14 @@ impl Broker for Faults {
     async fn publish(&self, publication: Publication) -> Receipt {
         let mut away = self.away.subscribe();
         let _ = away.wait_for(|away| !away).await;
+        if *self.given_up.borrow() {
+            let (resolve, receipt) = Receipt::new();
+            tokio::spawn(async move {
+                let _ = away.wait_for(|away| *away).await;
+                let _ = resolve.send(Confirmation::Lost);
+            });
+            return receipt;
+        }
         if publication.class == PublicationClass::Telemetry {
             let data = [Flow::Inbound, Flow::Outbound, Flow::Event];
             let key = &publication.routing_key;
@@ -248,6 +286,7 @@ impl Broker for Faults {
             return receipt;
         }
         let mishap = lock(&self.mishaps).pop_front();
+        self.published.fetch_add(1, Ordering::SeqCst);
         let inner = self.inner.publish(publication).await;
         let mut held = self.held.subscribe();
         let fate = async move {
@@ -270,6 +309,8 @@ impl Broker for Faults {
     }
 
     async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
+        let mut given_up = self.given_up.subscribe();
+        let _ = given_up.wait_for(|given_up| !given_up).await;
         let (line, subscription) = Line::open(
             Arc::clone(&self.inner),
             self.away.subscribe(),

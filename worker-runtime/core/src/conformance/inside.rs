@@ -4,6 +4,7 @@ use super::Peer;
 use super::far_end::FarEnd;
 use super::faults::Faults;
 use super::fixture;
+use super::frozen::{Freezable, Parts};
 use super::rig::{LIMITS, Rig, UnderTest, WITHOUT_REPLIES, eventually, everything_turns};
 use super::saboteur::Plan;
 use super::told::Told;
@@ -36,6 +37,7 @@ pub(super) struct Inside {
     peer: Option<fn(u16) -> Box<dyn Peer>>,
     port: u16,
     environment: Environment,
+    store: Arc<dyn StateStore>,
     /// The end of its names.
     suffix: String,
     /// Workers built after the first one: each is an instance of its own.
@@ -103,9 +105,10 @@ impl Rig<Inside> {
         let instance = format!("conformance-{}", &random_id()[..12]);
         let (plan, registration) = Plan::of(registration, &instance);
         let faults = Faults::new(Arc::clone(&broker));
+        let store = store()?;
         let environment = Environment {
             broker: Arc::clone(&faults) as Arc<dyn Broker>,
-            state: Some(store()?),
+            state: Some(Arc::clone(&store)),
             secrets: Arc::new(Secrets::default()),
             listeners: Arc::new(Listeners::default()),
             telemetry: Arc::new(Telemetry::new()),
@@ -136,6 +139,7 @@ impl Rig<Inside> {
                 peer: fixture.peer,
                 port,
                 environment,
+                store,
             },
             broker,
             faults,
@@ -236,6 +240,28 @@ impl Rig<Inside> {
         })
     }
 
+    /// Starts a replica that can be frozen.
+    pub(super) async fn freezable(&mut self) -> Result<Freezable, String> {
+        let registration = self.under.registration;
+        let fixture = (registration.fixture)();
+        let (resource, _) = fixture::load(&fixture, free_port()?, &self.under.suffix)?;
+        let instance = format!("{}-frozen", self.under.instance);
+        self.under.plan.share(&instance);
+        self.under.reloads.push(instance.clone());
+        let environment = Environment {
+            broker: Arc::clone(&self.broker),
+            listeners: Arc::new(Listeners::default()),
+            instance,
+            ..self.under.environment.clone()
+        };
+        Freezable::start(Parts {
+            registration,
+            resource,
+            environment,
+        })
+        .await
+    }
+
     /// Everything that people and programs can read of the worker: what it is called, and its text.
     pub(super) fn shown(&self) -> Vec<(&'static str, String)> {
         let mut shown = vec![
@@ -298,6 +324,11 @@ impl Inside {
 
     pub(super) fn has_peer(&self) -> bool {
         self.peer.is_some()
+    }
+
+    /// The state store of the bench.
+    pub(super) fn store(&self) -> &Arc<dyn StateStore> {
+        &self.store
     }
 
     /// The metrics of its process, in Prometheus' text.

@@ -10,9 +10,11 @@ pub mod examples;
 #[cfg(any(test, feature = "conformance"))]
 mod far_end;
 #[cfg(any(test, feature = "conformance"))]
-mod faults;
+pub(crate) mod faults;
 #[cfg(any(test, feature = "conformance"))]
 mod fixture;
+#[cfg(any(test, feature = "conformance"))]
+mod frozen;
 #[cfg(any(test, feature = "conformance"))]
 mod inside;
 #[cfg(any(test, feature = "conformance"))]

@@ -121,6 +121,11 @@ impl Process {
         }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Sends a signal, for example `TERM`.
     pub fn signal(&self, signal: &str) {
         let kill = Command::new("/bin/sh")

@@ -3,6 +3,7 @@
 mod broker;
 mod errors;
 mod flow;
+mod freeze;
 mod journal;
 mod outage;
 mod peer;
@@ -210,6 +211,7 @@ cases! {
         "A message that is handled twice causes the same ids both times."
         "Derive message_id and event_id from the id of the message that causes them, for example by a hash, instead of drawing them.";
     "crash-while-sending" transports broker::crash_while_sending;
+    "freeze" all freeze::another_takes_over;
     "publication-troubles" all broker::publications_are_repeated => Must BREAKS
         "What the broker refuses, or does not confirm before the connection breaks, is published again."
         "On a nack, a return or a lost connection publish again, or end without acknowledging.";

@@ -103,8 +103,13 @@ impl Consumer {
                 let generation = self.desk.generation.load(Ordering::Relaxed);
                 let now = Instant::now();
                 for receipt in receipts {
+                    if let Receipt::Delivery { body, .. } = &receipt {
+                        self.known.note(body);
+                    }
                     match receipt {
-                        Receipt::Delivery { tag, generation: g } if g == generation => {
+                        Receipt::Delivery {
+                            tag, generation: g, ..
+                        } if g == generation => {
                             self.count_journaled();
                             self.finished_with(tag, now);
                         }
@@ -386,6 +391,7 @@ fn receipt(raw: &RawDelivery, replay: Option<Box<Replay>>) -> Receipt {
         None => Receipt::Delivery {
             tag: raw.tag,
             generation: raw.generation,
+            body: raw.body.clone(),
         },
     }
 }

@@ -26,11 +26,12 @@ use crate::state::journal::{
 };
 use crate::state::{StateStore, StoreHealth};
 use book::Book;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use store::{Access, LEASE, Taken};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -45,6 +46,8 @@ const SLEEPERS: usize = PREFETCH as usize / 2;
 const POLL: Duration = Duration::from_secs(5);
 /// The store is never asked in a tighter loop than this.
 const BREATH: Duration = Duration::from_millis(20);
+/// A clock that was set back by less changes nothing that matters.
+const SET_BACK: Duration = Duration::from_secs(2);
 /// The age of the oldest message is that of the oldest one seen in this span or the one before.
 const MEMORY: Duration = Duration::from_secs(300);
 
@@ -64,12 +67,21 @@ impl Replay {
     pub(super) fn is_at_home(&self) -> bool {
         self.home
     }
+
+    /// The number of its entry, if that is removed once it is done.
+    pub(super) fn last(&self) -> Option<u64> {
+        (self.then == Step::Done).then_some(self.id)
+    }
 }
 
 /// Who hears that a message is in the store.
 pub(super) enum Receipt {
     /// The broker: it is acknowledged.
-    Delivery { tag: u64, generation: u64 },
+    Delivery {
+        tag: u64,
+        generation: u64,
+        body: Bytes,
+    },
     /// The list that it stood in before.
     Replay(Box<Replay>),
 }
@@ -170,6 +182,8 @@ pub(super) struct LaneJournal {
     /// Counts appends, so that a depth that was read before one is not believed.
     appends: u64,
     depth_at: Instant,
+    /// Both clocks when they were looked at last.
+    clocks: (Instant, SystemTime),
     /// The birth of the oldest message seen lately, and the span before.
     oldest: [Option<u64>; 2],
     oldest_since: Instant,
@@ -229,6 +243,7 @@ impl LaneJournal {
             suspects: REPLAYS,
             appends: 0,
             depth_at: now,
+            clocks: (now, crate::clock::now()),
             oldest: [None; 2],
             oldest_since: now,
             ops: FuturesUnordered::new(),
