@@ -120,8 +120,14 @@ impl Stage {
             running,
         };
         wait_for("all workers are ready", PATIENCE, || async {
-            let (code, text) = stage.ask(&["status"]);
-            if code == 0 { Ok(()) } else { Err(text) }
+            let (_, text) = stage.ask(&["status", "--format", "json"]);
+            let status: Value = serde_json::from_str(&text).map_err(|_| text.clone())?;
+            let workers = status["workers"].as_array().cloned().unwrap_or_default();
+            let ready = workers.iter().filter(|worker| worker["ready"] == true);
+            match ready.count() == manifests.len() {
+                true => Ok(()),
+                false => Err(text),
+            }
         })
         .await;
         Some(stage)
