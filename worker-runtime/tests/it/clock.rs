@@ -287,7 +287,11 @@ async fn a_clock_that_is_set_forward_ends_what_is_over_and_nothing_else() {
         ("lost", "nack", "fate.unknown"),
         ("later", "ack", ""),
     ] {
-        let event = stage.event(name).await;
+        let mut event = stage.event(name).await;
+        // That nobody knows is told again before the end.
+        while name == "lost" && event["delivery_status"] == "pending" {
+            event = stage.event(name).await;
+        }
         assert_eq!(event["event_type"], kind, "{event}");
         assert_eq!(event["user_message_id"], format!("m-{name}"));
         if !code.is_empty() {
