@@ -1,8 +1,8 @@
-//! Copies of what passes a connector, for people who look on: a queue of the tap's own, bound beside the consumed one, so
-//! that nothing is taken away. What comes faster than it is read is dropped here and counted; the broker keeps nothing for
+//! Copies of what passes a connector, for people who look on: a queue of the tap's own, bound beside the consumed one while
+//! that exists, so that nothing is taken away. What comes faster than it is read is dropped here and counted; the broker keeps nothing for
 //! a tap whose process is gone.
 
-use crate::broker::{Access, Broker, ConsumerState, EXCHANGE, QueueSpec, Subscribe};
+use crate::broker::{Access, Broker, ConsumerState, QueueSpec, Subscribe};
 use crate::clock;
 use crate::message::random_id;
 use crate::state::Person;
@@ -121,10 +121,9 @@ impl Tap {
         let name = format!("vumi.tap.{}", random_id());
         let mut subscription = broker
             .subscribe(Subscribe {
-                queue: QueueSpec::Copy {
+                queue: QueueSpec::Tap {
                     name: name.clone(),
-                    exchange: EXCHANGE.into(),
-                    keys: ports.iter().map(Port::queue).collect(),
+                    queues: ports.iter().map(Port::queue).collect(),
                 },
                 prefetch: WINDOW,
                 access: Access::Shared,
@@ -225,7 +224,7 @@ pub fn flow(kind: &str) -> Option<Flow> {
 mod tests {
     use super::*;
     use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-    use crate::broker::{Publication, PublicationClass};
+    use crate::broker::{EXCHANGE, Publication, PublicationClass};
     use crate::message::UserMessage;
 
     async fn say(broker: &dyn Broker, from: &str, content: &str) {

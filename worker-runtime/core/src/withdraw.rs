@@ -13,6 +13,8 @@ use vumi_api::{Flow, Port};
 
 /// A row that others move again and again is left to them after so many tries.
 const TRIES: usize = 20;
+/// A broker that is away for longer is not waited for: others are to be ended meanwhile.
+const TELLING: Duration = Duration::from_secs(5);
 
 /// How a message ends.
 #[derive(Clone, Copy, Debug)]
@@ -71,16 +73,18 @@ impl Withdrawal<'_> {
             body: event.encode(),
             class: PublicationClass::Data,
         };
-        match broker.publish(publication).await.confirmation().await {
-            Confirmation::Confirmed => Ok(Ended::Told),
-            other => Err(WorkError::new(
-                ErrorClass::Connect,
-                codes::BROKER_UNREACHABLE,
-                format!(
-                    "the broker did not take the event for {port}: {other:?}; do the same again"
-                ),
-            )),
-        }
+        let told = async { broker.publish(publication).await.confirmation().await };
+        let why = match tokio::time::timeout(TELLING, told).await {
+            Ok(Confirmation::Confirmed) => return Ok(Ended::Told),
+            Ok(other) => format!("{other:?}"),
+            // It may still take it; a repeat is the same event.
+            Err(_) => format!("it says nothing for {} s", TELLING.as_secs()),
+        };
+        Err(WorkError::new(
+            ErrorClass::Connect,
+            codes::BROKER_UNREACHABLE,
+            format!("the broker did not take the event for {port}: {why}; do the same again"),
+        ))
     }
 
     /// Notes the end of a message that has no row and no sender to tell: an inbound one, or an event. A diagnosis: if it
@@ -175,4 +179,47 @@ fn event(account: &str, id: &str, row: Option<&Row>, ending: &Ending) -> Event {
     let told = row.iter().flat_map(|row| &row.told);
     let told = told.filter_map(|body| Event::decode(body.as_bytes()).ok());
     verdict::after(&told.collect::<Vec<_>>(), &nack).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::broker::Receipt;
+    use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+    use crate::conformance::delegate::Double;
+    use async_trait::async_trait;
+    use std::sync::Arc;
+
+    /// A broker that is away: who publishes waits.
+    struct Away(Arc<dyn Broker>);
+
+    #[async_trait]
+    impl Double for Away {
+        fn inner(&self) -> &Arc<dyn Broker> {
+            &self.0
+        }
+
+        async fn take(&self, _: Publication) -> Receipt {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_a_broker_that_is_away() {
+        let broker = Away(EmbeddedBroker::open(EmbeddedOptions::default()).unwrap());
+        let withdrawal = Withdrawal {
+            store: None,
+            broker: Some(&broker),
+            keep: Duration::ZERO,
+        };
+        let ending = Ending {
+            state: RowState::Expired,
+            code: codes::JOURNAL_EXPIRED,
+            text: "it waited too long",
+        };
+        let ended = withdrawal.end("t", "m", &ending);
+        let ended = tokio::time::timeout(Duration::from_secs(60), ended).await;
+        let error = ended.unwrap().unwrap_err();
+        assert_eq!(error.code.name, codes::BROKER_UNREACHABLE.name);
+    }
 }

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 pub struct Forwarder {
     port: u16,
     frozen: watch::Sender<bool>,
+    mute: watch::Sender<bool>,
     cut: watch::Sender<()>,
 }
 
@@ -25,22 +26,28 @@ impl Forwarder {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
         let (frozen, state) = watch::channel(false);
+        let (mute, muted) = watch::channel(false);
         let (cut, cuts) = watch::channel(());
         let targets: Arc<[u16]> = ports.into();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                let (targets, state, mut cuts) =
-                    (Arc::clone(&targets), state.clone(), cuts.clone());
+                let (targets, mut cuts) = (Arc::clone(&targets), cuts.clone());
+                let (state, muted) = (state.clone(), muted.clone());
                 cuts.mark_unchanged();
                 tokio::spawn(async move {
                     tokio::select! {
-                        () = serve(client, targets, state) => {}
+                        () = serve(client, targets, state, muted) => {}
                         _ = cuts.changed() => {}
                     }
                 });
             }
         });
-        Ok(Self { port, frozen, cut })
+        Ok(Self {
+            port,
+            frozen,
+            mute,
+            cut,
+        })
     }
 
     /// The URL of a broker behind it, through it.
@@ -65,30 +72,51 @@ impl Forwarder {
     pub fn freeze(&self, frozen: bool) {
         self.frozen.send_replace(frozen);
     }
+
+    /// Stops moving the answers of the servers, or goes on: what is sent to them arrives.
+    pub fn mute(&self, mute: bool) {
+        self.mute.send_replace(mute);
+    }
 }
 
-async fn serve(client: TcpStream, targets: Arc<[u16]>, frozen: watch::Receiver<bool>) {
+async fn serve(
+    client: TcpStream,
+    targets: Arc<[u16]>,
+    frozen: watch::Receiver<bool>,
+    mute: watch::Receiver<bool>,
+) {
     for port in targets.iter() {
         if let Ok(server) = TcpStream::connect(("127.0.0.1", *port)).await {
             let ((from_client, to_client), (from_server, to_server)) =
                 (client.into_split(), server.into_split());
             tokio::join!(
-                pump(from_client, to_server, frozen.clone()),
-                pump(from_server, to_client, frozen)
+                pump(from_client, to_server, [frozen.clone(), frozen.clone()]),
+                pump(from_server, to_client, [frozen, mute])
             );
             return;
         }
     }
 }
 
-async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut frozen: watch::Receiver<bool>) {
+/// Moves bytes while none of `held` holds.
+async fn pump(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    mut held: [watch::Receiver<bool>; 2],
+) {
     let mut buffer = [0; 16 * 1024];
     while let Ok(count @ 1..) = from.read(&mut buffer).await {
-        let _ = frozen.wait_for(|frozen| !frozen).await;
+        let_go(&mut held).await;
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }
     }
     // Nobody hears of an end either.
-    let _ = frozen.wait_for(|frozen| !frozen).await;
+    let_go(&mut held).await;
+}
+
+async fn let_go(held: &mut [watch::Receiver<bool>; 2]) {
+    for one in held {
+        let _ = one.wait_for(|held| !held).await;
+    }
 }

@@ -2,7 +2,7 @@
 //! What cannot run because nothing is installed says so loudly and is counted, see [`skip`].
 
 mod alone;
-mod certificates;
+pub mod certificates;
 pub mod forwarder;
 pub mod kubernetes;
 mod launcher;

@@ -118,7 +118,7 @@ pub enum QueueSpec {
     Parking(String),
     /// Exclusive, auto-delete, on the default exchange: a replica's reply queue (R19).
     Reply(String),
-    /// Exclusive, auto-delete, bound to the exchange by each key: our own copy of status or a tap.
+    /// Exclusive, auto-delete, bound to the exchange by each key: our own copy of what is said in passing.
     Copy {
         /// Queue name.
         name: String,
@@ -127,6 +127,14 @@ pub enum QueueSpec {
         /// Routing keys.
         keys: Vec<String>,
     },
+    /// Exclusive, auto-delete: copies of what is published to data queues, to each while it exists. It makes no message
+    /// routable that would not be without it (S4).
+    Tap {
+        /// Queue name.
+        name: String,
+        /// The data queues.
+        queues: Vec<String>,
+    },
 }
 
 impl QueueSpec {
@@ -134,7 +142,7 @@ impl QueueSpec {
     pub fn name(&self) -> &str {
         match self {
             QueueSpec::Data(name) | QueueSpec::Parking(name) | QueueSpec::Reply(name) => name,
-            QueueSpec::Copy { name, .. } => name,
+            QueueSpec::Copy { name, .. } | QueueSpec::Tap { name, .. } => name,
         }
     }
 }

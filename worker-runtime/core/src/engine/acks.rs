@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// A gap older than this is acknowledged around.
-pub(super) const GAP_AGE: Duration = Duration::from_millis(50);
+pub(super) const GAP_AGE: Duration = Duration::from_millis(5);
 
 /// One `basic.ack` to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,6 +77,16 @@ impl Acks {
             self.behind_gap += 1;
             self.gap_since.get_or_insert(now);
         }
+    }
+
+    /// Whether a delivery arrived and is not finished.
+    pub(super) fn is_open(&self, tag: u64) -> bool {
+        self.slot(tag).is_some_and(|slot| *slot == Slot::Open)
+    }
+
+    fn slot(&self, tag: u64) -> Option<&Slot> {
+        let place = tag.checked_sub(self.base)?;
+        self.slots.get(usize::try_from(place).ok()?)
     }
 
     /// The first tag that is not finished; the next one to come if all are.

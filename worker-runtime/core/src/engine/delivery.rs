@@ -14,7 +14,7 @@ use super::labels::Labels;
 use super::lanes::Lane;
 use super::outlet::{Outlet, Unpublished};
 use super::partitions::{Layout, Plan};
-use super::sending::{Before, Case, Next, Sending, Suspect, Trail, Trial};
+use super::sending::{Alone, Before, Case, Next, Sending, Suspect, Trail, Trial};
 use crate::broker::{Acker, RawDelivery};
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
@@ -154,6 +154,9 @@ pub(super) struct Desk {
     pub(super) exit: Option<Arc<Exit>>,
 }
 
+/// A question that is asked again and again.
+type Asked<'a> = &'a (dyn Fn() -> bool + Sync);
+
 /// What an attempt came to.
 enum Tried {
     /// Everything it caused is confirmed.
@@ -163,8 +166,12 @@ enum Tried {
 }
 
 impl Desk {
-    /// Whether a delivery comes again: then whatever it has not caused yet is caused by that one.
-    fn lost(&self, generation: u64) -> bool {
+    /// Whether a message comes again, from the broker or out of the journal in another term than this one: then whatever it
+    /// has not caused yet is caused by that one.
+    fn is_lost(&self, generation: u64, term: Option<u64>) -> bool {
+        if let (Some(term), Some(exit)) = (term, &self.exit) {
+            return exit.term() != term;
+        }
         let live = self.acker.as_ref();
         self.generation.load(Ordering::Relaxed) != generation
             || live.is_some_and(|acker| acker.generation() != Some(generation))
@@ -205,10 +212,7 @@ impl Desk {
         past: About,
         term: Option<u64>,
     ) -> Verdict {
-        let lost = || match (term, &self.exit) {
-            (Some(term), Some(exit)) => exit.term() != term,
-            _ => self.lost(raw.generation),
-        };
+        let lost = || self.is_lost(raw.generation, term);
         let interrupted = || self.halt.is_cancelled() || lost();
         let message = match message {
             Ok(message) => message,
@@ -229,15 +233,18 @@ impl Desk {
         if interrupted() {
             return Verdict::Returned;
         }
-        // What comes out of the journal has no generation of its own.
-        let generation = match term {
-            Some(_) => self.generation.load(Ordering::Acquire),
-            None => raw.generation,
-        };
-        if let Some(layout) = &self.layout
-            && !layout.agreed(generation, &interrupted).await
-        {
-            return Verdict::Returned;
+        if let Some(layout) = &self.layout {
+            // What comes out of the journal has no generation of its own: it is of the one that lives.
+            let generation = match (term, &self.acker) {
+                (Some(_), Some(acker)) => acker.generation(),
+                _ => Some(raw.generation),
+            };
+            let Some(generation) = generation else {
+                return Verdict::Returned;
+            };
+            if !layout.agreed(generation, &interrupted).await {
+                return Verdict::Returned;
+            }
         }
         if let Duty::Forward(plan) = &self.duty {
             let queue = plan.target(&message, lane);
@@ -245,6 +252,9 @@ impl Desk {
                 && let Some(verdict) = self.taken_over(&message, &interrupted).await
             {
                 return verdict;
+            }
+            if lost() {
+                return Verdict::Returned;
             }
             return self.pass_on(raw, &queue, &interrupted).await;
         }
@@ -266,7 +276,7 @@ impl Desk {
             );
             self.park(raw, &error, 0, None, &interrupted).await
         } else {
-            let place = (lane, term.is_some());
+            let place = (lane, term);
             self.attempts(raw, message, place, past, &mut suspect, &interrupted)
                 .await
         };
@@ -281,19 +291,24 @@ impl Desk {
         &self,
         raw: &RawDelivery,
         message: Message,
-        (lane, replayed): (Lane, bool),
+        (lane, term): (Lane, Option<u64>),
         past: About,
         suspect: &mut Option<Suspect>,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Verdict {
-        let mut case = None;
+        let (mut case, replayed) = (None, term.is_some());
         if let Some(sending) = &self.sending {
             let again = raw.redelivered || replayed;
             let begun = sending.case((message.id(), &raw.body), again, self.lasting, &self.halt);
-            match begun.await {
-                Some(begun) => case = Some(begun),
-                None => return Verdict::Returned,
-            }
+            let begun = match suspect {
+                Some(suspect) => Alone::aside(suspect.alone(), begun).await,
+                None => begun.await,
+            };
+            let Some(mut begun) = begun else {
+                return Verdict::Returned;
+            };
+            begun.alone = suspect.as_mut().and_then(|s| s.alone().take());
+            case = Some(begun);
         }
         let mut decoded = Some(message);
         let started = Instant::now();
@@ -317,7 +332,12 @@ impl Desk {
                     }
                 },
             };
-            let tried = self.attempt(message, attempt, &mut case, interrupted).await;
+            let lost = || self.is_lost(raw.generation, term);
+            let tried = self.attempt(message, attempt, &mut case, (interrupted, &lost));
+            let tried = tried.await;
+            if let Some(case) = &mut case {
+                case.alone = None;
+            }
             // The process lives: whatever becomes of the message, it was not this attempt that killed.
             if let (Some(trial), Some(suspect)) = (&self.trial, suspect.take()) {
                 trial.acquit(suspect).await;
@@ -408,7 +428,7 @@ impl Desk {
         message: Message,
         attempt: u32,
         case: &mut Option<Case>,
-        interrupted: &(dyn Fn() -> bool + Sync),
+        (interrupted, lost): (Asked<'_>, Asked<'_>),
     ) -> Result<Tried, Unpublished> {
         let handle = async {
             let hop = self
@@ -429,11 +449,15 @@ impl Desk {
             let Some((sending, case)) = sending else {
                 let outputs = self.worker.handle(input).await?;
                 outputs.iter().for_each(|output| self.note_nack(output));
-                let noted = self.trail.as_ref().zip(hop);
-                let noted = noted.map(|(trail, hop)| (trail, hop, happened(&outputs)));
+                let noted = self.hop_to_note(hop).await;
+                // It would cause all this twice.
+                if lost() {
+                    return Err(Unpublished::Interrupted);
+                }
+                let happened = noted.is_some().then(|| happened(&outputs));
                 self.outlet.publish_all(outputs, interrupted).await?;
-                if let Some((trail, hop, happened)) = noted {
-                    trail.note(hop, happened).await;
+                if let Some(((trail, place, hop), happened)) = noted.zip(happened) {
+                    trail.note(place, hop, happened);
                 }
                 return Ok(Tried::Done);
             };

@@ -207,15 +207,18 @@ impl Outlet {
         }
     }
 
-    /// Hands a publication to the broker, once it is there. A delivery whose channel ended meanwhile comes again, and
-    /// what it caused would come twice.
+    /// Hands a publication to the broker, once it is there and takes any. A delivery whose channel ended meanwhile comes
+    /// again, and what it caused would come twice.
     async fn hand_over(
         &self,
         publication: &Publication,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<Receipt, Unpublished> {
         let mut link = self.broker.link();
-        while matches!(*link.borrow_and_update(), LinkState::Connecting { .. }) {
+        while matches!(
+            *link.borrow_and_update(),
+            LinkState::Connecting { .. } | LinkState::Blocked(_)
+        ) {
             let _ = tokio::time::timeout(AWAY, link.changed()).await;
             if interrupted() {
                 return Err(Unpublished::Interrupted);

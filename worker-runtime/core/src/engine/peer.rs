@@ -2,7 +2,7 @@
 
 use super::backoff::Backoff;
 use super::outlet::{Outlet, Unpublished};
-use super::sending::{Happened, Hop, Once, Sending, Trail};
+use super::sending::{Happened, Hop, Once, Place, Sending, Trail};
 use crate::broker::{Broker, LinkState};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
@@ -58,9 +58,9 @@ pub(super) struct Counter {
 #[async_trait]
 impl Services for Counter {
     async fn accept(&self, output: Output) -> Result<(), WorkError> {
-        let taken = taken_over(&output);
+        let noted = self.to_note(&output).await;
         self.publish(output).await?;
-        self.note(taken).await;
+        note(noted);
         Ok(())
     }
 
@@ -84,12 +84,13 @@ impl Services for Counter {
             Message::User(message) => message.from_addr().map(Person::new),
             Message::Event(_) => None,
         };
-        let taken = taken_over(&output);
+        let noted = self.to_note(&output).await;
         if let Err(error) = self.publish(output).await {
             once.release(id).await;
             return Err(error);
         }
-        tokio::join!(self.note(taken), self.remember(once, id, answer, person));
+        note(noted);
+        self.remember(once, id, answer, person).await;
         Ok(Taken::Now)
     }
 
@@ -154,10 +155,14 @@ impl Counter {
         self.outcome(self.outlet.publish(output, &interrupted).await)
     }
 
-    async fn note(&self, taken: Option<(Hop, Happened)>) {
-        if let Some((trail, (hop, happened))) = self.trail.as_ref().zip(taken) {
-            trail.note(hop, happened).await;
-        }
+    /// What the trail will say of a message of the peer.
+    async fn to_note(&self, output: &Output) -> Option<(&Arc<Trail>, Place, Hop, Happened)> {
+        let trail = self.trail.as_ref()?;
+        let hop = Trail::hop(output.port.flow, &output.message)?;
+        let text = format!("taken over from the peer, to {}", output.port);
+        let caused = vec![output.message.id().to_owned()];
+        let happened = Happened::caused(text, caused);
+        Some((trail, trail.place().await, hop, happened))
     }
 
     fn outcome(&self, outcome: Result<(), Unpublished>) -> Result<(), WorkError> {
@@ -202,12 +207,11 @@ impl Counter {
     }
 }
 
-/// What the trail says of a message of the peer.
-fn taken_over(output: &Output) -> Option<(Hop, Happened)> {
-    let hop = Trail::hop(output.port.flow, &output.message)?;
-    let text = format!("taken over from the peer, to {}", output.port);
-    let caused = vec![output.message.id().to_owned()];
-    Some((hop, Happened::caused(text, caused)))
+/// A message of the peer is with the broker.
+fn note(noted: Option<(&Arc<Trail>, Place, Hop, Happened)>) {
+    if let Some((trail, place, hop, happened)) = noted {
+        trail.note(place, hop, happened);
+    }
 }
 
 /// Runs the side towards the peer until the intake closes; what fails or panics is started again with back-off.

@@ -1,9 +1,11 @@
 //! The engine on the in-memory broker, with workers that each test scripts.
 
 mod classes;
+mod copies;
 mod desk;
 mod divisions;
 mod flow;
+mod moves;
 mod partitions;
 mod starting;
 

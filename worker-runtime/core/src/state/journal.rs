@@ -173,6 +173,12 @@ impl Filter {
         group && self.lane.is_none_or(|number| number == lane.number)
     }
 
+    /// The one lane whose entries may be meant, if it is named.
+    pub fn one_lane(&self) -> Option<Lane> {
+        let (group, number) = (self.group.clone()?, self.lane?);
+        Some(Lane { group, number })
+    }
+
     /// Whether all entries of such lanes are meant.
     pub fn takes_whole_lanes(&self) -> bool {
         self.ids.is_none() && self.reason.is_none() && self.before.is_none()
@@ -300,8 +306,9 @@ pub trait Journal: Send + Sync + 'static {
     /// Ends every claim of a queue: for the holder of its fence, who knows that nobody else works on it.
     async fn reclaim(&self, queue: &str) -> Result<(), WorkError>;
 
-    /// Moves whole lanes into the journal of another queue, each at once, behind what stands there in the same lane. A lane
-    /// that is new there keeps its time. One that is claimed stays. How many messages.
+    /// Moves whole lanes into the journal of another queue, behind what stands there in the same lane. A lane that is new
+    /// there keeps its time, and moves at once; a long one that is not may move in steps, oldest messages first: after an
+    /// error, repeat it. One that is claimed stays. How many messages.
     async fn relocate(&self, queue: &str, to: &str, lanes: &[Lane]) -> Result<u64, WorkError>;
 
     /// How much waits.

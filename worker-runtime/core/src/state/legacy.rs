@@ -18,16 +18,28 @@ pub struct ImportedRetry {
     pub reason: String,
 }
 
+/// Where reading goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Reading {
+    /// At the retry that is due first of those that are there.
+    #[default]
+    Retries,
+    /// Among what was scheduled for all transports, at this place of a walk.
+    Scheduled(u64),
+}
+
 /// What Vumi kept for later, where the store is the one that Vumi used.
 #[async_trait]
 pub trait LegacyRetries: Send + Sync + 'static {
-    /// At most `limit` messages of a transport: retries, earliest due first, then scheduled ones. The same again until
-    /// [`Self::imported`] is told.
+    /// Messages of a transport, about `limit` at most: retries, earliest due first, and the same again until
+    /// [`Self::imported`] is told; then scheduled ones, in no order. And where reading goes on; none at the end. There may be
+    /// no message before that.
     async fn import_retries(
         &self,
         transport_name: &str,
+        from: Reading,
         limit: usize,
-    ) -> Result<Vec<ImportedRetry>, WorkError>;
+    ) -> Result<(Vec<ImportedRetry>, Option<Reading>), WorkError>;
 
     /// These are journaled: Vumi's store forgets them, and keeps its record of the failures.
     async fn imported(&self, transport_name: &str, keys: &[String]) -> Result<(), WorkError>;

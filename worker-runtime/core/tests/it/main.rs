@@ -5,6 +5,7 @@ mod amqp_access;
 mod amqp_faults;
 mod amqp_pipeline;
 mod amqp_standby;
+mod amqp_ways;
 mod broker_suite;
 mod child;
 mod embedded;

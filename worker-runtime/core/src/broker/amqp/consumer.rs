@@ -2,6 +2,7 @@
 //! (cut connection, cancelled consumer, consumer timeout, deleted queue) the next one declares and consumes again.
 
 use super::Lifeline;
+use super::beside::Beside;
 use super::channels::{self, OpenChannel};
 use super::errors::Trouble;
 use super::fence::{Fence, Taken};
@@ -9,9 +10,10 @@ use super::holder::Herald;
 use super::link::Line;
 use super::orders::{Desk, Handle};
 use super::profile::{self, Profile};
+use super::spare::Spare;
 use super::topology;
 use crate::backoff::Backoff;
-use crate::broker::{ConsumerState, RawDelivery, Subscribe, Subscription};
+use crate::broker::{ConsumerState, QueueSpec, RawDelivery, Subscribe, Subscription};
 use crate::codes;
 use futures::future::{FutureExt, try_join_all};
 use futures::stream::StreamExt;
@@ -41,7 +43,7 @@ pub(super) fn subscription(
     subscribe: Subscribe,
     profile: Profile,
     herald: Herald,
-    line: Line,
+    (line, spare): (Line, Arc<Spare>),
     stop: &CancellationToken,
     lifeline: Arc<Lifeline>,
 ) -> (Subscription, impl Future<Output = ()> + Send + use<>) {
@@ -58,10 +60,12 @@ pub(super) fn subscription(
         herald,
         prefetch,
         line,
+        spare,
         desk: Arc::clone(&desk),
         sender,
         state,
         generation: 0,
+        refused: false,
     };
     let task = keeper.run();
     let subscription = Subscription {
@@ -72,6 +76,15 @@ pub(super) fn subscription(
     (subscription, task)
 }
 
+/// What one life of a consumer has.
+struct Prepared {
+    connection: Arc<Connection>,
+    channel: OpenChannel,
+    taken: Taken,
+    /// Of a tap: what it is bound to.
+    beside: Option<Beside>,
+}
+
 struct Keeper {
     subscribe: Subscribe,
     profile: Profile,
@@ -79,10 +92,13 @@ struct Keeper {
     fence: Fence,
     prefetch: u16,
     line: Line,
+    spare: Arc<Spare>,
     desk: Arc<Desk>,
     sender: mpsc::Sender<RawDelivery>,
     state: watch::Sender<ConsumerState>,
     generation: u64,
+    /// The broker refused the queue, and may do so again.
+    refused: bool,
 }
 
 impl Keeper {
@@ -100,6 +116,7 @@ impl Keeper {
             failures = failures.saturating_add(1);
             let wait = match trouble {
                 Trouble::Differs(_) | Trouble::Denied(_) | Trouble::FenceIgnored => {
+                    self.refused = true;
                     jittered(REFUSED)
                 }
                 _ => PAUSE.after(failures),
@@ -139,7 +156,12 @@ impl Keeper {
     /// One generation, from connection to the end of its channel.
     async fn life(&mut self) -> Result<(), Trouble> {
         let desk = Arc::clone(&self.desk);
-        let (connection, channel, taken) = tokio::select! {
+        let Prepared {
+            connection,
+            channel,
+            taken,
+            mut beside,
+        } = tokio::select! {
             prepared = self.prepare() => prepared?,
             () = desk.closed() => return Ok(()),
             // Cancelled, perhaps: the loop around looks again.
@@ -154,10 +176,19 @@ impl Keeper {
             served = self.serve(&connection, &channel, &mut taken) => served,
             () = line.lost(&connection) => Err(Trouble::Lost("the connection ended".into())),
             () = self.herald.speak(|| !desk.is_cancelled()) => Ok(()),
+            trouble = async {
+                match &mut beside {
+                    Some(beside) => beside.keep((&connection, &self.spare), &channel).await,
+                    None => std::future::pending().await,
+                }
+            } => Err(trouble),
         };
         self.desk.live(None);
         // Waits, so that everything is back in the queue before the next life looks.
         let closing = async {
+            if let Some(beside) = &mut beside {
+                beside.leave(&channel).await;
+            }
             if let Some(taken) = &taken {
                 taken.settle(&channel, self.subscribe.queue.name()).await;
             }
@@ -170,7 +201,7 @@ impl Keeper {
     }
 
     /// Connection, declared queue, consumer behind its fence.
-    async fn prepare(&mut self) -> Result<(Arc<Connection>, OpenChannel, Taken), Trouble> {
+    async fn prepare(&mut self) -> Result<Prepared, Trouble> {
         let connection = match self.line.connection().now_or_never() {
             Some(connection) => connection?,
             None => {
@@ -179,31 +210,43 @@ impl Keeper {
             }
         };
         let queue = &self.subscribe.queue;
+        if self.refused && matches!(queue, QueueSpec::Data(_) | QueueSpec::Parking(_)) {
+            let asking = self.spare.channel(&connection).await?;
+            topology::declare_queue(&asking, self.profile, queue).await?;
+        }
         let declaring = open(&connection, self.prefetch).await?;
         topology::declare_queue(&declaring, self.profile, queue).await?;
         let declared = Instant::now();
         let taking = self.take(&connection, declaring, queue.name(), declared);
         let (channel, taken) = taking.await?;
-        Ok((connection, channel, taken))
+        let mut beside = Beside::of(queue);
+        if let Some(beside) = &mut beside {
+            beside.look((&connection, &self.spare), &channel).await?;
+        }
+        Ok(Prepared {
+            connection,
+            channel,
+            taken,
+            beside,
+        })
     }
 
     /// Consumes behind the fence, standing by while another holds it. A refusal closes the channel, so each try has
     /// its own.
     async fn take(
         &self,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         first: OpenChannel,
         queue: &str,
         declared: Instant,
     ) -> Result<(OpenChannel, Taken), Trouble> {
         let mut channel = first;
         let mut ear = None;
+        let tag = &self.subscribe.tag;
         loop {
-            match self
-                .fence
-                .consume(connection, &channel, queue, &self.subscribe.tag, declared)
-                .await
-            {
+            let ways = (connection, &*self.spare);
+            let taken = self.fence.consume(ways, &channel, queue, tag, declared);
+            match taken.await {
                 Ok(taken) => return Ok((channel, taken)),
                 Err(Trouble::Held(_)) => {
                     // The broker does not say who holds it, so the holder does.
@@ -232,7 +275,7 @@ impl Keeper {
     /// Forwards deliveries and carries out orders until the consumer or its channel ends.
     async fn serve(
         &self,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         channel: &Channel,
         taken: &mut Option<Taken>,
     ) -> Result<(), Trouble> {
@@ -259,7 +302,8 @@ impl Keeper {
                         (false, None) => {
                             let tag = &self.subscribe.tag;
                             let queue = self.subscribe.queue.name();
-                            *taken = Some(self.fence.resume(connection, channel, queue, tag).await?);
+                            let ways = (connection, &*self.spare);
+                            *taken = Some(self.fence.resume(ways, channel, queue, tag).await?);
                             self.show(ConsumerState::Consuming);
                         }
                         _ => {}

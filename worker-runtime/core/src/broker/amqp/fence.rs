@@ -3,11 +3,13 @@
 use super::channels::{self, OpenChannel};
 use super::errors::Trouble;
 use super::profile::Profile;
+use super::spare::Spare;
 use super::topology::{self, short};
 use crate::broker::{QueueDepth, QueueSpec};
 use lapin::options::{BasicConsumeOptions, BasicQosOptions};
 use lapin::types::FieldTable;
 use lapin::{Channel, Connection, Consumer};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// So long after its declaration a quorum queue has surely started, in case someone else declared it a moment before.
@@ -47,7 +49,7 @@ impl Fence {
     /// lives; the broker may then have closed the channel.
     pub(super) async fn consume(
         self,
-        connection: &Connection,
+        (connection, spare): (&Arc<Connection>, &Spare),
         channel: &Channel,
         queue: &str,
         tag: &str,
@@ -58,7 +60,7 @@ impl Fence {
             return Err(Trouble::Held("the queue has a consumer".into()));
         }
         if self != Fence::SingleActiveConsumer {
-            return self.resume(connection, channel, queue, tag).await;
+            return self.resume((connection, spare), channel, queue, tag).await;
         }
         let lock = Lock::take(connection, queue, tag).await?;
         let ready = lock.is_alone(queue).await?;
@@ -73,7 +75,7 @@ impl Fence {
     /// The same for a channel that cancelled its consumer and may hold deliveries of it.
     pub(super) async fn resume(
         self,
-        connection: &Connection,
+        (connection, spare): (&Arc<Connection>, &Spare),
         channel: &Channel,
         queue: &str,
         tag: &str,
@@ -89,7 +91,7 @@ impl Fence {
         };
         let consumer = start(channel, queue, tag, options).await?;
         if self == Fence::ExclusiveConsumer {
-            probe(connection, queue, tag).await?;
+            probe((connection, spare), queue, tag).await?;
         }
         Ok(Taken {
             consumer,
@@ -167,17 +169,18 @@ impl Lock {
 
 /// A second consumer must be refused. If it is not, it takes at most one message, which returns when its channel
 /// closes.
-async fn probe(connection: &Connection, queue: &str, tag: &str) -> Result<(), Trouble> {
+async fn probe(
+    (connection, spare): (&Arc<Connection>, &Spare),
+    queue: &str,
+    tag: &str,
+) -> Result<(), Trouble> {
     let tag = format!("{tag} (probe)");
     let tried = async {
-        let opening = async {
-            let spare = channels::open(connection).await?;
-            spare.basic_qos(1, BasicQosOptions::default()).await?;
-            Ok(spare)
-        };
-        let spare = opening.await.map_err(|e: lapin::Error| Trouble::of(&e))?;
-        let consumer = start(&spare, queue, &tag, BasicConsumeOptions::default()).await?;
-        let closed = spare.close(200, "probe".into()).await;
+        let channel = spare.channel(connection).await?;
+        let narrowed = channel.basic_qos(1, BasicQosOptions::default()).await;
+        narrowed.map_err(|e| Trouble::of(&e))?;
+        let consumer = start(&channel, queue, &tag, BasicConsumeOptions::default()).await?;
+        let closed = channel.close(200, "probe".into()).await;
         drop(consumer);
         closed.map_err(|e| Trouble::of(&e))
     };
@@ -207,6 +210,7 @@ pub(super) async fn start(
 
 #[cfg(test)]
 mod tests {
+    use super::super::config::AmqpConfig;
     use super::*;
     use lapin::ConnectionProperties;
     use lapin::options::QueueDeclareOptions;
@@ -231,15 +235,21 @@ mod tests {
                 return;
             };
             let url = server.url("/");
-            let connection = Connection::connect(&url, ConnectionProperties::default())
-                .await
-                .unwrap();
+            let connected = Connection::connect(&url, ConnectionProperties::default());
+            let connection = Arc::new(connected.await.unwrap());
+            let spare = Spare::new(Arc::new(AmqpConfig::from_url(&url).unwrap()));
             for (kind, held) in [("classic", true), ("quorum", false)] {
                 let channel = connection.create_channel().await.unwrap();
                 declare(&channel, kind, kind).await;
                 let fence = Fence::ExclusiveConsumer;
                 let taken = fence
-                    .consume(&connection, &channel, kind, "test", Instant::now())
+                    .consume(
+                        (&connection, &spare),
+                        &channel,
+                        kind,
+                        "test",
+                        Instant::now(),
+                    )
                     .await;
                 match taken {
                     Ok(_) => assert!(held, "{kind} on {version:?}"),

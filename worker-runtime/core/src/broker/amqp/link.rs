@@ -1,7 +1,6 @@
 //! The two connections of a process (S3), each kept alive by a task, and the one state that people see of both.
 //! Reconnecting backs off from 100 ms to 3 s with full jitter (S5); credentials are read anew at every attempt.
 
-use super::channels::{self, OpenChannel};
 use super::config::AmqpConfig;
 use super::dial::{self, Failure};
 use super::errors::Trouble;
@@ -57,13 +56,6 @@ impl Line {
             Ok(Some(connection)) => Ok(Arc::clone(connection)),
             _ => Err(Trouble::Lost("the connection was closed".into())),
         }
-    }
-
-    /// A new channel on the connection, waiting for one.
-    pub(super) async fn channel(&self) -> Result<OpenChannel, Trouble> {
-        let connection = self.clone().connection().await?;
-        let opened = channels::open(&connection).await;
-        opened.map_err(|e| Trouble::of(&e))
     }
 
     /// Returns when `connection` is no longer the current one.

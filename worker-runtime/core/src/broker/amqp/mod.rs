@@ -1,6 +1,7 @@
 //! RabbitMQ over AMQP 0-9-1: two connections per process (S3), one for consuming and acknowledging, one for publishing,
 //! each healing itself. Everything here is at least once: what is not confirmed is reported lost, never assumed sent.
 
+mod beside;
 mod channels;
 mod checkup;
 mod config;
@@ -14,6 +15,7 @@ mod orders;
 mod profile;
 mod publisher;
 mod shelf;
+mod spare;
 mod topology;
 
 pub use checkup::checkup;
@@ -26,12 +28,12 @@ use super::{
 };
 use crate::error::WorkError;
 use async_trait::async_trait;
-use channels::OpenChannel;
 use errors::Trouble;
 use holder::Herald;
 use lapin::Channel;
 use link::{Hub, Line};
 use publisher::Publisher;
+use spare::{KeptChannel, Spare};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -52,12 +54,21 @@ pub struct AmqpBroker {
     hub: Arc<Hub>,
     consuming: Line,
     publisher: Publisher,
-    /// Channel for declarations and depths; none until needed and after an error closed it.
-    errands: Mutex<Option<OpenChannel>>,
+    errands: Mutex<Errands>,
+    spare: Arc<Spare>,
     consumers: TaskTracker,
     lines: TaskTracker,
     stop_consumers: CancellationToken,
     lifeline: Arc<Lifeline>,
+}
+
+/// The channel for declarations and depths.
+#[derive(Default)]
+struct Errands {
+    /// None until needed and after an error closed it.
+    channel: Option<KeptChannel>,
+    /// The broker closed one for what it was asked, and may do so again.
+    refused: bool,
 }
 
 /// Ends the connections when the last of the broker and its subscriptions is dropped.
@@ -82,12 +93,15 @@ impl AmqpBroker {
         };
         let consuming = line(link::Role::Consume);
         let publishing = line(link::Role::Publish);
+        let spare = Arc::new(Spare::new(Arc::clone(&config)));
+        let ways = (publishing, Arc::clone(&spare));
         Arc::new(Self {
-            publisher: Publisher::start(publishing, config.profile(), hub.gate()),
+            publisher: Publisher::start(ways, config.profile(), hub.gate()),
+            spare,
             config,
             hub,
             consuming,
-            errands: Mutex::new(None),
+            errands: Mutex::default(),
             consumers: TaskTracker::new(),
             lines,
             stop_consumers: stop_lines.child_token(),
@@ -102,14 +116,22 @@ impl AmqpBroker {
         ask: impl AsyncFnOnce(&Channel) -> Result<T, Trouble>,
     ) -> Result<T, (Trouble, String)> {
         let asked = async {
-            let mut slot = self.errands.lock().await;
-            let channel = match slot.take().filter(|c| c.status().connected()) {
+            let mut errands = self.errands.lock().await;
+            let there = errands.channel.take().filter(|c| c.status().connected());
+            let channel = match there {
                 Some(channel) => channel,
-                None => self.consuming.channel().await?,
+                None => {
+                    let consuming = self.consuming.clone().connection().await?;
+                    match errands.refused {
+                        true => self.spare.channel(&consuming).await?,
+                        false => KeptChannel::open(consuming).await?,
+                    }
+                }
             };
-            let answer = ask(&channel).await?;
-            *slot = Some(channel);
-            Ok(answer)
+            let answer = ask(&channel).await;
+            errands.refused |= channel.is_refused();
+            errands.channel = Some(channel);
+            answer
         };
         let answer = match tokio::time::timeout(PATIENCE, asked).await {
             Ok(answer) => answer,
@@ -151,7 +173,7 @@ impl Broker for AmqpBroker {
             subscribe,
             self.config.profile(),
             herald,
-            self.consuming.clone(),
+            (self.consuming.clone(), Arc::clone(&self.spare)),
             &self.stop_consumers,
             Arc::clone(&self.lifeline),
         );
@@ -181,7 +203,13 @@ impl Broker for AmqpBroker {
     async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
         let taken = async {
             let connection = self.consuming.clone().connection().await?;
-            shelf::take(&connection, self.config.profile(), queue, limit).await
+            shelf::take(
+                (&connection, &self.spare),
+                self.config.profile(),
+                queue,
+                limit,
+            )
+            .await
         };
         match tokio::time::timeout(shelf::PATIENCE + PATIENCE, taken).await {
             Ok(Ok(shelf)) => Ok(Box::new(shelf)),
@@ -199,6 +227,7 @@ impl Broker for AmqpBroker {
         self.stop_consumers.cancel();
         self.consumers.close();
         let _ = tokio::time::timeout_at(deadline, self.consumers.wait()).await;
+        self.errands.lock().await.channel = None;
         self.lifeline.0.cancel();
         self.lines.close();
         let _ = tokio::time::timeout_at(deadline, self.lines.wait()).await;

@@ -8,7 +8,8 @@ mod routes;
 use super::channels;
 use super::link::{Gate, Line};
 use super::profile::Profile;
-use crate::broker::{Confirmation, Publication, Receipt};
+use super::spare::Spare;
+use crate::broker::{Confirmation, Publication, PublicationClass, Receipt};
 use flight::Flight;
 use lapin::Connection;
 use lapin::options::ConfirmSelectOptions;
@@ -26,6 +27,8 @@ const UNCONFIRMED_BYTES: usize = 32 << 20;
 const BATCH: usize = 64;
 /// Messages handed over and not yet sent.
 const QUEUED: usize = 256;
+/// Words handed over and not yet sent.
+const WORDS: usize = 64;
 /// Pause before a new channel when one was closed and the connection was not.
 const CHANNEL_PAUSE: Duration = Duration::from_millis(100);
 
@@ -40,6 +43,8 @@ struct Job {
 /// The publishing side of the broker.
 pub(super) struct Publisher {
     jobs: mpsc::Sender<Job>,
+    /// What is said in passing, by which others know that we live: it does not wait behind messages.
+    words: mpsc::Sender<Job>,
     life: Arc<AtomicU64>,
     gate: watch::Receiver<Gate>,
     close_gate: watch::Sender<Gate>,
@@ -48,19 +53,27 @@ pub(super) struct Publisher {
 }
 
 impl Publisher {
-    pub(super) fn start(line: Line, profile: Profile, gate: watch::Sender<Gate>) -> Self {
+    pub(super) fn start(
+        (line, spare): (Line, Arc<Spare>),
+        profile: Profile,
+        gate: watch::Sender<Gate>,
+    ) -> Self {
         let (sender, jobs) = mpsc::channel(QUEUED);
+        let (word_sender, words) = mpsc::channel(WORDS);
         let (drain, life) = (CancellationToken::new(), Arc::<AtomicU64>::default());
         let run = Run {
             jobs,
+            words,
             life: Arc::clone(&life),
             line,
+            spare,
             profile,
             gate: gate.subscribe(),
             drain: drain.clone(),
         };
         Self {
             jobs: sender,
+            words: word_sender,
             life,
             gate: gate.subscribe(),
             close_gate: gate,
@@ -83,9 +96,12 @@ impl Publisher {
         };
         if open {
             let life = self.life.load(Ordering::Acquire);
+            let way = match publication.class {
+                PublicationClass::Telemetry => &self.words,
+                PublicationClass::Data | PublicationClass::Direct => &self.jobs,
+            };
             // Refused only when closing: the job is dropped and its receipt says lost.
-            let _ = self
-                .jobs
+            let _ = way
                 .send(Job {
                     life,
                     publication,
@@ -99,7 +115,7 @@ impl Publisher {
     /// For what is said in passing.
     pub(super) fn announcer(&self) -> Announcer {
         Announcer {
-            jobs: self.jobs.clone(),
+            words: self.words.clone(),
             life: Arc::clone(&self.life),
             gate: self.gate.clone(),
         }
@@ -128,17 +144,17 @@ impl Drop for Publisher {
 /// Publishes without waiting and without a receipt.
 #[derive(Clone)]
 pub(super) struct Announcer {
-    jobs: mpsc::Sender<Job>,
+    words: mpsc::Sender<Job>,
     life: Arc<AtomicU64>,
     gate: watch::Receiver<Gate>,
 }
 
 impl Announcer {
-    /// Dropped where the connection is away, blocked or busy.
+    /// Dropped where the connection is away or blocked.
     pub(super) fn announce(&self, publication: Publication) {
         if *self.gate.borrow() == Gate::Open {
             let (resolve, _) = oneshot::channel();
-            let _ = self.jobs.try_send(Job {
+            let _ = self.words.try_send(Job {
                 life: self.life.load(Ordering::Acquire),
                 publication,
                 resolve,
@@ -149,9 +165,11 @@ impl Announcer {
 
 struct Run {
     jobs: mpsc::Receiver<Job>,
+    words: mpsc::Receiver<Job>,
     /// Lives of the channel that have ended.
     life: Arc<AtomicU64>,
     line: Line,
+    spare: Arc<Spare>,
     profile: Profile,
     gate: watch::Receiver<Gate>,
     drain: CancellationToken,
@@ -169,11 +187,10 @@ impl Run {
             let connection = tokio::select! {
                 connection = self.line.connection() => connection,
                 () = self.drain.cancelled(), if !self.jobs.is_closed() => {
-                    self.jobs.close();
+                    self.take_no_more();
                     continue;
                 }
-                // Closing, and nothing is left to send.
-                () = std::future::ready(()), if self.jobs.is_closed() && self.jobs.is_empty() => return,
+                () = std::future::ready(()), if self.is_done() => return,
             };
             let Ok(connection) = connection else { return };
             let ended = self.life(&connection).await;
@@ -193,18 +210,28 @@ impl Run {
         }
     }
 
+    fn take_no_more(&mut self) {
+        self.jobs.close();
+        self.words.close();
+    }
+
+    /// Closing, and nothing is left to send.
+    fn is_done(&self) -> bool {
+        self.jobs.is_closed() && self.jobs.is_empty() && self.words.is_empty()
+    }
+
     /// One channel, until it or its connection ends.
     async fn life(&mut self, connection: &Arc<Connection>) -> lapin::Result<End> {
         let channel = channels::open(connection).await?;
         channel
             .confirm_select(ConfirmSelectOptions::default())
             .await?;
-        let mut routes = Routes::new(connection, self.profile);
+        let mut routes = Routes::new(connection, &self.spare, self.profile);
         let mut flight = Flight::new(&channel);
         // A draining publisher goes on although the gate is closed; a blocked one would wait for ever, and is bounded
         // by the deadline of close.
         loop {
-            if self.jobs.is_closed() && self.jobs.is_empty() && flight.is_empty() {
+            if self.is_done() && flight.is_empty() {
                 return Ok(End::Drained);
             }
             let open = *self.gate.borrow_and_update() != Gate::Shut;
@@ -214,6 +241,10 @@ impl Run {
                     for route in settled? {
                         routes.forget(&route);
                     }
+                }
+                // Few and small: they need no room.
+                Some(word) = self.words.recv(), if open => {
+                    self.hand_on(word, &mut routes, &mut flight).await?;
                 }
                 job = self.jobs.recv(), if open && has_room(&flight) => match job {
                     Some(job) => self.send(job, &mut routes, &mut flight).await?,
@@ -227,7 +258,7 @@ impl Run {
                 },
                 _ = self.gate.changed() => {}
                 () = self.line.lost(connection) => return Ok(End::Lost),
-                () = self.drain.cancelled(), if !self.jobs.is_closed() => self.jobs.close(),
+                () = self.drain.cancelled(), if !self.jobs.is_closed() => self.take_no_more(),
             }
         }
     }
@@ -241,20 +272,31 @@ impl Run {
     ) -> lapin::Result<()> {
         let mut job = first;
         for sent in 1.. {
-            if job.life == self.life.load(Ordering::Acquire) {
-                match routes.prepare(&job.publication).await? {
-                    None => flight.start(job),
-                    Some(refusal) => {
-                        let _ = job.resolve.send(refusal);
-                    }
-                }
-            }
+            self.hand_on(job, routes, flight).await?;
             if sent == BATCH || !has_room(flight) {
                 break;
             }
             match self.jobs.try_recv() {
                 Ok(next) => job = next,
                 Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends one message, or says at once why not.
+    async fn hand_on(
+        &self,
+        job: Job,
+        routes: &mut Routes,
+        flight: &mut Flight<'_>,
+    ) -> lapin::Result<()> {
+        if job.life == self.life.load(Ordering::Acquire) {
+            match routes.prepare(&job.publication).await? {
+                None => flight.start(job),
+                Some(refusal) => {
+                    let _ = job.resolve.send(refusal);
+                }
             }
         }
         Ok(())

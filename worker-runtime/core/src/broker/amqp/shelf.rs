@@ -6,6 +6,7 @@ use super::consumer::raw;
 use super::errors::{self, Trouble};
 use super::fence::Taken;
 use super::profile::{self, Profile};
+use super::spare::Spare;
 use super::topology;
 use crate::broker::{Access, QueueDepth, QueueSpec, RawDelivery, Shelf};
 use crate::error::WorkError;
@@ -13,6 +14,7 @@ use async_trait::async_trait;
 use futures::stream::StreamExt;
 use lapin::Connection;
 use lapin::options::{BasicAckOptions, BasicQosOptions};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// How long the messages may take to arrive; as many are waited for as were counted before.
@@ -29,7 +31,7 @@ pub(super) struct AmqpShelf {
 }
 
 pub(super) async fn take(
-    connection: &Connection,
+    (connection, spare): (&Arc<Connection>, &Spare),
     profile: Profile,
     queue: &str,
     limit: usize,
@@ -65,7 +67,13 @@ pub(super) async fn take(
     let fence = profile::fence(profile, &QueueSpec::Parking(queue.into()), Access::Fenced);
     let begin = Instant::now();
     let mut taken = loop {
-        let taken = fence.consume(connection, &shelf.channel, queue, "vumi shelf", begin);
+        let taken = fence.consume(
+            (connection, spare),
+            &shelf.channel,
+            queue,
+            "vumi shelf",
+            begin,
+        );
         match taken.await {
             // A quorum queue hears a little later that the shelf before this one is closed.
             Err(Trouble::Held(_)) if profile == Profile::Quorum && begin.elapsed() < SILENCE => {

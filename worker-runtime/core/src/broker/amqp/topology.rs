@@ -70,7 +70,10 @@ async fn declare_and_bind(
     profile: Profile,
     queue: &QueueSpec,
 ) -> lapin::Result<()> {
-    let ours_alone = matches!(queue, QueueSpec::Reply(_) | QueueSpec::Copy { .. });
+    let ours_alone = match queue {
+        QueueSpec::Data(_) | QueueSpec::Parking(_) => false,
+        QueueSpec::Reply(_) | QueueSpec::Copy { .. } | QueueSpec::Tap { .. } => true,
+    };
     let options = QueueDeclareOptions {
         durable: !ours_alone,
         exclusive: ours_alone,
@@ -97,11 +100,30 @@ async fn declare_and_bind(
             }
             Ok(())
         }
+        // It is bound later.
+        QueueSpec::Tap { .. } => declare_exchange(channel, EXCHANGE).await,
         QueueSpec::Parking(_) | QueueSpec::Reply(_) => Ok(()),
     }
 }
 
-async fn bind(channel: &Channel, queue: &str, exchange: &str, key: &str) -> lapin::Result<()> {
+pub(super) async fn unbind(
+    channel: &Channel,
+    queue: &str,
+    exchange: &str,
+    key: &str,
+) -> lapin::Result<()> {
+    let (queue, exchange, key) = (short(queue)?, short(exchange)?, short(key)?);
+    channel
+        .queue_unbind(queue, exchange, key, FieldTable::default())
+        .await
+}
+
+pub(super) async fn bind(
+    channel: &Channel,
+    queue: &str,
+    exchange: &str,
+    key: &str,
+) -> lapin::Result<()> {
     channel
         .queue_bind(
             short(queue)?,

@@ -158,7 +158,9 @@ impl State {
         let life = match spec {
             QueueSpec::Data(_) => Life::Durable { bound: true },
             QueueSpec::Parking(_) => Life::Durable { bound: false },
-            QueueSpec::Reply(_) | QueueSpec::Copy { .. } => Life::Exclusive(session),
+            QueueSpec::Reply(_) | QueueSpec::Copy { .. } | QueueSpec::Tap { .. } => {
+                Life::Exclusive(session)
+            }
         };
         let name = spec.name();
         let id = match self.names.get(name).copied() {
@@ -168,10 +170,14 @@ impl State {
                 id
             }
         };
-        if let QueueSpec::Copy { exchange, keys, .. } = spec {
-            for key in keys {
-                self.bind(exchange, key, id);
-            }
+        let (exchange, keys) = match spec {
+            QueueSpec::Copy { exchange, keys, .. } => (exchange.as_str(), keys.as_slice()),
+            // Who publishes data declares its queue first, and no data queue is ever deleted here.
+            QueueSpec::Tap { queues, .. } => (EXCHANGE, queues.as_slice()),
+            _ => return Ok(id),
+        };
+        for key in keys {
+            self.bind(exchange, key, id);
         }
         Ok(id)
     }

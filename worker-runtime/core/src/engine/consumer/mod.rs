@@ -1,6 +1,7 @@
 //! Consumes one queue: window, lanes, verdicts, acknowledgements. One task drives every message of the queue, so that a
 //! batch of confirmations costs one wake-up.
 
+mod known;
 mod moving;
 mod seats;
 mod standing;
@@ -20,6 +21,7 @@ use crate::telemetry::QueueMetrics;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
+use known::Known;
 use seats::Seats;
 use standing::Standing;
 use std::panic::AssertUnwindSafe;
@@ -173,6 +175,7 @@ pub(super) struct Consumer {
 
     acks: Acks,
     window: Window,
+    known: Known,
     lanes: Lanes<Delivery>,
     seats: Arc<Seats>,
     running: FuturesUnordered<BoxFuture<'static, Finished>>,
@@ -207,6 +210,8 @@ impl Consumer {
             acker: Some(Arc::clone(&subscription.acker)),
             ..(*parts.desk).clone()
         });
+        let has_rows = desk.sending.as_ref().is_some_and(|s| s.has_rows());
+        let alone = !has_rows && parts.mode != OrderingMode::None;
         let (paused, paused_receiver) = watch::channel(None);
         let counters = Arc::clone(&desk.counters);
         let turned = Arc::new(AtomicU64::new(0));
@@ -254,6 +259,7 @@ impl Consumer {
             acker: subscription.acker,
             acks: Acks::new(parts.prefetch),
             window: Window::default(),
+            known: Known::new(parts.prefetch, alone),
             lanes: Lanes::new(),
             seats: Arc::default(),
             running: FuturesUnordered::new(),
@@ -359,6 +365,18 @@ impl Consumer {
         self.desk.metrics.received.inc();
         self.acks.open(raw.tag);
         self.window.open(raw.tag, &raw.body);
+        if self.known.comes_again(&raw, None) {
+            // It has its verdict already, and no place in its lane.
+            let again = Finished {
+                raw,
+                replay: None,
+                lane: Lane::Free,
+                received,
+                verdict: Verdict::Done,
+            };
+            self.finish(again);
+            return;
+        }
         let message = decode(self.desk.port.flow, &raw.body);
         let lane = match &message {
             Ok(message) => self.chooser.lane(self.desk.port.flow, message),
@@ -376,6 +394,19 @@ impl Consumer {
     }
 
     fn work(&mut self, delivery: Delivery) {
+        // It waited in its lane behind what it repeats, and that was finished after all.
+        let replay = delivery.replay.as_deref();
+        if self.known.comes_again(&delivery.raw, replay) {
+            let again = Finished {
+                raw: delivery.raw,
+                replay: delivery.replay,
+                lane: delivery.lane,
+                received: delivery.received,
+                verdict: Verdict::Done,
+            };
+            self.running.push(std::future::ready(again).boxed());
+            return;
+        }
         self.running
             .push(Arc::clone(&self.desk).work(delivery).boxed());
     }
@@ -384,6 +415,10 @@ impl Consumer {
     /// and so the order, and its verdict is ignored.
     fn next_generation(&mut self, generation: u64) {
         self.desk.generation.store(generation, Ordering::Relaxed);
+        // Somebody may have published a message again that was finished before.
+        for body in self.window.unfinished(|tag| self.acks.is_open(tag)) {
+            self.known.forget(body);
+        }
         self.acks = Acks::new(self.prefetch);
         self.window = Window::default();
         self.unacknowledged = 0;
@@ -416,7 +451,10 @@ impl Consumer {
             None => raw.generation == self.desk.generation.load(Ordering::Relaxed),
         };
         let parked = match verdict {
-            _ if !current => {
+            verdict if !current => {
+                if verdict == Verdict::Done {
+                    self.known.note_done(&raw, replay.as_deref());
+                }
                 self.next_of(lane);
                 self.count_returned(1);
                 return;
@@ -453,6 +491,11 @@ impl Consumer {
         let took = now.duration_since(received);
         metrics.handling.observe(took.as_secs_f64());
         self.backlog.finished(parked);
+        // What was set aside can be sent back to its queue at once, and is to be worked on then.
+        match parked {
+            true => self.known.forget(&raw.body),
+            false => self.known.note_done(&raw, replay.as_deref()),
+        }
         match (replay, &mut self.journal) {
             (Some(replay), Some(journal)) => journal.done(*replay),
             _ => self.finished_with(raw.tag, now),

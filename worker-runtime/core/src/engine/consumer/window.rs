@@ -20,6 +20,12 @@ impl Window {
         }
     }
 
+    /// The bodies in hand whose delivery is not finished, as `is_open` says of their tags.
+    pub(super) fn unfinished(&self, is_open: impl Fn(u64) -> bool) -> impl Iterator<Item = &Bytes> {
+        let open = self.0.iter().filter(move |(tag, _)| is_open(*tag));
+        open.map(|(_, body)| body)
+    }
+
     /// Age of the oldest one by its own timestamp, in seconds; none without a readable one.
     pub(super) fn age(&self, flow: Flow) -> Option<f64> {
         let (_, body) = self.0.front()?;

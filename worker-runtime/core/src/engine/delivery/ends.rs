@@ -1,6 +1,6 @@
 //! How work on a message ends when it does not succeed: its sender is told, it is set aside, or a receipt is waited for.
 
-use super::super::sending::Happened;
+use super::super::sending::{Happened, Hop, Place};
 use super::*;
 
 impl Desk {
@@ -107,11 +107,12 @@ impl Desk {
         let told = match self.sending.as_ref().zip(case.as_mut()) {
             Some((sending, case)) => sending.give_up(case, &message, event, interrupted).await,
             None => {
+                let noted = self
+                    .hop_to_note(Trail::hop(self.port.flow, &message.clone().into()))
+                    .await;
                 let told = self.outlet.publish(output, interrupted).await;
-                let noted = self.trail.as_ref().filter(|_| told.is_ok());
-                let hop = Trail::hop(self.port.flow, &message.clone().into());
-                if let Some((trail, hop)) = noted.zip(hop) {
-                    trail.note(hop, Happened::failed(&fate)).await;
+                if let Some((trail, place, hop)) = noted.filter(|_| told.is_ok()) {
+                    trail.note(place, hop, Happened::failed(&fate));
                 }
                 told
             }
@@ -123,6 +124,12 @@ impl Desk {
                 self.park(raw, &error, attempt, case, interrupted).await
             }
         }
+    }
+
+    /// What is to be noted of a hop, with its place; none where hops are not noted.
+    pub(super) async fn hop_to_note(&self, hop: Option<Hop>) -> Option<(&Arc<Trail>, Place, Hop)> {
+        let (trail, hop) = self.trail.as_ref().zip(hop)?;
+        Some((trail, trail.place().await, hop))
     }
 
     /// Sets a message aside, with its reason; the ledger and the trail say so.
@@ -137,12 +144,16 @@ impl Desk {
         if attempt == 0 {
             self.worker_metrics.error(error);
         }
+        let message = Message::decode(self.port.flow, &raw.body).ok();
+        // A transport's ledger says it.
+        let trailed = message.as_ref().filter(|_| self.sending.is_none());
+        let hop = trailed.and_then(|message| Trail::hop(self.port.flow, message));
+        let noted = self.hop_to_note(hop).await;
         let envelope = Envelope::new(&self.queue, raw, error, &self.key, attempt);
         tracing::warn!(worker = self.key, queue = self.queue, message_id = envelope.message_id, code = %error.code, attempt, reason = %error, "set aside: see `vumi parked list`");
         if self.outlet.park(&envelope, interrupted).await.is_err() {
             return Verdict::Returned;
         }
-        let message = Message::decode(self.port.flow, &raw.body).ok();
         if let Some(sending) = &self.sending {
             let known = match &message {
                 Some(Message::User(message)) => Some(message),
@@ -153,10 +164,8 @@ impl Desk {
             if let Err(Unpublished::Interrupted) = parked {
                 return Verdict::Returned;
             }
-        } else if let (Some(trail), Some(message)) = (&self.trail, &message)
-            && let Some(hop) = Trail::hop(self.port.flow, message)
-        {
-            trail.note(hop, Happened::set_aside(error)).await;
+        } else if let Some((trail, place, hop)) = noted {
+            trail.note(place, hop, Happened::set_aside(error));
         }
         Verdict::Parked
     }

@@ -9,6 +9,7 @@ use crate::message::{Message, UserMessage};
 use crate::state::FirstSeen;
 use crate::state::first_seen::Reserved;
 use crate::state::journal::{About, Append, Due, Entry, Lane as Place};
+use crate::state::legacy::Reading;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Group of what was taken over: each is a list of its own.
@@ -55,11 +56,13 @@ async fn import_all(access: &Access, term: u64, transport: &str) -> Option<Vec<P
     let Some(legacy) = access.exit.store.legacy_retries() else {
         return Some(places);
     };
-    loop {
-        let read = || legacy.import_retries(transport, BATCH);
-        let retries = access.insist(Some(term), read).await?;
+    let mut from = Some(Reading::default());
+    while let Some(place) = from {
+        let read = || legacy.import_retries(transport, place, BATCH);
+        let (retries, next) = access.insist(Some(term), read).await?;
+        from = next;
         if retries.is_empty() {
-            break;
+            continue;
         }
         let mut keys = Vec::with_capacity(retries.len());
         let mut messages = Vec::with_capacity(retries.len());

@@ -26,6 +26,7 @@ use crate::state::journal::{
 };
 use crate::state::{StateStore, StoreHealth};
 use book::Book;
+use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use std::collections::{HashMap, VecDeque};
@@ -66,12 +67,21 @@ impl Replay {
     pub(super) fn is_at_home(&self) -> bool {
         self.home
     }
+
+    /// The number of its entry, if that is removed once it is done.
+    pub(super) fn last(&self) -> Option<u64> {
+        (self.then == Step::Done).then_some(self.id)
+    }
 }
 
 /// Who hears that a message is in the store.
 pub(super) enum Receipt {
     /// The broker: it is acknowledged.
-    Delivery { tag: u64, generation: u64 },
+    Delivery {
+        tag: u64,
+        generation: u64,
+        body: Bytes,
+    },
     /// The list that it stood in before.
     Replay(Box<Replay>),
 }

@@ -183,6 +183,7 @@ pub struct RunningWorker {
     metrics: Arc<WorkerMetrics>,
     accepting: Arc<AtomicBool>,
     abandoned: CancellationToken,
+    trail: Option<Arc<Trail>>,
     intake: Stage,
     replies: Stage,
     peer: Stage,
@@ -215,6 +216,7 @@ impl BuiltWorker {
             metrics: self.metrics,
             accepting: self.accepting,
             abandoned: self.abandoned,
+            trail: self.trail.clone(),
             intake: Stage::new(),
             replies: Stage::new(),
             peer: Stage::new(),
@@ -343,6 +345,7 @@ impl RunningWorker {
             outlet: Arc::clone(&parts.outlet),
             policy: RetryPolicy::new(
                 settings.retry.as_ref(),
+                resource.attempts(),
                 settings.hold_limit.map_or(HOLD_LIMIT, |d| d.0),
             ),
             metrics: metrics.clone(),
@@ -382,11 +385,11 @@ impl RunningWorker {
             Some(name) => partitions::start_whole(parts, &name).await,
             None => {
                 let (consumer, watched) = Consumer::subscribe(parts).await;
-                vec![(consumer.run().boxed(), watched)]
+                vec![(consumer.run().boxed(), Some(watched))]
             }
         };
         for (run, watched) in loops {
-            self.watched.push(watched);
+            self.watched.extend(watched);
             let task = self.guarded(run);
             if intake {
                 self.intake.tasks.push(task);
@@ -502,6 +505,9 @@ impl RunningWorker {
             .is_err()
         {
             tracing::warn!(worker = key, "saying goodbye to the peer took too long");
+        }
+        if let Some(trail) = &self.trail {
+            let _ = tokio::time::timeout(limits.close, trail.stored()).await;
         }
         self.telling.drain(LAST_WORDS).await;
         tracing::info!(worker = key, "stopped");

@@ -157,24 +157,27 @@ impl Sending {
         let began = Instant::now();
         let left = row.deadline.unwrap_or_default().saturating_sub(book::now());
         let left = Duration::from_millis(left).min(patience::SENDING);
-        let found = loop {
-            let lives = book::stubborn(interrupted, || book.store.lives(sender)).await?;
-            // After that: what it did last counts.
-            let now = book.load(&row.message_id, interrupted).await?;
-            if let Some(moved) = now.filter(|now| now.version != row.version) {
-                break Some(moved);
-            }
-            if !lives || began.elapsed() >= left {
-                break None;
-            }
-            tokio::select! {
-                () = tokio::time::sleep(LOOK) => {}
-                () = halt.cancelled() => return Err(Unpublished::Interrupted),
-            }
-            if interrupted() {
-                return Err(Unpublished::Interrupted);
+        let waits = async {
+            loop {
+                let lives = book::stubborn(interrupted, || book.store.lives(sender)).await?;
+                // After that: what it did last counts.
+                let now = book.load(&row.message_id, interrupted).await?;
+                if let Some(moved) = now.filter(|now| now.version != row.version) {
+                    return Ok(Some(moved));
+                }
+                if !lives || began.elapsed() >= left {
+                    return Ok(None);
+                }
+                tokio::select! {
+                    () = tokio::time::sleep(LOOK) => {}
+                    () = halt.cancelled() => return Err(Unpublished::Interrupted),
+                }
+                if interrupted() {
+                    return Err(Unpublished::Interrupted);
+                }
             }
         };
+        let found = Alone::aside(&mut case.alone, waits).await?;
         case.waited += began.elapsed();
         Ok(found)
     }

@@ -26,8 +26,8 @@ mod turns;
 pub(super) use keeper::Keeper;
 pub(super) use once::Once;
 pub(crate) use standing::may_double;
-pub(super) use trail::{Happened, Hop, Trail};
-pub(super) use trial::{Suspect, Trial};
+pub(super) use trail::{Happened, Hop, Place, Trail};
+pub(super) use trial::{Alone, Suspect, Trial};
 
 use super::consumer::PREFETCH;
 use super::labels::Labels;
@@ -148,6 +148,8 @@ pub(super) struct Case {
     sent: Instant,
     /// Its place among those that are handled at once, during an attempt.
     room: Option<gate::Turn>,
+    /// Of a suspect, during its first attempt.
+    pub(super) alone: Option<Alone>,
     _turn: Turn,
 }
 
@@ -232,6 +234,11 @@ impl Sending {
         }
     }
 
+    /// Whether every message has a row.
+    pub(super) fn has_rows(&self) -> bool {
+        self.book.is_some()
+    }
+
     /// Whether messages are divided into classes.
     pub(super) fn has_classes(&self) -> bool {
         self.default_class.is_some()
@@ -255,6 +262,7 @@ impl Sending {
                 waited: Duration::ZERO,
                 sent: Instant::now(),
                 room: None,
+                alone: None,
                 _turn: turn,
             }),
             () = halt.cancelled() => None,
@@ -271,6 +279,7 @@ impl Sending {
             waited: Duration::ZERO,
             sent: Instant::now(),
             room: None,
+            alone: None,
             _turn: self.turns.try_take(id)?,
         })
     }

@@ -1,21 +1,28 @@
-//! The trail of every user message over all hops, for `vumi why`. Hops that are not rows of a ledger are noted here;
-//! notes that come together are stored together. A diagnosis, not a guarantee: while the store is away, hops are missing,
-//! and counted.
+//! The trail of every user message over all hops, for `vumi why`. Hops that are not rows of a ledger are noted here, beside
+//! the messages: nobody waits for a note, since whatever is published and not acknowledged yet comes twice after a crash.
+//! Notes that come together are stored together. A diagnosis, not a guarantee: while the store is away, and when the process
+//! is killed, hops are missing; those that the store did not take are counted.
 
 use super::Names;
 use super::book::{News, now};
-use crate::error::WorkError;
+use crate::error::{ErrorClass, WorkError};
 use crate::message::{Fate, Message};
 use crate::state::ledger::{Note, RowState, Step};
 use crate::state::{Person, StateStore};
 use crate::telemetry::WorkerMetrics;
+use futures::FutureExt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use vumi_api::Flow;
 
 /// A store that does not answer holds nobody longer.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Notes that wait for the store. Whoever would make more of them waits before it publishes, not after.
+const ROOM: u32 = 4096;
+/// Notes that are stored together: a few milliseconds of a store.
+const BATCH: usize = 500;
 
 /// The notes of one worker.
 pub(in crate::engine) struct Trail {
@@ -23,12 +30,13 @@ pub(in crate::engine) struct Trail {
     worker: String,
     keep: Duration,
     metrics: Arc<WorkerMetrics>,
+    room: Arc<Semaphore>,
     waiting: Mutex<Waiting>,
-    /// Number of the last batch that is stored, or lost.
-    stored: watch::Sender<u64>,
-    /// Held by who stores.
-    pen: tokio::sync::Mutex<()>,
 }
+
+/// The place of a note that will be made.
+#[must_use = "it is taken for what is noted next"]
+pub(in crate::engine) struct Place(Option<OwnedSemaphorePermit>);
 
 /// A user message at this worker.
 pub(in crate::engine) struct Hop {
@@ -75,8 +83,27 @@ impl Happened {
 #[derive(Default)]
 struct Waiting {
     notes: Vec<Note>,
-    /// Number of the batch that they will be stored with.
-    batch: u64,
+    /// Their places, which are free once they are stored.
+    places: Vec<OwnedSemaphorePermit>,
+    /// Somebody stores them.
+    writing: bool,
+}
+
+impl Waiting {
+    /// What is stored next; if nothing is, nobody stores any more.
+    fn take(&mut self, most: usize) -> Option<(Vec<Note>, Vec<OwnedSemaphorePermit>)> {
+        let count = self.notes.len().min(most);
+        self.writing = count > 0;
+        let notes = self.notes.drain(..count).collect();
+        let places = self.places.drain(..count).collect();
+        self.writing.then_some((notes, places))
+    }
+
+    /// Forgets what waits; how much.
+    fn forget(&mut self) -> usize {
+        self.places.clear();
+        self.notes.drain(..).count()
+    }
 }
 
 impl Trail {
@@ -92,12 +119,8 @@ impl Trail {
             worker: names.by.clone(),
             keep,
             metrics,
-            waiting: Mutex::new(Waiting {
-                notes: Vec::new(),
-                batch: 1,
-            }),
-            stored: watch::Sender::new(0),
-            pen: tokio::sync::Mutex::default(),
+            room: Arc::new(Semaphore::new(ROOM as usize)),
+            waiting: Mutex::default(),
         })
     }
 
@@ -116,8 +139,19 @@ impl Trail {
         })
     }
 
-    /// Notes what happened to a user message here. Returns when that is stored.
-    pub(in crate::engine) async fn note(&self, hop: Hop, happened: Happened) {
+    /// Waits for a place among the notes that are not stored yet, if there are very many.
+    pub(in crate::engine) async fn place(&self) -> Place {
+        let room = Arc::clone(&self.room).acquire_owned();
+        let place = tokio::time::timeout(PATIENCE, room).await;
+        Place(place.ok().and_then(Result::ok))
+    }
+
+    /// Notes what happened to a user message here; it is stored soon.
+    pub(in crate::engine) fn note(self: &Arc<Self>, place: Place, hop: Hop, happened: Happened) {
+        let Some(place) = place.0 else {
+            self.metrics.trail_lost.inc();
+            return;
+        };
         let Happened {
             state,
             news,
@@ -138,38 +172,38 @@ impl Trail {
                 caused,
             },
         };
-        let batch = {
-            let mut waiting = self.lock();
-            waiting.notes.push(note);
-            waiting.batch
-        };
-        let mut stored = self.stored.subscribe();
-        let done = async { stored.wait_for(|n| *n >= batch).await.map(drop).ok() };
-        tokio::select! {
-            biased;
-            _ = done => {}
-            pen = self.pen.lock() => {
-                // Whoever had the pen before may have stored this note as well.
-                let already = *self.stored.borrow() >= batch;
-                if !already {
-                    self.store(batch).await;
-                }
-                drop(pen);
-            }
+        let mut waiting = self.lock();
+        waiting.notes.push(note);
+        waiting.places.push(place);
+        if !std::mem::replace(&mut waiting.writing, true) {
+            let trail = Arc::clone(self);
+            tokio::spawn(async move { trail.store().await });
         }
     }
 
-    async fn store(&self, batch: u64) {
-        let notes = {
-            let mut waiting = self.lock();
-            waiting.batch = batch + 1;
-            std::mem::take(&mut waiting.notes)
-        };
-        let put = tokio::time::timeout(PATIENCE, self.store.note(&notes, self.keep)).await;
-        if !matches!(put, Ok(Ok(()))) {
-            self.metrics.trail_lost.inc_by(notes.len() as u64);
+    /// Stores what waits, until nothing does.
+    async fn store(&self) {
+        loop {
+            let Some((notes, _places)) = self.lock().take(BATCH) else {
+                return;
+            };
+            let put = AssertUnwindSafe(self.store.note(&notes, self.keep)).catch_unwind();
+            let put = tokio::time::timeout(PATIENCE, put).await;
+            let lost = match put {
+                Ok(Ok(Ok(()))) => continue,
+                // It has something against these.
+                Ok(Ok(Err(error))) if error.class != ErrorClass::Connect => notes.len(),
+                // Nor are those that came meanwhile stored, since others wait for their places.
+                _ => notes.len() + self.lock().forget(),
+            };
+            self.metrics.trail_lost.inc_by(lost as u64);
         }
-        self.stored.send_replace(batch);
+    }
+
+    /// Waits until everything that was noted is stored, or lost.
+    pub(in crate::engine) async fn stored(&self) {
+        // All places are free then.
+        let _ = self.room.acquire_many(ROOM).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {

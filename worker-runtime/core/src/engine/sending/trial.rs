@@ -24,15 +24,38 @@ pub(in crate::engine) struct Trial {
 /// A suspect.
 pub(in crate::engine) struct Suspect {
     id: String,
-    /// Held during its first attempt: no other suspect runs beside it.
-    alone: OwnedMutexGuard<()>,
+    alone: Option<Alone>,
     guilty: bool,
+}
+
+/// Held during a suspect's first attempt: no other suspect runs beside it.
+pub(in crate::engine) struct Alone(OwnedMutexGuard<()>);
+
+impl Alone {
+    /// Lets other suspects run while this one only waits.
+    pub(in crate::engine) async fn aside<T>(
+        alone: &mut Option<Self>,
+        waits: impl Future<Output = T>,
+    ) -> T {
+        let one = alone.take();
+        let one = one.map(|alone| Arc::clone(OwnedMutexGuard::mutex(&alone.0)));
+        let waited = waits.await;
+        if let Some(one) = one {
+            *alone = Some(Self(one.lock_owned().await));
+        }
+        waited
+    }
 }
 
 impl Suspect {
     /// Whether it was begun too often.
     pub(in crate::engine) fn is_guilty(&self) -> bool {
         self.guilty
+    }
+
+    /// What keeps others from running beside it.
+    pub(in crate::engine) fn alone(&mut self) -> &mut Option<Alone> {
+        &mut self.alone
     }
 }
 
@@ -62,7 +85,7 @@ impl Trial {
         .await?;
         Ok(Suspect {
             id: id.to_owned(),
-            alone,
+            alone: Some(Alone(alone)),
             guilty: count >= CRASHES,
         })
     }

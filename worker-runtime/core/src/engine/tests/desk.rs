@@ -46,7 +46,7 @@ impl DeskRig {
             port,
             chain,
             outlet,
-            policy: backoff::RetryPolicy::new(None, Duration::from_secs(1)),
+            policy: backoff::RetryPolicy::new(None, 10, Duration::from_secs(1)),
             metrics: metrics.queue("t.outbound"),
             counters: Arc::default(),
             worker_metrics: metrics,
@@ -138,14 +138,10 @@ async fn work_of_a_lost_channel_keeps_its_lane_and_its_verdict_is_ignored() {
     rig.send("u", "two").await;
     rig.until("taken", |s| s.counts.received == 2).await;
     rig.running().rebuild_consumers();
-    let replies = rig.replies(3).await;
+    let replies = rig.replies(2).await;
     let texts: Vec<_> = replies.iter().map(|r| r.content().unwrap()).collect();
-    assert_eq!(
-        texts,
-        ["one", "one", "two"],
-        "first occurrences are in order"
-    );
-    assert_eq!(replies[0].message_id(), replies[1].message_id());
+    assert_eq!(texts, ["one", "two"], "once each, and in order");
+    assert_eq!(*seen.lock().unwrap(), ["one", "one", "two"]);
     let counts = rig.at_rest().await;
     assert_eq!((counts.received, counts.done, counts.returned), (4, 2, 2));
 }

@@ -126,14 +126,16 @@ impl Journal for RedisStore {
     }
 
     async fn relocate(&self, queue: &str, to: &str, lanes: &[Lane]) -> Result<u64, WorkError> {
-        let mut relocated = 0;
-        for some in lanes.chunks(LANES) {
+        let (mut relocated, mut rest) = (0, lanes);
+        while !rest.is_empty() {
             let mut call = self.journal(script!("journal_lib", "relocate"), queue);
-            call.arg(part(to));
-            for lane in some {
+            call.arg(part(to)).arg(LOOKS);
+            for lane in &rest[..rest.len().min(LANES)] {
                 lane_args(&mut call, lane);
             }
-            relocated += self.link.script::<u64>(&call).await?;
+            let (finished, moved): (usize, u64) = self.link.script(&call).await?;
+            rest = &rest[finished.min(rest.len())..];
+            relocated += moved;
         }
         Ok(relocated)
     }
@@ -274,8 +276,14 @@ impl RedisStore {
     }
 
     async fn walk(&self, queue: &str, what: What, filter: &Filter) -> Result<Walk<'_>, WorkError> {
-        let mut lanes = self.lanes(queue).await?;
-        lanes.retain(|lane| filter.takes_lane(lane));
+        let lanes = match filter.one_lane() {
+            Some(lane) => vec![lane],
+            None => {
+                let mut lanes = self.lanes(queue).await?;
+                lanes.retain(|lane| filter.takes_lane(lane));
+                lanes
+            }
+        };
         let json = |value: serde_json::Result<String>| value.map_err(|_| unreadable("a filter"));
         let reason = match filter.reason {
             Some(reason) => json(serde_json::to_string(&reason))?

@@ -5,7 +5,7 @@
 use super::RedisStore;
 use super::script::{at_most, script};
 use crate::error::WorkError;
-use crate::state::legacy::{ImportedRetry, LegacyRetries};
+use crate::state::legacy::{ImportedRetry, LegacyRetries, Reading};
 use async_trait::async_trait;
 use bytes::Bytes;
 use time::PrimitiveDateTime;
@@ -15,22 +15,33 @@ use time::format_description::well_known::Iso8601;
 const RETRY: &str = "retry ";
 const SCHEDULED: &str = "scheduled ";
 
+/// Bucket, key, message and reason.
+type Kept = (String, String, Bytes, Bytes);
+
 #[async_trait]
 impl LegacyRetries for RedisStore {
     async fn import_retries(
         &self,
         transport_name: &str,
+        from: Reading,
         limit: usize,
-    ) -> Result<Vec<ImportedRetry>, WorkError> {
-        let mut retries = script!("retries").key(self.keys.failures(transport_name));
-        retries.arg(at_most(limit));
-        let mut found = self.kept(RETRY, &retries, transport_name).await?;
+    ) -> Result<(Vec<ImportedRetry>, Option<Reading>), WorkError> {
+        let mut walk = 0;
+        match from {
+            Reading::Retries => {
+                let mut retries = script!("retries").key(self.keys.failures(transport_name));
+                retries.arg(at_most(limit));
+                let (found, _) = self.kept(RETRY, &retries, transport_name).await?;
+                if !found.is_empty() {
+                    return Ok((found, Some(Reading::Retries)));
+                }
+            }
+            Reading::Scheduled(place) => walk = place,
+        }
         let mut scheduled = script!("scheduled").key(self.keys.scheduler());
-        scheduled
-            .arg(at_most(limit - found.len().min(limit)))
-            .arg(transport_name);
-        found.extend(self.kept(SCHEDULED, &scheduled, transport_name).await?);
-        Ok(found)
+        scheduled.arg(walk).arg(at_most(limit)).arg(transport_name);
+        let (found, next) = self.kept(SCHEDULED, &scheduled, transport_name).await?;
+        Ok((found, (next > 0).then_some(Reading::Scheduled(next))))
     }
 
     async fn imported(&self, transport_name: &str, keys: &[String]) -> Result<(), WorkError> {
@@ -51,14 +62,14 @@ impl LegacyRetries for RedisStore {
 }
 
 impl RedisStore {
+    /// What a script found, and where its walk goes on.
     async fn kept(
         &self,
         kind: &str,
         call: &redis::ScriptInvocation<'_>,
         transport_name: &str,
-    ) -> Result<Vec<ImportedRetry>, WorkError> {
-        let (lost, found): (u64, Vec<(String, String, Bytes, Bytes)>) =
-            self.link.script(call).await?;
+    ) -> Result<(Vec<ImportedRetry>, u64), WorkError> {
+        let (lost, found, next): (u64, Vec<Kept>, u64) = self.link.script(call).await?;
         if lost > 0 {
             tracing::warn!(
                 transport_name,
@@ -75,7 +86,7 @@ impl RedisStore {
                 body,
                 reason: String::from_utf8_lossy(&reason).into_owned(),
             });
-        Ok(retries.collect())
+        Ok((retries.collect(), next))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Vumi's own keys, written and read by hand as Vumi's workers do (session manager, failure worker).
 
 use super::{store, up};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
+use vumi_core::state::legacy::{ImportedRetry, LegacyRetries, Reading};
 use vumi_core::state::redis::{RedisConfig, RedisStore};
 use vumi_core::state::{Sessions, StateStore};
 use vumi_testkit::redis::{Options, Redis};
@@ -173,7 +174,7 @@ async fn retries_of_vumi_are_imported_once_they_are_kept() {
         .expect("written");
     let legacy = store.legacy_retries().expect("Redis may be Vumi's");
 
-    let all = legacy.import_retries("sms", 100).await.expect("read");
+    let all = all_of(legacy, "sms").await;
     let bodies: Vec<_> = all.iter().map(|retry| retry.body.clone()).collect();
     assert_eq!(bodies, ["{\"n\": 1}", "{\"n\": 2}", "{\"n\": 3}"]);
     let due: Vec<_> = all.iter().map(|retry| retry.due).collect();
@@ -184,17 +185,11 @@ async fn retries_of_vumi_are_imported_once_they_are_kept() {
     assert_eq!(all[0].reason, "Traceback: no");
 
     // Whoever dies before the journal has them finds them again, and whoever dies after it does so too.
-    assert_eq!(
-        legacy.import_retries("sms", 2).await.expect("read"),
-        all[..2]
-    );
+    assert_eq!(read_first(legacy, "sms", 2).await, all[..2]);
     let keys: Vec<_> = all[..2].iter().map(|retry| retry.key.clone()).collect();
     legacy.imported("sms", &keys).await.expect("told");
     legacy.imported("sms", &keys).await.expect("told twice");
-    assert_eq!(
-        legacy.import_retries("sms", 100).await.expect("read"),
-        all[2..]
-    );
+    assert_eq!(all_of(legacy, "sms").await, all[2..]);
     let buckets = redis.cli(&["zrange", "vumi:failures:sms:retry_timestamps", "0", "-1"]);
     assert_eq!(buckets.await.expect("told"), late);
     // Vumi's record of failures stays.
@@ -208,7 +203,7 @@ async fn retries_of_vumi_are_imported_once_they_are_kept() {
         "a".repeat(32)
     );
     assert_eq!(hash(&redis, &key).await["message"], "{\"n\": 1}");
-    assert_eq!(legacy.import_retries("other", 100).await.expect("read"), []);
+    assert_eq!(all_of(legacy, "other").await, []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -238,6 +233,32 @@ async fn beginnings_of_sessions_are_vumis() {
     assert_eq!(redis.cli(&["exists", theirs]).await.expect("told"), "0");
 }
 
+/// What is read first.
+async fn read_first(
+    legacy: &dyn LegacyRetries,
+    transport: &str,
+    limit: usize,
+) -> Vec<ImportedRetry> {
+    let read = legacy.import_retries(transport, Reading::default(), limit);
+    read.await.expect("read").0
+}
+
+/// Everything that there is, as it is read if nothing is journaled meanwhile.
+async fn all_of(legacy: &dyn LegacyRetries, transport: &str) -> Vec<ImportedRetry> {
+    let mut found = Vec::new();
+    let mut from = Some(Reading::default());
+    while let Some(place) = from {
+        let read = legacy.import_retries(transport, place, 100);
+        let (some, next) = read.await.expect("read");
+        found.extend(some);
+        from = match next {
+            Some(Reading::Retries) => Some(Reading::Scheduled(0)),
+            other => other,
+        };
+    }
+    found
+}
+
 /// Writes an entry as Vumi's scheduler does.
 async fn schedule(redis: &Redis, bucket: &str, id: &str, payload: &str) -> String {
     let root = "vumi:scheduler#";
@@ -261,6 +282,44 @@ async fn schedule(redis: &Redis, bucket: &str, id: &str, payload: &str) -> Strin
         redis.cli(command).await.expect("written");
     }
     key
+}
+
+/// The entries of all transports lie in one place, which is walked through once and in steps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn very_much_that_vumis_scheduler_kept_is_read_in_steps_and_once() {
+    const ENTRIES: usize = 3000;
+    let Some(redis) = Redis::start_or_skip(Options::default()).await else {
+        return;
+    };
+    let store = store(&redis);
+    up(&store).await;
+    let fill = format!(
+        "for n = 1, {ENTRIES} do \
+           local t = n % 3 == 0 and 'sms' or 'other' \
+           local key = 'vumi:scheduler#scheduled.2014-07-28T12:30:05.' .. string.format('%032x', n) \
+           redis.call('HSET', key, 'payload', '{{\"message_id\": \"' .. n .. '\", \"transport_name\": \"' .. t .. '\"}}') \
+           redis.call('SADD', 'vumi:scheduler#scheduled_keys', key) \
+         end"
+    );
+    redis.cli(&["eval", &fill, "0"]).await.expect("filled");
+    let legacy = store.legacy_retries().expect("Redis may be Vumi's");
+    let (mut from, mut steps, mut ids) = (Some(Reading::default()), 0, BTreeSet::new());
+    while let Some(place) = from {
+        let (some, next) = legacy
+            .import_retries("sms", place, 100)
+            .await
+            .expect("read");
+        assert!(some.len() <= 400, "{}", some.len());
+        let keys: Vec<_> = some.iter().map(|kept| kept.key.clone()).collect();
+        legacy.imported("sms", &keys).await.expect("told");
+        ids.extend(some.into_iter().map(|kept| kept.key));
+        (from, steps) = (next, steps + 1);
+    }
+    assert_eq!(ids.len(), ENTRIES / 3);
+    assert!((8..=2 * ENTRIES / 100).contains(&steps), "{steps}");
+    let left = redis.cli(&["scard", "vumi:scheduler#scheduled_keys"]);
+    let others = (ENTRIES - ENTRIES / 3).to_string();
+    assert_eq!(left.await.expect("told"), others);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -289,18 +348,19 @@ async fn what_vumis_scheduler_kept_is_imported_by_the_transport_it_is_for() {
     )
     .await;
     let legacy = store.legacy_retries().expect("Redis may be Vumi's");
-    let all = legacy.import_retries("sms", 100).await.expect("read");
+    let all = all_of(legacy, "sms").await;
     let bodies: Vec<_> = all.iter().map(|kept| kept.body.clone()).collect();
     let expected = ["retry", "one", "two"].map(|id| message(id, "sms"));
     assert_eq!(bodies, expected);
     assert_eq!(all[1].due, 1_406_550_605_000);
     assert_eq!(all[2].due, 4_562_224_210_000);
-    let some = legacy.import_retries("sms", 2).await.expect("read");
-    assert_eq!(some, all[..2]);
+    // Retries come alone.
+    assert_eq!(read_first(legacy, "sms", 100).await, all[..1]);
+    let some = all[..2].to_vec();
     let keys: Vec<_> = some.iter().map(|kept| kept.key.clone()).collect();
     legacy.imported("sms", &keys).await.expect("told");
     legacy.imported("sms", &keys).await.expect("told twice");
-    let left = legacy.import_retries("sms", 100).await.expect("read");
+    let left = all_of(legacy, "sms").await;
     assert_eq!(left, all[2..]);
     assert_eq!(redis.cli(&["exists", &first]).await.expect("told"), "0");
     assert_eq!(redis.cli(&["exists", &second]).await.expect("told"), "1");

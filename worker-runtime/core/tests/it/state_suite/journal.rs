@@ -400,6 +400,57 @@ pub async fn journal_relocates_lanes(source: &impl Source) {
     assert!(matches!(done(&store, &to, &heads[0]).await, Next::Head(next) if text(&next) == "c"));
 }
 
+/// Five thousand questions after one lane each, beside twenty thousand others: nobody may look through all of them.
+pub async fn journal_finds_one_lane_among_many(source: &impl Source) {
+    let (store, queue) = (source.client().await, unique("q"));
+    let place = |n: u64| lane("", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let all: Vec<Append> = (0..20_000)
+        .map(|n| append(&place(n), Due::After(LONG), &n.to_string()))
+        .collect();
+    for some in all.chunks(1000) {
+        store.append(&queue, some.to_vec()).await.expect("append");
+    }
+    let begun = std::time::Instant::now();
+    for n in 0..5000 {
+        let filter = Filter {
+            group: Some(String::new()),
+            lane: Some(place(n).number),
+            ..Filter::default()
+        };
+        let found = store.list(&queue, &filter, 1).await.expect("list");
+        assert_eq!(bodies(&found), [n.to_string()]);
+        assert!(begun.elapsed() < PATIENCE, "{n} in {PATIENCE:?}");
+    }
+}
+
+/// A lane that is long at both ends moves in steps, and keeps its order.
+pub async fn journal_relocates_long_lanes(source: &impl Source) {
+    const LONG_LANE: usize = 2500;
+    let (store, queue) = (source.client().await, unique("q"));
+    let to = format!("{queue}.to");
+    let (long, short) = (lane("", 1), lane("", 2));
+    let names: Vec<String> = (0..LONG_LANE).map(|n| format!("{n:04}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    add(&store, &to, &long, NOW, &["first"]).await;
+    for some in names.chunks(500) {
+        add(&store, &queue, &long, NOW, some).await;
+    }
+    add(&store, &queue, &short, NOW, &["other"]).await;
+    let all = [long.clone(), short];
+    let relocated = store.relocate(&queue, &to, &all).await.expect("relocate");
+    assert_eq!(relocated, LONG_LANE as u64 + 1);
+    let depth = store.depth(&queue).await.expect("depth");
+    assert_eq!((depth.messages, depth.lanes), (0, 0));
+    let filter = Filter {
+        lane: Some(long.number),
+        ..Filter::default()
+    };
+    let there = store.list(&to, &filter, LONG_LANE + 2).await.expect("list");
+    assert!(there.is_sorted_by_key(|l| l.id), "numbers rise");
+    assert_eq!(bodies(&there)[0], "first");
+    assert_eq!(bodies(&there)[1..], names);
+}
+
 pub async fn journal_keeps_queues_and_groups_apart(source: &impl Source) {
     let (store, queue) = (source.client().await, unique("q"));
     let longer = format!("{queue}x");

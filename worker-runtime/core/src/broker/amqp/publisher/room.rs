@@ -7,15 +7,18 @@ use std::time::{Duration, Instant};
 const MOST: usize = 1024;
 /// A broker that hardly moves gets so many all the same.
 const LEAST: usize = 8;
-const FIRST: usize = 64;
-/// Confirmations that take longer mean that there are too many under way.
-const PATIENCE: Duration = Duration::from_millis(50);
+const FIRST: usize = 16;
+/// Confirmations that take longer, and longer than twice what the broker takes for a few, mean that there are too many under
+/// way.
+const PATIENCE: Duration = Duration::from_millis(10);
 
 /// The limit now.
 pub(super) struct Room {
     limit: usize,
     /// What was sent before says nothing about the limit now.
     lowered: Option<Instant>,
+    /// How long the broker takes for a few messages, if that is long: it is far away, or its disk is slow.
+    base: Duration,
 }
 
 impl Room {
@@ -23,6 +26,7 @@ impl Room {
         Self {
             limit: FIRST,
             lowered: None,
+            base: Duration::ZERO,
         }
     }
 
@@ -33,8 +37,17 @@ impl Room {
     /// `count` messages are confirmed, of which the one that was sent first was sent at `sent`; `full` if there was no
     /// room for more.
     pub(super) fn confirmed(&mut self, count: usize, sent: Instant, now: Instant, full: bool) {
-        let slow = now.duration_since(sent) > PATIENCE;
-        if slow && self.lowered.is_none_or(|lowered| sent >= lowered) {
+        let took = now.duration_since(sent);
+        if took < self.base {
+            // One that was lucky is not believed at once.
+            self.base -= (self.base - took) / 8;
+        }
+        let slow = took > PATIENCE.max(self.base * 2);
+        let settled = self.lowered.is_none_or(|lowered| sent >= lowered);
+        if slow && settled && self.limit == LEAST {
+            // So few do not wait for each other: fewer would not be confirmed sooner.
+            self.base = took;
+        } else if slow && settled {
             self.limit = (self.limit * 2 / 3).max(LEAST);
             self.lowered = Some(now);
         } else if !slow && full {
@@ -91,6 +104,32 @@ mod tests {
         let (per_second, limit) = run(300, Duration::from_millis(3));
         assert!(per_second > 290.0, "{per_second}");
         assert!(limit <= 40, "{limit}");
+    }
+
+    #[test]
+    fn a_broker_that_is_far_away_has_room_for_what_is_on_the_way() {
+        let (per_second, limit) = run(5000, Duration::from_millis(120));
+        assert!(per_second > 4000.0, "{per_second}");
+        assert!(limit > 300, "{limit}");
+    }
+
+    #[test]
+    fn a_broker_that_is_near_again_has_no_more_than_before() {
+        let (began, mut room) = (Instant::now(), Room::new());
+        let mut now = began;
+        let mut confirm = |room: &mut Room, took: u64| {
+            let sent = now;
+            now += Duration::from_millis(took);
+            room.confirmed(room.limit(), sent, now, true);
+        };
+        (0..50).for_each(|_| confirm(&mut room, 200));
+        assert!(room.limit() > 300, "{}", room.limit());
+        (0..50).for_each(|_| confirm(&mut room, 2));
+        (0..20).for_each(|_| confirm(&mut room, 150));
+        // It was lowered at once, and learned later that less does not help.
+        assert!(room.base >= Duration::from_millis(100), "{:?}", room.base);
+        (0..50).for_each(|_| confirm(&mut room, 2));
+        assert!(room.base < PATIENCE / 2, "{:?}", room.base);
     }
 
     proptest! {

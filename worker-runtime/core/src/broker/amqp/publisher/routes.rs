@@ -1,9 +1,9 @@
 //! Which exchanges and queues were declared on this connection, so that a message is only sent where it can arrive.
 //! Declared on a channel of their own: a refused declaration closes its channel, and must not take messages with it.
 
-use super::super::channels::{self, OpenChannel};
 use super::super::errors::Trouble;
 use super::super::profile::Profile;
+use super::super::spare::{KeptChannel, Spare};
 use super::super::topology;
 use crate::broker::{Confirmation, Publication, PublicationClass, QueueSpec};
 use lapin::Connection;
@@ -21,18 +21,23 @@ const LONGEST_NAME: usize = 255;
 pub(super) struct Routes {
     connection: Arc<Connection>,
     profile: Profile,
-    channel: Option<OpenChannel>,
+    spare: Arc<Spare>,
+    channel: Option<KeptChannel>,
+    /// The broker refused something, and may do so again.
+    was_refused: bool,
     exchanges: HashSet<String>,
     queues: HashSet<String>,
     refused: HashMap<String, (Instant, Confirmation)>,
 }
 
 impl Routes {
-    pub(super) fn new(connection: &Arc<Connection>, profile: Profile) -> Self {
+    pub(super) fn new(connection: &Arc<Connection>, spare: &Arc<Spare>, profile: Profile) -> Self {
         Self {
             connection: Arc::clone(connection),
             profile,
+            spare: Arc::clone(spare),
             channel: None,
+            was_refused: false,
             exchanges: HashSet::from([String::new()]),
             queues: HashSet::new(),
             refused: HashMap::new(),
@@ -80,7 +85,7 @@ impl Routes {
         }
         let channel = match self.channel.take().filter(|c| c.status().connected()) {
             Some(channel) => channel,
-            None => channels::open(&self.connection).await?,
+            None => self.open().await?,
         };
         if !self.exchanges.contains(exchange) {
             match topology::declare_exchange(&channel, exchange).await {
@@ -123,7 +128,16 @@ impl Routes {
         Ok(None)
     }
 
+    async fn open(&self) -> lapin::Result<KeptChannel> {
+        let opened = match self.was_refused {
+            true => self.spare.channel(&self.connection).await,
+            false => KeptChannel::open(Arc::clone(&self.connection)).await,
+        };
+        opened.map_err(|trouble| io::Error::other(format!("{trouble:?}")).into())
+    }
+
     fn refuse(&mut self, key: &str, fate: Confirmation) -> Confirmation {
+        self.was_refused = true;
         let now = Instant::now();
         let pause = match fate {
             Confirmation::Nacked => AWAY,

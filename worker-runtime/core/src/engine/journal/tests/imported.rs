@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::state::StoreHealth;
+use crate::state::legacy::Reading;
 use crate::state::redis::{RedisConfig, RedisStore};
 use std::sync::Mutex;
 use vumi_api::Kind;
@@ -71,7 +72,11 @@ async fn transport(
 async fn until_forgotten(store: &Arc<dyn StateStore>) {
     let legacy = store.legacy_retries().unwrap();
     for _ in 0..3000 {
-        if legacy.import_retries("t", 10).await.unwrap().is_empty() {
+        let (found, next) = legacy
+            .import_retries("t", Reading::default(), 10)
+            .await
+            .unwrap();
+        if found.is_empty() && next.is_none() {
             return;
         }
         tokio::time::sleep(Duration::from_millis(10)).await;

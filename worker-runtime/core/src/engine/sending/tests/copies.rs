@@ -84,6 +84,36 @@ async fn a_copy_of_what_another_replica_is_sending_waits_for_the_outcome() {
     }
 }
 
+/// Messages that may have killed a process run one at a time; one that only waits kills nobody.
+#[tokio::test(start_paused = true)]
+async fn a_copy_that_waits_for_another_replica_holds_up_no_other_suspect() {
+    let store = store();
+    let bench = Bench::new(&store, json!({"onUnknown": {"policy": "fail"}}), false);
+    let (twice, other) = (message(), message());
+    let (slow, first, sender) = under_way(&bench, &twice).await;
+    let lives = tokio::spawn(async move { sender.live().await });
+    let worker = Arc::new(Transport {
+        name: bench.name,
+        peer: Arc::clone(&bench.peer),
+        life: Life::until(0),
+    });
+    let (_, mut desk) = bench.desk(&Life::until(0), Some(Arc::clone(&store)), worker);
+    let keep = vumi_api::shared::Retention::SUSPECTS;
+    desk.trial = Some(Trial::new(Arc::clone(&store), "t.outbound", keep));
+    let desk = Arc::new(desk);
+    let copy = tokio::spawn(Arc::clone(&desk).work(delivery(&twice, true)));
+    // It is begun first, and waits.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let neighbour = Arc::clone(&desk).work(delivery(&other, true));
+    let neighbour = tokio::time::timeout(Duration::from_secs(10), neighbour).await;
+    assert_eq!(neighbour.unwrap().verdict, Verdict::Done);
+    assert!(!copy.is_finished(), "it waits");
+    slow.answers.add_permits(1);
+    assert_eq!(first.await.unwrap(), Verdict::Done);
+    assert_eq!(copy.await.unwrap().verdict, Verdict::Done);
+    lives.abort();
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_a_dead_replica_was_sending_is_lost_soon_and_what_a_live_one_never_ends_at_the_deadline()
  {

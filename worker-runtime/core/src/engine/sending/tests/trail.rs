@@ -43,21 +43,19 @@ async fn hops_that_come_together_are_stored_together() {
         trail: Some(Duration::from_secs(3600)),
     };
     let metrics = Telemetry::new().worker("application/a");
-    let trail = Trail::new(counted, &names, Arc::clone(&metrics)).unwrap();
+    let trail = Arc::new(Trail::new(counted, &names, Arc::clone(&metrics)).unwrap());
     let messages: Vec<Message> = (0..200).map(|_| message().into()).collect();
-    let notes = messages.iter().map(|message| {
+    for (number, message) in messages.iter().enumerate() {
         let hop = Trail::hop(Flow::Inbound, message).unwrap();
         let happened = Happened::caused("to t.outbound".into(), vec!["reply".into()]);
-        trail.note(hop, happened)
-    });
-    let open = async {
-        // Until all are waiting; so many futures are looked at in several turns.
-        for _ in 0..messages.len() {
+        trail.note(trail.place().await, hop, happened);
+        // The first is on its way, and nobody waited for it.
+        while number == 0 && gated.operations.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
-        gated.gate.add_permits(1);
-    };
-    tokio::join!(futures::future::join_all(notes), open);
+    }
+    gated.gate.add_permits(1);
+    trail.stored().await;
     for message in &messages {
         let steps = store.trail(message.id()).await.unwrap();
         assert_eq!(steps.len(), 1);

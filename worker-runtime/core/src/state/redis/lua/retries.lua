@@ -28,4 +28,4 @@ for _, bucket in ipairs(call('ZRANGE', V .. 'retry_timestamps', 0, -1)) do
     break
   end
 end
-return { lost, found }
+return { lost, found, '0' }

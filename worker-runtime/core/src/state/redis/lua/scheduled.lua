@@ -1,13 +1,12 @@
--- KEYS[1] is the prefix of Vumi's scheduler, ARGV[1] a limit, ARGV[2] a transport: for each entry whose payload is a message
--- for it, its bucket, key and payload. Entries that are gone are forgotten; how many of those.
-local V, found, lost, lacking = KEYS[1], {}, 0, tonumber(ARGV[1])
-local keys = call('SMEMBERS', V .. 'scheduled_keys')
+-- KEYS[1] is the prefix of Vumi's scheduler, ARGV[1] where the walk over its entries goes on, ARGV[2] about how many are
+-- looked at, ARGV[3] a transport: for each entry whose payload is a message for it, its bucket, key and payload; entries
+-- that are gone, which are forgotten; where the walk goes on, 0 at its end.
+local V, found, lost = KEYS[1], {}, 0
+local page = call('SSCAN', V .. 'scheduled_keys', ARGV[1], 'COUNT', ARGV[2])
+local keys = page[2]
 -- Their names are their times.
 table.sort(keys)
 for _, key in ipairs(keys) do
-  if lacking == 0 then
-    break
-  end
   local full = string.sub(key, 1, #V) == V and key or V .. key
   local payload = call('HGET', full, 'payload')
   if not payload then
@@ -15,10 +14,9 @@ for _, key in ipairs(keys) do
     lost = lost + 1
   else
     local read, message = pcall(cjson.decode, payload)
-    if read and type(message) == 'table' and message.transport_name == ARGV[2] and message.message_id then
-      lacking = lacking - 1
+    if read and type(message) == 'table' and message.transport_name == ARGV[3] and message.message_id then
       found[#found + 1] = { string.match(full, 'scheduled%.(.*)%.%x+$') or '', key, payload, '' }
     end
   end
 end
-return { lost, found }
+return { lost, found, page[1] }
