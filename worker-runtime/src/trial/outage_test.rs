@@ -29,7 +29,9 @@ use vumi_testkit::{alone, resident};
 
 const OUTAGE: Duration = Duration::from_secs(6 * 3600);
 /// Timers are late by less than this.
-const STEP: Duration = Duration::from_secs(1);
+const STEP: Duration = Duration::from_secs(10);
+/// Nobody waits longer whose provider is there.
+const AT_ONCE: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 /// Users of each provider; a tenth of them is written to in each minute.
 const USERS: usize = 60;
@@ -133,9 +135,9 @@ impl Campaign {
             }
         }
         self.minutes += 1;
-        self.clock.advance_by(STEP, STEP).await;
+        self.clock.advance_by(AT_ONCE, AT_ONCE).await;
         assert_eq!(self.taken("live").len(), self.sent["live"].len(), "at once");
-        self.clock.advance_by(MINUTE - STEP, STEP).await;
+        self.clock.advance_by(MINUTE - AT_ONCE, STEP).await;
     }
 
     /// What a provider took, in order: user and number.
@@ -260,6 +262,9 @@ async fn outage(clock: Clock) {
         campaign.minute().await;
         if minute == 60 {
             memory = resident();
+        }
+        if minute % 60 == 59 {
+            println!("hour {}: {} KiB", minute / 60 + 1, resident());
         }
     }
     let (early, late) = (memory, resident());

@@ -162,7 +162,10 @@ mod tests {
     fn what_is_new_ends_what_comes_again() {
         let mut known = finished(&["1", "2"]);
         assert!(known.comes_again(&raw(2, "1", true), None));
-        assert!(!known.comes_again(&raw(2, "2", false), None), "published anew");
+        assert!(
+            !known.comes_again(&raw(2, "2", false), None),
+            "published anew"
+        );
         assert!(!known.comes_again(&raw(2, "2", true), None));
     }
 
