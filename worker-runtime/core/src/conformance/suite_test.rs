@@ -126,7 +126,7 @@ fn a_good_worker_has_no_findings() {
 #[test]
 fn random_ids_are_found_wherever_a_message_is_handled_twice() {
     let found = found::<RANDOM_IDS>();
-    for case in ["crash-before-ack", "channel-lost", "stop-bounded"] {
+    for case in ["crash-before-ack", "broker-away", "stop-bounded"] {
         assert!(found.iter().any(|f| f == case), "{case} not in {found:?}");
     }
     assert!(!found.iter().any(|f| f == "flow"), "{found:?}");
