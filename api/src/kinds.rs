@@ -2,8 +2,8 @@
 //! beside it.
 
 use crate::applications::{
-    Calculator, Echo, Hangman, MemoBot, Reverse, RockPaperScissors, StaticReply, TicTacToe,
-    WordCount,
+    Calculator, Echo, Hangman, HttpRelay, MemoBot, Reverse, RockPaperScissors, StaticReply,
+    TicTacToe, WordCount,
 };
 use crate::dispatchers::{RoutingTable, Simple};
 use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
@@ -12,7 +12,7 @@ use crate::shared::{
     BrokerRef, Classes, ConnectorName, Dedupe, Duration, HttpClient, HttpListener, MiddlewareItem,
     OnUnknown, Ordering, RateLimit, Retention, Retry, StateRef,
 };
-use crate::transports::{DevNull, GenericHttp, HttpApi, Mediafone, Telnet};
+use crate::transports::{DevNull, GenericHttp, HttpApi, HttpRpc, Mediafone, Telnet};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,7 @@ macro_rules! kind {
                 kind: Kind::$kind,
                 key: $key,
                 ordering: <$type as WorkerConfig>::ORDERING,
+                attempts: <$type as WorkerConfig>::ATTEMPTS,
                 needs: <$type as WorkerConfig>::NEEDS,
                 honours: <$type as WorkerConfig>::HONOURS,
                 state: <$type as WorkerConfig>::STATE,
@@ -137,6 +138,8 @@ worker_kind! {
         telnet: Telnet = "telnet",
         /// Messages in by HTTP; the reply, if expected, is the response body.
         http_api: HttpApi = "httpApi",
+        /// Holds each request until the application replies; parameters have names of your own.
+        http_rpc: HttpRpc = "httpRpc",
         /// A provider that speaks HTTP, described in the manifest.
         generic_http: GenericHttp = "genericHttp",
         /// SMS by Mediafone in Cameroon.
@@ -189,8 +192,12 @@ worker_kind! {
         tic_tac_toe: TicTacToe = "ticTacToe",
         /// A bot that keeps memos for people in a chat channel.
         memo_bot: MemoBot = "memoBot",
+        /// Relays messages and events by HTTP; the answer may be the reply.
+        http_relay: HttpRelay = "httpRelay",
     }
     settings {
+        /// How the worker calls its endpoint; for types that do.
+        client: HttpClient,
         /// Name of the connector it serves: a transport's, or one that a dispatcher exposes. Required.
         #[schemars(with = "Option<ConnectorName>")]
         transport_name: String,

@@ -67,6 +67,8 @@ pub struct WorkerType {
     pub key: &'static str,
     /// Ordering when the manifest does not say.
     pub ordering: OrderingMode,
+    /// Attempts of a message when the manifest does not say.
+    pub attempts: u32,
     /// Shared settings that only types which name them have, and these must have.
     pub needs: &'static [&'static str],
     /// Shared settings that only types which name them may have.
@@ -163,6 +165,13 @@ impl Resource {
         self.settings().ordering.map_or_else(own, |o| o.mode)
     }
 
+    /// Attempts of a message in all: as written, else the worker type's own.
+    pub fn attempts(&self) -> u32 {
+        let written = self.settings().retry.and_then(|retry| retry.max_attempts);
+        let own = || self.worker_type().map_or(10, |worker| worker.attempts);
+        written.unwrap_or_else(own)
+    }
+
     /// How much this worker needs a state store, and which field of `spec` says so: its type's own need, or that of a
     /// setting which means nothing without one.
     pub fn state_need(&self) -> (StateNeed, &'static str) {
@@ -255,6 +264,8 @@ pub trait WorkerConfig: Sized {
     const TYPE: &'static str;
     /// Ordering when the manifest does not say (R2).
     const ORDERING: OrderingMode;
+    /// Attempts of a message in all, when the manifest does not say.
+    const ATTEMPTS: u32 = 10;
     /// Shared settings that this type needs and that types which do not name them must not have, such as `http`.
     const NEEDS: &'static [&'static str] = &[];
     /// Shared settings that this type may have and that types which do not name them must not have, such as `dedupe`.

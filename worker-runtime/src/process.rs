@@ -3,6 +3,7 @@
 
 use crate::brokers::{Brokers, Choice, Url};
 use crate::error::CliError;
+use crate::manifests::Services;
 use crate::registry;
 use crate::stores::{self, RedisUrl, Stores};
 use std::future::Future;
@@ -12,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use vumi_api::Severity;
 use vumi_core::admin::{self, AdminServer};
 use vumi_core::engine::StopLimits;
 use vumi_core::logging::{self, LogFormat};
@@ -27,23 +29,9 @@ pub struct Common {
     /// Address for health checks and metrics, or none [default: 127.0.0.1:9464 for run, 0.0.0.0:9464 for worker]
     #[arg(long, value_name = "ADDRESS|none")]
     pub admin: Option<Admin>,
-    /// RabbitMQ for all workers, whatever their manifests say: amqp://user:password@host:5672/vhost, or amqps://…; also
-    /// in VUMI_BROKER_URL, which keeps the password out of the process list. ?profile=quorum at the end for quorum queues
-    #[arg(long, value_name = "URL")]
-    pub broker: Option<String>,
-    /// PEM file of the private certificate authority of that RabbitMQ
-    #[arg(long, value_name = "FILE")]
-    pub broker_ca: Option<PathBuf>,
-    /// Redis for the state of all workers, whatever their manifests say: redis://user:password@host:6379/db, or rediss://…;
-    /// also in VUMI_REDIS_URL, which keeps the password out of the process list
-    #[arg(long, value_name = "URL")]
-    pub redis: Option<String>,
-    /// PEM file of the private certificate authority of that Redis
-    #[arg(long, value_name = "FILE")]
-    pub redis_ca: Option<PathBuf>,
-    /// What all keys in that Redis begin with [default: vumi]
-    #[arg(long, value_name = "PREFIX")]
-    pub redis_prefix: Option<String>,
+    /// Broker and store of all workers.
+    #[command(flatten)]
+    pub backing: Backing,
     /// Name of this process: of its control socket, for `vumi status --name` [default: from the path]
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
@@ -61,15 +49,66 @@ pub struct Common {
     pub log_level: Option<String>,
 }
 
-impl Common {
+/// Broker and store for all workers, whatever their manifests say.
+#[derive(clap::Args, Debug)]
+pub struct Backing {
+    /// RabbitMQ for all workers, whatever their manifests say: amqp://user:password@host:5672/vhost, or amqps://…; also
+    /// in VUMI_BROKER_URL, which keeps the password out of the process list. ?profile=quorum at the end for quorum queues
+    #[arg(long, value_name = "URL")]
+    pub broker: Option<String>,
+    /// PEM file of the private certificate authority of that RabbitMQ
+    #[arg(long, value_name = "FILE")]
+    pub broker_ca: Option<PathBuf>,
+    /// Redis for the state of all workers, whatever their manifests say: redis://user:password@host:6379/db, or rediss://…;
+    /// also in VUMI_REDIS_URL, which keeps the password out of the process list
+    #[arg(long, value_name = "URL")]
+    pub redis: Option<String>,
+    /// PEM file of the private certificate authority of that Redis
+    #[arg(long, value_name = "FILE")]
+    pub redis_ca: Option<PathBuf>,
+    /// What all keys in that Redis begin with [default: vumi]
+    #[arg(long, value_name = "PREFIX")]
+    pub redis_prefix: Option<String>,
+}
+
+impl Backing {
     /// The broker of all workers, if the flag or the environment names one.
-    pub fn broker(&self) -> Option<String> {
-        self.broker.clone().or_else(|| variable("VUMI_BROKER_URL"))
+    ///
+    /// # Errors
+    /// A flag that says more of it, and it is not named.
+    pub fn broker(&self) -> Result<Option<Url>, CliError> {
+        let url = self.broker.clone().or_else(|| variable("VUMI_BROKER_URL"));
+        needs("--broker-ca", &self.broker_ca, "--broker", &url)?;
+        Ok(url.map(|url| Url {
+            url,
+            authority: self.broker_ca.clone(),
+        }))
     }
 
     /// The Redis of all workers, if the flag or the environment names one.
-    pub fn redis(&self) -> Option<String> {
-        self.redis.clone().or_else(|| variable("VUMI_REDIS_URL"))
+    ///
+    /// # Errors
+    /// As [`Self::broker`].
+    pub fn redis(&self) -> Result<Option<RedisUrl>, CliError> {
+        let url = self.redis.clone().or_else(|| variable("VUMI_REDIS_URL"));
+        needs("--redis-ca", &self.redis_ca, "--redis", &url)?;
+        needs("--redis-prefix", &self.redis_prefix, "--redis", &url)?;
+        Ok(url.map(|url| RedisUrl {
+            url,
+            authority: self.redis_ca.clone(),
+            prefix: self.redis_prefix.clone(),
+        }))
+    }
+
+    /// What manifests must name themselves, and how bad it is if they name what is not there.
+    ///
+    /// # Errors
+    /// As [`Self::broker`].
+    pub fn services(&self) -> Result<Services, CliError> {
+        Ok(Services {
+            brokers: self.broker()?.is_none().then_some(Severity::Error),
+            stores: self.redis()?.is_none().then_some(Severity::Error),
+        })
     }
 }
 
@@ -173,40 +212,11 @@ impl Process {
             listen(SignalKind::terminate())?,
         );
         let name = arguments.name.clone().unwrap_or(setup.default_name);
-        let given = arguments.broker();
-        needs(
-            "--broker-ca",
-            arguments.broker_ca.is_some(),
-            "--broker",
-            given.is_some(),
-        )?;
-        let choice = given.map_or(setup.broker, |url| {
-            Choice::Url(Url {
-                url,
-                authority: arguments.broker_ca.clone(),
-            })
-        });
+        let choice = arguments.backing.broker()?;
+        let choice = choice.map_or(setup.broker, Choice::Url);
         let brokers = Brokers::new(choice, Arc::clone(&setup.secrets), &name)?;
-        let given = arguments.redis();
-        needs(
-            "--redis-ca",
-            arguments.redis_ca.is_some(),
-            "--redis",
-            given.is_some(),
-        )?;
-        needs(
-            "--redis-prefix",
-            arguments.redis_prefix.is_some(),
-            "--redis",
-            given.is_some(),
-        )?;
-        let store = given.map_or(setup.store, |url| {
-            stores::Choice::Url(RedisUrl {
-                url,
-                authority: arguments.redis_ca.clone(),
-                prefix: arguments.redis_prefix.clone(),
-            })
-        });
+        let store = arguments.backing.redis()?;
+        let store = store.map_or(setup.store, stores::Choice::Url);
         let stores = Stores::new(store, Arc::clone(&setup.secrets), &name)?;
         let supervisor = Supervisor::new(
             Registered::new(registry::all()),
@@ -289,8 +299,8 @@ impl Process {
 }
 
 /// A flag that says more of another one is a slip without it.
-fn needs(flag: &str, given: bool, of: &str, there: bool) -> Result<(), CliError> {
-    match given && !there {
+fn needs<T, U>(flag: &str, given: &Option<T>, of: &str, there: &Option<U>) -> Result<(), CliError> {
+    match given.is_some() && there.is_none() {
         true => Err(CliError::validation(format!(
             "{flag} belongs to {of}, which is not given: manifests name their own"
         ))),

@@ -3,6 +3,7 @@
 mod calculator;
 mod echo;
 mod hangman;
+mod http_relay;
 mod memo_bot;
 mod reverse;
 mod rock_paper_scissors;
@@ -13,6 +14,7 @@ mod word_count;
 pub use calculator::Calculator;
 pub use echo::Echo;
 pub use hangman::Hangman;
+pub use http_relay::{HttpRelay, RelayedEvent, Signing};
 pub use memo_bot::MemoBot;
 pub use reverse::Reverse;
 pub use rock_paper_scissors::RockPaperScissors;

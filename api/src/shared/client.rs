@@ -1,20 +1,20 @@
-//! The HTTP client of a worker that calls its provider.
+//! The HTTP client of a worker that calls a provider or an endpoint.
 
 use super::quantity::{Duration, Size};
 use super::shapes::{AnswerSize, Deadline};
-use super::tls::ClientTls;
+use super::tls::CallTls;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// How a worker calls its provider. Connections are kept and used again; redirects are not followed.
+/// How a worker calls others. Connections are kept and used again; redirects are not followed.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpClient {
-    /// Longest wait for a connection; what could not be sent is tried again. Default `5s`.
+    /// Longest wait for a connection, TLS included; what could not be sent is tried again. Default `5s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Deadline>")]
     pub connect_timeout: Option<Duration>,
-    /// Longest wait for the whole answer; then nobody knows whether the provider has the message. Default `15s`.
+    /// Longest wait for the whole answer; then nobody knows whether the other side has the message. Default `15s`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Deadline>")]
     pub answer_timeout: Option<Duration>,
@@ -28,5 +28,5 @@ pub struct HttpClient {
     pub idle_connections: Option<u32>,
     /// TLS settings of `https` URLs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tls: Option<ClientTls>,
+    pub tls: Option<CallTls>,
 }

@@ -1,4 +1,4 @@
-//! The HTTP server of a worker that listens for requests.
+//! The HTTP server of a worker that listens for requests, and what both sides of HTTP share.
 
 use super::quantity::{Duration, Size};
 use super::secret::SecretValue;
@@ -96,9 +96,38 @@ impl HttpListener {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BasicAuth {
-    /// Name that callers give.
+    /// Name of the account.
     #[schemars(length(min = 1, max = 255))]
     pub username: String,
-    /// Password that callers give.
+    /// Its password.
     pub password: SecretValue,
+}
+
+/// Methods of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum RequestMethod {
+    /// GET.
+    Get,
+    /// POST.
+    Post,
+    /// PUT.
+    Put,
+    /// PATCH.
+    Patch,
+    /// DELETE.
+    Delete,
+}
+
+impl RequestMethod {
+    /// As it is written in a request.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RequestMethod::Get => "GET",
+            RequestMethod::Post => "POST",
+            RequestMethod::Put => "PUT",
+            RequestMethod::Patch => "PATCH",
+            RequestMethod::Delete => "DELETE",
+        }
+    }
 }

@@ -3,6 +3,7 @@
 pub mod broker;
 pub mod classes;
 pub mod client;
+pub mod failure;
 pub mod http;
 pub mod middleware;
 pub mod ordering;
@@ -17,7 +18,8 @@ pub mod tls;
 pub use broker::{BrokerProfile, BrokerRef};
 pub use classes::{Class, Classes, Weights};
 pub use client::HttpClient;
-pub use http::{BasicAuth, HttpListener};
+pub use failure::{Actor, FailureClass, ProviderCode};
+pub use http::{BasicAuth, HttpListener, RequestMethod};
 pub use middleware::{
     AddressTranslation, LogLevel, Logging, MiddlewareItem, SessionLength, SessionNamespace,
 };
@@ -28,4 +30,4 @@ pub use secret::{SecretKeyRef, SecretRef, SecretValue};
 pub use sending::{Dedupe, OnUnknown, RateLimit, RatePer, RateUnit, UnknownPolicy, UnknownThen};
 pub use shapes::{ConnectorName, is_connector};
 pub use state::{KeptContent, RedisRef, Retention, StateNeed, StateRef, StateVolume};
-pub use tls::ClientTls;
+pub use tls::{CallTls, ClientTls};

@@ -8,11 +8,13 @@
 //! that asks to come again, down while it cannot be reached or refuses our credentials; `numbers` degraded after a number
 //! that cannot be read.
 //!
-//! Limits: one level of parameters in a JSON body that is sent; deeper ones are written as `body`. XML that comes in is not
-//! read. At most 10,000 connections at one time, and 30 s each for a request's head and body.
+//! Limits: one level of parameters in a JSON body that is sent; deeper ones are written as `body`. A request carries one
+//! message or receipt. XML is read where the description has paths for it, in UTF-8, at most 32 elements deep and 10,000 in
+//! all, without a document type or entities of its own. `multipart/form-data` is not read: no provider is known to send it.
+//! At most 10,000 connections at one time, and 30 s each for a request's head and body.
 //!
 //! Codes: `listen.failed`, `message.invalid`, `message.too_large`, `reply.missing_fields`, `reply.not_expected`,
-//! `reply.holder_gone`, `reply.session_closed`, `backlog.full`, `broker.unreachable`, `secret.missing`, `peer.refused`,
+//! `reply.holder_gone`, `reply.session_closed`, `number.unclear`, `backlog.full`, `broker.unreachable`, `secret.missing`, `peer.refused`,
 //! `peer.throttled`, `peer.timeout`, `peer.unreachable`, `peer.credentials`, `peer.failed`, `template.failed`.
 //!
 //! ## A description
@@ -55,40 +57,57 @@
 //! | Name | Holds | In |
 //! |---|---|---|
 //! | `config` | `settings` and `secrets` by name | every template |
-//! | `params` | parameters of query and form, or members of a JSON body that are text, numbers or truth values | requests |
+//! | `params` | parameters of query and form, members of a JSON body that are text, numbers or truth values, what `xml` names in XML | requests |
 //! | `json` | the whole JSON body | requests |
 //! | `headers`, `method`, `path` | headers by name in lower case; the method; parts of the path that have names | requests |
-//! | `session` | what `session.store` kept, and `created_at`; none where there is none | requests and their answers |
+//! | `session` | what `session.store` kept, and `created_at`; none where there is none | `refuse`, `message` and `answer` of requests with a message, `invalid` |
 //! | `message` | the message by the names of its fields on the wire: `message.content`, `message.from_addr` | answers, `reply`, `send` |
 //! | `close` | whether the message ends its session | `reply`, `send` |
 //! | `findings` | what is wrong with a request | `invalid` |
 //! | `status`, `headers`, `body`, `json` | the answer of the provider | `send.outcomes` |
+//! | `xml` | what `send.xml` names in it | `send.outcomes` |
 //!
 //! Beside the filters of the language there are `ltrim` and `base64`, and the test `matching`: `{{ x is matching("^1") }}`.
+//!
+//! ## XML
+//!
+//! `xml` gives names to values in a body of XML, which are parameters then; a body that begins with `<` is one, whatever its
+//! type says. Each path begins below the root element, whose own name does not count:
+//!
+//! | Path | Is |
+//! |---|---|
+//! | `page_id` | the text of the first such element in the root |
+//! | `Event/Context/@MSISDN` | an attribute |
+//! | `@version` | an attribute of the root |
+//! | `params/param/value/struct/member[name=MSISDN]/value` | the text in the first member whose child `name` has that text |
+//!
+//! Prefixes of namespaces do not count. A path to nothing has no value: its parameter is missing.
 //!
 //! ## What is done without being asked
 //!
 //! A request is answered once the broker has what it carries. One that comes again with the same `id` gets the first
 //! answer. A status that nobody wrote down is `pending` and a count, not an error. Messages that the provider does not take
-//! are tried again by what kind of failure it was, in order; one that it may have taken is not (see `onUnknown`).
+//! are tried again by what kind of failure it was, in order; one that it may have taken is not (see `onUnknown`). With
+//! `session.redial: resume`, a reply that comes after the deadline is refused as `reply.session_closed` and kept: its user
+//! reads it on dialling again, and the application hears no more of the redial than the next thing that the user says.
 
 mod check;
 mod requests;
 mod sending;
 mod sessions;
+mod xml;
 
+pub use crate::shared::RequestMethod;
 pub use requests::{
-    Access, MessageRule, ReceiptRule, ReceiptStatus, RequestMethod, RequestRule, Signature,
-    SignatureEncoding,
+    Access, MessageRule, ReceiptRule, ReceiptStatus, RequestRule, Signature, SignatureEncoding,
 };
-pub use sending::{
-    CodeActor, CodeClass, Outcome, OutcomeRule, ParametersIn, ProviderCode, SendRule,
-};
+pub use sending::{NumberForm, Outcome, OutcomeRule, ParametersIn, RefusalRule, SendRule};
 pub use sessions::{DeadlineRule, Redial, SessionRule};
+pub use xml::{XmlPath, XmlStep};
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::shapes::{ShortText, Template, TemplateMap};
-use crate::shared::{HttpListener, OrderingMode, SecretValue, StateNeed};
+use crate::shared::{HttpListener, OrderingMode, ProviderCode, SecretValue, StateNeed};
 use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -140,6 +159,11 @@ pub struct GenericHttp {
     /// How the provider shows who it is, beside `http.auth`. Default: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
+    /// Names for values in a body of XML, which are parameters then, each with the path to it from the root element:
+    /// `Event/Context/@user`. Default: XML is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<BTreeMap<String, ShortText>>", extend("maxProperties" = 64))]
+    pub xml: Option<BTreeMap<String, String>>,
     /// The kinds of requests that it makes. Default: it makes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
@@ -280,16 +304,8 @@ impl WorkerConfig for GenericHttp {
                 "has no effect without an `id` in the messages of genericHttp.requests",
             );
         }
-        let waits = http
-            .and_then(|http| http.request_timeout)
-            .map_or(240, |d| d.0.as_secs());
-        if let Some(deadline) = &self.deadline
-            && deadline.after.0.as_secs() >= waits
-        {
-            refuse(
-                "genericHttp.deadline.after",
-                "must be shorter than http.requestTimeout",
-            );
+        if let Some(text) = self.deadline.as_ref().and_then(|d| d.too_late(http)) {
+            refuse("genericHttp.deadline.after", &text);
         }
         findings
     }

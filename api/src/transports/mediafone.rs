@@ -16,7 +16,7 @@
 //! ## On the wire
 //!
 //! In: GET or POST with `to`, `from` and `sms`; answered with `{"message_id": "…"}`. Out: GET with `username`, `password`, `phone`
-//! and `msg`; any 2xx means that the message is taken.
+//! and `msg`; 200 means that the message is taken.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::{HttpListener, OrderingMode, SecretValue};

@@ -120,6 +120,13 @@ pub const BAD: &[Bad] = &[
         "",
         "kind MetricAggregator is not supported yet",
     ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: x\nclient: {}",
+        RULE,
+        "spec.client",
+        "client has no effect on this type: it is for httpRelay",
+    ),
     // Names that do not exist.
     transport(
         "telnet: {port: 9010}\ntransportname: x",
@@ -952,5 +959,56 @@ pub const ONLY_OFFLINE: &[Bad] = &[
         "manifest.invalid",
         "spec.middleware[0].addressTranslation.outboundMap",
         "same target",
+    ),
+    transport(
+        "httpRpc: {fields: {content: text, fromAddr: msisdn}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpRpc.fields",
+        "no message has toAddr",
+    ),
+    transport(
+        "httpRpc: {fields: {toAddr: x, fromAddr: x}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpRpc.fields.fromAddr",
+        "parameter x holds two fields",
+    ),
+    transport(
+        "httpRpc: {defaults: {sessionEvent: begin}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpRpc.defaults.sessionEvent",
+        "not one of new, resume, close",
+    ),
+    transport(
+        "httpRpc: {deadline: {after: 60s, text: x}}\nhttp: {port: 8080, requestTimeout: 60s}",
+        "manifest.invalid",
+        "spec.httpRpc.deadline.after",
+        "must be shorter than http.requestTimeout",
+    ),
+    transport(
+        "httpRpc: {}\nhttp: {port: 8080}\ndedupe: {}",
+        "manifest.invalid",
+        "spec.dedupe",
+        "without httpRpc.idField",
+    ),
+    other(
+        "Application",
+        "httpRelay: {url: 'https://me:secret@crm.example/'}\ntransportName: x",
+        "manifest.invalid",
+        "spec.httpRelay.url",
+        "write them into auth",
+    ),
+    other(
+        "Application",
+        "httpRelay: {url: 'https://', eventUrl: 'http://crm.example/#events'}\ntransportName: x",
+        "manifest.invalid",
+        "spec.httpRelay.eventUrl",
+        "no address that can be called",
+    ),
+    other(
+        "Application",
+        "httpRelay: {url: 'http://crm.example', eventUrl: 'http://crm.example/e', events: []}\ntransportName: x",
+        "manifest.invalid",
+        "spec.httpRelay.eventUrl",
+        "events is empty",
     ),
 ];

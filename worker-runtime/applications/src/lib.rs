@@ -9,6 +9,7 @@ mod echo;
 #[cfg(test)]
 mod examples_test;
 mod hangman;
+mod http_relay;
 mod memo_bot;
 mod pairs;
 mod reverse;
@@ -33,6 +34,7 @@ pub const WORKERS: &[Registration] = &[
     Registration::of::<rock_paper_scissors::Def>(),
     Registration::of::<tic_tac_toe::Def>(),
     Registration::of::<memo_bot::Def>(),
+    Registration::of::<http_relay::Def>(),
 ];
 
 /// The message to answer: neither an event nor the end of a session, after which nobody listens.

@@ -8,6 +8,7 @@ mod hop;
 mod http;
 mod inject;
 mod process;
+mod relay;
 mod replay;
 mod report;
 mod rig;
@@ -34,7 +35,7 @@ struct Arguments {
     /// Messages per run and row.
     #[arg(long, default_value_t = 20_000)]
     messages: u32,
-    /// Only parts whose name contains this text: start, embedded, http, hop, inject, guarantees.
+    /// Only parts whose name contains this text: start, embedded, http, python, hop, relay, inject, guarantees.
     #[arg(long)]
     only: Option<String>,
     /// Replace the measured table in this Markdown file (between its two marker lines).
@@ -90,12 +91,18 @@ async fn measure(arguments: Arguments) -> Result<(), AnyError> {
     if wanted("http") {
         http::rows(&mut report).await?;
     }
+    if wanted("python") {
+        http::against_python(&mut report, arguments.runs).await?;
+    }
     if wanted("hop") {
         let rabbitmq = hop::rows(&mut report, arguments.runs, arguments.messages).await?;
         if let Some((memory, process)) = embedded {
             compare(&mut report, "memory", memory / rabbitmq, 5.0);
             compare(&mut report, "process", process / rabbitmq, 1.0);
         }
+    }
+    if wanted("relay") {
+        relay::rows(&mut report, arguments.runs, arguments.messages).await?;
     }
     if wanted("inject") {
         inject::rows(&mut report, arguments.runs, arguments.messages).await?;

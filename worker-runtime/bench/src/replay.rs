@@ -135,6 +135,7 @@ fn waits(message: &UserMessage, since: u64, due: Due) -> Append {
                 reason: Reason::Backoff,
                 since,
                 attempts: 1,
+                counted: 0,
                 code: "peer.timeout".into(),
                 text: "the peer was away".into(),
                 routing_key: DISPATCHED.input.into(),

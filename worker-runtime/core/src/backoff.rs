@@ -32,7 +32,37 @@ impl Backoff {
     pub fn after(self, attempt: u32) -> Duration {
         let factor = 1u32 << attempt.saturating_sub(1).min(20);
         let full = self.initial.saturating_mul(factor).min(self.max);
-        full.mul_f64(self.least + (1.0 - self.least) * rand::random::<f64>())
+        full.mul_f64(self.least + (1.0 - self.least) * chance())
+    }
+}
+
+/// A random share.
+fn chance() -> f64 {
+    #[cfg(test)]
+    if let Some(chance) = seeded::chance() {
+        return chance;
+    }
+    rand::random()
+}
+
+/// Waiting times that follow from a seed, for tests whose schedules do.
+#[cfg(test)]
+pub(crate) mod seeded {
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+    use std::cell::RefCell;
+
+    thread_local! {
+        static DICE: RefCell<Option<StdRng>> = const { RefCell::new(None) };
+    }
+
+    /// From now on on this thread.
+    pub(crate) fn seed(seed: u64) {
+        DICE.set(Some(StdRng::seed_from_u64(seed)));
+    }
+
+    pub(super) fn chance() -> Option<f64> {
+        DICE.with_borrow_mut(|dice| dice.as_mut().map(|dice| dice.random()))
     }
 }
 

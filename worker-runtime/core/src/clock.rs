@@ -7,9 +7,28 @@ use std::time::{Duration, SystemTime};
 /// How far the machine's clock is behind, in milliseconds.
 static AHEAD: AtomicU64 = AtomicU64::new(0);
 
+/// Stands instead of the machine's clock, in milliseconds since 1970, if a test stopped that: so that what happens follows
+/// from its seed alone. Such a test has a process of its own.
+#[cfg(test)]
+static STOPPED: AtomicU64 = AtomicU64::new(0);
+
+/// From now on time passes only by [`advance`].
+#[cfg(test)]
+pub(crate) fn stop() {
+    STOPPED.store(1_800_000_000_000, Ordering::Relaxed);
+}
+
+fn machine() -> SystemTime {
+    #[cfg(test)]
+    if let stopped @ 1.. = STOPPED.load(Ordering::Relaxed) {
+        return SystemTime::UNIX_EPOCH + Duration::from_millis(stopped);
+    }
+    SystemTime::now()
+}
+
 /// The time now.
 pub fn now() -> SystemTime {
-    SystemTime::now() + Duration::from_millis(AHEAD.load(Ordering::Relaxed))
+    machine() + Duration::from_millis(AHEAD.load(Ordering::Relaxed))
 }
 
 /// Lets time pass for the whole process. Whoever does so moves Tokio's clock as well.

@@ -116,6 +116,8 @@ codes! {
         "Nothing; the log line names the message.";
     JOURNAL_EXPIRED = "journal.expired", "A message waited in the journal as long as `retention.journal` allows.",
         "Release what waits sooner (`vumi journal list`, `vumi batch list`), or keep it longer.";
+    PARTITIONS_BUSY = "partitions.busy", "Somebody still works on what waits in the former parts of a queue that is divided anew.",
+        "Nothing, if it passes: what is claimed is free a minute after its replica has died. Else look for a replica of the former division that still runs.";
     STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
         "Stop that process, or give this one another folder; an embedded store has one owner.";
     STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
@@ -144,6 +146,8 @@ codes! {
         "The user has left; reply to the message that came from the connection, not to a stored address.";
     REPLY_FIELDS = "reply.missing_fields", "An outbound message lacks fields that this transport needs.",
         "The reason names them; correct the application that sent it.";
+    NUMBER_UNCLEAR = "number.unclear", "The recipient's number cannot be read by any numbering plan, or in two ways, and the provider wants it in one.",
+        "Write numbers with + and the country code, as in +27820000001; look at numbersOf and send.numbersAs.";
     PEER_REFUSED = "peer.refused", "The network refused the message for good.",
         "The reason and the provider's code say why; correct the message or ask the provider.";
     ERROR_TABLE = "peer.error_table", "The file with a provider's error codes is wrong.",
@@ -156,6 +160,12 @@ codes! {
         "Check URL, DNS, TLS and network; the message is tried again.";
     PEER_CREDENTIALS = "peer.credentials", "The provider refuses our credentials.",
         "Correct them in the Secret: the message is tried again, and the new ones take effect without a restart.";
+    RELAY_REFUSED = "relay.refused", "The endpoint refused the message for good.",
+        "Correct the URL, or the endpoint; then `vumi parked requeue` delivers it.";
+    RELAY_REDIRECTED = "relay.redirected", "The endpoint answered with a redirect, and redirects are not followed.",
+        "Write the address that it redirects to as the URL; then `vumi parked requeue` delivers it.";
+    RELAY_REPLY = "relay.reply_unusable", "The endpoint took the message, and its reply cannot be sent: it is no UTF-8, or as large as client.maxAnswer or larger.",
+        "Correct the endpoint, or raise client.maxAnswer; then `vumi parked requeue` asks it again.";
     PEER_FAILED = "peer.failed", "The provider failed and did not take the message.",
         "Nothing: the message is tried again. Ask the provider if it lasts.";
     TEMPLATE_FAILED = "template.failed", "A template of the manifest could not be filled in.",

@@ -2,7 +2,7 @@
 //! addresses only as [`hashed_address`], and what the AMQP client logs not at all.
 
 use crate::broker::amqp;
-use crate::state::person::normalised;
+use crate::numbers::by_form;
 use sha2::{Digest, Sha256};
 use std::io::IsTerminal;
 use std::sync::OnceLock;
@@ -105,7 +105,7 @@ pub fn hashed_address(address: &str) -> String {
         Ok(given) if !given.is_empty() => Sha256::digest(given.as_bytes()).into(),
         _ => rand::random(),
     });
-    hash_with(key, &normalised(address))
+    hash_with(key, &by_form(address))
 }
 
 /// Two rounds, as in HMAC, so that nothing can be appended to a known hash.

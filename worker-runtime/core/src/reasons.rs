@@ -63,6 +63,8 @@ reasons! {
 
     REDIVIDING = "partitions", "redividing", "The queue was divided differently before: what waits in the old parts is finished first, and new messages wait.",
         "Nothing, if it passes; `vumi journal list` shows what waits for its time, and `vumi journal release` ends that.", Operator;
+    DIVISION_UNSETTLED = "partitions", "division_unsettled", "How the queue was divided is not known or cannot be changed, because the broker or the state store does not answer or another replica still has something; new messages wait.",
+        "The sentence has the cause; it is tried again all the time.", Operator;
     DIVIDED = "partitions", "divided", "The queue is divided as the manifest says.", "", Nobody;
 
     UP = "state", "up", "The state store answers.", "", Nobody;
@@ -128,7 +130,21 @@ reasons! {
     DESCRIPTION_FAILED = "provider", "description_failed", "A template of the description could not be filled in, so that a message was not sent.",
         "The sentence shows the template; correct it, then `vumi parked requeue`.", Operator;
 
-    NUMBER_UNCLEAR = "numbers", "number_unclear", "A number belongs to no numbering plan; its message went on with the number as it came.",
+    ENDPOINT_ANSWERED = "endpoint", "endpoint_answered", "The endpoint takes messages.", "", Nobody;
+    ENDPOINT_UNREACHABLE = "endpoint", "endpoint_unreachable", "The endpoint cannot be reached; messages wait and are tried again.",
+        "Check URL, DNS, TLS and network, and whether the endpoint runs.", Operator;
+    ENDPOINT_CREDENTIALS = "endpoint", "endpoint_credentials", "The endpoint refuses our credentials or our signature, or a Secret is missing or wrong; messages wait and are tried again.",
+        "Correct the Secret, or what the endpoint expects; it takes effect without a restart.", Operator;
+    ENDPOINT_THROTTLES = "endpoint", "endpoint_throttles", "The endpoint asks to slow down; messages wait and are tried again.",
+        "Nothing, if it passes; else give the endpoint more room.", Operator;
+    ENDPOINT_LOST = "endpoint", "endpoint_lost", "The endpoint did not answer in time; the message is tried again under the same id.",
+        "Make the endpoint answer sooner: let it take the message, answer, and work on it afterwards. Or raise client.answerTimeout.", Operator;
+    ENDPOINT_FAILED = "endpoint", "endpoint_failed", "The endpoint failed and did not take a message, which is tried again.",
+        "Look at the endpoint's own log.", Operator;
+    ENDPOINT_REFUSES = "endpoint", "endpoint_refuses", "The endpoint refused a message for good, redirects, or answered what cannot be used; the message was set aside.",
+        "Correct the URL, or the endpoint; then `vumi parked requeue` delivers what was set aside.", Operator;
+
+    NUMBER_UNCLEAR = "numbers", "number_unclear", "A number belongs to no numbering plan, or to two. A message that came in went on with the number as it came; one to be sent was refused.",
         "Look at numbersOf; a user whose number is written in two ways is two people.", Operator;
 
     DEADLINE = "response", "deadline", "The network would not have waited longer: a user was answered without the application.",

@@ -11,11 +11,15 @@ use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
+use tower_service::Service;
 use vumi_api::shared::HttpClient;
+use vumi_core::clock;
 use vumi_core::codes::{self, Code};
 use vumi_core::error::{Classify, ErrorClass, WorkError};
 use vumi_core::secrets::Secrets;
@@ -72,7 +76,7 @@ pub trait Caller: Send + Sync {
 
 /// Calls over real connections.
 pub struct Client {
-    client: legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    client: legacy::Client<Connector, Full<Bytes>>,
     answer_timeout: Duration,
     max_answer: usize,
 }
@@ -81,13 +85,12 @@ impl Client {
     /// A client with these settings; opens nothing.
     ///
     /// # Errors
-    /// The private certificate authority is missing or cannot be read.
+    /// The private certificate authority or our own certificate is missing or cannot be read.
     pub fn new(settings: &HttpClient, secrets: &Secrets) -> Result<Self, WorkError> {
         let connect_timeout = settings
             .connect_timeout
             .map_or(Duration::from_secs(5), |d| d.0);
         let mut http = HttpConnector::new();
-        http.set_connect_timeout(Some(connect_timeout));
         http.set_nodelay(true);
         http.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
@@ -95,6 +98,10 @@ impl Client {
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
+        let connector = Connector {
+            connector,
+            limit: connect_timeout,
+        };
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(IDLE)
@@ -111,18 +118,54 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Whether an answer of this client may lack its end: it is as large as is read at all.
+    pub fn leaves_out(&self, answer: &Answer) -> bool {
+        answer.body.len() >= self.max_answer
+    }
+}
+
+/// Makes connections, names and TLS included, within a time: what takes longer was never sent.
+#[derive(Clone)]
+struct Connector {
+    connector: HttpsConnector<HttpConnector>,
+    limit: Duration,
+}
+
+type Connecting<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+impl Service<Uri> for Connector {
+    type Response = <HttpsConnector<HttpConnector> as Service<Uri>>::Response;
+    type Error = Box<dyn std::error::Error + Send + Sync>;
+    type Future = Connecting<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.connector.poll_ready(cx)
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let (connecting, limit) = (self.connector.call(uri), self.limit);
+        Box::pin(async move {
+            match tokio::time::timeout(limit, connecting).await {
+                Ok(connected) => connected,
+                Err(_) => Err(format!("not within {limit:?}").into()),
+            }
+        })
+    }
+}
+
 fn tls(settings: &HttpClient, secrets: &Secrets) -> Result<rustls::ClientConfig, WorkError> {
     let wrong = |text: String| WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text);
-    let mut roots = RootCertStore::empty();
-    let authority = settings
-        .tls
-        .as_ref()
-        .and_then(|tls| tls.ca_secret_ref.as_ref());
-    if let Some(secret) = authority {
-        let pem = secrets.get(&secret.name, "ca.crt").ok_or_else(|| {
-            let text = format!("Secret {:?} has no key \"ca.crt\"", secret.name);
+    let key = |name: &str, key: &str| {
+        secrets.get(name, key).ok_or_else(|| {
+            let text = format!("Secret {name:?} has no key {key:?}");
             WorkError::new(ErrorClass::Config, codes::SECRET_MISSING, text)
-        })?;
+        })
+    };
+    let settings = settings.tls.clone().unwrap_or_default();
+    let mut roots = RootCertStore::empty();
+    if let Some(secret) = &settings.ca_secret_ref {
+        let pem = key(&secret.name, "ca.crt")?;
         for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
             let added = certificate.map_err(|e| e.to_string());
             let added = added.and_then(|der| roots.add(der).map_err(|e| e.to_string()));
@@ -135,7 +178,20 @@ fn tls(settings: &HttpClient, secrets: &Secrets) -> Result<rustls::ClientConfig,
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| wrong(e.to_string()))?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let config = config.with_root_certificates(roots);
+    let Some(secret) = &settings.certificate_secret_ref else {
+        return Ok(config.with_no_client_auth());
+    };
+    let (chain, private) = (key(&secret.name, "tls.crt")?, key(&secret.name, "tls.key")?);
+    let bad = |key: &str, why: String| wrong(format!("{key} of Secret {:?}: {why}", secret.name));
+    let chain: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|e| bad("tls.crt", e.to_string()))?;
+    let private = PrivateKeyDer::from_pem_slice(private.as_bytes())
+        .map_err(|e| bad("tls.key", e.to_string()))?;
+    config
+        .with_client_auth_cert(chain, private)
+        .map_err(|e| bad("tls.crt and tls.key", e.to_string()))
 }
 
 #[async_trait]
@@ -211,11 +267,22 @@ pub fn class_of(answer: &Answer) -> Option<ErrorClass> {
     })
 }
 
-/// `Retry-After` in seconds (RFC 9110, section 10.2.3), at most an hour; a date is not read.
+/// `Retry-After` as seconds or as a date (RFC 9110, section 10.2.3): at least a second, so that nobody is hammered, and at
+/// most an hour.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    let text = headers.get(http::header::RETRY_AFTER)?.to_str().ok()?;
-    let seconds: u64 = text.trim().parse().ok()?;
-    Some(Duration::from_secs(seconds.min(3600)))
+    let text = headers
+        .get(http::header::RETRY_AFTER)?
+        .to_str()
+        .ok()?
+        .trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let date = httpdate::parse_http_date(text).ok()?;
+            date.duration_since(clock::now()).unwrap_or_default()
+        }
+    };
+    Some(wait.clamp(Duration::from_secs(1), Duration::from_secs(3600)))
 }
 
 #[cfg(test)]
@@ -239,8 +306,26 @@ mod tests {
         assert_eq!(class(401, None), Some(ErrorClass::Auth));
         assert_eq!(class(429, Some("7")), Some(wait(7)));
         assert_eq!(class(429, Some("soon")), Some(ErrorClass::Throttled(None)));
+        assert_eq!(class(429, Some("0")), Some(wait(1)), "nobody is hammered");
         assert_eq!(class(503, Some("99999999")), Some(wait(3600)));
         assert_eq!(class(503, None), Some(ErrorClass::RemoteTemporary));
         assert_eq!(class(504, None), Some(ErrorClass::Timeout));
+    }
+
+    #[test]
+    fn a_date_says_how_long_to_wait() {
+        let after = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(http::header::RETRY_AFTER, text.parse().unwrap());
+            retry_after(&headers)
+        };
+        let soon = httpdate::fmt_http_date(clock::now() + Duration::from_secs(90));
+        let wait = after(&soon).unwrap();
+        assert!((85..=90).contains(&wait.as_secs()), "{wait:?}");
+        let past = after("Fri, 31 Dec 1999 23:59:59 GMT");
+        assert_eq!(past, Some(Duration::from_secs(1)));
+        let far = after("Fri, 31 Dec 2100 23:59:59 GMT");
+        assert_eq!(far, Some(Duration::from_secs(3600)));
+        assert_eq!(after("Sometime, 31 Foo 2100"), None);
     }
 }

@@ -4,14 +4,17 @@
 
 mod answer;
 mod auth;
+mod callee;
 mod client;
 mod connection;
 mod params;
 mod server;
 mod signature;
+pub mod webhook;
 
 pub use answer::{Answer, Reply, Written};
 pub use auth::{credentials_match, equal, unauthorized};
+pub use callee::{Callee, ENDPOINT, PROVIDER};
 pub use client::{Call, CallError, Caller, Client, class_of, retry_after};
 pub use http::{HeaderMap, Method, StatusCode};
 pub use params::{ParamError, Params};

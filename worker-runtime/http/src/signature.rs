@@ -70,7 +70,7 @@ impl Signed<'_> {
         given: &str,
         prefix: &str,
         encoding: Encoding,
-        secrets: &[String],
+        secrets: &[impl AsRef<[u8]>],
         tolerance: Duration,
         now: SystemTime,
     ) -> Result<(), SignatureError> {
@@ -84,8 +84,9 @@ impl Signed<'_> {
             .take(4)
             .collect();
         let mut right = false;
-        for secret in secrets.iter().filter(|secret| !secret.is_empty()) {
-            let expected = self.sign(secret.as_bytes(), encoding);
+        let secrets = secrets.iter().map(AsRef::as_ref);
+        for secret in secrets.filter(|secret| !secret.is_empty()) {
+            let expected = self.sign(secret, encoding);
             for one in &given {
                 right |= bool::from(expected.as_bytes().ct_eq(one.as_bytes()));
             }

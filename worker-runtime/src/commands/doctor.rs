@@ -3,9 +3,9 @@
 use crate::brokers::{self, Brokers, Url};
 use crate::commands::status::live_sockets;
 use crate::error::CliError;
-use crate::manifests::{self, Services};
+use crate::manifests;
 use crate::output::{self, Format};
-use crate::process::{self, variable};
+use crate::process::{self, Backing};
 use crate::stores::{self, RedisUrl, Stores};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -46,21 +46,9 @@ pub struct Arguments {
     /// Directory with one folder per Secret and one file per key
     #[arg(long, value_name = "DIR")]
     pub secrets: Option<PathBuf>,
-    /// RabbitMQ for all workers, whatever their manifests say; also in VUMI_BROKER_URL
-    #[arg(long, value_name = "URL")]
-    pub broker: Option<String>,
-    /// PEM file of the private certificate authority of that RabbitMQ
-    #[arg(long, value_name = "FILE")]
-    pub broker_ca: Option<PathBuf>,
-    /// Redis for the state of all workers, whatever their manifests say; also in VUMI_REDIS_URL
-    #[arg(long, value_name = "URL")]
-    pub redis: Option<String>,
-    /// PEM file of the private certificate authority of that Redis
-    #[arg(long, value_name = "FILE")]
-    pub redis_ca: Option<PathBuf>,
-    /// What all keys in that Redis begin with [default: vumi]
-    #[arg(long, value_name = "PREFIX")]
-    pub redis_prefix: Option<String>,
+    /// Broker and store of all workers.
+    #[command(flatten)]
+    pub backing: Backing,
     /// How findings are printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -102,10 +90,7 @@ type Read = (
 
 /// The manifests, and how they are.
 fn read(arguments: &Arguments) -> Result<Read, CliError> {
-    let services = Services {
-        brokers: arguments.broker.is_none().then_some(Severity::Error),
-        stores: arguments.redis.is_none().then_some(Severity::Error),
-    };
+    let services = arguments.backing.services()?;
     let read = manifests::campaign(
         &arguments.files,
         Target::Local,
@@ -149,16 +134,8 @@ struct Targets {
 
 impl Targets {
     fn of(arguments: &Arguments, secrets: &Arc<Secrets>) -> Result<Self, CliError> {
-        let given = |option: &Option<String>, name| option.clone().or_else(|| variable(name));
-        let broker = given(&arguments.broker, "VUMI_BROKER_URL").map(|url| Url {
-            url,
-            authority: arguments.broker_ca.clone(),
-        });
-        let redis = given(&arguments.redis, "VUMI_REDIS_URL").map(|url| RedisUrl {
-            url,
-            authority: arguments.redis_ca.clone(),
-            prefix: arguments.redis_prefix.clone(),
-        });
+        let broker = arguments.backing.broker()?;
+        let redis = arguments.backing.redis()?;
         let choice = match &broker {
             Some(url) => brokers::Choice::Url(url.clone()),
             None => brokers::Choice::Embedded(EmbeddedOptions::default()),

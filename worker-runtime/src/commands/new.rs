@@ -101,10 +101,7 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
             about: "One message per HTTP request; the reply is the response body.",
             config: include_str!("new/api_http.rs.txt"),
             worker: include_str!("new/http.rs.txt"),
-            beside: &[
-                ("yaml", include_str!("new/http_description.yaml")),
-                ("codes.yaml", include_str!("new/http_codes.yaml")),
-            ],
+            beside: &[("yaml", include_str!("new/http_description.yaml"))],
             minimal: include_str!("new/minimal_http.yaml"),
             full: full(
                 include_str!("new/full_http.yaml"),

@@ -2,7 +2,7 @@
 
 use crate::brokers::Choice;
 use crate::error::CliError;
-use crate::manifests::{self, Campaign, Services};
+use crate::manifests::{self, Campaign};
 use crate::output;
 use crate::process::{self, LOCAL_ADMIN, Process, Setup};
 use crate::stores;
@@ -171,18 +171,7 @@ fn read(arguments: &Arguments) -> Result<Campaign, CliError> {
         &arguments.files,
         Target::Local,
         arguments.secrets.as_deref(),
-        Services {
-            brokers: arguments
-                .process
-                .broker()
-                .is_none()
-                .then_some(Severity::Error),
-            stores: arguments
-                .process
-                .redis()
-                .is_none()
-                .then_some(Severity::Error),
-        },
+        arguments.process.backing.services()?,
     )
 }
 

@@ -10,6 +10,8 @@ mod clock;
 mod file;
 mod given;
 mod matching;
+#[cfg(test)]
+mod outage_test;
 mod peers;
 mod player;
 mod report;

@@ -78,8 +78,18 @@ impl FakeServer {
         let failed = |error: std::io::Error| {
             CliError::environment(format!("the fake server {name} cannot listen: {error}"))
         };
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.map_err(failed)?;
-        let address = listener.local_addr().map_err(failed)?;
+        Self::open_at(0, name, answers, calls).await.map_err(failed)
+    }
+
+    /// The same on a port of 127.0.0.1; 0 is any.
+    pub async fn open_at(
+        port: u16,
+        name: &str,
+        answers: &[Answer],
+        calls: Shared<Call>,
+    ) -> std::io::Result<Self> {
+        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        let address = listener.local_addr()?;
         let script = Script::new(answers);
         let (name, given) = (name.to_owned(), script.clone());
         let task = tokio::spawn(async move {

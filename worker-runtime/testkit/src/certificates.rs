@@ -1,4 +1,4 @@
-//! A private certificate authority and one server certificate, made by openssl for one broker or store.
+//! A private certificate authority and one certificate, made by openssl for one broker, store or server, or for a client.
 //! Nothing of it outlives its folder.
 
 use std::io;
@@ -6,7 +6,7 @@ use std::path::Path;
 use tokio::process::Command;
 
 /// Makes `ca.pem`, `server.pem` and `server.key` in `folder`; the certificate names `localhost` and 127.0.0.1.
-pub(crate) async fn make(folder: &Path) -> io::Result<()> {
+pub async fn make(folder: &Path) -> io::Result<()> {
     std::fs::create_dir_all(folder)?;
     std::fs::write(
         folder.join("names"),

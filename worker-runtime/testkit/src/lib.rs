@@ -1,13 +1,15 @@
 //! Starts real brokers, stores and API servers for tests, on free ports in temporary folders.
 //! What cannot run because nothing is installed says so loudly and is counted, see [`skip`].
 
-mod certificates;
+mod alone;
+pub mod certificates;
 pub mod forwarder;
 pub mod kubernetes;
 mod launcher;
 pub mod rabbitmq;
 pub mod redis;
 
+pub use alone::{alone, alone_in, resident, resident_of};
 use std::io::Write;
 use std::sync::atomic::{AtomicU16, Ordering};
 

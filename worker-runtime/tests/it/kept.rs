@@ -79,6 +79,7 @@ async fn fill(store: &dyn StateStore) {
                     reason: Reason::Held,
                     since: 1_700_000_000_000,
                     attempts: 1,
+                    counted: 0,
                     code: "peer.timeout".into(),
                     text: "no answer".into(),
                     routing_key: QUEUE.into(),

@@ -3,19 +3,24 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod clock;
 mod cluster;
 mod conformance;
 mod examples;
+mod foreign;
 mod games;
 mod harness;
 mod kept;
 mod loss;
+mod memory;
 mod outages;
 mod privacy;
 mod process;
 mod python_client;
 mod rebalance;
+mod relay;
 mod reload;
 mod replicas;
 mod sending;
 mod tools;
+mod tutorial;

@@ -2,90 +2,16 @@
 
 use crate::harness::amqp::Amqp;
 use crate::harness::campaign::Campaign;
-use crate::harness::process::{Process, installed};
+use crate::harness::process::Process;
 use crate::harness::telnet::greeted;
 use crate::harness::{PATIENCE, http, vhost, wait_for};
-use std::collections::BTreeSet;
-use std::path::Path;
+use std::io::Write;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 use vumi_testkit::redis::{self, Redis};
 
 const ANSWER: Duration = Duration::from_secs(20);
-const STOP: Duration = Duration::from_secs(60);
-
-/// The wall clock of one process, moved while it runs; its monotonic clock goes on undisturbed, as when an operator or a
-/// time service sets the machine's clock.
-struct Clock {
-    offset: std::path::PathBuf,
-}
-
-impl Clock {
-    fn new(folder: &Path) -> Self {
-        let clock = Self {
-            offset: folder.join("clock"),
-        };
-        clock.step("+0");
-        clock
-    }
-
-    /// Moves it to so many seconds from the real time.
-    fn step(&self, offset: &str) {
-        let draft = self.offset.with_extension("draft");
-        std::fs::write(&draft, offset).unwrap();
-        std::fs::rename(draft, &self.offset).unwrap();
-    }
-
-    fn environment(&self) -> Option<Vec<(&'static str, String)>> {
-        let library = installed("libfaketime", "libfaketimeMT.so.1")?;
-        Some(vec![
-            ("LD_PRELOAD", library),
-            ("FAKETIME_TIMESTAMP_FILE", self.offset.display().to_string()),
-            ("FAKETIME_NO_CACHE", "1".into()),
-            ("DONT_FAKE_MONOTONIC", "1".into()),
-        ])
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_clock_that_is_stepped_disturbs_nobody() {
-    let campaign = Campaign::example("telnet-echo", &[9010]);
-    let clock = Clock::new(campaign.path());
-    let Some(environment) = clock.environment() else {
-        vumi_testkit::skip("libfaketime is not installed");
-        return;
-    };
-    let manifests = campaign.manifests();
-    let arguments = ["run", "-f", manifests.to_str().unwrap()];
-    let mut run = Process::start_with(campaign.path(), "run", &arguments, &environment);
-    let mut user = greeted(campaign.port(9010), PATIENCE).await;
-    for (n, offset) in ["+3600", "-7200", "+86400", "+0"].iter().enumerate() {
-        clock.step(offset);
-        let line = format!("after step {n}");
-        assert_eq!(user.ask(&line, ANSWER).await, Some(line), "{offset}");
-        let mut other = greeted(campaign.port(9010), PATIENCE).await;
-        assert_eq!(other.ask("hi", ANSWER).await.as_deref(), Some("hi"));
-        if *offset == "+86400" {
-            // A reload on that day leaves lines in the log that prove the step.
-            campaign.write(
-                "echo.yaml",
-                &format!("{}  backlogLimit: 5000\n", campaign.read("echo.yaml")),
-            );
-            wait_for("the edit is applied", PATIENCE, || async {
-                let applied = run.log().contains("manifests applied");
-                applied.then_some(()).ok_or_else(|| run.log())
-            })
-            .await;
-        }
-    }
-    run.assert_running();
-    assert_eq!(run.stop(STOP).await, Some(143));
-    let log = run.log();
-    let dated = log.lines().filter(|line| line.contains("  INFO "));
-    let days: BTreeSet<&str> = dated.filter_map(|line| line.get(..10)).collect();
-    assert!(days.len() > 1, "its clock was stepped: {log}");
-    assert!(!log.contains("ERROR"), "{log}");
-}
 
 fn api(port: u16) -> String {
     format!(
@@ -165,15 +91,19 @@ async fn while_the_broker_is_away_users_are_told_and_nothing_is_lost() {
     worker.assert_running();
 }
 
-/// What would be sent waits until it can be written down first; then it comes, in order and once.
-#[tokio::test(flavor = "multi_thread")]
-async fn while_the_store_is_away_replies_wait_and_come_in_order() {
-    let Some(url) = vhost("outage-store").await else {
+/// A store takes nothing: what would be sent waits until it can be written down first; then it comes, in order and once.
+async fn replies_wait_while(
+    name: &str,
+    options: redis::Options,
+    fails: impl AsyncFnOnce(&mut Redis),
+    works: impl AsyncFnOnce(&mut Redis),
+) {
+    let Some(url) = vhost(name).await else {
         return;
     };
     let options = redis::Options {
         append: redis::Append::EverySec,
-        ..redis::Options::default()
+        ..options
     };
     let Some(mut store) = Redis::start_or_skip(options).await else {
         return;
@@ -188,7 +118,11 @@ async fn while_the_store_is_away_replies_wait_and_come_in_order() {
     let mut running = [launch("telnet", &telnet(port)), launch("echo", ECHO)];
     let mut user = greeted(port, PATIENCE).await;
     assert_eq!(user.ask("before", ANSWER).await.as_deref(), Some("before"));
-    store.kill().await.unwrap();
+    fails(&mut store).await;
+    let lines: Vec<String> = (0..5).map(|n| format!("line {n}")).collect();
+    for line in &lines {
+        user.say(line).await.unwrap();
+    }
     let unavailable = "state_unavailable";
     until_said(
         &campaign,
@@ -198,13 +132,9 @@ async fn while_the_store_is_away_replies_wait_and_come_in_order() {
         unavailable,
     )
     .await;
-    let lines: Vec<String> = (0..5).map(|n| format!("line {n}")).collect();
-    for line in &lines {
-        user.say(line).await.unwrap();
-    }
     // Long enough for a reply, if one were sent: it must not be.
     assert_eq!(user.hear(Duration::from_secs(2)).await, None);
-    store.restart().await.unwrap();
+    works(&mut store).await;
     for line in &lines {
         assert_eq!(user.hear(PATIENCE).await.as_ref(), Some(line));
     }
@@ -214,6 +144,140 @@ async fn while_the_store_is_away_replies_wait_and_come_in_order() {
         "each came once"
     );
     running.iter_mut().for_each(Process::assert_running);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_is_away_replies_wait_and_come_in_order() {
+    let options = redis::Options::default();
+    let fails = async |store: &mut Redis| store.kill().await.unwrap();
+    let works = async |store: &mut Redis| store.restart().await.unwrap();
+    replies_wait_while("outage-store", options, fails, works).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_store_is_full_replies_wait_and_come_in_order() {
+    let options = redis::Options {
+        lines: vec!["maxmemory-policy noeviction".into()],
+        ..redis::Options::default()
+    };
+    let room = async |store: &mut Redis, bytes: &str| {
+        let set = ["config", "set", "maxmemory", bytes];
+        store.cli(&set).await.unwrap();
+    };
+    let fails = async |store: &mut Redis| room(store, "1").await;
+    let works = async |store: &mut Redis| room(store, "0").await;
+    replies_wait_while("outage-full", options, fails, works).await;
+}
+
+/// A small file system of its own; it goes with the test.
+struct SmallDisk {
+    folder: tempfile::TempDir,
+}
+
+impl SmallDisk {
+    /// None, said loudly, where nothing may be mounted.
+    fn mount(size: &str) -> Option<Self> {
+        let folder = tempfile::tempdir().unwrap();
+        let mut mount = std::process::Command::new("mount");
+        mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"]);
+        let mounted = mount.arg(folder.path()).output();
+        if !mounted.is_ok_and(|output| output.status.success()) {
+            vumi_testkit::skip("a small file system cannot be mounted: that needs root");
+            return None;
+        }
+        Some(Self { folder })
+    }
+
+    fn filler(&self) -> std::path::PathBuf {
+        self.folder.path().join("filler")
+    }
+
+    /// Leaves no room.
+    fn fill(&self) {
+        let mut file = std::fs::File::create(self.filler()).unwrap();
+        let block = vec![1; 64 << 10];
+        let mut size = block.len();
+        while size > 0 {
+            if file.write_all(&block[..size]).is_err() {
+                size /= 2;
+            }
+        }
+    }
+
+    fn empty(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: what still runs there may end later.
+        let mut umount = std::process::Command::new("umount");
+        let _ = umount.arg("-l").arg(self.folder.path()).status();
+    }
+}
+
+/// A process whose disk is full takes nothing over that it could not keep, says why, and goes on when there is room.
+#[tokio::test(flavor = "multi_thread")]
+async fn while_the_disk_is_full_users_are_told_and_nothing_is_lost() {
+    let Some(disk) = SmallDisk::mount("256m") else {
+        return;
+    };
+    let (campaign, port) = (Campaign::empty(), vumi_testkit::free_port().unwrap());
+    let answering = api(port)
+        .replace("{idField: id}", "{idField: id, replyExpected: true}")
+        .replace("host: 127.0.0.1,", "host: 127.0.0.1, requestTimeout: 5s,");
+    campaign.write("api.yaml", &answering);
+    campaign.write("echo.yaml", &ECHO.replace("telnet", "api"));
+    let state = disk.folder.path().join("state");
+    let state = state.to_str().unwrap();
+    let mut run = campaign.run(&["--state", state]);
+    let numbers = AtomicU32::new(1);
+    let ask = || async {
+        let number = numbers.fetch_add(1, Ordering::Relaxed);
+        let text = format!("m{number}");
+        let path = format!("/?content={text}&from_addr={number}&to_addr=2&id={number}");
+        match http::get(port, &path, ANSWER).await {
+            Ok((200, body)) if body.contains(&text) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    };
+    wait_for("a message is answered", PATIENCE, ask).await;
+    disk.fill();
+    // What still fits into the files that are there is taken.
+    let mut refused = 0;
+    let deadline = std::time::Instant::now() + 2 * PATIENCE;
+    while refused < 5 {
+        assert!(std::time::Instant::now() < deadline, "never refused");
+        if let Err(why) = ask().await {
+            // Refused, or taken over and not answered in time.
+            assert!(why.contains("503") || why.contains("504"), "{why}");
+            refused += 1;
+        }
+    }
+    wait_for("the broker is blocked", PATIENCE, || async {
+        let status = campaign.status_of(&["--state", state])?;
+        match status.0.to_string() {
+            said if said.contains("blocked") => Ok(()),
+            said => Err(said),
+        }
+    })
+    .await;
+    disk.empty();
+    wait_for("a message is answered again", PATIENCE, ask).await;
+    for _ in 0..20 {
+        ask().await.unwrap();
+    }
+    wait_for("all is well", PATIENCE, || async {
+        let status = campaign.status_of(&["--state", state])?;
+        let worker = status.worker("transport/api")?;
+        match worker["ready"] == true {
+            true => Ok(()),
+            false => Err(status.0.to_string()),
+        }
+    })
+    .await;
+    run.assert_running();
 }
 
 /// The broker gives the frozen one up after three heartbeats; its late words change nothing.

@@ -1,11 +1,17 @@
 //! What the schema cannot say about a description: templates that cannot be read, names that have no value, rules that
 //! never apply.
 
-use super::{Answer, GenericHttp, MESSAGE_FIELDS, MessageRule, RequestRule, SendRule, SessionRule};
+use super::{
+    Answer, GenericHttp, MESSAGE_FIELDS, MessageRule, RequestRule, SendRule, SessionRule, XmlPath,
+};
+use crate::shared::ProviderCode;
 use crate::template::{Names, Template};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Fields of a message that templates may ask for.
+/// Beginning of names under which a session keeps what is the engine's.
+const RESERVED: &str = "vumi_";
+
+/// The names that have values, and what was found so far.
 struct Check {
     config: BTreeSet<String>,
     session: Option<BTreeSet<String>>,
@@ -74,6 +80,14 @@ impl Check {
         }
     }
 
+    fn paths(&mut self, path: &str, map: Option<&BTreeMap<String, String>>) {
+        for (name, source) in map.into_iter().flatten() {
+            if let Err(problem) = source.parse::<XmlPath>() {
+                self.refuse(format!("{path}.{name}"), problem);
+            }
+        }
+    }
+
     /// What every template has.
     fn base(&self) -> Names {
         Names::default().with_members("config", self.config.iter().cloned())
@@ -92,7 +106,6 @@ impl Check {
 
     fn of_request(&self, rule: Option<&RequestRule>) -> Names {
         let names = self.base().with("headers").with("method").with("json");
-        let names = self.with_session(names);
         let Some(rule) = rule else {
             return names.with("params").with("path");
         };
@@ -119,7 +132,11 @@ impl Check {
             self.headers("access.headers", access.headers.as_ref(), &base);
             self.answer("access.refused", access.refused.as_ref(), &request);
         }
+        self.paths("xml", provider.xml.as_ref());
         let rules = provider.requests.as_deref().unwrap_or_default();
+        if provider.xml.is_some() && rules.is_empty() {
+            self.refuse("xml", "has no effect: there are no requests");
+        }
         for (n, rule) in rules.iter().enumerate() {
             let path = format!("requests[{n}]");
             if rules[..n].iter().any(|before| before.name == rule.name) {
@@ -127,11 +144,8 @@ impl Check {
             }
             self.rule(&path, rule);
         }
-        self.answer(
-            "invalid",
-            provider.invalid.as_ref(),
-            &request.clone().with("findings"),
-        );
+        let invalid = self.with_session(request.clone()).with("findings");
+        self.answer("invalid", provider.invalid.as_ref(), &invalid);
         if let Some(session) = &provider.session {
             self.session(session, rules);
         }
@@ -143,25 +157,35 @@ impl Check {
         }
         let reply = Self::with_message(self.base()).with("close");
         self.answer("reply", provider.reply.as_ref(), &reply);
+        let codes = provider.codes.as_deref().unwrap_or_default();
         if let Some(send) = &provider.send {
             self.send(send, &reply);
-        }
-        let codes = provider.codes.as_deref().unwrap_or_default();
-        for (n, code) in codes.iter().enumerate() {
-            if codes[..n].iter().any(|before| before.code == code.code) {
-                self.refuse(format!("codes[{n}].code"), "stands there twice");
-            }
-            if !code.text.ends_with('.') || code.text.contains(['\n', '\r']) {
+            if send.numbers_as.is_some() && provider.numbers_of.is_none() {
                 self.refuse(
-                    format!("codes[{n}].text"),
-                    "must be one line that ends with a full stop",
+                    "send.numbersAs",
+                    "needs numbersOf: the country of the numbers",
                 );
             }
+            for (n, rule) in send.refuse.iter().flatten().enumerate() {
+                let path = format!("send.refuse[{n}]");
+                self.template(&format!("{path}.when"), &rule.when, &reply);
+                if !codes.iter().any(|known| known.code == rule.code) {
+                    self.refuse(format!("{path}.code"), "is none of `codes`");
+                }
+            }
+        }
+        for (n, field, problem) in ProviderCode::check(codes) {
+            self.refuse(format!("codes[{n}].{field}"), problem);
         }
     }
 
     fn rule(&mut self, path: &str, rule: &RequestRule) {
         let names = self.of_request(Some(rule));
+        // The session is looked up for a message, once it is known that the request is one.
+        let names = match rule.message {
+            Some(_) => self.with_session(names),
+            None => names,
+        };
         let at = |field: &str| format!("{path}.{field}");
         self.optional(&at("when"), rule.when.as_ref(), &self.of_request(None));
         self.map(&at("refuse"), rule.refuse.as_ref(), &names);
@@ -227,6 +251,14 @@ impl Check {
         self.template("session.id", &session.id, &names);
         self.optional("session.begins", session.begins.as_ref(), &names);
         self.map("session.store", session.store.as_ref(), &names);
+        for name in session.store.iter().flat_map(BTreeMap::keys) {
+            if name.starts_with(RESERVED) || name == "created_at" {
+                self.refuse(
+                    format!("session.store.{name}"),
+                    "is a name of the engine's own",
+                );
+            }
+        }
         self.answer("session.unknown", session.unknown.as_ref(), &names);
     }
 
@@ -253,12 +285,14 @@ impl Check {
                 self.refuse(format!("send.needs[{n}]"), "is no field of a message");
             }
         }
+        self.paths("send.xml", send.xml.as_ref());
         let names = self
             .base()
             .with("status")
             .with("headers")
             .with("body")
-            .with("json");
+            .with("json")
+            .with_members("xml", send.xml.iter().flat_map(BTreeMap::keys).cloned());
         let names = Self::with_message(names);
         for (n, outcome) in send.outcomes.iter().flatten().enumerate() {
             let at = |field: &str| format!("send.outcomes[{n}].{field}");

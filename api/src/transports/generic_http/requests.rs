@@ -2,7 +2,7 @@
 
 use super::{Answer, TemplateMap};
 use crate::shared::shapes::Template;
-use crate::shared::{Duration, SecretValue};
+use crate::shared::{Duration, RequestMethod, SecretValue};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -64,7 +64,8 @@ pub struct Signature {
     /// How far that time may be from ours. Default `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tolerance: Option<Duration>,
-    /// The secret; a second one while it is being changed: a signature by either is right.
+    /// The secret; a second one while it is being changed: a signature by either is right. One such as `whsec_…` is base64, as
+    /// Standard Webhooks has it.
     #[schemars(length(min = 1, max = 2))]
     pub secrets: Vec<SecretValue>,
 }
@@ -100,7 +101,7 @@ pub struct RequestRule {
     /// Whether a request with other parameters is invalid. Default `false`: they are ignored.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub strict: Option<bool>,
-    /// What else makes a request invalid: a word for the answer, and when it is. Default: nothing.
+    /// What else makes a request invalid: a word for the answer, and what stands beside it there, if it is. Default: nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<TemplateMap>")]
     pub refuse: Option<BTreeMap<String, String>>,
@@ -114,35 +115,6 @@ pub struct RequestRule {
     /// comes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub answer: Option<Answer>,
-}
-
-/// Methods of requests.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "UPPERCASE")]
-pub enum RequestMethod {
-    /// GET.
-    Get,
-    /// POST.
-    Post,
-    /// PUT.
-    Put,
-    /// PATCH.
-    Patch,
-    /// DELETE.
-    Delete,
-}
-
-impl RequestMethod {
-    /// As it is written in a request.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            RequestMethod::Get => "GET",
-            RequestMethod::Post => "POST",
-            RequestMethod::Put => "PUT",
-            RequestMethod::Patch => "PATCH",
-            RequestMethod::Delete => "DELETE",
-        }
-    }
 }
 
 /// The fields of a message, as templates. One without a value is null.

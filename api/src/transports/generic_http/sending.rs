@@ -1,7 +1,7 @@
 //! How a message becomes a request to the provider, and what the provider's answer means.
 
 use super::{RequestMethod, TemplateMap};
-use crate::shared::shapes::Template;
+use crate::shared::shapes::{ShortText, Template};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -17,6 +17,18 @@ pub enum ParametersIn {
     Form,
     /// In the body, as the members of a JSON object; numbers and truth values keep their type.
     Json,
+}
+
+/// How a provider wants the numbers of users.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub enum NumberForm {
+    /// `+27820000001`.
+    E164,
+    /// `27820000001`.
+    Digits,
+    /// `0820000001`: as inside the country of `numbersOf`; numbers of other countries cannot be sent to.
+    National,
 }
 
 /// The request for one message.
@@ -52,11 +64,35 @@ pub struct SendRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
     pub needs: Option<Vec<String>>,
+    /// How `message.to_addr` is written in the templates of the request, by the numbering plan of `numbersOf`. A message to
+    /// a number that cannot be read, or in two ways, is refused. Default: as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub numbers_as: Option<NumberForm>,
+    /// Messages that are not sent: each is refused with a code of `codes`. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 32))]
+    pub refuse: Option<Vec<RefusalRule>>,
+    /// Names for values in an answer of XML, under `xml` in `outcomes`. Default: it is read as a text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<BTreeMap<String, ShortText>>", extend("maxProperties" = 64))]
+    pub xml: Option<BTreeMap<String, String>>,
     /// What an answer means: the first that is true counts. Default: status 200 to 299 is accepted, 401 and 403 are
     /// credentials, 429 is throttled, other 4xx are refused, and the rest is temporary.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 32))]
     pub outcomes: Option<Vec<OutcomeRule>>,
+}
+
+/// One reason not to send a message.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RefusalRule {
+    /// When it is so.
+    #[schemars(with = "Template")]
+    pub when: String,
+    /// What it is called in `codes`.
+    #[schemars(length(min = 1, max = 64))]
+    pub code: String,
 }
 
 /// What an answer of the provider means for the message.
@@ -96,58 +132,4 @@ pub struct OutcomeRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Template>")]
     pub code: Option<String>,
-}
-
-/// Whose matter a failure is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum CodeClass {
-    /// The user cannot be reached: unknown, off, barred.
-    Recipient,
-    /// The message itself was refused.
-    Content,
-    /// The account has no credit.
-    Credit,
-    /// Our credentials were refused.
-    Credential,
-    /// Too fast for the provider.
-    Throttle,
-    /// No way leads there.
-    Route,
-    /// Too late.
-    Window,
-    /// The provider failed.
-    Provider,
-    /// We failed.
-    Ours,
-}
-
-/// Who must act on a failure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum CodeActor {
-    /// Whoever wrote the message.
-    Campaign,
-    /// Whoever runs this system.
-    Operator,
-    /// The provider.
-    Provider,
-    /// Nobody can.
-    Nobody,
-}
-
-/// What one code of the provider means.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProviderCode {
-    /// The code, as the provider writes it.
-    #[schemars(length(min = 1, max = 64))]
-    pub code: String,
-    /// Whose matter it is.
-    pub class: CodeClass,
-    /// A plain sentence for people who do not know the provider's document; it ends with a full stop.
-    #[schemars(length(min = 1, max = 200))]
-    pub text: String,
-    /// Who must act.
-    pub who: CodeActor,
 }

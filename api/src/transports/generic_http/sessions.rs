@@ -1,8 +1,8 @@
 //! Sessions of users with a network, and how long the network waits.
 
 use super::{Answer, TemplateMap};
-use crate::shared::Duration;
 use crate::shared::shapes::{Deadline, Template};
+use crate::shared::{Duration, HttpListener};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -14,7 +14,8 @@ pub enum Redial {
     /// A new session: `session_event` is `new`.
     #[default]
     Restart,
-    /// The session that was cut off: `session_event` is `resume`, the content null, and `helper_metadata.redial` true.
+    /// The session that was cut off: `session_event` is `resume`, the content null, and `helper_metadata.redial` true; no
+    /// message at all where the late reply is the answer.
     Resume,
 }
 
@@ -43,7 +44,8 @@ pub struct SessionRule {
     /// The answer to a request whose session is not known, where it does not begin one. Default: status 400.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<Answer>,
-    /// What becomes of a session that the deadline cut off. Default `restart`.
+    /// What becomes of a session that the deadline cut off. With `resume`, a reply that came too late is kept, and is the
+    /// answer to a user who dials again. Default `restart`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redial: Option<Redial>,
     /// For how long after the deadline a user who dials again is taken for the same. Default `5m`.
@@ -63,4 +65,14 @@ pub struct DeadlineRule {
     /// `reply.session_closed`.
     #[schemars(length(min = 1, max = 1024))]
     pub text: String,
+}
+
+impl DeadlineRule {
+    /// Why it never comes, if it does not come before the request's own end.
+    pub(crate) fn too_late(&self, http: Option<&HttpListener>) -> Option<String> {
+        let waits = http.and_then(|http| http.request_timeout);
+        let waits = waits.map_or(240, |d| d.0.as_secs());
+        let sentence = "must be shorter than http.requestTimeout";
+        (self.after.0.as_secs() >= waits).then(|| sentence.to_owned())
+    }
 }

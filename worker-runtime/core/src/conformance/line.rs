@@ -30,6 +30,8 @@ struct Now {
     life: u64,
     acker: Option<Arc<dyn Acker>>,
     cancelled: bool,
+    /// The broker ended it, and the worker does not know: the generation that it still believes in.
+    ended: Option<u64>,
 }
 
 impl Line {
@@ -68,6 +70,25 @@ impl Line {
         acker.inspect(|acker| acker.rebuild()).is_some()
     }
 
+    /// The broker ends the consumer without a word.
+    pub(super) fn give_up(&self) {
+        let mut now = self.lock();
+        if let Some(acker) = now.acker.clone() {
+            now.ended = acker.generation();
+            acker.close();
+        }
+    }
+
+    /// The worker knows that the consumer ended.
+    pub(super) fn end(&self) {
+        let mut now = self.lock();
+        (now.acker, now.ended) = (None, None);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.lock().ended.is_some()
+    }
+
     fn begin(&self, acker: &Arc<dyn Acker>) -> u64 {
         let mut now = self.lock();
         now.life += 1;
@@ -93,13 +114,16 @@ impl Line {
 impl Acker for Line {
     fn generation(&self) -> Option<u64> {
         let now = self.lock();
-        let inner = now.acker.as_ref()?.generation()?;
+        let inner = match now.ended {
+            Some(generation) => generation,
+            None => now.acker.as_ref()?.generation()?,
+        };
         Some(now.life * LIFE + inner)
     }
 
     fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool {
         self.acks.tried.fetch_add(1, Ordering::SeqCst);
-        if self.acks.swallowed.load(Ordering::SeqCst) {
+        if self.acks.swallowed.load(Ordering::SeqCst) || self.has_ended() {
             return true;
         }
         let Some((acker, generation)) = self.of(generation) else {
@@ -172,7 +196,7 @@ impl Pump {
                     Ok(_) = away.wait_for(|away| *away) => {}
                     () = self.hand_on(&mut subscription, first) => return,
                 }
-                self.line.lock().acker = None;
+                self.line.end();
                 subscription.acker.close();
                 let why = "taken away by the conformance suite";
                 let lost = ConsumerState::Connecting(Some(why.into()));
@@ -191,6 +215,9 @@ impl Pump {
     /// Ends when the broker ends the consumer.
     async fn hand_on(&self, subscription: &mut Subscription, first: u64) {
         loop {
+            if self.line.has_ended() {
+                std::future::pending::<()>().await;
+            }
             let state = subscription.state.borrow_and_update().clone();
             self.state.send_if_modified(|shown| {
                 let changed = *shown != state;
@@ -200,7 +227,12 @@ impl Pump {
             tokio::select! {
                 Ok(()) = subscription.state.changed() => {}
                 delivery = subscription.deliveries.recv() => {
-                    let Some(mut delivery) = delivery else { return };
+                    let Some(mut delivery) = delivery else {
+                        if self.line.has_ended() {
+                            continue;
+                        }
+                        return;
+                    };
                     delivery.generation += first;
                     if self.sender.send(delivery).await.is_err() {
                         return;

@@ -1,5 +1,5 @@
-//! A provider for transports that call one over HTTP: it takes everything, with 200 and `OK`. One per process; `{provider}` in
-//! a fixture's manifest is its port.
+//! A provider for workers that call one over HTTP: it takes everything, with 200 and `OK`, which is a reply to what is
+//! relayed to it. One per process; `{provider}` in a fixture's manifest is its port.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -42,6 +42,8 @@ fn take(stream: TcpStream) -> std::io::Result<()> {
             }
         }
         std::io::copy(&mut (&mut reader).take(length), &mut std::io::sink())?;
-        writer.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nOK")?;
+        writer.write_all(
+            b"HTTP/1.1 200 OK\r\nX-Vumi-HTTPRelay-Reply: true\r\nContent-Length: 2\r\n\r\nOK",
+        )?;
     }
 }

@@ -16,11 +16,11 @@ pub(super) struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    pub(super) fn new(retry: Option<&Retry>, hold_limit: Duration) -> Self {
+    pub(super) fn new(retry: Option<&Retry>, max_attempts: u32, hold_limit: Duration) -> Self {
         let backoff = retry.and_then(|r| r.backoff.as_ref());
         let or = |d: Option<vumi_api::Duration>, default| d.map_or(default, |d| d.0);
         Self {
-            max_attempts: retry.and_then(|r| r.max_attempts).unwrap_or(10),
+            max_attempts,
             backoff: Backoff::new(
                 or(backoff.and_then(|b| b.initial), Duration::from_secs(1)),
                 or(backoff.and_then(|b| b.max), Duration::from_secs(300)),

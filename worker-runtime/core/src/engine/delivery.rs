@@ -28,7 +28,7 @@ use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use crate::worker::{Input, Output, Worker};
 use ends::happened;
 use futures::FutureExt;
-use retry::{Stay, reason_of};
+use retry::{Made, Stay, reason_of};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -76,6 +76,7 @@ fn about(raw: &RawDelivery, reason: Reason, received: Instant) -> About {
         reason,
         since: millis(born),
         attempts: 0,
+        counted: 0,
         code: String::new(),
         text: String::new(),
         routing_key: raw.routing_key.clone(),
@@ -238,15 +239,18 @@ impl Desk {
         if interrupted() {
             return Verdict::Returned;
         }
-        // What comes out of the journal has no generation of its own.
-        let generation = match term {
-            Some(_) => self.generation.load(Ordering::Acquire),
-            None => raw.generation,
-        };
-        if let Some(layout) = &self.layout
-            && !layout.agreed(generation, &interrupted).await
-        {
-            return Verdict::Returned;
+        if let Some(layout) = &self.layout {
+            // What comes out of the journal has no generation of its own: it is of the one that lives.
+            let generation = match (term, &self.acker) {
+                (Some(_), Some(acker)) => acker.generation(),
+                _ => Some(raw.generation),
+            };
+            let Some(generation) = generation else {
+                return Verdict::Returned;
+            };
+            if !layout.agreed(generation, &interrupted).await {
+                return Verdict::Returned;
+            }
         }
         if let Duty::Forward(plan) = &self.duty {
             let queue = plan.target(&message, lane);
@@ -319,7 +323,11 @@ impl Desk {
         let started = Instant::now();
         // From here on by a clock that nobody steps.
         let aged = Duration::from_millis(millis(crate::clock::now()).saturating_sub(past.since));
-        let (mut attempt, mut bugs) = (past.attempts, 0);
+        let mut attempt = past.attempts;
+        let mut made = Made {
+            counted: past.counted,
+            bugs: 0,
+        };
         loop {
             attempt += 1;
             let message = match decoded.take() {
@@ -372,17 +380,19 @@ impl Desk {
                 replayed,
                 lane,
             };
+            made.note(&error);
             let wait_in_journal = |reason, wait| {
                 let about = About {
                     reason,
                     attempts: attempt,
+                    counted: made.counted,
                     code: error.code.name.to_owned(),
                     text: error.text.clone(),
                     ..past.clone()
                 };
                 Verdict::Waits(Box::new((about, Due::After(wait))))
             };
-            let mut next = self.next(&error, attempt, &mut bugs, &stay);
+            let mut next = self.next(&error, attempt, made, &stay);
             if let (Some(sending), Some(case)) = (&self.sending, &case) {
                 next = sending.next(case, &error, next);
             }

@@ -2,7 +2,8 @@
 //! a queue of their own: there are never more than the window holds.
 
 use crate::message::Message;
-use crate::state::person::{lane_number, normalised};
+use crate::numbers::by_form;
+use crate::state::person::lane_number;
 use std::collections::{HashMap, VecDeque};
 use vumi_api::{Flow, OrderingMode};
 
@@ -42,7 +43,7 @@ impl LaneChooser {
                     }
                     Message::Event(e) => e.user_message_id(),
                 };
-                Lane::Numbered(lane_number(&normalised(key)))
+                Lane::Numbered(lane_number(&by_form(key)))
             }
         }
     }

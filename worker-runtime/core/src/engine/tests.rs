@@ -5,6 +5,7 @@ mod copies;
 mod desk;
 mod divisions;
 mod flow;
+mod moves;
 mod partitions;
 mod starting;
 

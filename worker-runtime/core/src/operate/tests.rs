@@ -87,6 +87,7 @@ impl World {
                     reason,
                     since,
                     attempts: 2,
+                    counted: 0,
                     code: "peer.timeout".into(),
                     text: "no answer".into(),
                     routing_key: QUEUE.into(),

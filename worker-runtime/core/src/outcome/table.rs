@@ -6,12 +6,8 @@ use crate::codes;
 use crate::error::{Classify, ErrorClass};
 use crate::message::{Actor, FailureClass};
 use serde::Deserialize;
-use std::collections::BTreeSet;
 
-/// Longest code of a provider.
-const MAX_CODE: usize = 64;
-/// Longest sentence.
-const MAX_TEXT: usize = 200;
+pub use vumi_api::shared::ProviderCode;
 
 /// The table of one provider.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -21,20 +17,6 @@ pub struct ErrorTable {
     pub source: String,
     /// What each means, in the order of the file.
     pub codes: Vec<ProviderCode>,
-}
-
-/// One code of a provider.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ProviderCode {
-    /// As the provider writes it: `0x0b` and `007` stay what they are.
-    pub code: String,
-    /// Failure class.
-    pub class: FailureClass,
-    /// A plain sentence for people who do not know the provider's document.
-    pub text: String,
-    /// Who must act.
-    pub who: Actor,
 }
 
 /// What is wrong with a table.
@@ -74,22 +56,8 @@ impl ErrorTable {
         if self.source.trim().is_empty() || self.codes.is_empty() {
             return wrong("it needs a source and at least one code".into());
         }
-        let mut seen = BTreeSet::new();
-        for ProviderCode { code, text, .. } in &self.codes {
-            let printable = code.chars().all(|c| c.is_ascii_graphic());
-            if code.is_empty() || code.len() > MAX_CODE || !printable {
-                return wrong(format!(
-                    "{code:?} is no code: 1 to {MAX_CODE} printable characters without spaces"
-                ));
-            }
-            if !seen.insert(code) {
-                return wrong(format!("code {code} stands there twice"));
-            }
-            if !text.ends_with('.') || text.len() > MAX_TEXT || text.contains(['\n', '\r']) {
-                return wrong(format!(
-                    "the text of code {code} must be one line of at most {MAX_TEXT} bytes that ends with a full stop"
-                ));
-            }
+        if let Some((n, field, problem)) = ProviderCode::check(&self.codes).into_iter().next() {
+            return wrong(format!("{field} of code {}: {problem}", self.codes[n].code));
         }
         Ok(())
     }
@@ -97,7 +65,7 @@ impl ErrorTable {
     /// The refusal that a code means. One that is not in the table is a failure of the provider, and keeps its code.
     pub fn refusal(&self, code: &str) -> Refusal {
         match self.codes.iter().find(|known| known.code == code) {
-            Some(known) => known.refusal(),
+            Some(known) => known.into(),
             None => Refusal::new(
                 FailureClass::Provider,
                 codes::PEER_REFUSED,
@@ -109,16 +77,11 @@ impl ErrorTable {
     }
 }
 
-impl ProviderCode {
-    /// The refusal that it means.
-    pub fn refusal(&self) -> Refusal {
-        Refusal::new(
-            self.class,
-            codes::PEER_REFUSED,
-            self.text.as_str(),
-            self.who,
-        )
-        .with_provider_code(&self.code)
+impl From<&ProviderCode> for Refusal {
+    fn from(known: &ProviderCode) -> Self {
+        let text = known.text.as_str();
+        Refusal::new(known.class, codes::PEER_REFUSED, text, known.who)
+            .with_provider_code(&known.code)
     }
 }
 
@@ -164,11 +127,11 @@ codes:
             ErrorTable::parse(&text).unwrap_err().to_string()
         };
         let twice = refused("007", "0x0b");
-        assert!(twice.contains("code 0x0b stands there twice"), "{twice}");
+        assert!(twice.contains("0x0b stands there twice"), "{twice}");
         assert!(refused("credit,", "money,").contains("money"));
         assert!(refused("who: operator", "who: somebody").contains("somebody"));
         assert!(refused("credit left.", "credit left").contains("code 007"));
-        assert!(refused("007", "0 7").contains("no code"));
+        assert!(refused("007", "0 7").contains("without spaces"));
         assert!(refused("source: Guide", "soruce: Guide").contains("soruce"));
         assert!(ErrorTable::parse("source: x\ncodes: []").is_err());
     }

@@ -68,6 +68,9 @@ pub struct About {
     pub since: u64,
     /// Attempts made.
     pub attempts: u32,
+    /// Those of them that count towards `retry.maxAttempts`: of which the peer heard.
+    #[serde(default)]
+    pub counted: u32,
     /// Registered code of the last error; empty if there was none.
     pub code: String,
     /// Its sentence; no content, addresses or secrets.
@@ -168,6 +171,12 @@ impl Filter {
     pub fn takes_lane(&self, lane: &Lane) -> bool {
         let group = self.group.as_ref().is_none_or(|group| *group == lane.group);
         group && self.lane.is_none_or(|number| number == lane.number)
+    }
+
+    /// The one lane whose entries may be meant, if it is named.
+    pub fn one_lane(&self) -> Option<Lane> {
+        let (group, number) = (self.group.clone()?, self.lane?);
+        Some(Lane { group, number })
     }
 
     /// Whether all entries of such lanes are meant.
@@ -363,6 +372,7 @@ mod tests {
                 reason: Reason::Backoff,
                 since: 1_700_000_000_123,
                 attempts,
+                counted: 3,
                 code: "peer.timeout".into(),
                 text,
                 routing_key: "sms.outbound".into(),

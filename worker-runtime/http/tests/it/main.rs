@@ -1,6 +1,8 @@
-//! The HTTP server with real connections: time and size limits, places, answers that were written or not.
+//! Server and client with real connections. Here the server: time and size limits, places, answers that were written or not.
 
 #![allow(clippy::unwrap_used)]
+
+mod calls;
 
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex};

@@ -5,6 +5,7 @@ use super::shapes::Shape;
 use super::table::{Row, Rule, TABLE};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
+use vumi_api::manifest::other_reading;
 
 /// The file with all Secrets.
 pub(super) const SECRETS: &str = "secrets.yaml";
@@ -63,6 +64,8 @@ struct Draft<'a> {
     lost: Vec<String>,
     /// Not set, and why.
     dropped: Vec<String>,
+    /// The Redis manager that `state.redis` is made of.
+    redis: Option<&'a Value>,
 }
 
 /// The manifest of a worker; why there is none.
@@ -82,10 +85,11 @@ pub(super) fn of(found: &Found, beside: bool, names: &mut Names) -> Result<Made,
         name: names.give(&found.name),
         row,
         config,
-        spec: Map::from_iter([(row.key.clone(), json!({}))]),
+        spec: Map::from_iter([(row.key.clone(), row.base())]),
         secrets: Vec::new(),
         lost: Vec::new(),
         dropped: Vec::new(),
+        redis: None,
     };
     draft.convert();
     draft.broker(&found.options);
@@ -96,7 +100,7 @@ pub(super) fn of(found: &Found, beside: bool, names: &mut Names) -> Result<Made,
     Ok(draft.finish(found))
 }
 
-impl Draft<'_> {
+impl<'a> Draft<'a> {
     fn convert(&mut self) {
         // Settings of middleware stand under its names.
         let instances = instances(self.config);
@@ -114,9 +118,15 @@ impl Draft<'_> {
         }
     }
 
-    fn apply(&mut self, rule: &Rule, key: &str, value: &Value) {
+    fn apply(&mut self, rule: &Rule, key: &str, value: &'a Value) {
+        let usual = rule.unless.as_ref().is_some_and(|usual| same(usual, value));
+        if let Some(why) = &rule.lost {
+            if !usual && !value.is_null() {
+                self.lost.push(format!("{key} is not converted: {why}"));
+            }
+            return;
+        }
         if let Some(why) = &rule.drop {
-            let usual = rule.unless.as_ref().is_some_and(|usual| same(usual, value));
             if !why.is_empty() && !usual {
                 self.dropped.push(format!("{key}: {why}"));
             }
@@ -132,6 +142,7 @@ impl Draft<'_> {
                 put(&mut self.spec, &rule.to, reference);
             }),
             Shape::Redis => self.redis(&rule.to, value),
+            Shape::Accounts => self.accounts(&rule.to, value),
             Shape::Middleware => self.middleware(value),
             shape => shape
                 .read(value)
@@ -150,7 +161,49 @@ impl Draft<'_> {
             .push((self.name.clone(), key.to_owned(), value));
     }
 
-    fn redis(&mut self, to: &str, value: &Value) -> Result<(), String> {
+    /// An account for each sender, as a description finds it under `config`.
+    fn accounts(&mut self, to: &str, value: &Value) -> Result<(), String> {
+        for (sender, account) in value.as_object().ok_or("it is no mapping")? {
+            let account = account.as_object().ok_or("an account is no mapping")?;
+            for (key, value) in account {
+                let (place, name) = match key.as_str() {
+                    "username" => ("settings", format!("username_{sender}")),
+                    "service_id" => ("settings", format!("service_{sender}")),
+                    "password" => ("secrets", format!("password_{sender}")),
+                    _ => {
+                        // The sender may be a person's number.
+                        self.lost.push(format!(
+                            "credentials.….{key} is not converted: an account has no such part"
+                        ));
+                        continue;
+                    }
+                };
+                let text = Shape::Text.read(value)?;
+                let entry = match place {
+                    "settings" => text,
+                    _ => {
+                        let fits = |c: &char| c.is_ascii_alphanumeric() || "-_.".contains(*c);
+                        let key: String = name.chars().filter(fits).collect();
+                        self.secret(&key, &text);
+                        json!({"secretKeyRef": {"name": self.name, "key": key}})
+                    }
+                };
+                put(
+                    &mut self.spec,
+                    &format!("{to}.{place}"),
+                    json!({name: entry}),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn redis(&mut self, to: &str, value: &'a Value) -> Result<(), String> {
+        match self.redis {
+            Some(known) if known == value => return Ok(()),
+            Some(_) => return Err("a worker has one store, and it has another already".into()),
+            None => self.redis = Some(value),
+        }
         let options = value.as_object().ok_or("it is no mapping")?;
         let secret = format!("{}-redis", self.name);
         let mut prefix = String::new();
@@ -177,7 +230,7 @@ impl Draft<'_> {
         Ok(())
     }
 
-    fn middleware(&mut self, value: &Value) -> Result<(), String> {
+    fn middleware(&mut self, value: &'a Value) -> Result<(), String> {
         let mut items = Vec::new();
         for item in value.as_array().ok_or("it is no list")? {
             let item = item.as_object().filter(|item| item.len() == 1);
@@ -210,6 +263,12 @@ impl Draft<'_> {
                     Some(rule) if rule.drop.is_some() => {
                         let why = rule.drop.as_deref().unwrap_or_default();
                         self.dropped.push(format!("{name}.{key}: {why}"));
+                    }
+                    Some(rule) if rule.shape == Shape::Redis => {
+                        if let Err(why) = self.redis(&rule.to, value) {
+                            self.lost
+                                .push(format!("{name}.{key} is not converted: {why}"));
+                        }
                     }
                     Some(rule) => match rule.shape.read(value) {
                         Ok(value) => put(&mut made, &rule.to, value),
@@ -277,7 +336,15 @@ impl Draft<'_> {
             .extend(secrets.map(|(key, value)| (BROKER.into(), key.into(), value)));
     }
 
-    fn finish(self, found: &Found) -> Made {
+    fn finish(mut self, found: &Found) -> Made {
+        // What is confidential now is no setting any more.
+        if let Some(Value::Object(described)) = self.spec.get_mut("genericHttp") {
+            let secrets = described.get("secrets").and_then(Value::as_object);
+            let names: Vec<String> = secrets.into_iter().flat_map(Map::keys).cloned().collect();
+            if let Some(Value::Object(settings)) = described.get_mut("settings") {
+                settings.retain(|name, _| !names.contains(name));
+            }
+        }
         let manifest = json!({
             "apiVersion": "vumi.dev/v1alpha1",
             "kind": self.row.kind,
@@ -376,11 +443,22 @@ pub(super) fn secrets(values: Vec<(String, String, String)>) -> String {
 }
 
 fn yaml(value: &Value) -> String {
-    serde_yaml::to_string(&plain(value)).unwrap_or_else(|_| format!("{value}\n"))
+    let mut words = BTreeSet::new();
+    let text = serde_yaml::to_string(&plain(value, &mut words));
+    let text = text.unwrap_or_else(|_| format!("{value}\n"));
+    words.into_iter().fold(text, |text, word| {
+        text.replace(&marked(word), &format!("'{word}'"))
+    })
 }
 
-/// Numbers of JSON are kept as they are written, which the writer of YAML does not know.
-fn plain(value: &Value) -> serde_yaml::Value {
+/// A text that must stand in quotes: the writer knows no other readers than itself.
+fn marked(word: &str) -> String {
+    format!("in-quotes-{word}-in-quotes")
+}
+
+/// Numbers of JSON are kept as they are written, which the writer of YAML does not know. `words` are texts that other
+/// readers of YAML would take for something else.
+fn plain<'v>(value: &'v Value, words: &mut BTreeSet<&'v str>) -> serde_yaml::Value {
     match value {
         Value::Null => serde_yaml::Value::Null,
         Value::Bool(set) => (*set).into(),
@@ -389,12 +467,18 @@ fn plain(value: &Value) -> serde_yaml::Value {
             (None, Some(number)) => number.into(),
             (None, None) => number.to_string().into(),
         },
+        Value::String(text) if other_reading(text).is_some() => {
+            words.insert(text);
+            marked(text).into()
+        }
         Value::String(text) => text.as_str().into(),
-        Value::Array(list) => list.iter().map(plain).collect::<Vec<_>>().into(),
+        Value::Array(list) => {
+            let items = list.iter().map(|item| plain(item, words));
+            items.collect::<Vec<_>>().into()
+        }
         Value::Object(map) => {
-            let entries = map
-                .iter()
-                .map(|(key, value)| (key.as_str().into(), plain(value)));
+            let entries = map.iter();
+            let entries = entries.map(|(key, value)| (key.as_str().into(), plain(value, words)));
             serde_yaml::Value::Mapping(entries.collect())
         }
     }

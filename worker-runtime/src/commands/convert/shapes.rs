@@ -36,6 +36,12 @@ pub(super) enum Shape {
     Routes,
     /// A confidential text: a key of a Secret.
     Secret,
+    /// `Y` or `N`; read as [`Self::Boolean`].
+    YesNo,
+    /// What sessions are counted by.
+    Namespace,
+    /// A user name, a password and a service for each sender.
+    Accounts,
     /// Options of a Redis manager: a Secret and a prefix.
     Redis,
     /// The list of middleware.
@@ -88,7 +94,18 @@ impl Shape {
                 _ => Err("the levels are debug, info and warn".into()),
             },
             Self::Routes => routes(value),
-            Self::Redis | Self::Middleware => Err("it stands in the wrong place".into()),
+            Self::YesNo => Ok(match Self::Boolean.read(value)?.as_bool() {
+                Some(true) => "Y".into(),
+                _ => "N".into(),
+            }),
+            Self::Namespace => match text(value)?.as_str() {
+                "transport_name" => Ok("transportName".into()),
+                "tag" => Ok("tag".into()),
+                _ => Err("it is neither transport_name nor tag".into()),
+            },
+            Self::Redis | Self::Middleware | Self::Accounts => {
+                Err("it stands in the wrong place".into())
+            }
         }
     }
 }

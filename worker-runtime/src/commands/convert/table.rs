@@ -2,9 +2,10 @@
 
 use super::shapes::Shape;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use vumi_api::manifest::{self, Target};
 
 /// Keys by name.
 pub(super) type Keys = BTreeMap<String, Rule>;
@@ -33,6 +34,10 @@ pub(super) struct Row {
     pub(super) kind: String,
     #[serde(rename = "type")]
     pub(super) key: String,
+    /// The example that describes it, for a `genericHttp`, and what stands in place of its settings.
+    pub(super) description: Option<String>,
+    #[serde(default)]
+    pub(super) settings: BTreeMap<String, String>,
     #[serde(default)]
     pub(super) http: bool,
     #[serde(default)]
@@ -48,6 +53,7 @@ pub(super) struct Rule {
     #[serde(default, rename = "as")]
     pub(super) shape: Shape,
     pub(super) drop: Option<String>,
+    pub(super) lost: Option<String>,
     pub(super) unless: Option<Value>,
 }
 
@@ -57,7 +63,37 @@ pub(super) static TABLE: LazyLock<Table> = LazyLock::new(|| {
     serde_yaml::from_str(include_str!("table.yaml")).expect("the table can be read")
 });
 
+/// Examples that describe a provider.
+const DESCRIPTIONS: [(&str, &str); 2] = [
+    (
+        "airtel",
+        include_str!("../../../../examples/generic-http/airtel.yaml"),
+    ),
+    (
+        "apposit",
+        include_str!("../../../../examples/generic-http/apposit.yaml"),
+    ),
+];
+
 impl Row {
+    /// What stands under the type before any key is converted.
+    pub(super) fn base(&self) -> Value {
+        let wanted = |(name, _): &&(&str, &str)| self.description.as_deref() == Some(*name);
+        let Some(example) = DESCRIPTIONS.iter().find(wanted) else {
+            return json!({});
+        };
+        let manifests = manifest::load(&[*example], Target::Local);
+        let mut described = manifests.resources.iter().find_map(|loaded| {
+            let transport = loaded.resource.transport()?;
+            transport.generic_http.clone()
+        });
+        if let Some(described) = &mut described {
+            described.secrets = None;
+            described.settings = (!self.settings.is_empty()).then(|| self.settings.clone());
+        }
+        serde_json::to_value(described).unwrap_or_default()
+    }
+
     /// The row of a worker with this class and configuration.
     pub(super) fn of(class: &str, config: &serde_json::Map<String, Value>) -> Option<&'static Row> {
         let router = config.get("router_class").and_then(Value::as_str);

@@ -1,9 +1,10 @@
 //! Realistic configurations become manifests that lint accepts, and whatever is lost is named.
 
 use super::inputs::{self, Found};
-use super::table::TABLE;
+use super::table::{self, TABLE};
 use super::{Arguments, convert};
-use serde_json::Value;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vumi_api::{Target, WorkerType};
 
@@ -46,9 +47,9 @@ fn arguments(files: &[PathBuf], class: Option<&str>, set: &[&str]) -> Arguments 
 
 /// The `spec` of each manifest, Secrets by their data, by name; and what was lost. What is made is valid but for what is
 /// named as lost.
-fn made(found: &[Found], beside: bool) -> (std::collections::BTreeMap<String, Value>, Vec<String>) {
+fn made(found: &[Found], beside: bool) -> (BTreeMap<String, Value>, Vec<String>) {
     let (files, notes) = convert(found, beside);
-    let mut made = std::collections::BTreeMap::new();
+    let mut made = BTreeMap::new();
     for (_, text) in &files {
         for document in text.split("---\n") {
             let value: Value = serde_yaml::from_str(document).unwrap();
@@ -73,7 +74,8 @@ fn the_table_fits_the_types() {
         let known = WorkerType::find(&row.key).unwrap_or_else(|| panic!("no type {}", row.key));
         assert_eq!(known.kind.as_str(), row.kind);
         let schema = vumi_api::crds::spec_schema(known.kind);
-        for rule in row.keys.values().filter(|rule| rule.drop.is_none()) {
+        let sets = |rule: &&table::Rule| rule.drop.is_none() && rule.lost.is_none();
+        for rule in row.keys.values().filter(sets) {
             assert!(
                 has(schema, schema, &rule.to),
                 "{} has no {}",
@@ -109,6 +111,10 @@ fn has(root: &Value, schema: &Value, path: &str) -> bool {
         None => (path, None),
     };
     let property = schema.get("properties").and_then(|all| all.get(key));
+    let property = property.or_else(|| {
+        let others = schema.get("additionalProperties")?;
+        others.is_object().then_some(others)
+    });
     match (property, rest) {
         (Some(property), Some(rest)) => has(root, property, rest),
         (found, None) => found.is_some(),
@@ -301,6 +307,18 @@ fn every_type_of_the_table_passes_lint() {
             "vumi.transports.devnull.DevNullTransport",
             "transport_name: d\nack_rate: 0.9\nfailure_rate: 0.05\nreply_rate: 1\nreply_copy: hi\n",
         ),
+        (
+            "vumi.transports.mediafonemc.MediafoneTransport",
+            "transport_name: m\nweb_path: mediafone\nweb_port: 8001\nusername: me\npassword: secret\noutbound_url: 'http://provider.example/send'\n",
+        ),
+        (
+            "vumi.transports.airtel.AirtelUSSDTransport",
+            "transport_name: airtel\nweb_path: airtel\nweb_port: 8002\nvalidation_mode: permissive\nredis_manager: {}\n",
+        ),
+        (
+            "vumi.transports.apposit.AppositTransport",
+            "transport_name: apposit\nweb_path: apposit\nweb_port: 8003\noutbound_url: 'http://provider.example/send'\ncredentials: {'8123': {username: me, password: secret, service_id: 77}}\n",
+        ),
         ("vumi.demos.words.ReverseWorker", "transport_name: a\n"),
         ("vumi.demos.words.WordCountWorker", "transport_name: b\n"),
         ("vumi.demos.calculator.CalculatorApp", "transport_name: c\n"),
@@ -345,6 +363,119 @@ fn every_type_of_the_table_passes_lint() {
     assert!(lost.is_empty(), "{lost:#?}");
     let names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
     assert!(names.contains(&"worker.yaml") && names.contains(&"worker-2.yaml"));
+}
+
+/// Files of one class and configuration, and what is lost.
+fn one(class: &str, text: &str) -> (BTreeMap<String, Value>, Vec<String>) {
+    let folder = Folder::of(&[("worker.yaml", text)]);
+    made(
+        &read(&[folder.path("worker.yaml")], Some(class), &[]),
+        false,
+    )
+}
+
+#[test]
+fn a_provider_that_is_described_gets_its_description() {
+    let class = "vumi.transports.airtel.AirtelUSSDTransport";
+    let text = "
+transport_name: airtel_ug
+web_path: api/ussd
+web_port: 8000
+airtel_username: partner
+airtel_password: pass word
+airtel_charge: true
+airtel_charge_amount: 5
+ussd_session_timeout: 300
+to_addr_pattern: '\\*120\\*'
+session_key_prefix: shared
+validation_mode: strict
+airtel_colour: red
+redis_manager: {host: redis}
+";
+    let (made, lost) = one(class, text);
+    let spec = &made["worker"];
+    let described = &spec["genericHttp"];
+    assert_eq!(
+        described["settings"],
+        json!({"username": "partner", "charge": "Y", "amount": "5", "to_addr_pattern": "\\*120\\*"})
+    );
+    let reference = json!({"secretKeyRef": {"name": "worker", "key": "airtel_password"}});
+    assert_eq!(described["secrets"], json!({"password": reference}));
+    assert_eq!(described["session"]["keep"], "300s");
+    assert_eq!(described["requests"][0]["name"], "cleanup");
+    assert_eq!(spec["http"], json!({"path": "/api/ussd", "port": 8000}));
+    assert_eq!(made["secret worker"], yaml("{airtel_password: pass word}"));
+    for part in [
+        "airtel_colour is not converted: genericHttp has no setting",
+        "session_key_prefix is not converted: sessions are kept under transportName",
+        "validation_mode is not converted: parameters that the description does not name",
+    ] {
+        assert!(lost.iter().any(|l| l.contains(part)), "{part}: {lost:#?}");
+    }
+    // Without credentials nobody is asked for any.
+    let (made, _) = one(class, "transport_name: a\nweb_path: a\nweb_port: 1\n");
+    let settings = &made["worker"]["genericHttp"]["settings"];
+    assert_eq!(
+        (&settings["username"], &settings["password"]),
+        (&json!(""), &json!(""))
+    );
+}
+
+#[test]
+fn accounts_of_senders() {
+    let text = "
+transport_name: apposit
+web_path: in
+web_port: 8000
+outbound_url: https://gateway.example/send
+validation_mode: permissive
+credentials:
+  '8123': {username: one, password: p1, service_id: 77}
+  '+251900': {username: two, password: p2, service_id: s, colour: red}
+";
+    let (made, lost) = one("vumi.transports.apposit.AppositTransport", text);
+    let described = &made["worker"]["genericHttp"];
+    assert_eq!(
+        described["settings"],
+        json!({"username_8123": "one", "service_8123": "77", "username_+251900": "two", "service_+251900": "s"})
+    );
+    let reference = |key| json!({"secretKeyRef": {"name": "worker", "key": key}});
+    assert_eq!(
+        described["secrets"],
+        json!({"password_8123": reference("password_8123"), "password_+251900": reference("password_251900")})
+    );
+    assert_eq!(described["send"]["url"], "https://gateway.example/send");
+    let secret = yaml("{password_8123: p1, password_251900: p2}");
+    assert_eq!(made["secret worker"], secret);
+    for part in [
+        "credentials.….colour is not converted",
+        "say `strict: false`",
+    ] {
+        assert!(lost.iter().any(|l| l.contains(part)), "{part}: {lost:#?}");
+    }
+    assert!(!lost.iter().any(|l| l.contains("251900")), "{lost:#?}");
+}
+
+#[test]
+fn session_length_keeps_its_times_in_the_store() {
+    let text = "
+transport_name: t
+telnet_port: 9010
+middleware: [{length: vumi.middleware.session_length.SessionLengthMiddleware}]
+length: {timeout: 120, namespace_type: transport_name, field_name: call, redis_manager: {host: redis}, colour: red}
+";
+    let (made, lost) = one("vumi.transports.telnet.TelnetServerTransport", text);
+    let spec = yaml(
+        "telnet: {port: 9010}
+transportName: t
+state: {redis: {secretRef: {name: worker-redis}, keyPrefix: ''}}
+middleware: [{name: length, sessionLength: {sessionTimeout: 120s, namespace: transportName, fieldName: call}}]",
+    );
+    assert_eq!(made["worker"], spec);
+    let named = lost
+        .iter()
+        .any(|l| l.contains("length.colour is not converted"));
+    assert!(named, "{lost:#?}");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! replica or is forwarded to it (R19), sends what no request waits for, and says what became of every message. A transport
 //! is a [`Provider`] on it.
 
-use crate::desk::Desk;
+use crate::front::Front;
 use async_trait::async_trait;
 use std::sync::Arc;
 use std::time::Duration;
@@ -62,6 +62,13 @@ pub(crate) trait Provider: Send + Sync + 'static {
         self.reply(message)
     }
 
+    /// A reply came that its caller will not get any more. Whether it is kept for when they come again: then it comes as
+    /// [`Carried::Late`].
+    async fn late(&self, reply: &UserMessage) -> Result<bool, WorkError> {
+        let _ = reply;
+        Ok(false)
+    }
+
     /// Whether messages that no request waits for can be sent.
     fn sends(&self) -> bool {
         false
@@ -87,6 +94,8 @@ pub(crate) enum Carried {
     Receipt(Receipt, Answer),
     /// Nothing for anybody; the answer.
     Nothing(Answer),
+    /// Nothing for the application, whose reply to an earlier request is the answer; and what becomes of its session.
+    Late(Box<UserMessage>, Option<SessionMove>),
 }
 
 /// A message that came in.
@@ -140,7 +149,7 @@ pub(crate) enum Sent {
 
 /// A running transport.
 pub(crate) struct Engine {
-    desk: Arc<Desk>,
+    front: Arc<Front>,
     /// Where requests come in, if any do.
     door: Option<(String, u16)>,
     server: Server,
@@ -182,7 +191,7 @@ impl Engine {
                 .as_ref()
                 .map(|http| (http.host().to_owned(), http.port)),
             server: Server::new(limits),
-            desk: Arc::new(Desk::new(provider, http.as_ref(), cx)),
+            front: Arc::new(Front::new(provider, http.as_ref(), cx)),
         }))
     }
 }
@@ -194,23 +203,23 @@ fn refusal(class: FailureClass, code: codes::Code, text: &str) -> Refusal {
 #[async_trait]
 impl Worker for Engine {
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
-        let desk = &self.desk;
+        let front = &self.front;
         let message = input.to_deliver()?;
-        let nack = |refusal| desk.cx.nack(message, input.attempt, refusal);
-        if !desk.is_for_a_request(message) && desk.provider.sends() {
-            return Ok(vec![match desk.provider.send(message).await? {
-                Sent::Accepted(id) => desk.cx.ack(message, &id),
+        let nack = |refusal| front.cx.nack(message, input.attempt, refusal);
+        if !front.is_for_a_request(message) && front.provider.sends() {
+            return Ok(vec![match front.provider.send(message).await? {
+                Sent::Accepted(id) => front.cx.ack(message, &id),
                 Sent::Refused(refusal) => nack(refusal),
             }]);
         }
-        if !desk.provider.holds() {
+        if !front.provider.holds() {
             let text = "Requests of this transport are answered at once; it delivers no replies.";
             let code = codes::REPLY_NOT_EXPECTED;
             return Ok(vec![nack(refusal(FailureClass::Route, code, text))]);
         }
         let request = message.in_reply_to().filter(|id| !id.is_empty());
         let content = message.content().filter(|text| !text.is_empty());
-        let content = content.or(Some("").filter(|_| !desk.provider.needs_content()));
+        let content = content.or(Some("").filter(|_| !front.provider.needs_content()));
         let incomplete = || {
             let missing: Vec<&str> = [("in_reply_to", request), ("content", content)]
                 .into_iter()
@@ -224,24 +233,25 @@ impl Worker for Engine {
         };
         if content.is_none() {
             // Here, at the replica that holds the request, so that the caller hears of it too.
-            desk.refuse_reply(message, request, codes::REPLY_FIELDS)
+            front
+                .refuse_reply(message, request, codes::REPLY_FIELDS)
                 .await;
             return Ok(vec![incomplete()]);
         }
-        Ok(vec![match desk.deliver(message, request).await? {
-            None => desk.cx.ack(message, message.message_id()),
+        Ok(vec![match front.deliver(message, request).await? {
+            None => front.cx.ack(message, message.message_id()),
             Some(refusal) => nack(refusal),
         }])
     }
 
     fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
         let answers = message.in_reply_to().is_some_and(|id| !id.is_empty());
-        let holds = answers && self.desk.provider.holds();
-        holds.then(|| self.desk.holder_elsewhere(message))?
+        let holds = answers && self.front.provider.holds();
+        holds.then(|| self.front.holder_elsewhere(message))?
     }
 
     async fn run(&self, cx: Arc<WorkerContext>) -> Result<(), WorkError> {
-        let desk = &self.desk;
+        let front = &self.front;
         let Some((host, port)) = &self.door else {
             cx.closing().cancelled().await;
             return Ok(());
@@ -250,21 +260,21 @@ impl Worker for Engine {
             Ok(listener) => listener,
             Err(error) => {
                 let text = error.to_string();
-                desk.report("listener", StatusLevel::Down, reasons::LISTEN_FAILED, text);
+                front.report("listener", StatusLevel::Down, reasons::LISTEN_FAILED, text);
                 return Err(error);
             }
         };
         let listening = || {
             let text = format!("listening on {host}:{port}");
-            desk.report("listener", StatusLevel::Ok, reasons::LISTENING, text);
+            front.report("listener", StatusLevel::Ok, reasons::LISTENING, text);
         };
         listening();
-        let service: Arc<dyn Service> = Arc::clone(desk) as Arc<dyn Service>;
+        let service: Arc<dyn Service> = Arc::clone(front) as Arc<dyn Service>;
         let trouble = |trouble: Option<std::io::Error>| match trouble {
             None => listening(),
             Some(error) => {
                 let text = format!("a connection could not be taken: {error}");
-                desk.report(
+                front.report(
                     "listener",
                     StatusLevel::Degraded,
                     reasons::ACCEPT_FAILED,
@@ -274,19 +284,19 @@ impl Worker for Engine {
         };
         tokio::select! {
             () = self.server.serve(listener, cx.closing(), service, trouble) => {}
-            () = desk.forgive() => {}
+            () = front.forgive() => {}
         }
-        desk.intake.close();
-        desk.intake.wait().await;
+        front.intake.close();
+        front.intake.wait().await;
         Ok(())
     }
 
     async fn drained(&self) {
-        self.desk.pending.empty().await;
+        self.front.pending.empty().await;
     }
 
     async fn close(&self) {
-        self.desk.pending.give_up();
+        self.front.pending.give_up();
         self.server.close().await;
     }
 }

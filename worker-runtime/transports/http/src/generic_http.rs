@@ -24,7 +24,7 @@ impl WorkerType for Def {
         config: GenericHttp,
         cx: Arc<WorkerContext>,
     ) -> Result<Arc<dyn Worker>, WorkError> {
-        Described::worker(&config, None, cx)
+        Described::worker(&config, cx)
     }
 
     fn fixture() -> Fixture {

@@ -5,12 +5,13 @@ mod cases;
 #[cfg(test)]
 mod conformance_test;
 mod described;
-mod desk;
 mod engine;
 #[cfg(test)]
 mod examples_test;
+mod front;
 mod generic_http;
 mod http_api;
+mod http_rpc;
 mod mediafone;
 mod peer;
 mod pending;
@@ -22,6 +23,7 @@ use vumi_core::worker::Registration;
 /// The worker types of this family.
 pub const WORKERS: &[Registration] = &[
     Registration::of::<http_api::Def>(),
+    Registration::of::<http_rpc::Def>(),
     Registration::of::<generic_http::Def>(),
     Registration::of::<mediafone::Def>(),
 ];

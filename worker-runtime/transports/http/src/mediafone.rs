@@ -22,7 +22,7 @@ impl WorkerType for Def {
             .text("url", Some(config.url))
             .text("username", Some(config.username))
             .secret("password", Some(config.password));
-        Described::build(include_str!("mediafone.yaml"), settings, None, cx)
+        Described::build(include_str!("mediafone.yaml"), settings, cx)
     }
 
     fn fixture() -> Fixture {

@@ -77,7 +77,7 @@ fn reason<'t>(rows: impl Iterator<Item = &'t ProviderCode>, id: &str) -> Option<
     let rows: Vec<&ProviderCode> = rows.collect();
     let count = u32::try_from(rows.len()).unwrap_or(u32::MAX);
     let row = rows.get(usize::try_from(draw("code", id, count)).ok()?)?;
-    Some(row.refusal())
+    Some(Refusal::from(*row))
 }
 
 impl Network {
@@ -275,6 +275,63 @@ mod tests {
         let config = DevNull::pick(&resource).unwrap().clone();
         let cx = StandIn::new().context(resource, "one", Default::default());
         Def::build(config, cx).await.unwrap()
+    }
+
+    /// Vumi's vectors: for one outbound message all that its rates say.
+    #[tokio::test]
+    async fn what_vumis_rates_lead_to() {
+        let texts = |outputs: &[Output]| -> Vec<String> {
+            let text = |output: &Output| match &output.message {
+                Message::User(_) => "echo".to_owned(),
+                Message::Event(event) => match event.delivery_status() {
+                    Some(status) => status.as_str().to_owned(),
+                    None => event.event_type().as_str().to_owned(),
+                },
+            };
+            outputs.iter().map(text).collect()
+        };
+        let mut message = UserMessage::new("sms", Some("+27820000001"), Some("12345"));
+        message.set_content(Some("hello"));
+        let handled = async |config| {
+            let input = Input {
+                port: Port::new("nowhere", Flow::Outbound),
+                message: message.clone().into(),
+                attempt: 1,
+            };
+            network(config).await.handle(input).await.unwrap()
+        };
+        let all = json!({"ackPercent": 100, "failurePercent": 0, "replyPercent": 100});
+        let outputs = handled(all).await;
+        assert_eq!(texts(&outputs), ["ack", "delivered", "echo"]);
+        let Message::User(echo) = &outputs[2].message else {
+            panic!("a message");
+        };
+        assert_eq!(outputs[2].port, Port::new("nowhere", Flow::Inbound));
+        assert_eq!(
+            (echo.from_addr(), echo.to_addr()),
+            (Some("+27820000001"), Some("12345"))
+        );
+        assert_eq!(echo.content(), Some("hello"));
+        for (field, value) in [
+            ("provider", json!("devnull")),
+            ("transport_type", json!("sms")),
+            ("session_event", json!(null)),
+            ("in_reply_to", json!(null)),
+            ("transport_metadata", json!({})),
+            ("helper_metadata", json!({})),
+        ] {
+            assert_eq!(echo.field(field), Some(&value), "{field}");
+        }
+        let copy = json!({"replyPercent": 100, "replyCopy": "thanks", "transportType": "ussd"});
+        let Message::User(copy) = &handled(copy).await[2].message.clone() else {
+            panic!("a message");
+        };
+        assert_eq!(copy.content(), Some("thanks"));
+        assert_eq!(copy.field("transport_type"), Some(&json!("ussd")));
+        let failing = json!({"failurePercent": 100});
+        assert_eq!(texts(&handled(failing).await), ["ack", "failed"]);
+        let refusing = json!({"ackPercent": 0, "failurePercent": 100, "replyPercent": 100});
+        assert_eq!(texts(&handled(refusing).await), ["nack"]);
     }
 
     /// Acceptance test of the error table: every code of it ends a message in its class, with its sentence and its actor.

@@ -16,6 +16,29 @@ pub(super) struct Stay {
     pub(super) lane: Lane,
 }
 
+/// Attempts that were made in vain and count.
+#[derive(Clone, Copy)]
+pub(super) struct Made {
+    /// Those that count towards `retry.maxAttempts`.
+    pub(super) counted: u32,
+    /// Those that failed by our own mistake, this time.
+    pub(super) bugs: u32,
+}
+
+impl Made {
+    /// One more. Who cannot be reached, or asks to slow down, refuses nothing, however long that lasts: only
+    /// `retry.maxAge` ends it, or `holdLimit` where there is no store.
+    pub(super) fn note(&mut self, error: &WorkError) {
+        match error.class {
+            // That a queue is missing, the broker itself says.
+            ErrorClass::Connect if error.code != codes::ROUTE_NO_QUEUE => {}
+            ErrorClass::Throttled(_) => {}
+            ErrorClass::Bug => self.bugs += 1,
+            _ => self.counted += 1,
+        }
+    }
+}
+
 pub(super) fn reason_of(error: &WorkError) -> Reason {
     match error.class {
         ErrorClass::Throttled(_) => Reason::Throttle,
@@ -55,22 +78,15 @@ impl Desk {
         }
     }
 
-    pub(super) fn next(
-        &self,
-        error: &WorkError,
-        attempt: u32,
-        bugs: &mut u32,
-        stay: &Stay,
-    ) -> Next {
+    pub(super) fn next(&self, error: &WorkError, attempt: u32, made: Made, stay: &Stay) -> Next {
         match error.class.disposition() {
             Disposition::Park => Next::Park(error.clone()),
             Disposition::GiveUp => Next::GiveUp(error.clone()),
             Disposition::RetryThenPark => {
-                *bugs += 1;
-                if *bugs >= BUG_ATTEMPTS {
+                if made.bugs >= BUG_ATTEMPTS {
                     Next::Park(error.clone())
                 } else {
-                    Next::Again(self.policy.backoff.after(*bugs))
+                    Next::Again(self.policy.backoff.after(made.bugs))
                 }
             }
             Disposition::Retry => {
@@ -84,9 +100,7 @@ impl Desk {
                     over.provider_code.clone_from(&error.provider_code);
                     Next::GiveUp(over)
                 };
-                // A peer that asks to slow down refuses nothing: only holdLimit ends that.
-                let throttled = matches!(error.class, ErrorClass::Throttled(_));
-                if attempt >= self.policy.max_attempts && !throttled {
+                if made.counted >= self.policy.max_attempts {
                     over(codes::RETRY_EXHAUSTED, "given up")
                 } else if stay.age + wait > self.policy.max_age {
                     over(

@@ -11,6 +11,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 /// Group of scheduled messages: each is a list of its own.
 const SCHEDULED: &str = "@schedule";
 
+/// Whether what waits in this group waits for a time of its own: what is scheduled, and what was taken over from Vumi.
+pub(super) fn has_own_times(group: &str) -> bool {
+    group.starts_with('@')
+}
+
 /// What is to become of a message that arrived, or whose turn came in the journal.
 #[derive(Clone, Debug, PartialEq)]
 pub(in crate::engine) enum Look {

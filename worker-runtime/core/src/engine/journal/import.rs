@@ -75,6 +75,7 @@ async fn import_all(access: &Access, term: u64, transport: &str) -> Option<Vec<P
                 // Vumi did not write down when it came first: its life begins now, or when it is due.
                 since: retry.due.max(millis(crate::clock::now())),
                 attempts: 0,
+                counted: 0,
                 code: String::new(),
                 text: String::new(),
                 routing_key: access.queue.clone(),

@@ -31,7 +31,7 @@ use futures::future::BoxFuture;
 use futures::stream::FuturesUnordered;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use store::{Access, LEASE, Taken};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -46,6 +46,8 @@ const SLEEPERS: usize = PREFETCH as usize / 2;
 const POLL: Duration = Duration::from_secs(5);
 /// The store is never asked in a tighter loop than this.
 const BREATH: Duration = Duration::from_millis(20);
+/// A clock that was set back by less changes nothing that matters.
+const SET_BACK: Duration = Duration::from_secs(2);
 /// The age of the oldest message is that of the oldest one seen in this span or the one before.
 const MEMORY: Duration = Duration::from_secs(300);
 
@@ -180,6 +182,8 @@ pub(super) struct LaneJournal {
     /// Counts appends, so that a depth that was read before one is not believed.
     appends: u64,
     depth_at: Instant,
+    /// Both clocks when they were looked at last.
+    clocks: (Instant, SystemTime),
     /// The birth of the oldest message seen lately, and the span before.
     oldest: [Option<u64>; 2],
     oldest_since: Instant,
@@ -239,6 +243,7 @@ impl LaneJournal {
             suspects: REPLAYS,
             appends: 0,
             depth_at: now,
+            clocks: (now, crate::clock::now()),
             oldest: [None; 2],
             oldest_since: now,
             ops: FuturesUnordered::new(),

@@ -2,11 +2,12 @@
 //! ours to do.
 
 use super::exit::Exit;
+use super::hold;
 use crate::engine::insist::insist;
 use crate::engine::store_watch::Trouble;
 use crate::error::WorkError;
 use crate::state::Journal;
-use crate::state::journal::{Append, Claimed, Depth, Lane as Place, Next, Step};
+use crate::state::journal::{Append, Claimed, Depth, Filter, Lane as Place, Next, Step};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,11 @@ pub(super) struct Taken {
 impl Access {
     fn journal(&self) -> &dyn Journal {
         &*self.exit.store
+    }
+
+    /// Whether times in the store are not this machine's.
+    pub(super) fn has_own_clock(&self) -> bool {
+        self.exit.store.has_own_clock()
     }
 
     /// Ends every claim of the queue and reads which lanes hold something.
@@ -93,6 +99,23 @@ impl Access {
     pub(super) async fn release(&self, term: u64, places: Vec<Place>) {
         let release = || self.journal().renew(&self.queue, &places, Duration::ZERO);
         self.insist(Some(term), release).await;
+    }
+
+    /// Makes due what waits for nothing but its turn or its next attempt, not for a time of its own.
+    pub(super) async fn hurry(&self) {
+        let hurry = || async {
+            for group in self.journal().groups(&self.queue).await? {
+                if !hold::has_own_times(&group) {
+                    let filter = Filter {
+                        group: Some(group),
+                        ..Filter::default()
+                    };
+                    self.journal().release(&self.queue, &filter).await?;
+                }
+            }
+            Ok(())
+        };
+        self.insist(None, hurry).await;
     }
 
     /// Prolongs claims.

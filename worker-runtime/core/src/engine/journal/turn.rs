@@ -1,7 +1,7 @@
 //! One turn after the other: what is to be done now is started, and what has ended is noted.
 
 use super::store::LEASE;
-use super::{Event, Known, LaneJournal, MEMORY, Outcome, POLL, import};
+use super::{Event, Known, LaneJournal, MEMORY, Outcome, POLL, SET_BACK, import};
 use crate::engine::journal::Takes;
 use crate::state::journal::{Depth, Lane as Place};
 use futures::FutureExt;
@@ -174,6 +174,7 @@ impl LaneJournal {
 
     /// Refreshes the gauges; called every second or so.
     pub(in crate::engine) fn tick(&mut self, now: Instant) {
+        self.note_clocks(now);
         if self.oldest_since + MEMORY <= now {
             self.oldest_since = now;
             self.oldest = [None, self.oldest[0]];
@@ -190,6 +191,26 @@ impl LaneJournal {
         );
         let depth = async move { Outcome::Depth(quiet, access.depth().await) };
         self.ops.push(depth.boxed());
+    }
+
+    /// A store inside this process goes by the machine's clock: what waits there would wait longer by as much as that was
+    /// set back. One attempt too early hurts nobody.
+    fn note_clocks(&mut self, now: Instant) {
+        let (then, wall) = std::mem::replace(&mut self.clocks, (now, crate::clock::now()));
+        if !self.access.has_own_clock()
+            && self.clocks.1 + SET_BACK < wall + now.duration_since(then)
+        {
+            tracing::warn!(
+                queue = self.access.queue,
+                "the clock was set back: what waits in the journal is tried again now"
+            );
+            let access = Arc::clone(&self.access);
+            let hurry = async move {
+                access.hurry().await;
+                Outcome::Renewed
+            };
+            self.ops.push(hurry.boxed());
+        }
     }
 
     /// Gives back what is claimed, so that others need not wait for the end of the leases.

@@ -9,6 +9,7 @@ use super::super::journal;
 use super::layout::{Alone, Here, Layout};
 use super::members::{BEAT, Beat, LONGEST_NAME, Members};
 use super::plan::{Plan, queue_of, range};
+use super::window_of_part;
 use crate::beacon;
 use crate::broker::{
     Access, ConsumerState, EXCHANGE, LinkState, QueueSpec, Subscribe, Subscription,
@@ -242,7 +243,7 @@ impl Crew {
             return;
         }
         let competes = self.parts.mode == OrderingMode::None;
-        let share = match competes {
+        let share = match competes && !self.members.is_anybody_alone() {
             true => self.members.all(),
             false => self.members.share(),
         };
@@ -288,13 +289,12 @@ impl Crew {
             halt: halt.clone(),
             ..(*self.parts.desk).clone()
         };
-        let count = self.plan.parts().len().max(1);
-        let prefetch = (super::WINDOW / count).clamp(25, usize::from(self.parts.prefetch));
+        let prefetch = window_of_part(self.plan.parts().len(), self.parts.prefetch);
         let (consumer, watched) = Consumer::subscribe(Parts {
             desk: Arc::new(desk),
             phase: told,
             queue: QueueSpec::Data(queue),
-            prefetch: u16::try_from(prefetch).unwrap_or(self.parts.prefetch),
+            prefetch,
             oldest: Some(Arc::clone(&oldest)),
             ..self.parts.clone()
         })
@@ -361,7 +361,7 @@ impl Crew {
         let beat = Beat {
             member: self.member.clone(),
             parts: parts.into_iter().collect(),
-            holds: self.reads().cloned().collect(),
+            holds: self.holds(),
             alone: alone.is_some(),
             leaving,
         };
@@ -372,6 +372,25 @@ impl Crew {
             }
             .boxed(),
         );
+    }
+
+    /// The parts of which messages may be in hand here. Who competes for them has them until they are done, although it
+    /// does not hold up others.
+    fn holds(&self) -> Vec<String> {
+        let competes = self.parts.mode == OrderingMode::None;
+        let leaving = self.posts.iter().filter(|(_, post)| post.leaving);
+        let leaving = leaving.map(|(part, _)| part).filter(|_| competes);
+        let all: BTreeSet<&String> = self.reads().chain(leaving).collect();
+        all.into_iter().cloned().collect()
+    }
+
+    /// Whether we were to let go of all parts, and nobody has any.
+    fn has_left(&self) -> bool {
+        let closed = self.wanted_alone().filter(|alone| alone.closed);
+        closed.is_some_and(|alone| {
+            let mut parts = alone.parts.iter();
+            self.posts.is_empty() && !parts.any(|part| self.members.held_elsewhere(part))
+        })
     }
 
     fn reads(&self) -> impl Iterator<Item = &String> {
@@ -387,7 +406,7 @@ impl Crew {
         self.counters.add_to(&mut counts);
         self.layout.tell(Here {
             reads: self.reads().cloned().collect(),
-            posts: self.posts.len(),
+            left: self.has_left(),
             in_hand: counts.in_flight,
             received: counts.received,
         });

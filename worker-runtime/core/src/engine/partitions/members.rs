@@ -35,7 +35,7 @@ pub(super) struct Beat {
     pub(super) member: String,
     /// The parts that it knows of.
     pub(super) parts: Vec<String>,
-    /// Those that it reads now.
+    /// Those of which it has messages, or may get some.
     pub(super) holds: Vec<String>,
     /// It wants to have all parts for itself, to empty them before they are divided anew.
     pub(super) alone: bool,
@@ -193,7 +193,12 @@ impl Members {
         (!self.shares.is_empty()).then(|| self.divided.1.clone())
     }
 
-    /// Whether another living member reads this part.
+    /// Whether another living member wants to have all parts for itself.
+    pub(super) fn is_anybody_alone(&self) -> bool {
+        self.others.values().any(|other| other.beat.alone)
+    }
+
+    /// Whether another living member has this part.
     pub(super) fn held_elsewhere(&self, part: &str) -> bool {
         let mut others = self.others.values();
         others.any(|other| other.beat.holds.iter().any(|held| held == part))

@@ -7,6 +7,7 @@
 mod crew;
 mod forward;
 mod layout;
+mod leftover;
 mod members;
 mod plan;
 mod shares;
@@ -19,18 +20,26 @@ use super::consumer::{Consumer, Parts, Watched};
 use super::delivery::{Desk, Duty};
 use crew::Crew;
 use futures::future::{BoxFuture, FutureExt};
+use leftover::Leftover;
 use std::sync::Arc;
 use vumi_api::{Kind, OrderingMode};
 
 /// Unacknowledged messages of all parts of a queue in one replica, at least: many parts share them.
 const WINDOW: usize = 1600;
 
+/// Unacknowledged messages of one of so many parts: everybody who reads or holds it has the same window.
+fn window_of_part(parts: usize, whole: u16) -> u16 {
+    let share = (WINDOW / parts.max(1)).clamp(25, usize::from(whole));
+    u16::try_from(share).unwrap_or(whole)
+}
+
 /// A loop of the engine, and what is seen of it.
-pub(super) type Loop = (BoxFuture<'static, ()>, Watched);
+pub(super) type Loop = (BoxFuture<'static, ()>, Option<Watched>);
 
 /// Starts what reads a queue that is not divided. If it was before, what waits in its parts is finished first.
 pub(super) async fn start_whole(parts: Parts, queue: &str) -> Vec<Loop> {
     let layout = Arc::new(Layout::new(&parts, Plan::whole(queue)));
+    let leftover = Leftover::new(parts.clone(), Arc::clone(&layout));
     // Where no order is kept, nothing waits for what is older.
     let ordered = parts.mode != OrderingMode::None;
     let desk = Desk {
@@ -41,7 +50,10 @@ pub(super) async fn start_whole(parts: Parts, queue: &str) -> Vec<Loop> {
     let (consumer, mut watched) = Consumer::subscribe(Parts { desk, ..parts }).await;
     layout.led_by(watched.state.clone(), consumer.acker());
     watched.leftover = Some(layout.leftover());
-    vec![(kept(consumer, layout), watched)]
+    vec![
+        (kept(consumer, layout), Some(watched)),
+        (leftover.run().boxed(), None),
+    ]
 }
 
 /// Consumes a queue as a whole, and sees to it that it is divided as it should be.
@@ -87,7 +99,7 @@ pub(super) async fn start(parts: Parts, plan: Plan) -> Vec<Loop> {
     forwarding.own_backlog = Some(Arc::clone(&backlog));
     let (crew, reading) = Crew::new(parts, plan, Arc::clone(&layout), backlog);
     vec![
-        (kept(consumer, layout), forwarding),
-        (crew.run().boxed(), reading),
+        (kept(consumer, layout), Some(forwarding)),
+        (crew.run().boxed(), Some(reading)),
     ]
 }

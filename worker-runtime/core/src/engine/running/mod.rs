@@ -345,6 +345,7 @@ impl RunningWorker {
             outlet: Arc::clone(&parts.outlet),
             policy: RetryPolicy::new(
                 settings.retry.as_ref(),
+                resource.attempts(),
                 settings.hold_limit.map_or(HOLD_LIMIT, |d| d.0),
             ),
             metrics: metrics.clone(),
@@ -384,11 +385,11 @@ impl RunningWorker {
             Some(name) => partitions::start_whole(parts, &name).await,
             None => {
                 let (consumer, watched) = Consumer::subscribe(parts).await;
-                vec![(consumer.run().boxed(), watched)]
+                vec![(consumer.run().boxed(), Some(watched))]
             }
         };
         for (run, watched) in loops {
-            self.watched.push(watched);
+            self.watched.extend(watched);
             let task = self.guarded(run);
             if intake {
                 self.intake.tasks.push(task);

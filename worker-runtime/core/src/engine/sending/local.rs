@@ -105,11 +105,13 @@ mod tests {
         let pause = Duration::from_secs(3);
         buckets.slow_down("sms", pause, BUCKET).await.unwrap();
         assert_eq!(taken(&buckets, pause).await, 0);
-        assert!((0.5..0.53).contains(&buckets.pace("sms").await.unwrap()));
-        let slow = taken(&buckets, Duration::from_secs(10)).await;
-        // From half to full speed in ten seconds: three quarters of it on average.
-        assert!((72..=79).contains(&slow), "{slow}");
-        assert!(buckets.pace("sms").await.unwrap() > 0.99);
+        assert!((0.9..0.91).contains(&buckets.pace("sms").await.unwrap()));
+        // Soon just below what was refused, for two minutes; then it tries more.
+        let slow = taken(&buckets, Duration::from_secs(100)).await;
+        assert!((960..=970).contains(&slow), "{slow}");
+        assert_eq!(buckets.pace("sms").await.unwrap(), 0.97);
+        taken(&buckets, Duration::from_secs(30)).await;
+        assert_eq!(buckets.pace("sms").await.unwrap(), 1.0);
         for _ in 0..10 {
             buckets
                 .slow_down("sms", Duration::ZERO, BUCKET)

@@ -3,7 +3,7 @@
 use super::*;
 use crate::broker::Receipt;
 use crate::conformance::delegate::Double;
-use crate::conformance::faults::Faults;
+use crate::conformance::faults::{Faults, Mischief};
 use crate::state::around::Around;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use tokio::sync::Semaphore;

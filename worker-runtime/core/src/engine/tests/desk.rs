@@ -46,7 +46,7 @@ impl DeskRig {
             port,
             chain,
             outlet,
-            policy: backoff::RetryPolicy::new(None, Duration::from_secs(1)),
+            policy: backoff::RetryPolicy::new(None, 10, Duration::from_secs(1)),
             metrics: metrics.queue("t.outbound"),
             counters: Arc::default(),
             worker_metrics: metrics,

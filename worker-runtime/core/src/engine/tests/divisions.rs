@@ -12,15 +12,20 @@ use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::journal::{About, Append, Due, Entry, Filter, Lane as Place, Listed, Reason};
 use std::sync::atomic::AtomicBool;
 
-fn store() -> Arc<dyn StateStore> {
+pub(super) fn store() -> Arc<dyn StateStore> {
     EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap()
 }
 
-/// Message `0` of a user, put into a journal to wait for its second attempt.
-async fn put_by(store: &Arc<dyn StateStore>, queue: &str, user: &str, wait: Duration) {
+pub(super) fn message(user: &str, text: &str) -> UserMessage {
     let mut message = UserMessage::new("sms", Some("555"), Some(user));
-    message.set_content(Some("0"));
+    message.set_content(Some(text));
     message.set_transport_name("t");
+    message
+}
+
+/// A message of a user that waits for its second attempt.
+pub(super) fn waiting(user: &str, text: &str, wait: Duration) -> Append {
+    let message = message(user, text);
     let body = message.encode();
     let lanes = LaneChooser::new(vumi_api::OrderingMode::PerUser);
     let Lane::Numbered(number) = lanes.lane(Flow::Inbound, &message.into()) else {
@@ -30,19 +35,25 @@ async fn put_by(store: &Arc<dyn StateStore>, queue: &str, user: &str, wait: Dura
         reason: Reason::Backoff,
         since: 1_000,
         attempts: 1,
+        counted: 0,
         code: "peer.timeout".into(),
         text: "no answer".into(),
         routing_key: "t.inbound".into(),
         amqp_message_id: None,
     };
-    let append = Append {
+    Append {
         lane: Place {
             group: String::new(),
             number,
         },
         due: Due::After(wait),
         entry: Entry { about, body },
-    };
+    }
+}
+
+/// Message `0` of a user, put into a journal to wait for its second attempt.
+async fn put_by(store: &Arc<dyn StateStore>, queue: &str, user: &str, wait: Duration) {
+    let append = waiting(user, "0", wait);
     store.append(queue, vec![append]).await.unwrap();
 }
 
@@ -166,9 +177,10 @@ async fn journals_of_a_former_division_are_finished_first() {
 }
 
 /// A store that does not say for a while which journals there are.
-struct Forgetful {
-    store: Arc<dyn StateStore>,
-    fails: AtomicU32,
+pub(super) struct Forgetful {
+    pub(super) store: Arc<dyn StateStore>,
+    /// So many times.
+    pub(super) fails: AtomicU32,
 }
 
 #[async_trait]

@@ -9,8 +9,6 @@ use crate::state::rate_limits::{Bucket, Level, RateLimits};
 use async_trait::async_trait;
 use std::time::Duration;
 
-const BUCKET: Failure = Failure::Damaged("a token bucket");
-
 fn key(name: &str) -> Key {
     Key::new(tag::BUCKET).name(name)
 }
@@ -19,12 +17,16 @@ fn get(view: &impl View, key: &[u8]) -> Result<Option<(Level, u64)>, Failure> {
     let Some(value) = view.get(Space::Index, key)? else {
         return Ok(None);
     };
-    let [tokens, at, paused, pace, ends] = unpack(&value).ok_or(BUCKET)?;
+    // One that an earlier version wrote is as good as none.
+    let Some([tokens, at, paused, pace, hold, ends]) = unpack(&value) else {
+        return Ok(None);
+    };
     let level = Level {
         tokens: f64::from_bits(tokens),
         at,
         paused,
         pace: f64::from_bits(pace),
+        hold: f64::from_bits(hold),
     };
     Ok(Some((level, ends)))
 }
@@ -36,8 +38,10 @@ fn set(tx: &mut Tx<'_>, key: &Key, before: Option<u64>, level: Level, bucket: Bu
         at,
         paused,
         pace,
+        hold,
     } = level;
-    let value = pack([tokens.to_bits(), at, paused, pace.to_bits(), ends]);
+    let (tokens, pace, hold) = (tokens.to_bits(), pace.to_bits(), hold.to_bits());
+    let value = pack([tokens, at, paused, pace, hold, ends]);
     tx.insert(Space::Index, key, value);
     sweep::remind(tx, key.as_ref(), before, ends);
 }

@@ -15,6 +15,13 @@ use std::time::Duration;
 #[async_trait]
 impl FirstSeen for RedisStore {
     async fn reserve(&self, scope: &str, id: &str, hold: Duration) -> Result<Reserved, WorkError> {
+        // Most are new, and a script costs the server several times as much as this.
+        let mut take = redis::cmd("SET");
+        take.arg(self.keys.seen(scope, id)).arg("P");
+        take.arg("NX").arg("PX").arg(millis(hold));
+        if let Value::Okay = self.link.command(&take).await? {
+            return Ok(Reserved::First);
+        }
         let mut call = script!("reserve").key(self.keys.first_seen());
         call.arg(part(scope)).arg(part(id)).arg(millis(hold));
         let answer: Vec<Value> = self.link.script(&call).await?;

@@ -276,8 +276,14 @@ impl RedisStore {
     }
 
     async fn walk(&self, queue: &str, what: What, filter: &Filter) -> Result<Walk<'_>, WorkError> {
-        let mut lanes = self.lanes(queue).await?;
-        lanes.retain(|lane| filter.takes_lane(lane));
+        let lanes = match filter.one_lane() {
+            Some(lane) => vec![lane],
+            None => {
+                let mut lanes = self.lanes(queue).await?;
+                lanes.retain(|lane| filter.takes_lane(lane));
+                lanes
+            }
+        };
         let json = |value: serde_json::Result<String>| value.map_err(|_| unreadable("a filter"));
         let reason = match filter.reason {
             Some(reason) => json(serde_json::to_string(&reason))?

@@ -98,6 +98,11 @@ impl Keys {
         format!("{}F:", self.root)
     }
 
+    /// A message of a provider.
+    pub(super) fn seen(&self, scope: &str, id: &str) -> String {
+        format!("{}i:{}:{}", self.first_seen(), part(scope), part(id))
+    }
+
     /// One token bucket.
     pub(super) fn bucket(&self, key: &str) -> String {
         format!("{}R:{key}", self.root)

@@ -146,6 +146,7 @@ async fn what_waits_too_long_in_a_journal_ends_and_is_counted() {
                     reason: Reason::Held,
                     since: ((now - hours * 3600.0) * 1e3) as u64,
                     attempts: 0,
+                    counted: 0,
                     code: String::new(),
                     text: String::new(),
                     routing_key: "a.inbound".into(),

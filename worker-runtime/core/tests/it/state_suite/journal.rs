@@ -26,6 +26,7 @@ pub fn entry(body: &str) -> Entry {
             reason: Reason::Backoff,
             since: 1_700_000_000_000,
             attempts: 1,
+            counted: 0,
             code: "peer.timeout".into(),
             text: "it did not answer".into(),
             routing_key: "sms.outbound".into(),
@@ -397,6 +398,29 @@ pub async fn journal_relocates_lanes(source: &impl Source) {
     let heads = claim(&store, &to, "g").await;
     assert_eq!(heads.iter().map(text).collect::<Vec<_>>(), ["b"]);
     assert!(matches!(done(&store, &to, &heads[0]).await, Next::Head(next) if text(&next) == "c"));
+}
+
+/// Five thousand questions after one lane each, beside twenty thousand others: nobody may look through all of them.
+pub async fn journal_finds_one_lane_among_many(source: &impl Source) {
+    let (store, queue) = (source.client().await, unique("q"));
+    let place = |n: u64| lane("", n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let all: Vec<Append> = (0..20_000)
+        .map(|n| append(&place(n), Due::After(LONG), &n.to_string()))
+        .collect();
+    for some in all.chunks(1000) {
+        store.append(&queue, some.to_vec()).await.expect("append");
+    }
+    let begun = std::time::Instant::now();
+    for n in 0..5000 {
+        let filter = Filter {
+            group: Some(String::new()),
+            lane: Some(place(n).number),
+            ..Filter::default()
+        };
+        let found = store.list(&queue, &filter, 1).await.expect("list");
+        assert_eq!(bodies(&found), [n.to_string()]);
+        assert!(begun.elapsed() < PATIENCE, "{n} in {PATIENCE:?}");
+    }
 }
 
 /// A lane that is long at both ends moves in steps, and keeps its order.

@@ -88,35 +88,66 @@ pub async fn rate_limit_holds_for_all_together(source: &impl Source) {
 
 pub async fn rate_limit_slows_down_and_recovers(source: &impl Source) {
     let (store, key, quiet) = (source.client().await, unique("sms"), unique("sms"));
+    let slow_down = async |key: &str, pause, bucket| {
+        store
+            .slow_down(key, pause, bucket)
+            .await
+            .expect("slow down");
+    };
+    let paced = async |key: &str, expected: f64| {
+        let pace = pace(&store, key).await;
+        assert!((pace - expected).abs() < 0.01, "{pace} for {expected}");
+    };
     assert_eq!(pace(&store, &key).await, 1.0);
-    store.slow_down(&key, LONG, SLOW).await.expect("slow down");
-    let half = pace(&store, &key).await;
-    assert!((half - 0.5).abs() < 0.01, "{half}");
+    slow_down(&key, Duration::ZERO, SLOW).await;
+    paced(&key, 0.9).await;
+    // At once again it is much too fast.
+    slow_down(&key, Duration::ZERO, SLOW).await;
+    paced(&key, 0.45).await;
+    for _ in 0..4 {
+        slow_down(&key, Duration::ZERO, SLOW).await;
+    }
+    paced(&key, 0.1).await;
+    slow_down(&key, LONG, SLOW).await;
     let wait = take(&store, &key, 1, SLOW).await.expect("paused");
     assert!(wait > LONG - Duration::from_secs(60), "{wait:?}");
-    for _ in 0..8 {
-        store.slow_down(&key, LONG, SLOW).await.expect("slow down");
-    }
-    let least = pace(&store, &key).await;
-    assert!((least - 0.1).abs() < 0.01, "{least}");
     assert_eq!(pace(&store, &quiet).await, 1.0);
-    // A short pause: no tokens in it, half speed after it, more with every second.
-    let pause = Duration::from_millis(200);
-    assert_eq!(take(&store, &quiet, 1, FAST).await, None);
+    // During a pause it says nothing new.
+    slow_down(&quiet, LONG, SLOW).await;
+    slow_down(&quiet, LONG, SLOW).await;
+    paced(&quiet, 0.9).await;
+    // A short pause: no tokens in it, less than full speed after it, a twentieth more with every second.
+    let (key, pause) = (unique("sms"), Duration::from_millis(200));
+    assert_eq!(take(&store, &key, 1, FAST).await, None);
+    slow_down(&key, Duration::ZERO, FAST).await;
+    slow_down(&key, Duration::ZERO, FAST).await;
     let begin = Instant::now();
-    store
-        .slow_down(&quiet, pause, FAST)
-        .await
-        .expect("slow down");
-    let mut wait = take(&store, &quiet, 1, FAST).await;
+    slow_down(&key, pause, FAST).await;
+    let mut wait = take(&store, &key, 1, FAST).await;
     while let Some(time) = wait {
         tokio::time::sleep(time).await;
-        wait = take(&store, &quiet, 1, FAST).await;
+        wait = take(&store, &key, 1, FAST).await;
     }
     assert!(begin.elapsed() >= pause, "{:?}", begin.elapsed());
-    let first = pace(&store, &quiet).await;
-    assert!((0.5..0.99).contains(&first), "{first}");
+    let (first, at) = (pace(&store, &key).await, Instant::now());
+    assert!((0.22..0.9).contains(&first), "{first}");
     tokio::time::sleep(Duration::from_millis(1000)).await;
-    let later = pace(&store, &quiet).await;
-    assert!(later >= (first + 0.045).min(1.0), "{first} then {later}");
+    let later = pace(&store, &key).await;
+    let gained = 0.05 * at.elapsed().as_secs_f64();
+    assert!(later >= (first + 0.045).min(0.97), "{first} then {later}");
+    assert!(later <= first + gained + 0.01, "{first} then {later}");
+    // It stays just below what was refused.
+    tokio::time::sleep(Duration::from_millis(600)).await;
+    let refused = pace(&store, &key).await;
+    slow_down(&key, Duration::ZERO, FAST).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    let held = pace(&store, &key).await;
+    assert!(
+        held < refused + 0.01,
+        "{refused} was refused, {held} is held"
+    );
+    assert!(
+        held > 0.9 * refused,
+        "{refused} was refused, {held} is held"
+    );
 }

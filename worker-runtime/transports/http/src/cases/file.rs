@@ -5,9 +5,11 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::Path;
 use vumi_api::manifest::{self, Target};
+use vumi_api::resource::Spec;
 use vumi_api::{Manifests, Resource};
 
 /// One file.
+#[derive(Clone)]
 pub(super) struct CaseFile {
     pub(super) resource: Resource,
     pub(super) secrets: BTreeMap<String, BTreeMap<String, String>>,
@@ -52,7 +54,7 @@ pub(super) struct Step {
     pub(super) answers: Vec<Response>,
     /// The event about the reply or the outbound message.
     pub(super) event: Option<Map<String, Value>>,
-    /// The error instead: `{class, code}`.
+    /// The error instead: `{class, code, provider_code, text, retry_after, failure, who}`.
     pub(super) error: Option<Map<String, Value>>,
     /// A status of a component, by now: `{component, level, reason}`.
     pub(super) status: Option<Map<String, Value>>,
@@ -154,6 +156,35 @@ impl CaseFile {
             resource: resources.remove(0).resource,
             secrets,
             cases: written.cases,
+        })
+    }
+
+    /// Path of its requests.
+    pub(super) fn path(&self) -> &str {
+        let http = self.resource.transport().and_then(|t| t.http.as_ref());
+        http.and_then(|http| http.path.as_deref()).unwrap_or("/")
+    }
+
+    /// The same at another path.
+    pub(super) fn at(&self, path: &str) -> Self {
+        let mut moved = self.clone();
+        if let Spec::Transport(transport) = &mut moved.resource.spec
+            && let Some(http) = &mut transport.http
+        {
+            http.path = Some(path.to_owned());
+        }
+        moved
+    }
+
+    /// Whether there are paths below its own that are nothing to it.
+    pub(super) fn names_its_paths(&self) -> bool {
+        let described = self
+            .resource
+            .transport()
+            .and_then(|t| t.generic_http.as_ref());
+        described.is_some_and(|described| {
+            let mut rules = described.requests.iter().flatten();
+            rules.all(|rule| rule.path.is_some())
         })
     }
 

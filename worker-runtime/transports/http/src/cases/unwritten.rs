@@ -1,124 +1,97 @@
-//! What every provider must stand and nobody writes down.
+//! What every provider must stand and nobody writes down. Each case runs for every file whose worker takes requests; one
+//! that waits for its reply gets one, whatever became of the request.
 
-use super::bench::Bench;
-use super::file::{CaseFile, Sent, Step};
+use super::file::{CaseFile, Sent};
+use super::mangle;
+use super::scene::Scene;
 use vumi_core::status::StatusLevel;
 
-/// Requests of the cases that are taken, with their steps.
-fn good(file: &CaseFile) -> impl Iterator<Item = (&Step, &Sent)> {
+/// Where a worker whose own path has nothing beside it is put, for the paths that are not there.
+const ELSEWHERE: &str = "/unwritten";
+
+/// Requests of the cases that are taken.
+fn good(file: &CaseFile) -> impl Iterator<Item = &Sent> {
     let steps = file.cases.iter().flat_map(|case| &case.steps);
     steps.filter_map(|step| {
         let taken = step.message.is_some() || step.receipt.is_some();
-        step.request
-            .as_ref()
-            .filter(|_| taken)
-            .map(|sent| (step, sent))
+        step.request.as_ref().filter(|_| taken)
     })
 }
 
 /// Paths that are not there are 404, and make no message.
 pub(super) async fn unknown_path(file: &CaseFile) -> Result<(), String> {
-    let http = file.resource.transport().and_then(|t| t.http.as_ref());
-    let Some(root) = http.map(|http| http.path.as_deref().unwrap_or("/")) else {
-        return Ok(());
-    };
-    if root == "/" {
-        // Every path is below it.
+    if good(file).next().is_none() {
         return Ok(());
     }
-    let bench = Bench::start(file).await?;
-    for path in ["/", "/no/such/path", &format!("{root}x")] {
+    let mut paths = vec!["/".to_owned(), "/no/such/path".to_owned()];
+    // Every path is below `/`, so a worker there is moved.
+    let file = match file.path() {
+        "/" => &file.at(ELSEWHERE),
+        _ => file,
+    };
+    paths.push(format!("{}x", file.path()));
+    if file.names_its_paths() {
+        paths.push(format!("{}/no/such/path", file.path()));
+    }
+    let scene = Scene::start(file).await?;
+    for path in paths {
         let sent = Sent {
-            path: Some(path.to_owned()),
+            path: Some(path.clone()),
             ..Sent::default()
         };
-        let answer = bench.ask(bench.call(&sent)).await?;
+        let answer = scene.ask(scene.call(&sent)).await?;
         if answer.status.as_u16() != 404 {
             return Err(format!("{path} is answered with {}", answer.status));
         }
     }
-    bench.stop().await
+    scene.stop().await
 }
 
-/// A body above the limit is 413, says so in a status, and makes no message.
+/// A body above the limit is 413, says so in a status, and makes no message; 405 where there are no bodies.
 pub(super) async fn oversize(file: &CaseFile) -> Result<(), String> {
-    let Some((_, sent)) = good(file).next() else {
-        return Ok(());
-    };
-    let bench = Bench::start(file).await?;
-    let mut call = bench.call(sent);
-    call.method = vumi_http::Method::POST;
-    call.body = vec![b'x'; (1 << 20) + 1].into();
-    let answer = bench.ask(call).await?;
-    if !matches!(answer.status.as_u16(), 405 | 413) {
-        return Err(format!("it is answered with {}", answer.status));
+    for sent in good(file) {
+        let scene = Scene::start(file).await?;
+        let mut call = scene.call(sent);
+        call.method = vumi_http::Method::POST;
+        call.body = vec![b'x'; (1 << 20) + 1].into();
+        let answer = scene.ask(call).await?;
+        if !matches!(answer.status.as_u16(), 405 | 413) {
+            return Err(format!("it is answered with {}", answer.status));
+        }
+        let reports = scene.engine.reports();
+        let mut bad = reports.iter().filter(|r| r.component == "request");
+        if answer.status.as_u16() == 413 && !bad.any(|r| r.level == StatusLevel::Degraded) {
+            return Err("no status says so".into());
+        }
+        scene.stop().await?;
     }
-    let reports = bench.engine.reports();
-    let mut bad = reports.iter().filter(|r| r.component == "request");
-    if answer.status.as_u16() == 413 && !bad.any(|r| r.level == StatusLevel::Degraded) {
-        return Err("no status says so".into());
-    }
-    bench.stop().await
+    Ok(())
 }
 
-/// A request of which a parameter is missing, doubled or no text is answered, never with a 5xx.
+/// A request of which something is missing, doubled, of another type, no text or cut off is answered, never with a 5xx.
 pub(super) async fn mangled(file: &CaseFile) -> Result<(), String> {
-    for (step, sent) in good(file) {
-        if step.reply.is_some() {
-            // It would wait for a reply that nobody gives.
-            continue;
-        }
-        for form in [false, true] {
-            let pairs = match form {
-                true => sent.form.clone().unwrap_or_default(),
-                false => sent.query.clone(),
-            };
-            for name in pairs.keys() {
-                let mut without = sent.clone();
-                match form {
-                    true => without.form.as_mut().and_then(|form| form.remove(name)),
-                    false => without.query.remove(name),
-                };
-                let bench = Bench::start(file).await?;
-                let answer = bench.ask(bench.call(&without)).await?;
-                if answer.status.is_server_error() {
-                    return Err(format!("without {name}: {}", answer.status));
-                }
-                let mut no_text = bench.call(&without);
-                let bad = format!("&{name}=%ff%fe&{name}=x&{name}=y");
-                match form {
-                    true => no_text.body = [&no_text.body, bad.as_bytes()].concat().into(),
-                    false => {
-                        let url = no_text.url.to_string();
-                        let url = match url.contains('?') {
-                            true => format!("{url}{bad}"),
-                            false => format!("{url}?{}", &bad[1..]),
-                        };
-                        no_text.url = url.parse().map_err(|_| "no URL")?;
-                    }
-                }
-                let answer = bench.ask(no_text).await?;
-                if answer.status.is_server_error() {
-                    return Err(format!("{name} is no text: {}", answer.status));
-                }
+    for sent in good(file) {
+        let scene = Scene::start(file).await?;
+        for (how, call) in mangle::all(&scene, sent)? {
+            let answer = scene.converse(call).await;
+            let answer = answer.map_err(|what| format!("{how}: {what}"))?;
+            if answer.status.is_server_error() {
+                return Err(format!("{how}: {}", answer.status));
             }
         }
     }
     Ok(())
 }
 
-/// A request with the provider's id that comes again gets the first answer, and makes no second message.
+/// A request with the provider's id that comes again gets the first answer, and makes no second message. One without an
+/// id is a message of its own each time.
 pub(super) async fn repeat(file: &CaseFile) -> Result<(), String> {
-    for (step, sent) in good(file) {
-        if step.reply.is_some() || step.message.is_none() {
-            continue;
-        }
-        let bench = Bench::start(file).await?;
-        let first = bench.ask(bench.call(sent)).await?;
-        let second = bench.ask(bench.call(sent)).await?;
-        let outputs = bench.engine.outputs();
+    for sent in good(file) {
+        let scene = Scene::start(file).await?;
+        let first = scene.converse(scene.call(sent)).await?;
+        let second = scene.converse(scene.call(sent)).await?;
+        let outputs = scene.engine.outputs();
         let mut ids: Vec<&str> = outputs.iter().map(|output| output.message.id()).collect();
-        // A request without an id is a message of its own each time.
         let is_repeat = outputs.len() == 1;
         if is_repeat && (first.body != second.body || first.status != second.status) {
             return Err("its answers differ".into());

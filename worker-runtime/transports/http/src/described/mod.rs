@@ -6,6 +6,7 @@ mod requests;
 mod scope;
 mod sending;
 mod sessions;
+mod xml;
 
 use crate::engine::{Carried, Engine, Provider, Refused, Sent, SessionMove};
 use answers::Answers;
@@ -20,12 +21,12 @@ use std::time::Duration;
 use vumi_api::SecretValue;
 use vumi_api::template::{Template, TemplateError};
 use vumi_api::transports::GenericHttp;
-use vumi_api::transports::generic_http::{CodeActor, CodeClass, ProviderCode};
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
-use vumi_core::message::{Actor, FailureClass, SessionEvent, UserMessage};
-use vumi_core::outcome::table::{self, ErrorTable};
+use vumi_core::message::{SessionEvent, UserMessage};
+use vumi_core::outcome::table::ErrorTable;
 use vumi_core::reasons;
+use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::worker::{Worker, WorkerContext};
 use vumi_http::{Answer, Caller, Client, Method, Request};
 
@@ -42,27 +43,22 @@ pub(crate) struct Described {
 }
 
 impl Described {
-    /// Compiles a description. `caller` makes the calls to the provider; `codes` are what its codes mean, beside those in
-    /// the description.
+    /// Compiles a description. `caller` makes the calls to the provider.
     ///
     /// # Errors
     /// A template that cannot be read, or a secret that is not there.
     pub(crate) fn new(
         provider: &GenericHttp,
-        codes: Option<ErrorTable>,
         caller: Arc<dyn Caller>,
         cx: &Arc<WorkerContext>,
     ) -> Result<Self, WorkError> {
         let config = Config::new(provider, Arc::clone(cx));
         // What is missing now is said now; what is rotated later is read when it is used.
         config.value()?;
-        let mut table = codes.unwrap_or_else(|| ErrorTable {
-            source: "the manifest".into(),
-            codes: Vec::new(),
+        let table = Arc::new(ErrorTable {
+            source: "the description".into(),
+            codes: provider.codes.clone().unwrap_or_default(),
         });
-        let own = provider.codes.iter().flatten().map(meaning);
-        table.codes.extend(own);
-        let table = Arc::new(table);
         let rules = provider.requests.as_deref().unwrap_or_default();
         let mut messages = rules.iter().filter_map(|rule| rule.message.as_ref());
         let sending = provider.send.as_ref();
@@ -81,7 +77,10 @@ impl Described {
                 .as_ref()
                 .map(|d| (d.after.0, d.text.clone())),
             sending: sending
-                .map(|rule| Sending::new(rule, table, caller, Arc::clone(cx)))
+                .map(|rule| {
+                    let region = provider.numbers_of.clone();
+                    Sending::new(rule, region, table, caller, Arc::clone(cx))
+                })
                 .transpose()?,
             holds: provider.holds(),
             has_ids: messages.any(|message| message.id.is_some()),
@@ -124,7 +123,6 @@ impl Described {
     pub(crate) fn build(
         description: &str,
         settings: Settings,
-        codes: Option<ErrorTable>,
         cx: Arc<WorkerContext>,
     ) -> Result<Arc<dyn Worker>, WorkError> {
         let wrong = |text: String| {
@@ -144,7 +142,7 @@ impl Described {
         if let Some((path, text)) = provider.check(&settings.names).into_iter().next() {
             return Err(wrong(format!("{path}: {text}")));
         }
-        Self::worker(&provider, codes, cx)
+        Self::worker(&provider, cx)
     }
 
     /// A worker for a description.
@@ -153,11 +151,10 @@ impl Described {
     /// As [`Self::new`], or the client cannot be made.
     pub(crate) fn worker(
         provider: &GenericHttp,
-        codes: Option<ErrorTable>,
         cx: Arc<WorkerContext>,
     ) -> Result<Arc<dyn Worker>, WorkError> {
         let caller = caller(&cx)?;
-        let described = Self::new(provider, codes, caller, &cx)?;
+        let described = Self::new(provider, caller, &cx)?;
         Engine::build(Arc::new(described), cx)
     }
 }
@@ -181,31 +178,6 @@ tokio::task_local! {
     pub(crate) static MADE: Arc<dyn Caller>;
 }
 
-/// A row of the description as a row of a table.
-fn meaning(code: &ProviderCode) -> table::ProviderCode {
-    table::ProviderCode {
-        code: code.code.clone(),
-        class: match code.class {
-            CodeClass::Recipient => FailureClass::Recipient,
-            CodeClass::Content => FailureClass::Content,
-            CodeClass::Credit => FailureClass::Credit,
-            CodeClass::Credential => FailureClass::Credential,
-            CodeClass::Throttle => FailureClass::Throttle,
-            CodeClass::Route => FailureClass::Route,
-            CodeClass::Window => FailureClass::Window,
-            CodeClass::Provider => FailureClass::Provider,
-            CodeClass::Ours => FailureClass::Ours,
-        },
-        text: code.text.clone(),
-        who: match code.who {
-            CodeActor::Campaign => Actor::Campaign,
-            CodeActor::Operator => Actor::Operator,
-            CodeActor::Provider => Actor::Provider,
-            CodeActor::Nobody => Actor::Nobody,
-        },
-    }
-}
-
 /// A template of the manifest; one that lint has seen compiles.
 fn template(source: &str) -> Result<Template, WorkError> {
     Template::new(source).map_err(|error| failed(&error))
@@ -215,6 +187,17 @@ fn template(source: &str) -> Result<Template, WorkError> {
 fn failed(error: &TemplateError) -> WorkError {
     let text = format!("a template of the manifest: {error}");
     WorkError::new(ErrorClass::Config, codes::TEMPLATE_FAILED, text)
+}
+
+/// A number that cannot be read as one is a log line and a status.
+fn number_unclear(cx: &WorkerContext, text: String) {
+    tracing::warn!(
+        worker = cx.worker_name(),
+        reason = text,
+        "a number is unclear"
+    );
+    let (level, reason) = (StatusLevel::Degraded, reasons::NUMBER_UNCLEAR);
+    cx.report(StatusReport::new("numbers", level, reason, text));
 }
 
 fn closes(message: &UserMessage) -> bool {
@@ -282,6 +265,13 @@ impl Provider for Described {
             sessions.cut_off(message).await;
         }
         Ok(answer)
+    }
+
+    async fn late(&self, reply: &UserMessage) -> Result<bool, WorkError> {
+        match &self.sessions {
+            Some(sessions) => sessions.keep_late(reply).await,
+            None => Ok(false),
+        }
     }
 
     fn sends(&self) -> bool {

@@ -2,7 +2,8 @@
 
 use super::answers::Headers;
 use super::scope::Scope;
-use super::{failed, template};
+use super::xml::Paths;
+use super::{failed, number_unclear, template};
 use crate::engine::Sent;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
@@ -10,21 +11,18 @@ use http::Uri;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Map, Value as Json};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 use vumi_api::template::{Escape, Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::{
-    Outcome, OutcomeRule, ParametersIn, RequestMethod, SendRule,
+    NumberForm, Outcome, OutcomeRule, ParametersIn, RequestMethod, SendRule,
 };
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
+use vumi_core::numbers;
 use vumi_core::outcome::Refusal;
 use vumi_core::outcome::table::ErrorTable;
-use vumi_core::reasons;
-use vumi_core::status::{StatusLevel, StatusReport};
-use vumi_core::telemetry::HttpSeen;
-use vumi_core::worker::{Traffic, WorkerContext};
-use vumi_http::{Answer, Call, CallError, Caller, HeaderMap, Method, class_of, retry_after};
+use vumi_core::worker::WorkerContext;
+use vumi_http::{Answer, Call, Caller, HeaderMap, Method, PROVIDER, class_of, retry_after};
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -38,6 +36,10 @@ pub(super) struct Sending {
     content_type: Option<HeaderValue>,
     headers: Headers,
     needs: Vec<String>,
+    /// Messages that are not sent, and the code of the reason.
+    refuse: Vec<(Template, String)>,
+    numbers: Option<(NumberForm, String)>,
+    xml: Option<Paths>,
     outcomes: Vec<Meaning>,
     table: Arc<ErrorTable>,
     caller: Arc<dyn Caller>,
@@ -66,6 +68,7 @@ impl Meaning {
 impl Sending {
     pub(super) fn new(
         rule: &SendRule,
+        region: Option<String>,
         table: Arc<ErrorTable>,
         caller: Arc<dyn Caller>,
         cx: Arc<WorkerContext>,
@@ -90,6 +93,8 @@ impl Sending {
         let needs = ["to_addr", "content"].map(str::to_owned);
         let body = rule.body.as_deref().map(template).transpose()?;
         let outcomes = rule.outcomes.iter().flatten().map(Meaning::new);
+        let refuse = rule.refuse.iter().flatten();
+        let refuse = refuse.map(|rule| Ok((template(&rule.when)?, rule.code.clone())));
         Ok(Self {
             method: method.as_str().parse().unwrap_or(Method::POST),
             url: template(&rule.url)?,
@@ -99,6 +104,9 @@ impl Sending {
             content_type: content_type.and_then(|kind| kind.parse().ok()),
             headers: Headers::new(rule.headers.as_ref())?,
             needs: rule.needs.clone().unwrap_or(needs.into()),
+            refuse: refuse.collect::<Result<_, WorkError>>()?,
+            numbers: rule.numbers_as.zip(region),
+            xml: rule.xml.as_ref().map(Paths::new).transpose()?,
             outcomes: outcomes.collect::<Result<_, WorkError>>()?,
             table,
             caller,
@@ -131,60 +139,40 @@ impl Sending {
                 Actor::Campaign,
             )));
         }
-        let call = self.call(&scope)?;
-        let began = Instant::now();
-        let called = self.caller.call(call).await;
-        self.note(&called, began.elapsed());
-        let answer = called
-            .map_err(WorkError::from)
-            .inspect_err(|error| self.report(error))?;
-        self.cx.traffic(Traffic::Outbound);
-        let judged = self.judge(message, &answer, scope);
-        match &judged {
-            Ok(_) => {
-                let text = "The provider takes messages.";
-                let ok = StatusReport::new(
-                    "provider",
-                    StatusLevel::Ok,
-                    reasons::PROVIDER_ANSWERED,
-                    text,
-                );
-                self.cx.report(ok);
+        let values = scope.value();
+        for (when, code) in &self.refuse {
+            if when.holds(&values).map_err(|e| failed(&e))? {
+                return Ok(Sent::Refused(self.table.refusal(code)));
             }
-            Err(error) => self.report(error),
         }
+        let call = match &self.numbers {
+            None => self.call(&scope)?,
+            Some((form, region)) => {
+                let number = message.to_addr().unwrap_or_default();
+                match numbers::written(number, region, *form) {
+                    Ok(number) => {
+                        let mut message = message.clone();
+                        message.set_field("to_addr", number);
+                        self.call(&scope.clone().with_message(&message))?
+                    }
+                    Err(unclear) => {
+                        number_unclear(&self.cx, format!("{unclear}; the message is refused"));
+                        let (class, code) = (FailureClass::Recipient, codes::NUMBER_UNCLEAR);
+                        let text = format!("The recipient cannot be written to: {unclear}.");
+                        return Ok(Sent::Refused(Refusal::new(
+                            class,
+                            code,
+                            text,
+                            Actor::Campaign,
+                        )));
+                    }
+                }
+            }
+        };
+        let answer = PROVIDER.ask(&self.cx, &*self.caller, call).await?;
+        let judged = self.judge(message, &answer, scope);
+        PROVIDER.judged(&self.cx, &judged);
         judged
-    }
-
-    fn note(&self, called: &Result<Answer, CallError>, took: Duration) {
-        let result = match called {
-            Ok(answer) => match answer.status.as_u16() / 100 {
-                2 => "2xx",
-                3 => "3xx",
-                4 => "4xx",
-                _ => "5xx",
-            },
-            Err(CallError::Unreachable(_)) => "failed",
-            Err(CallError::Lost(_)) => "timeout",
-        };
-        self.cx.http(HttpSeen::Request {
-            direction: Traffic::Outbound,
-            result,
-            took,
-        });
-    }
-
-    fn report(&self, error: &WorkError) {
-        let (level, reason) = match error.class {
-            ErrorClass::Connect => (StatusLevel::Down, reasons::PROVIDER_UNREACHABLE),
-            ErrorClass::Auth => (StatusLevel::Down, reasons::PROVIDER_CREDENTIALS),
-            ErrorClass::Config => (StatusLevel::Down, reasons::DESCRIPTION_FAILED),
-            ErrorClass::Throttled(_) => (StatusLevel::Degraded, reasons::PROVIDER_THROTTLES),
-            ErrorClass::Timeout => (StatusLevel::Degraded, reasons::PROVIDER_LOST),
-            _ => (StatusLevel::Degraded, reasons::PROVIDER_FAILED),
-        };
-        let report = StatusReport::new("provider", level, reason, error.text.as_str());
-        self.cx.report(report);
     }
 
     fn call(&self, scope: &Scope) -> Result<Call, WorkError> {
@@ -255,7 +243,16 @@ impl Sending {
         answer: &Answer,
         scope: Scope,
     ) -> Result<Sent, WorkError> {
-        let values = of_answer(answer, scope).value();
+        let scope = of_answer(answer, scope);
+        let scope = match &self.xml {
+            // What is no XML has no values in it, and is judged by the rest.
+            Some(paths) => scope.with(
+                "xml",
+                Value::from_pairs(paths.read(&answer.body).unwrap_or_default()),
+            ),
+            None => scope,
+        };
+        let values = scope.value();
         let text = |template: &Option<Template>| match template {
             Some(template) => template.text(&values).map_err(|e| failed(&e)),
             None => Ok(None),
@@ -276,7 +273,7 @@ impl Sending {
             return match class_of(answer) {
                 None => Ok(Sent::Accepted(message.message_id().to_owned())),
                 Some(ErrorClass::RemotePermanent) => Ok(Sent::Refused(self.table.refusal(&status))),
-                Some(class) => Err(error(class, &status)),
+                Some(class) => Err(self.error(class, &status)),
             };
         };
         let code = text(&rule.code)?
@@ -291,37 +288,25 @@ impl Sending {
                 ))
             }
             Outcome::Refused => Ok(Sent::Refused(self.table.refusal(&code))),
-            Outcome::Throttled => Err(error(
-                ErrorClass::Throttled(retry_after(&answer.headers)),
-                &code,
-            )),
-            Outcome::Temporary => Err(error(ErrorClass::RemoteTemporary, &code)),
-            Outcome::Credentials => Err(error(ErrorClass::Auth, &code)),
-            Outcome::Unknown => Err(error(ErrorClass::Timeout, &code)),
+            Outcome::Throttled => {
+                Err(self.error(ErrorClass::Throttled(retry_after(&answer.headers)), &code))
+            }
+            Outcome::Temporary => Err(self.error(ErrorClass::RemoteTemporary, &code)),
+            Outcome::Credentials => Err(self.error(ErrorClass::Auth, &code)),
+            Outcome::Unknown => Err(self.error(ErrorClass::Timeout, &code)),
         }
     }
-}
 
-/// The error of an answer that is neither a yes nor a no.
-fn error(class: ErrorClass, code: &str) -> WorkError {
-    let (registered, text) = match class {
-        ErrorClass::Auth => (
-            codes::PEER_CREDENTIALS,
-            "the provider refuses our credentials",
-        ),
-        ErrorClass::Throttled(_) => (codes::PEER_THROTTLED, "the provider asks to slow down"),
-        ErrorClass::Timeout => (
-            codes::PEER_TIMEOUT,
-            "the provider does not know what became of it",
-        ),
-        _ => (
-            codes::PEER_FAILED,
-            "the provider failed and did not take it",
-        ),
-    };
-    let mut error = WorkError::new(class, registered, format!("{text} (it says {code})"));
-    error.provider_code = Some(code.to_owned());
-    error
+    /// The error of an answer that is neither a yes nor a no, with what the provider's code means.
+    fn error(&self, class: ErrorClass, code: &str) -> WorkError {
+        let says = match self.table.codes.iter().find(|known| known.code == code) {
+            Some(known) => format!("{code}: {}", known.text),
+            None => code.to_owned(),
+        };
+        let mut error = PROVIDER.error(class, &says);
+        error.provider_code = Some(code.to_owned());
+        error
+    }
 }
 
 /// A scope with an answer of the provider.

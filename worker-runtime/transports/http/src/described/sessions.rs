@@ -21,6 +21,8 @@ use super::answers::Answers;
 pub(super) const SESSION: &str = "vumi_session";
 /// Key in `helper_metadata` of the first message of a user who dialled again.
 pub(super) const REDIAL: &str = "redial";
+/// Field of what is kept of a session that was cut off: the reply that came too late for it.
+const LATE: &str = "vumi_late";
 
 /// The sessions of one transport.
 pub(super) struct SessionBook {
@@ -42,6 +44,14 @@ pub(super) struct Found {
     pub(super) begins: bool,
     /// What was kept of its first request; nothing if it is not known.
     pub(super) stored: Option<BTreeMap<String, String>>,
+}
+
+/// What is kept of a session that the deadline cut off.
+pub(super) struct Redialled {
+    /// What the session held.
+    pub(super) fields: BTreeMap<String, String>,
+    /// The reply that came too late for it.
+    pub(super) late: Option<UserMessage>,
 }
 
 impl Found {
@@ -112,15 +122,41 @@ impl SessionBook {
         Ok(fields)
     }
 
-    /// The session that the deadline cut off from this user a moment ago.
-    pub(super) async fn redialled(
-        &self,
-        user: &str,
-    ) -> Result<Option<BTreeMap<String, String>>, WorkError> {
-        match self.redial {
-            Some(_) => self.store()?.clear(&self.redials(), user).await,
-            None => Ok(None),
+    /// The session that the deadline cut off from this user a moment ago. It is given once.
+    pub(super) async fn redialled(&self, user: &str) -> Result<Option<Redialled>, WorkError> {
+        if self.redial.is_none() {
+            return Ok(None);
         }
+        let cut = self.store()?.clear(&self.redials(), user).await?;
+        Ok(cut.map(|mut fields| {
+            fields.remove(SESSION);
+            let late = fields.remove(LATE);
+            let late = late.and_then(|late| UserMessage::decode(late.as_bytes()).ok());
+            Redialled { fields, late }
+        }))
+    }
+
+    /// Keeps a reply that came after its session was cut off, for when its user dials again; false if nobody will see it.
+    pub(super) async fn keep_late(&self, reply: &UserMessage) -> Result<bool, WorkError> {
+        let (Some(id), Some(user), Some(_)) = (session_of(reply), reply.to_addr(), self.redial)
+        else {
+            return Ok(false);
+        };
+        let store = self.store()?;
+        let Some(cut) = store.load(&self.redials(), user).await? else {
+            return Ok(false);
+        };
+        if cut.get(SESSION).is_none_or(|session| session != id) {
+            return Ok(false);
+        }
+        let written = String::from_utf8_lossy(&reply.encode()).into_owned();
+        if let Some(kept) = cut.get(LATE) {
+            // The first reply is the answer; this may be it once more.
+            let kept = UserMessage::decode(kept.as_bytes()).ok();
+            return Ok(kept.is_some_and(|kept| kept.message_id() == reply.message_id()));
+        }
+        let late = BTreeMap::from([(LATE.to_owned(), written)]);
+        store.save(&self.redials(), user, late).await
     }
 
     fn redials(&self) -> String {
@@ -159,9 +195,10 @@ impl SessionBook {
                 return Ok(());
             };
             let store = self.store()?;
-            if let (Some(user), Some(fields)) =
+            if let (Some(user), Some(mut fields)) =
                 (message.from_addr(), store.load(&self.scope, id).await?)
             {
+                fields.insert(SESSION.into(), id.to_owned());
                 store
                     .create(&self.redials(), user, fields, Some(within))
                     .await?;

@@ -21,9 +21,9 @@ use xxhash_rust::xxh3::xxh3_64;
 const BESIDE: usize = 48;
 
 /// A broker as a process sees it that ends when its fuse is burnt.
-struct Mortal {
-    inner: Arc<dyn Broker>,
-    fuse: Arc<Fuse>,
+pub(super) struct Mortal {
+    pub(super) inner: Arc<dyn Broker>,
+    pub(super) fuse: Arc<Fuse>,
 }
 
 struct MortalAcker {

@@ -4,6 +4,7 @@ use super::*;
 use std::collections::HashMap;
 use std::sync::Mutex;
 use tokio::time::Instant;
+use vumi_testkit::{alone, resident};
 
 /// How long it takes to serve many users whose `peer` takes a while for each message, so that it is the places in the
 /// window that are scarce. `hot`: of all that waits, every third message is of one more user.
@@ -142,34 +143,12 @@ async fn a_peer_that_is_dead_for_long_leaves_others_unaffected() {
     rig.at_rest().await;
 }
 
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
-
 /// Most memory that a journal may take of a worker, however deep it is.
 const MEMORY_KIB: u64 = 40 << 10;
-/// Set in the process that runs the next test alone, since memory is a process's.
-const ALONE: &str = "VUMI_JOURNAL_ALONE";
-
 /// `VUMI_JOURNAL=MESSAGES,LANES` runs other sizes: 1000000,100000 is the budget's.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deep_journal_takes_no_memory_and_is_replayed_in_order() {
-    if std::env::var_os(ALONE).is_none() {
-        let name = std::thread::current().name().map(str::to_owned).unwrap();
-        let mut test = std::process::Command::new(std::env::current_exe().unwrap());
-        test.args([name.as_str(), "--exact", "--nocapture"])
-            .env(ALONE, "1");
-        let output = tokio::task::spawn_blocking(move || test.output().unwrap());
-        let output = output.await.unwrap();
-        let (told, wrong) = (&output.stdout, &output.stderr);
-        let [told, wrong] = [told, wrong].map(|text| String::from_utf8_lossy(text));
-        println!("{told}");
-        assert!(
-            output.status.success() && told.contains("1 passed"),
-            "{told}{wrong}"
-        );
+    if !alone() {
         return;
     }
     let sizes = std::env::var("VUMI_JOURNAL").unwrap_or_else(|_| "20000,2000".into());

@@ -2,6 +2,7 @@
 
 mod imported;
 mod kills;
+mod lives;
 mod load;
 mod scheduled;
 

@@ -136,6 +136,7 @@ async fn a_recurring_message_is_sent_again_and_again() {
             reason: Reason::Schedule,
             since,
             attempts: 0,
+            counted: 0,
             code: String::new(),
             text: String::new(),
             routing_key: "t.outbound".into(),

@@ -1,15 +1,7 @@
 //! Reading old parts to the end, alone.
 
-use super::super::super::backlog::Backlog;
-use super::super::super::consumer::Phase;
-use super::super::super::delivery::Desk;
-use super::super::crew::Crew;
+use super::fences::Fences;
 use super::*;
-use crate::reasons;
-use crate::status::{StatusLevel, StatusReport};
-use futures::FutureExt;
-use tokio::time::Instant;
-use vumi_api::Kind;
 
 /// Between two looks at what is left in the old parts.
 const LOOK: Duration = Duration::from_millis(500);
@@ -17,101 +9,53 @@ const LOOK: Duration = Duration::from_millis(500);
 const QUIET: Duration = Duration::from_secs(1);
 
 impl Layout {
-    /// Has all these parts for itself until nothing is left in them. The fence of each part proves that nobody else holds
-    /// a message of it, and nobody else passes messages on, since this replica holds the fence of the queue.
-    pub(super) async fn empty(self: &Arc<Self>, parts: BTreeSet<String>) -> Result<(), WorkError> {
-        let component = format!("partitions of {}", self.plan.queue());
-        let text = "its queue was divided differently before: what waits in the former partitions or classes is finished \
-                    first, and new messages wait; what waits in the journal moves along";
-        tracing::warn!(queue = self.plan.queue(), "the {component}: {text}");
-        let report = StatusReport::new(
-            component.as_str(),
-            StatusLevel::Degraded,
-            reasons::REDIVIDING,
-            text,
-        );
-        self.status.report(report);
-        match &self.readers {
-            None => self.emptied_and_moved(&parts, true).await?,
-            Some(readers) => self.emptied_by(readers, &parts).await?,
+    /// Has all these parts read until nothing is left in them, moves what waits in their journals, and writes down how the
+    /// queue is divided now. The fence of each part proves that nobody else holds a message of it, and nobody else passes
+    /// messages on, since this replica holds the fence of the queue.
+    pub(super) async fn redivide(&self, parts: &BTreeSet<String>) -> Result<(), WorkError> {
+        if !self.fails.load(Ordering::SeqCst) {
+            let text = "its queue was divided differently before: what waits in the former partitions or classes is \
+                        finished first, and new messages wait; what waits in the journal moves along";
+            tracing::warn!(
+                queue = self.plan.queue(),
+                "the {}: {text}",
+                self.component()
+            );
+            self.complain(StatusLevel::Degraded, reasons::REDIVIDING, text);
         }
-        let report = StatusReport::new(
-            component.as_str(),
-            StatusLevel::Ok,
-            reasons::DIVIDED,
-            "as they should be",
-        );
-        self.status.report(report);
-        Ok(())
+        let redivided = self.redivided(parts).await;
+        self.fails.store(redivided.is_err(), Ordering::SeqCst);
+        redivided
     }
 
-    /// Once nothing is left in the queues of these parts, moves what is left in their journals.
-    async fn emptied_and_moved(
-        &self,
-        parts: &BTreeSet<String>,
-        order: bool,
-    ) -> Result<(), WorkError> {
-        let _alone = self.emptied(parts, order).await;
-        if order {
-            self.alone.send_replace(Some(Alone {
-                parts: parts.clone(),
-                closed: true,
-            }));
-            let mut here = self.here.subscribe();
-            let _ = here.wait_for(|here| here.posts == 0).await;
+    async fn redivided(&self, parts: &BTreeSet<String>) -> Result<(), WorkError> {
+        let (alone, former) = (Wish(&self.alone), Wish(&self.former));
+        let alone_with = |closed| Alone {
+            parts: parts.clone(),
+            closed,
+        };
+        if self.plan.parts().is_empty() {
+            former.is(parts.clone());
         }
-        self.move_journals(parts).await
+        if self.mode != OrderingMode::None {
+            alone.is(alone_with(false));
+        }
+        self.emptied(parts).await;
+        self.here.send_modify(|here| here.left = false);
+        alone.is(alone_with(true));
+        let _ = self.here.subscribe().wait_for(|here| here.left).await;
+        let fences = Fences::take(self, parts).await?;
+        self.move_journals(parts, &fences).await?;
+        // Its readers end before anything may be read again.
+        drop(former);
+        fences.check()?;
+        self.write().await
     }
 
-    /// Reads parts for as long as there is something in their queues.
-    async fn emptied_by(
-        self: &Arc<Self>,
-        readers: &Parts,
-        parts: &BTreeSet<String>,
-    ) -> Result<(), WorkError> {
-        let plan = Plan::former(self.plan.queue(), parts);
-        let phase = watch::Sender::new(Phase::Run);
-        let halt = readers.desk.halt.child_token();
-        let desk = Desk {
-            counters: Arc::clone(&self.leftover),
-            halt: halt.clone(),
-            ..(*readers.desk).clone()
-        };
-        let backlog = Arc::new(Backlog::new(Kind::Dispatcher, readers.backlog.limit()));
-        let mode = match readers.mode {
-            // Nobody waits for a fence where no order is kept.
-            OrderingMode::None => OrderingMode::None,
-            _ => OrderingMode::PerUser,
-        };
-        let readers = Parts {
-            desk: Arc::new(desk),
-            phase: phase.subscribe(),
-            mode,
-            ..readers.clone()
-        };
-        let (crew, _) = Crew::new(readers, plan, Arc::clone(self), backlog);
-        let mut crew = crew.run().boxed();
-        let moved = tokio::select! {
-            // The worker stops.
-            () = &mut crew => return std::future::pending().await,
-            moved = self.emptied_and_moved(parts, mode != OrderingMode::None) => moved,
-        };
-        phase.send_replace(Phase::Drain);
-        halt.cancel();
-        crew.await;
-        moved
-    }
-
-    /// Returns once nothing is left in the queues of these parts. In `order`, this replica alone must have read them to
-    /// the end, and has them for itself until what is returned is dropped.
-    async fn emptied(&self, parts: &BTreeSet<String>, order: bool) -> Option<Lonely<'_>> {
-        let alone = order.then(|| {
-            self.alone.send_replace(Some(Alone {
-                parts: parts.clone(),
-                closed: false,
-            }));
-            Lonely(&self.alone)
-        });
+    /// Returns once nothing is left in the queues of these parts. Where order is kept, this replica alone must have read
+    /// them to the end.
+    async fn emptied(&self, parts: &BTreeSet<String>) {
+        let order = self.mode != OrderingMode::None;
         let mut quiet: Option<(Instant, u64)> = None;
         loop {
             tokio::time::sleep(LOOK).await;
@@ -128,7 +72,7 @@ impl Layout {
                 _ if !still => None,
                 Some((since, received)) if received == here.received => {
                     if since.elapsed() >= QUIET {
-                        return alone;
+                        return;
                     }
                     Some((since, received))
                 }
@@ -144,10 +88,16 @@ impl Layout {
     }
 }
 
-/// While it lives, this replica wants to have the parts for itself.
-struct Lonely<'l>(&'l watch::Sender<Option<Alone>>);
+/// What others here are asked for while it lives.
+struct Wish<'l, T>(&'l watch::Sender<Option<T>>);
 
-impl Drop for Lonely<'_> {
+impl<T> Wish<'_, T> {
+    fn is(&self, wish: T) {
+        self.0.send_replace(Some(wish));
+    }
+}
+
+impl<T> Drop for Wish<'_, T> {
     fn drop(&mut self) {
         self.0.send_replace(None);
     }

@@ -1,11 +1,19 @@
 //! What waits in the journals of the parts when the division changes.
 
 use super::super::super::lanes::LaneChooser;
+use super::fences::{Fences, not_yet};
 use super::*;
 use crate::message::Message;
 use crate::state::Journal;
 use crate::state::journal::{Filter, Lane as Place};
-use std::collections::BTreeMap;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::{self, StreamExt, TryStreamExt};
+use std::collections::{BTreeMap, HashSet};
+
+/// Lanes that are looked at before they move.
+const SOME: usize = 1000;
+/// So many of them are asked for at a time.
+const AT_ONCE: usize = 50;
 
 impl Layout {
     /// Whether anything waits in the journal of the queue itself.
@@ -36,31 +44,41 @@ impl Layout {
     /// Moves what waits in the journals of these parts, and of the queue itself, to where it belongs now, lane by lane and
     /// in order. Nobody reads the parts meanwhile, so nobody misses what came; whoever reads the queue itself begins anew
     /// if that has another journal then.
-    pub(super) async fn move_journals(&self, parts: &BTreeSet<String>) -> Result<(), WorkError> {
+    ///
+    /// # Errors
+    /// Also while another replica has claimed something that is to move: what it does not finish moves later.
+    pub(super) async fn move_journals(
+        &self,
+        parts: &BTreeSet<String>,
+        fences: &Fences,
+    ) -> Result<(), WorkError> {
         let Some(store) = &self.store else {
             return Ok(());
         };
         let own = self.plan.queue();
         let mut moved = 0;
-        let queues = parts.iter().map(|part| queue_of(own, part));
-        for queue in queues.chain([own.to_owned()]) {
-            if self.mode != OrderingMode::None && queue != own {
+        for queue in parts.iter().map(|part| queue_of(own, part)) {
+            if self.mode != OrderingMode::None {
                 // Of a reader that ended without a word.
                 store.reclaim(&queue).await?;
             }
-            let mut targets: BTreeMap<String, Vec<Place>> = BTreeMap::new();
-            for place in Journal::lanes(&**store, &queue).await? {
-                let target = self.target(&**store, &queue, &place).await?;
-                targets.entry(target).or_default().push(place);
+            let leaving = self
+                .move_journal(&**store, &queue, fences, &mut moved)
+                .await?;
+            if leaving.is_empty() {
+                continue;
             }
-            targets.remove(&queue);
-            for (target, lanes) in targets {
-                if self.mode != OrderingMode::None && (queue == own || target == own) {
-                    self.stale.store(true, Ordering::SeqCst);
-                }
-                moved += store.relocate(&queue, &target, &lanes).await?;
+            let mut stay = Journal::lanes(&**store, &queue).await?;
+            stay.retain(|place| leaving.contains(place));
+            if !stay.is_empty() {
+                return Err(not_yet(format!(
+                    "another replica still has {} of the lanes in hand that wait in the journal of {queue}",
+                    stay.len()
+                )));
             }
         }
+        // What is claimed of this one is our own consumer's, who passes it on.
+        self.move_journal(&**store, own, fences, &mut moved).await?;
         if moved > 0 {
             tracing::info!(
                 queue = self.plan.queue(),
@@ -69,6 +87,39 @@ impl Layout {
             );
         }
         Ok(())
+    }
+
+    /// Moves the lanes of one journal that belong elsewhere; which ones that were.
+    async fn move_journal(
+        &self,
+        store: &dyn StateStore,
+        queue: &str,
+        fences: &Fences,
+        moved: &mut u64,
+    ) -> Result<HashSet<Place>, WorkError> {
+        let own = self.plan.queue();
+        let mut leaving = HashSet::new();
+        for some in Journal::lanes(store, queue).await?.chunks(SOME) {
+            let asked = some.iter().map(|place| self.target(store, queue, place));
+            let asked: Vec<BoxFuture<'_, _>> = asked.map(FutureExt::boxed).collect();
+            let asked = stream::iter(asked).buffered(AT_ONCE);
+            let targets: Vec<String> = asked.try_collect().await?;
+            let mut lanes_of: BTreeMap<String, Vec<Place>> = BTreeMap::new();
+            for (target, place) in targets.into_iter().zip(some) {
+                if target != queue {
+                    lanes_of.entry(target).or_default().push(place.clone());
+                }
+            }
+            for (target, lanes) in lanes_of {
+                if self.mode != OrderingMode::None && (queue == own || target == own) {
+                    self.stale.store(true, Ordering::SeqCst);
+                }
+                fences.check()?;
+                *moved += store.relocate(queue, &target, &lanes).await?;
+                leaving.extend(lanes);
+            }
+        }
+        Ok(leaving)
     }
 
     /// The queue to which a lane of a journal belongs, by its first message.

@@ -5,33 +5,39 @@
 //! The division is written down at the broker, in `<queue>.layout`, by whoever holds the fence of the queue.
 
 mod emptying;
+mod fences;
 mod journals;
 mod notes;
 
 use super::super::consumer::{Counters, Parts};
 use super::plan::{Plan, is_part, queue_of};
+use super::window_of_part;
 use crate::broker::{Acker, Broker, ConsumerState};
 use crate::error::WorkError;
+use crate::reasons::{self, Reason};
 use crate::state::StateStore;
-use crate::status::StatusDesk;
+use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use notes::Note;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
+use tokio::time::Instant;
 use vumi_api::{Flow, OrderingMode};
 
 /// Between two tries after the broker did not answer.
 const AGAIN: Duration = Duration::from_millis(500);
+/// What has not succeeded for so long is said.
+const SILENCE: Duration = Duration::from_secs(3);
 
 /// What the crew knows of the parts here.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Here {
     /// Parts that this replica reads.
     pub(super) reads: BTreeSet<String>,
-    /// Parts that it has a consumer of, whether that reads already, or still.
-    pub(super) posts: usize,
+    /// It was asked to let go of all parts, and has; nor does another replica say that it has one.
+    pub(super) left: bool,
     /// Messages in hand.
     pub(super) in_hand: u64,
     /// Messages taken so far.
@@ -42,7 +48,7 @@ pub(super) struct Here {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Alone {
     pub(super) parts: BTreeSet<String>,
-    /// Nobody is to read them, not this replica either: their journals move.
+    /// Nobody is to read them, this replica's crew included: their journals move.
     pub(super) closed: bool,
 }
 
@@ -55,14 +61,21 @@ pub(in crate::engine) struct Layout {
     plan: Plan,
     flow: Flow,
     mode: OrderingMode,
-    /// What a reader of parts is made of where nothing reads parts otherwise: the queue is not divided any more.
-    readers: Option<Parts>,
+    /// Of a consumer of the queue as a whole.
+    prefetch: u16,
+    tag: String,
+    /// Former parts that are to be read, where nothing reads parts otherwise: the queue is not divided any more.
+    former: watch::Sender<Option<BTreeSet<String>>>,
     /// Messages of such parts.
     leftover: Arc<Counters>,
     /// Consumer of the queue as a whole: the holder of its fence decides.
     leader: OnceLock<(watch::Receiver<ConsumerState>, Arc<dyn Acker>)>,
     /// Generation of the channel for which it is agreed: a new one may follow another holder, who divided differently.
-    agreed: watch::Sender<u64>,
+    agreed: watch::Sender<Option<u64>>,
+    /// A report of ours says that it is not divided as it should be.
+    complains: AtomicBool,
+    /// The last change of it did not succeed.
+    fails: AtomicBool,
     /// The journal of the queue itself was changed, and whoever reads it knows by heart which lanes are in it.
     stale: AtomicBool,
     /// The newest generation that somebody asked about.
@@ -78,7 +91,6 @@ pub(in crate::engine) struct Layout {
 impl Layout {
     /// For a queue that is to be divided so; `parts` is what a consumer of it as a whole would be made of.
     pub(super) fn new(parts: &Parts, plan: Plan) -> Self {
-        let readers = plan.parts().is_empty().then(|| parts.clone());
         Self {
             broker: Arc::clone(&parts.broker),
             status: Arc::clone(&parts.status),
@@ -86,10 +98,14 @@ impl Layout {
             plan,
             flow: parts.desk.port.flow,
             mode: parts.mode,
-            readers,
+            prefetch: parts.prefetch,
+            tag: parts.tag.clone(),
+            former: watch::Sender::new(None),
             leftover: Arc::default(),
             leader: OnceLock::new(),
-            agreed: watch::Sender::new(0),
+            agreed: watch::Sender::new(None),
+            complains: AtomicBool::new(false),
+            fails: AtomicBool::new(false),
             stale: AtomicBool::new(false),
             asked: AtomicU64::new(0),
             void: AtomicU64::new(0),
@@ -97,6 +113,11 @@ impl Layout {
             alone: watch::Sender::new(None),
             here: watch::Sender::default(),
         }
+    }
+
+    /// The queue that is to be divided.
+    pub(super) fn queue(&self) -> &str {
+        self.plan.queue()
     }
 
     /// Who consumes the queue as a whole.
@@ -115,6 +136,11 @@ impl Layout {
         Arc::clone(&self.leftover)
     }
 
+    /// Parts of a queue that is not divided any more which are to be read, until there are none.
+    pub(super) fn former(&self) -> watch::Receiver<Option<BTreeSet<String>>> {
+        self.former.subscribe()
+    }
+
     /// The parts that this replica wants to have for itself.
     pub(super) fn alone(&self) -> watch::Receiver<Option<Alone>> {
         self.alone.subscribe()
@@ -127,11 +153,11 @@ impl Layout {
 
     /// Returns once messages of this generation may be passed on; false if they are no longer ours before.
     pub(in crate::engine) async fn agreed(
-        self: &Arc<Self>,
+        &self,
         generation: u64,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> bool {
-        if *self.agreed.borrow() == generation {
+        if *self.agreed.borrow() == Some(generation) {
             return true;
         }
         let mut known = self.agreed.subscribe();
@@ -142,7 +168,7 @@ impl Layout {
                 // This channel is about to end, and what it delivered comes again.
                 std::future::pending::<()>().await;
             }
-            self.agreed.send_replace(generation);
+            self.agreed.send_replace(Some(generation));
         };
         let lost = async {
             while !interrupted() {
@@ -153,7 +179,7 @@ impl Layout {
             biased;
             () = lost => false,
             // All that wait go on together.
-            _ = known.wait_for(|agreed| *agreed == generation) => true,
+            _ = known.wait_for(|agreed| *agreed == Some(generation)) => true,
             () = agree => true,
         }
     }
@@ -174,17 +200,24 @@ impl Layout {
                 () = agree => {}
                 _ = leader.wait_for(|state| !consumes(state)) => {}
             }
+            self.settled("whoever reads the queue sees to it");
         }
         std::future::pending().await
     }
 
     /// Agrees, however long broker and store do not answer.
-    async fn agreed_at_last(self: &Arc<Self>) {
+    async fn agreed_at_last(&self) {
         let _turn = self.turn.lock().await;
+        let mut since = None;
         while let Err(error) = self.agree().await {
-            tracing::debug!(queue = self.plan.queue(), reason = %error, "the division of the queue is not known yet");
+            tracing::debug!(queue = self.plan.queue(), code = %error.code, reason = %error, "the division of the queue is not settled yet");
+            if since.get_or_insert_with(Instant::now).elapsed() >= SILENCE {
+                let text = format!("new messages wait: {error}");
+                self.complain(StatusLevel::Down, reasons::DIVISION_UNSETTLED, text);
+            }
             tokio::time::sleep(AGAIN).await;
         }
+        self.settled("as it should be");
         if let (true, Some((_, acker))) = (self.stale.load(Ordering::SeqCst), self.leader.get()) {
             let asked = self.asked.load(Ordering::SeqCst);
             let now = acker.generation().unwrap_or(0);
@@ -194,7 +227,30 @@ impl Layout {
         }
     }
 
-    async fn agree(self: &Arc<Self>) -> Result<(), WorkError> {
+    /// Says that it is not divided as it should be; only who divides it does.
+    fn complain(&self, level: StatusLevel, reason: Reason, text: impl Into<String>) {
+        if self.leads() {
+            self.complains.store(true, Ordering::SeqCst);
+            self.status
+                .report(StatusReport::new(self.component(), level, reason, text));
+        }
+    }
+
+    /// There is nothing to complain of any more.
+    fn settled(&self, text: &str) {
+        self.fails.store(false, Ordering::SeqCst);
+        if self.complains.swap(false, Ordering::SeqCst) {
+            let (level, reason) = (StatusLevel::Ok, reasons::DIVIDED);
+            self.status
+                .report(StatusReport::new(self.component(), level, reason, text));
+        }
+    }
+
+    fn component(&self) -> String {
+        format!("partitions of {}", self.plan.queue())
+    }
+
+    async fn agree(&self) -> Result<(), WorkError> {
         let notes = self.read().await?;
         let left = self.left_in_journals().await?;
         if notes.is_empty() && left.is_empty() && self.plan.parts().is_empty() {
@@ -210,7 +266,7 @@ impl Layout {
             let mut parts = ours;
             parts.extend(left);
             parts.extend(notes.into_iter().flatten().flat_map(|note| note.parts));
-            self.empty(parts).await?;
+            return self.redivide(&parts).await;
         }
         self.write().await
     }

@@ -335,7 +335,11 @@ impl Bench {
             port,
             chain,
             outlet,
-            policy: RetryPolicy::new(resource.settings().retry.as_ref(), HOLD_LIMIT),
+            policy: RetryPolicy::new(
+                resource.settings().retry.as_ref(),
+                resource.attempts(),
+                HOLD_LIMIT,
+            ),
             metrics: metrics.queue(&format!("{}.outbound", self.name)),
             counters: Arc::default(),
             worker_metrics: metrics,

@@ -3,8 +3,8 @@
 use super::super::disk::{Failure, Space, Tx, View};
 use super::super::keys::{Key, Parts, pack, tag, unpack};
 use super::lanes::{
-    ENTRY, LANE, RELEASED, State, claim_end, count, decode, entries, entry_from, entry_id, lanes,
-    set_state, state,
+    ENTRY, LANE, RELEASED, State, claim_end, count, decode, entries, entry_from, entry_id,
+    lanes_of, set_state, state,
 };
 use crate::state::journal::{Cause, Filter, Lane, Listed, Outgoing, Withdrawn};
 use std::time::Duration;
@@ -18,11 +18,8 @@ pub(super) fn matching(
     filter: &Filter,
     mut each: impl FnMut(Listed, bool) -> bool,
 ) -> Result<(), Failure> {
-    for item in lanes(view, queue) {
+    for item in lanes_of(view, queue, filter) {
         let (lane, state) = item?;
-        if !filter.takes_lane(&lane) {
-            continue;
-        }
         let under = entries(queue, &lane);
         let first = under.clone().number(state.head);
         let found = view.from(Space::Records, &under, first.as_ref());

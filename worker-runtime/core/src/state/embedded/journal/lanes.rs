@@ -4,7 +4,7 @@
 use super::super::disk::{Failure, Space, Tx, View, millis};
 use super::super::keys::{Key, Parts, pack, tag, unpack};
 use super::super::timetable;
-use crate::state::journal::{Depth, Due, Entry, Lane};
+use crate::state::journal::{Depth, Due, Entry, Filter, Lane};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
@@ -197,4 +197,22 @@ pub(super) fn lanes<V: View>(
         let [head, due, claimed] = unpack(&value).ok_or(LANE)?;
         Ok((lane, State { head, due, claimed }))
     })
+}
+
+/// The lanes that a filter may mean, with their states. One that it names is looked up.
+pub(super) fn lanes_of<'f, V: View + 'f>(
+    view: &V,
+    queue: &str,
+    filter: &'f Filter,
+) -> Box<dyn Iterator<Item = Result<(Lane, State), Failure>> + 'f> {
+    match filter.one_lane() {
+        Some(lane) => {
+            let found = state(view, queue, &lane).map(|state| state.map(|state| (lane, state)));
+            Box::new(found.transpose().into_iter())
+        }
+        None => Box::new(lanes(view, queue).filter(|item| match item {
+            Ok((lane, _)) => filter.takes_lane(lane),
+            Err(_) => true,
+        })),
+    }
 }

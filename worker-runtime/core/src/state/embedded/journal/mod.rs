@@ -16,7 +16,7 @@ use crate::state::journal::{
 };
 use async_trait::async_trait;
 use desk::matching;
-use lanes::{GROUP, State, claim_end, due_index, groups, lanes, set_state, state};
+use lanes::{GROUP, State, claim_end, due_index, groups, lanes, lanes_of, set_state, state};
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -203,11 +203,8 @@ impl Journal for EmbeddedStore {
             .read(move |look| {
                 let mut found = BTreeSet::new();
                 if filter.takes_whole_lanes() {
-                    for lane in lanes(look, &sought) {
-                        let (lane, _) = lane?;
-                        if filter.takes_lane(&lane) {
-                            found.insert(lane);
-                        }
+                    for lane in lanes_of(look, &sought, &filter) {
+                        found.insert(lane?.0);
                     }
                 } else {
                     matching(look, &sought, &filter, |listed, _| {

@@ -4,8 +4,11 @@ local t, most = now(), tonumber(ARGV[2])
 for i = 3, #ARGV, 4 do
   local id, person, at = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local trail = L .. 't:' .. id
-  settle(id, t)
   local known = call('LINDEX', trail, 0)
+  if known and tonumber(call('ZSCORE', L .. 'e', 't:' .. id) or 0) <= t then
+    purge_trail(id)
+    known = false
+  end
   if not known then
     call('RPUSH', trail, person, ARGV[i + 3])
     call('ZADD', L .. 'n', at, id)

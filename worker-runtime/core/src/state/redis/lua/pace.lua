@@ -1,1 +1,2 @@
-return string.format('%.6f', pace())
+-- pace
+return string.format('%.6f', pace(t))

@@ -3,9 +3,13 @@
 local id, expected, version, state, final = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local born, account, person, remote, deadline = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local t = now()
-settle(id, t)
 local row = call('GET', L .. 'r:' .. id)
-local old_person, old_remote = '', ''
+-- Only what has ended can be over.
+if row and select(3, head(row)) == '1' then
+  settle(id, t)
+  row = call('GET', L .. 'r:' .. id)
+end
+local old_person, old_remote, same_account = '', '', false
 if row then
   local old_version, old_state, old_final, old_account, old_batch
   old_version, old_state, old_final, old_account, old_person, old_remote, old_batch = head(row)
@@ -16,7 +20,8 @@ if row then
   if old_state ~= state or old_account ~= account then
     call('ZREM', L .. 's:' .. old_account .. ':' .. old_state, id)
   end
-  if old_account ~= account then
+  same_account = old_account == account
+  if not same_account then
     call('ZREM', L .. 'd:' .. old_account, id)
   end
   if old_person ~= person then
@@ -30,7 +35,9 @@ if row then
     call('ZREM', L .. 'e', 'r:' .. id)
   end
 end
-call('SADD', L .. 'a', account)
+if not same_account then
+  call('SADD', L .. 'a', account)
+end
 if final == '1' then
   call('ZADD', L .. 'e', int(t + tonumber(ARGV[6])), 'r:' .. id)
 end
@@ -38,10 +45,10 @@ count_batch(account, ARGV[13], state, 1)
 local line = table.concat({ version, state, final, account, person, remote, ARGV[13] }, ':')
 call('SET', L .. 'r:' .. id, line .. '\n' .. ARGV[12])
 call('ZADD', L .. 's:' .. account .. ':' .. state, born, id)
-if deadline == '' then
-  call('ZREM', L .. 'd:' .. account, id)
-else
+if deadline ~= '' then
   call('ZADD', L .. 'd:' .. account, deadline, id)
+elseif row then
+  call('ZREM', L .. 'd:' .. account, id)
 end
 if person ~= '' and person ~= old_person then
   call('ZADD', L .. 'p:' .. person, born, id)

@@ -12,6 +12,7 @@ use vumi_api::transports::generic_http::{self, Signature, SignatureEncoding};
 use vumi_core::error::WorkError;
 use vumi_core::reasons::{self, Reason};
 use vumi_core::worker::WorkerContext;
+use vumi_http::webhook::signing_key;
 use vumi_http::{Answer, Encoding, Request, Signed, StatusCode, equal};
 
 pub(super) struct Access {
@@ -117,7 +118,9 @@ impl Access {
         };
         let mut secrets = Vec::new();
         for secret in &rule.secrets {
-            secrets.push(self.cx.secrets().resolve(secret)?);
+            let text = self.cx.secrets().resolve(secret)?;
+            // As Standard Webhooks writes keys; any other secret is its own key.
+            secrets.push(signing_key(&text).unwrap_or_else(|_| text.into_bytes()));
         }
         let signed = Signed {
             // A header that is asked for and missing is empty, and no signature is right for that but one over it.

@@ -1,6 +1,7 @@
 //! The parameters of a request, and what is wrong with them.
 
 use super::super::scope::Scope;
+use super::super::xml::Paths;
 use super::super::{failed, template};
 use super::access::Access;
 use super::broken;
@@ -23,22 +24,32 @@ pub(super) struct Read {
     pub(super) problem: Option<String>,
 }
 
-/// Reads query and body: a form, a JSON value, or nothing. A body of another type is refused, because its sender means it
-/// to be read.
-pub(super) fn read(request: &Request) -> Result<Read, Refused> {
+/// Reads query and body: a form, a JSON value, XML where there are paths in it, or nothing. A body of another type is
+/// refused, because its sender means it to be read.
+pub(super) fn read(request: &Request, xml: Option<&Paths>) -> Result<Read, Refused> {
     let mut params = Params::of_query(&request.head.query);
     let mut json = Json::Null;
+    let mut found = Vec::new();
     let mut problem = None;
     let kind = request.head.content_type().to_ascii_lowercase();
-    match kind.as_str() {
-        "application/json" => match serde_json::from_slice(&request.body) {
+    match (kind.as_str(), xml) {
+        (kind, Some(paths)) if is_xml(kind, &request.body) => match paths.read(&request.body) {
+            Ok(values) => found = values,
+            Err(why) => problem = Some(why),
+        },
+        ("application/json", _) => match serde_json::from_slice(&request.body) {
             Ok(body) => json = body,
             Err(_) => problem = Some("it is no JSON in UTF-8".to_owned()),
         },
-        "application/x-www-form-urlencoded" => params = params.with_form(&request.body),
+        ("application/x-www-form-urlencoded", _) => params = params.with_form(&request.body),
         _ if request.body.is_empty() => {}
-        _ => {
-            let text = "The Content-Type of a body must be application/x-www-form-urlencoded or application/json.";
+        (_, xml) => {
+            let text = match xml {
+                None => {
+                    "The Content-Type of a body must be application/x-www-form-urlencoded or application/json."
+                }
+                Some(_) => "A body must be a form, JSON or XML, as its Content-Type says.",
+            };
             let answer = Answer::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, text);
             let why = "a request has a body of a type that is not read";
             return Err(Refused::new(answer, reasons::INVALID_REQUEST, why));
@@ -63,7 +74,17 @@ pub(super) fn read(request: &Request) -> Result<Read, Refused> {
             read.params.insert(name.clone(), value.clone());
         }
     }
+    let found = found.into_iter();
+    read.params
+        .extend(found.map(|(name, text)| (name, text.into())));
     Ok(read)
+}
+
+/// Whether a body is XML: many providers say another type, or none.
+fn is_xml(kind: &str, body: &[u8]) -> bool {
+    let says = kind.ends_with("/xml") || kind.ends_with("+xml");
+    let bare = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+    says || bare.trim_ascii_start().starts_with(b"<")
 }
 
 /// `%41` as `A`; what is not UTF-8 is replaced.

@@ -1,43 +1,39 @@
-//! One transport's desk: what every request goes through, how long it waits, and how a reply reaches its caller.
+//! One transport's front: what every request goes through, how long it waits, and how a reply reaches its caller.
+
+mod replies;
+mod statuses;
+
+pub(crate) use replies::HOLDER;
 
 use crate::engine::{Carried, Inbound, Provider, Refused, SessionMove};
-use crate::pending::{Finished, Opened, Pending, Place};
+use crate::pending::{Opened, Pending, Place};
 use async_trait::async_trait;
 use bytes::Bytes;
+use replies::unanswered;
 use serde_json::json;
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use vumi_api::shared::{BasicAuth, HttpListener};
-use vumi_core::codes::{self, Code};
+use vumi_core::codes;
 use vumi_core::error::WorkError;
-use vumi_core::message::{Actor, FailureClass, UserMessage, derived_id};
-use vumi_core::outcome::{Receipt, Refusal};
-use vumi_core::reasons::{self, Reason};
-use vumi_core::state::Person;
-use vumi_core::status::{StatusLevel, StatusReport};
+use vumi_core::message::{UserMessage, derived_id};
+use vumi_core::outcome::Receipt;
+use vumi_core::reasons;
+use vumi_core::status::StatusLevel;
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::{Taken, Traffic, WorkerContext};
 use vumi_http::{Answer, Head, Method, Reply, Request, Service, StatusCode, Trouble};
 
-/// Key in `transport_metadata` that names the reply queue of the replica that holds the request.
-const HOLDER: &str = "vumi_holder";
 /// How long a request may wait for the broker.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a repeat looks whether its request was answered by another replica.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
-/// How long a caller may take to read their answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
-/// A bad status that only requests bring is taken back when none was bad for so long.
-const FORGIVEN: Duration = match cfg!(test) {
-    true => Duration::from_millis(500),
-    false => Duration::from_secs(60),
-};
 
 /// What requests and replies share.
-pub(crate) struct Desk {
+pub(crate) struct Front {
     pub(crate) provider: Arc<dyn Provider>,
     pub(crate) cx: Arc<WorkerContext>,
     path: String,
@@ -62,7 +58,7 @@ fn below<'p>(path: &'p str, root: &str) -> Option<&'p str> {
 }
 
 #[async_trait]
-impl Service for Desk {
+impl Service for Front {
     fn by_head(&self, head: &Head) -> Option<Answer> {
         if below(&head.path, &self.health_path).is_some() {
             return Some(self.health(&head.method));
@@ -113,7 +109,7 @@ impl Service for Desk {
     }
 }
 
-impl Desk {
+impl Front {
     pub(crate) fn new(
         provider: Arc<dyn Provider>,
         http: Option<&HttpListener>,
@@ -161,6 +157,7 @@ impl Desk {
                     Carried::Nothing(answer) => answer.into(),
                     Carried::Receipt(receipt, answer) => self.receipt(receipt, answer).await,
                     Carried::Message(inbound) => self.message(*inbound, intake, started).await,
+                    Carried::Late(reply, session) => self.late(&reply, session, started).await,
                 }
             }
             Err(Refused { answer, why }) => {
@@ -187,6 +184,33 @@ impl Desk {
                 let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text);
                 answer.retry_after(5).into()
             }
+        }
+    }
+
+    /// A request whose answer is a reply that was too late for an earlier one.
+    async fn late(
+        &self,
+        reply: &UserMessage,
+        session: Option<SessionMove>,
+        started: Instant,
+    ) -> Reply {
+        let answered = async {
+            let answer = self.provider.reply(reply)?;
+            self.moved(Ok(Taken::Now), session).await?;
+            Ok(answer)
+        };
+        match answered.await {
+            Ok(answer) => {
+                tracing::info!(
+                    worker = self.cx.worker_name(),
+                    message_id = reply.message_id(),
+                    "a reply that came too late is what its user reads now"
+                );
+                self.cx.traffic(Traffic::Outbound);
+                self.report_time(started.elapsed());
+                answer.into()
+            }
+            Err(error) => self.refuse(&error),
         }
     }
 
@@ -303,30 +327,6 @@ impl Desk {
         taken
     }
 
-    /// A request that is not as it should be: a log line and a status.
-    fn bad_request(&self, reason: Reason, text: String) {
-        tracing::warn!(
-            worker = self.cx.worker_name(),
-            reason = text,
-            "request refused"
-        );
-        self.worse("request", StatusLevel::Degraded, reason, text);
-    }
-
-    fn worse(&self, component: &'static str, level: StatusLevel, reason: Reason, text: String) {
-        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        bad.insert(component, Instant::now());
-        self.report(component, level, reason, text);
-    }
-
-    fn better(&self, component: &'static str, reason: Reason, text: &str) {
-        let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-        // That requests are valid is news only after one that was not.
-        if bad.remove(component).is_some() || component == "response" {
-            self.report(component, StatusLevel::Ok, reason, text.into());
-        }
-    }
-
     /// Number of held requests; 503 once the intake is closed, so that load balancers go elsewhere.
     fn health(&self, method: &Method) -> Answer {
         const METHODS: &[Method] = &[Method::GET, Method::HEAD];
@@ -388,17 +388,20 @@ impl Desk {
                 answer.retry_after(1).into()
             }
             Err(_) => {
-                // From now on a reply is too late.
-                drop(place);
                 let text = format!("No reply that could be delivered arrived within {limit:?}.");
                 if network.is_none() {
+                    // From now on a reply is too late.
+                    drop(place);
                     let answer = self.timed_out(&text);
                     self.worse("response", StatusLevel::Down, reasons::NO_RESPONSE, text);
                     return answer.into();
                 }
                 self.cx.http(HttpSeen::DeadlineMissed);
                 self.worse("response", StatusLevel::Down, reasons::DEADLINE, text);
-                match self.provider.cut_off(message).await {
+                let told = self.provider.cut_off(message).await;
+                // From now on a reply is too late, and the provider may keep it.
+                drop(place);
+                match told {
                     Ok(answer) => answer.into(),
                     Err(error) => self.refuse(&error),
                 }
@@ -412,158 +415,6 @@ impl Desk {
             (status, None) => Answer::error(*status, text),
         }
     }
-
-    /// Whether a message answers a request that is, or was, held.
-    pub(crate) fn is_for_a_request(&self, message: &UserMessage) -> bool {
-        let answers = message.in_reply_to().is_some_and(|id| !id.is_empty());
-        let metadata = message.transport_metadata();
-        let held = metadata.is_some_and(|metadata| metadata.contains_key(HOLDER));
-        self.provider.holds() && answers && (held || !self.provider.sends())
-    }
-
-    /// Gives `message` to the caller who waits for it; why it could not, if so.
-    pub(crate) async fn deliver(
-        &self,
-        message: &UserMessage,
-        request: &str,
-    ) -> Result<Option<Refusal>, WorkError> {
-        let closed = |text: &str| {
-            self.cx.http(HttpSeen::LateReply);
-            let (class, code) = (FailureClass::Window, codes::SESSION_CLOSED);
-            Ok(Some(Refusal::new(class, code, text, Actor::Nobody)))
-        };
-        let answer = match self.provider.reply(message) {
-            Ok(answer) => answer,
-            Err(error) => {
-                self.refuse_reply(message, request, error.code).await;
-                return Err(error);
-            }
-        };
-        let id = message.message_id();
-        let (written, age) = match self.pending.finish(request, id, &answer) {
-            Finished::Repeated => return Ok(None),
-            Finished::Answered => return closed("The request is answered."),
-            Finished::NotPending => {
-                self.leave_unanswered(request, codes::SESSION_CLOSED).await;
-                return closed("The request is answered, timed out, or its caller is gone.");
-            }
-            Finished::Handed(written, age) => (written, age),
-        };
-        let deadline = tokio::time::Instant::now() + WRITE_TIMEOUT;
-        let mut reached = false;
-        for receipt in written {
-            reached |= matches!(tokio::time::timeout_at(deadline, receipt).await, Ok(Ok(())));
-        }
-        self.pending.written(request, id, reached);
-        if !reached {
-            self.leave_unanswered(request, codes::SESSION_CLOSED).await;
-            return closed("The caller went away before the answer was written.");
-        }
-        self.provider.replied(message).await;
-        if self.provider.has_ids() {
-            let person = message.to_addr().map(Person::new);
-            self.cx.answered(request, answer.kept(), person).await;
-        }
-        self.cx.traffic(Traffic::Outbound);
-        self.report_time(age);
-        Ok(None)
-    }
-
-    /// Ends the wait for a reply that is refused: none will come.
-    pub(crate) async fn refuse_reply(&self, message: &UserMessage, request: &str, code: Code) {
-        let (answer, id) = (unanswered(code), message.message_id());
-        match self.pending.finish(request, id, &answer) {
-            Finished::Handed(..) => self.pending.written(request, id, false),
-            Finished::NotPending => {}
-            Finished::Repeated | Finished::Answered => return,
-        }
-        self.leave_unanswered(request, code).await;
-    }
-
-    /// Whoever repeats a request whose reply cannot be delivered is told so, unless it was answered before.
-    async fn leave_unanswered(&self, request: &str, code: Code) {
-        if self.provider.has_ids() {
-            let answer = unanswered(code).kept();
-            self.cx.answered(request, answer, None).await;
-        }
-    }
-
-    fn report_time(&self, took: Duration) {
-        let (slow, very_slow) = self.slow;
-        if took > very_slow {
-            let text = format!("A response took longer than {very_slow:?}.");
-            self.worse(
-                "response",
-                StatusLevel::Down,
-                reasons::VERY_SLOW_RESPONSE,
-                text,
-            );
-        } else if took > slow {
-            let text = format!("A response took longer than {slow:?}.");
-            self.worse(
-                "response",
-                StatusLevel::Degraded,
-                reasons::SLOW_RESPONSE,
-                text,
-            );
-        } else {
-            self.better(
-                "response",
-                reasons::RESPONSE_SENT,
-                "Responses are sent in time.",
-            );
-        }
-    }
-
-    /// Takes back a bad status when nothing was bad for a while: without requests there is no other word that would. Runs
-    /// until it is dropped.
-    pub(crate) async fn forgive(&self) {
-        loop {
-            tokio::time::sleep(FORGIVEN / 10).await;
-            let mut bad = self.bad.lock().unwrap_or_else(PoisonError::into_inner);
-            let over = |since: &Instant| since.elapsed() >= FORGIVEN;
-            let forgiven: Vec<&str> = bad
-                .iter()
-                .filter_map(|(component, since)| over(since).then_some(*component))
-                .collect();
-            bad.retain(|_, since| !over(since));
-            for component in forgiven {
-                let (reason, text) = match component {
-                    "response" => (
-                        reasons::NO_LATE_RESPONSE,
-                        format!("No response was late for {FORGIVEN:?}."),
-                    ),
-                    _ => (
-                        reasons::NO_BAD_REQUEST,
-                        format!("No request was refused for {FORGIVEN:?}."),
-                    ),
-                };
-                self.report(component, StatusLevel::Ok, reason, text);
-            }
-        }
-    }
-
-    pub(crate) fn report(&self, component: &str, level: StatusLevel, reason: Reason, text: String) {
-        self.cx
-            .report(StatusReport::new(component, level, reason, text));
-    }
-
-    /// The reply queue to forward to: another replica of this transport holds the request, and nobody repeated it here.
-    pub(crate) fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
-        if self.pending.holds(message.in_reply_to()?) {
-            return None;
-        }
-        let holder = message.transport_metadata()?.get(HOLDER)?.as_str()?;
-        // Never to a queue that is not ours, whatever a message says.
-        let ours = format!("{}.reply.", self.cx.transport_name());
-        let elsewhere = holder.starts_with(&ours) && holder != self.cx.reply_queue();
-        elsewhere.then(|| holder.to_owned())
-    }
-}
-
-/// What a caller gets whose reply will not come.
-fn unanswered(code: Code) -> Answer {
-    Answer::coded_error(StatusCode::BAD_GATEWAY, code)
 }
 
 /// What a repeat of a request is answered at once; none if it waits for the reply.

@@ -1,16 +1,18 @@
 //! A worker between an application and a provider that are made up: real sockets towards it, no socket out of it.
 
+use super::agree::{agree, called, fill, respond, with_id};
 use super::file::{CaseFile, Reply, Response, Sent, Step};
 use crate::described::MADE;
+use crate::front::HOLDER;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
-use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use vumi_api::{Flow, Port};
 use vumi_core::conformance::stand_in::{PATIENCE, StandIn};
+use vumi_core::error::ErrorClass;
 use vumi_core::message::{Message, UserMessage};
 use vumi_core::outcome::ReceiptOutcome;
 use vumi_core::secrets::Secrets;
@@ -49,7 +51,7 @@ impl Caller for Made {
     }
 }
 
-pub(super) struct Bench {
+pub(super) struct Scene {
     pub(super) engine: Arc<StandIn>,
     worker: Arc<dyn Worker>,
     provider: Arc<Made>,
@@ -64,7 +66,7 @@ pub(super) struct Bench {
     calls: usize,
 }
 
-impl Bench {
+impl Scene {
     pub(super) async fn start(file: &CaseFile) -> Result<Self, String> {
         let engine = StandIn::new();
         engine.remember();
@@ -253,9 +255,14 @@ impl Bench {
                 agree("event", &expected, &value)
             }
             (Err(error), _, Some(expected)) => {
+                let after = match error.class {
+                    ErrorClass::Throttled(after) => after.map(|after| after.as_secs()),
+                    _ => None,
+                };
                 let seen = json!({
-                    "class": error.class.label(), "code": error.code.name,
-                    "provider_code": error.provider_code,
+                    "class": error.class.label(), "code": error.code.name, "text": error.text,
+                    "provider_code": error.provider_code, "retry_after": after,
+                    "failure": error.failure_class().as_str(), "who": error.who_acts().as_str(),
                 });
                 agree("error", expected, &seen)
             }
@@ -316,6 +323,36 @@ impl Bench {
         }
     }
 
+    /// Asks, and replies to whatever message waits for it, as an application would.
+    pub(super) async fn converse(&self, call: Call) -> Result<Answer, String> {
+        let seen = self.engine.outputs().len();
+        let asking = self.ask(call);
+        tokio::pin!(asking);
+        let output = tokio::select! {
+            answer = &mut asking => return answer,
+            output = self.engine.output(seen) => output?,
+        };
+        let waits = |message: &UserMessage| {
+            let metadata = message.transport_metadata();
+            metadata.is_some_and(|metadata| metadata.contains_key(HOLDER))
+        };
+        let Message::User(message) = output.message else {
+            return Err("an event came in".into());
+        };
+        if !waits(&message) {
+            return asking.await;
+        }
+        let input = Input {
+            port: Port::new(self.name.as_str(), Flow::Outbound),
+            message: message.reply("case", 0, Some("unwritten"), false).into(),
+            attempt: 1,
+        };
+        // The reply is done when its answer is written.
+        let (handled, answer) = tokio::join!(self.worker.handle(input), asking);
+        handled.map_err(|error| error.to_string())?;
+        answer
+    }
+
     pub(super) async fn ask(&self, call: Call) -> Result<Answer, String> {
         let asked = tokio::time::timeout(Duration::from_secs(30), self.client.call(call)).await;
         asked.map_err(|_| "no answer")?.map_err(|e| e.to_string())
@@ -326,140 +363,4 @@ fn encoded(pairs: &BTreeMap<String, String>) -> String {
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(pairs)
         .finish()
-}
-
-/// Sets fields of a message by their names on the wire.
-fn fill(message: &mut UserMessage, fields: &Map<String, Value>) {
-    for (name, value) in fields {
-        message.set_field(name, value.clone());
-    }
-}
-
-fn with_id(expected: &Map<String, Value>, id: &str) -> Map<String, Value> {
-    let text = Value::Object(expected.clone())
-        .to_string()
-        .replace("$id", id);
-    serde_json::from_str(&text).unwrap()
-}
-
-/// Demands that `seen` has what is expected, and perhaps more.
-fn agree(what: &str, expected: &Map<String, Value>, seen: &Value) -> Result<(), String> {
-    for (name, value) in expected {
-        let there = seen.get(name).unwrap_or(&Value::Null);
-        match (value, there) {
-            (Value::Object(expected), Value::Object(_)) => {
-                agree(&format!("{what}.{name}"), expected, there)?
-            }
-            _ if value == there => {}
-            _ => return Err(format!("{what}.{name} is {there} and not {value}")),
-        }
-    }
-    Ok(())
-}
-
-fn header_agrees(what: &str, name: &str, value: &str, headers: &HeaderMap) -> Result<(), String> {
-    let there = headers
-        .get(name)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or_default();
-    match there == value {
-        true => Ok(()),
-        false => Err(format!(
-            "{what}: header {name} is {there:?} and not {value:?}"
-        )),
-    }
-}
-
-fn respond(expected: &Response, answer: &Answer, id: &str) -> Result<(), String> {
-    let body = String::from_utf8_lossy(&answer.body);
-    let status = expected.status.unwrap_or(200);
-    if answer.status.as_u16() != status {
-        return Err(format!(
-            "response: status {} and not {status}: {body}",
-            answer.status
-        ));
-    }
-    let wanted = expected.body.as_ref().map(|body| body.replace("$id", id));
-    if let Some(wanted) = wanted.filter(|wanted| *wanted != body) {
-        return Err(format!("response: body {body:?} and not {wanted:?}"));
-    }
-    if let Some(wanted) = &expected.json {
-        let wanted: Value = serde_json::from_str(&wanted.to_string().replace("$id", id)).unwrap();
-        let seen: Value = serde_json::from_str(&body).unwrap_or_default();
-        if seen != wanted {
-            return Err(format!("response: {seen} and not {wanted}"));
-        }
-    }
-    for (name, value) in &expected.headers {
-        header_agrees("response", name, value, &answer.headers)?;
-    }
-    Ok(())
-}
-
-fn called(expected: &Sent, call: &Call, id: &str) -> Result<(), String> {
-    let text = call.url.to_string();
-    let (url, query) = text.split_once('?').unwrap_or((&text, ""));
-    if expected.url.as_deref().is_some_and(|wanted| wanted != url) {
-        return Err(format!("calls: {url} and not {:?}", expected.url));
-    }
-    let method = expected.method.as_deref().unwrap_or("POST");
-    if call.method.as_str() != method {
-        return Err(format!("calls: {} and not {method}", call.method));
-    }
-    let pairs = |bytes: &[u8]| -> BTreeMap<String, String> {
-        form_urlencoded::parse(bytes).into_owned().collect()
-    };
-    let wanted = |map: &BTreeMap<String, String>| -> BTreeMap<String, String> {
-        map.iter()
-            .map(|(name, value)| (name.clone(), value.replace("$id", id)))
-            .collect()
-    };
-    let seen = pairs(query.as_bytes());
-    if seen != wanted(&expected.query) {
-        return Err(format!("calls: query {seen:?}"));
-    }
-    if let Some(form) = &expected.form {
-        let seen = pairs(&call.body);
-        if seen != wanted(form) {
-            return Err(format!("calls: form {seen:?}"));
-        }
-    }
-    if let Some(json) = &expected.json {
-        let json = json.to_string().replace("$id", id);
-        let json: Value = serde_json::from_str(&json).unwrap();
-        let seen: Value = serde_json::from_slice(&call.body).unwrap_or_default();
-        if seen != json {
-            return Err(format!("calls: body {seen}"));
-        }
-    }
-    if let Some(body) = &expected.body
-        && call.body != body.replace("$id", id)
-    {
-        return Err(format!("calls: body {:?}", call.body));
-    }
-    for (name, value) in &expected.headers {
-        header_agrees("calls", name, value, &call.headers)?;
-    }
-    Ok(())
-}
-
-/// What one case logs.
-#[derive(Clone, Default)]
-pub(super) struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Log {
-    pub(super) fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
-    }
-}
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }

@@ -1,0 +1,201 @@
+//! Memory of a worker whose journal is deep. `VUMI_JOURNAL=MESSAGES,LANES` sets its size: 1000000,100000 is the budget's.
+
+use crate::harness::amqp::{Amqp, user_message};
+use crate::harness::campaign::Campaign;
+use crate::harness::{PATIENCE, vhost, wait_for};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use vumi_core::state::journal::{About, Append, Depth, Due, Entry, Filter, Lane, Reason};
+use vumi_core::state::redis::{RedisConfig, RedisStore};
+use vumi_core::state::{Journal, Person, StateStore, StoreHealth};
+use vumi_testkit::redis::{self, Redis};
+use vumi_testkit::resident_of;
+
+const QUEUE: &str = "net.outbound";
+/// Most memory of its own that the process may ever have. Beside it there is the program itself, of which a debug build
+/// maps very much.
+const MEMORY_KIB: u64 = 40 << 10;
+/// Messages that come meanwhile, and go behind those that wait.
+const FRESH: usize = 3000;
+/// Messages of which the replay is watched.
+const REPLAYED: usize = 10_000;
+
+fn message(lane: usize, number: usize) -> serde_json::Value {
+    let mut message = user_message(&format!("{lane}/{number}"), "net", &number.to_string());
+    message["to_addr"] = format!("u{lane}").into();
+    message
+}
+
+/// Fills the journal as the engine does: each lane with messages that wait for their next attempt for a day.
+async fn fill(store: &dyn StateStore, messages: usize, lanes: usize) {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let since = since.unwrap().as_millis() as u64;
+    for batch in (0..messages).collect::<Vec<_>>().chunks(2000) {
+        let batch = batch.iter().map(|n| {
+            let (lane, number) = (n % lanes, n / lanes);
+            let about = About {
+                reason: if number == 0 {
+                    Reason::Backoff
+                } else {
+                    Reason::Behind
+                },
+                since,
+                attempts: u32::from(number == 0),
+                counted: 0,
+                code: String::new(),
+                text: String::new(),
+                routing_key: QUEUE.into(),
+                amqp_message_id: None,
+            };
+            Append {
+                lane: Lane {
+                    group: String::new(),
+                    number: Person::new(&format!("u{lane}")).lane(),
+                },
+                due: Due::After(Duration::from_secs(24 * 3600)),
+                entry: Entry {
+                    about,
+                    body: message(lane, number).to_string().into(),
+                },
+            }
+        });
+        store.append(QUEUE, batch.collect()).await.unwrap();
+    }
+}
+
+/// What the provider got: numbers by user.
+type Got = Arc<Mutex<BTreeMap<String, Vec<usize>>>>;
+
+/// A provider that takes every `GET /USER/NUMBER`, over connections that stay.
+async fn provider(port: u16) -> Got {
+    let got = Got::default();
+    let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let log = Arc::clone(&got);
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let log = Arc::clone(&log);
+            tokio::spawn(async move {
+                let (mut read, mut some) = (String::new(), [0; 4096]);
+                while let Ok(size @ 1..) = stream.read(&mut some).await {
+                    read.push_str(&String::from_utf8_lossy(&some[..size]));
+                    let Some((request, rest)) = read.split_once("\r\n\r\n") else {
+                        continue;
+                    };
+                    let path = request.split(' ').nth(1).unwrap();
+                    let (user, number) = path[1..].split_once('/').unwrap();
+                    let number = number.parse().unwrap();
+                    log.lock()
+                        .unwrap()
+                        .entry(user.to_owned())
+                        .or_default()
+                        .push(number);
+                    read = rest.to_owned();
+                    let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+                    if stream.write_all(answer).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    got
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deep_journal_in_redis_takes_no_memory_of_its_worker() {
+    let sizes = std::env::var("VUMI_JOURNAL").unwrap_or_else(|_| "100000,10000".into());
+    let (messages, lanes) = sizes.split_once(',').unwrap();
+    let (messages, lanes): (usize, usize) = (messages.parse().unwrap(), lanes.parse().unwrap());
+    let options = redis::Options {
+        append: redis::Append::EverySec,
+        ..redis::Options::default()
+    };
+    let (Some(url), Some(redis)) = (vhost("memory").await, Redis::start_or_skip(options).await)
+    else {
+        return;
+    };
+    let store: Arc<dyn StateStore> =
+        RedisStore::open(RedisConfig::from_url(&redis.url(0)).unwrap());
+    let mut health = store.health();
+    let up = health.wait_for(|health| *health == StoreHealth::Up);
+    tokio::time::timeout(PATIENCE, up).await.unwrap().unwrap();
+    let began = Instant::now();
+    fill(&*store, messages, lanes).await;
+    println!(
+        "{messages} messages in {lanes} lanes filled in {:?}",
+        began.elapsed()
+    );
+    let depth = async || store.depth(QUEUE).await.unwrap();
+    let full = |more: usize| Depth {
+        messages: (messages + more) as u64,
+        lanes: lanes as u64,
+    };
+    assert_eq!(depth().await, full(0));
+
+    let campaign = Campaign::empty();
+    let port = vumi_testkit::free_port().unwrap();
+    let send = format!(
+        "{{method: GET, url: 'http://127.0.0.1:{port}/{{{{ message.to_addr }}}}/{{{{ message.content }}}}'}}"
+    );
+    let manifest = format!(
+        "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: net}}\n\
+         spec:\n  genericHttp: {{send: {send}}}\n  ordering: {{mode: perUser}}\n"
+    );
+    campaign.place("net", &manifest);
+    let place = ["--redis", &redis.url(0)];
+    let mut worker = campaign.alone(["worker", "--manifests"], "net", &url, &place);
+    let id = worker.id().to_string();
+    let memory = || resident_of(&id, "RssAnon");
+    let mut highest = 0;
+    wait_for("it consumes", PATIENCE, || async {
+        let status = campaign.status_of(&["--name", "net"])?;
+        let worker = status.worker("transport/net")?.to_string();
+        match worker.contains("consuming") {
+            true => Ok(()),
+            false => Err(worker),
+        }
+    })
+    .await;
+    let amqp = Amqp::connect(&url).await;
+    for n in 0..FRESH {
+        let body = message(n % lanes, messages / lanes + n / lanes).to_string();
+        amqp.publish(QUEUE, body.as_bytes()).await;
+        highest = memory().max(highest);
+    }
+    wait_for("they are behind the others", 3 * PATIENCE, || async {
+        match depth().await {
+            now if now == full(FRESH) => Ok(()),
+            now => Err(format!("{now:?}")),
+        }
+    })
+    .await;
+    let waiting = memory().max(highest);
+    let got = provider(port).await;
+    let began = Instant::now();
+    Journal::release(&*store, QUEUE, &Filter::default())
+        .await
+        .unwrap();
+    let count = || got.lock().unwrap().values().map(Vec::len).sum::<usize>();
+    while count() < REPLAYED.min(messages) {
+        assert!(began.elapsed() < 10 * PATIENCE, "{} replayed", count());
+        worker.assert_running();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        highest = memory().max(highest);
+    }
+    println!(
+        "{waiting} KiB while they wait, {highest} KiB at most, with the program {} KiB; {} replayed in {:?}",
+        resident_of(&id, "VmHWM"),
+        count(),
+        began.elapsed()
+    );
+    for (user, numbers) in &*got.lock().unwrap() {
+        assert!(
+            numbers.iter().copied().eq(0..numbers.len()),
+            "{user}: {numbers:?}"
+        );
+    }
+    assert!(highest <= MEMORY_KIB, "{highest} KiB");
+}

@@ -1,0 +1,293 @@
+//! The message in a request: where it stands in its session, and its fields.
+
+use super::super::scope::Scope;
+use super::super::sessions::{Found, REDIAL, Redialled, SESSION, SessionBook};
+use super::super::{failed, template};
+use super::fields::Findings;
+use super::rule::Rule;
+use super::{Requests, broken};
+use crate::described::number_unclear;
+use crate::engine::{AnswerOnce, Carried, Inbound, Refused, SessionMove};
+use std::collections::BTreeMap;
+use vumi_api::template::{Template, Value, to_json};
+use vumi_api::transports::generic_http::MessageRule;
+use vumi_core::error::WorkError;
+use vumi_core::message::{SessionEvent, UserMessage};
+use vumi_core::numbers;
+use vumi_core::reasons;
+
+/// The fields of a message.
+pub(super) struct Message {
+    from_addr: Template,
+    to_addr: Template,
+    texts: Vec<(&'static str, Template)>,
+    session_event: Option<Template>,
+    id: Option<Template>,
+    metadata: [(&'static str, Vec<(String, Template)>); 2],
+}
+
+impl Message {
+    pub(super) fn new(rule: &MessageRule) -> Result<Self, WorkError> {
+        let mut texts = Vec::new();
+        for (name, source) in [
+            ("content", &rule.content),
+            ("provider", &rule.provider),
+            ("group", &rule.group),
+        ] {
+            if let Some(source) = source {
+                texts.push((name, template(source)?));
+            }
+        }
+        let metadata = |map: &Option<BTreeMap<String, String>>| {
+            let entries = map.iter().flatten();
+            let entries = entries.map(|(name, source)| Ok((name.clone(), template(source)?)));
+            entries.collect::<Result<Vec<_>, WorkError>>()
+        };
+        Ok(Self {
+            from_addr: template(&rule.from_addr)?,
+            to_addr: template(&rule.to_addr)?,
+            texts,
+            session_event: rule.session_event.as_deref().map(template).transpose()?,
+            id: rule.id.as_deref().map(template).transpose()?,
+            metadata: [
+                ("transport_metadata", metadata(&rule.transport_metadata)?),
+                ("helper_metadata", metadata(&rule.helper_metadata)?),
+            ],
+        })
+    }
+}
+
+/// A user's address.
+#[derive(Default)]
+struct Address {
+    /// In its one spelling, where numbers have one.
+    text: Option<String>,
+    /// As it came, where that is another.
+    came_as: Option<String>,
+    unclear: bool,
+}
+
+/// Where a message stands in its session, if there are sessions.
+#[derive(Default)]
+struct Place {
+    event: Option<String>,
+    session: Option<String>,
+    step: Option<SessionMove>,
+    /// What was kept of a session that the deadline cut off.
+    redialled: Option<BTreeMap<String, String>>,
+}
+
+/// A message that finds its place, or what is answered instead.
+enum Placed {
+    At(Place),
+    Instead(Carried),
+}
+
+impl Requests {
+    pub(super) async fn message(
+        &self,
+        rule: &Rule,
+        from: &Message,
+        scope: Scope,
+        sessions: Option<(&SessionBook, Option<Found>)>,
+    ) -> Result<Carried, Refused> {
+        let values = scope.value();
+        let text = |template: &Template| template.text(&values).map_err(|e| broken(&failed(&e)));
+        let address = self.address(text(&from.from_addr)?);
+        let event = match &from.session_event {
+            Some(template) => text(template)?,
+            None => None,
+        };
+        let place = match sessions {
+            None => Place {
+                event,
+                ..Place::default()
+            },
+            Some((sessions, found)) => {
+                let user = address.text.as_deref();
+                match self.place(sessions, found, &scope, user, event).await? {
+                    Placed::At(place) => place,
+                    Placed::Instead(carried) => return Ok(carried),
+                }
+            }
+        };
+        self.fill(rule, from, scope, address, place)
+    }
+
+    async fn place(
+        &self,
+        sessions: &SessionBook,
+        found: Option<Found>,
+        scope: &Scope,
+        user: Option<&str>,
+        event: Option<String>,
+    ) -> Result<Placed, Refused> {
+        let broke = |error: WorkError| broken(&error);
+        let Some(found) = found else {
+            let mut findings = Findings::default();
+            findings.add("missing_session", "it names no session".into());
+            return Err(self.invalid(findings, scope));
+        };
+        let closes = event.as_deref() == Some("close");
+        let mut place = Place {
+            event,
+            session: Some(found.id.clone()),
+            ..Place::default()
+        };
+        if found.begins && !closes {
+            let redialled = match user {
+                Some(user) => sessions.redialled(user).await.map_err(broke)?,
+                None => None,
+            };
+            let (own, fields) = match redialled {
+                Some(Redialled {
+                    fields,
+                    late: Some(reply),
+                }) => {
+                    // What the application said meanwhile is where the conversation stands.
+                    let ends = reply.session_event() == Some(SessionEvent::Close);
+                    let step = (!ends).then_some(SessionMove::Begin(found.id, fields));
+                    return Ok(Placed::Instead(Carried::Late(Box::new(reply), step)));
+                }
+                Some(Redialled { fields, late: None }) => {
+                    place.redialled = Some(fields.clone());
+                    ("resume", fields)
+                }
+                None => ("new", sessions.first(scope).map_err(broke)?),
+            };
+            place.event = place.event.or(Some(own.into()));
+            place.step = Some(SessionMove::Begin(found.id, fields));
+        } else if found.stored.is_none() {
+            return Err(self.unknown_session(sessions, scope));
+        } else if closes {
+            place.step = Some(SessionMove::End(found.id));
+        } else {
+            place.event = place.event.or(Some("resume".into()));
+        }
+        Ok(Placed::At(place))
+    }
+
+    fn unknown_session(&self, sessions: &SessionBook, scope: &Scope) -> Refused {
+        let text = "a request is of a session that is not known";
+        match &sessions.unknown {
+            Some(unknown) => match unknown.answer(scope) {
+                Ok(answer) => Refused::new(answer, reasons::UNKNOWN_SESSION, text),
+                Err(error) => broken(&error),
+            },
+            None => {
+                let mut findings = Findings::default();
+                findings.add("unknown_session", "it is not known".into());
+                self.invalid(findings, scope)
+            }
+        }
+    }
+
+    fn fill(
+        &self,
+        rule: &Rule,
+        from: &Message,
+        scope: Scope,
+        address: Address,
+        place: Place,
+    ) -> Result<Carried, Refused> {
+        // A user who is back sees where the conversation stood: the new dial string is nothing that was said in it.
+        let scope = match &place.redialled {
+            Some(fields) => {
+                let fields = fields.iter();
+                let fields = fields.map(|(name, text)| (name.as_str(), text.as_str()));
+                scope.with("session", Value::from_pairs(fields))
+            }
+            None => scope,
+        };
+        let values = scope.value();
+        let value = |template: &Template| template.value(&values).map_err(|e| broken(&failed(&e)));
+        let text = |template: &Template| Ok::<_, Refused>(value(template)?.map(|v| v.to_string()));
+        let to_addr = text(&from.to_addr)?;
+        let mut message = UserMessage::new(&self.transport_type, to_addr.as_deref(), None);
+        for (name, template) in &from.texts {
+            let skipped = *name == "content" && place.redialled.is_some();
+            if let Some(text) = text(template)?.filter(|_| !skipped) {
+                message.set_field(name, text);
+            }
+        }
+        if let Some(event) = &place.event {
+            let known = [SessionEvent::New, SessionEvent::Resume, SessionEvent::Close];
+            let event = known.into_iter().find(|known| known.as_str() == event);
+            let Some(event) = event else {
+                let mut findings = Findings::default();
+                findings.add("invalid_parameter", "session_event".into());
+                return Err(self.invalid(findings, &scope));
+            };
+            message.set_session_event(Some(event));
+        }
+        for (name, entries) in &from.metadata {
+            for (key, template) in entries {
+                let entry = value(template)?;
+                let metadata = match *name {
+                    "helper_metadata" => message.helper_metadata_mut(),
+                    _ => message.transport_metadata_mut(),
+                };
+                metadata.insert(
+                    key.clone(),
+                    entry.as_ref().map_or(serde_json::Value::Null, to_json),
+                );
+            }
+        }
+        message.set_from_addr(address.text.as_deref());
+        let metadata = message.transport_metadata_mut();
+        if let Some(number) = address.came_as {
+            metadata.insert("from_addr".into(), number.into());
+        }
+        if let Some(session) = place.session {
+            metadata.insert(SESSION.into(), session.into());
+        }
+        let metadata = message.helper_metadata_mut();
+        if address.unclear {
+            metadata.insert("number".into(), "unclear".into());
+        }
+        if place.redialled.is_some() {
+            metadata.insert(REDIAL.into(), true.into());
+        }
+        let provider_id = match &from.id {
+            Some(template) => text(template)?.filter(|id| !id.is_empty()),
+            None => None,
+        };
+        let answer = rule.answer.clone().map(|answers| {
+            Box::new(move |message: &UserMessage| answers.answer(&scope.with_message(message)))
+                as AnswerOnce
+        });
+        Ok(Carried::Message(Box::new(Inbound {
+            message,
+            provider_id,
+            session: place.step,
+            answer,
+        })))
+    }
+
+    /// The user's address, in its one spelling where numbers have one.
+    fn address(&self, given: Option<String>) -> Address {
+        let (Some(region), Some(number)) = (&self.numbers_of, &given) else {
+            return Address {
+                text: given,
+                ..Address::default()
+            };
+        };
+        match numbers::normalised(number, region) {
+            Ok(normal) => Address {
+                came_as: given.filter(|number| *number != normal),
+                text: Some(normal),
+                unclear: false,
+            },
+            Err(unclear) => {
+                // Passed on as it is, and said: the address may become a second person.
+                let text = format!("{unclear}; the message goes on with it as it came");
+                number_unclear(&self.cx, text);
+                Address {
+                    text: given,
+                    unclear: true,
+                    ..Address::default()
+                }
+            }
+        }
+    }
+}
