@@ -280,6 +280,9 @@ pub trait Shelf: Send {
     async fn close(self: Box<Self>);
 }
 
+/// Says whether a publication is still wanted when its turn comes.
+pub type Wanted = Arc<dyn Fn() -> bool + Send + Sync>;
+
 /// A self-healing connection to one virtual host.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
@@ -292,6 +295,13 @@ pub trait Broker: Send + Sync + 'static {
     /// Hands one message to the broker. Returns as soon as it is queued for sending (waits while the connection is
     /// away, blocked or has too many unconfirmed messages); the receipt tells what became of it.
     async fn publish(&self, publication: Publication) -> Receipt;
+    /// The same, but what waits here is not sent if it is not wanted any more: the receipt says [`Confirmation::Lost`].
+    async fn publish_if(&self, publication: Publication, wanted: Wanted) -> Receipt {
+        match wanted() {
+            true => self.publish(publication).await,
+            false => Receipt::new().1,
+        }
+    }
     /// Starts a consumer; it declares its queue and comes up as soon as it can.
     async fn subscribe(&self, subscribe: Subscribe) -> Subscription;
     /// Declares a queue without consuming it.

@@ -12,10 +12,10 @@ use super::consumer::{Counters, Seat};
 use super::journal::{Exit, Replay, Takes, millis};
 use super::labels::Labels;
 use super::lanes::Lane;
-use super::outlet::{Outlet, Unpublished};
+use super::outlet::{Cause, Outlet, Unpublished};
 use super::partitions::{Layout, Plan};
 use super::sending::{Alone, Before, Case, Next, Sending, Suspect, Trail, Trial};
-use crate::broker::{Acker, RawDelivery};
+use crate::broker::{Acker, RawDelivery, Wanted};
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
 use crate::message::{
@@ -154,9 +154,6 @@ pub(super) struct Desk {
     pub(super) exit: Option<Arc<Exit>>,
 }
 
-/// A question that is asked again and again.
-type Asked<'a> = &'a (dyn Fn() -> bool + Sync);
-
 /// What an attempt came to.
 enum Tried {
     /// Everything it caused is confirmed.
@@ -175,6 +172,15 @@ impl Desk {
         let live = self.acker.as_ref();
         self.generation.load(Ordering::Relaxed) != generation
             || live.is_some_and(|acker| acker.generation() != Some(generation))
+    }
+
+    /// The same, for those who send what it causes; none before there is a consumer.
+    fn wanted(&self, generation: u64, term: Option<u64>) -> Option<Wanted> {
+        if let (Some(term), Some(exit)) = (term, self.exit.clone()) {
+            return Some(Arc::new(move || exit.term() == term));
+        }
+        let acker = self.acker.clone()?;
+        Some(Arc::new(move || acker.generation() == Some(generation)))
     }
 
     /// Works on a delivery until it has a verdict.
@@ -253,10 +259,12 @@ impl Desk {
             {
                 return verdict;
             }
-            if lost() {
-                return Verdict::Returned;
-            }
-            return self.pass_on(raw, &queue, &interrupted).await;
+            let wanted = self.wanted(raw.generation, term);
+            let cause = Cause {
+                interrupted: &interrupted,
+                wanted: wanted.as_ref(),
+            };
+            return self.pass_on(raw, &queue, cause).await;
         }
         let mut suspect = match &self.trial {
             Some(trial) if raw.redelivered => match trial.begin(message.id(), &interrupted).await {
@@ -310,6 +318,7 @@ impl Desk {
             begun.alone = suspect.as_mut().and_then(|s| s.alone().take());
             case = Some(begun);
         }
+        let wanted = self.wanted(raw.generation, term);
         let mut decoded = Some(message);
         let started = Instant::now();
         // From here on by a clock that nobody steps.
@@ -332,9 +341,11 @@ impl Desk {
                     }
                 },
             };
-            let lost = || self.is_lost(raw.generation, term);
-            let tried = self.attempt(message, attempt, &mut case, (interrupted, &lost));
-            let tried = tried.await;
+            let cause = Cause {
+                interrupted,
+                wanted: wanted.as_ref(),
+            };
+            let tried = self.attempt(message, attempt, &mut case, cause).await;
             if let Some(case) = &mut case {
                 case.alone = None;
             }
@@ -428,8 +439,9 @@ impl Desk {
         message: Message,
         attempt: u32,
         case: &mut Option<Case>,
-        (interrupted, lost): (Asked<'_>, Asked<'_>),
+        cause: Cause<'_>,
     ) -> Result<Tried, Unpublished> {
+        let interrupted = cause.interrupted;
         let handle = async {
             let hop = self
                 .trail
@@ -450,12 +462,8 @@ impl Desk {
                 let outputs = self.worker.handle(input).await?;
                 outputs.iter().for_each(|output| self.note_nack(output));
                 let noted = self.hop_to_note(hop).await;
-                // It would cause all this twice.
-                if lost() {
-                    return Err(Unpublished::Interrupted);
-                }
                 let happened = noted.is_some().then(|| happened(&outputs));
-                self.outlet.publish_all(outputs, interrupted).await?;
+                self.outlet.publish_all(outputs, cause).await?;
                 if let Some(((trail, place, hop), happened)) = noted.zip(happened) {
                     trail.note(place, hop, happened);
                 }

@@ -5,7 +5,7 @@ use super::backlog::Backlog;
 use super::backoff::Backoff;
 use crate::broker::{
     Broker, Confirmation, EXCHANGE, LinkState, Publication, PublicationClass, QueueSpec,
-    RawDelivery, Receipt,
+    RawDelivery, Receipt, Wanted,
 };
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
@@ -30,6 +30,8 @@ pub(super) struct Outlet {
     chain: Arc<Chain>,
     pub(super) backlog: Arc<Backlog>,
     targets: HashMap<String, TargetMetrics>,
+    /// Held while several publications of one message are handed over.
+    together: tokio::sync::Mutex<()>,
 }
 
 /// Why something was not published.
@@ -44,6 +46,24 @@ pub(super) enum Unpublished {
 impl From<WorkError> for Unpublished {
     fn from(error: WorkError) -> Self {
         Unpublished::Failed(error)
+    }
+}
+
+/// For whom something is published.
+#[derive(Clone, Copy)]
+pub(super) struct Cause<'a> {
+    /// Asked before a publication is repeated.
+    pub(super) interrupted: &'a (dyn Fn() -> bool + Sync),
+    /// Asked before it is sent; none for what nothing else brings back.
+    pub(super) wanted: Option<&'a Wanted>,
+}
+
+impl<'a> From<&'a (dyn Fn() -> bool + Sync)> for Cause<'a> {
+    fn from(interrupted: &'a (dyn Fn() -> bool + Sync)) -> Self {
+        Self {
+            interrupted,
+            wanted: None,
+        }
     }
 }
 
@@ -70,34 +90,47 @@ impl Outlet {
             chain,
             backlog,
             targets,
+            together: tokio::sync::Mutex::default(),
         }
     }
 
-    /// Publishes outputs in their order and waits until the broker has every one. `interrupted` is asked before a
-    /// publication is repeated.
+    /// Publishes outputs in their order and waits until the broker has every one.
     pub(super) async fn publish_all(
         &self,
         outputs: Vec<Output>,
-        interrupted: &(dyn Fn() -> bool + Sync),
+        cause: Cause<'_>,
     ) -> Result<(), Unpublished> {
-        let mut sent = Vec::with_capacity(outputs.len());
+        let mut ready = Vec::with_capacity(outputs.len());
         for output in outputs {
-            sent.push(self.send(output, interrupted).await?);
+            ready.push(self.prepare(output).await?);
+        }
+        let mut sent = Vec::with_capacity(ready.len());
+        {
+            // Each in a queue of its own, the second publication of every message would wait behind the first of all
+            // others, and what a process that dies has half published comes twice.
+            let _together = match ready.len() {
+                0 | 1 => None,
+                _ => Some(self.together.lock().await),
+            };
+            for publication in ready {
+                sent.push(self.hand_on(publication, cause).await?);
+            }
         }
         for one in sent {
-            self.confirmed(one, interrupted).await?;
+            self.confirmed(one, cause).await?;
         }
         Ok(())
     }
 
-    /// Publishes one output and waits until the broker has it.
+    /// Publishes one output and waits until the broker has it. `interrupted` is asked before it is repeated.
     pub(super) async fn publish(
         &self,
         output: Output,
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Unpublished> {
-        let sent = self.send(output, interrupted).await?;
-        self.confirmed(sent, interrupted).await
+        let publication = self.prepare(output).await?;
+        let sent = self.hand_on(publication, interrupted.into()).await?;
+        self.confirmed(sent, interrupted.into()).await
     }
 
     /// Puts a message into a queue as it is, past the publish chain; false if there is no such queue.
@@ -117,7 +150,7 @@ impl Outlet {
         };
         let mut attempt = 0;
         loop {
-            let receipt = self.hand_over(&publication, interrupted).await?;
+            let receipt = self.hand_over(&publication, interrupted.into()).await?;
             let wait = match receipt.confirmation().await {
                 Confirmation::Confirmed => return Ok(true),
                 Confirmation::Returned(_) => return Ok(false),
@@ -152,7 +185,7 @@ impl Outlet {
         &self,
         raw: &RawDelivery,
         queue: &str,
-        interrupted: &(dyn Fn() -> bool + Sync),
+        cause: Cause<'_>,
     ) -> Result<(), Unpublished> {
         let publication = Publication {
             exchange: EXCHANGE.to_owned(),
@@ -161,12 +194,12 @@ impl Outlet {
             message_id: raw.message_id.clone(),
             class: PublicationClass::Data,
         };
-        let receipt = self.hand_over(&publication, interrupted).await?;
+        let receipt = self.hand_over(&publication, cause).await?;
         let sent = Sent {
             publication,
             receipt,
         };
-        self.confirmed(sent, interrupted).await
+        self.confirmed(sent, cause).await
     }
 
     /// Puts a message into the parking queue of the queue it came from.
@@ -185,12 +218,12 @@ impl Outlet {
                 .await;
             let failed = match declared {
                 Ok(()) => {
-                    let receipt = self.hand_over(&publication, interrupted).await?;
+                    let receipt = self.hand_over(&publication, interrupted.into()).await?;
                     let sent = Sent {
                         publication: publication.clone(),
                         receipt,
                     };
-                    match self.confirmed(sent, interrupted).await {
+                    match self.confirmed(sent, interrupted.into()).await {
                         Err(Unpublished::Failed(error)) => error,
                         done => return done,
                     }
@@ -212,26 +245,34 @@ impl Outlet {
     async fn hand_over(
         &self,
         publication: &Publication,
-        interrupted: &(dyn Fn() -> bool + Sync),
+        cause: Cause<'_>,
     ) -> Result<Receipt, Unpublished> {
         let mut link = self.broker.link();
         while matches!(
             *link.borrow_and_update(),
             LinkState::Connecting { .. } | LinkState::Blocked(_)
         ) {
+            // Before, since others may wait behind this one, and after, since it may come again by now.
+            if (cause.interrupted)() {
+                return Err(Unpublished::Interrupted);
+            }
             let _ = tokio::time::timeout(AWAY, link.changed()).await;
-            if interrupted() {
+            if (cause.interrupted)() {
                 return Err(Unpublished::Interrupted);
             }
         }
-        Ok(self.broker.publish(publication.clone()).await)
+        let publication = publication.clone();
+        Ok(match cause.wanted {
+            Some(wanted) => {
+                let wanted = Arc::clone(wanted);
+                self.broker.publish_if(publication, wanted).await
+            }
+            None => self.broker.publish(publication).await,
+        })
     }
 
-    async fn send(
-        &self,
-        output: Output,
-        interrupted: &(dyn Fn() -> bool + Sync),
-    ) -> Result<Sent, Unpublished> {
+    /// Publish chain and encoding.
+    async fn prepare(&self, output: Output) -> Result<Publication, Unpublished> {
         let Output { port, mut message } = output;
         self.backlog.sends(&port, &message);
         if !self.chain.is_empty() {
@@ -250,25 +291,28 @@ impl Outlet {
             )
             .into());
         }
-        let publication = Publication {
+        Ok(Publication {
             exchange: EXCHANGE.to_owned(),
             routing_key: port.queue(),
             message_id: Some(message.id().to_owned()),
             body,
             class: PublicationClass::Data,
-        };
-        let receipt = self.hand_over(&publication, interrupted).await?;
+        })
+    }
+
+    async fn hand_on(
+        &self,
+        publication: Publication,
+        cause: Cause<'_>,
+    ) -> Result<Sent, Unpublished> {
+        let receipt = self.hand_over(&publication, cause).await?;
         Ok(Sent {
             publication,
             receipt,
         })
     }
 
-    async fn confirmed(
-        &self,
-        sent: Sent,
-        interrupted: &(dyn Fn() -> bool + Sync),
-    ) -> Result<(), Unpublished> {
+    async fn confirmed(&self, sent: Sent, cause: Cause<'_>) -> Result<(), Unpublished> {
         let Sent {
             publication,
             mut receipt,
@@ -300,14 +344,14 @@ impl Outlet {
                 }
                 Confirmation::Lost => Duration::ZERO,
             };
-            if interrupted() {
+            if (cause.interrupted)() {
                 return Err(Unpublished::Interrupted);
             }
             tokio::time::sleep(wait).await;
             if let Some(metrics) = metrics {
                 metrics.republished.inc();
             }
-            receipt = self.hand_over(&publication, interrupted).await?;
+            receipt = self.hand_over(&publication, cause).await?;
         }
     }
 

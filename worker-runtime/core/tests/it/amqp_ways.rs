@@ -98,8 +98,8 @@ async fn a_tap_makes_no_message_of_a_deleted_queue_routable() {
     let deleted = channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default());
     deleted.await.expect("deleted");
     until_routable(&channel, &queue, false).await;
-    // It is there again with the next message, and so are the copies.
-    publish(&broker, data(&queue, "\"2\"")).await;
+    // The publisher hears of it, and declares the queue for the next message; then copies come again.
+    while publish(&broker, data(&queue, "\"2\"")).await != Confirmation::Confirmed {}
     until_routable(&channel, &queue, true).await;
     tokio::time::timeout(PATIENCE, async {
         loop {

@@ -24,7 +24,7 @@ pub use profile::Profile;
 
 use super::{
     Broker, Durability, LinkState, Publication, QueueDepth, QueueSpec, Receipt, Shelf, Subscribe,
-    Subscription,
+    Subscription, Wanted,
 };
 use crate::error::WorkError;
 use async_trait::async_trait;
@@ -159,7 +159,11 @@ impl Broker for AmqpBroker {
     }
 
     async fn publish(&self, publication: Publication) -> Receipt {
-        self.publisher.publish(publication).await
+        self.publisher.publish(publication, None).await
+    }
+
+    async fn publish_if(&self, publication: Publication, wanted: Wanted) -> Receipt {
+        self.publisher.publish(publication, Some(wanted)).await
     }
 
     async fn subscribe(&self, subscribe: Subscribe) -> Subscription {

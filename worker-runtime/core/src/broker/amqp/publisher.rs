@@ -9,7 +9,7 @@ use super::channels;
 use super::link::{Gate, Line};
 use super::profile::Profile;
 use super::spare::Spare;
-use crate::broker::{Confirmation, Publication, PublicationClass, Receipt};
+use crate::broker::{Confirmation, Publication, PublicationClass, Receipt, Wanted};
 use flight::Flight;
 use lapin::Connection;
 use lapin::options::ConfirmSelectOptions;
@@ -37,6 +37,8 @@ struct Job {
     /// Lives of the channel before it was handed over.
     life: u64,
     publication: Publication,
+    /// Asked when it is to be sent.
+    wanted: Option<Wanted>,
     resolve: oneshot::Sender<Confirmation>,
 }
 
@@ -82,7 +84,11 @@ impl Publisher {
         }
     }
 
-    pub(super) async fn publish(&self, publication: Publication) -> Receipt {
+    pub(super) async fn publish(
+        &self,
+        publication: Publication,
+        wanted: Option<Wanted>,
+    ) -> Receipt {
         let (resolve, receipt) = Receipt::new();
         let gate = *self.gate.borrow();
         let open = match gate {
@@ -105,6 +111,7 @@ impl Publisher {
                 .send(Job {
                     life,
                     publication,
+                    wanted,
                     resolve,
                 })
                 .await;
@@ -157,6 +164,7 @@ impl Announcer {
             let _ = self.words.try_send(Job {
                 life: self.life.load(Ordering::Acquire),
                 publication,
+                wanted: None,
                 resolve,
             });
         }
@@ -291,7 +299,8 @@ impl Run {
         routes: &mut Routes,
         flight: &mut Flight<'_>,
     ) -> lapin::Result<()> {
-        if job.life == self.life.load(Ordering::Acquire) {
+        let wanted = job.wanted.as_ref().is_none_or(|wanted| wanted());
+        if wanted && job.life == self.life.load(Ordering::Acquire) {
             match routes.prepare(&job.publication).await? {
                 None => flight.start(job),
                 Some(refusal) => {

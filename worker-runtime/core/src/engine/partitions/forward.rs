@@ -2,7 +2,7 @@
 
 use super::super::backoff::Backoff;
 use super::super::delivery::{Desk, Verdict};
-use super::super::outlet::Unpublished;
+use super::super::outlet::{Cause, Unpublished};
 use crate::broker::RawDelivery;
 use std::time::Duration;
 
@@ -14,11 +14,11 @@ impl Desk {
         &self,
         raw: &RawDelivery,
         queue: &str,
-        interrupted: &(dyn Fn() -> bool + Sync),
+        cause: Cause<'_>,
     ) -> Verdict {
         let mut attempt = 0;
         loop {
-            let error = match self.outlet.pass_on(raw, queue, interrupted).await {
+            let error = match self.outlet.pass_on(raw, queue, cause).await {
                 Ok(()) => return Verdict::Done,
                 Err(Unpublished::Interrupted) => return Verdict::Returned,
                 Err(Unpublished::Failed(error)) => error,
@@ -30,7 +30,7 @@ impl Desk {
                 () = tokio::time::sleep(AGAIN.after(attempt)) => {}
                 () = self.halt.cancelled() => return Verdict::Returned,
             }
-            if interrupted() {
+            if (cause.interrupted)() {
                 return Verdict::Returned;
             }
         }

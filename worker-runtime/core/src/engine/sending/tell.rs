@@ -12,14 +12,14 @@ impl Sending {
     ) -> Result<(), Unpublished> {
         case.room = None;
         let (Some(book), Some(row)) = (&self.book, case.row.clone()) else {
-            return self.outlet.publish_all(outputs, interrupted).await;
+            return self.outlet.publish_all(outputs, interrupted.into()).await;
         };
         let events = self.port();
         let (said, others): (Vec<Output>, Vec<Output>) = outputs
             .into_iter()
             .partition(|output| output.port == events);
         // Not repeated once the answer is written down, so it comes first.
-        self.outlet.publish_all(others, interrupted).await?;
+        self.outlet.publish_all(others, interrupted.into()).await?;
         let said: Vec<Event> = said
             .into_iter()
             .filter_map(|output| match output.message {
@@ -147,7 +147,7 @@ impl Sending {
     ) -> Result<(), Unpublished> {
         let ids: Vec<String> = events.iter().map(|e| e.event_id().to_owned()).collect();
         let outputs = events.into_iter().map(|event| self.output(event)).collect();
-        self.outlet.publish_all(outputs, interrupted).await?;
+        self.outlet.publish_all(outputs, interrupted.into()).await?;
         ids.into_iter().for_each(|id| self.lately.add(id));
         Ok(())
     }

@@ -1,6 +1,8 @@
 //! What a lost acknowledgement, a lost channel and a slow store repeat, and what they do not.
 
 use super::*;
+use crate::broker::Receipt;
+use crate::conformance::delegate::Double;
 use crate::conformance::faults::{Faults, Mischief};
 use crate::state::around::Around;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
@@ -126,6 +128,73 @@ async fn what_will_come_again_is_not_published_once_an_alarm_of_the_broker_is_ov
     assert_eq!(rig.replies(1).await.len(), 1);
     let depth = rig.broker.depth("t.outbound").await.unwrap().unwrap();
     assert_eq!(depth.ready, 0, "one reply");
+}
+
+/// A broker that takes one publication after the other, and whoever waits in turn.
+struct Narrow {
+    inner: Arc<dyn Broker>,
+    turn: Semaphore,
+    taken: Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl Double for Narrow {
+    fn inner(&self) -> &Arc<dyn Broker> {
+        &self.inner
+    }
+
+    async fn take(&self, publication: Publication) -> Receipt {
+        let _turn = self.turn.acquire().await.unwrap();
+        if publication.routing_key.ends_with(".outbound") {
+            let id = publication.message_id.clone().unwrap_or_default();
+            self.taken.lock().unwrap().push(id);
+            tokio::task::yield_now().await;
+        }
+        self.inner.publish(publication).await
+    }
+}
+
+/// What a process that dies has half published comes twice.
+#[tokio::test]
+async fn what_a_message_causes_leaves_together() {
+    const MESSAGES: usize = 100;
+    let mut setup = Setup::new(json!({}));
+    let narrow = Arc::new(Narrow {
+        inner: Arc::clone(&setup.broker),
+        turn: Semaphore::new(1),
+        taken: Mutex::default(),
+    });
+    setup.broker = narrow.clone();
+    let gate = Arc::new(Semaphore::new(0));
+    let waits = Arc::clone(&gate);
+    let rig = Rig::on(setup, move |input, _| {
+        let waits = Arc::clone(&waits);
+        async move {
+            let _all_at_once = waits.acquire_owned().await.unwrap();
+            let id = input.message.id().to_owned();
+            let output = |n: u32| {
+                let mut message = UserMessage::new("sms", Some("2782"), Some("555"));
+                message.set_message_id(&format!("{id}/{n}"));
+                Output::new(Port::new("t", Flow::Outbound), message)
+            };
+            Ok((0..3).map(output).collect())
+        }
+    })
+    .await;
+    for n in 0..MESSAGES {
+        rig.send(&format!("u{n}"), "hello").await;
+    }
+    rig.until("taken", |s| s.counts.received == MESSAGES as u64)
+        .await;
+    gate.add_permits(MESSAGES);
+    rig.until("done", |s| s.counts.done == MESSAGES as u64)
+        .await;
+    let taken = narrow.taken.lock().unwrap();
+    let of = |id: &String| id.split('/').next().unwrap().to_owned();
+    assert_eq!(taken.len(), 3 * MESSAGES);
+    for three in taken.chunks(3) {
+        assert!(three.iter().all(|id| of(id) == of(&three[0])), "{three:?}");
+    }
 }
 
 /// A store that takes no notes before its gate is opened.
