@@ -211,6 +211,7 @@ impl Consumer {
             ..(*parts.desk).clone()
         });
         let has_rows = desk.sending.as_ref().is_some_and(|s| s.has_rows());
+        let alone = !has_rows && parts.mode != OrderingMode::None;
         let (paused, paused_receiver) = watch::channel(None);
         let counters = Arc::clone(&desk.counters);
         let turned = Arc::new(AtomicU64::new(0));
@@ -258,7 +259,7 @@ impl Consumer {
             acker: subscription.acker,
             acks: Acks::new(parts.prefetch),
             window: Window::default(),
-            known: Known::new(parts.prefetch, has_rows),
+            known: Known::new(parts.prefetch, alone),
             lanes: Lanes::new(),
             seats: Arc::default(),
             running: FuturesUnordered::new(),
@@ -364,7 +365,7 @@ impl Consumer {
         self.desk.metrics.received.inc();
         self.acks.open(raw.tag);
         self.window.open(raw.tag, &raw.body);
-        if self.known.has(&raw, None) {
+        if self.known.comes_again(&raw, None) {
             // It has its verdict already, and no place in its lane.
             let again = Finished {
                 raw,
@@ -394,7 +395,8 @@ impl Consumer {
 
     fn work(&mut self, delivery: Delivery) {
         // It waited in its lane behind what it repeats, and that was finished after all.
-        if self.known.has(&delivery.raw, delivery.replay.as_deref()) {
+        let replay = delivery.replay.as_deref();
+        if self.known.comes_again(&delivery.raw, replay) {
             let again = Finished {
                 raw: delivery.raw,
                 replay: delivery.replay,
@@ -490,8 +492,9 @@ impl Consumer {
         metrics.handling.observe(took.as_secs_f64());
         self.backlog.finished(parked);
         // What was set aside can be sent back to its queue at once, and is to be worked on then.
-        if !parked {
-            self.known.note_done(&raw, replay.as_deref());
+        match parked {
+            true => self.known.forget(&raw.body),
+            false => self.known.note_done(&raw, replay.as_deref()),
         }
         match (replay, &mut self.journal) {
             (Some(replay), Some(journal)) => journal.done(*replay),
