@@ -3,7 +3,7 @@
 use crate::broker::{Access, Broker, ConsumerState, QueueSpec, Subscribe};
 use crate::message::{EventType, Message};
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
@@ -208,7 +208,10 @@ impl FarEnd {
         let patience = patience();
         tokio::time::timeout(patience, wait).await.map_err(|_| {
             let log = self.kept.lock();
-            let arrived: Vec<String> = log.seen.iter().map(|s| s.port.queue()).collect();
+            let mut arrived: BTreeMap<String, usize> = BTreeMap::new();
+            for seen in &log.seen {
+                *arrived.entry(seen.port.queue()).or_default() += 1;
+            }
             let unreadable = match log.unreadable.first() {
                 None => String::new(),
                 Some(first) => format!("; and what cannot be read: {first}"),
