@@ -27,6 +27,7 @@ soak: setup ## The loss test with a million messages and its faults six times ov
 	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-1000000} VUMI_LOSS_ROUNDS=$${VUMI_LOSS_ROUNDS:-6} VUMI_LOSS_REPEATED=$${VUMI_LOSS_REPEATED:-1} cargo test -p vumi --test it loss:: -- --nocapture
 	VUMI_JOURNAL=$${VUMI_JOURNAL:-1000000,100000} cargo test -p vumi --test it a_deep_journal -- --nocapture
 	VUMI_JOURNAL=$${VUMI_JOURNAL:-1000000,100000} cargo test -p vumi-core --lib a_deep_journal -- --nocapture
+	VUMI_LIVES=$${VUMI_LIVES:-0..10000} cargo test -p vumi-core --lib whatever_operation_a_transport_dies_at -- --nocapture
 
 check: fmt lint ## Formatting and lints
 

@@ -3,6 +3,7 @@
 pub mod brokers;
 pub mod commands;
 pub mod error;
+pub mod junit;
 pub mod kept;
 pub mod manifests;
 pub mod moments;

@@ -4,8 +4,8 @@
 use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use vumi::commands::{
-    batch, completions, convert, crds, diff, docs, doctor, erase, explain, inject, journal, ledger,
-    lint, new, parked, run as campaign, status, tap, test, top, why, worker,
+    batch, completions, conformance, convert, crds, diff, docs, doctor, erase, explain, inject,
+    journal, ledger, lint, new, parked, run as campaign, status, tap, test, top, why, worker,
 };
 use vumi::error::CliError;
 
@@ -46,6 +46,8 @@ enum Command {
     Inject(inject::Arguments),
     /// Test a campaign: what it answers to messages and requests, with time that is let pass
     Test(test::Arguments),
+    /// Check that a worker of others, in any language, keeps to the wire protocol
+    Conformance(conformance::Arguments),
     /// Check the broker, the state store and the machine that a campaign needs
     Doctor(doctor::Arguments),
     /// List, show, send back or drop messages that were set aside
@@ -95,6 +97,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Tap(arguments) => tap::run(&arguments),
         Command::Inject(arguments) => inject::run(&arguments),
         Command::Test(arguments) => test::run(&arguments),
+        Command::Conformance(arguments) => conformance::run(&arguments),
         Command::Doctor(arguments) => doctor::run(&arguments),
         Command::Parked(arguments) => parked::run(&arguments),
         Command::Journal(arguments) => journal::run(&arguments),

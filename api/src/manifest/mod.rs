@@ -19,6 +19,7 @@ mod walk;
 
 pub use campaign::campaign_findings;
 pub use finding::{CODES, Finding, Severity};
+pub use scalar::other_reading;
 pub use secrets::{broker_findings, state_findings};
 
 use crate::resource::Resource;

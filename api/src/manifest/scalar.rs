@@ -54,7 +54,7 @@ fn unsigned(digits: &str, base: u32) -> Option<Data> {
 }
 
 /// What a reader of YAML 1.1, such as kubectl, makes of an unquoted text.
-pub(super) fn other_reading(text: &str) -> Option<&'static str> {
+pub fn other_reading(text: &str) -> Option<&'static str> {
     match text.to_ascii_lowercase().as_str() {
         "y" | "yes" | "on" => Some("true"),
         "n" | "no" | "off" => Some("false"),

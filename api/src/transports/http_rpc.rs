@@ -87,27 +87,27 @@ pub struct HttpRpc {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RpcFields {
-    /// The user's address.
+    /// The user's address. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub from_addr: Option<String>,
-    /// The address written to, such as a short code.
+    /// The address written to, such as a short code. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub to_addr: Option<String>,
-    /// The text.
+    /// The text. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub content: Option<String>,
-    /// `new`, `resume` or `close`.
+    /// `new`, `resume` or `close`. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub session_event: Option<String>,
-    /// The network behind the caller.
+    /// The network behind the caller. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub provider: Option<String>,
-    /// The group or room.
+    /// The group or room. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 255))]
     pub group: Option<String>,

@@ -1,9 +1,9 @@
 //! HTTP round trips through `httpApi` and `echo`, and what a reload costs the callers.
 
 use crate::AnyError;
-use crate::process::{free_port, spawn, until_ready, vumi_run};
+use crate::process::{Measured, free_port, spawn, until_ready, vumi_run};
 use crate::report::{Report, median};
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -18,13 +18,16 @@ fn campaign(port: u16, text: &str) -> String {
 /// What one run of `wrk` with 20 connections showed.
 struct Load {
     rate: f64,
+    /// CPU time of the process that was asked, per request.
+    cpu_micros: f64,
     p50: String,
     p99: String,
     /// What it said of connections that failed and answers that are no 2xx.
     errors: Option<String>,
 }
 
-async fn load(port: u16, seconds: u32) -> Result<Load, AnyError> {
+async fn load(process: &Measured, port: u16, seconds: u32) -> Result<Load, AnyError> {
+    let cpu = process.cpu();
     let url = format!("http://127.0.0.1:{port}/rpc?content=hello&from_addr=27820000001");
     let output = tokio::process::Command::new("wrk")
         .args(["-t1", "-c20", &format!("-d{seconds}s"), "--latency", &url])
@@ -36,9 +39,12 @@ async fn load(port: u16, seconds: u32) -> Result<Load, AnyError> {
         let found = text.lines().find_map(|line| line.trim().strip_prefix(name));
         found.map_or_else(|| "?".to_owned(), |found| found.trim().to_owned())
     };
+    let requests = text.lines().find(|line| line.contains(" requests in "));
+    let requests = requests.and_then(|line| line.split_whitespace().next()?.parse().ok());
     let failed = |line: &&str| line.contains("Non-2xx") || line.contains("Socket errors");
     Ok(Load {
         rate: field("Requests/sec:").parse().unwrap_or(f64::NAN),
+        cpu_micros: (process.cpu() - cpu) * 1e6 / requests.unwrap_or(f64::NAN),
         p50: field("50%"),
         p99: field("99%"),
         errors: text.lines().find(failed).map(|line| line.trim().to_owned()),
@@ -57,7 +63,7 @@ pub async fn rows(report: &mut Report) -> Result<(), AnyError> {
     let port = free_port()?;
     let (process, file) = vumi_run(&campaign(port, "1"), &["--admin", "none"])?;
     until_ready(port, "/health").await?;
-    let seen = load(port, 5).await?;
+    let seen = load(&process, port, 5).await?;
     report.row(
         "HTTP round trip through `echo`, 20 connections (embedded, memory)",
         format!(
@@ -90,26 +96,39 @@ pub async fn rows(report: &mut Report) -> Result<(), AnyError> {
 /// A transport and an echo in Python, with the guarantees of ours.
 const BASELINE: &str = include_str!("../baseline/http_round_trip.py");
 
+/// A Python with pika: the first of the path, or Debian's own, which another may hide.
+async fn python() -> Result<PathBuf, AnyError> {
+    for program in ["python3", "/usr/bin/python3"] {
+        let has_pika = tokio::process::Command::new(program)
+            .args(["-c", "import pika"])
+            .output()
+            .await;
+        if has_pika.is_ok_and(|output| output.status.success()) {
+            return Ok(program.into());
+        }
+    }
+    Err("there is no Python with pika (make bench installs python3-pika)".into())
+}
+
 /// The same round trip over the same RabbitMQ, by workers in Python and by ours, alternating; one process each.
 pub async fn against_python(report: &mut Report, runs: usize) -> Result<(), AnyError> {
     const SECONDS: u32 = 4;
+    let python = python().await?;
     let broker = RabbitMq::start(Version::V4_0).await?;
     let url = broker.url("/");
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());
     for _ in 0..runs {
         let port = free_port()?;
         let arguments = ["-c", BASELINE, &url, &port.to_string()];
-        let python = spawn(Path::new("python3"), &arguments, None)?;
-        until_ready(port, "/health").await.map_err(|error| {
-            format!("the baseline in Python: {error} (make bench installs python3-pika)")
-        })?;
-        theirs.push(load(port, SECONDS).await?);
-        python.stop().await;
+        let baseline = spawn(&python, &arguments, None)?;
+        until_ready(port, "/health").await?;
+        theirs.push(load(&baseline, port, SECONDS).await?);
+        baseline.stop().await;
         let port = free_port()?;
         let options = ["--broker", &url, "--admin", "none"];
         let (process, _) = vumi_run(&campaign(port, "1"), &options)?;
         until_ready(port, "/health").await?;
-        ours.push(load(port, SECONDS).await?);
+        ours.push(load(&process, port, SECONDS).await?);
         process.stop().await;
     }
     if let Some(errors) = theirs
@@ -132,11 +151,27 @@ pub async fn against_python(report: &mut Report, runs: usize) -> Result<(), AnyE
         "≥ 15",
         Some(ratio.value >= 15.0),
     );
+    let cpu = |runs: &[Load]| median(runs.iter().map(|run| run.cpu_micros).collect());
+    report.row(
+        "the same, worker CPU per request",
+        format!("{} µs; Python {} µs", cpu(&ours), cpu(&theirs)),
+        "reported",
+        None,
+    );
     let spread = |runs: &[Load]| median(runs.iter().map(Load::spread).collect());
+    let millis = |runs: &[Load]| {
+        let p50 = |run: &Load| micros(&run.p50) / 1e3;
+        median(runs.iter().map(p50).collect())
+    };
     let own = spread(&ours);
     report.row(
         "the same, p99 × p50",
-        format!("{own}; Python {}", spread(&theirs)),
+        format!(
+            "{own}, p50 {} ms; Python {}, p50 {} ms",
+            millis(&ours),
+            spread(&theirs),
+            millis(&theirs)
+        ),
         "≤ 4",
         Some(own.value <= 4.0),
     );

@@ -2,6 +2,7 @@
 
 pub mod batch;
 pub mod completions;
+pub mod conformance;
 pub mod convert;
 pub mod crds;
 pub mod diff;

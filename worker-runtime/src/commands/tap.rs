@@ -7,7 +7,7 @@ use crate::error::CliError;
 use crate::output::{self, Format};
 use crate::process;
 use serde_json::{Map, Value, json};
-use std::io::{IsTerminal, Write};
+use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,9 +154,8 @@ async fn follow(arguments: &Arguments, source: &mut Source) -> Result<(), CliErr
     while left > 0 {
         let line = match source.next().await? {
             Told::Open => {
-                if std::io::stderr().is_terminal() {
-                    eprintln!("following; Ctrl-C ends it");
-                }
+                // Whoever waits for it knows that nothing is missed from now on.
+                eprintln!("following; Ctrl-C ends it");
                 continue;
             }
             Told::Seen(seen) => {

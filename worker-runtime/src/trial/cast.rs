@@ -137,8 +137,20 @@ fn spoken_to(
     transports: &BTreeMap<String, String>,
 ) -> Result<BTreeSet<String>, CliError> {
     let mut named = BTreeSet::new();
+    let is_transport = |name: &String| {
+        transports.contains_key(name) || transports.values().any(|known| known == name)
+    };
     for (at, step) in test.steps.iter().enumerate() {
         let name = match step.action() {
+            // To a dispatcher, as an application behind it would that is none of the manifests.
+            Some((_, Action::Outbound(given)))
+                if given
+                    .connector
+                    .as_ref()
+                    .is_some_and(|name| !is_transport(name)) =>
+            {
+                continue;
+            }
             Some((_, Action::Request(request))) => Some(&request.to),
             Some((_, Action::Line(line))) => Some(&line.to),
             // Nobody but the transport itself takes it.
@@ -157,7 +169,7 @@ fn spoken_to(
                 listed(transports.values())
             )));
         };
-        if !transports.contains_key(name) && !transports.values().any(|known| known == name) {
+        if !is_transport(name) {
             return Err(CliError::validation(format!(
                 "step {}: there is no transport {name:?}; there are: {}",
                 at + 1,

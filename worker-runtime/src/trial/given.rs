@@ -27,7 +27,10 @@ pub fn message(
     let mut message: Value = serde_json::from_slice(&base.encode()).unwrap_or_default();
     let fields = message.as_object_mut().ok_or("not an object")?;
     fields.insert("message_id".into(), random_id().into());
-    fields.insert("transport_name".into(), connector.into());
+    // A reply belongs to the transport that the message came from, which may be another one behind a dispatcher.
+    if !given.reply {
+        fields.insert("transport_name".into(), connector.into());
+    }
     for (field, value) in [
         ("from_addr", &given.from),
         ("to_addr", &given.to),

@@ -230,7 +230,7 @@ impl Traffic {
             self.sent
                 .insert(event.event_id().to_owned(), Instant::now());
             self.amqp.publish(&queue, &event.encode()).await;
-            if n % 4 == 0 {
+            if n.is_multiple_of(4) {
                 let (user, number) = (n / 4 % USERS, n / 4 / USERS);
                 let id = format!("{}-{user}-{number}", self.connector);
                 self.message(&id, user, &number.to_string()).await;

@@ -1,12 +1,12 @@
 //! The far end of a worker's queues: consumes everything that the worker publishes and keeps it to be judged.
 
-use crate::broker::{Access, Broker, QueueSpec, Subscribe};
+use crate::broker::{Access, Broker, ConsumerState, QueueSpec, Subscribe};
 use crate::message::{EventType, Message};
 use std::cell::Cell;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use vumi_api::{Flow, Port};
 
@@ -70,6 +70,8 @@ struct Kept {
 #[derive(Default)]
 struct Log {
     seen: Vec<Seen>,
+    /// What could not be read: where it came out, and why.
+    unreadable: Vec<String>,
     /// Places in `seen` by what [`Seen::is_caused_by`] compares.
     by_cause: HashMap<String, Vec<usize>>,
 }
@@ -96,6 +98,7 @@ impl Log {
 /// Consumers of a worker's published queues.
 pub(super) struct FarEnd {
     kept: Arc<Kept>,
+    states: Vec<(Port, watch::Receiver<ConsumerState>)>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -109,6 +112,7 @@ impl FarEnd {
     pub(super) async fn open(broker: &Arc<dyn Broker>, ports: &[Port]) -> Self {
         let kept = Arc::<Kept>::default();
         let mut tasks = Vec::new();
+        let mut states = Vec::new();
         for port in ports {
             let mut subscription = broker
                 .subscribe(Subscribe {
@@ -118,25 +122,57 @@ impl FarEnd {
                     tag: "conformance".into(),
                 })
                 .await;
+            states.push((port.clone(), subscription.state.clone()));
             let (kept, port) = (Arc::clone(&kept), port.clone());
             tasks.push(tokio::spawn(async move {
                 while let Some(delivery) = subscription.deliveries.recv().await {
-                    if let Ok(message) = Message::decode(port.flow, &delivery.body) {
-                        let port = port.clone();
-                        kept.lock().push(Seen { port, message });
-                        kept.changed.notify_waiters();
+                    match Message::decode(port.flow, &delivery.body) {
+                        Ok(message) => {
+                            let port = port.clone();
+                            kept.lock().push(Seen { port, message });
+                        }
+                        Err(error) => kept.lock().unreadable.push(format!("{port}: {error}")),
                     }
+                    kept.changed.notify_waiters();
                     let acker = &subscription.acker;
                     acker.ack(delivery.generation, delivery.tag, false);
                 }
             }));
         }
-        Self { kept, tasks }
+        Self {
+            kept,
+            states,
+            tasks,
+        }
+    }
+
+    /// Waits until it consumes; an error if a queue is declared in another way than ours.
+    pub(super) async fn consumes(&self) -> Result<(), String> {
+        for (port, state) in &self.states {
+            let mut state = state.clone();
+            let known = state.wait_for(|state| {
+                matches!(state, ConsumerState::Consuming | ConsumerState::Refused(..))
+            });
+            match tokio::time::timeout(patience(), known).await {
+                Ok(Ok(state)) => {
+                    if let ConsumerState::Refused(code, text) = &*state {
+                        return Err(format!("{port} cannot be read: {text} ({code})"));
+                    }
+                }
+                _ => return Err(format!("{port} cannot be read within {:?}", patience())),
+            }
+        }
+        Ok(())
     }
 
     /// Everything seen so far, in the order of arrival.
     pub(super) fn seen(&self) -> Vec<Seen> {
         self.kept.lock().seen.clone()
+    }
+
+    /// What the worker published and nobody can read, the first of it.
+    pub(super) fn unreadable(&self) -> Option<String> {
+        self.kept.lock().unreadable.first().cloned()
     }
 
     /// What the message `id` caused so far.
@@ -173,7 +209,11 @@ impl FarEnd {
         tokio::time::timeout(patience, wait).await.map_err(|_| {
             let log = self.kept.lock();
             let arrived: Vec<String> = log.seen.iter().map(|s| s.port.queue()).collect();
-            format!("{what}: nothing within {patience:?}; arrived: {arrived:?}")
+            let unreadable = match log.unreadable.first() {
+                None => String::new(),
+                Some(first) => format!("; and what cannot be read: {first}"),
+            };
+            format!("{what}: nothing within {patience:?}; arrived: {arrived:?}{unreadable}")
         })
     }
 

@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use vumi_api::Flow;
 
 /// What happens to one publication instead of the usual.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +28,32 @@ pub(crate) enum Mishap {
     Lost,
     /// It gets there, but the confirmation does not come back.
     ConfirmationLost,
+}
+
+/// What a case does to the broker as the worker sees it.
+pub(crate) trait Mischief {
+    /// From now on data publications get there, but their confirmations wait.
+    fn hold_confirmations(&self, hold: bool);
+    /// The connection breaks: consumers lose their channels, confirmations on their way are lost, publications wait.
+    fn go_away(&self);
+    /// The connection is there again.
+    fn come_back(&self);
+    /// The next data publications meet these.
+    fn next(&self, mishaps: &[Mishap]);
+    /// Mishaps that no publication met yet.
+    fn mishaps_left(&self) -> usize;
+    /// From now on no queue takes publications with these routing keys: they are returned.
+    fn unroutable(&self, queues: impl IntoIterator<Item = String>);
+    /// Publications so far that no queue took by that.
+    fn returned(&self) -> u64;
+    /// From now on acknowledgements never reach the broker, as when the process dies before it sends them.
+    fn swallow_acks(&self, swallow: bool);
+    /// Acknowledgements that the worker made, whether they got there or not.
+    fn acks_tried(&self) -> u64;
+    /// Acknowledgements that got there.
+    fn acks_passed(&self) -> u64;
+    /// A queue to which something was published that does not outlive the broker.
+    fn careless(&self) -> Option<String>;
 }
 
 /// The broker that a worker under test is given.
@@ -43,6 +70,8 @@ pub(crate) struct Faults {
     link: watch::Sender<LinkState>,
     mishaps: Mutex<VecDeque<Mishap>>,
     unroutable: Mutex<BTreeSet<String>>,
+    returned: AtomicU64,
+    careless: Mutex<Option<String>>,
     acks: Arc<Acks>,
     lines: Mutex<Vec<Weak<Line>>>,
     _ends_mirror: DropGuard,
@@ -64,20 +93,17 @@ impl Faults {
             link,
             mishaps: Mutex::default(),
             unroutable: Mutex::default(),
+            returned: AtomicU64::new(0),
+            careless: Mutex::default(),
             acks: Arc::default(),
             lines: Mutex::default(),
             _ends_mirror: end.drop_guard(),
         })
     }
 
-    /// From now on data publications get there, but their confirmations wait.
-    pub(crate) fn hold_confirmations(&self, hold: bool) {
-        self.held.send_replace(hold);
-    }
-
     /// The broker gives up the connection of a worker that gives no sign of life: its consumers end, and others get what
     /// they had. The worker does not know: what it says from now on gets nowhere, until the connection breaks for it too
-    /// ([`Self::go_away`]).
+    /// ([`Mischief::go_away`]).
     pub(super) fn give_up(&self) {
         self.given_up.send_replace(true);
         self.lines().iter().for_each(|line| line.give_up());
@@ -88,61 +114,11 @@ impl Faults {
         self.published.load(Ordering::SeqCst)
     }
 
-    /// The connection breaks: consumers lose their channels, confirmations on their way are lost, publications wait.
-    pub(crate) fn go_away(&self) {
-        if *self.given_up.borrow() {
-            self.lines().iter().for_each(|line| line.end());
-        }
-        self.link.send_replace(LinkState::Connecting {
-            error: Some("taken away by the conformance suite".into()),
-            since: SystemTime::now(),
-            refused: false,
-        });
-        self.away.send_replace(true);
-        self.given_up.send_replace(false);
-    }
-
     /// The broker takes no publications: it has an alarm.
     #[cfg(test)]
     pub(crate) fn block(&self) {
         let alarm = LinkState::Blocked("low on memory".into());
         self.link.send_replace(alarm);
-    }
-
-    /// The connection is there again.
-    pub(crate) fn come_back(&self) {
-        self.away.send_replace(false);
-        self.link.send_replace(self.inner.link().borrow().clone());
-    }
-
-    /// The next data publications meet these.
-    pub(crate) fn next(&self, mishaps: &[Mishap]) {
-        lock(&self.mishaps).extend(mishaps);
-    }
-
-    /// Mishaps that no publication met yet.
-    pub(crate) fn mishaps_left(&self) -> usize {
-        lock(&self.mishaps).len()
-    }
-
-    /// From now on no queue takes publications with these routing keys: they are returned.
-    pub(crate) fn unroutable(&self, queues: impl IntoIterator<Item = String>) {
-        *lock(&self.unroutable) = queues.into_iter().collect();
-    }
-
-    /// From now on acknowledgements never reach the broker, as when the process dies before it sends them.
-    pub(crate) fn swallow_acks(&self, swallow: bool) {
-        self.acks.swallowed.store(swallow, Ordering::SeqCst);
-    }
-
-    /// Acknowledgements that the worker made, whether they got there or not.
-    pub(crate) fn acks_tried(&self) -> u64 {
-        self.acks.tried.load(Ordering::SeqCst)
-    }
-
-    /// Acknowledgements that got there.
-    pub(crate) fn acks_passed(&self) -> u64 {
-        self.acks.passed.load(Ordering::SeqCst)
     }
 
     /// Ends every channel for good, as the death of the process does.
@@ -173,7 +149,10 @@ impl Faults {
 
     /// What the broker says of a publication at once.
     fn refusal(&self, publication: &Publication) -> Option<Confirmation> {
-        let returned = || Some(Confirmation::Returned("312 NO_ROUTE".into()));
+        let returned = || {
+            self.returned.fetch_add(1, Ordering::SeqCst);
+            Some(Confirmation::Returned("312 NO_ROUTE".into()))
+        };
         let key = &publication.routing_key;
         if publication.exchange == EXCHANGE && lock(&self.unroutable).contains(key) {
             return returned();
@@ -187,6 +166,63 @@ impl Faults {
         };
         mishaps.pop_front();
         refusal
+    }
+}
+
+impl Mischief for Faults {
+    fn hold_confirmations(&self, hold: bool) {
+        self.held.send_replace(hold);
+    }
+
+    fn go_away(&self) {
+        if *self.given_up.borrow() {
+            self.lines().iter().for_each(|line| line.end());
+        }
+        self.link.send_replace(LinkState::Connecting {
+            error: Some("taken away by the conformance suite".into()),
+            since: SystemTime::now(),
+            refused: false,
+        });
+        self.away.send_replace(true);
+        self.given_up.send_replace(false);
+    }
+
+    fn come_back(&self) {
+        self.away.send_replace(false);
+        self.link.send_replace(self.inner.link().borrow().clone());
+    }
+
+    fn next(&self, mishaps: &[Mishap]) {
+        lock(&self.mishaps).extend(mishaps);
+    }
+
+    fn mishaps_left(&self) -> usize {
+        lock(&self.mishaps).len()
+    }
+
+    fn unroutable(&self, queues: impl IntoIterator<Item = String>) {
+        *lock(&self.unroutable) = queues.into_iter().collect();
+    }
+
+    fn returned(&self) -> u64 {
+        self.returned.load(Ordering::SeqCst)
+    }
+
+    fn swallow_acks(&self, swallow: bool) {
+        self.acks.swallowed.store(swallow, Ordering::SeqCst);
+    }
+
+    fn acks_tried(&self) -> u64 {
+        self.acks.tried.load(Ordering::SeqCst)
+    }
+
+    fn acks_passed(&self) -> u64 {
+        self.acks.passed.load(Ordering::SeqCst)
+    }
+
+    // A publication says what it is, and the broker's client makes data persistent and mandatory.
+    fn careless(&self) -> Option<String> {
+        lock(&self.careless).clone()
     }
 }
 
@@ -234,6 +270,14 @@ impl Broker for Faults {
             return receipt;
         }
         if publication.class == PublicationClass::Telemetry {
+            let data = [Flow::Inbound, Flow::Outbound, Flow::Event];
+            let key = &publication.routing_key;
+            if data
+                .iter()
+                .any(|flow| key.ends_with(&format!(".{}", flow.as_str())))
+            {
+                lock(&self.careless).get_or_insert_with(|| key.clone());
+            }
             return self.inner.publish(publication).await;
         }
         let (resolve, receipt) = Receipt::new();

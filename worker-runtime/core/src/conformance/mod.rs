@@ -1,4 +1,5 @@
-//! One suite over the registration table: every worker type, with a simulated peer, on every broker.
+//! One suite over the registration table: every worker type, with a simulated peer, on every broker. Those of its cases
+//! that can be judged from the queues are also demanded of workers of others ([`outside`]).
 
 #[cfg(any(test, feature = "conformance"))]
 mod cases;
@@ -15,9 +16,13 @@ mod fixture;
 #[cfg(any(test, feature = "conformance"))]
 mod frozen;
 #[cfg(any(test, feature = "conformance"))]
+mod inside;
+#[cfg(any(test, feature = "conformance"))]
 mod line;
 #[cfg(any(test, feature = "conformance"))]
 pub mod oracle;
+#[cfg(any(test, feature = "conformance"))]
+pub mod outside;
 #[cfg(any(test, feature = "conformance"))]
 mod provider;
 #[cfg(any(test, feature = "conformance"))]

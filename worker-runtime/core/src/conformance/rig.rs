@@ -1,32 +1,22 @@
-//! The test bench of one case: the worker under test between a faulty broker, the far end of its queues and its peer.
+//! The test bench of one case: the worker under test between a broker that can be made faulty, the far end of its queues
+//! and its peer. Where the worker runs is the matter of [`UnderTest`]: in this process ([`super::inside`]) or in one of its
+//! own ([`super::outside`]).
 
 use super::Peer;
 use super::far_end::{FarEnd, patience};
-use super::faults::Faults;
-use super::fixture;
-use super::frozen::{Freezable, Parts};
-use super::saboteur::Plan;
-use super::told::Told;
-use crate::broker::{Broker, Confirmation, ConsumerState, EXCHANGE, Publication, PublicationClass};
-use crate::engine::{self, BuiltWorker, Counts, Environment, RunningWorker, StopLimits};
-use crate::message::{Event, Message, TransportStatus, UserMessage, derived_id, random_id};
+use super::faults::Mischief;
+use crate::broker::{Broker, Confirmation, EXCHANGE, Publication, PublicationClass};
+use crate::engine::{Counts, StopLimits};
+use crate::message::{Event, Message, UserMessage, derived_id};
 use crate::parking::parked_queue;
-use crate::secrets::Secrets;
-use crate::state::StateStore;
-use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
-use crate::status::StatusIdentity;
-use crate::supervisor::listeners::Listeners;
-use crate::telemetry::Telemetry;
-use crate::worker::Registration;
 use bytes::Bytes;
-use futures::FutureExt;
+use futures::future::BoxFuture;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 use tokio::time::Instant;
-use vumi_api::{Flow, Kind, Port, Resource, Topology};
+use vumi_api::{Flow, Kind, OrderingMode, Port, Topology};
 
-/// In every content that the suite sends; must never be in a log line, a status or a metric.
+/// In every content that the suite sends; must never be in a log line, a status or a metric of ours.
 pub(super) const MARK: &str = "mArKeD-c0ntent";
 
 /// Stop limits that no case should need to the full.
@@ -42,275 +32,88 @@ pub(super) const WITHOUT_REPLIES: StopLimits = StopLimits {
     ..LIMITS
 };
 
-pub(super) struct Rig {
-    pub(super) registration: Registration,
-    pub(super) resource: Arc<Resource>,
+/// A worker under test, wherever it runs.
+pub(super) trait UnderTest {
+    /// What can be broken around it.
+    type Faults: Mischief + ?Sized;
+
+    /// Starts it, and waits until it consumes.
+    async fn run(&mut self) -> Result<(), String>;
+    /// Waits until it consumes all its queues.
+    async fn until_consuming(&self) -> Result<(), String>;
+    /// Ends its process as a crash does: no goodbye, channels gone, then a new one starts.
+    async fn crash_and_restart(&mut self) -> Result<(), String>;
+    /// Begins to stop it; it has stopped when the future ends.
+    fn stopping(
+        &mut self,
+        limits: StopLimits,
+    ) -> Result<BoxFuture<'static, Result<(), String>>, String>;
+    /// What became of its deliveries; an error where nobody can see that.
+    fn counts(&self) -> Result<Counts, String>;
+    /// How often the message was handed to it.
+    fn attempts(&self, id: &str) -> u32;
+    /// Waits until nothing is in flight, and demands that every delivery has exactly one fate.
+    async fn settle(&self) -> Result<Counts, String>;
+    /// Waits until so many messages are done and so many parked, and nothing is in flight.
+    async fn finished(&self, done: u64, parked: u64) -> Result<(), String>;
+    /// Waits until it says that it has no broker, if it says such things.
+    async fn notices_outage(&self) -> Result<(), String>;
+    /// Whether it hands a message to its peer at most once, whatever happens (R17).
+    fn writes_ahead(&self) -> bool;
+    /// Whether the codes of what it sets aside are those of this runtime.
+    fn has_our_codes(&self) -> bool;
+    /// A far end of the transport.
+    fn peer(&self) -> Result<Box<dyn Peer>, String>;
+}
+
+/// A bench, and on it the worker `under` test.
+pub(super) struct Rig<W: UnderTest> {
+    pub(super) kind: Kind,
+    /// Its `transportName`.
+    pub(super) name: String,
+    pub(super) ordering: OrderingMode,
+    /// What users say to it; `{}` stands for the suite's own text.
+    pub(super) saying: String,
     pub(super) topology: Topology,
     pub(super) broker: Arc<dyn Broker>,
-    pub(super) faults: Arc<Faults>,
+    pub(super) faults: Arc<W::Faults>,
     pub(super) far_end: FarEnd,
-    pub(super) plan: Arc<Plan>,
-    pub(super) worker: Option<RunningWorker>,
-    pub(super) instance: String,
-    pub(super) document: serde_json::Value,
-    told: Told,
-    peer: Option<fn(u16) -> Box<dyn Peer>>,
-    port: u16,
-    environment: Environment,
-    store: Arc<dyn StateStore>,
-    /// The end of its names.
-    suffix: String,
-    /// Workers built after the first one: each is an instance of its own.
-    reloads: Vec<String>,
+    /// Names this run in derived ids.
+    pub(super) run_name: String,
+    pub(super) under: W,
 }
 
-impl Drop for Rig {
-    fn drop(&mut self) {
-        Plan::forget(&self.instance);
-        self.reloads.iter().for_each(|name| Plan::forget(name));
-    }
-}
-
-/// A second replica of the worker under test: another instance, another port, the same queues.
-pub(super) struct Replica {
-    pub(super) worker: RunningWorker,
-    pub(super) peer: Box<dyn Peer>,
-    pub(super) faults: Arc<Faults>,
-    pub(super) instance: String,
-}
-
-impl Drop for Replica {
-    fn drop(&mut self) {
-        Plan::forget(&self.instance);
-    }
-}
-
-/// A state store of its own, which goes with the bench.
-fn store() -> Result<Arc<dyn StateStore>, String> {
-    match EmbeddedStore::open(EmbeddedStoreOptions::default()) {
-        Ok(store) => Ok(store),
-        Err(error) => Err(format!("no state store: {error}")),
-    }
-}
-
-/// A port that nobody uses now. Ports for outgoing connections are left alone: the kernel may give one of them to
-/// another test before the worker has it. Each port is given once per process.
-fn free_port() -> Result<u16, String> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    const FIRST: u16 = 20_000;
-    const COUNT: u16 = 10_000;
-    // Test binaries run beside each other: each begins somewhere else.
-    let start = (std::process::id().wrapping_mul(97) % u32::from(COUNT)) as u16;
-    for _ in 0..COUNT {
-        let port = FIRST + (start + NEXT.fetch_add(1, Ordering::Relaxed) % COUNT) % COUNT;
-        if std::net::TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            return Ok(port);
-        }
-    }
-    Err("no free port".into())
-}
-
-impl Rig {
-    /// A bench with the worker running and consuming.
-    pub(super) async fn start(
-        registration: &Registration,
-        broker: Arc<dyn Broker>,
-    ) -> Result<Self, String> {
-        let fixture = (registration.fixture)();
-        let port = free_port()?;
-        let suffix = format!("-{}", &random_id()[..8]);
-        let (resource, document) = fixture::load(&fixture, port, &suffix)?;
-        let resource = Arc::new(resource);
-        let topology = resource.topology();
-        let instance = format!("conformance-{}", &random_id()[..12]);
-        let (plan, registration) = Plan::of(registration, &instance);
-        let faults = Faults::new(Arc::clone(&broker));
-        let store = store()?;
-        let environment = Environment {
-            broker: Arc::clone(&faults) as Arc<dyn Broker>,
-            state: Some(Arc::clone(&store)),
-            secrets: Arc::new(Secrets::default()),
-            listeners: Arc::new(Listeners::default()),
-            telemetry: Arc::new(Telemetry::new()),
-            instance: instance.clone(),
-            system_id: "conformance".into(),
-        };
-        let identity = StatusIdentity::of(&resource, &instance);
-        let key = TransportStatus::routing_key(&identity.connector);
-        let mut rig = Self {
-            far_end: FarEnd::open(&broker, &topology.publishes).await,
-            told: Told::open(&broker, &instance, key).await,
-            suffix,
-            reloads: Vec::new(),
-            registration,
-            resource,
-            topology,
-            broker,
-            faults,
-            plan,
-            worker: None,
-            instance,
-            document,
-            peer: fixture.peer,
-            port,
-            environment,
-            store,
-        };
-        rig.run().await?;
-        Ok(rig)
-    }
-
-    /// Builds and starts the worker, and waits until it consumes.
+impl<W: UnderTest> Rig<W> {
+    /// Starts the worker, and waits until it consumes.
     pub(super) async fn run(&mut self) -> Result<(), String> {
-        let built = self.build(self.environment.clone()).await?;
-        self.worker = Some(built.start().await);
-        self.until_consuming().await
-    }
-
-    async fn build(&self, environment: Environment) -> Result<BuiltWorker, String> {
-        let resource = Arc::clone(&self.resource);
-        let built = engine::build(&self.registration, resource, environment).await;
-        built.map_err(|e| format!("it does not build: {} ({e})", e.code))
-    }
-
-    /// Replaces the worker by a new one as the supervisor does: builds the new one first, stops the old one in two
-    /// stages, starts the new one. `meanwhile` runs once the intake of the old one is closed, and cannot count on the
-    /// new one.
-    pub(super) async fn reload<T>(
-        &mut self,
-        meanwhile: impl AsyncFnOnce(&Self) -> Result<T, String>,
-    ) -> Result<T, String> {
-        let instance = format!("{}-{}", self.instance, self.reloads.len() + 2);
-        self.plan.share(&instance);
-        self.reloads.push(instance.clone());
-        let environment = Environment {
-            instance,
-            ..self.environment.clone()
-        };
-        let built = self.build(environment).await?;
-        let old = self.worker.take().ok_or("it does not run")?;
-        let mut stopping = Box::pin(old.stop(LIMITS));
-        // The first poll closes the intake.
-        let mut ended = stopping.as_mut().now_or_never().is_some();
-        everything_turns().await;
-        // Workers that hold requests are made to run beside each other, others share their queues in turn.
-        let starting = async {
-            let mut built = Some(built);
-            let mut new = None;
-            if self.topology.holds_requests
-                && let Some(built) = built.take()
-            {
-                new = Some(built.start().await);
-            }
-            if !ended {
-                stopping.as_mut().await;
-                ended = true;
-            }
-            match built {
-                Some(built) => Some(built.start().await),
-                None => new,
-            }
-        };
-        let (new, done) = tokio::join!(starting, meanwhile(self));
-        self.worker = new;
-        self.until_consuming().await?;
-        done
-    }
-
-    /// Replaces the worker by one whose queues are divided into so many partitions.
-    pub(super) async fn divide(&mut self, partitions: u16) -> Result<(), String> {
-        self.stop(WITHOUT_REPLIES).await?;
-        self.resource = Arc::new(fixture::divided(&self.document, partitions)?);
-        self.run().await
-    }
-
-    /// Starts a second replica of a worker that has no peer, behind faults of its own; it need not consume yet.
-    pub(super) async fn colleague(&mut self) -> Result<(RunningWorker, Arc<Faults>), String> {
-        let instance = format!("{}-{}", self.instance, self.reloads.len() + 2);
-        self.plan.share(&instance);
-        self.reloads.push(instance.clone());
-        let faults = Faults::new(Arc::clone(&self.broker));
-        let environment = Environment {
-            broker: Arc::clone(&faults) as Arc<dyn Broker>,
-            instance,
-            ..self.environment.clone()
-        };
-        let built = self.build(environment).await?;
-        Ok((built.start().await, faults))
-    }
-
-    /// Starts a second replica.
-    pub(super) async fn replica(&self) -> Result<Replica, String> {
-        let port = free_port()?;
-        let (resource, _) = fixture::load(&(self.registration.fixture)(), port, &self.suffix)?;
-        let instance = format!("{}-2", self.instance);
-        self.plan.share(&instance);
-        let faults = Faults::new(Arc::clone(&self.broker));
-        let environment = Environment {
-            broker: Arc::clone(&faults) as Arc<dyn Broker>,
-            listeners: Arc::new(Listeners::default()),
-            instance: instance.clone(),
-            ..self.environment.clone()
-        };
-        let built = engine::build(&self.registration, Arc::new(resource), environment).await;
-        let worker = built.map_err(|e| e.to_string())?.start().await;
-        self.consuming(&worker).await?;
-        let make = self.peer.ok_or("its fixture has no peer")?;
-        Ok(Replica {
-            worker,
-            peer: make(port),
-            faults,
-            instance,
-        })
-    }
-
-    /// Starts a replica that can be frozen.
-    pub(super) async fn freezable(&mut self) -> Result<Freezable, String> {
-        let fixture = (self.registration.fixture)();
-        let (resource, _) = fixture::load(&fixture, free_port()?, &self.suffix)?;
-        let instance = format!("{}-frozen", self.instance);
-        self.plan.share(&instance);
-        self.reloads.push(instance.clone());
-        let environment = Environment {
-            broker: Arc::clone(&self.broker),
-            listeners: Arc::new(Listeners::default()),
-            instance,
-            ..self.environment.clone()
-        };
-        let registration = self.registration;
-        Freezable::start(Parts {
-            registration,
-            resource,
-            environment,
-        })
-        .await
-    }
-
-    /// The state store of the bench.
-    pub(super) fn store(&self) -> &Arc<dyn StateStore> {
-        &self.store
+        self.under.run().await
     }
 
     pub(super) async fn until_consuming(&self) -> Result<(), String> {
-        self.consuming(self.running()?).await
+        self.under.until_consuming().await
     }
 
-    async fn consuming(&self, worker: &RunningWorker) -> Result<(), String> {
-        eventually("all its consumers consume and it is ready", async || {
-            let snapshot = worker.snapshot();
-            let all = snapshot.consumers.iter();
-            let consuming = all.clone().all(|(_, s)| *s == ConsumerState::Consuming);
-            let open = snapshot.accepting.unwrap_or(true);
-            match snapshot.ready && consuming && open && all.count() >= self.consumed().count() {
-                true => Ok(()),
-                false => Err(format!("{snapshot:?}")),
-            }
-        })
-        .await
+    /// See [`UnderTest::crash_and_restart`].
+    pub(super) async fn crash_and_restart(&mut self) -> Result<(), String> {
+        self.under.crash_and_restart().await
     }
 
-    pub(super) fn running(&self) -> Result<&RunningWorker, String> {
-        self.worker.as_ref().ok_or_else(|| "it does not run".into())
+    /// Stops the worker.
+    pub(super) async fn stop(&mut self, limits: StopLimits) -> Result<(), String> {
+        self.under.stopping(limits)?.await
+    }
+
+    pub(super) fn counts(&self) -> Result<Counts, String> {
+        self.under.counts()
+    }
+
+    /// See [`UnderTest::settle`].
+    pub(super) async fn settle(&self) -> Result<Counts, String> {
+        self.under.settle().await
+    }
+
+    pub(super) fn peer(&self) -> Result<Box<dyn Peer>, String> {
+        self.under.peer()
     }
 
     /// The ports of the data queues that it consumes.
@@ -318,24 +121,14 @@ impl Rig {
         self.topology.intake.iter().chain(&self.topology.replies)
     }
 
-    pub(super) fn has_peer(&self) -> bool {
-        self.peer.is_some()
-    }
-
-    /// A far end of the transport.
-    pub(super) fn peer(&self) -> Result<Box<dyn Peer>, String> {
-        let make = self.peer.ok_or("its fixture has no peer")?;
-        Ok(make(self.port))
-    }
-
     /// Whether a message on `port` must cause an output: applications take events without a word.
     pub(super) fn answers(&self, port: &Port) -> bool {
-        !(self.registration.kind == Kind::Application && port.flow == Flow::Event)
+        !(self.kind == Kind::Application && port.flow == Flow::Event)
     }
 
-    /// Whether messages on `port` are handed to a peer: then they are handled at most once, whatever happens (R17).
+    /// Whether messages on `port` are handed to a peer, at most once whatever happens (R17).
     pub(super) fn sends(&self, port: &Port) -> bool {
-        self.registration.kind == Kind::Transport && port.flow == Flow::Outbound
+        self.under.writes_ahead() && self.kind == Kind::Transport && port.flow == Flow::Outbound
     }
 
     /// The ports whose messages cause outputs.
@@ -348,7 +141,7 @@ impl Rig {
     pub(super) fn message(&self, port: &Port, user: usize, n: usize) -> Message {
         let id = derived_id(&[
             "conformance",
-            &self.instance,
+            &self.run_name,
             &port.queue(),
             &user.to_string(),
             &n.to_string(),
@@ -377,7 +170,7 @@ impl Rig {
         message.set_message_id(&id);
         message.set_transport_name(transport);
         let text = format!("{MARK} {user} {n}");
-        let text = self.registration.saying.replace("{}", &text);
+        let text = self.saying.replace("{}", &text);
         message.set_content(Some(&text));
         message.into()
     }
@@ -394,14 +187,7 @@ impl Rig {
     ) -> Result<(), String> {
         let mut receipts = Vec::new();
         for (queue, body) in bodies {
-            let publication = Publication {
-                exchange: EXCHANGE.into(),
-                routing_key: queue,
-                body,
-                message_id: None,
-                class: PublicationClass::Data,
-            };
-            receipts.push(self.broker.publish(publication).await);
+            receipts.push(self.publish(queue, body, PublicationClass::Data).await);
         }
         for receipt in receipts {
             match receipt.confirmation().await {
@@ -410,6 +196,23 @@ impl Rig {
             }
         }
         Ok(())
+    }
+
+    /// Publishes one body, past all faults.
+    pub(super) async fn publish(
+        &self,
+        queue: String,
+        body: Bytes,
+        class: PublicationClass,
+    ) -> crate::broker::Receipt {
+        let publication = Publication {
+            exchange: EXCHANGE.into(),
+            routing_key: queue,
+            body,
+            message_id: None,
+            class,
+        };
+        self.broker.publish(publication).await
     }
 
     /// Publishes a message to the queue of its port; its id.
@@ -451,69 +254,6 @@ impl Rig {
             .collect();
         shelf.close().await;
         envelopes
-    }
-
-    pub(super) fn counts(&self) -> Result<Counts, String> {
-        Ok(self.running()?.snapshot().counts)
-    }
-
-    /// The metrics of its process, in Prometheus' text.
-    pub(super) fn metrics(&self) -> String {
-        self.environment.telemetry.render()
-    }
-
-    /// Everything that people and programs can read of the worker: what it is called, and its text.
-    pub(super) fn shown(&self) -> Vec<(&'static str, String)> {
-        let mut shown = vec![
-            ("the metrics", self.metrics()),
-            (
-                "the Debug output of its resource",
-                format!("{:?}", self.resource),
-            ),
-        ];
-        if let Some(worker) = &self.worker {
-            let snapshot = format!("{:?}", worker.snapshot());
-            shown.push(("its status", snapshot));
-        }
-        let told = self.told.bodies().into_iter();
-        shown.extend(told.map(|body| ("a status message", body)));
-        let events = self.far_end.seen().into_iter();
-        let events = events.filter(|seen| matches!(seen.message, Message::Event(_)));
-        let body = |seen: super::far_end::Seen| {
-            String::from_utf8_lossy(&seen.message.encode()).into_owned()
-        };
-        shown.extend(events.map(|seen| ("an event", body(seen))));
-        shown
-    }
-
-    /// Waits until nothing is in flight, and demands that every delivery has exactly one fate.
-    pub(super) async fn settle(&self) -> Result<Counts, String> {
-        let worker = self.running()?;
-        eventually("nothing is in flight and the counts add up", async || {
-            let c = worker.snapshot().counts;
-            let ends = c.done + c.parked + c.journaled + c.returned;
-            let whole = c.received == ends + c.in_flight;
-            match whole && c.in_flight == 0 {
-                true => Ok(c),
-                false => Err(format!("{c:?}")),
-            }
-        })
-        .await
-    }
-
-    /// Ends the process of the worker as a crash does: no goodbye, channels gone, then a new one starts.
-    pub(super) async fn crash_and_restart(&mut self) -> Result<(), String> {
-        drop(self.worker.take());
-        self.faults.sever();
-        self.run().await
-    }
-
-    /// Stops the worker.
-    pub(super) async fn stop(&mut self, limits: StopLimits) -> Result<Duration, String> {
-        let worker = self.worker.take().ok_or("it does not run")?;
-        let started = Instant::now();
-        worker.stop(limits).await;
-        Ok(started.elapsed())
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::cases::{CASES, Case, Subject};
 use super::far_end::be_patient;
+use super::inside::Inside;
 use super::rig::{MARK, Rig, WITHOUT_REPLIES};
 use super::waivers::{WAIVERS, Waiver};
 use crate::broker::Broker;
@@ -165,10 +166,10 @@ impl Job<'_> {
     /// Runs the case; what its log must not hold.
     async fn case_on_bench(&self) -> Result<Vec<String>, String> {
         let broker = self.broker.open().await?;
-        let mut rig = Rig::start(self.registration, Arc::clone(&broker)).await?;
+        let mut rig = Rig::<Inside>::start(self.registration, Arc::clone(&broker)).await?;
         (self.case.run)(&mut rig).await?;
         let mut private = vec![MARK.to_owned(), "+27829000".to_owned()];
-        private.extend(secrets(&rig.document));
+        private.extend(secrets(&rig.under.document));
         for seen in rig.far_end.seen() {
             if let Message::User(message) = &seen.message {
                 let user = match seen.port.flow {
@@ -178,7 +179,7 @@ impl Job<'_> {
                 private.extend(user.filter(|a| a.len() > 6).map(str::to_owned));
             }
         }
-        if rig.worker.is_some() {
+        if rig.under.worker.is_some() {
             rig.settle().await?;
             demand_silence(&rig.shown(), &private)?;
             rig.stop(WITHOUT_REPLIES).await?;

@@ -135,6 +135,10 @@ impl<A: Around> StateStore for A {
         self.inner().describe()
     }
 
+    fn has_own_clock(&self) -> bool {
+        self.inner().has_own_clock()
+    }
+
     fn durability(&self) -> Durability {
         self.inner().durability()
     }

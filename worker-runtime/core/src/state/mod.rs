@@ -64,6 +64,9 @@ pub trait StateStore:
     /// What a finished operation survives (R16).
     fn durability(&self) -> Durability;
 
+    /// Whether its times are those of a clock of its own. Else they are this machine's, which may be set back.
+    fn has_own_clock(&self) -> bool;
+
     /// Whether it answers.
     fn health(&self) -> watch::Receiver<StoreHealth>;
 

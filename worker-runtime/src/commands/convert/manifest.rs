@@ -5,6 +5,7 @@ use super::shapes::Shape;
 use super::table::{Row, Rule, TABLE};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
+use vumi_api::manifest::other_reading;
 
 /// The file with all Secrets.
 pub(super) const SECRETS: &str = "secrets.yaml";
@@ -442,11 +443,22 @@ pub(super) fn secrets(values: Vec<(String, String, String)>) -> String {
 }
 
 fn yaml(value: &Value) -> String {
-    serde_yaml::to_string(&plain(value)).unwrap_or_else(|_| format!("{value}\n"))
+    let mut words = BTreeSet::new();
+    let text = serde_yaml::to_string(&plain(value, &mut words));
+    let text = text.unwrap_or_else(|_| format!("{value}\n"));
+    words.into_iter().fold(text, |text, word| {
+        text.replace(&marked(word), &format!("'{word}'"))
+    })
 }
 
-/// Numbers of JSON are kept as they are written, which the writer of YAML does not know.
-fn plain(value: &Value) -> serde_yaml::Value {
+/// A text that must stand in quotes: the writer knows no other readers than itself.
+fn marked(word: &str) -> String {
+    format!("in-quotes-{word}-in-quotes")
+}
+
+/// Numbers of JSON are kept as they are written, which the writer of YAML does not know. `words` are texts that other
+/// readers of YAML would take for something else.
+fn plain<'v>(value: &'v Value, words: &mut BTreeSet<&'v str>) -> serde_yaml::Value {
     match value {
         Value::Null => serde_yaml::Value::Null,
         Value::Bool(set) => (*set).into(),
@@ -455,12 +467,18 @@ fn plain(value: &Value) -> serde_yaml::Value {
             (None, Some(number)) => number.into(),
             (None, None) => number.to_string().into(),
         },
+        Value::String(text) if other_reading(text).is_some() => {
+            words.insert(text);
+            marked(text).into()
+        }
         Value::String(text) => text.as_str().into(),
-        Value::Array(list) => list.iter().map(plain).collect::<Vec<_>>().into(),
+        Value::Array(list) => {
+            let items = list.iter().map(|item| plain(item, words));
+            items.collect::<Vec<_>>().into()
+        }
         Value::Object(map) => {
-            let entries = map
-                .iter()
-                .map(|(key, value)| (key.as_str().into(), plain(value)));
+            let entries = map.iter();
+            let entries = entries.map(|(key, value)| (key.as_str().into(), plain(value, words)));
             serde_yaml::Value::Mapping(entries.collect())
         }
     }

@@ -87,18 +87,23 @@ impl Beside {
         (connection, spare): (&Arc<Connection>, &Spare),
         queue: &str,
     ) -> Result<bool, Trouble> {
-        let channel = match self.asking.take().filter(|c| c.status().connected()) {
-            Some(channel) => channel,
-            None => spare.channel(connection).await?,
-        };
-        match topology::depth(&channel, queue).await {
-            Ok(_) => {
-                self.asking = Some(channel);
-                Ok(true)
+        // One that was refused keeps its connection until the next has it.
+        let before = self.asking.take();
+        let channel = match before {
+            Some(channel) if channel.status().connected() => channel,
+            before => {
+                let channel = spare.channel(connection).await?;
+                drop(before);
+                channel
             }
-            Err(Trouble::Lost(why)) => Err(Trouble::Lost(why)),
+        };
+        let there = match topology::depth(&channel, queue).await {
+            Ok(_) => true,
+            Err(Trouble::Lost(why)) => return Err(Trouble::Lost(why)),
             // Missing, or on a node that is away.
-            Err(_) => Ok(false),
-        }
+            Err(_) => false,
+        };
+        self.asking = Some(channel);
+        Ok(there)
     }
 }

@@ -2,15 +2,16 @@
 
 use crate::codes;
 use crate::conformance::far_end::Seen;
-use crate::conformance::faults::Mishap;
-use crate::conformance::rig::{Rig, eventually};
+use crate::conformance::faults::{Mischief, Mishap};
+use crate::conformance::inside::Inside;
+use crate::conformance::rig::{Rig, UnderTest, eventually};
 use crate::message::{EventType, FateState, Message};
 use std::collections::BTreeMap;
 use std::time::Duration;
 use vumi_api::{Flow, Port};
 
 /// All outputs of `id` at one place have one id; how often the first of them came out.
-pub(super) fn equal_ids(rig: &Rig, id: &str) -> Result<usize, String> {
+pub(super) fn equal_ids<W: UnderTest>(rig: &Rig<W>, id: &str) -> Result<usize, String> {
     let seen = rig.far_end.caused_by(id);
     let mut known: BTreeMap<String, &str> = BTreeMap::new();
     for one in &seen {
@@ -25,7 +26,9 @@ pub(super) fn equal_ids(rig: &Rig, id: &str) -> Result<usize, String> {
 }
 
 /// While the broker has not confirmed what a message causes, the message is not acknowledged.
-pub(super) async fn confirmed_before_acknowledged(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn confirmed_before_acknowledged<W: UnderTest>(
+    rig: &mut Rig<W>,
+) -> Result<(), String> {
     let ports = rig.answering();
     rig.faults.hold_confirmations(true);
     for port in &ports {
@@ -55,9 +58,35 @@ pub(super) async fn confirmed_before_acknowledged(rig: &mut Rig) -> Result<(), S
     .await
 }
 
-/// The process dies after the confirmation and before the acknowledgement: everything comes out again with the same ids
-/// (R6). What was handed to a peer is not handed to it again: its sender is told the same, byte for byte (R17).
-pub(super) async fn crash_between_confirm_and_ack(rig: &mut Rig) -> Result<(), String> {
+/// The process dies after the confirmation and before the acknowledgement: everything comes out again. What was handed to
+/// a peer is not handed to it again: its sender is told the same, byte for byte (R17).
+pub(super) async fn crash_between_confirm_and_ack<W: UnderTest>(
+    rig: &mut Rig<W>,
+) -> Result<(), String> {
+    for (port, id) in handled_twice(rig).await? {
+        let seen = rig.far_end.caused_by(&id);
+        let differs = |one: &&Seen| {
+            let mut others = seen.iter().filter(|s| s.message.id() == one.message.id());
+            others.any(|other| other.message.encode() != one.message.encode())
+        };
+        if rig.sends(&port) && seen.iter().any(|one| differs(&one)) {
+            return Err(format!("what was told of {id} differs from the first time"));
+        }
+    }
+    rig.settle().await.map(drop)
+}
+
+/// What comes out again after such a crash has the ids of the first time (R6).
+pub(super) async fn repeats_have_equal_ids<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
+    for (_, id) in handled_twice(rig).await? {
+        equal_ids(rig, &id)?;
+    }
+    rig.settle().await.map(drop)
+}
+
+/// Lets a message of each queue be handled, the process die before the acknowledgement, and it be handled again; the
+/// queues and the messages.
+async fn handled_twice<W: UnderTest>(rig: &mut Rig<W>) -> Result<Vec<(Port, String)>, String> {
     rig.faults.swallow_acks(true);
     let mut sent = Vec::new();
     for port in rig.answering() {
@@ -80,7 +109,7 @@ pub(super) async fn crash_between_confirm_and_ack(rig: &mut Rig) -> Result<(), S
         // alone do not tell.
         let expected = if rig.sends(port) { 1 } else { 2 };
         let attempts = eventually("the message is handled again", async || {
-            match rig.plan.attempts(id) {
+            match rig.under.attempts(id) {
                 n if n < expected => Err(format!("message {id} was handled {n} times")),
                 n => Ok(n),
             }
@@ -95,30 +124,21 @@ pub(super) async fn crash_between_confirm_and_ack(rig: &mut Rig) -> Result<(), S
         };
         let what = format!("message {id} comes out again");
         rig.far_end.until(&what, twice).await?;
-        rig.settle().await?;
-        equal_ids(rig, id)?;
-        let seen = rig.far_end.caused_by(id);
-        let differs = |one: &&Seen| {
-            let mut others = seen.iter().filter(|s| s.message.id() == one.message.id());
-            others.any(|other| other.message.encode() != one.message.encode())
-        };
-        if rig.sends(port) && seen.iter().any(|one| differs(&one)) {
-            return Err(format!("what was told of {id} differs from the first time"));
-        }
     }
-    rig.settle().await.map(drop)
+    rig.settle().await?;
+    Ok(sent)
 }
 
 /// The process dies while a message is with the peer and before the answer: it is not handed to the peer again. Its
 /// sender hears that nobody knows: a nack that says so, or that it is pending while a receipt is waited for (R17).
-pub(super) async fn crash_while_sending(rig: &mut Rig) -> Result<(), String> {
-    let port = Port::new(rig.resource.transport_name(), Flow::Outbound);
+pub(super) async fn crash_while_sending(rig: &mut Rig<Inside>) -> Result<(), String> {
+    let port = Port::new(&rig.name, Flow::Outbound);
     let message = rig.message(&port, 0, 0);
     let id = message.id().to_owned();
-    let gate = rig.plan.hold(&id);
+    let gate = rig.under.plan.hold(&id);
     rig.send(&port, &message).await?;
     eventually("the message is with the worker", async || {
-        match rig.plan.attempts(&id) {
+        match rig.under.attempts(&id) {
             0 => Err("it is not".to_owned()),
             _ => Ok(()),
         }
@@ -143,14 +163,16 @@ pub(super) async fn crash_while_sending(rig: &mut Rig) -> Result<(), String> {
         ));
     }
     rig.settle().await?;
-    match rig.plan.attempts(&id) {
+    match rig.under.attempts(&id) {
         1 => Ok(()),
         other => Err(format!("it was handed over {other} times")),
     }
 }
 
 /// Publications that are refused, returned or lost are repeated; nothing is lost, and repeats are equal.
-pub(super) async fn publications_are_repeated(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn publications_are_repeated<W: UnderTest>(
+    rig: &mut Rig<W>,
+) -> Result<(), String> {
     let mishaps = [
         Mishap::Nacked,
         Mishap::ConfirmationLost,
@@ -186,7 +208,7 @@ pub(super) async fn publications_are_repeated(rig: &mut Rig) -> Result<(), Strin
 
 /// The channels are lost with messages in flight: consuming goes on, verdicts from before count for nothing, and nothing
 /// is lost.
-pub(super) async fn channel_lost(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn channel_lost(rig: &mut Rig<Inside>) -> Result<(), String> {
     rig.faults.hold_confirmations(true);
     let mut ids = Vec::new();
     for port in rig.answering() {
@@ -233,7 +255,7 @@ pub(super) async fn channel_lost(rig: &mut Rig) -> Result<(), String> {
 
 /// With more messages waiting than a window holds and none of them finishing, the worker takes a bounded number; then
 /// all come out.
-pub(super) async fn window_is_bounded(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn window_is_bounded<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     const MESSAGES: usize = 900;
     const BOUND: u64 = 500;
     let port = rig.answering().swap_remove(0);

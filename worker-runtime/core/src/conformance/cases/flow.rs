@@ -1,13 +1,14 @@
 //! What goes in comes out, whole and in order.
 
 use super::{judge, owe};
+use crate::conformance::inside::Inside;
 use crate::conformance::oracle::Oracle;
-use crate::conformance::rig::{Rig, eventually};
+use crate::conformance::rig::{Rig, UnderTest};
 use crate::message::Message;
 use serde_json::{Value, json};
 
 /// Every consumed queue is handled, and every message that asks for an output causes one.
-pub(super) async fn everything_flows(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn everything_flows<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     let ports: Vec<_> = rig.consumed().cloned().collect();
     for port in &ports {
         let id = rig.send(port, &rig.message(port, 0, 0)).await?;
@@ -15,46 +16,40 @@ pub(super) async fn everything_flows(rig: &mut Rig) -> Result<(), String> {
             rig.far_end.output_of(&id).await?;
         }
     }
-    let all = ports.len() as u64;
-    eventually("every message is done", async || match rig.counts()? {
-        c if c.done == all => Ok(()),
-        c => Err(format!("{c:?}")),
-    })
-    .await?;
-    let counts = rig.settle().await?;
-    match (counts.received, counts.parked) {
-        (received, 0) if received == all => Ok(()),
-        _ => Err(format!(
-            "{all} messages went in, and the counts are {counts:?}"
-        )),
-    }
+    rig.under.finished(ports.len() as u64, 0).await
 }
 
-/// `transport_metadata` and `helper_metadata` of a message are those of what it causes: forwarded, or in the reply.
-pub(super) async fn metadata_is_kept(rig: &mut Rig) -> Result<(), String> {
+/// `transport_metadata` of a message is that of what it causes: forwarded, or in the reply.
+pub(super) async fn metadata_is_kept<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
+    is_kept(rig, "transport_metadata").await
+}
+
+/// So is `helper_metadata`.
+pub(super) async fn helper_metadata_is_kept<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
+    is_kept(rig, "helper_metadata").await
+}
+
+async fn is_kept<W: UnderTest>(rig: &mut Rig<W>, key: &str) -> Result<(), String> {
     let metadata = json!({"conformance": {"n": [1, null, "é"], "big": 12345678901234567890_u64}});
     for port in rig.answering() {
         let Message::User(mut message) = rig.message(&port, 0, 0) else {
             continue;
         };
-        message.set_field("transport_metadata", metadata.clone());
-        message.set_field("helper_metadata", metadata.clone());
+        message.set_field(key, metadata.clone());
         let id = rig.send(&port, &message.into()).await?;
         let seen = rig.far_end.output_of(&id).await?;
         let Message::User(output) = &seen.message else {
             continue;
         };
-        for key in ["transport_metadata", "helper_metadata"] {
-            if output.field(key) != Some(&metadata) {
-                return Err(format!("{port}: {key} became {:?}", output.field(key)));
-            }
+        if output.field(key) != Some(&metadata) {
+            return Err(format!("{port}: {key} became {:?}", output.field(key)));
         }
     }
     rig.settle().await.map(drop)
 }
 
 /// A dispatcher forwards messages with everything it does not know.
-pub(super) async fn unknown_fields_are_kept(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn unknown_fields_are_kept(rig: &mut Rig<Inside>) -> Result<(), String> {
     for port in rig.answering() {
         let mut message = rig.message(&port, 0, 0);
         let extra = json!({"a": [1, {"b": null}], "z": 1.25, "text": "ж😀"});
@@ -81,7 +76,7 @@ fn body(message: &Message) -> Value {
 
 /// Twenty messages of each of five users, mixed: all come out, and those of one user in their order, where the worker
 /// type keeps order.
-pub(super) async fn order_per_user(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn order_per_user<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     const USERS: usize = 5;
     const EACH: usize = 20;
     let mut oracle = Oracle::default();

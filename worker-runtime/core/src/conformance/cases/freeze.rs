@@ -1,6 +1,8 @@
 //! A worker is frozen for longer than its broker waits, another one takes over, and the first one goes on (R1, R2).
 
 use super::{judge, owe};
+use crate::conformance::faults::Mischief;
+use crate::conformance::inside::Inside;
 use crate::conformance::oracle::Oracle;
 use crate::conformance::rig::{Rig, WITHOUT_REPLIES, eventually};
 use crate::message::{EventType, Message};
@@ -14,13 +16,13 @@ const EACH: usize = 3;
 /// lost, in order. Thawed, the first one goes on with what it had in hand, on a connection that the broker has given up,
 /// before it hears of that: it hands nothing to a peer that was handed over meanwhile, and nothing that it says then or
 /// later comes out.
-pub(super) async fn another_takes_over(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn another_takes_over(rig: &mut Rig<Inside>) -> Result<(), String> {
     rig.stop(WITHOUT_REPLIES).await?;
     let mut frozen = rig.freezable().await?;
     let (mut oracle, mut gates, mut sent) = (Oracle::default(), Vec::new(), Vec::new());
     for port in rig.answering() {
         let first = rig.message(&port, 0, 0);
-        gates.push((first.id().to_owned(), rig.plan.hold(first.id())));
+        gates.push((first.id().to_owned(), rig.under.plan.hold(first.id())));
         for (user, id) in rig.send_many(&port, 0..USERS, 0..EACH).await? {
             owe(&mut oracle, &port, user, &id);
             sent.push((port.clone(), id));
@@ -28,7 +30,7 @@ pub(super) async fn another_takes_over(rig: &mut Rig) -> Result<(), String> {
     }
     eventually("it has all of them, and some at work", async || {
         let counts = frozen.snapshot().await?.counts;
-        let at_work = gates.iter().all(|(id, _)| rig.plan.attempts(id) > 0);
+        let at_work = gates.iter().all(|(id, _)| rig.under.plan.attempts(id) > 0);
         match at_work && counts.received >= sent.len() as u64 {
             true => Ok(()),
             false => Err(format!("{counts:?}")),
@@ -76,7 +78,7 @@ pub(super) async fn another_takes_over(rig: &mut Rig) -> Result<(), String> {
         ));
     }
     for (port, id) in sent.iter().filter(|(port, _)| rig.sends(port)) {
-        match rig.plan.attempts(id) {
+        match rig.under.plan.attempts(id) {
             1 => {}
             n => return Err(format!("{port}: {id} was handed to the peer {n} times")),
         }
@@ -87,8 +89,8 @@ pub(super) async fn another_takes_over(rig: &mut Rig) -> Result<(), String> {
 }
 
 /// A message has at most one ack or nack, and one of them if the ledger says that it has an end.
-async fn told_as_written(rig: &Rig, id: &str) -> Result<(), String> {
-    let row = rig.store().row(id).await.map_err(|e| e.to_string())?;
+async fn told_as_written(rig: &Rig<Inside>, id: &str) -> Result<(), String> {
+    let row = rig.under.store().row(id).await.map_err(|e| e.to_string())?;
     let row = row.ok_or_else(|| format!("{id} has no row"))?;
     let expected = match row.state {
         RowState::Unknown => 0,

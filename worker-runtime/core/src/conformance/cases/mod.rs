@@ -12,10 +12,13 @@ mod reload;
 mod stop;
 mod surface;
 mod unroutable;
+mod wire;
 
 use super::fixture::{divided, load};
+use super::inside::Inside;
 use super::oracle::{Demands, Oracle};
-use super::rig::Rig;
+use super::outside::{Level, Outside};
+use super::rig::{Rig, UnderTest};
 use crate::message::Message;
 use crate::worker::Registration;
 use futures::future::LocalBoxFuture;
@@ -48,6 +51,17 @@ impl Subject {
             divisible,
         }
     }
+
+    /// A worker of others.
+    pub(super) fn foreign(kind: Kind) -> Self {
+        Self {
+            kind,
+            has_peer: false,
+            ordering: OrderingMode::PerUser,
+            holds_requests: false,
+            divisible: false,
+        }
+    }
 }
 
 /// One demand on every worker type it applies to.
@@ -55,7 +69,21 @@ pub(super) struct Case {
     /// Name, as waivers have it.
     pub(super) name: &'static str,
     pub(super) applies: fn(&Subject) -> bool,
-    pub(super) run: for<'a> fn(&'a mut Rig) -> LocalBoxFuture<'a, Result<(), String>>,
+    pub(super) run: for<'a> fn(&'a mut Rig<Inside>) -> LocalBoxFuture<'a, Result<(), String>>,
+    /// How it is demanded of a worker of others, if it can be: of ours all is demanded.
+    pub(super) outside: Option<Outward>,
+}
+
+/// A demand on any worker, in whatever language.
+pub(super) struct Outward {
+    pub(super) level: Level,
+    /// Whether the case ends the worker or cuts it off.
+    pub(super) breaks: bool,
+    /// What is demanded, in a sentence.
+    pub(super) says: &'static str,
+    /// What to do where it is not met.
+    pub(super) fix: &'static str,
+    pub(super) run: for<'a> fn(&'a mut Rig<Outside>) -> LocalBoxFuture<'a, Result<(), String>>,
 }
 
 fn all(_: &Subject) -> bool {
@@ -72,6 +100,15 @@ fn holders(subject: &Subject) -> bool {
 
 fn transports(subject: &Subject) -> bool {
     subject.kind == Kind::Transport
+}
+
+/// Whoever passes on or answers messages: a transport answers with events, which carry nothing.
+fn carriers(subject: &Subject) -> bool {
+    subject.kind != Kind::Transport
+}
+
+fn applications(subject: &Subject) -> bool {
+    subject.kind == Kind::Application
 }
 
 fn dispatchers(subject: &Subject) -> bool {
@@ -91,43 +128,115 @@ fn divisible(subject: &Subject) -> bool {
 }
 
 macro_rules! cases {
-    ($( $name:literal $applies:ident $module:ident :: $function:ident; )*) => {
+    ($( $name:literal $applies:ident $module:ident :: $function:ident
+        $(=> $level:ident $breaks:ident $says:literal $fix:literal)?; )*) => {
         /// Every case.
         pub(super) const CASES: &[Case] = &[
             $(Case {
                 name: $name,
                 applies: $applies,
                 run: |rig| Box::pin($module::$function(rig)),
+                outside: cases!(@outside $module::$function $(, $level $breaks $says $fix)?),
             },)*
         ];
     };
+    (@outside $module:ident :: $function:ident) => { None };
+    (@outside $module:ident :: $function:ident, $level:ident $breaks:ident $says:literal $fix:literal) => {
+        Some(Outward {
+            level: Level::$level,
+            breaks: $breaks,
+            says: $says,
+            fix: $fix,
+            run: |rig| Box::pin($module::$function(rig)),
+        })
+    };
 }
+
+/// The case only talks to the worker.
+const TALKS: bool = false;
+/// The case ends the worker, or cuts it off.
+const BREAKS: bool = true;
 
 cases! {
     "manifest" all surface::manifest;
     "statuses" all surface::statuses;
     "metrics" all surface::metrics;
-    "flow" all flow::everything_flows;
-    "metadata" all flow::metadata_is_kept;
+    "queues" all wire::queues_are_declared => Must BREAKS
+        "What it consumes is declared by itself, durable, and bound to the exchange vumi by its own name."
+        "Declare the exchange vumi (direct, durable), then each queue (durable, x-queue-type classic), and bind it with its name as routing key.";
+    "flow" all flow::everything_flows => Must TALKS
+        "Every message is handled and acknowledged, and one that asks for an answer gets it."
+        "Consume all its queues, publish the answer to the exchange vumi, then acknowledge; also events, which need no answer.";
+    "messages" all wire::messages_are_whole => Must TALKS
+        "What it publishes holds every required field, whatever the content, and is persistent."
+        "Write all fields, null where there is nothing, as UTF-8 JSON, with delivery mode 2.";
+    "other-writers" all wire::sparse_messages => Must TALKS
+        "Messages without the fields that may be absent, and with fields that nobody knows, are handled."
+        "Read optional fields with a default, ignore unknown ones, and do not parse a timestamp that you do not need.";
+    "metadata" carriers flow::metadata_is_kept => Must TALKS
+        "transport_metadata is copied into replies unchanged."
+        "Copy the object as it is: the transport finds the user's request by it.";
+    "helper-metadata" carriers flow::helper_metadata_is_kept => Should TALKS
+        "helper_metadata is copied into replies unchanged."
+        "Copy the object: middleware and dispatchers route by what they keep there.";
+    "replies" applications wire::replies_name_their_cause => Must TALKS
+        "A reply names what it answers in in_reply_to, swaps the addresses and keeps transport_name and transport_type."
+        "Build replies from the message they answer.";
+    "sessions" applications wire::sessions_are_kept => Must TALKS
+        "A session that was opened goes on, and nothing is said to one that has ended."
+        "Take session_event new with content null; publish nothing for session_event close, and never new in a reply.";
+    "opening" applications wire::openings_are_answered => Should TALKS
+        "The opening of a session, which has no content, is answered."
+        "Greet, or show the menu, when session_event is new and content null: on USSD the user waits for it.";
+    "outcomes" transports wire::one_outcome_each => Must TALKS
+        "Each outbound message gets exactly one ack or nack, which names it."
+        "Publish one event for each: ack with sent_message_id, or nack with nack_reason; user_message_id is the message_id.";
     "unknown-fields" dispatchers flow::unknown_fields_are_kept;
-    "order" all flow::order_per_user;
-    "confirm-before-ack" all broker::confirmed_before_acknowledged;
-    "crash-before-ack" all broker::crash_between_confirm_and_ack;
+    "order" all flow::order_per_user => Should TALKS
+        "Messages of one user come out in the order in which they came in."
+        "Handle the messages of one user one after the other.";
+    "garbage" all errors::garbage_stops_nothing => Must TALKS
+        "Bodies that are no messages stop nothing."
+        "Catch what decoding raises, set the body aside in <queue>.parked, acknowledge it and go on.";
+    "garbage-parked" all errors::garbage_is_parked => Should TALKS
+        "Bodies that are no messages are set aside with the reason."
+        "Publish the envelope that the page on the wire protocol describes to <queue>.parked, wait for the confirm, acknowledge.";
+    "confirm-before-ack" all broker::confirmed_before_acknowledged => Must BREAKS
+        "A message is acknowledged only after the broker confirmed what it caused."
+        "Use publisher confirms (confirm.select) and wait for them before basic.ack.";
+    "crash-before-ack" all broker::crash_between_confirm_and_ack => Must BREAKS
+        "What was not acknowledged when the process died is handled again."
+        "Consume with acknowledgements, and do not skip messages marked as redelivered.";
+    "equal-ids" all broker::repeats_have_equal_ids => Should BREAKS
+        "A message that is handled twice causes the same ids both times."
+        "Derive message_id and event_id from the id of the message that causes them, for example by a hash, instead of drawing them.";
     "crash-while-sending" transports broker::crash_while_sending;
     "freeze" all freeze::another_takes_over;
-    "publication-troubles" all broker::publications_are_repeated;
+    "publication-troubles" all broker::publications_are_repeated => Must BREAKS
+        "What the broker refuses, or does not confirm before the connection breaks, is published again."
+        "On a nack, a return or a lost connection publish again, or end without acknowledging.";
+    "unroutable-kept" all wire::unroutable_is_kept => Must BREAKS
+        "A message whose answer no queue takes is not lost: it is set aside or stays unacknowledged."
+        "Publish with mandatory, and treat a return as a failure.";
     "channel-lost" all broker::channel_lost;
-    "window" all broker::window_is_bounded;
-    "broker-away" all outage::broker_away_and_back;
+    "window" all broker::window_is_bounded => Must BREAKS
+        "It takes a bounded number of messages at a time."
+        "Set a prefetch (basic.qos), 20 for example, and acknowledge by hand.";
+    "broker-away" all outage::broker_away_and_back => Must BREAKS
+        "After a lost connection it consumes again, and nothing is lost."
+        "Connect again with growing waits, or end and be started again.";
     "unroutable" all unroutable::set_aside;
     "unroutable-told" dispatchers unroutable::sender_is_told;
-    "garbage" all errors::garbage_is_parked;
     "temporary-error" parallel_users errors::temporary_error_holds_one_user;
     "order-divert" ordered_users journal::order_through_divert;
     "permanent-error" all errors::permanent_error;
     "panic" all errors::panic_is_parked;
-    "stop-finishes" all stop::stop_finishes_what_runs;
-    "stop-bounded" all stop::stop_is_bounded;
+    "stop-finishes" all stop::stop_finishes_what_runs => Should BREAKS
+        "On SIGTERM what is at hand is finished and acknowledged, and nothing new begins."
+        "Handle SIGTERM: stop consuming, finish, acknowledge, close the connection.";
+    "stop-bounded" all stop::stop_is_bounded => Should BREAKS
+        "It ends within 30 seconds of SIGTERM, finished or not, and what was not is handled by the next one."
+        "Give up waiting for confirms after some seconds; what is not acknowledged comes again.";
     "no-task-left" all stop::nothing_is_left;
     "reload" all reload::messages_flow_through;
     "rebalance" divisible rebalance::order_through_it;
@@ -153,20 +262,20 @@ fn owe(oracle: &mut Oracle, port: &Port, user: usize, id: &str) {
 
 /// Waits for everything that is owed, and demands that nothing is lost, that repeats are equal, and that order is kept
 /// where the worker type keeps it.
-async fn judge(rig: &Rig, mut oracle: Oracle) -> Result<(), String> {
+async fn judge<W: UnderTest>(rig: &Rig<W>, mut oracle: Oracle) -> Result<(), String> {
     let ids: BTreeSet<String> = oracle.open().into_iter().map(str::to_owned).collect();
     for id in &ids {
         rig.far_end.output_of(id).await?;
     }
     rig.settle().await?;
     for seen in rig.far_end.seen() {
-        let cause = cause(rig.registration.kind, &seen.message);
+        let cause = cause(rig.kind, &seen.message);
         if ids.contains(cause) {
             let place = seen.place();
             oracle.observe(cause, &place, seen.message.id(), Duration::ZERO);
         }
     }
-    let order = rig.resource.ordering_mode() != OrderingMode::None;
+    let order = rig.ordering != OrderingMode::None;
     let within = None;
     oracle.judge(Demands { order, within }).require()
 }

@@ -4,23 +4,27 @@ use super::peer::{ask, received, reply};
 use super::unroutable::is_told;
 use super::{judge, owe};
 use crate::conformance::far_end::patience;
+use crate::conformance::faults::Mischief;
 use crate::conformance::oracle::Oracle;
-use crate::conformance::rig::{MARK, Rig, eventually, everything_turns};
+use crate::conformance::rig::{MARK, Rig, UnderTest, everything_turns};
 use crate::message::{Message, random_id};
 
 /// The connection breaks with messages in flight and more to come: the worker is not ready meanwhile; afterwards it
 /// consumes again and everything comes out, in order and with equal ids.
-pub(super) async fn broker_away_and_back(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn broker_away_and_back<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     let mut oracle = Oracle::default();
     rig.faults.hold_confirmations(true);
     for port in rig.answering() {
         for (user, id) in rig.send_many(&port, 0..3, 0..1).await? {
             owe(&mut oracle, &port, user, &id);
-            rig.far_end.output_of(&id).await?;
+            // Whoever handles one message after the other waits for the confirmation now.
+            if user == 0 {
+                rig.far_end.output_of(&id).await?;
+            }
         }
     }
     rig.faults.go_away();
-    not_ready(rig).await?;
+    rig.under.notices_outage().await?;
     let mut meanwhile = Vec::new();
     for port in rig.answering() {
         for (user, id) in rig.send_many(&port, 0..3, 1..3).await? {
@@ -29,7 +33,7 @@ pub(super) async fn broker_away_and_back(rig: &mut Rig) -> Result<(), String> {
         }
     }
     everything_turns().await;
-    if let Some(id) = meanwhile.iter().find(|id| rig.plan.attempts(id) > 0) {
+    if let Some(id) = meanwhile.iter().find(|id| rig.under.attempts(id) > 0) {
         return Err(format!("message {id} was handled without a broker"));
     }
     rig.faults.hold_confirmations(false);
@@ -38,26 +42,15 @@ pub(super) async fn broker_away_and_back(rig: &mut Rig) -> Result<(), String> {
     judge(rig, oracle).await
 }
 
-async fn not_ready(rig: &Rig) -> Result<(), String> {
-    eventually("without its broker it is not ready", async || {
-        let snapshot = rig.running()?.snapshot();
-        match (snapshot.ready, snapshot.state, snapshot.alive) {
-            (false, "connecting", true) => Ok(()),
-            _ => Err(format!("{snapshot:?}")),
-        }
-    })
-    .await
-}
-
 /// What a peer sends while the broker is away is published when it is back, or the peer is told that it was not taken.
-pub(super) async fn peer_waits(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn peer_waits<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     let mut peer = rig.peer()?;
     let opening = ask(rig, &mut peer, 0).await?;
     let (text, _) = reply(rig, &opening).await?;
     received(&mut peer, 0, &text).await?;
     rig.settle().await?;
     rig.faults.go_away();
-    not_ready(rig).await?;
+    rig.under.notices_outage().await?;
     let asked = format!("{MARK} {}", random_id());
     let sent = tokio::time::timeout(patience(), peer.send(0, &asked)).await;
     everything_turns().await;

@@ -2,22 +2,23 @@
 
 use crate::conformance::Peer;
 use crate::conformance::far_end::{Seen, patience};
-use crate::conformance::faults::Mishap;
-use crate::conformance::rig::{LIMITS, MARK, Rig, eventually, everything_turns};
+use crate::conformance::faults::{Mischief, Mishap};
+use crate::conformance::inside::Inside;
+use crate::conformance::rig::{LIMITS, MARK, Rig, UnderTest, eventually, everything_turns};
 use crate::message::{Event, EventType, Message, UserMessage, random_id};
 use std::time::Duration;
 use vumi_api::{Flow, Port};
 
 /// Sends as a user, and the inbound message that this causes.
-pub(super) async fn ask(
-    rig: &Rig,
+pub(super) async fn ask<W: UnderTest>(
+    rig: &Rig<W>,
     peer: &mut Box<dyn Peer>,
     user: usize,
 ) -> Result<UserMessage, String> {
     let text = format!("{MARK} {}", random_id());
     peer.send(user, &text).await?;
     let seen = rig.far_end.inbound(&text).await?;
-    let name = rig.resource.transport_name();
+    let name = rig.name.as_str();
     if seen.port != Port::new(name, Flow::Inbound) || seen.message.transport_name() != Some(name) {
         return Err(format!(
             "it arrived on {} for {:?}",
@@ -32,10 +33,13 @@ pub(super) async fn ask(
 }
 
 /// Replies to a message through the outbound queue; content and id of the reply.
-pub(super) async fn reply(rig: &Rig, to: &UserMessage) -> Result<(String, String), String> {
+pub(super) async fn reply<W: UnderTest>(
+    rig: &Rig<W>,
+    to: &UserMessage,
+) -> Result<(String, String), String> {
     let text = format!("{MARK} reply {}", random_id());
     let reply = to.reply("conformance", 0, Some(&text), false);
-    let port = Port::new(rig.resource.transport_name(), Flow::Outbound);
+    let port = Port::new(&rig.name, Flow::Outbound);
     let id = rig.send(&port, &reply.into()).await?;
     Ok((text, id))
 }
@@ -53,7 +57,7 @@ pub(super) async fn received(
 }
 
 /// The one ack or nack for the message `id`.
-pub(super) async fn outcome(rig: &Rig, id: &str) -> Result<Event, String> {
+pub(super) async fn outcome<W: UnderTest>(rig: &Rig<W>, id: &str) -> Result<Event, String> {
     let seen = rig.far_end.output_of(id).await?;
     match seen.message {
         Message::Event(event) => Ok(event),
@@ -63,7 +67,7 @@ pub(super) async fn outcome(rig: &Rig, id: &str) -> Result<Event, String> {
 
 /// Answers what opened the user's session, if the protocol has sessions: now only `message` waits for a reply.
 pub(super) async fn answer_opening(
-    rig: &Rig,
+    rig: &Rig<Inside>,
     peer: &mut Box<dyn Peer>,
     user: usize,
     message: &UserMessage,
@@ -81,7 +85,7 @@ pub(super) async fn answer_opening(
 }
 
 /// Users speak and are answered, each by themselves; every outbound message gets exactly one ack with the peer's id.
-pub(super) async fn conversation(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn conversation<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     let mut peer = rig.peer()?;
     let mut asked = Vec::new();
     for user in 0..3 {
@@ -115,7 +119,7 @@ pub(super) async fn conversation(rig: &mut Rig) -> Result<(), String> {
 }
 
 /// Bytes that are not the protocol hurt nobody.
-pub(super) async fn garbage(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn garbage<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     let mut peer = rig.peer()?;
     peer.garbage().await?;
     let mut neighbour = rig.peer()?;
@@ -128,7 +132,7 @@ pub(super) async fn garbage(rig: &mut Rig) -> Result<(), String> {
 }
 
 /// A message of the peer survives publications that are refused and lost, and its repeats are equal.
-pub(super) async fn publication_troubles(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn publication_troubles<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     let mut peer = rig.peer()?;
     // Whatever opens the session comes first, so that the faults meet the message itself.
     let opening = ask(rig, &mut peer, 0).await?;
@@ -158,11 +162,11 @@ pub(super) async fn publication_troubles(rig: &mut Rig) -> Result<(), String> {
 }
 
 /// A stop closes the intake first: who waits for a reply still gets it, and nothing new is taken in.
-pub(super) async fn replies_during_a_stop(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn replies_during_a_stop(rig: &mut Rig<Inside>) -> Result<(), String> {
     let mut peer = rig.peer()?;
     let waiting = ask(rig, &mut peer, 0).await?;
     answer_opening(rig, &mut peer, 0, &waiting).await?;
-    let worker = rig.worker.take().ok_or("it does not run")?;
+    let worker = rig.under.worker.take().ok_or("it does not run")?;
     let stopping = tokio::spawn(worker.stop(LIMITS));
     everything_turns().await;
     if stopping.is_finished() {
@@ -193,7 +197,7 @@ pub(super) async fn replies_during_a_stop(rig: &mut Rig) -> Result<(), String> {
 
 /// Two replicas share the outbound queue: a reply reaches the one that holds the request, whichever consumed it, and
 /// when that one is gone, the sender is told (R19).
-pub(super) async fn replicas(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn replicas(rig: &mut Rig<Inside>) -> Result<(), String> {
     const USERS: usize = 6;
     let mut other = rig.replica().await?;
     let mut asked = Vec::new();
@@ -218,7 +222,7 @@ pub(super) async fn replicas(rig: &mut Rig) -> Result<(), String> {
         return Err(format!("the counts of the holder do not add up: {c:?}"));
     }
     let orphan = ask(rig, &mut other.peer, USERS).await?;
-    let name = rig.resource.transport_name();
+    let name = &rig.name;
     let holder = format!("{name}.reply.{}", other.instance);
     other.faults.sever();
     drop(other);

@@ -1,6 +1,7 @@
 //! Two replicas share the partitions of their queues: one comes, dies and comes again while messages flow (R2, S12).
 
 use super::{judge, owe};
+use crate::conformance::inside::Inside;
 use crate::conformance::oracle::Oracle;
 use crate::conformance::rig::{LIMITS, Rig, eventually};
 use crate::engine::RunningWorker;
@@ -11,7 +12,7 @@ const EACH: usize = 6;
 
 /// Nothing is lost, repeats are equal and each user's messages stay in order while partitions move to a second replica,
 /// back when it dies, and to a third one.
-pub(super) async fn order_through_it(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn order_through_it(rig: &mut Rig<Inside>) -> Result<(), String> {
     rig.divide(PARTITIONS).await?;
     let mut oracle = Oracle::default();
     let mut next = 0;
@@ -20,13 +21,13 @@ pub(super) async fn order_through_it(rig: &mut Rig) -> Result<(), String> {
         let (other, faults) = rig.colleague().await?;
         say(rig, &mut oracle, &mut next).await?;
         shares(&other, PARTITIONS / 2).await?;
-        shares(rig.running()?, PARTITIONS / 2).await?;
+        shares(rig.under.running()?, PARTITIONS / 2).await?;
         say(rig, &mut oracle, &mut next).await?;
         if crashes {
             drop(other);
             faults.sever();
             say(rig, &mut oracle, &mut next).await?;
-            shares(rig.running()?, PARTITIONS).await?;
+            shares(rig.under.running()?, PARTITIONS).await?;
         } else {
             eventually("the second replica works", async || {
                 match other.snapshot().counts {
@@ -42,7 +43,7 @@ pub(super) async fn order_through_it(rig: &mut Rig) -> Result<(), String> {
     judge(rig, oracle).await
 }
 
-async fn say(rig: &Rig, oracle: &mut Oracle, next: &mut usize) -> Result<(), String> {
+async fn say(rig: &Rig<Inside>, oracle: &mut Oracle, next: &mut usize) -> Result<(), String> {
     for port in rig.answering() {
         for (user, id) in rig.send_many(&port, 0..USERS, *next..*next + EACH).await? {
             owe(oracle, &port, user, &id);

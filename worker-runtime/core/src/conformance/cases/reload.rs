@@ -2,6 +2,7 @@
 
 use super::peer::{answer_opening, ask, outcome, received, reply};
 use super::{judge, owe};
+use crate::conformance::inside::Inside;
 use crate::conformance::oracle::Oracle;
 use crate::conformance::rig::{MARK, Rig};
 use crate::message::{EventType, Message, random_id};
@@ -9,16 +10,16 @@ use vumi_api::OrderingMode;
 
 /// Two reloads, each with one message being handled, others waiting behind it and more to come: nothing is lost, order
 /// is kept, repeats are equal.
-pub(super) async fn messages_flow_through(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn messages_flow_through(rig: &mut Rig<Inside>) -> Result<(), String> {
     const EACH: usize = 2;
     let ports = rig.answering();
     // Where one message at a time is handled, nobody is served before the held one.
-    let parallel = rig.resource.ordering_mode() != OrderingMode::PerQueue;
+    let parallel = rig.ordering != OrderingMode::PerQueue;
     let mut oracle = Oracle::default();
     for n in [0, 10] {
         let mut gates = Vec::new();
         for port in &ports {
-            gates.push(rig.plan.hold(rig.message(port, 0, n).id()));
+            gates.push(rig.under.plan.hold(rig.message(port, 0, n).id()));
             for (user, id) in rig.send_many(port, 0..3, n..n + EACH).await? {
                 owe(&mut oracle, port, user, &id);
                 if user > 0 && parallel {
@@ -49,7 +50,7 @@ pub(super) async fn messages_flow_through(rig: &mut Rig) -> Result<(), String> {
 }
 
 /// Who waits for a reply at a reload gets it, and who comes during it is served by the new worker, on the same port.
-pub(super) async fn peers_are_served(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn peers_are_served(rig: &mut Rig<Inside>) -> Result<(), String> {
     let mut peer = rig.peer()?;
     let waiting = ask(rig, &mut peer, 0).await?;
     answer_opening(rig, &mut peer, 0, &waiting).await?;

@@ -3,30 +3,33 @@
 use super::broker::equal_ids;
 use super::peer::{ask, received, reply};
 use crate::conformance::far_end::patience;
-use crate::conformance::rig::{LIMITS, Rig, WITHOUT_REPLIES, eventually, everything_turns};
+use crate::conformance::faults::Mischief;
+use crate::conformance::inside::Inside;
+use crate::conformance::rig::{
+    LIMITS, Rig, UnderTest, WITHOUT_REPLIES, eventually, everything_turns,
+};
 use crate::engine::StopLimits;
 use std::time::Duration;
 
 /// What runs is finished; what comes after the stop began waits for the next worker.
-pub(super) async fn stop_finishes_what_runs(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn stop_finishes_what_runs<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     let port = rig.answering().swap_remove(0);
     let intake = rig.topology.intake.contains(&port);
     rig.faults.hold_confirmations(true);
     let first = rig.send(&port, &rig.message(&port, 0, 0)).await?;
     rig.far_end.output_of(&first).await?;
-    let worker = rig.worker.take().ok_or("it does not run")?;
-    let stopping = tokio::spawn(worker.stop(LIMITS));
+    let stopping = tokio::spawn(rig.under.stopping(LIMITS)?);
     everything_turns().await;
     let second = rig.send(&port, &rig.message(&port, 1, 0)).await?;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    if intake && rig.plan.attempts(&second) > 0 {
-        return Err("new work was taken in after the stop began".into());
-    }
     rig.faults.hold_confirmations(false);
     let stopped = tokio::time::timeout(patience(), stopping).await;
     stopped
         .map_err(|_| "it did not stop")?
-        .map_err(|e| format!("stopping it panicked: {e}"))?;
+        .map_err(|e| format!("stopping it panicked: {e}"))??;
+    if intake && !rig.far_end.caused_by(&second).is_empty() {
+        return Err("new work was taken in after the stop began".into());
+    }
     rig.run().await?;
     rig.far_end.output_of(&second).await?;
     rig.settle().await?;
@@ -40,7 +43,7 @@ pub(super) async fn stop_finishes_what_runs(rig: &mut Rig) -> Result<(), String>
 }
 
 /// A stop that cannot finish what runs ends all the same, and the messages are there for the next worker.
-pub(super) async fn stop_is_bounded(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn stop_is_bounded<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     let port = rig.answering().swap_remove(0);
     rig.faults.hold_confirmations(true);
     let id = rig.send(&port, &rig.message(&port, 0, 0)).await?;
@@ -66,16 +69,18 @@ pub(super) async fn stop_is_bounded(rig: &mut Rig) -> Result<(), String> {
 }
 
 /// Once a worker has stopped, nothing of it is left: no task, and nothing that holds it.
-pub(super) async fn nothing_is_left(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn nothing_is_left(rig: &mut Rig<Inside>) -> Result<(), String> {
     // The first life brings about what the client of the broker keeps for good.
     life(rig, 0).await?;
     let before = settled_tasks().await;
     for n in 1..3 {
         rig.run().await?;
         life(rig, n).await?;
-        eventually("the worker is let go", async || match rig.plan.alive() {
-            0 => Ok(()),
-            alive => Err(format!("{alive} workers are held after their stop")),
+        eventually("the worker is let go", async || {
+            match rig.under.plan.alive() {
+                0 => Ok(()),
+                alive => Err(format!("{alive} workers are held after their stop")),
+            }
         })
         .await?;
         eventually("no task of it runs", async || match tasks() {
@@ -90,9 +95,9 @@ pub(super) async fn nothing_is_left(rig: &mut Rig) -> Result<(), String> {
 }
 
 /// Messages through the worker, a session that nobody ended, and a stop.
-async fn life(rig: &mut Rig, n: usize) -> Result<(), String> {
+async fn life(rig: &mut Rig<Inside>, n: usize) -> Result<(), String> {
     let mut session = None;
-    if rig.has_peer() {
+    if rig.under.has_peer() {
         let mut peer = rig.peer()?;
         let message = ask(rig, &mut peer, 0).await?;
         let (text, _) = reply(rig, &message).await?;

@@ -1,6 +1,7 @@
 //! What a worker type shows: its manifest and its statuses.
 
 use crate::broker::{Access, EXCHANGE, QueueSpec, Subscribe};
+use crate::conformance::inside::Inside;
 use crate::conformance::rig::{LIMITS, MARK, Rig, eventually, within};
 use crate::message::TransportStatus;
 use crate::status::{StatusIdentity, StatusLevel};
@@ -8,8 +9,8 @@ use serde_json::Value;
 use vumi_api::manifest::{Target, load};
 
 /// The registration fits its resource, the fixture is valid, and an unknown key is refused at every depth.
-pub(super) async fn manifest(rig: &mut Rig) -> Result<(), String> {
-    let (registration, resource) = (&rig.registration, &rig.resource);
+pub(super) async fn manifest(rig: &mut Rig<Inside>) -> Result<(), String> {
+    let (registration, resource) = (&rig.under.registration, &rig.under.resource);
     let findings = resource.validate();
     if !findings.is_empty() {
         return Err(format!("its fixture is not valid: {findings:?}"));
@@ -19,16 +20,16 @@ pub(super) async fn manifest(rig: &mut Rig) -> Result<(), String> {
         && listed.key == registration.type_name
         && listed.kind == registration.kind
         && listed.ordering == registration.ordering;
-    if !fits || rig.running()?.snapshot().type_name != registration.type_name {
+    if !fits || rig.under.running()?.snapshot().type_name != registration.type_name {
         return Err(format!(
             "registered as {}, its fixture is a {}",
             registration.type_name, listed.key
         ));
     }
     let mut places = Vec::new();
-    objects(&rig.document["spec"], "/spec", &mut places);
+    objects(&rig.under.document["spec"], "/spec", &mut places);
     for place in places {
-        let mut document = rig.document.clone();
+        let mut document = rig.under.document.clone();
         if let Some(object) = document.pointer_mut(&place).and_then(Value::as_object_mut) {
             object.insert("zzz".into(), 1.into());
         }
@@ -51,15 +52,15 @@ fn objects(value: &Value, at: &str, found: &mut Vec<String>) {
 }
 
 /// It reports its components as Vumi status messages on its own routing key, all well, and says nothing of contents.
-pub(super) async fn statuses(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn statuses(rig: &mut Rig<Inside>) -> Result<(), String> {
     rig.stop(LIMITS).await?;
-    let identity = StatusIdentity::of(&rig.resource, &rig.instance);
+    let identity = StatusIdentity::of(&rig.under.resource, &rig.under.instance);
     let key = TransportStatus::routing_key(&identity.connector);
     let mut copy = rig
         .broker
         .subscribe(Subscribe {
             queue: QueueSpec::Copy {
-                name: format!("{}.statuses", rig.instance),
+                name: format!("{}.statuses", rig.under.instance),
                 exchange: EXCHANGE.into(),
                 keys: vec![key.clone()],
             },
@@ -90,7 +91,7 @@ pub(super) async fn statuses(rig: &mut Rig) -> Result<(), String> {
                 let status = TransportStatus::decode(&delivery.body).map_err(|e| e.to_string())?;
                 last.insert(status.report().component, status.report());
             }
-            let components = rig.running()?.snapshot().components;
+            let components = rig.under.running()?.snapshot().components;
             let told = components.iter().all(|c| last.get(&c.component) == Some(c));
             match told && !components.is_empty() {
                 true => Ok(()),
@@ -118,7 +119,7 @@ const STANDARD: [&str; 5] = [
 ];
 
 /// The metrics say exactly what the counts say, and every published message is counted.
-pub(super) async fn metrics(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn metrics(rig: &mut Rig<Inside>) -> Result<(), String> {
     let ports: Vec<_> = rig.consumed().cloned().collect();
     for port in &ports {
         rig.feed(&port.queue(), bytes::Bytes::from_static(b"{}"))
@@ -136,7 +137,7 @@ pub(super) async fn metrics(rig: &mut Rig) -> Result<(), String> {
     })
     .await?;
     let counts = rig.settle().await?;
-    let text = rig.metrics();
+    let text = rig.under.metrics();
     let expected = [
         counts.received,
         counts.done,
@@ -145,14 +146,14 @@ pub(super) async fn metrics(rig: &mut Rig) -> Result<(), String> {
         counts.returned,
     ];
     for (name, expected) in STANDARD.into_iter().zip(expected) {
-        let shown = sum(&text, name, &rig.resource.key());
+        let shown = sum(&text, name, &rig.under.resource.key());
         if shown != expected {
             return Err(format!(
                 "{name} shows {shown} where the counts have {expected}"
             ));
         }
     }
-    let published = sum(&text, "vumi_published_total", &rig.resource.key());
+    let published = sum(&text, "vumi_published_total", &rig.under.resource.key());
     eventually(
         "every message that was counted as published arrives",
         async || match rig.far_end.seen().len() as u64 {

@@ -5,14 +5,16 @@ use super::peer::{ask, received, reply};
 use crate::codes;
 use crate::conformance::Peer;
 use crate::conformance::far_end::patience;
-use crate::conformance::rig::{MARK, Rig, eventually};
+use crate::conformance::faults::Mischief;
+use crate::conformance::inside::Inside;
+use crate::conformance::rig::{MARK, Rig, UnderTest, eventually};
 use crate::message::random_id;
 use tokio::time::Instant;
 use vumi_api::{Flow, Port};
 
 /// Where nothing at all is taken, not even a word to the sender, every message is set aside with the reason; when queues
 /// are there again, the flow goes on.
-pub(super) async fn set_aside(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn set_aside(rig: &mut Rig<Inside>) -> Result<(), String> {
     let ports = rig.answering();
     let all = rig.topology.publishes.iter().map(Port::queue);
     rig.faults.unroutable(all.collect::<Vec<_>>());
@@ -35,7 +37,7 @@ pub(super) async fn set_aside(rig: &mut Rig) -> Result<(), String> {
     rig.settle().await.map(drop)
 }
 
-async fn parked_unroutable(rig: &Rig, port: &Port, id: &str) -> Result<(), String> {
+async fn parked_unroutable(rig: &Rig<Inside>, port: &Port, id: &str) -> Result<(), String> {
     let parked = eventually("the unroutable message is parked", async || {
         let parked = rig.parked(port).await?;
         let found = parked.iter().find(|e| e.message_id.as_deref() == Some(id));
@@ -44,7 +46,7 @@ async fn parked_unroutable(rig: &Rig, port: &Port, id: &str) -> Result<(), Strin
     .await?;
     let reasons = [codes::RETRY_EXHAUSTED.name, codes::ROUTE_NO_QUEUE.name];
     let handled = if rig.sends(port) { 1 } else { 2 };
-    if parked.attempts < 2 || rig.plan.attempts(id) < handled {
+    if parked.attempts < 2 || rig.under.attempts(id) < handled {
         return Err(format!("{port}: set aside without trying again"));
     }
     match reasons.contains(&parked.code.as_str()) && !parked.reason.contains(MARK) {
@@ -54,7 +56,7 @@ async fn parked_unroutable(rig: &Rig, port: &Port, id: &str) -> Result<(), Strin
 }
 
 /// Where no queue takes an outbound message, its sender gets a nack.
-pub(super) async fn sender_is_told(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn sender_is_told(rig: &mut Rig<Inside>) -> Result<(), String> {
     let messages = rig.topology.publishes.iter();
     let messages = messages.filter(|p| p.flow != Flow::Event).map(Port::queue);
     rig.faults.unroutable(messages.collect::<Vec<_>>());
@@ -63,7 +65,7 @@ pub(super) async fn sender_is_told(rig: &mut Rig) -> Result<(), String> {
     for port in &ports {
         let id = rig.send(port, &rig.message(port, 0, 0)).await?;
         expect_nack(rig, &id).await?;
-        if rig.plan.attempts(&id) < 2 {
+        if rig.under.attempts(&id) < 2 {
             return Err(format!("{port}: given up without trying again"));
         }
     }
@@ -75,13 +77,13 @@ pub(super) async fn sender_is_told(rig: &mut Rig) -> Result<(), String> {
 }
 
 /// Where no queue takes what a peer sends, the peer is told, and served again afterwards.
-pub(super) async fn peer_is_told(rig: &mut Rig) -> Result<(), String> {
+pub(super) async fn peer_is_told<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), String> {
     let mut peer = rig.peer()?;
     let opening = ask(rig, &mut peer, 0).await?;
     let (text, _) = reply(rig, &opening).await?;
     received(&mut peer, 0, &text).await?;
     rig.settle().await?;
-    let inbound = Port::new(rig.resource.transport_name(), Flow::Inbound);
+    let inbound = Port::new(&rig.name, Flow::Inbound);
     rig.faults.unroutable([inbound.queue()]);
     let asked = format!("{MARK} {}", random_id());
     if peer.send(0, &asked).await.is_ok() {

@@ -1,94 +1,128 @@
 //! What was finished here and may come again, since its channel or its term in the journal ended before the broker or the
 //! store was told. Everything it caused is confirmed or stored: they are told again, and it is not worked on.
+//!
+//! Kept so narrowly that nothing else is taken for it. A delivery is known only to a later life of the channel, only until
+//! that delivers something new (what comes again comes first), and not once another replica reads the queue: it may have
+//! set the message aside, and a person sent it back. An entry of the journal is known by its number and its body, for a
+//! store that lost its last writes gives numbers again.
 
 use super::super::journal::Replay;
 use crate::broker::RawDelivery;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
-/// What was finished last.
+/// What was finished last: where, and a hash of the body, which holds the message's id.
+type Last = VecDeque<(u64, u64)>;
+
 pub(super) struct Known {
     /// Its key is this process's own, so that nobody can write two bodies that are taken for one.
     hasher: RandomState,
-    /// Hashes of bodies, which hold the messages' ids. None where rows of a ledger say more: there a person, or a rule, may
-    /// publish a message again that was finished a moment ago.
+    /// By generation of the channel. None where several replicas read the queue at once, and where rows of a ledger say
+    /// more: there a person, or a rule, may publish a message again that was finished a moment ago.
     deliveries: Option<Last>,
-    /// Numbers of entries of the journal, which no two ever share.
+    /// By number in the journal.
     entries: Last,
-}
-
-struct Last {
-    finished: VecDeque<u64>,
+    /// As many are known.
     most: usize,
 }
 
-impl Last {
-    fn note(&mut self, number: u64) {
-        if self.finished.len() >= self.most {
-            self.finished.pop_front();
-        }
-        self.finished.push_back(number);
-    }
-}
-
 impl Known {
-    /// As many as may be unfinished, in this life of the channel and the one before. `has_rows`: a ledger knows of every
-    /// message that comes again.
-    pub(super) fn new(prefetch: u16, has_rows: bool) -> Self {
-        let last = || Last {
-            finished: VecDeque::new(),
-            most: 2 * usize::from(prefetch),
-        };
+    /// As many as may be unfinished, in this life of the channel and the one before. `alone`: nobody else reads the queue
+    /// meanwhile, and no ledger knows of every message that comes again.
+    pub(super) fn new(prefetch: u16, alone: bool) -> Self {
         Self {
             hasher: RandomState::new(),
-            deliveries: (!has_rows).then(last),
-            entries: last(),
+            deliveries: alone.then(VecDeque::new),
+            entries: VecDeque::new(),
+            most: 2 * usize::from(prefetch),
         }
     }
 
-    /// A delivery with this body is done or stored.
-    pub(super) fn note(&mut self, body: &[u8]) {
+    /// A delivery with this body, of this generation, is done or stored.
+    pub(super) fn note(&mut self, generation: u64, body: &[u8]) {
         if let Some(deliveries) = &mut self.deliveries {
-            deliveries.note(self.hasher.hash_one(body));
+            let hash = self.hasher.hash_one(body);
+            note(deliveries, (generation, hash), self.most);
         }
     }
 
     /// The same of what the broker delivered or the journal gave.
     pub(super) fn note_done(&mut self, raw: &RawDelivery, replay: Option<&Replay>) {
         match replay {
-            None => self.note(&raw.body),
-            Some(replay) => replay.last().into_iter().for_each(|n| self.entries.note(n)),
+            None => self.note(raw.generation, &raw.body),
+            Some(replay) => {
+                if let Some(number) = replay.last() {
+                    self.note_entry(number, &raw.body);
+                }
+            }
         }
+    }
+
+    fn note_entry(&mut self, number: u64, body: &[u8]) {
+        let hash = self.hasher.hash_one(body);
+        note(&mut self.entries, (number, hash), self.most);
+    }
+
+    fn has_entry(&self, number: u64, body: &[u8]) -> bool {
+        let hash = || self.hasher.hash_one(body);
+        !self.entries.is_empty() && self.entries.contains(&(number, hash()))
     }
 
     /// Whether the broker delivers again, or the journal gives again, what was finished before.
-    pub(super) fn has(&self, raw: &RawDelivery, replay: Option<&Replay>) -> bool {
+    pub(super) fn comes_again(&mut self, raw: &RawDelivery, replay: Option<&Replay>) -> bool {
         if let Some(replay) = replay {
-            let known = |number| self.entries.finished.contains(&number);
-            return replay.last().is_some_and(known);
+            let number = replay.last();
+            return number.is_some_and(|number| self.has_entry(number, &raw.body));
         }
-        let hash = || self.hasher.hash_one(&raw.body[..]);
-        let known = |last: &Last| !last.finished.is_empty() && last.finished.contains(&hash());
-        raw.redelivered && self.deliveries.as_ref().is_some_and(known)
+        let Some(deliveries) = &mut self.deliveries else {
+            return false;
+        };
+        let earlier = |known: &(u64, u64)| known.0 < raw.generation;
+        if !raw.redelivered {
+            deliveries.retain(|known| !earlier(known));
+        }
+        if !deliveries.iter().any(earlier) {
+            return false;
+        }
+        let hash = self.hasher.hash_one(&raw.body[..]);
+        let found = |known: &(u64, u64)| earlier(known) && known.1 == hash;
+        match deliveries.iter().position(found) {
+            Some(place) => deliveries.remove(place).is_some(),
+            None => false,
+        }
     }
 
-    /// A delivery with this body is not finished: what comes again may be that one.
+    /// A message with this body is not finished: what comes again may be that one.
     pub(super) fn forget(&mut self, body: &[u8]) {
         if let Some(deliveries) = &mut self.deliveries {
             let hash = self.hasher.hash_one(body);
-            deliveries.finished.retain(|known| *known != hash);
+            deliveries.retain(|known| known.1 != hash);
         }
     }
+
+    /// Another replica has the queue.
+    pub(super) fn forget_deliveries(&mut self) {
+        if let Some(deliveries) = &mut self.deliveries {
+            deliveries.clear();
+        }
+    }
+}
+
+fn note(last: &mut Last, known: (u64, u64), most: usize) {
+    if last.len() >= most {
+        last.pop_front();
+    }
+    last.push_back(known);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn raw(body: &'static str, redelivered: bool) -> RawDelivery {
+    fn raw(generation: u64, body: &'static str, redelivered: bool) -> RawDelivery {
         RawDelivery {
             tag: 1,
-            generation: 1,
+            generation,
             redelivered,
             routing_key: "q".into(),
             body: body.into(),
@@ -97,17 +131,63 @@ mod tests {
         }
     }
 
-    #[test]
-    fn as_many_are_known_as_two_windows_hold_and_only_if_they_come_again() {
-        let mut known = Known::new(2, false);
-        assert!(!known.has(&raw("1", true), None));
-        for body in ["1", "2", "3", "4", "5"] {
-            known.note_done(&raw(body, false), None);
+    fn finished(bodies: &[&'static str]) -> Known {
+        let mut known = Known::new(2, true);
+        for body in bodies {
+            known.note_done(&raw(1, body, false), None);
         }
-        assert!(!known.has(&raw("1", true), None));
-        assert!(known.has(&raw("2", true), None) && known.has(&raw("5", true), None));
-        assert!(!known.has(&raw("5", false), None), "published once more");
-        known.forget(b"5");
-        assert!(!known.has(&raw("5", true), None) && known.has(&raw("4", true), None));
+        known
+    }
+
+    #[test]
+    fn as_many_are_known_as_two_windows_hold_each_once() {
+        let mut known = finished(&["1", "2", "3", "4", "5"]);
+        assert!(!known.comes_again(&raw(2, "1", true), None));
+        assert!(known.comes_again(&raw(2, "2", true), None));
+        assert!(known.comes_again(&raw(2, "5", true), None));
+        assert!(!known.comes_again(&raw(2, "5", true), None), "a second one");
+        known.forget(b"4");
+        assert!(!known.comes_again(&raw(2, "4", true), None), "set aside");
+        assert!(known.comes_again(&raw(2, "3", true), None));
+    }
+
+    #[test]
+    fn nothing_is_known_in_the_same_life_of_the_channel() {
+        let mut known = finished(&["1"]);
+        assert!(!known.comes_again(&raw(1, "1", true), None));
+        assert!(known.comes_again(&raw(2, "1", true), None));
+    }
+
+    #[test]
+    fn what_is_new_ends_what_comes_again() {
+        let mut known = finished(&["1", "2"]);
+        assert!(known.comes_again(&raw(2, "1", true), None));
+        assert!(
+            !known.comes_again(&raw(2, "2", false), None),
+            "published anew"
+        );
+        assert!(!known.comes_again(&raw(2, "2", true), None));
+    }
+
+    #[test]
+    fn nothing_is_known_once_another_replica_had_the_queue() {
+        let mut known = finished(&["1"]);
+        known.forget_deliveries();
+        assert!(!known.comes_again(&raw(2, "1", true), None));
+    }
+
+    #[test]
+    fn nothing_is_known_where_others_read_the_queue_or_rows_say_more() {
+        let mut known = Known::new(2, false);
+        known.note_done(&raw(1, "1", false), None);
+        assert!(!known.comes_again(&raw(2, "1", true), None));
+    }
+
+    #[test]
+    fn a_number_that_a_store_gives_again_is_another_message() {
+        let mut known = Known::new(2, false);
+        known.note_entry(7, b"1");
+        assert!(known.has_entry(7, b"1"));
+        assert!(!known.has_entry(7, b"2") && !known.has_entry(8, b"1"));
     }
 }

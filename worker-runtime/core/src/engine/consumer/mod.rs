@@ -141,6 +141,7 @@ impl Consumer {
             ..(*parts.desk).clone()
         });
         let has_rows = desk.sending.as_ref().is_some_and(|s| s.has_rows());
+        let alone = !has_rows && parts.mode != OrderingMode::None;
         let (paused, paused_receiver) = watch::channel(None);
         let counters = Arc::clone(&desk.counters);
         let turned = Arc::new(AtomicU64::new(0));
@@ -188,7 +189,7 @@ impl Consumer {
             acker: subscription.acker,
             acks: Acks::new(parts.prefetch),
             window: Window::default(),
-            known: Known::new(parts.prefetch, has_rows),
+            known: Known::new(parts.prefetch, alone),
             lanes: Lanes::new(),
             seats: Arc::default(),
             running: FuturesUnordered::new(),
@@ -294,7 +295,7 @@ impl Consumer {
         self.desk.metrics.received.inc();
         self.acks.open(raw.tag);
         self.window.open(raw.tag, &raw.body);
-        if self.known.has(&raw, None) {
+        if self.known.comes_again(&raw, None) {
             // It has its verdict already, and no place in its lane.
             let again = Finished {
                 raw,
@@ -324,7 +325,8 @@ impl Consumer {
 
     fn work(&mut self, delivery: Delivery) {
         // It waited in its lane behind what it repeats, and that was finished after all.
-        if self.known.has(&delivery.raw, delivery.replay.as_deref()) {
+        let replay = delivery.replay.as_deref();
+        if self.known.comes_again(&delivery.raw, replay) {
             let again = Finished {
                 raw: delivery.raw,
                 replay: delivery.replay,

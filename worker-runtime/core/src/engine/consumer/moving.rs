@@ -24,7 +24,11 @@ const NOW: Due = Due::After(Duration::ZERO);
 impl Consumer {
     /// The consumer's state changed, or is looked at for the first time.
     pub(super) fn note_fence(&mut self) {
-        let consuming = *self.state.borrow() == ConsumerState::Consuming;
+        let state = self.state.borrow().clone();
+        let consuming = state == ConsumerState::Consuming;
+        if let ConsumerState::Standby(_) = state {
+            self.known.forget_deliveries();
+        }
         if let Some(journal) = &mut self.journal {
             self.known_for = self.acker.generation().filter(|_| consuming);
             journal.consumer_state(consuming);
@@ -103,8 +107,11 @@ impl Consumer {
                 let generation = self.desk.generation.load(Ordering::Relaxed);
                 let now = Instant::now();
                 for receipt in receipts {
-                    if let Receipt::Delivery { body, .. } = &receipt {
-                        self.known.note(body);
+                    if let Receipt::Delivery {
+                        body, generation, ..
+                    } = &receipt
+                    {
+                        self.known.note(*generation, body);
                     }
                     match receipt {
                         Receipt::Delivery {

@@ -73,8 +73,9 @@ impl Consumer {
         metrics.handling.observe(took.as_secs_f64());
         self.backlog.finished(parked);
         // What was set aside can be sent back to its queue at once, and is to be worked on then.
-        if !parked {
-            self.known.note_done(&raw, replay.as_deref());
+        match parked {
+            true => self.known.forget(&raw.body),
+            false => self.known.note_done(&raw, replay.as_deref()),
         }
         match (replay, &mut self.journal) {
             (Some(replay), Some(journal)) => journal.done(*replay),

@@ -36,6 +36,11 @@ impl Access {
         &*self.exit.store
     }
 
+    /// Whether times in the store are not this machine's.
+    pub(super) fn has_own_clock(&self) -> bool {
+        self.exit.store.has_own_clock()
+    }
+
     /// Ends every claim of the queue and reads which lanes hold something.
     pub(super) async fn open(&self, term: u64) -> Option<Vec<Place>> {
         self.insist(Some(term), || async {

@@ -197,7 +197,9 @@ impl LaneJournal {
     /// set back. One attempt too early hurts nobody.
     fn note_clocks(&mut self, now: Instant) {
         let (then, wall) = std::mem::replace(&mut self.clocks, (now, crate::clock::now()));
-        if self.clocks.1 + SET_BACK < wall + now.duration_since(then) {
+        if !self.access.has_own_clock()
+            && self.clocks.1 + SET_BACK < wall + now.duration_since(then)
+        {
             tracing::warn!(
                 queue = self.access.queue,
                 "the clock was set back: what waits in the journal is tried again now"

@@ -5,7 +5,7 @@
 
 use super::Names;
 use super::book::{News, now};
-use crate::error::WorkError;
+use crate::error::{ErrorClass, WorkError};
 use crate::message::{Fate, Message};
 use crate::state::ledger::{Note, RowState, Step};
 use crate::state::{Person, StateStore};
@@ -189,11 +189,14 @@ impl Trail {
             };
             let put = AssertUnwindSafe(self.store.note(&notes, self.keep)).catch_unwind();
             let put = tokio::time::timeout(PATIENCE, put).await;
-            if !matches!(put, Ok(Ok(Ok(())))) {
+            let lost = match put {
+                Ok(Ok(Ok(()))) => continue,
+                // It has something against these.
+                Ok(Ok(Err(error))) if error.class != ErrorClass::Connect => notes.len(),
                 // Nor are those that came meanwhile stored, since others wait for their places.
-                let rest = self.lock().forget();
-                self.metrics.trail_lost.inc_by((notes.len() + rest) as u64);
-            }
+                _ => notes.len() + self.lock().forget(),
+            };
+            self.metrics.trail_lost.inc_by(lost as u64);
         }
     }
 

@@ -1,7 +1,7 @@
 //! What a lost acknowledgement, a lost channel and a slow store repeat, and what they do not.
 
 use super::*;
-use crate::conformance::faults::Faults;
+use crate::conformance::faults::{Faults, Mischief};
 use crate::state::around::Around;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use tokio::sync::Semaphore;

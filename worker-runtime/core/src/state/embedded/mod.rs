@@ -198,6 +198,10 @@ impl StateStore for EmbeddedStore {
         self.name.clone()
     }
 
+    fn has_own_clock(&self) -> bool {
+        false
+    }
+
     fn durability(&self) -> Durability {
         self.durability
     }

@@ -110,6 +110,10 @@ impl StateStore for RedisStore {
         self.link.durability()
     }
 
+    fn has_own_clock(&self) -> bool {
+        true
+    }
+
     fn health(&self) -> watch::Receiver<StoreHealth> {
         self.link.health()
     }

@@ -30,7 +30,8 @@ fn parameters(scene: &Scene, sent: &Sent) -> Result<Vec<(String, Call)>, String>
             let without = scene.call(&without);
             let mut no_text = without.clone();
             wrong.push((format!("without {name}"), without));
-            let bad = format!("&{name}=%ff%fe&{name}=x&{name}=y");
+            let coded: String = form_urlencoded::byte_serialize(name.as_bytes()).collect();
+            let bad = format!("&{coded}=%ff%fe&{coded}=x&{coded}=y");
             match form {
                 true => no_text.body = [&no_text.body, bad.as_bytes()].concat().into(),
                 false => {
