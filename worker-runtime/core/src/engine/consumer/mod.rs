@@ -3,8 +3,11 @@
 
 mod known;
 mod moving;
+mod pausing;
 mod seats;
+mod seen;
 mod standing;
+mod verdicts;
 mod window;
 
 use super::acks::{Ack, Acks};
@@ -17,7 +20,6 @@ use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::Message;
 use crate::status::StatusDesk;
-use crate::telemetry::QueueMetrics;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
@@ -34,16 +36,13 @@ use vumi_api::{Flow, OrderingMode};
 use window::Window;
 
 pub(super) use seats::Seat;
+pub(super) use seen::{Counters, Watched};
 pub(super) use standing::state_word;
 
 /// Unacknowledged messages per consumed queue.
 pub(super) const PREFETCH: u16 = 200;
-/// Finished messages wait so long for others before they are acknowledged together.
-const ACK_DELAY: Duration = Duration::from_millis(2);
 /// Gauges are refreshed, and the broker is doubted, so often.
 const TICK: Duration = Duration::from_secs(1);
-/// A pause longer than this gives back what was not begun, long before the broker would take it away.
-const LONG_PAUSE: Duration = Duration::from_secs(60);
 
 /// What a consumer is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,75 +51,6 @@ pub(super) enum Phase {
     Run,
     /// Take nothing new, finish what runs, then end.
     Drain,
-}
-
-/// Counters of one consumed queue, readable from outside.
-#[derive(Default)]
-pub(super) struct Counters {
-    pub(super) received: AtomicU64,
-    pub(super) done: AtomicU64,
-    pub(super) parked: AtomicU64,
-    pub(super) journaled: AtomicU64,
-    pub(super) replayed: AtomicU64,
-    pub(super) returned: AtomicU64,
-    pub(super) retried: AtomicU64,
-}
-
-impl Counters {
-    pub(super) fn add_to(&self, counts: &mut super::Counts) {
-        // Read in this order, so that a message in motion is counted as in flight rather than lost.
-        let load = |n: &AtomicU64| n.load(Ordering::SeqCst);
-        let (done, parked, returned) = (load(&self.done), load(&self.parked), load(&self.returned));
-        let journaled = load(&self.journaled);
-        let received = load(&self.received);
-        counts.done += done;
-        counts.parked += parked;
-        counts.returned += returned;
-        counts.journaled += journaled;
-        counts.received += received;
-        counts.in_flight += received.saturating_sub(done + parked + returned + journaled);
-        counts.retried += load(&self.retried);
-        counts.replayed += load(&self.replayed);
-    }
-}
-
-/// One consumer, seen from outside.
-pub(super) struct Watched {
-    pub(super) metrics: QueueMetrics,
-    pub(super) queue: String,
-    pub(super) state: watch::Receiver<ConsumerState>,
-    pub(super) paused: watch::Receiver<Option<String>>,
-    pub(super) counters: Arc<Counters>,
-    /// When its loop last turned, in milliseconds since the worker began.
-    pub(super) turned: Arc<AtomicU64>,
-    /// What it pauses for, where that is not what the whole worker pauses for: it passes messages on.
-    pub(super) own_backlog: Option<Arc<Backlog>>,
-    /// Counts of what was left in parts of the queue, if it is not divided any more.
-    pub(super) leftover: Option<Arc<Counters>>,
-    /// Of a divided queue: how many of its parts are read here.
-    pub(super) here: Option<watch::Receiver<Option<(usize, usize)>>>,
-    #[cfg(test)]
-    pub(super) acker: Option<Arc<dyn Acker>>,
-}
-
-impl Watched {
-    /// Adds its counts to those of the worker. A message that was passed on is still to be handled.
-    pub(super) fn add_to(&self, counts: &mut super::Counts) {
-        if let Some(leftover) = &self.leftover {
-            leftover.add_to(counts);
-        }
-        if self.own_backlog.is_none() {
-            return self.counters.add_to(counts);
-        }
-        let mut own = super::Counts::default();
-        self.counters.add_to(&mut own);
-        counts.received += own.received - own.done - own.returned;
-        counts.retried += own.retried;
-        counts.parked += own.parked;
-        counts.in_flight += own.in_flight;
-        counts.journaled += own.journaled;
-        counts.replayed += own.replayed;
-    }
 }
 
 /// What a consumer is made of.
@@ -427,158 +357,6 @@ impl Consumer {
         self.next_life_of_journal(generation);
         let waiting = self.lanes.clear_waiting();
         self.return_all(waiting);
-    }
-
-    fn count_returned(&self, count: usize) {
-        if count > 0 {
-            let count = count as u64;
-            self.counters.returned.fetch_add(count, Ordering::SeqCst);
-            self.desk.metrics.returned.inc_by(count);
-        }
-    }
-
-    fn finish(&mut self, finished: Finished) {
-        let now = Instant::now();
-        let Finished {
-            raw,
-            replay,
-            lane,
-            received,
-            verdict,
-        } = finished;
-        let current = match &replay {
-            Some(replay) => self.is_ours(replay),
-            None => raw.generation == self.desk.generation.load(Ordering::Relaxed),
-        };
-        let parked = match verdict {
-            verdict if !current => {
-                if verdict == Verdict::Done {
-                    self.known.note_done(&raw, replay.as_deref());
-                }
-                self.next_of(lane);
-                self.count_returned(1);
-                return;
-            }
-            Verdict::Returned => {
-                // It comes again: what waits behind it must not run before it does.
-                let behind = self.lanes.abandon(lane);
-                self.return_all(behind);
-                self.return_one(replay);
-                return;
-            }
-            Verdict::Waits(waits) => {
-                let (about, due) = *waits;
-                self.leave_window(raw, replay, lane, about, due);
-                return;
-            }
-            Verdict::Held(held) => {
-                let (about, group) = *held;
-                self.hold_back(raw, replay, lane, about, &group);
-                return;
-            }
-            Verdict::Done => false,
-            Verdict::Parked => true,
-        };
-        self.next_of(lane);
-        let metrics = &self.desk.metrics;
-        if parked {
-            self.counters.parked.fetch_add(1, Ordering::SeqCst);
-            metrics.parked.inc();
-        } else {
-            self.counters.done.fetch_add(1, Ordering::SeqCst);
-            metrics.done.inc();
-        }
-        let took = now.duration_since(received);
-        metrics.handling.observe(took.as_secs_f64());
-        self.backlog.finished(parked);
-        // What was set aside can be sent back to its queue at once, and is to be worked on then.
-        match parked {
-            true => self.known.forget(&raw.body),
-            false => self.known.note_done(&raw, replay.as_deref()),
-        }
-        match (replay, &mut self.journal) {
-            (Some(replay), Some(journal)) => journal.done(*replay),
-            _ => self.finished_with(raw.tag, now),
-        }
-    }
-
-    /// A delivery is to be acknowledged.
-    fn finished_with(&mut self, tag: u64, now: Instant) {
-        self.acks.finish(tag, now);
-        self.unacknowledged += 1;
-        self.ack_at.get_or_insert(now + ACK_DELAY);
-    }
-
-    fn acknowledge_if_many(&mut self) {
-        if self.unacknowledged >= usize::from(self.prefetch / 4) || self.running.is_empty() {
-            self.acknowledge();
-        }
-    }
-
-    fn acknowledge(&mut self) {
-        self.unacknowledged = 0;
-        self.ack_at = None;
-        let mut buffer = std::mem::take(&mut self.ack_buffer);
-        self.acks.due(Instant::now(), &mut buffer);
-        self.window.close_before(self.acks.first_open());
-        let generation = self.desk.generation.load(Ordering::Relaxed);
-        for ack in buffer.drain(..) {
-            // False means that the channel was lost meanwhile: the message comes again.
-            self.acker.ack(generation, ack.tag, ack.multiple);
-        }
-        self.ack_buffer = buffer;
-    }
-
-    fn note_pause(&mut self, reason: Option<super::backlog::Reason>) {
-        if self.paused.borrow().as_deref() == reason.as_ref().map(|r| r.text.as_str()) {
-            return;
-        }
-        self.standing.pause(reason.as_ref());
-        match &reason {
-            Some(_) => {
-                self.paused_at.get_or_insert_with(Instant::now);
-                self.let_others_have_it();
-            }
-            None => {
-                self.paused_at = None;
-                if std::mem::take(&mut self.released) || !self.ordered {
-                    self.acker.resume();
-                }
-            }
-        }
-        self.paused.send_replace(reason.map(|r| r.text));
-        self.note_state();
-    }
-
-    /// Gives what was not begun to other consumers at once. Only where no order is kept: giving up a fence while
-    /// something still runs behind it would let a successor overtake it.
-    fn let_others_have_it(&mut self) {
-        if self.ordered {
-            return;
-        }
-        self.acker.cancel();
-        while let Ok(raw) = self.deliveries.try_recv() {
-            self.acker.requeue(raw.generation, raw.tag);
-        }
-    }
-
-    /// A pause that lasts: gives everything back, the fence included, once nothing runs any more. A standby may go on
-    /// where this one may not, and the broker does not close the channel for holding messages too long.
-    fn give_back_in_a_long_pause(&mut self) {
-        let long = self.paused_at.is_some_and(|at| at.elapsed() >= LONG_PAUSE);
-        let idle =
-            self.running.is_empty() && self.journal.as_ref().is_none_or(LaneJournal::is_idle);
-        if !self.ordered || self.released || !long || !idle {
-            return;
-        }
-        self.acknowledge();
-        self.released = true;
-        self.acker.release();
-        // What was on its way to us is back in the queue as well.
-        while self.deliveries.try_recv().is_ok() {}
-        if let Some(journal) = &mut self.journal {
-            journal.consumer_state(false);
-        }
     }
 
     fn note_state(&mut self) {

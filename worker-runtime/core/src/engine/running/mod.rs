@@ -1,29 +1,29 @@
 //! A worker from build to stop: puts the parts of the engine together, tells what the worker is doing, and stops it in
 //! two stages (R8).
 
+mod built;
+mod consuming;
 mod snapshot;
 mod stage;
 
+pub use built::{BuiltWorker, build};
+
 use super::backlog::Backlog;
-use super::backoff::RetryPolicy;
-use super::consumer::{Consumer, PREFETCH, Parts, Watched};
-use super::delivery::{Desk, Duty};
-use super::journal::{self, Hold, Schedules};
+use super::consumer::Watched;
 use super::outlet::Outlet;
-use super::partitions::{self, Plan};
-use super::peer::{self, Counter};
-use super::sending::{self, Keeper, Names, Once, Sending, Trail, Trial};
+use super::peer;
+use super::sending::{Keeper, Sending, Trail};
 use super::store_watch::{StoreWatch, Trouble};
 use super::watch::Watch;
 use super::{Environment, StopLimits};
-use crate::broker::{Durability, QueueSpec};
+use crate::broker::QueueSpec;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::heartbeat::{self, HeartbeatInfo};
-use crate::middleware::Chain;
-use crate::status::{StatusDesk, StatusIdentity};
+use crate::status::StatusDesk;
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
-use crate::worker::{Dedupe, HOLD_LIMIT, Registration, Services, Worker, WorkerContext};
+use crate::worker::{Worker, WorkerContext};
+use consuming::Consumed;
 use futures::FutureExt;
 use stage::Stage;
 use std::future::Future;
@@ -35,139 +35,10 @@ use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use vumi_api::{Flow, Kind, Port, Resource, Topology};
+use vumi_api::{Flow, Port};
 
-/// Messages in a target queue above which new work is refused, unless the manifest says otherwise.
-const BACKLOG_LIMIT: u32 = 10_000;
 /// Statuses not told yet at a stop have this long.
 const LAST_WORDS: Duration = Duration::from_millis(200);
-
-/// A worker that is built but consumes nothing yet: what does not build leaves the old one running.
-pub struct BuiltWorker {
-    worker: Arc<dyn Worker>,
-    cx: Arc<WorkerContext>,
-    type_name: &'static str,
-    topology: Topology,
-    environment: Environment,
-    outlet: Arc<Outlet>,
-    backlog: Arc<Backlog>,
-    chain: Arc<Chain>,
-    status: Arc<StatusDesk>,
-    metrics: Arc<WorkerMetrics>,
-    accepting: Arc<AtomicBool>,
-    abandoned: CancellationToken,
-    sending: Option<Arc<Sending>>,
-    trail: Option<Arc<Trail>>,
-}
-
-/// Builds a worker (phase three): may read secrets and make clients and opens its listening sockets; nothing else that
-/// two versions could not share.
-pub async fn build(
-    registration: &Registration,
-    resource: Arc<Resource>,
-    environment: Environment,
-) -> Result<BuiltWorker, WorkError> {
-    let key = resource.key();
-    let settings = resource.settings();
-    let topology = resource.topology();
-    let metrics = environment.telemetry.worker(&key);
-    let chain = Arc::new(Chain::build(
-        &settings.middleware,
-        &key,
-        environment.state.as_ref(),
-    )?);
-    let limit = settings.backlog_limit.unwrap_or(BACKLOG_LIMIT);
-    let backlog = Arc::new(Backlog::new(resource.kind(), limit));
-    let outlet = Arc::new(Outlet::new(
-        Arc::clone(&environment.broker),
-        Arc::clone(&chain),
-        Arc::clone(&backlog),
-        &metrics,
-        &topology.publishes,
-    ));
-    let status = StatusDesk::new(
-        Arc::clone(&environment.broker),
-        StatusIdentity::of(&resource, &environment.instance),
-        Some(Arc::clone(&metrics)),
-    );
-    let accepting = Arc::new(AtomicBool::new(false));
-    let abandoned = CancellationToken::new();
-    let names = Names::of(&resource, &environment);
-    let store = environment.state.as_ref();
-    let once = store
-        .filter(|_| registration.dedupe != Dedupe::None)
-        .map(|store| {
-            Arc::new(Once::new(
-                Arc::clone(store),
-                &resource,
-                Arc::clone(&metrics),
-            ))
-        });
-    let sending = (resource.kind() == Kind::Transport).then(|| {
-        let (outlet, metrics) = (Arc::clone(&outlet), Arc::clone(&metrics));
-        let policy = sending::Policy::of(
-            &resource,
-            (registration.receipts)(&resource),
-            store.is_some(),
-        );
-        let (names, once) = (names.clone(), once.clone());
-        Arc::new(Sending::new(names, policy, store, once, outlet, metrics))
-    });
-    let trail = store
-        .and_then(|store| Trail::new(Arc::clone(store), &names, Arc::clone(&metrics)))
-        .map(Arc::new);
-    let services: Arc<dyn Services> = Arc::new(Counter {
-        outlet: Arc::clone(&outlet),
-        status: Arc::clone(&status),
-        metrics: Arc::clone(&metrics),
-        listeners: Arc::clone(&environment.listeners),
-        accepting: Arc::clone(&accepting),
-        broker: Arc::clone(&environment.broker),
-        abandoned: abandoned.clone(),
-        sending: sending.clone(),
-        trail: trail.clone(),
-        state: store.cloned(),
-        once,
-    });
-    let cx = Arc::new(WorkerContext::new(
-        resource,
-        environment.instance.clone(),
-        Arc::clone(&environment.secrets),
-        CancellationToken::new(),
-        services,
-    ));
-    let worker = AssertUnwindSafe((registration.build)(Arc::clone(&cx)))
-        .catch_unwind()
-        .await
-        .unwrap_or_else(|_| {
-            Err(WorkError::new(
-                ErrorClass::Bug,
-                codes::BUG_ENDED,
-                format!("building {key} panicked; the process's output shows where"),
-            ))
-        })?;
-    // Sockets belong to the process and outlive their worker, so opening them early hurts nobody, and an address that
-    // cannot be used leaves the old version running.
-    for (host, port) in &topology.listens {
-        environment.listeners.open_early(host, *port).await?;
-    }
-    Ok(BuiltWorker {
-        worker,
-        cx,
-        type_name: registration.type_name,
-        topology,
-        environment,
-        outlet,
-        backlog,
-        chain,
-        status,
-        metrics,
-        accepting,
-        abandoned,
-        sending,
-        trail,
-    })
-}
 
 /// A worker that runs.
 pub struct RunningWorker {
@@ -271,135 +142,7 @@ impl BuiltWorker {
     }
 }
 
-struct Consumed {
-    outlet: Arc<Outlet>,
-    chain: Arc<Chain>,
-    sending: Option<Arc<Sending>>,
-    trail: Option<Arc<Trail>>,
-}
-
 impl RunningWorker {
-    /// Starts one consumer.
-    async fn consume(
-        &mut self,
-        parts: &Consumed,
-        port: &Port,
-        queue: QueueSpec,
-        intake: bool,
-    ) -> (String, QueueMetrics) {
-        let resource = self.cx.resource();
-        let settings = resource.settings();
-        // Replies that were forwarded to this replica have no order to keep: their requests wait side by side.
-        let mode = match queue {
-            QueueSpec::Reply(_) => vumi_api::OrderingMode::None,
-            _ => resource.ordering_mode(),
-        };
-        let data = match &queue {
-            QueueSpec::Data(name) => Some(name.clone()),
-            _ => None,
-        };
-        let name = queue.name().to_owned();
-        // The reply queue is named after this replica, and its series after the port, so that labels stay bounded.
-        let label = match queue {
-            QueueSpec::Reply(_) => format!("{}.reply", port.connector),
-            _ => name.clone(),
-        };
-        let metrics = self.metrics.queue(&label);
-        let lasting = !matches!(queue, QueueSpec::Reply(_));
-        // A reply queue vanishes with its process, and what would have killed it.
-        let trial = self.environment.state.as_ref().filter(|_| lasting);
-        let trial =
-            trial.map(|store| Trial::new(Arc::clone(store), &name, settings.retention.suspects()));
-        let stage = if intake { &self.intake } else { &self.replies };
-        // A reply queue ends with its replica: nothing of it can wait longer.
-        let store = match queue {
-            QueueSpec::Reply(_) => None,
-            _ => self.environment.state.clone(),
-        };
-        let journal = store.map(|store| journal::Parts {
-            store,
-            volatile_will_do: settings.allow_volatile_state
-                || self.environment.broker.durability() == Durability::Memory,
-            imports: (resource.kind() == Kind::Transport && port.flow == Flow::Outbound)
-                .then(|| port.connector.clone()),
-            fenced: mode != vumi_api::OrderingMode::None,
-            trouble: self.trouble.clone(),
-            gauges: Arc::new(journal::Gauges::new(metrics.clone())),
-        });
-        // Only a transport's outbound messages can be sent at a time of their own.
-        let schedules = resource.kind() == Kind::Transport && port.flow == Flow::Outbound;
-        let hold = schedules.then(|| Arc::new(Schedules) as Arc<dyn Hold>);
-        let desk = Arc::new(Desk {
-            acker: None,
-            duty: Duty::Handle,
-            layout: None,
-            worker: Arc::clone(&self.worker),
-            key: self.cx.worker_name().to_owned(),
-            port: port.clone(),
-            // What cannot be handled from the reply queue is parked with its connector: the reply queue vanishes.
-            queue: match queue {
-                QueueSpec::Reply(_) => port.queue(),
-                _ => name,
-            },
-            chain: Arc::clone(&parts.chain),
-            outlet: Arc::clone(&parts.outlet),
-            policy: RetryPolicy::new(
-                settings.retry.as_ref(),
-                resource.attempts(),
-                settings.hold_limit.map_or(HOLD_LIMIT, |d| d.0),
-            ),
-            metrics: metrics.clone(),
-            counters: Arc::default(),
-            worker_metrics: Arc::clone(&self.metrics),
-            generation: Arc::default(),
-            halt: stage.halt.clone(),
-            sending: parts
-                .sending
-                .clone()
-                .filter(|_| port.flow == Flow::Outbound),
-            lasting,
-            trail: parts.trail.clone(),
-            trial,
-            legacy_failures: resource.transport().and_then(|t| t.legacy_failures) == Some(true),
-            exit: None,
-        });
-        let parts = Parts {
-            backlog: Arc::clone(&self.backlog),
-            broker: Arc::clone(&self.environment.broker),
-            status: Arc::clone(&self.status),
-            phase: stage.phase.subscribe(),
-            mode,
-            queue,
-            prefetch: PREFETCH,
-            oldest: None,
-            label: label.clone(),
-            tag: format!("{}@{}", self.cx.worker_name(), self.cx.instance()),
-            epoch: self.epoch,
-            journal,
-            hold,
-            desk,
-        };
-        let plan = Plan::of(resource, port);
-        let loops = match data {
-            Some(_) if !plan.parts().is_empty() => partitions::start(parts, plan).await,
-            Some(name) => partitions::start_whole(parts, &name).await,
-            None => {
-                let (consumer, watched) = Consumer::subscribe(parts).await;
-                vec![(consumer.run().boxed(), Some(watched))]
-            }
-        };
-        for (run, watched) in loops {
-            self.watched.extend(watched);
-            let task = self.guarded(run);
-            if intake {
-                self.intake.tasks.push(task);
-            } else {
-                self.replies.tasks.push(task);
-            }
-        }
-        (label, metrics)
-    }
-
     /// Starts what runs beside the messages.
     fn keep_watch(
         &mut self,

@@ -1,28 +1,25 @@
 //! Reads this replica's share of a divided queue: says that it lives, hears who else does, takes parts and lets go of
 //! them as members come and go (S12).
 
-use super::super::Counts;
+mod show;
+mod words;
+
 use super::super::backlog::Backlog;
-use super::super::consumer::{Consumer, Counters, Parts, Phase, Watched, state_word};
+use super::super::consumer::{Consumer, Counters, Parts, Phase, Watched};
 use super::super::delivery::Desk;
 use super::super::journal;
-use super::layout::{Alone, Here, Layout};
-use super::members::{BEAT, Beat, LONGEST_NAME, Members};
+use super::layout::{Alone, Layout};
+use super::members::{Beat, LONGEST_NAME, Members};
 use super::plan::{Plan, queue_of, range};
 use super::window_of_part;
-use crate::beacon;
-use crate::broker::{
-    Access, ConsumerState, EXCHANGE, LinkState, QueueSpec, Subscribe, Subscription,
-};
+use crate::broker::{ConsumerState, LinkState, QueueSpec};
 use crate::message::random_id;
-use crate::reasons::{self, Reason};
-use crate::status::{StatusLevel, StatusReport};
 use crate::telemetry::QueueMetrics;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -141,27 +138,6 @@ impl Crew {
             plan,
         };
         (crew, watched)
-    }
-
-    fn key(&self) -> String {
-        format!("{}.members", self.plan.queue())
-    }
-
-    async fn ears(&mut self) -> Subscription {
-        let copy = QueueSpec::Copy {
-            name: format!("{}.{}", self.key(), random_id()),
-            exchange: EXCHANGE.into(),
-            keys: vec![self.key()],
-        };
-        self.parts
-            .broker
-            .subscribe(Subscribe {
-                queue: copy,
-                prefetch: 200,
-                access: Access::Shared,
-                tag: self.parts.tag.clone(),
-            })
-            .await
     }
 
     /// Runs until it is told to drain and every part is let go of.
@@ -347,156 +323,11 @@ impl Crew {
         }
     }
 
-    /// Says that we live, when it is time or there is news. One word at a time: nobody waits for the broker.
-    fn speak(&mut self, leaving: bool) {
-        let now = Instant::now();
-        if self.beat.is_some() || !(leaving || self.news || now >= self.beat_at) {
-            return;
-        }
-        self.news = false;
-        self.beat_at = now + BEAT;
-        let alone = self.wanted_alone();
-        let mut parts: BTreeSet<String> = self.plan.parts().iter().cloned().collect();
-        parts.extend(alone.iter().flat_map(|alone| alone.parts.iter().cloned()));
-        let beat = Beat {
-            member: self.member.clone(),
-            parts: parts.into_iter().collect(),
-            holds: self.holds(),
-            alone: alone.is_some(),
-            leaving,
-        };
-        let (broker, key) = (Arc::clone(&self.parts.broker), self.key());
-        self.beat = Some(
-            async move {
-                beacon::tell(&*broker, EXCHANGE, &key, beat.encode().into()).await;
-            }
-            .boxed(),
-        );
-    }
-
-    /// The parts of which messages may be in hand here. Who competes for them has them until they are done, although it
-    /// does not hold up others.
-    fn holds(&self) -> Vec<String> {
-        let competes = self.parts.mode == OrderingMode::None;
-        let leaving = self.posts.iter().filter(|(_, post)| post.leaving);
-        let leaving = leaving.map(|(part, _)| part).filter(|_| competes);
-        let all: BTreeSet<&String> = self.reads().chain(leaving).collect();
-        all.into_iter().cloned().collect()
-    }
-
-    /// Whether we were to let go of all parts, and nobody has any.
-    fn has_left(&self) -> bool {
-        let closed = self.wanted_alone().filter(|alone| alone.closed);
-        closed.is_some_and(|alone| {
-            let mut parts = alone.parts.iter();
-            self.posts.is_empty() && !parts.any(|part| self.members.held_elsewhere(part))
-        })
-    }
-
     fn reads(&self) -> impl Iterator<Item = &String> {
         self.posts
             .iter()
             .filter(|(_, post)| *post.watched.state.borrow() == ConsumerState::Consuming)
             .map(|(part, _)| part)
-    }
-
-    /// Tells status, metrics and the layout how the parts here are.
-    fn show(&mut self) {
-        let mut counts = Counts::default();
-        self.counters.add_to(&mut counts);
-        self.layout.tell(Here {
-            reads: self.reads().cloned().collect(),
-            left: self.has_left(),
-            in_hand: counts.in_flight,
-            received: counts.received,
-        });
-        let in_flight = counts.in_flight.try_into().unwrap_or(i64::MAX);
-        self.metrics.in_flight.set(in_flight);
-        let ages = self
-            .posts
-            .values()
-            .map(|post| post.oldest.load(Ordering::Relaxed));
-        let oldest = ages.map(f64::from_bits).fold(0.0, f64::max);
-        self.metrics.oldest.set(oldest);
-        let turned = self
-            .posts
-            .values()
-            .map(|post| post.watched.turned.load(Ordering::Relaxed));
-        let now = self.parts.epoch.elapsed().as_millis();
-        let turned = turned.min().unwrap_or(now.try_into().unwrap_or(u64::MAX));
-        self.turned.store(turned, Ordering::Relaxed);
-        let paused = self
-            .posts
-            .values()
-            .find_map(|post| post.watched.paused.borrow().clone());
-        self.paused.send_if_modified(|old| {
-            let changed = *old != paused;
-            *old = paused;
-            changed
-        });
-        let reads = self.reads().count();
-        self.here
-            .send_replace(Some((reads, self.plan.parts().len())));
-        let state = self.judge();
-        let changed = self.state.send_if_modified(|old| {
-            let changed = *old != state;
-            old.clone_from(&state);
-            changed
-        });
-        if changed {
-            self.report(&state);
-        }
-    }
-
-    /// One state for all parts here.
-    fn judge(&self) -> ConsumerState {
-        let states: Vec<ConsumerState> = self
-            .posts
-            .values()
-            .map(|post| post.watched.state.borrow().clone())
-            .collect();
-        let find = |wanted: fn(&ConsumerState) -> bool| states.iter().find(|s| wanted(s)).cloned();
-        if let Some(refused) = find(|s| matches!(s, ConsumerState::Refused(..))) {
-            return refused;
-        }
-        if self.members.share().is_none() {
-            return ConsumerState::Connecting(Some("waiting for the other replicas".into()));
-        }
-        let consuming = find(|s| *s == ConsumerState::Consuming);
-        let connecting = find(|s| matches!(s, ConsumerState::Connecting(_)));
-        let standby = find(|s| matches!(s, ConsumerState::Standby(_)));
-        let others = || match self.members.others() {
-            0 => ConsumerState::Connecting(None),
-            others => ConsumerState::Standby(Some(format!("{others} other replicas"))),
-        };
-        consuming.or(connecting).or(standby).unwrap_or_else(others)
-    }
-
-    fn report(&self, state: &ConsumerState) {
-        let paused = self.paused.borrow().is_some();
-        let label = &self.parts.label;
-        let desk = &self.parts.desk;
-        desk.worker_metrics
-            .consumer_state(label, state_word(state, paused));
-        let queue = range(&self.plan);
-        let (level, reason, text) = match state {
-            ConsumerState::Consuming => (
-                StatusLevel::Ok,
-                reasons::CONSUMING,
-                format!("reading parts of {queue}"),
-            ),
-            ConsumerState::Standby(_) => (
-                StatusLevel::Ok,
-                reasons::STANDBY,
-                format!("standing by: {queue} are read by other replicas"),
-            ),
-            ConsumerState::Refused(code, text) => {
-                (StatusLevel::Down, Reason::of_code(code), text.clone())
-            }
-            ConsumerState::Connecting(_) | ConsumerState::Stopped => return,
-        };
-        let report = StatusReport::new(format!("queue {queue}"), level, reason, text);
-        self.parts.status.report(report);
     }
 }
 
