@@ -45,7 +45,7 @@ pub(crate) trait Mischief {
     /// From now on no queue takes publications with these routing keys: they are returned.
     fn unroutable(&self, queues: impl IntoIterator<Item = String>);
     /// Publications so far that no queue took by that.
-    fn returned(&self) -> u64;
+    fn unrouted(&self) -> u64;
     /// From now on acknowledgements never reach the broker, as when the process dies before it sends them.
     fn swallow_acks(&self, swallow: bool);
     /// Acknowledgements that the worker made, whether they got there or not.
@@ -204,7 +204,7 @@ impl Mischief for Faults {
         *lock(&self.unroutable) = queues.into_iter().collect();
     }
 
-    fn returned(&self) -> u64 {
+    fn unrouted(&self) -> u64 {
         self.returned.load(Ordering::SeqCst)
     }
 

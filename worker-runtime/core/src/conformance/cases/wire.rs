@@ -222,7 +222,7 @@ pub(super) async fn unroutable_is_kept<W: UnderTest>(rig: &mut Rig<W>) -> Result
     for port in rig.answering() {
         let id = rig.send(&port, &rig.message(&port, 0, 0)).await?;
         eventually("its output is refused", async || {
-            match rig.faults.returned() as usize {
+            match rig.faults.unrouted() as usize {
                 n if n > sent.len() => Ok(()),
                 _ => Err("nothing was published".to_owned()),
             }

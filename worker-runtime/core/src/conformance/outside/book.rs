@@ -102,7 +102,7 @@ impl Mischief for Book {
         self.page().unroutable = queues.into_iter().collect();
     }
 
-    fn returned(&self) -> u64 {
+    fn unrouted(&self) -> u64 {
         self.page().unrouted
     }
 

@@ -84,7 +84,7 @@ impl Channels {
     }
 
     /// A frame of the worker.
-    pub(super) fn from_worker(&mut self, frame: Frame) -> Step {
+    pub(super) fn worker_says(&mut self, frame: Frame) -> Step {
         let id = frame.channel;
         match frame.read() {
             Some(AMQPFrame::Method(_, AMQPClass::Basic(Basic::Publish(publish)))) => {
@@ -113,9 +113,9 @@ impl Channels {
                 }
             }
             Some(AMQPFrame::Method(_, class)) => {
-                if !self.heed_worker(id, class) {
-                    return Step::Pass(Vec::new());
-                }
+                let passes = self.heed_worker(id, class);
+                let bytes = if passes { frame.bytes() } else { Vec::new() };
+                return Step::Pass(bytes);
             }
             _ => {}
         }
@@ -169,7 +169,7 @@ impl Channels {
     }
 
     /// A frame of the broker.
-    pub(super) fn from_broker(&mut self, frame: Frame) -> Step {
+    pub(super) fn broker_says(&mut self, frame: Frame) -> Step {
         let id = frame.channel;
         match frame.read() {
             Some(AMQPFrame::Method(_, AMQPClass::Basic(Basic::Ack(ack)))) => {
@@ -206,9 +206,9 @@ impl Channels {
         let channel = self.channel(id);
         match class {
             AMQPClass::Basic(Basic::ConsumeOk(ok)) => {
-                if channel.unnamed.pop_front() == Some(true) {
-                    channel.careless.insert(ok.consumer_tag.to_string());
-                }
+                let careless = channel.unnamed.pop_front() == Some(true);
+                let tag = careless.then(|| ok.consumer_tag.to_string());
+                channel.careless.extend(tag);
             }
             AMQPClass::Basic(Basic::Deliver(deliver)) => {
                 let no_ack = channel.careless.contains(deliver.consumer_tag.as_str());

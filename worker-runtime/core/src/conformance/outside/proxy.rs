@@ -73,7 +73,7 @@ async fn up(
         let frame = Frame::next(&mut from).await?;
         let step = {
             let mut channels = channels.lock().unwrap_or_else(PoisonError::into_inner);
-            channels.from_worker(frame)
+            channels.worker_says(frame)
         };
         match step {
             Step::Pass(bytes) | Step::Confirmation(bytes) => to.write_all(&bytes).await?,
@@ -118,7 +118,7 @@ async fn down(
             let Some(frame) = frame else { continue };
             let step = {
                 let mut channels = channels.lock().unwrap_or_else(PoisonError::into_inner);
-                channels.from_broker(frame)
+                channels.broker_says(frame)
             };
             match step {
                 Step::Confirmation(bytes) if *held.borrow() => waiting.extend(bytes),

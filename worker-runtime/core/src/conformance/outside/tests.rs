@@ -31,11 +31,11 @@ impl Line {
     }
 
     fn worker(&mut self, class: AMQPClass) -> Step {
-        self.channels.from_worker(read(method(1, class)))
+        self.channels.worker_says(read(method(1, class)))
     }
 
     fn broker(&mut self, class: AMQPClass) -> Step {
-        self.channels.from_broker(read(method(1, class)))
+        self.channels.broker_says(read(method(1, class)))
     }
 
     /// The last step of publishing `body`, with the key that the broker sees.
@@ -50,7 +50,7 @@ impl Line {
         assert_eq!(held, Step::Pass(Vec::new()), "waits for its content");
         let mut step = Step::Pass(Vec::new());
         for frame in content(body, 2) {
-            step = self.channels.from_worker(frame);
+            step = self.channels.worker_says(frame);
         }
         step
     }
@@ -64,7 +64,7 @@ impl Line {
             routing_key: "sms.inbound".into(),
         })));
         for frame in content(body, 2) {
-            self.channels.from_broker(frame);
+            self.channels.broker_says(frame);
         }
     }
 
@@ -192,7 +192,7 @@ fn publications_meet_what_a_case_wants() {
     );
     assert_eq!(key_of(line.publish(OUT, b"{}")), nowhere);
     assert_eq!(key_of(line.publish(OUT, b"{}")), OUT);
-    assert_eq!(line.book.returned(), 1);
+    assert_eq!(line.book.unrouted(), 1);
     // One confirmation for all of them becomes one for each, the first of them a refusal.
     let told = methods(line.confirm(4, true));
     assert!(
@@ -241,7 +241,7 @@ fn what_is_set_aside_is_counted_and_what_is_transient_is_noted() {
     };
     line.worker(AMQPClass::Basic(Basic::Publish(publish)));
     for frame in content(b"{}", 1) {
-        line.channels.from_worker(frame);
+        line.channels.worker_says(frame);
     }
     assert_eq!(line.book.careless().as_deref(), Some(OUT));
 }
