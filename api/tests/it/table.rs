@@ -985,7 +985,7 @@ pub const ONLY_OFFLINE: &[Bad] = &[
         "must be shorter than http.requestTimeout",
     ),
     transport(
-        "httpRpc: {}\nhttp: {port: 8080}\ndedupe: {}",
+        "httpRpc: {validationMode: strict}\nhttp: {port: 8080}\ndedupe: {}",
         "manifest.invalid",
         "spec.dedupe",
         "without httpRpc.idField",

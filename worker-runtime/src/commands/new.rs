@@ -63,8 +63,8 @@ struct Recipe {
     about: &'static str,
     config: &'static str,
     worker: &'static str,
-    /// Files beside the worker's module: ending and text.
-    beside: &'static [(&'static str, &'static str)],
+    /// Files beside the worker's module: folder from there, ending and text.
+    beside: &'static [(&'static str, &'static str, &'static str)],
     minimal: &'static str,
     full: String,
     test: &'static str,
@@ -101,7 +101,10 @@ fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
             about: "One message per HTTP request; the reply is the response body.",
             config: include_str!("new/api_http.rs.txt"),
             worker: include_str!("new/http.rs.txt"),
-            beside: &[("yaml", include_str!("new/http_description.yaml"))],
+            beside: &[
+                ("", "yaml", include_str!("new/http_description.yaml")),
+                ("../cases/", "yaml", include_str!("new/case_http.yaml")),
+            ],
             minimal: include_str!("new/minimal_http.yaml"),
             full: full(
                 include_str!("new/full_http.yaml"),
@@ -210,8 +213,8 @@ fn changes(
         }
     }
     let examples = format!("examples/{}/{}", recipe.plural, names.camel);
-    let beside = recipe.beside.iter().map(|(ending, text)| {
-        let path = format!("{}/{module}.{ending}", recipe.family);
+    let beside = recipe.beside.iter().map(|(folder, ending, text)| {
+        let path = format!("{}/{folder}{module}.{ending}", recipe.family);
         (root.join(path), names.fill(text))
     });
     let mut all = vec![

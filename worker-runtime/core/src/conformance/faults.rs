@@ -13,6 +13,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use vumi_api::Flow;
@@ -74,6 +75,8 @@ pub(crate) struct Faults {
     careless: Mutex<Option<String>>,
     acks: Arc<Acks>,
     lines: Mutex<Vec<Weak<Line>>>,
+    /// Where the broker's side of things lives: it goes on while the worker's stands still.
+    home: Handle,
     _ends_mirror: DropGuard,
 }
 
@@ -97,8 +100,23 @@ impl Faults {
             careless: Mutex::default(),
             acks: Arc::default(),
             lines: Mutex::default(),
+            home: Handle::current(),
             _ends_mirror: end.drop_guard(),
         })
+    }
+
+    /// Asks the broker where that lives: a worker that stands still keeps nothing that others need.
+    async fn at_home<T, F>(&self, ask: impl FnOnce(Arc<dyn Broker>) -> F) -> T
+    where
+        T: Send + 'static,
+        F: Future<Output = T> + Send + 'static,
+    {
+        match self.home.spawn(ask(Arc::clone(&self.inner))).await {
+            Ok(answer) => answer,
+            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+            // The case is over.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// The broker gives up the connection of a worker that gives no sign of life: its consumers end, and others get what
@@ -278,7 +296,9 @@ impl Broker for Faults {
             {
                 lock(&self.careless).get_or_insert_with(|| key.clone());
             }
-            return self.inner.publish(publication).await;
+            return self
+                .at_home(|broker| async move { broker.publish(publication).await })
+                .await;
         }
         let (resolve, receipt) = Receipt::new();
         if let Some(refusal) = self.refusal(&publication) {
@@ -287,7 +307,9 @@ impl Broker for Faults {
         }
         let mishap = lock(&self.mishaps).pop_front();
         self.published.fetch_add(1, Ordering::SeqCst);
-        let inner = self.inner.publish(publication).await;
+        let inner = self
+            .at_home(|broker| async move { broker.publish(publication).await })
+            .await;
         let mut held = self.held.subscribe();
         let fate = async move {
             let confirmation = inner.confirmation().await;
@@ -312,7 +334,7 @@ impl Broker for Faults {
         let mut given_up = self.given_up.subscribe();
         let _ = given_up.wait_for(|given_up| !given_up).await;
         let (line, subscription) = Line::open(
-            Arc::clone(&self.inner),
+            (&self.home, Arc::clone(&self.inner)),
             self.away.subscribe(),
             subscribe,
             Arc::clone(&self.acks),
@@ -323,17 +345,23 @@ impl Broker for Faults {
 
     async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
         self.reachable()?;
-        self.inner.declare(queue).await
+        let queue = queue.clone();
+        self.at_home(|broker| async move { broker.declare(&queue).await })
+            .await
     }
 
     async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {
         self.reachable()?;
-        self.inner.depth(queue).await
+        let queue = queue.to_owned();
+        self.at_home(|broker| async move { broker.depth(&queue).await })
+            .await
     }
 
     async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
         self.reachable()?;
-        self.inner.shelf(queue, limit).await
+        let queue = queue.to_owned();
+        self.at_home(move |broker| async move { broker.shelf(&queue, limit).await })
+            .await
     }
 
     async fn close(&self, deadline: Duration) {

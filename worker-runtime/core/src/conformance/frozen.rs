@@ -37,6 +37,9 @@ pub(super) struct Parts {
 impl Freezable {
     /// Starts it; it need not consume yet.
     pub(super) async fn start(parts: Parts) -> Result<Self, String> {
+        // The broker does not stand still with it.
+        let faults = Faults::new(Arc::clone(&parts.environment.broker));
+        let broker = Arc::clone(&faults) as Arc<dyn Broker>;
         let (orders, given) = mpsc::channel(1);
         let (ready, started) = oneshot::channel();
         // What it logs belongs to the case.
@@ -48,13 +51,13 @@ impl Freezable {
                     .enable_all()
                     .build();
                 match runtime {
-                    Ok(runtime) => runtime.block_on(life(parts, ready, given)),
+                    Ok(runtime) => runtime.block_on(life(parts, broker, ready, given)),
                     Err(e) => drop(ready.send(Err(e.to_string()))),
                 }
             });
         };
         let thread = thread.spawn(live).map_err(|e| e.to_string())?;
-        let faults = started.await.map_err(|_| "it panicked")??;
+        started.await.map_err(|_| "it panicked")??;
         Ok(Self {
             faults,
             orders: Some(orders),
@@ -108,7 +111,8 @@ impl Freezable {
 
 async fn life(
     parts: Parts,
-    ready: oneshot::Sender<Result<Arc<Faults>, String>>,
+    broker: Arc<dyn Broker>,
+    ready: oneshot::Sender<Result<(), String>>,
     mut orders: mpsc::Receiver<Order>,
 ) {
     let Parts {
@@ -116,16 +120,15 @@ async fn life(
         resource,
         environment,
     } = parts;
-    let faults = Faults::new(Arc::clone(&environment.broker));
     let environment = Environment {
-        broker: Arc::clone(&faults) as Arc<dyn Broker>,
+        broker,
         ..environment
     };
     let running = match engine::build(&registration, Arc::new(resource), environment).await {
         Ok(built) => built.start().await,
         Err(e) => return drop(ready.send(Err(e.to_string()))),
     };
-    let _ = ready.send(Ok(faults));
+    let _ = ready.send(Ok(()));
     while let Some(order) = orders.recv().await {
         match order {
             Order::Freeze(frozen, thaw) => {

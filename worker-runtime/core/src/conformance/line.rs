@@ -4,6 +4,7 @@
 use crate::broker::{Acker, Broker, ConsumerState, RawDelivery, Subscribe, Subscription};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::runtime::Handle;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -35,9 +36,9 @@ struct Now {
 }
 
 impl Line {
-    /// Starts a consumer of `broker` that is there while `away` is false.
+    /// Starts a consumer of a broker, at home there, that is there while `away` is false.
     pub(super) fn open(
-        broker: Arc<dyn Broker>,
+        (home, broker): (&Handle, Arc<dyn Broker>),
         away: watch::Receiver<bool>,
         subscribe: Subscribe,
         acks: Arc<Acks>,
@@ -60,7 +61,7 @@ impl Line {
             sender,
             state,
         };
-        tokio::spawn(pump.run(broker, subscribe));
+        home.spawn(pump.run(broker, subscribe));
         (line, subscription)
     }
 
