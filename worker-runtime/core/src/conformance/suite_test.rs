@@ -129,7 +129,8 @@ fn a_good_worker_has_no_findings() {
 #[test]
 fn random_ids_are_found_wherever_a_message_is_handled_twice() {
     let found = found::<RANDOM_IDS>();
-    for case in ["equal-ids", "channel-lost", "stop-bounded"] {
+    // Not after a lost channel: what a process had finished then is not handled again.
+    for case in ["equal-ids", "stop-bounded"] {
         assert!(found.iter().any(|f| f == case), "{case} not in {found:?}");
     }
     assert!(!found.iter().any(|f| f == "flow"), "{found:?}");
