@@ -33,6 +33,8 @@ struct Now {
     cancelled: bool,
     /// The broker ended it, and the worker does not know: the generation that it still believes in.
     ended: Option<u64>,
+    /// It is over, however soon the broker is there again.
+    over: CancellationToken,
 }
 
 impl Line {
@@ -80,24 +82,26 @@ impl Line {
         }
     }
 
-    /// The worker knows that the consumer ended.
+    /// The channel is lost, and the worker knows.
     pub(super) fn end(&self) {
         let mut now = self.lock();
         (now.acker, now.ended) = (None, None);
+        now.over.cancel();
     }
 
     fn has_ended(&self) -> bool {
         self.lock().ended.is_some()
     }
 
-    fn begin(&self, acker: &Arc<dyn Acker>) -> u64 {
+    fn begin(&self, acker: &Arc<dyn Acker>) -> (u64, CancellationToken) {
         let mut now = self.lock();
         now.life += 1;
         if now.cancelled {
             acker.cancel();
         }
         now.acker = Some(Arc::clone(acker));
-        now.life * LIFE
+        now.over = CancellationToken::new();
+        (now.life * LIFE, now.over.clone())
     }
 
     /// The consumer of that generation, and the generation as its broker knows it.
@@ -190,10 +194,11 @@ impl Pump {
         let lives = async {
             while self.away.wait_for(|away| !away).await.is_ok() {
                 let mut subscription = broker.subscribe(subscribe.clone()).await;
-                let first = self.line.begin(&subscription.acker);
+                let (first, over) = self.line.begin(&subscription.acker);
                 let mut away = self.away.clone();
                 tokio::select! {
                     biased;
+                    () = over.cancelled() => {}
                     Ok(_) = away.wait_for(|away| *away) => {}
                     () = self.hand_on(&mut subscription, first) => return,
                 }

@@ -65,10 +65,12 @@ impl Sending {
         let before = AtomicUsize::new(0);
         let (row, moved) = book
             .advance(row, interrupted, |row| {
-                before.store(
-                    row.told.len() - row.told_before.min(row.told.len()),
-                    Ordering::Relaxed,
-                );
+                let told = match standing::is_telling(row) {
+                    // Perhaps nobody told it: its process may have ended.
+                    true => 0,
+                    false => row.told.len().saturating_sub(row.told_before),
+                };
+                before.store(told, Ordering::Relaxed);
                 self.received(book, row, &said, &receipt)
             })
             .await?;

@@ -39,9 +39,11 @@ impl Sending {
         said: Vec<Event>,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
-        let lasting = case.lasting;
+        // Who moved it meanwhile may be done with the copy that it had: then nothing comes again.
+        let (lasting, version) = (case.lasting, row.version);
         let (row, moved) = book
             .advance(row, interrupted, |row| {
+                let lasting = lasting && row.version == version;
                 let next = self.answered(book, row, &said, lasting)?;
                 Some(book.with_content(next, case.body.as_ref()))
             })

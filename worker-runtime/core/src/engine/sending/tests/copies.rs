@@ -21,12 +21,11 @@ impl Worker for Slow {
 }
 
 /// A replica with a slow peer.
-fn slow(bench: &Bench) -> (Arc<Slow>, Arc<Sending>, Arc<Desk>) {
-    let life = Life::until(0);
+fn slow(bench: &Bench, life: &Arc<Life>) -> (Arc<Slow>, Arc<Sending>, Arc<Desk>) {
     let inner = Arc::new(Transport {
         name: bench.name,
         peer: Arc::clone(&bench.peer),
-        life: Arc::clone(&life),
+        life: Arc::clone(life),
     });
     let slow = Arc::new(Slow {
         inner,
@@ -34,7 +33,7 @@ fn slow(bench: &Bench) -> (Arc<Slow>, Arc<Sending>, Arc<Desk>) {
         answers: Semaphore::new(0),
     });
     let worker: Arc<dyn Worker> = Arc::clone(&slow) as _;
-    let (sending, desk) = bench.desk(&life, Some(Arc::clone(&bench.store)), worker);
+    let (sending, desk) = bench.desk(life, Some(Arc::clone(&bench.store)), worker);
     (slow, sending, Arc::new(desk))
 }
 
@@ -43,7 +42,7 @@ async fn under_way(
     bench: &Bench,
     message: &UserMessage,
 ) -> (Arc<Slow>, tokio::task::JoinHandle<Verdict>, Arc<Sending>) {
-    let (slow, sending, desk) = slow(bench);
+    let (slow, sending, desk) = slow(bench, &Life::until(0));
     let delivery = delivery(message, false);
     let work = tokio::spawn(async move { desk.work(delivery).await.verdict });
     slow.begun.acquire().await.unwrap().forget();
@@ -144,6 +143,57 @@ async fn what_a_dead_replica_was_sending_is_lost_soon_and_what_a_live_one_never_
         assert_eq!(fate.code, codes::FATE_UNKNOWN.name);
         lives.inspect(tokio::task::JoinHandle::abort);
     }
+}
+
+/// A replica that was frozen gets the answer of its peer when another one, which had the copy, waits for a receipt: nothing
+/// brings the message back if what it decides is not told.
+#[tokio::test]
+async fn an_answer_after_another_replica_gave_up_waiting_is_told_although_its_process_ends() {
+    let begun = futures::future::join_all(
+        (1..8).flat_map(|dies| [true, false].map(|receipt| answered_late_and_dead(dies, receipt))),
+    );
+    let begun = begun.await.into_iter().filter(|begun| *begun).count();
+    assert_eq!(
+        begun, 10,
+        "those that die at the first two steps have not sent"
+    );
+}
+
+/// False if the first replica dies before it has sent.
+async fn answered_late_and_dead(dies: u32, by_receipt: bool) -> bool {
+    let (store, life, never) = (store(), Life::until(dies), || false);
+    let bench = Bench::new(&store, json!({"onUnknown": {"policy": "wait"}}), true);
+    let message = message();
+    let (slow, _, desk) = slow(&bench, &life);
+    let first = tokio::spawn(desk.work(delivery(&message, false)));
+    tokio::select! {
+        begun = slow.begun.acquire() => begun.unwrap().forget(),
+        () = life.ended.notified() => return false,
+    }
+    let (sending, desk) = bench.process(&Life::until(0), 0, 0);
+    let copy = desk.work(delivery(&message, true)).await;
+    assert_eq!(copy.verdict, Verdict::Done);
+    assert_eq!(bench.row(&message).await.state, RowState::Unknown);
+    slow.answers.add_permits(1);
+    tokio::select! {
+        _ = first => {}
+        () = life.ended.notified() => {}
+    }
+    if by_receipt {
+        let receipt = Receipt {
+            message_id: Some(message.message_id().into()),
+            remote_id: None,
+            outcome: ReceiptOutcome::Delivered,
+        };
+        sending.receipt(receipt, &never).await.unwrap();
+        assert_eq!(bench.row(&message).await.state, RowState::Delivered);
+    } else {
+        let (book, row) = (sending.book.as_ref().unwrap(), bench.row(&message).await);
+        sending.end_wait(book, row, &never).await.unwrap();
+    }
+    let events = distinct(&bench.events().await);
+    assert_eq!(verdicts(&events), 1, "it dies at {dies}: {events:?}");
+    true
 }
 
 #[tokio::test(start_paused = true)]
