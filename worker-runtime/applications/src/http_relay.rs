@@ -39,10 +39,10 @@ impl WorkerType for Def {
         cx: Arc<WorkerContext>,
     ) -> Result<Arc<dyn Worker>, WorkError> {
         let client = cx.resource().application().and_then(|a| a.client.clone());
-        let url = address(&config.url)?;
+        let url = address("url", &config.url)?;
         let relay = Relay {
             event_url: match &config.event_url {
-                Some(event_url) => address(event_url)?,
+                Some(event_url) => address("eventUrl", event_url)?,
                 None => url.clone(),
             },
             url,
@@ -68,13 +68,10 @@ impl WorkerType for Def {
     }
 }
 
-fn address(url: &str) -> Result<Uri, WorkError> {
+fn address(key: &str, url: &str) -> Result<Uri, WorkError> {
     let wrong = |_| {
-        WorkError::new(
-            ErrorClass::Config,
-            codes::CONFIG_INVALID,
-            "httpRelay.url is no address",
-        )
+        let text = format!("httpRelay.{key} is no address");
+        WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text)
     };
     url.parse().map_err(wrong)
 }

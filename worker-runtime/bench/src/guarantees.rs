@@ -2,10 +2,11 @@
 //! broker. CPU is the worker's; that of RabbitMQ and Redis comes on top and shows in the rate.
 
 use crate::AnyError;
-use crate::process::{Measured, free_port, until_ready};
+use crate::process::{Measured, until_ready};
 use crate::report::{Report, median};
 use crate::rig::{ANSWERED, CLASSED, DIVIDED, ECHO, Rig, Run, SENT, Way};
 use std::time::{Duration, Instant};
+use vumi_testkit::free_port;
 use vumi_testkit::redis::{Append, Options, Redis};
 
 const DEV_NULL: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: bench-in}\nspec:\n  devNull: {}\n  transportName: bench_in\n  backlogLimit: 10000000\n";

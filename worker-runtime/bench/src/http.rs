@@ -1,13 +1,13 @@
 //! HTTP round trips through `httpApi` and `echo`, and what a reload costs the callers.
 
 use crate::AnyError;
-use crate::process::{Measured, free_port, spawn, until_ready, vumi_run};
+use crate::process::{Measured, spawn, until_ready, vumi_run};
 use crate::report::{Report, median};
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vumi_testkit::rabbitmq::{RabbitMq, Version};
+use vumi_testkit::{free_port, python_with};
 
 fn campaign(port: u16, text: &str) -> String {
     format!(
@@ -96,24 +96,11 @@ pub async fn rows(report: &mut Report) -> Result<(), AnyError> {
 /// A transport and an echo in Python, with the guarantees of ours.
 const BASELINE: &str = include_str!("../baseline/http_round_trip.py");
 
-/// A Python with pika: the first of the path, or Debian's own, which another may hide.
-async fn python() -> Result<PathBuf, AnyError> {
-    for program in ["python3", "/usr/bin/python3"] {
-        let has_pika = tokio::process::Command::new(program)
-            .args(["-c", "import pika"])
-            .output()
-            .await;
-        if has_pika.is_ok_and(|output| output.status.success()) {
-            return Ok(program.into());
-        }
-    }
-    Err("there is no Python with pika (make bench installs python3-pika)".into())
-}
-
 /// The same round trip over the same RabbitMQ, by workers in Python and by ours, alternating; one process each.
 pub async fn against_python(report: &mut Report, runs: usize) -> Result<(), AnyError> {
     const SECONDS: u32 = 4;
-    let python = python().await?;
+    let python = python_with("pika")
+        .ok_or("there is no Python with pika (make bench installs python3-pika)")?;
     let broker = RabbitMq::start(Version::V4_0).await?;
     let url = broker.url("/");
     let (mut theirs, mut ours) = (Vec::new(), Vec::new());

@@ -142,13 +142,6 @@ pub fn vumi_worker(manifest: &str, more: &[&str]) -> Result<Measured, AnyError> 
     spawn(&vumi()?, &arguments, Some(folder))
 }
 
-/// A free port of the loopback address.
-pub fn free_port() -> Result<u16, AnyError> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
-}
-
 /// Waits until `GET path` on the port answers 200.
 pub async fn until_ready(port: u16, path: &str) -> Result<(), AnyError> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};

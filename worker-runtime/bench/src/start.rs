@@ -1,9 +1,10 @@
 //! Start, memory and rebuild: what one worker costs before it does anything.
 
 use crate::AnyError;
-use crate::process::{free_port, until_ready, vumi_run};
+use crate::process::{until_ready, vumi_run};
 use crate::report::{Report, median};
 use std::time::{Duration, Instant};
+use vumi_testkit::free_port;
 
 const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: echo}\nspec:\n  echo: {}\n  transportName: bench\n";
 

@@ -1,13 +1,14 @@
 //! How long nobody handles a fenced queue after the replica that did was killed or frozen, with a standby beside it.
 
 use crate::AnyError;
-use crate::process::{Measured, free_port, until_ready, vumi_worker};
+use crate::process::{Measured, until_ready, vumi_worker};
 use crate::report::{Report, median};
 use crate::rig::{ANSWERED, ECHO, Rig, channel, message};
 use lapin::Channel;
 use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use std::time::{Duration, Instant};
+use vumi_testkit::free_port;
 
 /// Seconds between heartbeats: fewer than the default, so that rows take less time.
 const HEARTBEAT: f64 = 4.0;

@@ -3,7 +3,6 @@
 
 use serde_json::{Value, json};
 use std::io::Write;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -279,14 +278,6 @@ fn service_account_key(path: &Path) -> Result<(), KubernetesError> {
 }
 
 fn free_ports() -> Result<[u16; 3], KubernetesError> {
-    let bind = || TcpListener::bind("127.0.0.1:0").map_err(|e| failed("free port", e));
-    let held = [bind()?, bind()?, bind()?];
-    let mut ports = [0; 3];
-    for (port, listener) in ports.iter_mut().zip(&held) {
-        *port = listener
-            .local_addr()
-            .map_err(|e| failed("free port", e))?
-            .port();
-    }
-    Ok(ports)
+    let port = || crate::free_port().map_err(|e| failed("free port", e));
+    Ok([port()?, port()?, port()?])
 }

@@ -11,6 +11,8 @@ pub mod redis;
 
 pub use alone::{alone, alone_in, resident, resident_of};
 use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::{AtomicU16, Ordering};
 
 /// Says that the running test cannot run and why, and appends its name to the file that `VUMI_TEST_SKIPS` names, where
@@ -30,6 +32,17 @@ pub fn skip(reason: &str) {
     if let Ok(mut file) = file {
         let _ = file.write_all(format!("{name}: {reason}\n").as_bytes());
     }
+}
+
+/// A Python that has this module, if there is one: the first on the path, or Debian's own, which another may hide.
+pub fn python_with(module: &str) -> Option<PathBuf> {
+    let import = format!("import {module}");
+    let has = |python: &&str| {
+        let tried = Command::new(python).args(["-c", &import]).output();
+        tried.is_ok_and(|tried| tried.status.success())
+    };
+    let found = ["python3", "/usr/bin/python3"].into_iter().find(has);
+    found.map(PathBuf::from)
 }
 
 /// A TCP port of 127.0.0.1 that nobody uses now. Ports for outgoing connections are left alone: the kernel may give one

@@ -2,7 +2,7 @@
 //! passes it and finds each flaw of a flawed one.
 
 use crate::harness::campaign::Campaign;
-use crate::harness::process::{command, python_with, said};
+use crate::harness::process::{command, said};
 use crate::harness::telnet::Telnet;
 use crate::harness::{PATIENCE, vhost, wait_for};
 use serde_json::Value;
@@ -17,7 +17,7 @@ fn example() -> PathBuf {
 
 /// A Python with pika; none is said loudly.
 fn python() -> Option<PathBuf> {
-    let found = python_with("pika");
+    let found = vumi_testkit::python_with("pika");
     if found.is_none() {
         vumi_testkit::skip("no Python with pika (scripts/setup test installs it)");
     }

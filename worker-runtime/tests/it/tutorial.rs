@@ -7,7 +7,7 @@
 //! * `<!-- terminal: NAME -->` before it: the command goes on when the fence ends, and later fences of that name go on with it.
 //! * `<!-- not run: WHY -->` before it leaves it out.
 
-use crate::harness::{PATIENCE, process::python_with, vhost};
+use crate::harness::{PATIENCE, vhost};
 use regex::Regex;
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -320,7 +320,7 @@ async fn the_tutorial_ends_as_it_says() {
     let Some(broker) = vhost("tutorial").await else {
         return;
     };
-    let Some(python) = python_with("pika") else {
+    let Some(python) = vumi_testkit::python_with("pika") else {
         return vumi_testkit::skip("no Python with pika (scripts/setup test installs it)");
     };
     for program in ["telnet", "curl", "setpriv"] {

@@ -105,6 +105,24 @@ pub(super) struct Finished {
     pub(super) verdict: Verdict,
 }
 
+impl Finished {
+    /// What was done before it came again.
+    pub(super) fn before(
+        raw: RawDelivery,
+        replay: Option<Box<Replay>>,
+        lane: Lane,
+        received: Instant,
+    ) -> Self {
+        Self {
+            raw,
+            replay,
+            lane,
+            received,
+            verdict: Verdict::Done,
+        }
+    }
+}
+
 /// What becomes of the messages of a consumer.
 #[derive(Clone)]
 pub(super) enum Duty {

@@ -129,8 +129,7 @@ impl Outlet {
         interrupted: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), Unpublished> {
         let publication = self.prepare(output).await?;
-        let sent = self.hand_on(publication, interrupted.into()).await?;
-        self.confirmed(sent, interrupted.into()).await
+        self.send(publication, interrupted.into()).await
     }
 
     /// Puts a message into a queue as it is, past the publish chain; false if there is no such queue.
@@ -194,12 +193,7 @@ impl Outlet {
             message_id: raw.message_id.clone(),
             class: PublicationClass::Data,
         };
-        let receipt = self.hand_over(&publication, cause).await?;
-        let sent = Sent {
-            publication,
-            receipt,
-        };
-        self.confirmed(sent, cause).await
+        self.send(publication, cause).await
     }
 
     /// Puts a message into the parking queue of the queue it came from.
@@ -218,12 +212,8 @@ impl Outlet {
                 .await;
             let failed = match declared {
                 Ok(()) => {
-                    let receipt = self.hand_over(&publication, interrupted.into()).await?;
-                    let sent = Sent {
-                        publication: publication.clone(),
-                        receipt,
-                    };
-                    match self.confirmed(sent, interrupted.into()).await {
+                    let publication = publication.clone();
+                    match self.send(publication, interrupted.into()).await {
                         Err(Unpublished::Failed(error)) => error,
                         done => return done,
                     }
@@ -298,6 +288,12 @@ impl Outlet {
             body,
             class: PublicationClass::Data,
         })
+    }
+
+    /// Hands a publication to the broker and waits until that has it.
+    async fn send(&self, publication: Publication, cause: Cause<'_>) -> Result<(), Unpublished> {
+        let sent = self.hand_on(publication, cause).await?;
+        self.confirmed(sent, cause).await
     }
 
     async fn hand_on(

@@ -64,19 +64,6 @@ pub fn installed(package: &str, file: &str) -> Option<String> {
     found.map(str::to_owned)
 }
 
-/// A Python that has this module, if there is one: the first on the path, or Debian's.
-pub fn python_with(module: &str) -> Option<PathBuf> {
-    let has = |python: &&str| {
-        let import = format!("import {module}");
-        let tried = Command::new(python).args(["-c", &import]).output();
-        tried.is_ok_and(|tried| tried.status.success())
-    };
-    let found = ["python3", "/usr/bin/python3"]
-        .into_iter()
-        .find(|python| has(python));
-    found.map(PathBuf::from)
-}
-
 /// Standard output and error of a finished command.
 pub fn said(output: &Output) -> String {
     format!(

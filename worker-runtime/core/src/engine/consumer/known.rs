@@ -11,19 +11,27 @@ use crate::broker::RawDelivery;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
 
-/// What was finished last: where, and a hash of the body, which holds the message's id.
-type Last = VecDeque<(u64, u64)>;
-
 pub(super) struct Known {
     /// Its key is this process's own, so that nobody can write two bodies that are taken for one.
     hasher: RandomState,
-    /// By generation of the channel. None where several replicas read the queue at once, and where rows of a ledger say
-    /// more: there a person, or a rule, may publish a message again that was finished a moment ago.
-    deliveries: Option<Last>,
-    /// By number in the journal.
-    entries: Last,
+    /// None where several replicas read the queue at once, and where rows of a ledger say more: there a person, or a rule,
+    /// may publish a message again that was finished a moment ago.
+    deliveries: Option<Deliveries>,
+    /// By number in the journal, with a hash of the body.
+    entries: VecDeque<(u64, u64)>,
     /// As many are known.
     most: usize,
+}
+
+/// Hashes of bodies, which hold the messages' ids.
+#[derive(Default)]
+struct Deliveries {
+    /// This life of the channel.
+    generation: u64,
+    /// Finished in this life.
+    now: VecDeque<u64>,
+    /// Finished in lives before it: what may come again.
+    before: VecDeque<u64>,
 }
 
 impl Known {
@@ -32,17 +40,30 @@ impl Known {
     pub(super) fn new(prefetch: u16, alone: bool) -> Self {
         Self {
             hasher: RandomState::new(),
-            deliveries: alone.then(VecDeque::new),
+            deliveries: alone.then(Deliveries::default),
             entries: VecDeque::new(),
             most: 2 * usize::from(prefetch),
+        }
+    }
+
+    /// Another life of the channel begins.
+    pub(super) fn next_life(&mut self, generation: u64) {
+        if let Some(deliveries) = &mut self.deliveries {
+            deliveries.generation = generation;
+            for hash in std::mem::take(&mut deliveries.now) {
+                note(&mut deliveries.before, hash, self.most);
+            }
         }
     }
 
     /// A delivery with this body, of this generation, is done or stored.
     pub(super) fn note(&mut self, generation: u64, body: &[u8]) {
         if let Some(deliveries) = &mut self.deliveries {
-            let hash = self.hasher.hash_one(body);
-            note(deliveries, (generation, hash), self.most);
+            let finished = match generation == deliveries.generation {
+                true => &mut deliveries.now,
+                false => &mut deliveries.before,
+            };
+            note(finished, self.hasher.hash_one(body), self.most);
         }
     }
 
@@ -68,47 +89,49 @@ impl Known {
         !self.entries.is_empty() && self.entries.contains(&(number, hash()))
     }
 
+    /// A delivery arrived: what is new ends what comes again.
+    pub(super) fn arrives(&mut self, raw: &RawDelivery) {
+        if let Some(deliveries) = self.deliveries.as_mut().filter(|_| !raw.redelivered) {
+            deliveries.before.clear();
+        }
+    }
+
     /// Whether the broker delivers again, or the journal gives again, what was finished before.
     pub(super) fn comes_again(&mut self, raw: &RawDelivery, replay: Option<&Replay>) -> bool {
         if let Some(replay) = replay {
             let number = replay.last();
             return number.is_some_and(|number| self.has_entry(number, &raw.body));
         }
-        let Some(deliveries) = &mut self.deliveries else {
+        let Some(deliveries) = self.deliveries.as_mut().filter(|_| raw.redelivered) else {
             return false;
         };
-        let earlier = |known: &(u64, u64)| known.0 < raw.generation;
-        if !raw.redelivered {
-            deliveries.retain(|known| !earlier(known));
-        }
-        if !deliveries.iter().any(earlier) {
+        if deliveries.before.is_empty() {
             return false;
         }
         let hash = self.hasher.hash_one(&raw.body[..]);
-        let found = |known: &(u64, u64)| earlier(known) && known.1 == hash;
-        match deliveries.iter().position(found) {
-            Some(place) => deliveries.remove(place).is_some(),
-            None => false,
-        }
+        let place = deliveries.before.iter().position(|known| *known == hash);
+        place.is_some_and(|place| deliveries.before.remove(place).is_some())
     }
 
     /// A message with this body is not finished: what comes again may be that one.
     pub(super) fn forget(&mut self, body: &[u8]) {
         if let Some(deliveries) = &mut self.deliveries {
             let hash = self.hasher.hash_one(body);
-            deliveries.retain(|known| known.1 != hash);
+            deliveries.now.retain(|known| *known != hash);
+            deliveries.before.retain(|known| *known != hash);
         }
     }
 
     /// Another replica has the queue.
     pub(super) fn forget_deliveries(&mut self) {
         if let Some(deliveries) = &mut self.deliveries {
-            deliveries.clear();
+            deliveries.now.clear();
+            deliveries.before.clear();
         }
     }
 }
 
-fn note(last: &mut Last, known: (u64, u64), most: usize) {
+fn note<T>(last: &mut VecDeque<T>, known: T, most: usize) {
     if last.len() >= most {
         last.pop_front();
     }
@@ -133,15 +156,22 @@ mod tests {
 
     fn finished(bodies: &[&'static str]) -> Known {
         let mut known = Known::new(2, true);
+        known.next_life(1);
         for body in bodies {
             known.note_done(&raw(1, body, false), None);
         }
         known
     }
 
+    fn lost(bodies: &[&'static str]) -> Known {
+        let mut known = finished(bodies);
+        known.next_life(2);
+        known
+    }
+
     #[test]
     fn as_many_are_known_as_two_windows_hold_each_once() {
-        let mut known = finished(&["1", "2", "3", "4", "5"]);
+        let mut known = lost(&["1", "2", "3", "4", "5"]);
         assert!(!known.comes_again(&raw(2, "1", true), None));
         assert!(known.comes_again(&raw(2, "2", true), None));
         assert!(known.comes_again(&raw(2, "5", true), None));
@@ -155,23 +185,31 @@ mod tests {
     fn nothing_is_known_in_the_same_life_of_the_channel() {
         let mut known = finished(&["1"]);
         assert!(!known.comes_again(&raw(1, "1", true), None));
+        known.next_life(2);
+        assert!(known.comes_again(&raw(2, "1", true), None));
+    }
+
+    #[test]
+    fn what_is_finished_after_its_channel_was_lost_is_known() {
+        let mut known = lost(&[]);
+        known.note_done(&raw(1, "1", false), None);
         assert!(known.comes_again(&raw(2, "1", true), None));
     }
 
     #[test]
     fn what_is_new_ends_what_comes_again() {
-        let mut known = finished(&["1", "2"]);
+        let mut known = lost(&["1", "2"]);
+        known.arrives(&raw(2, "1", true));
         assert!(known.comes_again(&raw(2, "1", true), None));
-        assert!(
-            !known.comes_again(&raw(2, "2", false), None),
-            "published anew"
-        );
+        let anew = raw(2, "2", false);
+        known.arrives(&anew);
+        assert!(!known.comes_again(&anew, None), "published anew");
         assert!(!known.comes_again(&raw(2, "2", true), None));
     }
 
     #[test]
     fn nothing_is_known_once_another_replica_had_the_queue() {
-        let mut known = finished(&["1"]);
+        let mut known = lost(&["1"]);
         known.forget_deliveries();
         assert!(!known.comes_again(&raw(2, "1", true), None));
     }
@@ -180,6 +218,7 @@ mod tests {
     fn nothing_is_known_where_others_read_the_queue_or_rows_say_more() {
         let mut known = Known::new(2, false);
         known.note_done(&raw(1, "1", false), None);
+        known.next_life(2);
         assert!(!known.comes_again(&raw(2, "1", true), None));
     }
 

@@ -12,7 +12,7 @@ mod window;
 
 use super::acks::{Ack, Acks};
 use super::backlog::Backlog;
-use super::delivery::{Delivery, Desk, Finished, Verdict};
+use super::delivery::{Delivery, Desk, Finished};
 use super::journal::{self, Event, Hold, LaneJournal};
 use super::lanes::{Lane, LaneChooser, Lanes};
 use crate::broker::{Access, Acker, Broker, ConsumerState, QueueSpec, RawDelivery, Subscribe};
@@ -295,16 +295,10 @@ impl Consumer {
         self.desk.metrics.received.inc();
         self.acks.open(raw.tag);
         self.window.open(raw.tag, &raw.body);
+        self.known.arrives(&raw);
         if self.known.comes_again(&raw, None) {
             // It has its verdict already, and no place in its lane.
-            let again = Finished {
-                raw,
-                replay: None,
-                lane: Lane::Free,
-                received,
-                verdict: Verdict::Done,
-            };
-            self.finish(again);
+            self.finish(Finished::before(raw, None, Lane::Free, received));
             return;
         }
         let message = decode(self.desk.port.flow, &raw.body);
@@ -327,13 +321,14 @@ impl Consumer {
         // It waited in its lane behind what it repeats, and that was finished after all.
         let replay = delivery.replay.as_deref();
         if self.known.comes_again(&delivery.raw, replay) {
-            let again = Finished {
-                raw: delivery.raw,
-                replay: delivery.replay,
-                lane: delivery.lane,
-                received: delivery.received,
-                verdict: Verdict::Done,
-            };
+            let Delivery {
+                raw,
+                replay,
+                lane,
+                received,
+                ..
+            } = delivery;
+            let again = Finished::before(raw, replay, lane, received);
             self.running.push(std::future::ready(again).boxed());
             return;
         }
@@ -349,6 +344,7 @@ impl Consumer {
         for body in self.window.unfinished(|tag| self.acks.is_open(tag)) {
             self.known.forget(body);
         }
+        self.known.next_life(generation);
         self.acks = Acks::new(self.prefetch);
         self.window = Window::default();
         self.unacknowledged = 0;

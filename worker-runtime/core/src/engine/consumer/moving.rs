@@ -107,18 +107,19 @@ impl Consumer {
                 let generation = self.desk.generation.load(Ordering::Relaxed);
                 let now = Instant::now();
                 for receipt in receipts {
-                    if let Receipt::Delivery {
-                        body, generation, ..
-                    } = &receipt
-                    {
-                        self.known.note(*generation, body);
-                    }
                     match receipt {
                         Receipt::Delivery {
-                            tag, generation: g, ..
-                        } if g == generation => {
-                            self.count_journaled();
-                            self.finished_with(tag, now);
+                            tag,
+                            generation: g,
+                            body,
+                        } => {
+                            self.known.note(g, &body);
+                            if g == generation {
+                                self.count_journaled();
+                                self.finished_with(tag, now);
+                            } else {
+                                self.count_returned(1);
+                            }
                         }
                         Receipt::Replay(replay) if self.is_ours(&replay) => {
                             self.count_journaled();
@@ -126,7 +127,7 @@ impl Consumer {
                                 journal.done(*replay);
                             }
                         }
-                        Receipt::Delivery { .. } | Receipt::Replay(_) => self.count_returned(1),
+                        Receipt::Replay(_) => self.count_returned(1),
                     }
                 }
                 // They only passed through: others are to have their places at once.
