@@ -4,6 +4,7 @@
 use crate::error::WorkError;
 use crate::outcome::Receipt;
 use crate::secrets::Secrets;
+use crate::state::around::Around;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::{Person, StateStore};
 use crate::status::StatusReport;
@@ -42,7 +43,39 @@ pub struct StandIn {
     seen: Mutex<Seen>,
     changed: Notify,
     /// In memory, opened when it is first asked for.
-    store: OnceLock<Option<Arc<EmbeddedStore>>>,
+    store: OnceLock<Option<Arc<Store>>>,
+}
+
+/// A state store whose operations fail as often as a test says.
+struct Store {
+    inner: Arc<dyn StateStore>,
+    failures: Mutex<HashMap<&'static str, u32>>,
+}
+
+#[async_trait]
+impl Around for Store {
+    fn inner(&self) -> &Arc<dyn StateStore> {
+        &self.inner
+    }
+
+    async fn around<T: Send>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, WorkError>> + Send,
+    ) -> Result<T, WorkError> {
+        {
+            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(left) = failures.get_mut(operation).filter(|left| **left > 0) {
+                *left -= 1;
+                return Err(WorkError::new(
+                    crate::error::ErrorClass::Connect,
+                    crate::codes::STATE_UNREACHABLE,
+                    "a test lets the store fail",
+                ));
+            }
+        }
+        work.await
+    }
 }
 
 impl StandIn {
@@ -93,6 +126,28 @@ impl StandIn {
     pub fn hang(&self, hangs: bool) {
         self.lock().hangs = hangs;
         self.changed.notify_waiters();
+    }
+
+    /// The next `times` operations of this name, such as `sessions.create`, fail in the state store.
+    pub fn fail_state(&self, operation: &'static str, times: u32) {
+        if let Some(store) = self.store() {
+            let mut failures = store
+                .failures
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            failures.insert(operation, times);
+        }
+    }
+
+    fn store(&self) -> Option<Arc<Store>> {
+        let open = || {
+            let inner = EmbeddedStore::open(EmbeddedStoreOptions::default()).ok()?;
+            Some(Arc::new(Store {
+                inner,
+                failures: Mutex::default(),
+            }))
+        };
+        self.store.get_or_init(open).clone()
     }
 
     /// Everything counted so far.
@@ -255,8 +310,7 @@ impl Services for StandIn {
     }
 
     fn state(&self) -> Option<Arc<dyn StateStore>> {
-        let open = || EmbeddedStore::open(EmbeddedStoreOptions::default()).ok();
-        let store = self.store.get_or_init(open).clone()?;
+        let store: Arc<dyn StateStore> = self.store()?;
         Some(store)
     }
 }

@@ -20,6 +20,7 @@
 
 mod agree;
 mod file;
+mod interrupted;
 mod log;
 mod mangle;
 mod scene;

@@ -1,15 +1,17 @@
 //! One transport's front: what every request goes through, how long it waits, and how a reply reaches its caller.
 
 mod replies;
+mod sessions;
 mod statuses;
 
 pub(crate) use replies::HOLDER;
 
-use crate::engine::{Carried, Inbound, Provider, Refused, SessionMove};
+use crate::engine::{Carried, Inbound, Late, Provider, Refused, SessionMove};
 use crate::pending::{Opened, Pending, Place};
 use async_trait::async_trait;
 use bytes::Bytes;
-use replies::unanswered;
+use http::header::CONTENT_TYPE;
+use replies::{WRITE_TIMEOUT, unanswered};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -47,6 +49,8 @@ pub(crate) struct Front {
     pub(crate) pending: Arc<Pending>,
     /// Requests that may still be published.
     pub(crate) intake: TaskTracker,
+    /// What sessions came to, and is not written down yet.
+    settling: TaskTracker,
     /// Components whose last status is bad, and since when.
     bad: Mutex<BTreeMap<&'static str, Instant>>,
 }
@@ -140,6 +144,7 @@ impl Front {
             ),
             pending: Arc::default(),
             intake: TaskTracker::new(),
+            settling: TaskTracker::new(),
             bad: Mutex::default(),
         }
     }
@@ -157,7 +162,7 @@ impl Front {
                     Carried::Nothing(answer) => answer.into(),
                     Carried::Receipt(receipt, answer) => self.receipt(receipt, answer).await,
                     Carried::Message(inbound) => self.message(*inbound, intake, started).await,
-                    Carried::Late(reply, session) => self.late(&reply, session, started).await,
+                    Carried::Late(late) => self.late(*late, started).await,
                 }
             }
             Err(Refused { answer, why }) => {
@@ -187,31 +192,41 @@ impl Front {
         }
     }
 
-    /// A request whose answer is a reply that was too late for an earlier one.
-    async fn late(
-        &self,
-        reply: &UserMessage,
-        session: Option<SessionMove>,
-        started: Instant,
-    ) -> Reply {
+    /// A request whose answer is a reply that was too late for an earlier one. It is kept until it was read.
+    async fn late(&self, late: Late, started: Instant) -> Reply {
+        let Late {
+            reply,
+            session,
+            read,
+        } = late;
         let answered = async {
-            let answer = self.provider.reply(reply)?;
-            self.moved(Ok(Taken::Now), session).await?;
+            let answer = self.provider.reply(&reply)?;
+            if let Some(session) = &session {
+                self.provider.moved(session, false).await?;
+            }
             Ok(answer)
         };
-        match answered.await {
-            Ok(answer) => {
-                tracing::info!(
-                    worker = self.cx.worker_name(),
-                    message_id = reply.message_id(),
-                    "a reply that came too late is what its user reads now"
-                );
-                self.cx.traffic(Traffic::Outbound);
-                self.report_time(started.elapsed());
-                answer.into()
+        let answer = match answered.await {
+            Ok(answer) => answer,
+            Err(error) => return self.refuse(&error),
+        };
+        let (answer, written) = Reply::watched(answer);
+        let (provider, cx) = (Arc::clone(&self.provider), Arc::clone(&self.cx));
+        let id = reply.message_id().to_owned();
+        self.settling.spawn(async move {
+            if !matches!(tokio::time::timeout(WRITE_TIMEOUT, written).await, Ok(Ok(()))) {
+                return;
             }
-            Err(error) => self.refuse(&error),
-        }
+            tracing::info!(
+                worker = cx.worker_name(),
+                message_id = id,
+                "a reply that came too late is what its user read now"
+            );
+            sessions::settle(&*provider, &cx, &read, false).await;
+        });
+        self.cx.traffic(Traffic::Outbound);
+        self.report_time(started.elapsed());
+        answer
     }
 
     async fn message(
@@ -244,7 +259,7 @@ impl Front {
         let reply = match opened {
             Opened::First(mut place) => {
                 let published = self.publish(message.clone(), repeatable).await;
-                let published = self.moved(published, session).await;
+                self.moved(&published, session).await;
                 drop(intake);
                 match published {
                     Ok(Taken::Now) => {
@@ -305,7 +320,8 @@ impl Front {
                 .await
                 .map(|()| Taken::Now),
         };
-        match self.moved(taken, session).await {
+        self.moved(&taken, session).await;
+        match taken {
             Ok(Taken::Now) => {
                 self.report_time(started.elapsed());
                 answer.into()
@@ -313,18 +329,6 @@ impl Front {
             Ok(before) => first_answer(&before).unwrap_or(answer).into(),
             Err(error) => self.refuse(&error),
         }
-    }
-
-    /// Moves the session of a message that the broker has.
-    async fn moved(
-        &self,
-        taken: Result<Taken, WorkError>,
-        session: Option<SessionMove>,
-    ) -> Result<Taken, WorkError> {
-        if let (Ok(Taken::Now), Some(session)) = (&taken, session) {
-            self.provider.moved(session).await?;
-        }
-        taken
     }
 
     /// Number of held requests; 503 once the intake is closed, so that load balancers go elsewhere.
@@ -398,20 +402,31 @@ impl Front {
                 }
                 self.cx.http(HttpSeen::DeadlineMissed);
                 self.worse("response", StatusLevel::Down, reasons::DEADLINE, text);
-                let told = self.provider.cut_off(message).await;
+                let told = self.provider.cut_off(message);
+                let told = match told {
+                    Ok((answer, session)) => {
+                        self.settle(session, false).await;
+                        answer.into()
+                    }
+                    Err(error) => self.refuse(&error),
+                };
                 // From now on a reply is too late, and the provider may keep it.
                 drop(place);
-                match told {
-                    Ok(answer) => answer.into(),
-                    Err(error) => self.refuse(&error),
-                }
+                told
             }
         }
     }
 
     fn timed_out(&self, text: &str) -> Answer {
         match &self.timeout {
-            (status, Some(body)) => Answer::text(*status, body.clone()),
+            (status, Some(body)) => {
+                let answer = Answer::text(*status, body.clone());
+                // Whoever reads replies of one type reads this as one.
+                match self.provider.content_type() {
+                    Some(kind) => answer.with(CONTENT_TYPE, kind),
+                    None => answer,
+                }
+            }
             (status, None) => Answer::error(*status, text),
         }
     }

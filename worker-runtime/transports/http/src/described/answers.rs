@@ -43,6 +43,10 @@ impl Answers {
         })
     }
 
+    pub(super) fn content_type(&self) -> HeaderValue {
+        self.content_type.clone()
+    }
+
     pub(super) fn answer(&self, scope: &Scope) -> Result<Answer, WorkError> {
         let values = scope.value();
         let body = match &self.body {

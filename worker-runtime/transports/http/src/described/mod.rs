@@ -11,6 +11,7 @@ mod xml;
 use crate::engine::{Carried, Engine, Provider, Refused, Sent, SessionMove};
 use answers::Answers;
 use async_trait::async_trait;
+use http::HeaderValue;
 use requests::Requests;
 use scope::Config;
 use sending::Sending;
@@ -228,9 +229,9 @@ impl Provider for Described {
         self.requests.read(request, below, config, sessions).await
     }
 
-    async fn moved(&self, session: SessionMove) -> Result<(), WorkError> {
+    async fn moved(&self, session: &SessionMove, repeat: bool) -> Result<(), WorkError> {
         match &self.sessions {
-            Some(sessions) => sessions.moved(session).await,
+            Some(sessions) => sessions.moved(session, repeat).await,
             None => Ok(()),
         }
     }
@@ -245,26 +246,24 @@ impl Provider for Described {
         self.sessions.is_none()
     }
 
-    async fn replied(&self, message: &UserMessage) {
-        if let Some(sessions) = &self.sessions
-            && closes(message)
-        {
-            sessions.closed(message).await;
-        }
+    fn replied(&self, message: &UserMessage) -> Option<SessionMove> {
+        let sessions = self.sessions.as_ref().filter(|_| closes(message))?;
+        sessions.closed(message)
+    }
+
+    fn content_type(&self) -> Option<HeaderValue> {
+        Some(self.reply.content_type())
     }
 
     fn deadline(&self) -> Option<Duration> {
         self.deadline.as_ref().map(|(after, _)| *after)
     }
 
-    async fn cut_off(&self, message: &UserMessage) -> Result<Answer, WorkError> {
+    fn cut_off(&self, message: &UserMessage) -> Result<(Answer, Option<SessionMove>), WorkError> {
         let text = self.deadline.as_ref().map(|(_, text)| text.as_str());
         let told = message.reply("deadline", 0, text, true);
-        let answer = self.reply(&told)?;
-        if let Some(sessions) = &self.sessions {
-            sessions.cut_off(message).await;
-        }
-        Ok(answer)
+        let cut = || SessionMove::CutOff(Box::new(message.clone()));
+        Ok((self.reply(&told)?, self.sessions.as_ref().map(|_| cut())))
     }
 
     async fn late(&self, reply: &UserMessage) -> Result<bool, WorkError> {

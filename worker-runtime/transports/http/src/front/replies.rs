@@ -15,7 +15,7 @@ use vumi_http::{Answer, StatusCode};
 /// Key in `transport_metadata` that names the reply queue of the replica that holds the request.
 pub(crate) const HOLDER: &str = "vumi_holder";
 /// How long a caller may take to read their answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Front {
     /// Whether a message answers a request that is, or was, held.
@@ -59,7 +59,7 @@ impl Front {
             let why = "The caller went away before the answer was written.";
             return self.gone(message, request, why).await.map(Some);
         }
-        self.provider.replied(message).await;
+        self.settle(self.provider.replied(message), false).await;
         if self.provider.has_ids() {
             let person = message.to_addr().map(Person::new);
             self.cx.answered(request, answer.kept(), person).await;
