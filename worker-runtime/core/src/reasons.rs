@@ -115,6 +115,12 @@ reasons! {
         "Somebody speaks TLS or another protocol to this port, or tries what is there.", Operator;
     TOO_MANY_CONNECTIONS = "request", "too_many_connections", "There are too many connections; further ones get 503.",
         "Scale the transport, or look at who opens them.", Operator;
+    TOO_MUCH_AT_ONCE = "request", "too_much_at_once", "The bodies of the requests that arrive at one time are too large together; further ones get 503.",
+        "Scale the transport, lower http.maxBody, or look at who sends so much.", Operator;
+    CALLER_LEFT = "request", "caller_left", "A caller closed its connection, or its half of it, before its answer was there. A reply that comes later is refused as `reply.session_closed`.",
+        "If it lasts, let callers wait longer than requests take (http.requestTimeout), keep their connection open in both directions, and look at proxies between them and us.", Operator;
+    ANSWER_NOT_READ = "request", "answer_not_read", "A caller did not read its answer in time; its connection was closed.",
+        "Nothing, if it passes; if it lasts, look at the caller, or at the network.", Operator;
 
     PROVIDER_ANSWERED = "provider", "provider_answered", "The provider takes messages.", "", Nobody;
     PROVIDER_UNREACHABLE = "provider", "provider_unreachable", "The provider cannot be reached; messages are tried again.",

@@ -286,7 +286,7 @@ pub enum HttpSeen {
     Request {
         /// Who made it.
         direction: Traffic,
-        /// `2xx`, `3xx`, `4xx`, `5xx`, `timeout` or `failed`.
+        /// `2xx`, `3xx`, `4xx` or `5xx`; outbound `timeout` or `failed`; inbound `gone`, of a caller that did not stay.
         result: &'static str,
         /// How long it took.
         took: Duration,

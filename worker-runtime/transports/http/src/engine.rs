@@ -221,6 +221,8 @@ impl Engine {
         let mut limits = Limits::default();
         if let Some(size) = http.as_ref().and_then(|http| http.max_body) {
             limits.max_body = usize::try_from(size.0).unwrap_or(usize::MAX);
+            // Some of the largest fit at one time.
+            limits.max_bodies = limits.max_bodies.max(limits.max_body.saturating_mul(4));
         }
         Ok(Arc::new(Self {
             door: http

@@ -27,7 +27,7 @@ use vumi_core::reasons;
 use vumi_core::status::StatusLevel;
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::{Taken, Traffic, WorkerContext};
-use vumi_http::{Answer, Head, Method, Reply, Request, Service, StatusCode, Trouble};
+use vumi_http::{Answer, Ended, Head, Method, Reply, Request, Service, StatusCode, Trouble};
 
 /// How long a request may wait for the broker.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -63,31 +63,11 @@ fn below<'p>(path: &'p str, root: &str) -> Option<&'p str> {
 
 #[async_trait]
 impl Service for Front {
-    fn by_head(&self, head: &Head) -> Option<Answer> {
+    fn by_head(&self, head: &Head) -> Option<Reply> {
         if below(&head.path, &self.health_path).is_some() {
-            return Some(self.health(&head.method));
+            return Some(Reply::uncounted(self.health(&head.method)));
         }
-        let methods = below(&head.path, &self.path).and_then(|rest| self.provider.methods(rest));
-        let Some(methods) = methods else {
-            let text = "There is nothing here.";
-            return Some(Answer::error(StatusCode::NOT_FOUND, text));
-        };
-        if let Some(auth) = &self.auth {
-            match self.cx.secrets().resolve(&auth.password) {
-                Ok(password)
-                    if vumi_http::credentials_match(&head.headers, &auth.username, &password) => {}
-                Ok(_) => {
-                    let text = "a request has wrong credentials, or none";
-                    self.bad_request(reasons::WRONG_CREDENTIALS, text.into());
-                    return Some(vumi_http::unauthorized());
-                }
-                Err(error) => {
-                    tracing::error!(worker = self.cx.worker_name(), code = %error.code, reason = %error, "cannot check credentials");
-                    return Some(Answer::refusal(&error));
-                }
-            }
-        }
-        (!methods.contains(&head.method)).then(|| not_allowed(&methods))
+        self.refused(head).map(Reply::from)
     }
 
     fn trouble(&self, trouble: &Trouble) {
@@ -97,19 +77,24 @@ impl Service for Front {
     async fn answer(&self, request: Request) -> Reply {
         let started = Instant::now();
         self.cx.traffic(Traffic::Inbound);
-        let reply = self.take(request, started).await;
-        let result = match reply.status().as_u16() / 100 {
-            2 => "2xx",
-            3 => "3xx",
-            4 => "4xx",
-            _ => "5xx",
+        self.take(request, started).await
+    }
+
+    fn ended(&self, ended: Ended, took: Duration) {
+        let result = match ended {
+            Ended::Gone => "gone",
+            Ended::Answered(status) => match status.as_u16() / 100 {
+                2 => "2xx",
+                3 => "3xx",
+                4 => "4xx",
+                _ => "5xx",
+            },
         };
         self.cx.http(HttpSeen::Request {
             direction: Traffic::Inbound,
             result,
-            took: started.elapsed(),
+            took,
         });
-        reply
     }
 }
 
@@ -147,6 +132,31 @@ impl Front {
             settling: TaskTracker::new(),
             bad: Mutex::default(),
         }
+    }
+
+    /// The answer to a request that nobody here takes, or whose caller does not show who it is.
+    fn refused(&self, head: &Head) -> Option<Answer> {
+        let methods = below(&head.path, &self.path).and_then(|rest| self.provider.methods(rest));
+        let Some(methods) = methods else {
+            let text = "There is nothing here.";
+            return Some(Answer::error(StatusCode::NOT_FOUND, text));
+        };
+        if let Some(auth) = &self.auth {
+            match self.cx.secrets().resolve(&auth.password) {
+                Ok(password)
+                    if vumi_http::credentials_match(&head.headers, &auth.username, &password) => {}
+                Ok(_) => {
+                    let text = "a request has wrong credentials, or none";
+                    self.bad_request(reasons::WRONG_CREDENTIALS, text.into());
+                    return Some(vumi_http::unauthorized());
+                }
+                Err(error) => {
+                    tracing::error!(worker = self.cx.worker_name(), code = %error.code, reason = %error, "cannot check credentials");
+                    return Some(Answer::refusal(&error));
+                }
+            }
+        }
+        (!methods.contains(&head.method)).then(|| not_allowed(&methods))
     }
 
     /// One request, from its last byte to its answer.
@@ -214,7 +224,10 @@ impl Front {
         let (provider, cx) = (Arc::clone(&self.provider), Arc::clone(&self.cx));
         let id = reply.message_id().to_owned();
         self.settling.spawn(async move {
-            if !matches!(tokio::time::timeout(WRITE_TIMEOUT, written).await, Ok(Ok(()))) {
+            if !matches!(
+                tokio::time::timeout(WRITE_TIMEOUT, written).await,
+                Ok(Ok(()))
+            ) {
                 return;
             }
             tracing::info!(

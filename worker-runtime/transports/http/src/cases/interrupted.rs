@@ -131,7 +131,11 @@ async fn a_session_is_there_although_the_store_failed_when_it_began() {
 async fn a_repeat_makes_up_for_a_session_that_nobody_wrote_down() {
     let path = folder().join("ussd.yaml");
     let text = std::fs::read_to_string(&path).unwrap();
-    let with_id = text.replacen("            toAddr:", "            id: \"{{ params.id }}\"\n            toAddr:", 1);
+    let with_id = text.replacen(
+        "            toAddr:",
+        "            id: \"{{ params.id }}\"\n            toAddr:",
+        1,
+    );
     let with_id = with_id.replacen("op, input]", "op, input]\n          optional: [id]", 1);
     let file = CaseFile::parse(&with_id, &path).unwrap();
     let mut scene = Scene::start(&file).await.unwrap();
