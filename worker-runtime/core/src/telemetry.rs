@@ -297,7 +297,8 @@ pub enum HttpSeen {
     DeadlineMissed,
     /// A reply came when its request had ended.
     LateReply,
-    /// A receipt came: `delivered`, `failed`, `pending`, `unknown` or `orphan`.
+    /// A receipt came: `delivered`, `failed`, `pending`, `unknown` or `orphan`; `given_up` is an orphan that was answered
+    /// as if it were taken.
     Receipt(&'static str),
 }
 

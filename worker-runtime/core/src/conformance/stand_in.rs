@@ -31,6 +31,7 @@ struct Seen {
     /// First answers by id, if they are kept.
     answers: Option<HashMap<String, Bytes>>,
     refusal: Option<WorkError>,
+    receipts_refused: Option<WorkError>,
     hangs: bool,
     http: Vec<HttpSeen>,
     sockets: HashMap<(String, u16), Listener>,
@@ -120,6 +121,11 @@ impl StandIn {
     /// From now on refuses every message with this error; `None` accepts again.
     pub fn refuse(&self, error: Option<WorkError>) {
         self.lock().refusal = error;
+    }
+
+    /// From now on refuses every receipt with this error; `None` takes them again.
+    pub fn refuse_receipts(&self, error: Option<WorkError>) {
+        self.lock().receipts_refused = error;
     }
 
     /// From now on (not) leaves every message without an answer, as a broker that blocks.
@@ -266,7 +272,13 @@ impl Services for StandIn {
     }
 
     async fn receipt(&self, receipt: Receipt) -> Result<(), WorkError> {
-        self.lock().receipts.push(receipt);
+        {
+            let mut seen = self.lock();
+            if let Some(error) = &seen.receipts_refused {
+                return Err(error.clone());
+            }
+            seen.receipts.push(receipt);
+        }
         self.changed.notify_waiters();
         Ok(())
     }

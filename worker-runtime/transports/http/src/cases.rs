@@ -23,6 +23,7 @@ mod file;
 mod interrupted;
 mod log;
 mod mangle;
+mod orphans;
 mod scene;
 mod unwritten;
 

@@ -1,5 +1,6 @@
 //! One transport's front: what every request goes through, how long it waits, and how a reply reaches its caller.
 
+mod receipts;
 mod replies;
 mod sessions;
 mod statuses;
@@ -19,10 +20,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use vumi_api::shared::{BasicAuth, HttpListener};
-use vumi_core::codes;
 use vumi_core::error::WorkError;
 use vumi_core::message::{UserMessage, derived_id};
-use vumi_core::outcome::Receipt;
 use vumi_core::reasons;
 use vumi_core::status::StatusLevel;
 use vumi_core::telemetry::HttpSeen;
@@ -180,24 +179,6 @@ impl Front {
                     self.bad_request(reason, text);
                 }
                 (*answer).into()
-            }
-        }
-    }
-
-    async fn receipt(&self, receipt: Receipt, answer: Answer) -> Reply {
-        let taken = tokio::time::timeout(ACCEPT_TIMEOUT, self.cx.receipt(receipt)).await;
-        match taken {
-            Ok(Ok(())) => answer.into(),
-            Ok(Err(error)) => {
-                if error.code == codes::RECEIPT_UNMATCHED {
-                    self.cx.http(HttpSeen::Receipt("orphan"));
-                }
-                self.refuse(&error)
-            }
-            Err(_) => {
-                let text = "The receipt could not be taken over in time; please send it again.";
-                let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text);
-                answer.retry_after(5).into()
             }
         }
     }
