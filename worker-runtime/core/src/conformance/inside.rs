@@ -111,6 +111,7 @@ impl Rig<Inside> {
             state: Some(Arc::clone(&store)),
             secrets: Arc::new(Secrets::default()),
             listeners: Arc::new(Listeners::default()),
+            outside: Default::default(),
             telemetry: Arc::new(Telemetry::new()),
             instance: instance.clone(),
             system_id: "conformance".into(),
@@ -225,6 +226,7 @@ impl Rig<Inside> {
         let environment = Environment {
             broker: Arc::clone(&faults) as Arc<dyn Broker>,
             listeners: Arc::new(Listeners::default()),
+            outside: Default::default(),
             instance: instance.clone(),
             ..environment.clone()
         };
@@ -251,6 +253,7 @@ impl Rig<Inside> {
         let environment = Environment {
             broker: Arc::clone(&self.broker),
             listeners: Arc::new(Listeners::default()),
+            outside: Default::default(),
             instance,
             ..self.under.environment.clone()
         };

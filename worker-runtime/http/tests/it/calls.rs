@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use vumi_api::shared::{CallTls, HttpClient, SecretRef, Size};
 use vumi_core::error::WorkError;
+use vumi_core::outside::Outside;
 use vumi_core::secrets::Secrets;
 use vumi_http::{Answer, Call, CallError, Caller, Client, HeaderMap, Method, StatusCode};
 
@@ -27,7 +28,7 @@ fn settings() -> HttpClient {
 }
 
 fn client() -> Client {
-    Client::new(&settings(), &Secrets::default()).unwrap()
+    Client::new(&settings(), &Secrets::default(), Outside::default()).unwrap()
 }
 
 fn get(url: &str) -> Call {
@@ -301,7 +302,11 @@ impl Tls {
             }),
             ..settings()
         };
-        Client::new(&settings, &Secrets::new(documents, None))
+        Client::new(
+            &settings,
+            &Secrets::new(documents, None),
+            Outside::default(),
+        )
     }
 
     async fn ask(&self, ca: Option<&str>, own: Option<&str>) -> Result<Answer, CallError> {
