@@ -389,7 +389,7 @@ mod tests {
     #[tokio::test]
     async fn without_any_authority_https_is_not_tried_and_says_why() {
         let settings = HttpClient::default();
-        let mut client = Client::new(&settings, &Secrets::default()).unwrap();
+        let mut client = Client::new(&settings, &Secrets::default(), Outside::default()).unwrap();
         client.no_roots = Some(NO_ROOTS.to_owned());
         let call = |url: &str| Call {
             method: Method::GET,
