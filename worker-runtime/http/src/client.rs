@@ -191,7 +191,8 @@ fn trust(settings: &HttpClient, secrets: &Secrets) -> Result<Trust, WorkError> {
             added.map_err(|e| wrong(format!("ca.crt of Secret {:?}: {e}", secret.name)))?;
         }
         if roots.is_empty() {
-            let text = "holds no certificate: write the authority's into it (PEM, BEGIN CERTIFICATE)";
+            let text =
+                "holds no certificate: write the authority's into it (PEM, BEGIN CERTIFICATE)";
             return Err(wrong(format!("ca.crt of Secret {:?} {text}", secret.name)));
         }
     } else {
