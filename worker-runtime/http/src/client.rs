@@ -4,7 +4,7 @@
 use crate::answer::Answer;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
@@ -22,6 +22,7 @@ use vumi_api::shared::HttpClient;
 use vumi_core::clock;
 use vumi_core::codes::{self, Code};
 use vumi_core::error::{Classify, ErrorClass, WorkError};
+use vumi_core::outside::Outside;
 use vumi_core::secrets::Secrets;
 
 /// An idle connection is closed after this, where the manifest does not say: sooner than the common servers do (Apache and
@@ -85,6 +86,7 @@ pub trait Caller: Send + Sync {
 pub struct Client {
     client: legacy::Client<Connector, Full<Bytes>>,
     connect_timeout: Duration,
+    outside: Outside,
     answer_timeout: Duration,
     /// Why no `https` server can be known, if none can.
     no_roots: Option<String>,
@@ -92,11 +94,15 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client with these settings; opens nothing.
+    /// A client with these settings, whose calls go where `outside` lets them; opens nothing.
     ///
     /// # Errors
     /// The private certificate authority or our own certificate is missing or cannot be read.
-    pub fn new(settings: &HttpClient, secrets: &Secrets) -> Result<Self, WorkError> {
+    pub fn new(
+        settings: &HttpClient,
+        secrets: &Secrets,
+        outside: Outside,
+    ) -> Result<Self, WorkError> {
         let connect_timeout = settings
             .connect_timeout
             .map_or(Duration::from_secs(5), |d| d.0);
@@ -123,6 +129,7 @@ impl Client {
             client,
             connect_timeout,
             no_roots,
+            outside,
             answer_timeout: settings
                 .answer_timeout
                 .map_or(Duration::from_secs(15), |d| d.0),
@@ -225,6 +232,7 @@ fn trust(settings: &HttpClient, secrets: &Secrets) -> Result<Trust, WorkError> {
 #[async_trait]
 impl Caller for Client {
     async fn call(&self, call: Call) -> Result<Answer, CallError> {
+        let call = sent_to(&self.outside, call)?;
         if let (Some(why), Some("https")) = (&self.no_roots, call.url.scheme_str()) {
             return Err(CallError::Unreachable(why.clone()));
         }
@@ -281,6 +289,26 @@ impl Caller for Client {
             .await
             .unwrap_or_else(|_| Err(lost(format!("no answer within {limit:?}"))))
     }
+}
+
+/// The call as it leaves this process. One that goes elsewhere still says in `Host` for whom it is meant.
+fn sent_to(outside: &Outside, mut call: Call) -> Result<Call, CallError> {
+    let unreachable = |why: &dyn std::fmt::Display| CallError::Unreachable(why.to_string());
+    let Some(instead) = outside.way(&call.url).map_err(|why| unreachable(&why))? else {
+        return Ok(call);
+    };
+    let instead = Uri::from_maybe_shared(instead).map_err(|why| unreachable(&why))?;
+    if let Some(meant) = call.url.authority()
+        && !call.headers.contains_key(http::header::HOST)
+    {
+        let whole = meant.as_str();
+        // RFC 9110, section 7.2: without the credentials before it.
+        let host = whole.rsplit_once('@').map_or(whole, |(_, host)| host);
+        let host = HeaderValue::from_str(host).map_err(|why| unreachable(&why))?;
+        call.headers.insert(http::header::HOST, host);
+    }
+    call.url = instead;
+    Ok(call)
 }
 
 /// An error with its causes, in one line.
@@ -361,7 +389,7 @@ mod tests {
     #[tokio::test]
     async fn without_any_authority_https_is_not_tried_and_says_why() {
         let settings = HttpClient::default();
-        let mut client = Client::new(&settings, &Secrets::default()).unwrap();
+        let mut client = Client::new(&settings, &Secrets::default(), Outside::default()).unwrap();
         client.no_roots = Some(NO_ROOTS.to_owned());
         let call = |url: &str| Call {
             method: Method::GET,

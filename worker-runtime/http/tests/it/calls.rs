@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use vumi_api::shared::{CallTls, HttpClient, SecretRef, Size};
 use vumi_core::error::WorkError;
+use vumi_core::outside::Outside;
 use vumi_core::secrets::Secrets;
 use vumi_http::{Answer, Call, CallError, Caller, Client, HeaderMap, Method, StatusCode};
 
@@ -27,7 +28,7 @@ fn settings() -> HttpClient {
 }
 
 fn client() -> Client {
-    Client::new(&settings(), &Secrets::default()).unwrap()
+    Client::new(&settings(), &Secrets::default(), Outside::default()).unwrap()
 }
 
 fn get(url: &str) -> Call {
@@ -196,7 +197,12 @@ async fn the_time_for_an_answer_begins_with_the_connection() {
         ..HttpClient::default()
     };
     for (connect, answer) in [(1500, 200), (1000, 1000)] {
-        let client = Client::new(&settings(connect, answer), &Secrets::default()).unwrap();
+        let client = Client::new(
+            &settings(connect, answer),
+            &Secrets::default(),
+            Outside::default(),
+        )
+        .unwrap();
         let text = unreachable(ask(&client, &format!("https://{mute}/")).await);
         assert!(text.contains("not within"), "{text}");
     }
@@ -208,7 +214,12 @@ async fn the_time_for_an_answer_begins_with_the_connection() {
         let _ = stream.write_all(answer).await;
     })
     .await;
-    let client = Client::new(&settings(200, 5000), &Secrets::default()).unwrap();
+    let client = Client::new(
+        &settings(200, 5000),
+        &Secrets::default(),
+        Outside::default(),
+    )
+    .unwrap();
     ask(&client, &format!("http://{late}/")).await.unwrap();
 }
 
@@ -227,7 +238,7 @@ async fn idle_connections_are_kept_as_long_as_is_said() {
             idle_timeout: Some(vumi_api::Duration(Duration::from_millis(idle))),
             ..settings()
         };
-        let client = Client::new(&settings, &Secrets::default()).unwrap();
+        let client = Client::new(&settings, &Secrets::default(), Outside::default()).unwrap();
         for _ in 0..3 {
             ask(&client, &format!("http://{at}/")).await.unwrap();
             tokio::time::sleep(Duration::from_millis(400)).await;
@@ -356,7 +367,11 @@ impl Tls {
             }),
             ..settings()
         };
-        Client::new(&settings, &Secrets::new(documents, None))
+        Client::new(
+            &settings,
+            &Secrets::new(documents, None),
+            Outside::default(),
+        )
     }
 
     async fn ask(&self, ca: Option<&str>, own: Option<&str>) -> Result<Answer, CallError> {

@@ -180,6 +180,7 @@ fn caller(cx: &WorkerContext) -> Result<Arc<dyn Caller>, WorkError> {
     Ok(Arc::new(Client::new(
         &settings.unwrap_or_default(),
         cx.secrets(),
+        cx.outside().clone(),
     )?))
 }
 
