@@ -390,29 +390,42 @@ fn a_trail_that_ends_before_the_retries_do_is_told() {
 }
 
 #[test]
-fn times_of_http_that_make_no_sense_together_are_told() {
-    let rpc = |config: &str, more: &str| {
-        let http = document(
-            "Transport",
-            "t",
-            &format!(
-                "  httpRpc: {{{config}}}\n{more}  state: {{redis: {{secretRef: {{name: r}}}}}}\n"
-            ),
+fn an_empty_secret_is_told() {
+    let found = |value: &str| {
+        let spec = "  httpRelay: {url: \"http://x/\", auth: {username: u, password: {secretKeyRef: {name: s, key: k}}}}\n  transportName: t\n";
+        let secret = format!(
+            "apiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\nstringData: {{k: {value}}}\n"
         );
+        lines(&[
+            telnet("t", 9010),
+            document("Application", "r", spec),
+            secret,
+        ])
+    };
+    for empty in ["\"\"", "\" \""] {
+        let found = found(empty);
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(
+            found[0].contains("Secret \"s\" has nothing in its key \"k\""),
+            "{found:?}"
+        );
+    }
+    assert_eq!(found("x"), [""; 0]);
+}
+
+#[test]
+fn times_of_http_that_make_no_sense_together_are_told() {
+    let with_store = |spec: &str| {
+        let state = "  state: {redis: {secretRef: {name: r}}}\n";
+        let http = document("Transport", "t", &format!("{spec}{state}"));
         let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: r}\nstringData: {connection_string: redis://h}\n";
         lines(&[http, echo("e", "t"), secret.into()])
     };
-    let session = "genericHttp: {requests: [{name: a, message: {fromAddr: a, toAddr: b}}], deadline: {after: 20s, text: x}";
-    let generic = |session_rule: &str| {
-        let http = document(
-            "Transport",
-            "t",
-            &format!(
-                "  {session}, session: {{id: x, {session_rule}}}}}\n  http: {{port: 8080}}\n  state: {{redis: {{secretRef: {{name: r}}}}}}\n"
-            ),
-        );
-        let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: r}\nstringData: {connection_string: redis://h}\n";
-        lines(&[http, echo("e", "t"), secret.into()])
+    let rpc = |config: &str, more: &str| with_store(&format!("  httpRpc: {{{config}}}\n{more}"));
+    let generic = |session: &str| {
+        with_store(&format!(
+            "  genericHttp: {{requests: [{{name: a, message: {{fromAddr: a, toAddr: b}}}}], deadline: {{after: 20s, text: x}}, session: {{id: x, {session}}}}}\n  http: {{port: 8080}}\n"
+        ))
     };
     let relay = |client: &str, retry: &str| {
         let spec = format!(
