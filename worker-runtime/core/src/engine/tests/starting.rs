@@ -111,7 +111,6 @@ async fn a_peer_hears_that_the_broker_is_away() {
         ),
         metrics,
         listeners: Arc::default(),
-        outside: Default::default(),
         accepting: Arc::default(),
         broker,
         abandoned: Default::default(),
