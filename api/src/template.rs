@@ -68,6 +68,8 @@ fn escape_xml(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
+            // In attributes between single quotes; as a number, because HTML 4 does not know the name.
+            '\'' => out.push_str("&#39;"),
             '\n' | '\r' | '\t' => out.push(c),
             c if c.is_control() || matches!(c, '\u{FFFE}' | '\u{FFFF}') => {}
             c => out.push(c),
@@ -351,7 +353,7 @@ mod tests {
 
     fn context() -> Value {
         of_json(&json!({
-            "params": {"a": "x < \"y\"", "empty": ""},
+            "params": {"a": "x < \"y\"", "q": "it's", "empty": ""},
             "n": 7,
             "nothing": null,
         }))
@@ -390,6 +392,10 @@ mod tests {
         assert_eq!(
             rendered(text, Escape::Xml),
             "<a b=\"x &lt; &quot;y&quot;\"></a>"
+        );
+        assert_eq!(
+            rendered("<a b='{{ params.q }}'/>", Escape::Xml),
+            "<a b='it&#39;s'/>"
         );
         assert_eq!(
             rendered("{\"a\": {{ nothing }}}", Escape::Json),

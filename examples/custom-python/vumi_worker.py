@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import time
+import traceback
 from functools import partial
 
 import pika
@@ -21,11 +22,19 @@ PREFETCH = 20
 WAIT_FIRST, WAIT_LAST = 0.2, 5.0
 # After SIGTERM a confirmation that does not come is waited for so long.
 LAST_CONFIRMATION = 10
+# A message on which handling fails is tried so often, with this wait and twice this between, and then set aside.
+ATTEMPTS, WAIT_FAILED = 3, 0.1
+MAX_BODY = 1 << 20
 DURABLE = {"x-queue-type": "classic"}
 REQUIRED = (
     "message_version", "message_type", "message_id", "timestamp", "to_addr", "from_addr", "content", "session_event",
     "in_reply_to", "transport_name", "transport_type", "transport_metadata",
 )  # fmt: skip
+TEXTS = (
+    "message_id", "to_addr", "from_addr", "content", "in_reply_to", "transport_name", "transport_type", "group",
+    "provider", "to_addr_type", "from_addr_type",
+)  # fmt: skip
+SESSION_EVENTS = (None, "new", "resume", "close")
 
 log = logging.getLogger("worker")
 
@@ -34,26 +43,52 @@ class NotAMessage(Exception):
     """The body is no message that can be answered."""
 
 
-class GiveUp(Exception):
-    """It was told to end, and what it waits for does not come."""
+class GiveUp(BaseException):
+    """It was told to end, and what it waits for does not come. No error of a handler: nothing that catches those catches it."""
 
 
 def read(body):
-    """The message in a body."""
+    """The message in a body: its texts are text or None, its metadata objects, and it has an id."""
+    message = parse(body)
+    missing = [field for field in REQUIRED if field not in message]
+    if missing:
+        raise NotAMessage("these fields are missing: " + ", ".join(missing))
+    for field in TEXTS:
+        value = message.get(field)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            message[field] = json.dumps(value)  # Some programs write addresses without quotes.
+        elif not (value is None or isinstance(value, str)):
+            raise NotAMessage(f"{field} is neither text nor null")
+    if message["session_event"] not in SESSION_EVENTS:
+        raise NotAMessage("session_event is none of null, new, resume, close")
+    for field in ("transport_metadata", "helper_metadata", "routing_metadata"):
+        if not isinstance(message.setdefault(field, {}), dict):
+            raise NotAMessage(f"{field} is no object")
+    if not message["message_id"]:
+        # Derived from the body, so that a repeat has the same.
+        message["message_id"] = hashlib.sha256(b"body/" + body).hexdigest()[:32]
+    return message
+
+
+def parse(body):
+    """The JSON object in a body, if it is of the format's version."""
+    if len(body) > MAX_BODY:
+        raise NotAMessage(f"the body has {len(body)} bytes; the most is {MAX_BODY}")
     try:
-        message = json.loads(body)
-    except ValueError as error:
-        raise NotAMessage(f"the body is not JSON: {error}") from None
+        message = json.loads(body, parse_constant=refuse)
+    except ValueError:
+        raise NotAMessage("the body is not JSON") from None
     except RecursionError:
         raise NotAMessage("the body is too deep") from None
     if not isinstance(message, dict):
         raise NotAMessage("the body is not a JSON object")
     if message.get("message_version") != "20110921":
         raise NotAMessage("message_version is not 20110921")
-    missing = [field for field in REQUIRED if field not in message]
-    if missing:
-        raise NotAMessage("these fields are missing: " + ", ".join(missing))
     return message
+
+
+def refuse(constant):
+    raise ValueError(f"{constant} is not JSON")
 
 
 def reply_to(message, content, worker, end_session=False):
@@ -82,24 +117,35 @@ def reply_to(message, content, worker, end_session=False):
     }
 
 
-def envelope(queue, body, reason, worker):
+def envelope(queue, body, why, worker):
     """What is put into `<queue>.parked`."""
     try:
         encoding, text = "text", body.decode()
     except UnicodeDecodeError:
         encoding, text = "base64", base64.b64encode(body).decode()
+    code, kind, reason, attempts = why
     return {
-        "origin": queue, "code": "message.invalid", "reason": reason, "class": "bad_input", "worker": worker,
-        "attempts": 1, "time": time.time(), "message_id": None, "amqp_message_id": None,
+        "origin": queue, "code": code, "reason": reason, "class": kind, "worker": worker,
+        "attempts": attempts, "time": time.time(), "message_id": id_in(body), "amqp_message_id": None,
         "encoding": encoding, "body": text,
     }  # fmt: skip
+
+
+def id_in(body):
+    """The id of a message, if it has one that can be read."""
+    try:
+        message = parse(body)
+    except NotAMessage:
+        return None
+    named = message.get("message_id") or message.get("event_id")
+    return named if isinstance(named, str) else None
 
 
 class Worker:
     """Reads queues of one connector until SIGTERM or Ctrl-C.
 
-    `flows` says what is done with each: a function that is given the body, and is done when it returns. It may raise
-    NotAMessage; then the body is set aside."""
+    `flows` says what is done with each: a function that is given the body, and is done when it returns. If it raises NotAMessage
+    the body is set aside at once; after any other error it is tried again first."""
 
     def __init__(self, name, flows):
         self.name = name
@@ -159,23 +205,41 @@ class Worker:
     def take(self, flow, handle, channel, method, _properties, body):
         if self.stopping:
             return  # Not acknowledged: the next one gets it.
-        try:
-            handle(body)
-        except NotAMessage as error:
-            self.park(f"{self.connector}.{flow}", body, str(error))
+        why = self.attempt(handle, body)
+        if why:
+            self.park(f"{self.connector}.{flow}", body, why)
         # Everything that it caused is confirmed by now.
         channel.basic_ack(method.delivery_tag)
         self.worked = True
+
+    def attempt(self, handle, body):
+        """Handles a body; why it must be set aside, if it must. What the broker does not take is no fault of the body."""
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                handle(body)
+                return None
+            except NotAMessage as error:
+                return "message.invalid", "bad_input", str(error), attempt
+            except AMQPError:
+                raise
+            except Exception as error:
+                # Without what the error says, and without source lines: it may quote what a user wrote.
+                place = "".join(traceback.format_tb(error.__traceback__)[1:])
+                what = type(error).__name__
+                log.error("attempt %d of %d: %s\n%s", attempt, ATTEMPTS, what, place)
+                if attempt == ATTEMPTS:
+                    return "bug.panic", "bug", f"handling it failed: {what}", attempt
+                time.sleep(WAIT_FAILED * attempt)
 
     def publish(self, flow, message):
         """Returns once the broker has it in a queue, and raises an AMQPError if it does not take it."""
         self.send("vumi", f"{self.connector}.{flow}", message)
 
-    def park(self, queue, body, reason):
+    def park(self, queue, body, why):
         """Sets a body aside, with the reason: `vumi parked list` shows it."""
-        log.warning("set aside: %s", reason)
+        log.warning("set aside: %s: %s", why[0], why[2])
         self.channel.queue_declare(f"{queue}.parked", durable=True, arguments=DURABLE)
-        self.send("", f"{queue}.parked", envelope(queue, body, reason, self.name))
+        self.send("", f"{queue}.parked", envelope(queue, body, why, self.name))
 
     def send(self, exchange, key, message):
         properties = pika.BasicProperties(delivery_mode=2, message_id=message.get("message_id"))
@@ -185,7 +249,8 @@ class Worker:
 class Application(Worker):
     """Answers the messages of one connector.
 
-    `answer(message)` gives the text of the reply; None for no reply. It is not asked when a session has ended."""
+    `answer(message)` gives the text of the reply; None for no reply. It is not asked when a session has ended. It may be asked
+    again with the same message: after an error of its own, and after a crash."""
 
     def __init__(self, name, answer):
         super().__init__(name, {"inbound": self.on_message, "event": self.on_event})
@@ -196,13 +261,16 @@ class Application(Worker):
         if message["session_event"] == "close":
             return
         content = self.answer(message)
+        if not (content is None or isinstance(content, str)):
+            raise TypeError("an answer is text or None")
         if content is not None:
             self.publish("outbound", reply_to(message, content, self.name))
 
     def on_event(self, body):
-        try:
-            event = json.loads(body)
-            if event["event_type"] == "nack":
-                log.warning("not sent: %s: %s", event["user_message_id"], event.get("nack_reason"))
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise NotAMessage(f"the body is no event: {error}") from None
+        event = parse(body)
+        if event.get("event_type") not in ("ack", "nack", "delivery_report"):
+            raise NotAMessage("event_type is none of ack, nack, delivery_report")
+        if not isinstance(event.get("user_message_id"), (str, type(None))):
+            raise NotAMessage("user_message_id is neither text nor null")
+        if event["event_type"] == "nack":
+            log.warning("not sent: %s: %s", event.get("user_message_id"), event.get("nack_reason"))

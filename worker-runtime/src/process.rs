@@ -237,6 +237,7 @@ impl Process {
                 },
                 restart: Restart::default(),
                 recheck: Duration::from_secs(2),
+                outside: Default::default(),
                 sweep: Duration::from_secs(60),
             },
         );

@@ -93,7 +93,7 @@ codes! {
     LISTEN_CLASH = "campaign.listen_clash", "Two workers of one process listen on the same address and port.";
     ORDER_BROKEN = "campaign.order_broken", "One hop of a path that keeps order does not keep it.";
     STATE_EXPECTED = "campaign.state_expected", "A worker does not start without a state store, and its manifest names none: on a cluster the Secret vumi-redis is used.";
-    SECRET_MISSING = "campaign.secret_missing", "A referenced Secret or key is not among the manifests, or the Secret of a broker or state store holds no address.";
+    SECRET_MISSING = "campaign.secret_missing", "A referenced Secret or key is not among the manifests or is empty, or the Secret of a broker or state store holds no address.";
 }
 
 #[cfg(test)]

@@ -94,6 +94,11 @@ impl Search<'_> {
     fn key(&self, name: &str, key: &str, paths: [&str; 2]) -> Option<Finding> {
         let secrets = &self.manifests.secrets;
         let (path, message, near) = match secrets.get(name) {
+            Some(keys) if keys.get(key).is_some_and(|value| value.trim().is_empty()) => {
+                let message = format!("Secret {name:?} has nothing in its key {key:?}");
+                let help = "write a value into it: what is empty protects nothing";
+                return Some(self.finding(paths[1], message, Some(help.into())));
+            }
             Some(keys) if keys.contains_key(key) => return None,
             Some(keys) => (
                 paths[1],

@@ -40,7 +40,7 @@ pub struct HttpListener {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 200, max = 599))]
     pub timeout_status: Option<u16>,
-    /// Text of that answer, as `text/plain`. Default: the error as JSON.
+    /// Text of that answer, written as it is, with the content type of replies. Default: the error as JSON.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub timeout_body: Option<String>,

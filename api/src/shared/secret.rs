@@ -48,7 +48,7 @@ pub struct SecretValue {
     pub secret_key_ref: Option<SecretKeyRef>,
     /// The value itself; for `vumi run` only, refused on a cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 4096))]
+    #[schemars(length(min = 1, max = 4096))]
     pub value: Option<String>,
 }
 

@@ -89,7 +89,8 @@
 //! answer. A status that nobody wrote down is `pending` and a count, not an error. Messages that the provider does not take
 //! are tried again by what kind of failure it was, in order; one that it may have taken is not (see `onUnknown`). With
 //! `session.redial: resume`, a reply that comes after the deadline is refused as `reply.session_closed` and kept: its user
-//! reads it on dialling again, and the application hears no more of the redial than the next thing that the user says.
+//! reads it on dialling the same `toAddr` again, and the application hears no more of the redial than the next thing that
+//! the user says. What is kept goes only when it was read, or when the broker has the message of the redial.
 
 mod check;
 mod requests;

@@ -50,7 +50,11 @@ impl WorkerType for Def {
                 .method
                 .and_then(|method| method.as_str().parse().ok())
                 .unwrap_or(Method::POST),
-            client: Client::new(&client.unwrap_or_default(), cx.secrets())?,
+            client: Client::new(
+                &client.unwrap_or_default(),
+                cx.secrets(),
+                cx.outside().clone(),
+            )?,
             config,
             cx,
         };

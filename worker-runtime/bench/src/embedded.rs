@@ -223,6 +223,7 @@ pub async fn start_worker(
         state: None,
         secrets: Arc::default(),
         listeners: Arc::default(),
+        outside: Default::default(),
         telemetry: Arc::default(),
         instance: "bench".into(),
         system_id: "global".into(),

@@ -15,7 +15,7 @@ struct Endpoint;
 
 #[async_trait]
 impl Service for Endpoint {
-    fn by_head(&self, _: &Head) -> Option<Answer> {
+    fn by_head(&self, _: &Head) -> Option<Reply> {
         None
     }
 

@@ -168,12 +168,14 @@ codes! {
         "Correct the endpoint, or raise client.maxAnswer; then `vumi parked requeue` asks it again.";
     PEER_FAILED = "peer.failed", "The provider failed and did not take the message.",
         "Nothing: the message is tried again. Ask the provider if it lasts.";
-    TEMPLATE_FAILED = "template.failed", "A template of the manifest could not be filled in.",
-        "The sentence shows the template; correct it. `vumi lint` finds names that have no value.";
+    TEMPLATE_FAILED = "template.failed", "A template of the manifest could not be filled in with what this message or request holds.",
+        "The sentence shows the template; let it stand such values too. The message was refused for good, or the request answered with 400; others are not concerned.";
     LISTEN_FAILED = "listen.failed", "The address to listen on cannot be opened.",
         "Another program uses the port, or the address is not of this machine.";
     SECRET_MISSING = "secret.missing", "A referenced Secret or key does not exist.",
         "Put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
+    SECRET_EMPTY = "secret.empty", "A secret is empty: with it nobody would be asked who they are, or everybody could sign.",
+        "Write a value into that key of the Secret; it takes effect within a second. To ask for nothing, leave the field out of the manifest.";
     CONTROL_SOCKET = "control.socket", "The control socket of a running process cannot be used.",
         "Start `vumi run`, or name its socket with --socket; only the user who started it may use it.";
     CONTROL_REQUEST = "control.request", "Something was asked for that is not there, or that cannot be read.",

@@ -27,6 +27,7 @@ pub mod middleware;
 pub mod numbers;
 pub mod operate;
 pub mod outcome;
+pub mod outside;
 pub mod parking;
 pub mod reasons;
 pub mod resend;

@@ -103,7 +103,7 @@ reasons! {
         "If it was the provider's, compare the secrets and the clocks.", Operator;
     UNKNOWN_SESSION = "request", "unknown_session", "A request is of a session that is not known, and does not begin one.",
         "Nothing, if it passes: its time was over. If it lasts, keep sessions longer, or correct `session.begins`.", Operator;
-    CANNOT_ANSWER = "request", "cannot_answer", "A request could not be handled: a template has no value, a Secret is missing, or the state store is away.",
+    CANNOT_ANSWER = "request", "cannot_answer", "A request could not be handled: a template cannot be filled in with what it holds, a Secret is missing or empty, or the state store is away.",
         "The sentence says which.", Operator;
     REQUEST_TOO_LARGE = "request", "request_too_large", "A request has a body above http.maxBody; it was refused with 413.",
         "Raise http.maxBody if it was the provider's.", Operator;
@@ -115,6 +115,14 @@ reasons! {
         "Somebody speaks TLS or another protocol to this port, or tries what is there.", Operator;
     TOO_MANY_CONNECTIONS = "request", "too_many_connections", "There are too many connections; further ones get 503.",
         "Scale the transport, or look at who opens them.", Operator;
+    TOO_MUCH_AT_ONCE = "request", "too_much_at_once", "The bodies of the requests that arrive at one time are too large together; further ones get 503.",
+        "Scale the transport, lower http.maxBody, or look at who sends so much.", Operator;
+    CALLER_LEFT = "request", "caller_left", "A caller closed its connection, or its half of it, before its answer was there. A reply that comes later is refused as `reply.session_closed`.",
+        "If it lasts, let callers wait longer than requests take (http.requestTimeout), keep their connection open in both directions, and look at proxies between them and us.", Operator;
+    ORPHAN_RECEIPT = "request", "orphan_receipt", "Receipts came again and again that name no message of this transport; they are answered as if they were taken.",
+        "Ask whether another system sends with the same account; see receipt.unmatched.", Operator;
+    ANSWER_NOT_READ = "request", "answer_not_read", "A caller did not read its answer in time; its connection was closed.",
+        "Nothing, if it passes; if it lasts, look at the caller, or at the network.", Operator;
 
     PROVIDER_ANSWERED = "provider", "provider_answered", "The provider takes messages.", "", Nobody;
     PROVIDER_UNREACHABLE = "provider", "provider_unreachable", "The provider cannot be reached; messages are tried again.",
@@ -127,8 +135,8 @@ reasons! {
         "See onUnknown; ask the provider if it lasts.", Operator;
     PROVIDER_FAILED = "provider", "provider_failed", "The provider failed and did not take a message, which is tried again.",
         "Ask the provider if it lasts.", Provider;
-    DESCRIPTION_FAILED = "provider", "description_failed", "A template of the description could not be filled in, so that a message was not sent.",
-        "The sentence shows the template; correct it, then `vumi parked requeue`.", Operator;
+    DESCRIPTION_FAILED = "provider", "description_failed", "A template of the description could not be filled in with what a message holds; that message was refused.",
+        "The sentence shows the template; let it stand such messages too.", Operator;
 
     ENDPOINT_ANSWERED = "endpoint", "endpoint_answered", "The endpoint takes messages.", "", Nobody;
     ENDPOINT_UNREACHABLE = "endpoint", "endpoint_unreachable", "The endpoint cannot be reached; messages wait and are tried again.",

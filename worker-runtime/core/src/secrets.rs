@@ -73,7 +73,29 @@ impl Secrets {
     }
 
     /// The value behind a reference, or the plain value.
+    ///
+    /// # Errors
+    /// There is none, or it is empty: a check of nothing would let everybody pass.
     pub fn resolve(&self, value: &SecretValue) -> Result<String, WorkError> {
+        let held = self.held(value)?;
+        if !held.trim().is_empty() {
+            return Ok(held);
+        }
+        let text = match &value.secret_key_ref {
+            Some(reference) => format!(
+                "key {:?} of Secret {:?} is empty: write a value into it",
+                reference.key, reference.name
+            ),
+            None => "a secret field has an empty value: write one, or leave the field out".into(),
+        };
+        Err(WorkError::new(
+            ErrorClass::Config,
+            codes::SECRET_EMPTY,
+            text,
+        ))
+    }
+
+    fn held(&self, value: &SecretValue) -> Result<String, WorkError> {
         if let Some(plain) = &value.value {
             return Ok(plain.clone());
         }
@@ -97,6 +119,35 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_empty_value_is_no_secret() {
+        let keys = [("empty", ""), ("blank", " \n"), ("full", "x")];
+        let keys = keys.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let documents = BTreeMap::from([("api".to_owned(), BTreeMap::from(keys))]);
+        let secrets = Secrets::new(documents, None);
+        let of = |key: &str| {
+            secrets.resolve(&SecretValue {
+                secret_key_ref: Some(vumi_api::shared::SecretKeyRef {
+                    name: "api".into(),
+                    key: key.into(),
+                }),
+                value: None,
+            })
+        };
+        assert_eq!(of("full").expect("a value"), "x");
+        for key in ["empty", "blank"] {
+            let error = of(key).expect_err("no value");
+            assert_eq!(error.code, codes::SECRET_EMPTY);
+            assert!(error.text.contains(key), "{error}");
+        }
+        let plain = SecretValue {
+            value: Some(String::new()),
+            ..SecretValue::default()
+        };
+        let error = secrets.resolve(&plain).expect_err("no value");
+        assert_eq!(error.code, codes::SECRET_EMPTY);
+    }
 
     #[test]
     fn a_rotated_file_takes_effect_and_is_not_read_for_every_request() {

@@ -286,7 +286,7 @@ pub enum HttpSeen {
     Request {
         /// Who made it.
         direction: Traffic,
-        /// `2xx`, `3xx`, `4xx`, `5xx`, `timeout` or `failed`.
+        /// `2xx`, `3xx`, `4xx` or `5xx`; outbound `timeout` or `failed`; inbound `gone`, of a caller that did not stay.
         result: &'static str,
         /// How long it took.
         took: Duration,
@@ -297,7 +297,8 @@ pub enum HttpSeen {
     DeadlineMissed,
     /// A reply came when its request had ended.
     LateReply,
-    /// A receipt came: `delivered`, `failed`, `pending`, `unknown` or `orphan`.
+    /// A receipt came: `delivered`, `failed`, `pending`, `unknown` or `orphan`; `given_up` is an orphan that was answered
+    /// as if it were taken.
     Receipt(&'static str),
 }
 

@@ -4,6 +4,7 @@ use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Message, UserMessage};
 use crate::outcome::Receipt;
+use crate::outside::Outside;
 use crate::secrets::Secrets;
 use crate::state::{Person, StateStore};
 use crate::status::StatusReport;
@@ -99,6 +100,7 @@ pub struct WorkerContext {
     pub(crate) resource: Arc<Resource>,
     pub(crate) instance: String,
     pub(crate) secrets: Arc<Secrets>,
+    pub(crate) outside: Outside,
     pub(crate) closing: CancellationToken,
     pub(crate) services: Arc<dyn Services>,
 }
@@ -200,9 +202,16 @@ impl WorkerContext {
             resource,
             instance,
             secrets,
+            outside: Outside::default(),
             closing,
             services,
         }
+    }
+
+    /// The same, with another way out of the process.
+    pub fn with_outside(mut self, outside: Outside) -> Self {
+        self.outside = outside;
+        self
     }
 
     /// Kind and name, `transport/smpp-za`: part of derived ids, so it never changes while the worker lives.
@@ -233,6 +242,11 @@ impl WorkerContext {
     /// Secrets.
     pub fn secrets(&self) -> &Secrets {
         &self.secrets
+    }
+
+    /// Where calls to others go: whatever makes them asks it.
+    pub fn outside(&self) -> &Outside {
+        &self.outside
     }
 
     /// Fires when the intake must close.

@@ -1,7 +1,7 @@
 //! Answers to requests, and the word that an answer was written.
 
 use bytes::Bytes;
-use http::header::{HeaderName, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{HeaderMap, StatusCode};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -56,7 +56,7 @@ impl Answer {
 
     fn new(status: StatusCode, content_type: HeaderValue, body: Bytes) -> Self {
         let mut headers = HeaderMap::new();
-        headers.insert(http::header::CONTENT_TYPE, content_type);
+        headers.insert(CONTENT_TYPE, content_type);
         Self {
             status,
             headers,
@@ -75,12 +75,16 @@ impl Answer {
         self.with(RETRY_AFTER, HeaderValue::from(seconds))
     }
 
-    /// As it is kept for whoever asks the same again: status, content type and body, no other headers.
+    /// As it is kept for whoever asks the same again: status, headers and body. Of one that is too long, the headers but
+    /// the content type are left out; of one that still is, the body.
     pub fn kept(&self) -> Bytes {
-        let kind = self.headers.get(http::header::CONTENT_TYPE);
-        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
-        let mut kept = format!("{} {kind}\n", self.status.as_u16()).into_bytes();
-        kept.extend_from_slice(&self.body);
+        let all = |_: &HeaderName| true;
+        let kind = |name: &HeaderName| name == CONTENT_TYPE;
+        let kept = self.written(all);
+        let kept = match kept.len() > MAX_ANSWER {
+            true => self.written(kind),
+            false => kept,
+        };
         match kept.len() > MAX_ANSWER {
             true => {
                 let text = "This request was answered before; the answer was too long to be kept.";
@@ -90,13 +94,47 @@ impl Answer {
         }
     }
 
+    /// As HTTP writes it: a line with the status, a line for each header, an empty line, the body.
+    fn written(&self, has: impl Fn(&HeaderName) -> bool) -> Vec<u8> {
+        let mut kept = format!("{}\n", self.status.as_u16()).into_bytes();
+        for (name, value) in self.headers.iter().filter(|(name, _)| has(name)) {
+            kept.extend_from_slice(name.as_str().as_bytes());
+            kept.extend_from_slice(b": ");
+            kept.extend_from_slice(value.as_bytes());
+            kept.push(b'\n');
+        }
+        kept.push(b'\n');
+        kept.extend_from_slice(&self.body);
+        kept
+    }
+
     /// Reads what [`Self::kept`] wrote; none for anything else, and for nothing.
     pub fn from_kept(kept: &Bytes) -> Option<Self> {
-        let end = kept.iter().position(|byte| *byte == b'\n')?;
-        let head = std::str::from_utf8(&kept[..end]).ok()?;
-        let (status, kind) = head.split_once(' ')?;
+        let mut at = 0;
+        let mut line = || {
+            let rest = kept.get(at..)?;
+            let end = rest.iter().position(|byte| *byte == b'\n')?;
+            at += end + 1;
+            Some(&rest[..end])
+        };
+        let status = std::str::from_utf8(line()?).ok()?;
         let status = StatusCode::from_u16(status.parse().ok()?).ok()?;
-        Some(Self::new(status, kind.parse().ok()?, kept.slice(end + 1..)))
+        let mut headers = HeaderMap::new();
+        loop {
+            let header = line()?;
+            if header.is_empty() {
+                break;
+            }
+            let colon = header.iter().position(|byte| *byte == b':')?;
+            let value = header.get(colon + 2..)?;
+            let name = HeaderName::from_bytes(&header[..colon]).ok()?;
+            headers.append(name, HeaderValue::from_bytes(value).ok()?);
+        }
+        Some(Self {
+            status,
+            headers,
+            body: kept.slice(at..),
+        })
     }
 
     /// What a caller gets when their message could not be taken: the status of the error's class (413 for a message
@@ -125,6 +163,8 @@ pub type Written = oneshot::Receiver<()>;
 pub struct Reply {
     pub(crate) answer: Answer,
     pub(crate) written: Option<oneshot::Sender<()>>,
+    /// Its request is no traffic.
+    pub(crate) uncounted: bool,
 }
 
 impl Reply {
@@ -135,12 +175,21 @@ impl Reply {
         let reply = Self {
             answer,
             written: Some(sender),
+            uncounted: false,
         };
         (reply, receiver)
     }
 }
 
 impl Reply {
+    /// The answer to a request that is no traffic, such as a load balancer's.
+    pub fn uncounted(answer: Answer) -> Self {
+        Self {
+            uncounted: true,
+            ..answer.into()
+        }
+    }
+
     /// Status of the answer.
     pub fn status(&self) -> StatusCode {
         self.answer.status
@@ -152,6 +201,7 @@ impl From<Answer> for Reply {
         Self {
             answer,
             written: None,
+            uncounted: false,
         }
     }
 }
@@ -166,11 +216,31 @@ mod tests {
             Answer::text(StatusCode::OK, "héllo\nworld"),
             Answer::text(StatusCode::OK, ""),
             Answer::json(StatusCode::BAD_GATEWAY, &serde_json::json!({"a": 1})),
+            Answer::text(StatusCode::OK, "FB")
+                .with(
+                    HeaderName::from_static("freeflow"),
+                    HeaderValue::from_static("FB"),
+                )
+                .with(
+                    HeaderName::from_static("x-name"),
+                    HeaderValue::from_bytes(b"a: \xe9").unwrap(),
+                ),
+            Answer {
+                status: StatusCode::NO_CONTENT,
+                headers: HeaderMap::new(),
+                body: Bytes::new(),
+            },
         ];
         for answer in answers {
             assert_eq!(Answer::from_kept(&answer.kept()), Some(answer));
         }
         assert_eq!(Answer::from_kept(&Bytes::new()), None);
+        let large = HeaderValue::from_str(&"h".repeat(MAX_ANSWER)).unwrap();
+        let plain = Answer::text(StatusCode::OK, "as before");
+        let headed = plain
+            .clone()
+            .with(HeaderName::from_static("x-large"), large);
+        assert_eq!(Answer::from_kept(&headed.kept()), Some(plain));
         let long = Answer::text(StatusCode::OK, "x".repeat(MAX_ANSWER)).kept();
         let kept = Answer::from_kept(&long).map(|answer| answer.status);
         assert_eq!(

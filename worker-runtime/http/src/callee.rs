@@ -90,6 +90,7 @@ impl Callee {
             ErrorClass::Connect => (StatusLevel::Down, self.unreachable),
             ErrorClass::Auth => (StatusLevel::Down, self.credentials),
             ErrorClass::Config => (StatusLevel::Down, self.misconfigured),
+            ErrorClass::BadInput => (StatusLevel::Degraded, self.misconfigured),
             ErrorClass::Throttled(_) => (StatusLevel::Degraded, self.throttles),
             ErrorClass::Timeout => (StatusLevel::Degraded, self.lost),
             ErrorClass::RemotePermanent => (StatusLevel::Degraded, self.refuses),

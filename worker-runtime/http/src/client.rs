@@ -4,11 +4,11 @@
 use crate::answer::Answer;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{HttpConnector, capture_connection};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
@@ -22,10 +22,18 @@ use vumi_api::shared::HttpClient;
 use vumi_core::clock;
 use vumi_core::codes::{self, Code};
 use vumi_core::error::{Classify, ErrorClass, WorkError};
+use vumi_core::outside::Outside;
 use vumi_core::secrets::Secrets;
 
-/// An idle connection is closed after this: sooner than servers do, so that no message is written to one that is closing.
+/// An idle connection is closed after this, where the manifest does not say: sooner than the common servers do (Apache and
+/// Node.js after 5 s). A message that is written to a connection which its server closes at that moment is neither sent nor
+/// not sent, and for a text message that is worse than a new connection.
 const IDLE: Duration = Duration::from_secs(4);
+/// A connection that is not there ends by its own limit; this is for what may lie around it.
+const SLACK: Duration = Duration::from_secs(1);
+
+/// That this machine trusts nobody.
+const NO_ROOTS: &str = "this machine knows no certificate authority: install its package ca-certificates, or name the server's authority in client.tls.caSecretRef";
 
 /// One request.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,24 +85,33 @@ pub trait Caller: Send + Sync {
 /// Calls over real connections.
 pub struct Client {
     client: legacy::Client<Connector, Full<Bytes>>,
+    connect_timeout: Duration,
+    outside: Outside,
     answer_timeout: Duration,
+    /// Why no `https` server can be known, if none can.
+    no_roots: Option<String>,
     max_answer: usize,
 }
 
 impl Client {
-    /// A client with these settings; opens nothing.
+    /// A client with these settings, whose calls go where `outside` lets them; opens nothing.
     ///
     /// # Errors
     /// The private certificate authority or our own certificate is missing or cannot be read.
-    pub fn new(settings: &HttpClient, secrets: &Secrets) -> Result<Self, WorkError> {
+    pub fn new(
+        settings: &HttpClient,
+        secrets: &Secrets,
+        outside: Outside,
+    ) -> Result<Self, WorkError> {
         let connect_timeout = settings
             .connect_timeout
             .map_or(Duration::from_secs(5), |d| d.0);
+        let Trust { tls, no_roots } = trust(settings, secrets)?;
         let mut http = HttpConnector::new();
         http.set_nodelay(true);
         http.enforce_http(false);
         let connector = HttpsConnectorBuilder::new()
-            .with_tls_config(tls(settings, secrets)?)
+            .with_tls_config(tls)
             .https_or_http()
             .enable_http1()
             .wrap_connector(http);
@@ -104,12 +121,15 @@ impl Client {
         };
         let client = legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
-            .pool_idle_timeout(IDLE)
+            .pool_idle_timeout(settings.idle_timeout.map_or(IDLE, |d| d.0))
             .pool_max_idle_per_host(settings.idle_connections.unwrap_or(32) as usize)
             .build(connector);
         let max_answer = settings.max_answer.map_or(256 << 10, |size| size.0);
         Ok(Self {
             client,
+            connect_timeout,
+            no_roots,
+            outside,
             answer_timeout: settings
                 .answer_timeout
                 .map_or(Duration::from_secs(15), |d| d.0),
@@ -154,7 +174,13 @@ impl Service<Uri> for Connector {
     }
 }
 
-fn tls(settings: &HttpClient, secrets: &Secrets) -> Result<rustls::ClientConfig, WorkError> {
+/// What TLS goes by.
+struct Trust {
+    tls: rustls::ClientConfig,
+    no_roots: Option<String>,
+}
+
+fn trust(settings: &HttpClient, secrets: &Secrets) -> Result<Trust, WorkError> {
     let wrong = |text: String| WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text);
     let key = |name: &str, key: &str| {
         secrets.get(name, key).ok_or_else(|| {
@@ -171,16 +197,24 @@ fn tls(settings: &HttpClient, secrets: &Secrets) -> Result<rustls::ClientConfig,
             let added = added.and_then(|der| roots.add(der).map_err(|e| e.to_string()));
             added.map_err(|e| wrong(format!("ca.crt of Secret {:?}: {e}", secret.name)))?;
         }
+        if roots.is_empty() {
+            let text =
+                "holds no certificate: write the authority's into it (PEM, BEGIN CERTIFICATE)";
+            return Err(wrong(format!("ca.crt of Secret {:?} {text}", secret.name)));
+        }
     } else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
     }
+    // Whoever calls `http` alone does without.
+    let no_roots = roots.is_empty().then(|| NO_ROOTS.to_owned());
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|e| wrong(e.to_string()))?;
     let config = config.with_root_certificates(roots);
     let Some(secret) = &settings.certificate_secret_ref else {
-        return Ok(config.with_no_client_auth());
+        let tls = config.with_no_client_auth();
+        return Ok(Trust { tls, no_roots });
     };
     let (chain, private) = (key(&secret.name, "tls.crt")?, key(&secret.name, "tls.key")?);
     let bad = |key: &str, why: String| wrong(format!("{key} of Secret {:?}: {why}", secret.name));
@@ -189,19 +223,25 @@ fn tls(settings: &HttpClient, secrets: &Secrets) -> Result<rustls::ClientConfig,
         .map_err(|e| bad("tls.crt", e.to_string()))?;
     let private = PrivateKeyDer::from_pem_slice(private.as_bytes())
         .map_err(|e| bad("tls.key", e.to_string()))?;
-    config
+    let tls = config
         .with_client_auth_cert(chain, private)
-        .map_err(|e| bad("tls.crt and tls.key", e.to_string()))
+        .map_err(|e| bad("tls.crt and tls.key", e.to_string()))?;
+    Ok(Trust { tls, no_roots })
 }
 
 #[async_trait]
 impl Caller for Client {
     async fn call(&self, call: Call) -> Result<Answer, CallError> {
+        let call = sent_to(&self.outside, call)?;
+        if let (Some(why), Some("https")) = (&self.no_roots, call.url.scheme_str()) {
+            return Err(CallError::Unreachable(why.clone()));
+        }
         let lost = |text: String| CallError::Lost(text);
         let mut request = http::Request::new(Full::new(call.body));
         *request.method_mut() = call.method;
         *request.uri_mut() = call.url;
         *request.headers_mut() = call.headers;
+        let mut connection = capture_connection(&mut request);
         let calling = async {
             let response = self.client.request(request).await.map_err(|error| {
                 let text = told(&error);
@@ -230,11 +270,45 @@ impl Caller for Client {
                 body: read.freeze(),
             })
         };
+        tokio::pin!(calling);
+        // Until there is a connection nothing is sent: that time is the connection's, and not the answer's.
+        let connected = async {
+            connection.wait_for_connection_metadata().await;
+        };
+        tokio::select! {
+            biased;
+            called = &mut calling => return called,
+            () = connected => {}
+            () = tokio::time::sleep(self.connect_timeout + SLACK) => {
+                let limit = self.connect_timeout;
+                return Err(CallError::Unreachable(format!("not within {limit:?}")));
+            }
+        }
         let limit = self.answer_timeout;
         tokio::time::timeout(limit, calling)
             .await
             .unwrap_or_else(|_| Err(lost(format!("no answer within {limit:?}"))))
     }
+}
+
+/// The call as it leaves this process. One that goes elsewhere still says in `Host` for whom it is meant.
+fn sent_to(outside: &Outside, mut call: Call) -> Result<Call, CallError> {
+    let unreachable = |why: &dyn std::fmt::Display| CallError::Unreachable(why.to_string());
+    let Some(instead) = outside.way(&call.url).map_err(|why| unreachable(&why))? else {
+        return Ok(call);
+    };
+    let instead = Uri::from_maybe_shared(instead).map_err(|why| unreachable(&why))?;
+    if let Some(meant) = call.url.authority()
+        && !call.headers.contains_key(http::header::HOST)
+    {
+        let whole = meant.as_str();
+        // RFC 9110, section 7.2: without the credentials before it.
+        let host = whole.rsplit_once('@').map_or(whole, |(_, host)| host);
+        let host = HeaderValue::from_str(host).map_err(|why| unreachable(&why))?;
+        call.headers.insert(http::header::HOST, host);
+    }
+    call.url = instead;
+    Ok(call)
 }
 
 /// An error with its causes, in one line.
@@ -310,6 +384,23 @@ mod tests {
         assert_eq!(class(503, Some("99999999")), Some(wait(3600)));
         assert_eq!(class(503, None), Some(ErrorClass::RemoteTemporary));
         assert_eq!(class(504, None), Some(ErrorClass::Timeout));
+    }
+
+    #[tokio::test]
+    async fn without_any_authority_https_is_not_tried_and_says_why() {
+        let settings = HttpClient::default();
+        let mut client = Client::new(&settings, &Secrets::default(), Outside::default()).unwrap();
+        client.no_roots = Some(NO_ROOTS.to_owned());
+        let call = |url: &str| Call {
+            method: Method::GET,
+            url: url.parse().unwrap(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        let error = client.call(call("https://127.0.0.1:9/")).await.unwrap_err();
+        assert_eq!(error, CallError::Unreachable(NO_ROOTS.to_owned()));
+        let error = client.call(call("http://127.0.0.1:9/")).await.unwrap_err();
+        assert!(!error.to_string().contains("authority"), "{error}");
     }
 
     #[test]

@@ -29,12 +29,53 @@ pub(crate) struct Shared {
     linger: AtomicBool,
     /// Bytes came that belong to no request yet, or to a body.
     reading: AtomicBool,
+    /// A request's head is whole, and it is not answered.
+    serving: AtomicBool,
+    /// A head did not end in time.
+    slow: AtomicBool,
+    /// The caller did not take its answer in time.
+    not_read: AtomicBool,
+    /// What went wrong with this request was told.
+    told: AtomicBool,
 }
 
 impl Shared {
-    /// A request is whole, or answered.
-    pub(crate) fn is_between(&self) {
+    /// The head of a request is whole.
+    pub(crate) fn begins(&self) {
         self.reading.store(false, Ordering::Relaxed);
+        self.told.store(false, Ordering::Relaxed);
+        self.serving.store(true, Ordering::Relaxed);
+    }
+
+    /// It has its answer.
+    pub(crate) fn ends(&self) {
+        self.reading.store(false, Ordering::Relaxed);
+        self.serving.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether a head has begun and is not whole.
+    fn is_in_head(&self) -> bool {
+        self.was_reading() && !self.is_serving()
+    }
+
+    /// Whether a request has its head and no answer.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Whether a head did not end in time.
+    pub(crate) fn was_slow(&self) -> bool {
+        self.slow.load(Ordering::Relaxed)
+    }
+
+    /// Whether the caller did not take its answer in time.
+    pub(crate) fn was_not_read(&self) -> bool {
+        self.not_read.load(Ordering::Relaxed)
+    }
+
+    /// True the first time: what went wrong with a request is told once.
+    pub(crate) fn tells(&self) -> bool {
+        !self.told.swap(true, Ordering::Relaxed)
     }
 
     /// Whether something was being read that is no whole request.
@@ -111,10 +152,45 @@ pub(crate) struct Socket {
     stream: TokioIo<Watched>,
     shared: Arc<Shared>,
     lingering: Option<Pin<Box<Sleep>>>,
+    /// Ends the wait for a head, from its first byte.
+    head: Patience,
+    /// Ends the wait for a caller that is slower to read than we are to write.
+    write: Patience,
+}
+
+/// How long something may take once it has begun.
+struct Patience {
+    limit: Duration,
+    left: Option<Pin<Box<Sleep>>>,
+}
+
+impl Patience {
+    fn new(limit: Duration) -> Self {
+        Self { limit, left: None }
+    }
+
+    /// It goes on; whether it took too long. Wakes the task when it does.
+    fn ends(&mut self, cx: &mut Context<'_>) -> bool {
+        let limit = self.limit;
+        let left = self
+            .left
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(limit)));
+        left.as_mut().poll(cx).is_ready()
+    }
+
+    /// It is over.
+    fn reset(&mut self) {
+        self.left = None;
+    }
 }
 
 impl Socket {
-    pub(crate) fn new(stream: TcpStream, shared: Arc<Shared>) -> Self {
+    pub(crate) fn new(
+        stream: TcpStream,
+        shared: Arc<Shared>,
+        head_timeout: Duration,
+        write_timeout: Duration,
+    ) -> Self {
         let watched = Watched {
             stream,
             shared: Arc::clone(&shared),
@@ -123,7 +199,22 @@ impl Socket {
             stream: TokioIo::new(watched),
             shared,
             lingering: None,
+            head: Patience::new(head_timeout),
+            write: Patience::new(write_timeout),
         }
+    }
+
+    /// What a write came to, unless the caller has not read for too long.
+    fn wrote<T>(
+        &mut self,
+        wrote: Poll<io::Result<T>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<T>> {
+        if wrote.is_pending() && self.write.ends(cx) {
+            self.shared.not_read.store(true, Ordering::Relaxed);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        wrote
     }
 }
 
@@ -140,7 +231,15 @@ impl Read for Socket {
         cx: &mut Context<'_>,
         buffer: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
+        if !self.shared.is_in_head() {
+            self.head.reset();
+        }
+        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
+        if self.shared.is_in_head() && self.head.ends(cx) {
+            self.shared.slow.store(true, Ordering::Relaxed);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
     }
 }
 
@@ -150,17 +249,20 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let wrote = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.wrote(wrote, cx)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         if let Poll::Ready(Ok(())) = flushed {
+            // Only what is whole is flushed: a caller that takes its answer drop by drop gets no more time for it.
+            self.write.reset();
             for written in self.shared.take() {
                 let _ = written.send(());
             }
         }
-        flushed
+        self.wrote(flushed, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -198,7 +300,8 @@ impl Write for Socket {
         cx: &mut Context<'_>,
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
+        let wrote = Pin::new(&mut self.stream).poll_write_vectored(cx, buffers);
+        self.wrote(wrote, cx)
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod answer;
 mod auth;
+mod body;
 mod callee;
 mod client;
 mod connection;
@@ -17,6 +18,6 @@ pub use auth::{credentials_match, equal, unauthorized};
 pub use callee::{Callee, ENDPOINT, PROVIDER};
 pub use client::{Call, CallError, Caller, Client, class_of, retry_after};
 pub use http::{HeaderMap, Method, StatusCode};
-pub use params::{ParamError, Params};
-pub use server::{Head, Limits, Request, Server, Service, Trouble};
+pub use params::{MAX_PARAMETERS, ParamError, Params};
+pub use server::{Ended, Head, Limits, Request, Server, Service, Trouble};
 pub use signature::{Encoding, SignatureError, Signed};

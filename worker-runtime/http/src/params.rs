@@ -3,14 +3,20 @@
 //!
 //! * Pairs are separated by `&` or `;`; a pair without `=` is dropped; `+` is a space; a malformed `%` stays literal.
 //! * Names are case-sensitive. Of repeated names the first value counts.
+//! * More than [`MAX_PARAMETERS`] are refused, repeated ones included.
 //! * The body of a POST with `application/x-www-form-urlencoded` counts before the query string; bodies of other
 //!   methods are not read. Added to that: a POST with `application/json`, an object of text values, where null means
-//!   absent; a body of any other type is refused, because its sender means it to be read.
+//!   absent; a body of any other type is refused, because its sender means it to be read, and `multipart/form-data` with
+//!   every method.
 
 use crate::server::Request;
 use http::{Method, StatusCode};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
+use std::collections::HashMap;
+
+/// Most parameters of one request. No provider is known to send a tenth of it.
+pub const MAX_PARAMETERS: usize = 1000;
 
 /// Why the parameters of a request cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,13 +29,16 @@ pub enum ParamError {
         "The Content-Type of a body must be application/x-www-form-urlencoded or application/json"
     )]
     Type,
+    /// There are too many.
+    #[error("A request may have at most {MAX_PARAMETERS} parameters")]
+    TooMany,
 }
 
 impl ParamError {
     /// Status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            ParamError::Json(_) => StatusCode::BAD_REQUEST,
+            ParamError::Json(_) | ParamError::TooMany => StatusCode::BAD_REQUEST,
             ParamError::Type => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
     }
@@ -37,46 +46,50 @@ impl ParamError {
 
 /// The parameters of one request, each name once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Params(Vec<(Vec<u8>, Vec<u8>)>);
+pub struct Params {
+    /// In the order of the request.
+    pairs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// Where each name stands.
+    places: HashMap<Vec<u8>, usize>,
+    /// How many were read, repeated ones included.
+    count: usize,
+}
 
 impl Params {
     /// Reads query and body.
     pub fn read(request: &Request) -> Result<Self, ParamError> {
         let mut params = Self::default();
+        let kind = request.head.content_type();
+        if kind.eq_ignore_ascii_case("multipart/form-data") {
+            return Err(ParamError::Type);
+        }
         if request.head.method == Method::POST {
-            let kind = request.head.content_type();
             if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
-                params.add_encoded(&request.body);
+                params.add_encoded(&request.body)?;
             } else if kind.eq_ignore_ascii_case("application/json") {
                 params.add_json(&request.body)?;
             } else if !request.body.is_empty() {
                 return Err(ParamError::Type);
             }
         }
-        params.add_encoded(request.head.query.as_bytes());
+        params.add_encoded(request.head.query.as_bytes())?;
         Ok(params)
     }
 
-    /// Of the query string alone.
-    pub fn of_query(query: &str) -> Self {
+    /// Of the query string, and of an `application/x-www-form-urlencoded` body before it.
+    ///
+    /// # Errors
+    /// [`ParamError::TooMany`].
+    pub fn encoded(query: &str, form: &[u8]) -> Result<Self, ParamError> {
         let mut params = Self::default();
-        params.add_encoded(query.as_bytes());
-        params
-    }
-
-    /// Adds those of an `application/x-www-form-urlencoded` body; they count before the ones that are there.
-    pub fn with_form(self, body: &[u8]) -> Self {
-        let mut params = Self::default();
-        params.add_encoded(body);
-        for (name, value) in self.0 {
-            params.add(name, value);
-        }
-        params
+        params.add_encoded(form)?;
+        params.add_encoded(query.as_bytes())?;
+        Ok(params)
     }
 
     /// Each name with its value; none where that is not UTF-8. A name that is not UTF-8 is replaced.
     pub fn pairs(&self) -> impl Iterator<Item = (String, Option<&str>)> + '_ {
-        self.0.iter().map(|(name, value)| {
+        self.pairs.iter().map(|(name, value)| {
             let name = String::from_utf8_lossy(name).into_owned();
             (name, std::str::from_utf8(value).ok())
         })
@@ -84,31 +97,36 @@ impl Params {
 
     /// Value of a parameter: none if absent, an error if it is not UTF-8.
     pub fn get(&self, name: &str) -> Option<Result<&str, std::str::Utf8Error>> {
-        self.0
-            .iter()
-            .find(|(key, _)| key == name.as_bytes())
-            .map(|(_, value)| std::str::from_utf8(value))
+        let (_, value) = self.pairs.get(*self.places.get(name.as_bytes())?)?;
+        Some(std::str::from_utf8(value))
     }
 
     /// All names in the order of the request; bytes that are not UTF-8 replaced.
     pub fn names(&self) -> impl Iterator<Item = String> + '_ {
-        self.0
+        self.pairs
             .iter()
             .map(|(name, _)| String::from_utf8_lossy(name).into_owned())
     }
 
-    fn add(&mut self, name: Vec<u8>, value: Vec<u8>) {
-        if !self.0.iter().any(|(held, _)| *held == name) {
-            self.0.push((name, value));
+    fn add(&mut self, name: Vec<u8>, value: Vec<u8>) -> Result<(), ParamError> {
+        self.count += 1;
+        if self.count > MAX_PARAMETERS {
+            return Err(ParamError::TooMany);
         }
+        if !self.places.contains_key(&name) {
+            self.places.insert(name.clone(), self.pairs.len());
+            self.pairs.push((name, value));
+        }
+        Ok(())
     }
 
-    fn add_encoded(&mut self, text: &[u8]) {
+    fn add_encoded(&mut self, text: &[u8]) -> Result<(), ParamError> {
         for pair in text.split(|byte| matches!(byte, b'&' | b';')) {
             if let Some(at) = pair.iter().position(|byte| *byte == b'=') {
-                self.add(unescape(&pair[..at]), unescape(&pair[at + 1..]));
+                self.add(unescape(&pair[..at]), unescape(&pair[at + 1..]))?;
             }
         }
+        Ok(())
     }
 
     fn add_json(&mut self, body: &[u8]) -> Result<(), ParamError> {
@@ -117,7 +135,7 @@ impl Params {
         for (name, value) in members.0 {
             match value {
                 Value::Null => {}
-                Value::String(text) => self.add(name.into_bytes(), text.into_bytes()),
+                Value::String(text) => self.add(name.into_bytes(), text.into_bytes())?,
                 _ => return Err(bad(format!("{name:?} is not text"))),
             }
         }
@@ -196,8 +214,12 @@ mod tests {
             query: query.into(),
             headers,
         };
-        let body = body.to_vec().into();
-        let params = Params::read(&Request { head, body })?;
+        let request = Request {
+            head,
+            body: body.to_vec().into(),
+            _room: None,
+        };
+        let params = Params::read(&request)?;
         Ok(params
             .names()
             .map(|name| {
@@ -238,6 +260,42 @@ mod tests {
     }
 
     #[test]
+    fn more_than_a_request_may_have_are_refused() {
+        let form = Some("application/x-www-form-urlencoded");
+        let json = Some("application/json");
+        let of = |count: usize, name: &dyn Fn(usize) -> String| {
+            let pairs: Vec<String> = (0..count).map(|n| format!("{}=x", name(n))).collect();
+            pairs.join("&")
+        };
+        let each = |n: usize| format!("p{n}");
+        let most = of(MAX_PARAMETERS, &each);
+        let read_all = read(Method::GET, &most, None, b"").unwrap();
+        assert_eq!(read_all.len(), MAX_PARAMETERS);
+        let object = |count: usize| {
+            let members: serde_json::Map<String, Value> =
+                (0..count).map(|n| (each(n), "x".into())).collect();
+            Value::Object(members).to_string()
+        };
+        let began = std::time::Instant::now();
+        for (query, kind, body) in [
+            (of(MAX_PARAMETERS + 1, &each), None, String::new()),
+            (of(300_000, &each), None, String::new()),
+            (of(300_000, &|_| "same".into()), None, String::new()),
+            (String::new(), form, of(300_000, &each)),
+            (String::new(), json, object(300_000)),
+            ("one=more".into(), form, most),
+            ("one=more".into(), json, object(MAX_PARAMETERS)),
+        ] {
+            let error = read(Method::POST, &query, kind, body.as_bytes()).unwrap_err();
+            assert_eq!(error, ParamError::TooMany);
+            assert_eq!(error.status(), StatusCode::BAD_REQUEST);
+        }
+        // With work that grows with the square this took minutes.
+        let took = began.elapsed();
+        assert!(took < std::time::Duration::from_secs(20), "{took:?}");
+    }
+
+    #[test]
     fn what_is_not_utf_8_is_present_but_has_no_text() {
         let params = read(Method::GET, "a=%E9", None, b"").unwrap();
         assert_eq!(params, [("a".to_owned(), None)]);
@@ -273,6 +331,10 @@ mod tests {
         ] {
             let error = read(Method::POST, kind, "a=form").unwrap_err();
             assert_eq!(error.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        }
+        for method in [Method::POST, Method::PUT, Method::GET] {
+            let kind = Some("Multipart/Form-Data; boundary=x");
+            assert_eq!(read(method, kind, ""), Err(ParamError::Type));
         }
     }
 }

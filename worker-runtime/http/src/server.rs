@@ -1,19 +1,19 @@
-//! An HTTP/1 server on a lent socket: bounded in connections, head, body and time; ends in two stages, intake first.
+//! An HTTP/1 server on a lent socket: bounded in connections, head, bodies and time; ends in two stages, intake first.
 
 use crate::answer::{Answer, Reply};
+use crate::body::{Bodies, Room};
 use crate::connection::{AnswerBody, Shared, Socket};
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Method, StatusCode};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -29,10 +29,17 @@ const LAST_REQUEST: Duration = Duration::from_millis(500);
 pub struct Limits {
     /// Largest body in bytes; larger ones get 413, and the rest is not read.
     pub max_body: usize,
-    /// Longest wait for a whole request head, and for the next request of a kept connection.
+    /// Most bytes of bodies that are held at one time, of all requests together; further ones get 503.
+    pub max_bodies: usize,
+    /// Longest wait for a whole request head, from its first byte.
     pub head_timeout: Duration,
+    /// Longest wait for the first byte of a request, on a new or a kept connection. Longer than load balancers keep idle
+    /// connections (60 s, most of them), so that none sends a request into a connection that is being closed.
+    pub idle_timeout: Duration,
     /// Longest wait for a whole body; then 408.
     pub body_timeout: Duration,
+    /// Longest wait for a caller to take its whole answer, once it is slower than we are; then the connection is closed.
+    pub write_timeout: Duration,
     /// Most connections at one time; further ones get 503.
     pub max_connections: usize,
 }
@@ -41,8 +48,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_body: 1 << 20,
+            max_bodies: 64 << 20,
             head_timeout: Duration::from_secs(30),
+            idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_secs(30),
+            write_timeout: Duration::from_secs(30),
             max_connections: 10_000,
         }
     }
@@ -79,24 +89,40 @@ pub struct Request {
     pub head: Head,
     /// Its body; empty if there is none.
     pub body: Bytes,
+    /// What the body takes of the bytes that may be held.
+    pub(crate) _room: Option<Room>,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// With this answer.
+    Answered(StatusCode),
+    /// Without one: its caller was gone, too slow, or broke off.
+    Gone,
 }
 
 /// What answers requests.
 #[async_trait]
 pub trait Service: Send + Sync + 'static {
     /// Answers by the head alone, before any body is read: wrong path or method, missing credentials, health.
-    fn by_head(&self, head: &Head) -> Option<Answer>;
+    fn by_head(&self, head: &Head) -> Option<Reply>;
 
     /// Answers a request. Dropped midway when the caller goes away.
     async fn answer(&self, request: Request) -> Reply;
 
-    /// Hears of what was refused before it was a whole request.
+    /// Hears of what was refused before it was a whole request, and of callers that did not stay for the answer.
     fn trouble(&self, trouble: &Trouble) {
         let _ = trouble;
     }
+
+    /// Hears of the end of every request, whole or not, but of those that [`Reply::uncounted`] answers.
+    fn ended(&self, ended: Ended, took: Duration) {
+        let _ = (ended, took);
+    }
 }
 
-/// What a caller sent that was no whole request. The caller has its answer, where one was possible.
+/// What went wrong with a caller. It has its answer, where one was possible.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Trouble {
     /// 413.
@@ -114,6 +140,15 @@ pub enum Trouble {
     /// 503.
     #[error("there are more than {0} connections")]
     TooMany(usize),
+    /// 503.
+    #[error("the bodies of all requests together have more than {0} bytes")]
+    TooMuch(usize),
+    /// The connection ended, in both directions or in the caller's, before the answer was there.
+    #[error("a caller closed its connection before its answer was there")]
+    Left,
+    /// The answer was not read in time.
+    #[error("a caller does not read its answer")]
+    NotRead,
 }
 
 impl Trouble {
@@ -125,6 +160,9 @@ impl Trouble {
             Trouble::Broken => reasons::REQUEST_BROKEN_OFF,
             Trouble::NotHttp => reasons::NOT_HTTP,
             Trouble::TooMany(_) => reasons::TOO_MANY_CONNECTIONS,
+            Trouble::TooMuch(_) => reasons::TOO_MUCH_AT_ONCE,
+            Trouble::Left => reasons::CALLER_LEFT,
+            Trouble::NotRead => reasons::ANSWER_NOT_READ,
         }
     }
 }
@@ -133,6 +171,7 @@ impl Trouble {
 pub struct Server {
     limits: Limits,
     places: Arc<Semaphore>,
+    bodies: Bodies,
     connections: TaskTracker,
 }
 
@@ -141,6 +180,7 @@ pub struct Server {
 struct Desk {
     service: Arc<dyn Service>,
     limits: Limits,
+    bodies: Bodies,
     closing: CancellationToken,
 }
 
@@ -150,6 +190,7 @@ impl Server {
         Self {
             limits,
             places: Arc::new(Semaphore::new(limits.max_connections)),
+            bodies: Bodies::new(limits.max_bodies),
             connections: TaskTracker::new(),
         }
     }
@@ -168,6 +209,7 @@ impl Server {
         let desk = Desk {
             service,
             limits: self.limits,
+            bodies: self.bodies.clone(),
             closing: closing.clone(),
         };
         let mut failing = false;
@@ -202,6 +244,8 @@ impl Server {
             );
             let limit = desk.limits.max_connections;
             desk.service.trouble(&Trouble::TooMany(limit));
+            let busy = Ended::Answered(StatusCode::SERVICE_UNAVAILABLE);
+            desk.service.ended(busy, Duration::ZERO);
             return;
         };
         self.connections.spawn(async move {
@@ -219,14 +263,15 @@ impl Server {
 
 async fn converse(stream: TcpStream, desk: Desk) {
     let shared = Arc::new(Shared::default());
-    let socket = Socket::new(stream, Arc::clone(&shared));
+    let limits = desk.limits;
+    let (head, write) = (limits.head_timeout, limits.write_timeout);
+    let socket = Socket::new(stream, Arc::clone(&shared), head, write);
     let closing = desk.closing.clone();
-    let head_timeout = desk.limits.head_timeout;
     let (seen, hears) = (Arc::clone(&shared), Arc::clone(&desk.service));
     let service = service_fn(move |request| respond(request, desk.clone(), Arc::clone(&shared)));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(head_timeout)
+        .header_read_timeout(limits.idle_timeout)
         .max_buf_size(64 * 1024)
         .serve_connection(socket, service);
     tokio::pin!(connection);
@@ -243,15 +288,51 @@ async fn converse(stream: TcpStream, desk: Desk) {
             }
         }
     };
-    if let Err(error) = ended {
-        tracing::debug!(%error, "connection ended early");
-        if seen.was_reading() {
-            hears.trouble(&match () {
-                () if error.is_parse() => Trouble::NotHttp,
-                () if error.is_timeout() => Trouble::TooSlow,
-                () => Trouble::Broken,
-            });
+    let Err(error) = ended else { return };
+    tracing::debug!(%error, "connection ended early");
+    if seen.was_not_read() {
+        // The request itself ended with its answer.
+        hears.trouble(&Trouble::NotRead);
+    } else if seen.was_reading() && seen.tells() {
+        let (trouble, ended) = match () {
+            () if error.is_parse() => (Trouble::NotHttp, Ended::Answered(StatusCode::BAD_REQUEST)),
+            () if error.is_timeout() || seen.was_slow() => (Trouble::TooSlow, Ended::Gone),
+            () => (Trouble::Broken, Ended::Gone),
+        };
+        hears.trouble(&trouble);
+        if !seen.is_serving() {
+            hears.ended(ended, head);
         }
+    }
+}
+
+/// Notices a request that ends without an answer: its future is dropped when the connection ends.
+struct Watch {
+    desk: Desk,
+    shared: Arc<Shared>,
+    began: Instant,
+    answered: bool,
+}
+
+impl Watch {
+    fn answered(&mut self, reply: &Reply) {
+        self.answered = true;
+        if !reply.uncounted {
+            let ended = Ended::Answered(reply.status());
+            self.desk.service.ended(ended, self.began.elapsed());
+        }
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        if self.answered {
+            return;
+        }
+        if self.shared.tells() {
+            self.desk.service.trouble(&Trouble::Left);
+        }
+        self.desk.service.ended(Ended::Gone, self.began.elapsed());
     }
 }
 
@@ -260,10 +341,19 @@ async fn respond(
     desk: Desk,
     shared: Arc<Shared>,
 ) -> Result<http::Response<AnswerBody>, Infallible> {
-    shared.is_between();
+    shared.begins();
+    let mut watch = Watch {
+        desk: desk.clone(),
+        shared: Arc::clone(&shared),
+        began: Instant::now(),
+        answered: false,
+    };
     let reply = judge(request, &desk, &shared).await;
-    shared.is_between();
-    let Reply { answer, written } = reply;
+    watch.answered(&reply);
+    shared.ends();
+    let Reply {
+        answer, written, ..
+    } = reply;
     let mut response = http::Response::new(AnswerBody::new(answer.body, written, shared));
     *response.status_mut() = answer.status;
     *response.headers_mut() = answer.headers;
@@ -282,60 +372,69 @@ async fn judge(request: http::Request<Incoming>, desk: &Desk, shared: &Shared) -
         query: parts.uri.query().unwrap_or_default().to_owned(),
         headers: parts.headers,
     };
+    let limit = desk.limits.max_body;
     let early = match desk.service.by_head(&head) {
-        Some(answer) => Some(answer),
-        None if desk.closing.is_cancelled() => Some(stopping()),
-        None if body.size_hint().lower() > desk.limits.max_body as u64 => {
-            desk.service
-                .trouble(&Trouble::TooLarge(desk.limits.max_body));
-            Some(too_large(desk.limits.max_body))
+        Some(reply) => Some(reply),
+        None if desk.closing.is_cancelled() => Some(stopping().into()),
+        None if body.size_hint().lower() > limit as u64 => {
+            Some(refused(&Trouble::TooLarge(limit), desk))
         }
         None => None,
     };
-    if let Some(answer) = early {
+    if let Some(reply) = early {
         if !body.is_end_stream() {
             shared.leave_unread();
         }
-        return answer.into();
+        return reply;
     }
-    let limited = Limited::new(body, desk.limits.max_body).collect();
-    match tokio::time::timeout(desk.limits.body_timeout, limited).await {
+    let reading = desk.bodies.read(body, limit);
+    let read = match tokio::time::timeout(desk.limits.body_timeout, reading).await {
+        Ok(read) => read,
+        Err(_) => Err(Trouble::TooSlow),
+    };
+    match read {
         // A body may take its time, and the intake close meanwhile.
-        Ok(Ok(_)) if desk.closing.is_cancelled() => stopping().into(),
-        Ok(Ok(body)) => {
-            let body = body.to_bytes();
-            desk.service.answer(Request { head, body }).await
+        Ok(_) if desk.closing.is_cancelled() => stopping().into(),
+        Ok((body, _room)) => {
+            let request = Request { head, body, _room };
+            desk.service.answer(request).await
         }
-        Ok(Err(error)) => {
+        Err(trouble) => {
             shared.leave_unread();
-            if error.is::<LengthLimitError>() {
-                desk.service
-                    .trouble(&Trouble::TooLarge(desk.limits.max_body));
-                too_large(desk.limits.max_body).into()
-            } else {
-                desk.service.trouble(&Trouble::Broken);
-                let text = "The request body could not be read.";
-                closing(Answer::error(StatusCode::BAD_REQUEST, text)).into()
-            }
-        }
-        Err(_) => {
-            shared.leave_unread();
-            desk.service.trouble(&Trouble::TooSlow);
-            let text = "The request body did not arrive in time.";
-            closing(Answer::error(StatusCode::REQUEST_TIMEOUT, text)).into()
+            refused(&trouble, desk)
         }
     }
+}
+
+/// The answer to a request that is not taken as a whole, which is told as well.
+fn refused(trouble: &Trouble, desk: &Desk) -> Reply {
+    desk.service.trouble(trouble);
+    let error = |status, text: &str| closing(Answer::error(status, text));
+    let answer = match trouble {
+        Trouble::TooLarge(limit) => {
+            let text = format!("The request body is larger than {limit} bytes.");
+            error(StatusCode::PAYLOAD_TOO_LARGE, &text)
+        }
+        Trouble::TooMuch(_) => {
+            let text = "Too much is being taken over at one time; please try again.";
+            error(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1)
+        }
+        Trouble::TooSlow => {
+            let text = "The request body did not arrive in time.";
+            error(StatusCode::REQUEST_TIMEOUT, text)
+        }
+        _ => {
+            let text = "The request body could not be read.";
+            error(StatusCode::BAD_REQUEST, text)
+        }
+    };
+    answer.into()
 }
 
 /// 503: the intake is closed; another worker, or this one after its restart, will take the request.
 fn stopping() -> Answer {
     let text = "The service is restarting; please try again.";
     closing(Answer::error(StatusCode::SERVICE_UNAVAILABLE, text).retry_after(1))
-}
-
-fn too_large(limit: usize) -> Answer {
-    let text = format!("The request body is larger than {limit} bytes.");
-    closing(Answer::error(StatusCode::PAYLOAD_TOO_LARGE, &text))
 }
 
 fn closing(answer: Answer) -> Answer {

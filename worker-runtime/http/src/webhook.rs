@@ -16,7 +16,7 @@ pub const TIMESTAMP: HeaderName = HeaderName::from_static("webhook-timestamp");
 pub const SIGNATURE: HeaderName = HeaderName::from_static("webhook-signature");
 
 /// What secrets of this scheme begin with; base64 follows.
-const PREFIX: &str = "whsec_";
+pub const PREFIX: &str = "whsec_";
 /// Bytes that a secret has at least.
 const SHORTEST: usize = 24;
 

@@ -16,20 +16,21 @@ use vumi_core::conformance::outside::{self, Candidate, Demand, Level, Outcome, V
 #[command(after_help = "Examples:
   vumi conformance --as application --broker amqp://guest:guest@localhost/ -- python3 app.py
   vumi conformance --as transport --transport-name sms --broker amqp://localhost/test -- sh -c 'twistd … --vhost=\"$VUMI_BROKER_VHOST\"'
-  vumi conformance --as application --transport-name survey --broker amqp://localhost/test
+  vumi conformance --as application --running --transport-name survey --broker amqp://localhost/test
   vumi conformance --as transport --list
 
 The command after -- is started for each case, behind a port of this machine at which the checks stand between it and the
 broker: they hold confirmations back, refuse publications, cut connections, kill it and start it again, as brokers and
 Kubernetes do. It finds its broker in VUMI_BROKER_URL, or in VUMI_BROKER_HOST, _PORT, _USERNAME, _PASSWORD and _VHOST, and its
 connector in VUMI_TRANSPORT_NAME. If it ends by itself it is started again.
-Without a command a worker that runs already is checked, and the cases that break something are skipped; what it sets aside
-meanwhile stays in its parking queues.
+With --running, instead of a command, a worker that runs already is checked, and the cases that break something are skipped;
+what it sets aside meanwhile stays in its parking queues.
 The checks play the other side: they read and write the queues of that connector, and with a command remove them for each
 case. Use a connector or a virtual host that nothing else uses.
 Each demand is a MUST or a SHOULD; docs/wire-protocol.md says why. A SHOULD that is not met is advice and fails nothing but
 with --strict.
-Exit codes: 0 every MUST is met · 1 some are not · 2 an option is not valid · 3 the broker cannot be used · 128+signal.")]
+Exit codes: 0 every MUST that was looked at is met · 1 some are not · 2 an option is not valid, or nothing would be looked at ·
+3 the broker cannot be used or the command not be run · 128+signal.")]
 pub struct Arguments {
     /// What it is
     #[arg(long = "as", value_name = "ROLE", value_enum)]
@@ -49,6 +50,10 @@ pub struct Arguments {
     /// What users say to an application; {} stands for the text of the checks
     #[arg(long, value_name = "TEXT", default_value = "{}")]
     pub saying: String,
+    /// What a user says on which the worker fails each time, such as a text that its code does not expect; without it that
+    /// case is skipped
+    #[arg(long, value_name = "TEXT")]
+    pub failing: Option<String>,
     /// How long anything is waited for before it is called missing
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub patience: vumi_api::shared::Duration,
@@ -61,6 +66,9 @@ pub struct Arguments {
     /// Also write the results as JUnit XML
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+    /// Check a worker that runs already
+    #[arg(long, conflicts_with = "command")]
+    pub running: bool,
     /// The worker and its arguments
     #[arg(last = true, value_name = "COMMAND")]
     pub command: Vec<String>,
@@ -91,6 +99,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         return output::print(&listed(&demands, arguments.format));
     }
     let candidate = candidate(arguments)?;
+    looked_at(&candidate, &demands)?;
     let table = arguments.format == Format::Table;
     let verdicts = process::block_on(async {
         let environment = |text: String| CliError::environment(text);
@@ -159,12 +168,39 @@ fn chosen(arguments: &Arguments) -> Result<Vec<Demand>, CliError> {
     Ok(all.into_iter().filter(wanted).collect())
 }
 
+/// That something would be looked at: a check of nothing is not passed.
+fn looked_at(candidate: &Candidate, demands: &[Demand]) -> Result<(), CliError> {
+    let skipped = demands.iter().map(|demand| {
+        let reason = outside::missing(candidate, demand.case);
+        reason.map(|reason| format!("{}: {reason}", demand.case))
+    });
+    match skipped.collect::<Option<Vec<String>>>() {
+        Some(all) => Err(CliError::validation(format!(
+            "nothing would be checked:\n{}",
+            all.join("\n")
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn candidate(arguments: &Arguments) -> Result<Candidate, CliError> {
     if !vumi_api::shared::is_connector(&arguments.transport_name) {
         return Err(CliError::validation(format!(
             "{:?} is no name of a connector: lower case letters, digits, -, _ and dots",
             arguments.transport_name
         )));
+    }
+    match arguments.command.first() {
+        Some(program) => found(program)?,
+        None if arguments.running => {}
+        None => {
+            return Err(CliError::validation(
+                "which worker? give its command after --, as in `-- python3 app.py`, or --running for one that runs already",
+            ));
+        }
+    }
+    if arguments.patience.0.is_zero() {
+        return Err(CliError::validation("--patience must be more than nothing"));
     }
     let url = arguments
         .broker
@@ -181,8 +217,25 @@ fn candidate(arguments: &Arguments) -> Result<Candidate, CliError> {
         url,
         command: (!arguments.command.is_empty()).then(|| arguments.command.clone()),
         saying: arguments.saying.clone(),
+        failing: arguments.failing.clone(),
         patience: arguments.patience.0,
     })
+}
+
+/// That there is a program of this name: said once, and not by each case.
+fn found(program: &str) -> Result<(), CliError> {
+    let there = match program.contains('/') {
+        true => PathBuf::from(program).is_file(),
+        false => std::env::var_os("PATH").is_some_and(|path| {
+            std::env::split_paths(&path).any(|folder| folder.join(program).is_file())
+        }),
+    };
+    match there {
+        true => Ok(()),
+        false => Err(CliError::environment(format!(
+            "there is no program {program:?}"
+        ))),
+    }
 }
 
 fn fails(verdict: &Verdict, strict: bool) -> bool {

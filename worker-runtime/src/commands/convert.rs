@@ -69,7 +69,13 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             output::print(&texts.join("---\n"))?;
         }
     }
-    eprintln!("{} of {} workers converted", workers(&files), found.len());
+    for about in found.iter().filter(|found| !found.is_worker) {
+        for dropped in &about.dropped {
+            eprintln!("note: {}: not needed: {dropped}", about.from);
+        }
+    }
+    let all = found.iter().filter(|found| found.is_worker).count();
+    eprintln!("{} of {all} workers converted", workers(&files));
     match notes.is_empty() {
         true => Ok(()),
         false => Err(CliError::silent(CliError::VALIDATION)),

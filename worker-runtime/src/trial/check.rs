@@ -2,6 +2,7 @@
 //! that expects nothing, and names that mean nothing are errors.
 
 use super::file::{Action, Expect, Server, Step, Test, TestFile};
+use super::way::Place;
 use crate::error::CliError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,6 +25,14 @@ impl TestFile {
         file.path = path.to_owned();
         if file.tests.is_empty() {
             return Err(wrong("it has no tests".into()));
+        }
+        for (name, server) in &file.servers {
+            let at = server.at.as_deref();
+            at.ok_or_else(|| {
+                "nobody can call it without `at`: where it is in the manifests".into()
+            })
+            .and_then(Place::parse)
+            .map_err(|why| wrong(format!("server {name:?}: {why}")))?;
         }
         let mut names = BTreeSet::new();
         for test in &file.tests {
@@ -251,6 +260,19 @@ mod tests {
             nothing.contains("test \"one\": it expects nothing"),
             "{nothing}"
         );
+        for (server, why) in [
+            ("{}", "server \"crm\": nobody can call it without `at`"),
+            (
+                "{at: crm.org}",
+                "server \"crm\": at: \"crm.org\" is no http://",
+            ),
+        ] {
+            let text = format!(
+                "servers: {{crm: {server}}}\ntests: [{{name: one, steps: [{{expect: {{outbound: []}}}}]}}]\n"
+            );
+            let said = parse(&text).unwrap_err();
+            assert!(said.contains(why), "{said}");
+        }
         let twice = "tests:\n- {name: one, steps: [{expect: {outbound: []}}]}\n- {name: one, steps: [{expect: {outbound: []}}]}\n";
         assert!(parse(twice).unwrap_err().contains("two tests are named"));
         assert!(parse("tests: []\n").unwrap_err().contains("no tests"));

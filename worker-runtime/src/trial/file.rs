@@ -39,8 +39,8 @@ fn above() -> Vec<PathBuf> {
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Server {
-    /// Which origin it is in the manifests, e.g. `https://crm.example.org`: everything there that begins with it is sent to
-    /// this server instead.
+    /// Which place it is to the campaign, e.g. `https://crm.example.org` or `https://example.org/crm`: every call there comes to
+    /// this server. At the head of the file it is required.
     #[serde(default)]
     pub at: Option<String>,
     /// Its answers, one after the other; the last one is given again and again. Without any, 200 and nothing more.

@@ -19,6 +19,7 @@ mod services;
 mod stage;
 mod text;
 mod transcript;
+mod way;
 
 pub use check::find;
 pub use file::{Test, TestFile};

@@ -238,6 +238,7 @@ async fn outage(clock: Clock) {
             limits: StopLimits::default(),
             restart: Restart::default(),
             recheck: Duration::from_secs(2),
+            outside: Default::default(),
             sweep: MINUTE,
         },
     );

@@ -70,10 +70,14 @@ impl Player {
                 continue;
             };
             let done = self.step(action).await;
+            let done = self.stage.complaint().map_or(done, Err);
             done.map_err(|why| format!("step {}, {name}:\n{}", at + 1, indented(&why)))?;
         }
         self.stage.clock.settle().await;
-        let left = self.left().await?;
+        let left = match self.stage.complaint() {
+            Some(complaint) => complaint,
+            None => self.left().await?,
+        };
         match left.is_empty() {
             true => Ok(()),
             false => Err(format!("after the last step:\n{}", indented(&left))),

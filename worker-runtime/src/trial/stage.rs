@@ -9,6 +9,7 @@ use super::file::{Server, TestFile, TransportSetting};
 use super::peers::{Call, FakeServer, Shared};
 use super::services::{BrokerOfTest, StoreOfTest};
 use super::transcript::Transcript;
+use super::way::{self, Place};
 use crate::error::CliError;
 use crate::registry;
 use bytes::Bytes;
@@ -47,6 +48,8 @@ pub struct Stage {
     /// Ports of transports that listen, by name.
     pub ports: BTreeMap<String, u16>,
     servers: BTreeMap<String, FakeServer>,
+    /// Whom the campaign called that is nobody in the test.
+    strangers: Shared<String>,
     scripts: BTreeMap<String, Script<StandInAnswer>>,
     broker: Arc<dyn Broker>,
     supervisor: Arc<Supervisor>,
@@ -55,14 +58,19 @@ pub struct Stage {
 
 impl Stage {
     /// Starts the campaign; on return all its workers are ready.
-    pub async fn set(file: &TestFile, mut cast: Cast, clock: Clock) -> Result<Self, CliError> {
+    pub async fn set(file: &TestFile, cast: Cast, clock: Clock) -> Result<Self, CliError> {
         let calls = Shared::default();
-        let mut servers = BTreeMap::new();
+        let (mut servers, mut places) = (BTreeMap::new(), Vec::new());
         for (name, server) in &file.servers {
             let open = FakeServer::open(name, &server.answers, Arc::clone(&calls)).await?;
+            if let Some(at) = &server.at {
+                let place = Place::parse(at).map_err(CliError::validation)?;
+                places.push((place, open.origin.clone()));
+            }
             servers.insert(name.clone(), open);
         }
-        let (resources, ports) = adapted(&mut cast, file, &servers)?;
+        let strangers = Shared::default();
+        let (resources, ports) = adapted(&cast)?;
         if !ports.is_empty() || !servers.is_empty() {
             clock.with_sockets();
         }
@@ -86,6 +94,7 @@ impl Stage {
                 limits: StopLimits::default(),
                 restart: Restart::default(),
                 recheck: Duration::from_secs(2),
+                outside: way::out(places, Arc::clone(&strangers)),
                 sweep: Duration::from_secs(60),
             },
         );
@@ -95,6 +104,7 @@ impl Stage {
             calls,
             ports,
             servers,
+            strangers,
             scripts: BTreeMap::new(),
             broker,
             supervisor,
@@ -208,6 +218,11 @@ impl Stage {
             Some(Confirmation::Confirmed) => Ok(()),
             other => Err(format!("{port} did not take the message: {other:?}")),
         }
+    }
+
+    /// That the campaign wanted to call somebody outside of the test, and what to do about it; none if it did not.
+    pub fn complaint(&self) -> Option<String> {
+        way::complaint(&self.strangers)
     }
 
     /// What fake servers answer from now on.

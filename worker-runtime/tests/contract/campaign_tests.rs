@@ -167,3 +167,74 @@ fn time_passes_only_in_the_campaign() {
     let (code, out, err) = test(&[folder.path().to_str().unwrap()]);
     assert_eq!(code, Some(0), "{out}{err}");
 }
+
+/// A transport whose provider's address is made of a Secret and of settings, and a text that only speaks of an address.
+const ELSEWHERE: &str = "apiVersion: v1
+kind: Secret
+metadata: {name: provider}
+stringData: {base: 'http://127.0.0.1:PORT'}
+---
+apiVersion: vumi.dev/v1alpha1
+kind: Transport
+metadata: {name: sms}
+spec:
+  genericHttp:
+    settings: {account: mine}
+    secrets: {base: {secretKeyRef: {name: provider, key: base}}}
+    send:
+      method: POST
+      url: '{{ config.base }}/{{ config.account }}'
+      parameters: {text: '{{ message.content }}'}
+      outcomes: [{when: '{{ status == 200 }}', is: accepted}, {is: refused, code: '{{ status }}'}]
+---
+apiVersion: vumi.dev/v1alpha1
+kind: Application
+metadata: {name: help}
+spec:
+  staticReply: {text: 'https://example.org/help'}
+  transportName: desk
+";
+
+/// Whatever an address is made of, no call leaves the test; and a text that is none is no call.
+#[test]
+fn nobody_outside_of_a_test_is_called() {
+    let provider = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    provider.set_nonblocking(true).unwrap();
+    let port = provider.local_addr().unwrap().port();
+    let run = |tests: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        let manifests = ELSEWHERE.replace("PORT", &port.to_string());
+        std::fs::write(folder.path().join("campaign.yaml"), manifests).unwrap();
+        std::fs::create_dir(folder.path().join("tests")).unwrap();
+        let tests = tests.replace("PORT", &port.to_string());
+        std::fs::write(folder.path().join("tests/t.yaml"), tests).unwrap();
+        test(&[folder.path().to_str().unwrap()])
+    };
+    let send = "tests:
+- name: it is sent
+  steps:
+  - outbound: {connector: sms, to: '2782', content: hello}
+  - expect: {events: [{type: ack}]";
+    let (code, out, err) = run(&format!("{send}}}\n"));
+    assert_eq!(code, Some(1), "{out}{err}");
+    let says =
+        format!("the campaign called http://127.0.0.1:{port}, and a test calls nobody outside");
+    assert!(out.contains(&says), "{out}");
+    assert!(
+        out.contains(&format!("at: \"http://127.0.0.1:{port}\"")),
+        "{out}"
+    );
+    let (code, out, err) = run(&format!(
+        "servers: {{provider: {{at: 'http://127.0.0.1:PORT'}}}}\n{send}, calls: [{{path: /mine, headers: {{host: '127.0.0.1:PORT'}}}}]}}\n"
+    ));
+    assert_eq!(code, Some(0), "{out}{err}");
+    let (code, out, err) = run("tests:
+- name: the text is only said
+  steps:
+  - inbound: {connector: desk, from: '2782', content: help}
+  - expect: {outbound: [{connector: desk, content: 'https://example.org/help'}]}
+");
+    assert_eq!(code, Some(0), "{out}{err}");
+    let reached = provider.accept().map(|_| "somebody reached the provider");
+    assert_eq!(reached.unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+}

@@ -1,6 +1,7 @@
 """Workers with one flaw each, on top of those of examples/custom-python, for the test that `vumi conformance` finds them.
 Usage: flawed_worker.py application|transport FLAW; the flaw `none` has none."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -18,13 +19,17 @@ class Flawed(good.Worker):
     def take(self, flow, handle, channel, method, properties, body):
         if FLAW == "acks-first":
             channel.basic_ack(method.delivery_tag)
-            try:
-                handle(body)
-            except good.NotAMessage as error:
-                self.park(f"{self.connector}.{flow}", body, str(error))
+            why = self.attempt(handle, body)
+            if why:
+                self.park(f"{self.connector}.{flow}", body, why)
             return
         if FLAW == "dies-of-garbage":
             handle(body)
+        if FLAW in ("dies-of-errors", "trusts-fields"):
+            with contextlib.suppress(good.NotAMessage):
+                handle(body)
+        if FLAW == "drops-failures" and self.attempt(handle, body):
+            return channel.basic_ack(method.delivery_tag)
         if FLAW == "skips-repeats" and method.redelivered:
             return channel.basic_ack(method.delivery_tag)
         if FLAW == "forgets-the-third" and self.third():
@@ -35,9 +40,9 @@ class Flawed(good.Worker):
         self.count = getattr(self, "count", 0) + 1
         return self.count % 3 == 0
 
-    def park(self, queue, body, reason):
+    def park(self, queue, body, why):
         if FLAW != "drops-garbage":
-            super().park(queue, body, reason)
+            super().park(queue, body, why)
 
     def send(self, exchange, key, message):
         mode = 1 if FLAW == "transient" else 2
@@ -86,6 +91,10 @@ class Application(Flawed, good.Application):
         super().publish(flow, message)
 
     def on_message(self, body):
+        if FLAW == "trusts-fields":
+            message = json.loads(body)
+            reply = self.answer(message) + " " + (message["content"] or "").strip()
+            return self.publish("outbound", good.reply_to(message, reply, self.name))
         if FLAW == "answers-the-end":
             return self.publish("outbound", good.reply_to(good.read(body), "bye", self.name))
         super().on_message(body)
@@ -98,7 +107,9 @@ class Transport(Flawed):
         super().__init__("nowhere", {"outbound": self.on_outbound})
 
     def on_outbound(self, body):
-        message = good.read(body)
+        message = json.loads(body) if FLAW == "trusts-fields" else good.read(body)
+        if message["content"] == "fail":
+            raise ZeroDivisionError
         kinds = ["ack", "ack"] if FLAW == "acks-twice" else ["ack"]
         for n, kind in enumerate(kinds if FLAW != "tells-nothing" else []):
             self.publish("event", self.event(message, kind, n))
@@ -119,6 +130,12 @@ class Transport(Flawed):
         }
 
 
+def answer(message):
+    if message["content"] == "fail":
+        raise ZeroDivisionError
+    return message["content"] or "hello"
+
+
 if __name__ == "__main__":
-    worker = Application("flawed", lambda message: message["content"] or "hello") if ROLE == "application" else Transport()
+    worker = Application("flawed", answer) if ROLE == "application" else Transport()
     worker.run()

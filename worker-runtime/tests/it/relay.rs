@@ -67,7 +67,7 @@ struct Door(Arc<Endpoint>);
 
 #[async_trait]
 impl Service for Door {
-    fn by_head(&self, _: &Head) -> Option<Answer> {
+    fn by_head(&self, _: &Head) -> Option<Reply> {
         None
     }
 

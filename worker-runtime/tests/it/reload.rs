@@ -76,6 +76,7 @@ impl Campaign {
                     ..Restart::default()
                 },
                 recheck: Duration::from_millis(200),
+                outside: Default::default(),
                 sweep: Duration::from_secs(60),
             },
         );

@@ -45,10 +45,10 @@ pub struct SessionRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unknown: Option<Answer>,
     /// What becomes of a session that the deadline cut off. With `resume`, a reply that came too late is kept, and is the
-    /// answer to a user who dials again. Default `restart`.
+    /// answer to a user who dials the same `toAddr` again, until it was read. Default `restart`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub redial: Option<Redial>,
-    /// For how long after the deadline a user who dials again is taken for the same. Default `5m`.
+    /// For how long after the deadline a user who dials the same service again is taken for the same. Default `5m`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Deadline>")]
     pub redial_within: Option<Duration>,

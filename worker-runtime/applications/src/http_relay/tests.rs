@@ -43,7 +43,7 @@ struct Answers(Arc<Endpoint>);
 
 #[async_trait]
 impl Service for Answers {
-    fn by_head(&self, _: &Head) -> Option<Answer> {
+    fn by_head(&self, _: &Head) -> Option<Reply> {
         None
     }
 

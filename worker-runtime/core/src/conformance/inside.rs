@@ -6,11 +6,11 @@ use super::faults::Faults;
 use super::fixture;
 use super::frozen::{Freezable, Parts};
 use super::rig::{LIMITS, Rig, UnderTest, WITHOUT_REPLIES, eventually, everything_turns};
-use super::saboteur::Plan;
+use super::saboteur::{Plan, Trouble};
 use super::told::Told;
 use crate::broker::{Broker, ConsumerState};
 use crate::engine::{self, BuiltWorker, Counts, Environment, RunningWorker, StopLimits};
-use crate::message::{Message, TransportStatus, random_id};
+use crate::message::{Message, TransportStatus, UserMessage, random_id};
 use crate::secrets::Secrets;
 use crate::state::StateStore;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
@@ -111,6 +111,7 @@ impl Rig<Inside> {
             state: Some(Arc::clone(&store)),
             secrets: Arc::new(Secrets::default()),
             listeners: Arc::new(Listeners::default()),
+            outside: Default::default(),
             telemetry: Arc::new(Telemetry::new()),
             instance: instance.clone(),
             system_id: "conformance".into(),
@@ -225,6 +226,7 @@ impl Rig<Inside> {
         let environment = Environment {
             broker: Arc::clone(&faults) as Arc<dyn Broker>,
             listeners: Arc::new(Listeners::default()),
+            outside: Default::default(),
             instance: instance.clone(),
             ..environment.clone()
         };
@@ -251,6 +253,7 @@ impl Rig<Inside> {
         let environment = Environment {
             broker: Arc::clone(&self.broker),
             listeners: Arc::new(Listeners::default()),
+            outside: Default::default(),
             instance,
             ..self.under.environment.clone()
         };
@@ -369,6 +372,10 @@ impl UnderTest for Inside {
 
     fn counts(&self) -> Result<Counts, String> {
         Ok(self.running()?.snapshot().counts)
+    }
+
+    fn poison(&self, message: &mut UserMessage) {
+        self.plan.trouble(message.message_id(), Trouble::Panic);
     }
 
     fn attempts(&self, id: &str) -> u32 {

@@ -31,8 +31,10 @@ struct Now {
     life: u64,
     acker: Option<Arc<dyn Acker>>,
     cancelled: bool,
-    /// The broker ended it, and the worker does not know: the generation that it still believes in.
-    ended: Option<u64>,
+    /// The broker ended it, and the worker does not know.
+    ended: bool,
+    /// The generation that the worker still believes in then, if it had one.
+    believed: Option<u64>,
     /// It is over, however soon the broker is there again.
     over: CancellationToken,
 }
@@ -77,7 +79,7 @@ impl Line {
     pub(super) fn give_up(&self) {
         let mut now = self.lock();
         if let Some(acker) = now.acker.clone() {
-            now.ended = acker.generation();
+            (now.ended, now.believed) = (true, acker.generation());
             acker.close();
         }
     }
@@ -85,12 +87,12 @@ impl Line {
     /// The channel is lost, and the worker knows.
     pub(super) fn end(&self) {
         let mut now = self.lock();
-        (now.acker, now.ended) = (None, None);
+        (now.acker, now.ended) = (None, false);
         now.over.cancel();
     }
 
     fn has_ended(&self) -> bool {
-        self.lock().ended.is_some()
+        self.lock().ended
     }
 
     fn begin(&self, acker: &Arc<dyn Acker>) -> (u64, CancellationToken) {
@@ -120,10 +122,10 @@ impl Acker for Line {
     fn generation(&self) -> Option<u64> {
         let now = self.lock();
         let inner = match now.ended {
-            Some(generation) => generation,
-            None => now.acker.as_ref()?.generation()?,
+            true => now.believed,
+            false => now.acker.as_ref()?.generation(),
         };
-        Some(now.life * LIFE + inner)
+        Some(now.life * LIFE + inner?)
     }
 
     fn ack(&self, generation: u64, tag: u64, multiple: bool) -> bool {

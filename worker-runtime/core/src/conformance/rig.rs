@@ -50,6 +50,8 @@ pub(super) trait UnderTest {
     ) -> Result<BoxFuture<'static, Result<(), String>>, String>;
     /// What became of its deliveries; an error where nobody can see that.
     fn counts(&self) -> Result<Counts, String>;
+    /// Makes this a message on which handling fails each time.
+    fn poison(&self, message: &mut UserMessage);
     /// How often the message was handed to it.
     fn attempts(&self, id: &str) -> u32;
     /// Waits until nothing is in flight, and demands that every delivery has exactly one fate.
@@ -129,6 +131,11 @@ impl<W: UnderTest> Rig<W> {
     /// Whether messages on `port` are handed to a peer, at most once whatever happens (R17).
     pub(super) fn sends(&self, port: &Port) -> bool {
         self.under.writes_ahead() && self.kind == Kind::Transport && port.flow == Flow::Outbound
+    }
+
+    /// Whether what it publishes has ids of its own: a dispatcher only forwards.
+    pub(super) fn answers_itself(&self) -> bool {
+        self.kind != Kind::Dispatcher
     }
 
     /// The ports whose messages cause outputs.

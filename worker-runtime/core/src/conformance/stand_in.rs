@@ -4,6 +4,7 @@
 use crate::error::WorkError;
 use crate::outcome::Receipt;
 use crate::secrets::Secrets;
+use crate::state::around::Around;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::{Person, StateStore};
 use crate::status::StatusReport;
@@ -30,6 +31,7 @@ struct Seen {
     /// First answers by id, if they are kept.
     answers: Option<HashMap<String, Bytes>>,
     refusal: Option<WorkError>,
+    receipts_refused: Option<WorkError>,
     hangs: bool,
     http: Vec<HttpSeen>,
     sockets: HashMap<(String, u16), Listener>,
@@ -42,7 +44,39 @@ pub struct StandIn {
     seen: Mutex<Seen>,
     changed: Notify,
     /// In memory, opened when it is first asked for.
-    store: OnceLock<Option<Arc<EmbeddedStore>>>,
+    store: OnceLock<Option<Arc<Store>>>,
+}
+
+/// A state store whose operations fail as often as a test says.
+struct Store {
+    inner: Arc<dyn StateStore>,
+    failures: Mutex<HashMap<&'static str, u32>>,
+}
+
+#[async_trait]
+impl Around for Store {
+    fn inner(&self) -> &Arc<dyn StateStore> {
+        &self.inner
+    }
+
+    async fn around<T: Send>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, WorkError>> + Send,
+    ) -> Result<T, WorkError> {
+        {
+            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some(left) = failures.get_mut(operation).filter(|left| **left > 0) {
+                *left -= 1;
+                return Err(WorkError::new(
+                    crate::error::ErrorClass::Connect,
+                    crate::codes::STATE_UNREACHABLE,
+                    "a test lets the store fail",
+                ));
+            }
+        }
+        work.await
+    }
 }
 
 impl StandIn {
@@ -89,10 +123,37 @@ impl StandIn {
         self.lock().refusal = error;
     }
 
+    /// From now on refuses every receipt with this error; `None` takes them again.
+    pub fn refuse_receipts(&self, error: Option<WorkError>) {
+        self.lock().receipts_refused = error;
+    }
+
     /// From now on (not) leaves every message without an answer, as a broker that blocks.
     pub fn hang(&self, hangs: bool) {
         self.lock().hangs = hangs;
         self.changed.notify_waiters();
+    }
+
+    /// The next `times` operations of this name, such as `sessions.create`, fail in the state store.
+    pub fn fail_state(&self, operation: &'static str, times: u32) {
+        if let Some(store) = self.store() {
+            let mut failures = store
+                .failures
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            failures.insert(operation, times);
+        }
+    }
+
+    fn store(&self) -> Option<Arc<Store>> {
+        let open = || {
+            let inner = EmbeddedStore::open(EmbeddedStoreOptions::default()).ok()?;
+            Some(Arc::new(Store {
+                inner,
+                failures: Mutex::default(),
+            }))
+        };
+        self.store.get_or_init(open).clone()
     }
 
     /// Everything counted so far.
@@ -211,7 +272,13 @@ impl Services for StandIn {
     }
 
     async fn receipt(&self, receipt: Receipt) -> Result<(), WorkError> {
-        self.lock().receipts.push(receipt);
+        {
+            let mut seen = self.lock();
+            if let Some(error) = &seen.receipts_refused {
+                return Err(error.clone());
+            }
+            seen.receipts.push(receipt);
+        }
         self.changed.notify_waiters();
         Ok(())
     }
@@ -255,8 +322,7 @@ impl Services for StandIn {
     }
 
     fn state(&self) -> Option<Arc<dyn StateStore>> {
-        let open = || EmbeddedStore::open(EmbeddedStoreOptions::default()).ok();
-        let store = self.store.get_or_init(open).clone()?;
+        let store: Arc<dyn StateStore> = self.store()?;
         Some(store)
     }
 }

@@ -23,6 +23,7 @@ pub use running::{BuiltWorker, RunningWorker, build};
 pub(crate) use sending::{may_double, patience};
 
 use crate::broker::{Broker, ConsumerState, Durability, LinkState};
+use crate::outside::Outside;
 use crate::secrets::Secrets;
 use crate::state::{StateStore, StoreHealth};
 use crate::status::StatusReport;
@@ -42,6 +43,8 @@ pub struct Environment {
     pub secrets: Arc<Secrets>,
     /// Listening sockets, kept across reloads.
     pub listeners: Arc<Listeners>,
+    /// Where its calls to others go.
+    pub outside: Outside,
     /// Metrics of the process.
     pub telemetry: Arc<Telemetry>,
     /// Name of this replica, unique on the broker.

@@ -197,6 +197,7 @@ impl Rig {
             state,
             secrets: Arc::default(),
             listeners: Arc::default(),
+            outside: Default::default(),
             telemetry: Arc::clone(&telemetry),
             instance: instance.into(),
             system_id: "global".into(),

@@ -74,6 +74,7 @@ impl Shared {
             state: state.map(|lease| Arc::clone(&lease.held)),
             secrets: Arc::clone(&self.secrets),
             listeners: Arc::clone(&self.listeners),
+            outside: self.options.outside.clone(),
             telemetry: Arc::clone(&self.telemetry),
             instance: self.instance(&resource.key()),
             system_id: self.options.system_id.clone(),

@@ -2,6 +2,7 @@
 
 use crate::backoff::Backoff;
 use crate::engine::StopLimits;
+use crate::outside::Outside;
 use std::time::Duration;
 
 /// How a process wants its workers run.
@@ -19,6 +20,8 @@ pub struct Options {
     pub recheck: Duration,
     /// How often what was kept long enough is put out.
     pub sweep: Duration,
+    /// Where calls of its workers to others go.
+    pub outside: Outside,
 }
 
 /// Back-off of one worker.

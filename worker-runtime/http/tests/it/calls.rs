@@ -10,6 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::process::{Child, Command};
 use vumi_api::shared::{CallTls, HttpClient, SecretRef, Size};
 use vumi_core::error::WorkError;
+use vumi_core::outside::Outside;
 use vumi_core::secrets::Secrets;
 use vumi_http::{Answer, Call, CallError, Caller, Client, HeaderMap, Method, StatusCode};
 
@@ -27,7 +28,7 @@ fn settings() -> HttpClient {
 }
 
 fn client() -> Client {
-    Client::new(&settings(), &Secrets::default()).unwrap()
+    Client::new(&settings(), &Secrets::default(), Outside::default()).unwrap()
 }
 
 fn get(url: &str) -> Call {
@@ -182,6 +183,70 @@ async fn whom_no_connection_reaches_has_nothing() {
     unreachable(ask(&client(), &format!("https://{plain}/")).await);
 }
 
+/// A connection that takes longer than an answer may is not an answer that was lost.
+#[tokio::test]
+async fn the_time_for_an_answer_begins_with_the_connection() {
+    let (mute, _) = server(|stream| async move {
+        std::future::pending::<()>().await;
+        drop(stream);
+    })
+    .await;
+    let settings = |connect: u64, answer: u64| HttpClient {
+        connect_timeout: Some(vumi_api::Duration(Duration::from_millis(connect))),
+        answer_timeout: Some(vumi_api::Duration(Duration::from_millis(answer))),
+        ..HttpClient::default()
+    };
+    for (connect, answer) in [(1500, 200), (1000, 1000)] {
+        let client = Client::new(
+            &settings(connect, answer),
+            &Secrets::default(),
+            Outside::default(),
+        )
+        .unwrap();
+        let text = unreachable(ask(&client, &format!("https://{mute}/")).await);
+        assert!(text.contains("not within"), "{text}");
+    }
+    // One that is there at last has its whole time for the answer.
+    let (late, _) = server(|mut stream| async move {
+        head(&mut stream).await;
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+        let _ = stream.write_all(answer).await;
+    })
+    .await;
+    let client = Client::new(
+        &settings(200, 5000),
+        &Secrets::default(),
+        Outside::default(),
+    )
+    .unwrap();
+    ask(&client, &format!("http://{late}/")).await.unwrap();
+}
+
+#[tokio::test]
+async fn idle_connections_are_kept_as_long_as_is_said() {
+    let (at, connections) = server(|mut stream| async move {
+        while head(&mut stream).await {
+            let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+            let _ = stream.write_all(answer).await;
+        }
+    })
+    .await;
+    for (idle, expected) in [(60_000, 1), (100, 3)] {
+        connections.store(0, Ordering::Relaxed);
+        let settings = HttpClient {
+            idle_timeout: Some(vumi_api::Duration(Duration::from_millis(idle))),
+            ..settings()
+        };
+        let client = Client::new(&settings, &Secrets::default(), Outside::default()).unwrap();
+        for _ in 0..3 {
+            ask(&client, &format!("http://{at}/")).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+        assert_eq!(connections.load(Ordering::Relaxed), expected, "{idle}");
+    }
+}
+
 #[tokio::test]
 async fn redirects_are_answers_and_not_followed() {
     let (at, connections) = server(|mut stream| async move {
@@ -283,6 +348,7 @@ impl Tls {
             ("ca".to_owned(), secret(&[("ca.crt", self.read("ca.pem"))])),
             ("own".to_owned(), pair(&certificate, &key)),
             ("broken".to_owned(), pair(&certificate, "no key")),
+            ("empty".to_owned(), secret(&[("ca.crt", "nobody".into())])),
             (
                 "half".to_owned(),
                 secret(&[("tls.crt", certificate.clone())]),
@@ -301,7 +367,11 @@ impl Tls {
             }),
             ..settings()
         };
-        Client::new(&settings, &Secrets::new(documents, None))
+        Client::new(
+            &settings,
+            &Secrets::new(documents, None),
+            Outside::default(),
+        )
     }
 
     async fn ask(&self, ca: Option<&str>, own: Option<&str>) -> Result<Answer, CallError> {
@@ -319,6 +389,9 @@ async fn a_server_is_known_by_its_authority() {
     assert!(text.contains("certificate"), "{text}");
     let missing = tls.client(Some("nowhere"), None).err().unwrap();
     assert_eq!(missing.code.name, "secret.missing");
+    let empty = tls.client(Some("empty"), None).err().unwrap();
+    assert_eq!(empty.code.name, "config.invalid");
+    assert!(empty.text.contains("holds no certificate"), "{empty}");
 }
 
 #[tokio::test]

@@ -5,13 +5,16 @@
 mod calls;
 
 use async_trait::async_trait;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use vumi_core::worker::Listener;
-use vumi_http::{Answer, Head, Limits, Reply, Request, Server, Service, StatusCode, Written};
+use vumi_http::{
+    Answer, Ended, Head, Limits, Reply, Request, Server, Service, StatusCode, Trouble, Written,
+};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -21,20 +24,32 @@ struct Counting {
     pause: Duration,
     size: usize,
     written: Mutex<Vec<Written>>,
+    troubles: Mutex<Vec<Trouble>>,
+    ended: Mutex<Vec<Ended>>,
+    taken: AtomicUsize,
 }
 
 #[async_trait]
 impl Service for Counting {
-    fn by_head(&self, _: &Head) -> Option<Answer> {
+    fn by_head(&self, _: &Head) -> Option<Reply> {
         None
     }
 
     async fn answer(&self, request: Request) -> Reply {
+        self.taken.fetch_add(1, Ordering::Relaxed);
         tokio::time::sleep(self.pause).await;
         let text = format!("{}{}", request.body.len(), " ".repeat(self.size));
         let (reply, written) = Reply::watched(Answer::text(StatusCode::OK, text));
         self.written.lock().unwrap().push(written);
         reply
+    }
+
+    fn trouble(&self, trouble: &Trouble) {
+        self.troubles.lock().unwrap().push(trouble.clone());
+    }
+
+    fn ended(&self, ended: Ended, _: Duration) {
+        self.ended.lock().unwrap().push(ended);
     }
 }
 
@@ -66,6 +81,18 @@ impl Running {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         stream
+    }
+
+    /// Waits until so many requests ended; how, and what was told of them.
+    async fn heard(&self, count: usize) -> (Vec<Ended>, Vec<Trouble>) {
+        let heard = async {
+            while self.service.ended.lock().unwrap().len() < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, heard).await.unwrap();
+        let ended = self.service.ended.lock().unwrap().clone();
+        (ended, self.service.troubles.lock().unwrap().clone())
     }
 
     /// Whether the `index`-th answer was written.
@@ -139,7 +166,162 @@ async fn a_head_or_body_that_trickles_in_is_cut_off() {
     assert!(started.elapsed() >= Duration::from_millis(200));
     let answer = rest(running.open(HALF_BODY).await).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
+    let late = Ended::Answered(StatusCode::REQUEST_TIMEOUT);
+    let (ended, troubles) = running.heard(2).await;
+    assert_eq!(ended, [Ended::Gone, late]);
+    assert_eq!(troubles, [Trouble::TooSlow, Trouble::TooSlow]);
     assert!(running.service.written.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_kept_connection_may_be_idle_for_longer_than_a_head_takes() {
+    let limits = Limits {
+        head_timeout: Duration::from_millis(200),
+        idle_timeout: PATIENCE,
+        ..Limits::default()
+    };
+    let running = start(limits, Counting::default()).await;
+    let mut kept = running.open(b"").await;
+    for _ in 0..3 {
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        kept.write_all(b"GET / HTTP/1.1\r\nHost: test\r\n\r\n")
+            .await
+            .unwrap();
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n\r\n0") {
+            let byte = tokio::time::timeout(PATIENCE, kept.read_u8()).await;
+            read.push(byte.unwrap().expect("it is kept"));
+        }
+    }
+    let (ended, troubles) = running.heard(3).await;
+    assert_eq!(ended, [Ended::Answered(StatusCode::OK); 3]);
+    assert_eq!(troubles, []);
+}
+
+#[tokio::test]
+async fn an_idle_connection_is_closed_without_a_word() {
+    let limits = Limits {
+        idle_timeout: Duration::from_millis(200),
+        ..Limits::default()
+    };
+    let running = start(limits, Counting::default()).await;
+    assert_eq!(rest(running.open(b"").await).await, "");
+    assert_eq!(running.heard(0).await, (Vec::new(), Vec::new()));
+}
+
+#[tokio::test]
+async fn who_does_not_read_an_answer_is_cut_off() {
+    let service = Counting {
+        size: 64 << 20,
+        ..Counting::default()
+    };
+    let limits = Limits {
+        write_timeout: Duration::from_millis(300),
+        max_connections: 1,
+        ..Limits::default()
+    };
+    let running = start(limits, service).await;
+    let mut sipping = running.open(GET).await;
+    // Now and then a drop is read: that gives no more time.
+    let sips = async {
+        let mut drop = [0; 1024];
+        while sipping.read(&mut drop).await.is_ok_and(|n| n > 0) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let written = async {
+        assert!(!running.was_written(0).await);
+        let told = async {
+            while running.service.troubles.lock().unwrap().is_empty() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, told).await.unwrap();
+    };
+    tokio::select! {
+        () = written => {}
+        () = sips => panic!("it read it all"),
+    }
+    drop(sipping);
+    let (ended, troubles) = running.heard(1).await;
+    assert_eq!(ended, [Ended::Answered(StatusCode::OK)]);
+    assert_eq!(troubles, [Trouble::NotRead]);
+}
+
+#[tokio::test]
+async fn all_bodies_together_are_bounded() {
+    let limits = Limits {
+        max_bodies: 64 << 10,
+        ..Limits::default()
+    };
+    let service = Counting {
+        pause: Duration::from_secs(2),
+        ..Counting::default()
+    };
+    let running = start(limits, service).await;
+    let post = |announced: usize, sent: usize| {
+        let head = format!(
+            "POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {announced}\r\n\r\n"
+        );
+        [head.into_bytes(), vec![b'x'; sent]].concat()
+    };
+    // Who announces much and sends nothing holds nothing.
+    let announces = running.open(&post(1 << 20, 0)).await;
+    let holds = running.open(&post(40 << 10, 40 << 10)).await;
+    let taken = async {
+        while running.service.taken.load(Ordering::Relaxed) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, taken).await.unwrap();
+    let answer = rest(running.open(&post(32 << 10, 32 << 10)).await).await;
+    assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+    assert!(answer.to_lowercase().contains("retry-after: 1"), "{answer}");
+    assert!(rest(holds).await.starts_with("HTTP/1.1 200"));
+    // What is answered holds nothing any more.
+    let after = rest(running.open(&post(64 << 10, 64 << 10)).await).await;
+    assert!(after.starts_with("HTTP/1.1 200"), "{after}");
+    let (_, troubles) = running.heard(3).await;
+    assert_eq!(troubles, [Trouble::TooMuch(64 << 10)]);
+    drop(announces);
+}
+
+#[tokio::test]
+async fn half_closed_callers_are_let_go_and_told_of_once() {
+    for (bytes, ends, says) in [
+        (GET, Ended::Gone, Trouble::Left),
+        (&b"GET / HT"[..], Ended::Gone, Trouble::Broken),
+        (
+            HALF_BODY,
+            Ended::Answered(StatusCode::BAD_REQUEST),
+            Trouble::Broken,
+        ),
+    ] {
+        let service = Counting {
+            pause: PATIENCE * 10,
+            ..Counting::default()
+        };
+        let running = start(Limits::default(), service).await;
+        let mut half = running.open(bytes).await;
+        half.shutdown().await.unwrap();
+        rest(half).await;
+        let (ended, troubles) = running.heard(1).await;
+        assert_eq!((ended, troubles), (vec![ends], vec![says]));
+        running.closing.cancel();
+        let closed = running.server.close();
+        tokio::time::timeout(PATIENCE, closed).await.unwrap();
+        assert_eq!(running.service.ended.lock().unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_request_is_counted_and_told_of_once() {
+    let running = start(Limits::default(), Counting::default()).await;
+    let answer = rest(running.open(b"\x16\x03\x01 hello\r\n\r\n").await).await;
+    assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
+    let (ended, troubles) = running.heard(1).await;
+    assert_eq!(ended, [Ended::Answered(StatusCode::BAD_REQUEST)]);
+    assert_eq!(troubles, [Trouble::NotHttp]);
 }
 
 #[tokio::test]

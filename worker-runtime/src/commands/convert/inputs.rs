@@ -10,8 +10,10 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 /// One worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Found {
+    /// False for what is said about a whole file.
+    pub(super) is_worker: bool,
     /// Where it was found, for people.
     pub(super) from: String,
     /// What its resource may be called.
@@ -25,6 +27,21 @@ pub(super) struct Found {
     pub(super) lost: Vec<String>,
     /// What is not needed, and why.
     pub(super) dropped: Vec<String>,
+}
+
+impl Default for Found {
+    fn default() -> Self {
+        Self {
+            is_worker: true,
+            from: String::new(),
+            name: String::new(),
+            class: String::new(),
+            config: Map::new(),
+            options: Map::new(),
+            lost: Vec::new(),
+            dropped: Vec::new(),
+        }
+    }
 }
 
 /// Everything that the arguments name.

@@ -38,6 +38,9 @@ pub(super) struct Row {
     pub(super) description: Option<String>,
     #[serde(default)]
     pub(super) settings: BTreeMap<String, String>,
+    /// What stands under the type whatever the configuration says, so that it does as the class did.
+    #[serde(default)]
+    pub(super) fixed: Option<Value>,
     #[serde(default)]
     pub(super) http: bool,
     #[serde(default)]
@@ -80,7 +83,7 @@ impl Row {
     pub(super) fn base(&self) -> Value {
         let wanted = |(name, _): &&(&str, &str)| self.description.as_deref() == Some(*name);
         let Some(example) = DESCRIPTIONS.iter().find(wanted) else {
-            return json!({});
+            return self.fixed.clone().unwrap_or_else(|| json!({}));
         };
         let manifests = manifest::load(&[*example], Target::Local);
         let mut described = manifests.resources.iter().find_map(|loaded| {

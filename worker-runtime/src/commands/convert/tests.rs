@@ -89,11 +89,10 @@ fn the_table_fits_the_types() {
         assert!(has(transports, transports, &rule.to), "{}", rule.to);
     }
     let dropped = [&TABLE.channel, &TABLE.program];
-    assert!(
-        dropped
-            .iter()
-            .all(|keys| keys.values().all(|rule| rule.drop.is_some()))
-    );
+    assert!(dropped.iter().all(|keys| {
+        keys.values()
+            .all(|rule| rule.drop.is_some() || rule.lost.is_some())
+    }));
 }
 
 /// Whether a schema has a field at a dotted path.
@@ -231,6 +230,7 @@ state: {redis: {secretRef: {name: hangman-redis}, keyPrefix: demo}}",
     assert_eq!(made.len(), 5);
     let expected = [
         "program:sms_in: environment is not converted: nothing has its meaning",
+        "program:sms_in: numprocs 2 is not converted: run as many replicas",
         "program:sms_in: middleware tags is not converted: vumi.middleware.tagger.TaggingMiddleware has no counterpart in this version",
         "program:sms_in: audit.colour is not converted: logging has no setting for it",
         "program:sms_in: web_prot is not converted: httpApi has no setting for it",
@@ -262,7 +262,6 @@ state: {redis: {secretRef: {name: hangman-redis}, keyPrefix: demo}}",
         "# From ",
         "# Not needed: amqp_prefetch_count: the window is chosen by the runtime",
         "# Not needed: web_auth_domain: ",
-        "# Not needed: numprocs: run as many replicas",
         "# Not needed: stdout_logfile: ",
         "# Not needed: audit.failure_log_level: ",
         "# web_prot is not converted",
@@ -277,6 +276,41 @@ state: {redis: {secretRef: {name: hangman-redis}, keyPrefix: demo}}",
     ] {
         assert!(!text.contains(part), "{part} is in\n{text}");
     }
+}
+
+/// What stands beside the programs is converted or named as well.
+#[test]
+fn a_supervisord_file_that_includes_groups_and_counts() {
+    let worker = "command=twistd -n vumi_worker --worker-class=vumi.demos.words.EchoWorker";
+    let main = format!(
+        "stray\n[supervisord]\nenvironment=A=b\n[unix_http_server]\nfile=/tmp/s\n[include]\nfiles = conf.d/*.conf none/*.conf\n[group:survey]\nprograms=a,b\npriority=5\n[program:a]\n{worker} --set-option=transport_name:sms_%(process_num)02d\nnumprocs=2\nnumprocs_start=3\n[eventlistener:x]\ncommand=y\n"
+    );
+    let inner = format!(
+        "[include]\nfiles=more.conf\n[program:b]\n{worker} --set-option=transport_name:sms\n"
+    );
+    let folder = Folder::of(&[("super.conf", &main), ("conf.d/b.conf", &inner)]);
+    let found = folder.read("super.conf");
+    let (made, lost) = made(&found, false);
+    let names: Vec<&str> = made.keys().map(String::as_str).collect();
+    assert_eq!(names, ["a-3", "a-4", "b"], "{lost:#?}");
+    assert_eq!(made["a-4"], yaml("{echo: {}, transportName: sms_04}"));
+    assert_eq!(made["b"], yaml("{echo: {}, transportName: sms}"));
+    for part in [
+        "super.conf: line 1 is not converted",
+        "super.conf: environment of [supervisord] is not converted",
+        "super.conf: [include] none/*.conf is not converted: there is no such file",
+        "super.conf: group:survey is not converted: a,b start and stop together there",
+        "super.conf: [eventlistener:x] is not converted",
+        "b.conf: its [include] is not converted",
+    ] {
+        let named = lost.iter().any(|lost| lost.contains(part));
+        assert!(named, "{part} is not in {lost:#?}");
+    }
+    let aside = found.iter().find(|found| !found.is_worker).unwrap();
+    assert_eq!(
+        aside.dropped,
+        ["[unix_http_server]: it is supervisord's own"]
+    );
 }
 
 #[test]

@@ -20,12 +20,15 @@
 
 mod agree;
 mod file;
+mod interrupted;
 mod log;
 mod mangle;
+mod orphans;
 mod scene;
 mod unwritten;
 
 use file::{CaseFile, Step};
+pub(crate) use log::Log;
 use scene::Scene;
 use std::path::{Path, PathBuf};
 
@@ -91,18 +94,8 @@ fn check(path: &Path) -> Vec<String> {
 
 /// Runs with a log of its own, in which nothing private may be.
 fn logged(file: &CaseFile, work: impl Future<Output = Result<(), String>>) -> Result<(), String> {
-    let log = log::Log::default();
-    let writer = log.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(tracing::Level::DEBUG)
-        .with_ansi(false)
-        .with_writer(move || writer.clone())
-        .finish();
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    tracing::subscriber::with_default(subscriber, || runtime.block_on(work))?;
+    let log = Log::default();
+    log.capture(work)?;
     let text = log.text();
     match file.private().into_iter().find(|word| text.contains(word)) {
         Some(word) => {

@@ -4,8 +4,11 @@
 
 use crate::front::Front;
 use async_trait::async_trait;
+use http::HeaderValue;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::DropGuard;
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
@@ -33,9 +36,10 @@ pub(crate) trait Provider: Send + Sync + 'static {
     /// What a request carries, or the answer to one that is not as it should be.
     async fn request(&self, request: &Request, below: &str) -> Result<Carried, Refused>;
 
-    /// The broker has a message that moves its session.
-    async fn moved(&self, session: SessionMove) -> Result<(), WorkError> {
-        let _ = session;
+    /// What a session comes to is written down. May be called once more after an error. With `repeat`, it was perhaps
+    /// written before: then what is there stays.
+    async fn moved(&self, session: &SessionMove, repeat: bool) -> Result<(), WorkError> {
+        let _ = (session, repeat);
         Ok(())
     }
 
@@ -47,9 +51,15 @@ pub(crate) trait Provider: Send + Sync + 'static {
         true
     }
 
-    /// A reply was written to whoever waited for it.
-    async fn replied(&self, message: &UserMessage) {
+    /// A reply was written to whoever waited for it: what its session comes to.
+    fn replied(&self, message: &UserMessage) -> Option<SessionMove> {
         let _ = message;
+        None
+    }
+
+    /// Content type of replies, where another answer has to stand in for one.
+    fn content_type(&self) -> Option<HeaderValue> {
+        None
     }
 
     /// How long the network waits for the reply, if it is not known to wait as long as it takes.
@@ -57,9 +67,9 @@ pub(crate) trait Provider: Send + Sync + 'static {
         None
     }
 
-    /// The network will not wait longer for the reply to `message`: what its user is told.
-    async fn cut_off(&self, message: &UserMessage) -> Result<Answer, WorkError> {
-        self.reply(message)
+    /// The network will not wait longer for the reply to `message`: what its user is told, and what the session comes to.
+    fn cut_off(&self, message: &UserMessage) -> Result<(Answer, Option<SessionMove>), WorkError> {
+        Ok((self.reply(message)?, None))
     }
 
     /// A reply came that its caller will not get any more. Whether it is kept for when they come again: then it comes as
@@ -94,8 +104,18 @@ pub(crate) enum Carried {
     Receipt(Receipt, Answer),
     /// Nothing for anybody; the answer.
     Nothing(Answer),
-    /// Nothing for the application, whose reply to an earlier request is the answer; and what becomes of its session.
-    Late(Box<UserMessage>, Option<SessionMove>),
+    /// Nothing for the application, whose reply to an earlier request is the answer.
+    Late(Box<Late>),
+}
+
+/// A reply that came too late for its request, and is the answer to a later one.
+pub(crate) struct Late {
+    /// The reply.
+    pub(crate) reply: UserMessage,
+    /// The session that goes on with it, if one does.
+    pub(crate) session: Option<SessionMove>,
+    /// What its user has read is not kept longer: done once the answer is written.
+    pub(crate) read: SessionMove,
 }
 
 /// A message that came in.
@@ -115,10 +135,26 @@ pub(crate) type AnswerOnce = Box<dyn FnOnce(&UserMessage) -> Result<Answer, Work
 
 /// What becomes of a session.
 pub(crate) enum SessionMove {
-    /// It begins, with these texts.
-    Begin(String, std::collections::BTreeMap<String, String>),
+    /// It begins with these texts, perhaps in place of one that the deadline cut off.
+    Begin(String, BTreeMap<String, String>, Option<Cut>),
     /// It ends.
     End(String),
+    /// The deadline cut it off, while this message waited for its reply.
+    CutOff(Box<UserMessage>),
+    /// What was kept of one that was cut off is not needed any more.
+    Forget(Cut),
+}
+
+/// Names what is kept of a session that the deadline cut off.
+pub(crate) struct Cut {
+    /// Its user.
+    pub(crate) user: String,
+    /// Where such are kept of the service that the user had dialled.
+    pub(crate) scope: String,
+    /// Its id.
+    pub(crate) session: String,
+    /// Lets the user's next request wait until it is forgotten.
+    pub(crate) _settles: Option<DropGuard>,
 }
 
 /// A request that is not as it should be.
@@ -185,6 +221,8 @@ impl Engine {
         let mut limits = Limits::default();
         if let Some(size) = http.as_ref().and_then(|http| http.max_body) {
             limits.max_body = usize::try_from(size.0).unwrap_or(usize::MAX);
+            // Some of the largest fit at one time.
+            limits.max_bodies = limits.max_bodies.max(limits.max_body.saturating_mul(4));
         }
         Ok(Arc::new(Self {
             door: http
@@ -298,5 +336,6 @@ impl Worker for Engine {
     async fn close(&self) {
         self.front.pending.give_up();
         self.server.close().await;
+        self.front.settled().await;
     }
 }

@@ -1,15 +1,18 @@
 //! One transport's front: what every request goes through, how long it waits, and how a reply reaches its caller.
 
+mod receipts;
 mod replies;
+mod sessions;
 mod statuses;
 
 pub(crate) use replies::HOLDER;
 
-use crate::engine::{Carried, Inbound, Provider, Refused, SessionMove};
+use crate::engine::{Carried, Inbound, Late, Provider, Refused, SessionMove};
 use crate::pending::{Opened, Pending, Place};
 use async_trait::async_trait;
 use bytes::Bytes;
-use replies::unanswered;
+use http::header::CONTENT_TYPE;
+use replies::{WRITE_TIMEOUT, unanswered};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -17,15 +20,13 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use vumi_api::shared::{BasicAuth, HttpListener};
-use vumi_core::codes;
 use vumi_core::error::WorkError;
 use vumi_core::message::{UserMessage, derived_id};
-use vumi_core::outcome::Receipt;
 use vumi_core::reasons;
 use vumi_core::status::StatusLevel;
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::{Taken, Traffic, WorkerContext};
-use vumi_http::{Answer, Head, Method, Reply, Request, Service, StatusCode, Trouble};
+use vumi_http::{Answer, Ended, Head, Method, Reply, Request, Service, StatusCode, Trouble};
 
 /// How long a request may wait for the broker.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -47,6 +48,8 @@ pub(crate) struct Front {
     pub(crate) pending: Arc<Pending>,
     /// Requests that may still be published.
     pub(crate) intake: TaskTracker,
+    /// What sessions came to, and is not written down yet.
+    settling: TaskTracker,
     /// Components whose last status is bad, and since when.
     bad: Mutex<BTreeMap<&'static str, Instant>>,
 }
@@ -59,31 +62,11 @@ fn below<'p>(path: &'p str, root: &str) -> Option<&'p str> {
 
 #[async_trait]
 impl Service for Front {
-    fn by_head(&self, head: &Head) -> Option<Answer> {
+    fn by_head(&self, head: &Head) -> Option<Reply> {
         if below(&head.path, &self.health_path).is_some() {
-            return Some(self.health(&head.method));
+            return Some(Reply::uncounted(self.health(&head.method)));
         }
-        let methods = below(&head.path, &self.path).and_then(|rest| self.provider.methods(rest));
-        let Some(methods) = methods else {
-            let text = "There is nothing here.";
-            return Some(Answer::error(StatusCode::NOT_FOUND, text));
-        };
-        if let Some(auth) = &self.auth {
-            match self.cx.secrets().resolve(&auth.password) {
-                Ok(password)
-                    if vumi_http::credentials_match(&head.headers, &auth.username, &password) => {}
-                Ok(_) => {
-                    let text = "a request has wrong credentials, or none";
-                    self.bad_request(reasons::WRONG_CREDENTIALS, text.into());
-                    return Some(vumi_http::unauthorized());
-                }
-                Err(error) => {
-                    tracing::error!(worker = self.cx.worker_name(), code = %error.code, reason = %error, "cannot check credentials");
-                    return Some(Answer::refusal(&error));
-                }
-            }
-        }
-        (!methods.contains(&head.method)).then(|| not_allowed(&methods))
+        self.refused(head).map(Reply::from)
     }
 
     fn trouble(&self, trouble: &Trouble) {
@@ -93,19 +76,24 @@ impl Service for Front {
     async fn answer(&self, request: Request) -> Reply {
         let started = Instant::now();
         self.cx.traffic(Traffic::Inbound);
-        let reply = self.take(request, started).await;
-        let result = match reply.status().as_u16() / 100 {
-            2 => "2xx",
-            3 => "3xx",
-            4 => "4xx",
-            _ => "5xx",
+        self.take(request, started).await
+    }
+
+    fn ended(&self, ended: Ended, took: Duration) {
+        let result = match ended {
+            Ended::Gone => "gone",
+            Ended::Answered(status) => match status.as_u16() / 100 {
+                2 => "2xx",
+                3 => "3xx",
+                4 => "4xx",
+                _ => "5xx",
+            },
         };
         self.cx.http(HttpSeen::Request {
             direction: Traffic::Inbound,
             result,
-            took: started.elapsed(),
+            took,
         });
-        reply
     }
 }
 
@@ -140,8 +128,34 @@ impl Front {
             ),
             pending: Arc::default(),
             intake: TaskTracker::new(),
+            settling: TaskTracker::new(),
             bad: Mutex::default(),
         }
+    }
+
+    /// The answer to a request that nobody here takes, or whose caller does not show who it is.
+    fn refused(&self, head: &Head) -> Option<Answer> {
+        let methods = below(&head.path, &self.path).and_then(|rest| self.provider.methods(rest));
+        let Some(methods) = methods else {
+            let text = "There is nothing here.";
+            return Some(Answer::error(StatusCode::NOT_FOUND, text));
+        };
+        if let Some(auth) = &self.auth {
+            match self.cx.secrets().resolve(&auth.password) {
+                Ok(password)
+                    if vumi_http::credentials_match(&head.headers, &auth.username, &password) => {}
+                Ok(_) => {
+                    let text = "a request has wrong credentials, or none";
+                    self.bad_request(reasons::WRONG_CREDENTIALS, text.into());
+                    return Some(vumi_http::unauthorized());
+                }
+                Err(error) => {
+                    tracing::error!(worker = self.cx.worker_name(), code = %error.code, reason = %error, "cannot check credentials");
+                    return Some(Answer::refusal(&error));
+                }
+            }
+        }
+        (!methods.contains(&head.method)).then(|| not_allowed(&methods))
     }
 
     /// One request, from its last byte to its answer.
@@ -157,7 +171,7 @@ impl Front {
                     Carried::Nothing(answer) => answer.into(),
                     Carried::Receipt(receipt, answer) => self.receipt(receipt, answer).await,
                     Carried::Message(inbound) => self.message(*inbound, intake, started).await,
-                    Carried::Late(reply, session) => self.late(&reply, session, started).await,
+                    Carried::Late(late) => self.late(*late, started).await,
                 }
             }
             Err(Refused { answer, why }) => {
@@ -169,49 +183,44 @@ impl Front {
         }
     }
 
-    async fn receipt(&self, receipt: Receipt, answer: Answer) -> Reply {
-        let taken = tokio::time::timeout(ACCEPT_TIMEOUT, self.cx.receipt(receipt)).await;
-        match taken {
-            Ok(Ok(())) => answer.into(),
-            Ok(Err(error)) => {
-                if error.code == codes::RECEIPT_UNMATCHED {
-                    self.cx.http(HttpSeen::Receipt("orphan"));
-                }
-                self.refuse(&error)
-            }
-            Err(_) => {
-                let text = "The receipt could not be taken over in time; please send it again.";
-                let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text);
-                answer.retry_after(5).into()
-            }
-        }
-    }
-
-    /// A request whose answer is a reply that was too late for an earlier one.
-    async fn late(
-        &self,
-        reply: &UserMessage,
-        session: Option<SessionMove>,
-        started: Instant,
-    ) -> Reply {
+    /// A request whose answer is a reply that was too late for an earlier one. It is kept until it was read.
+    async fn late(&self, late: Late, started: Instant) -> Reply {
+        let Late {
+            reply,
+            session,
+            read,
+        } = late;
         let answered = async {
-            let answer = self.provider.reply(reply)?;
-            self.moved(Ok(Taken::Now), session).await?;
+            let answer = self.provider.reply(&reply)?;
+            if let Some(session) = &session {
+                self.provider.moved(session, false).await?;
+            }
             Ok(answer)
         };
-        match answered.await {
-            Ok(answer) => {
-                tracing::info!(
-                    worker = self.cx.worker_name(),
-                    message_id = reply.message_id(),
-                    "a reply that came too late is what its user reads now"
-                );
-                self.cx.traffic(Traffic::Outbound);
-                self.report_time(started.elapsed());
-                answer.into()
+        let answer = match answered.await {
+            Ok(answer) => answer,
+            Err(error) => return self.refuse(&error),
+        };
+        let (answer, written) = Reply::watched(answer);
+        let (provider, cx) = (Arc::clone(&self.provider), Arc::clone(&self.cx));
+        let id = reply.message_id().to_owned();
+        self.settling.spawn(async move {
+            if !matches!(
+                tokio::time::timeout(WRITE_TIMEOUT, written).await,
+                Ok(Ok(()))
+            ) {
+                return;
             }
-            Err(error) => self.refuse(&error),
-        }
+            tracing::info!(
+                worker = cx.worker_name(),
+                message_id = id,
+                "a reply that came too late is what its user read now"
+            );
+            sessions::settle(&*provider, &cx, &read, false).await;
+        });
+        self.cx.traffic(Traffic::Outbound);
+        self.report_time(started.elapsed());
+        answer
     }
 
     async fn message(
@@ -244,7 +253,7 @@ impl Front {
         let reply = match opened {
             Opened::First(mut place) => {
                 let published = self.publish(message.clone(), repeatable).await;
-                let published = self.moved(published, session).await;
+                self.moved(&published, session).await;
                 drop(intake);
                 match published {
                     Ok(Taken::Now) => {
@@ -305,7 +314,8 @@ impl Front {
                 .await
                 .map(|()| Taken::Now),
         };
-        match self.moved(taken, session).await {
+        self.moved(&taken, session).await;
+        match taken {
             Ok(Taken::Now) => {
                 self.report_time(started.elapsed());
                 answer.into()
@@ -313,18 +323,6 @@ impl Front {
             Ok(before) => first_answer(&before).unwrap_or(answer).into(),
             Err(error) => self.refuse(&error),
         }
-    }
-
-    /// Moves the session of a message that the broker has.
-    async fn moved(
-        &self,
-        taken: Result<Taken, WorkError>,
-        session: Option<SessionMove>,
-    ) -> Result<Taken, WorkError> {
-        if let (Ok(Taken::Now), Some(session)) = (&taken, session) {
-            self.provider.moved(session).await?;
-        }
-        taken
     }
 
     /// Number of held requests; 503 once the intake is closed, so that load balancers go elsewhere.
@@ -398,20 +396,31 @@ impl Front {
                 }
                 self.cx.http(HttpSeen::DeadlineMissed);
                 self.worse("response", StatusLevel::Down, reasons::DEADLINE, text);
-                let told = self.provider.cut_off(message).await;
+                let told = self.provider.cut_off(message);
+                let told = match told {
+                    Ok((answer, session)) => {
+                        self.settle(session, false).await;
+                        answer.into()
+                    }
+                    Err(error) => self.refuse(&error),
+                };
                 // From now on a reply is too late, and the provider may keep it.
                 drop(place);
-                match told {
-                    Ok(answer) => answer.into(),
-                    Err(error) => self.refuse(&error),
-                }
+                told
             }
         }
     }
 
     fn timed_out(&self, text: &str) -> Answer {
         match &self.timeout {
-            (status, Some(body)) => Answer::text(*status, body.clone()),
+            (status, Some(body)) => {
+                let answer = Answer::text(*status, body.clone());
+                // Whoever reads replies of one type reads this as one.
+                match self.provider.content_type() {
+                    Some(kind) => answer.with(CONTENT_TYPE, kind),
+                    None => answer,
+                }
+            }
             (status, None) => Answer::error(*status, text),
         }
     }

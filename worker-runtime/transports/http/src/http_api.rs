@@ -12,7 +12,7 @@ use vumi_core::error::WorkError;
 use vumi_core::message::{SessionEvent, UserMessage};
 use vumi_core::reasons;
 use vumi_core::worker::{Dedupe, Worker, WorkerContext, WorkerType};
-use vumi_http::{Answer, Method, Params, Request, StatusCode};
+use vumi_http::{Answer, Method, ParamError, Params, Request, StatusCode};
 
 /// Fields that callers may set when the manifest does not say.
 const ALLOWED: [&str; 5] = ["content", "to_addr", "from_addr", "group", "session_event"];
@@ -98,11 +98,13 @@ impl Provider for Api {
     async fn request(&self, request: &Request, _: &str) -> Result<Carried, Refused> {
         let params = Params::read(request).map_err(|error| {
             let answer = Answer::error(error.status(), &error.to_string());
-            Refused::new(
-                answer,
-                reasons::INVALID_REQUEST,
-                "a request has a body that cannot be read",
-            )
+            let why = match error {
+                ParamError::TooMany => "a request has too many parameters",
+                ParamError::Json(_) | ParamError::Type => {
+                    "a request has a body that cannot be read"
+                }
+            };
+            Refused::new(answer, reasons::INVALID_REQUEST, why)
         })?;
         let mut findings = Findings::default();
         for name in params.names().filter(|name| !self.may_set(name)) {

@@ -1,10 +1,12 @@
 //! A worker is frozen for longer than its broker waits, another one takes over, and the first one goes on (R1, R2).
 
 use super::{judge, owe};
+use crate::conformance::far_end::patience;
 use crate::conformance::faults::Mischief;
 use crate::conformance::inside::Inside;
 use crate::conformance::oracle::Oracle;
-use crate::conformance::rig::{Rig, WITHOUT_REPLIES, eventually};
+use crate::conformance::rig::{Rig, WITHOUT_REPLIES, eventually, within};
+use crate::engine::patience::TELLING;
 use crate::message::{EventType, Message};
 use crate::state::ledger::RowState;
 use std::time::Duration;
@@ -104,7 +106,9 @@ async fn told_as_written(rig: &Rig<Inside>, id: &str) -> Result<(), String> {
     if expected > 1 {
         return Err(format!("{id} has {expected} acks and nacks in the ledger"));
     }
-    eventually("what the ledger says is told", async || {
+    // The thawed one may have written it down after it lost its connection: then it is told when that is overdue.
+    let time = patience() + TELLING;
+    within(time, "what the ledger says is told", async || {
         let mut verdicts: Vec<String> = Vec::new();
         for seen in rig.far_end.caused_by(id) {
             match &seen.message {

@@ -5,6 +5,7 @@ mod errors;
 mod flow;
 mod freeze;
 mod journal;
+mod odd;
 mod outage;
 mod peer;
 mod rebalance;
@@ -74,11 +75,21 @@ pub(super) struct Case {
     pub(super) outside: Option<Outward>,
 }
 
+/// What a case needs of a worker of others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// It only talks to the worker.
+    Nothing,
+    /// It ends the worker, or cuts it off: it must start it.
+    Command,
+    /// It must know a text on which the worker fails.
+    Failing,
+}
+
 /// A demand on any worker, in whatever language.
 pub(super) struct Outward {
     pub(super) level: Level,
-    /// Whether the case ends the worker or cuts it off.
-    pub(super) breaks: bool,
+    pub(super) needs: Needs,
     /// What is demanded, in a sentence.
     pub(super) says: &'static str,
     /// What to do where it is not met.
@@ -129,22 +140,22 @@ fn divisible(subject: &Subject) -> bool {
 
 macro_rules! cases {
     ($( $name:literal $applies:ident $module:ident :: $function:ident
-        $(=> $level:ident $breaks:ident $says:literal $fix:literal)?; )*) => {
+        $(=> $level:ident $needs:ident $says:literal $fix:literal)?; )*) => {
         /// Every case.
         pub(super) const CASES: &[Case] = &[
             $(Case {
                 name: $name,
                 applies: $applies,
                 run: |rig| Box::pin($module::$function(rig)),
-                outside: cases!(@outside $module::$function $(, $level $breaks $says $fix)?),
+                outside: cases!(@outside $module::$function $(, $level $needs $says $fix)?),
             },)*
         ];
     };
     (@outside $module:ident :: $function:ident) => { None };
-    (@outside $module:ident :: $function:ident, $level:ident $breaks:ident $says:literal $fix:literal) => {
+    (@outside $module:ident :: $function:ident, $level:ident $needs:ident $says:literal $fix:literal) => {
         Some(Outward {
             level: Level::$level,
-            breaks: $breaks,
+            needs: $needs,
             says: $says,
             fix: $fix,
             run: |rig| Box::pin($module::$function(rig)),
@@ -152,10 +163,9 @@ macro_rules! cases {
     };
 }
 
-/// The case only talks to the worker.
-const TALKS: bool = false;
-/// The case ends the worker, or cuts it off.
-const BREAKS: bool = true;
+const TALKS: Needs = Needs::Nothing;
+const BREAKS: Needs = Needs::Command;
+const FAILS: Needs = Needs::Failing;
 
 cases! {
     "manifest" all surface::manifest;
@@ -201,6 +211,18 @@ cases! {
     "garbage-parked" all errors::garbage_is_parked => Should TALKS
         "Bodies that are no messages are set aside with the reason."
         "Publish the envelope that the page on the wire protocol describes to <queue>.parked, wait for the confirm, acknowledge.";
+    "odd-fields" all odd::odd_fields_stop_nothing => Must TALKS
+        "Messages whose fields are of another kind than they should be stop nothing."
+        "Look at the kinds of the fields that you use, and treat a message that is not as it should be like a body that cannot be read.";
+    "odd-fields-parked" all odd::odd_fields_are_kept => Should TALKS
+        "Messages with fields that cannot be right are set aside with the reason."
+        "Texts are text or null (a number is read as its text), session_event is null, new, resume or close: publish others to <queue>.parked, wait for the confirm, acknowledge.";
+    "no-id" all odd::missing_ids_are_made => Should TALKS
+        "A message whose message_id is null or empty is handled under an id derived from its body."
+        "Make an id from a hash of the body, so that a repeat gets the same one, and name it in in_reply_to or user_message_id.";
+    "handling-fails" all odd::failure_stops_nothing => Must FAILS
+        "A message on which handling fails is set aside, and stops nothing."
+        "Catch what your own code raises; after some attempts publish the envelope to <queue>.parked, wait for the confirm, acknowledge and go on.";
     "confirm-before-ack" all broker::confirmed_before_acknowledged => Must BREAKS
         "A message is acknowledged only after the broker confirmed what it caused."
         "Use publisher confirms (confirm.select) and wait for them before basic.ack.";

@@ -13,7 +13,7 @@ mod queues;
 mod tests;
 mod verdicts;
 
-pub use verdicts::{Demand, Level, Outcome, Verdict, clean, demands, examine, prepare};
+pub use verdicts::{Demand, Level, Outcome, Verdict, clean, demands, examine, missing, prepare};
 
 use super::Peer;
 use super::far_end::FarEnd;
@@ -21,7 +21,7 @@ use super::rig::{Rig, UnderTest, eventually};
 use crate::broker::Broker;
 use crate::broker::amqp::{AmqpBroker, AmqpConfig};
 use crate::engine::{Counts, StopLimits};
-use crate::message::random_id;
+use crate::message::{UserMessage, random_id};
 use address::Address;
 use book::Book;
 use futures::future::BoxFuture;
@@ -47,6 +47,8 @@ pub struct Candidate {
     pub command: Option<Vec<String>>,
     /// What a user says to an application; `{}` stands for the suite's own text.
     pub saying: String,
+    /// Content of a message on which its handling fails each time; none if nobody knows one.
+    pub failing: Option<String>,
     /// How long a case waits for anything before it calls it missing.
     pub patience: Duration,
 }
@@ -69,6 +71,7 @@ pub(super) struct Outside {
     /// None if somebody else started it.
     recipe: Option<Recipe>,
     program: Option<Program>,
+    failing: Option<String>,
     _proxy: Option<Proxy>,
 }
 
@@ -104,6 +107,7 @@ impl Rig<Outside> {
             diary: Diary::default(),
             recipe,
             program: None,
+            failing: candidate.failing.clone(),
             _proxy: proxy,
         };
         // Its own declarations come first: ours would hide that it has none.
@@ -216,6 +220,10 @@ impl UnderTest for Outside {
             Some(_) => Ok(self.book.counts()),
             None => Err("what a worker does that was not started here is not seen".into()),
         }
+    }
+
+    fn poison(&self, message: &mut UserMessage) {
+        message.set_content(self.failing.as_deref());
     }
 
     fn attempts(&self, id: &str) -> u32 {

@@ -2,7 +2,7 @@
 
 use super::Candidate;
 use super::{Rig, queues};
-use crate::conformance::cases::{CASES, Case, Outward, Subject};
+use crate::conformance::cases::{CASES, Case, Needs, Outward, Subject};
 use crate::conformance::far_end::be_patient;
 use std::time::{Duration, Instant};
 use vumi_api::Kind;
@@ -122,14 +122,30 @@ pub async fn clean(candidate: &Candidate) -> Result<(), String> {
     }
 }
 
+/// Why the case of that name would be skipped; none if it would not.
+pub fn missing(candidate: &Candidate, name: &str) -> Option<&'static str> {
+    let (_, outward) = cases(candidate.kind).find(|(case, _)| case.name == name)?;
+    lacks(candidate, outward)
+}
+
+fn lacks(candidate: &Candidate, outward: &Outward) -> Option<&'static str> {
+    match outward.needs {
+        Needs::Command if candidate.command.is_none() => {
+            Some("it needs a worker that it can stop and cut off: give its command after --")
+        }
+        Needs::Failing if candidate.failing.is_none() => {
+            Some("it needs a text on which the worker fails: give --failing TEXT")
+        }
+        _ => None,
+    }
+}
+
 /// Runs the case of that name; none if there is none for such a worker.
 pub async fn examine(candidate: &Candidate, name: &str) -> Option<Verdict> {
     let (case, outward) = cases(candidate.kind).find(|(case, _)| case.name == name)?;
     let started = Instant::now();
-    let outcome = if outward.breaks && candidate.command.is_none() {
-        Outcome::Skipped(
-            "it needs a worker that it can stop and cut off: give its command after --",
-        )
+    let outcome = if let Some(missing) = lacks(candidate, outward) {
+        Outcome::Skipped(missing)
     } else {
         be_patient(Some(candidate.patience));
         let ran = tokio::time::timeout(CASE_LIMIT, run(candidate, outward)).await;

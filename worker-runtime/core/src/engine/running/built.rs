@@ -108,13 +108,14 @@ pub async fn build(
         state: store.cloned(),
         once,
     });
-    let cx = Arc::new(WorkerContext::new(
+    let cx = WorkerContext::new(
         resource,
         environment.instance.clone(),
         Arc::clone(&environment.secrets),
         CancellationToken::new(),
         services,
-    ));
+    );
+    let cx = Arc::new(cx.with_outside(environment.outside.clone()));
     let worker = AssertUnwindSafe((registration.build)(Arc::clone(&cx)))
         .catch_unwind()
         .await

@@ -15,7 +15,7 @@ pub(super) const FORWARDED: Duration = match cfg!(test) {
 /// Being sent: longer than any peer is waited for.
 pub(super) const SENDING: Duration = Duration::from_secs(5 * 60);
 /// Decided, and its sender is being told.
-pub(super) const TELLING: Duration = match cfg!(test) {
+pub(crate) const TELLING: Duration = match cfg!(test) {
     true => Duration::from_secs(1),
     false => Duration::from_secs(30),
 };

@@ -50,6 +50,7 @@ async fn a_worker_whose_port_is_taken_does_not_build() {
         state: None,
         secrets: Arc::default(),
         listeners: Arc::default(),
+        outside: Default::default(),
         telemetry: Arc::default(),
         instance: "one".into(),
         system_id: "global".into(),

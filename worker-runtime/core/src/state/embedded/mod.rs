@@ -8,6 +8,7 @@ mod first_seen;
 mod journal;
 mod keys;
 mod ledger;
+mod leftovers;
 mod rate_limits;
 mod sessions;
 mod signs;
@@ -23,8 +24,6 @@ use crate::error::{ErrorClass, WorkError};
 use async_trait::async_trait;
 use disk::{Disk, Failure, Look, Tx};
 use fjall::PersistMode;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -74,11 +73,9 @@ impl EmbeddedStore {
         let (folder, temporary) = match options.folder {
             Some(folder) => (folder, None),
             None => {
-                let temporary = tempfile::Builder::new()
-                    .prefix("vumi-state-")
-                    .permissions(Permissions::from_mode(0o700))
-                    .tempdir()
+                let temporary = leftovers::folder()
                     .map_err(|e| cannot("make a temporary folder for the state store", e))?;
+                leftovers::clear_soon();
                 (temporary.path().to_owned(), Some(temporary))
             }
         };

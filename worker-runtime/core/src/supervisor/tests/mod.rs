@@ -269,6 +269,7 @@ fn supervisor(world: &Arc<World>) -> Arc<Supervisor> {
                 good_after: Duration::from_secs(60),
             },
             recheck: Duration::from_millis(50),
+            outside: Default::default(),
             sweep: Duration::from_millis(50),
         },
     )

@@ -15,6 +15,7 @@ use vumi_core::conformance::stand_in::{PATIENCE, StandIn};
 use vumi_core::error::ErrorClass;
 use vumi_core::message::{Message, UserMessage};
 use vumi_core::outcome::ReceiptOutcome;
+use vumi_core::outside::Outside;
 use vumi_core::secrets::Secrets;
 use vumi_core::worker::{Input, Worker};
 use vumi_http::{Answer, Call, CallError, Caller, Client, HeaderMap, StatusCode};
@@ -91,7 +92,8 @@ impl Scene {
             false => 0,
         };
         let settings = serde_json::from_value(json!({"answerTimeout": "20s"})).unwrap();
-        let client = Client::new(&settings, &Secrets::default()).map_err(|e| e.to_string())?;
+        let client = Client::new(&settings, &Secrets::default(), Outside::default());
+        let client = client.map_err(|e| e.to_string())?;
         Ok(Self {
             engine,
             worker,

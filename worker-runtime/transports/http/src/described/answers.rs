@@ -1,7 +1,7 @@
 //! Answers made from templates.
 
 use super::scope::Scope;
-use super::{failed, template};
+use super::{failed, template, unfit};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use std::collections::BTreeMap;
 use vumi_api::template::{Escape, Template};
@@ -28,7 +28,8 @@ impl Answers {
         let status = StatusCode::from_u16(answer.status.unwrap_or(200));
         Ok(Self {
             status: status.unwrap_or(StatusCode::OK),
-            content_type: header(content_type)?,
+            content_type: HeaderValue::from_str(content_type)
+                .map_err(|_| config(format!("{content_type:?} is no content type")))?,
             escape: Escape::of(content_type),
             headers: Headers::new(answer.headers.as_ref())?,
             body: answer.body.as_deref().map(template).transpose()?,
@@ -41,6 +42,10 @@ impl Answers {
             body: Some("{{ message.content }}".into()),
             ..generic_http::Answer::default()
         })
+    }
+
+    pub(super) fn content_type(&self) -> HeaderValue {
+        self.content_type.clone()
     }
 
     pub(super) fn answer(&self, scope: &Scope) -> Result<Answer, WorkError> {
@@ -84,10 +89,10 @@ impl Headers {
 }
 
 fn header(text: &str) -> Result<HeaderValue, WorkError> {
-    let wrong = |_| config("a header cannot hold its value".into());
+    let wrong = |_| unfit("a header of the manifest cannot hold what its template makes".into());
     HeaderValue::from_str(text).map_err(wrong)
 }
 
 fn config(text: String) -> WorkError {
-    WorkError::new(ErrorClass::Config, codes::TEMPLATE_FAILED, text)
+    WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text)
 }

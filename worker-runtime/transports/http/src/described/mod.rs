@@ -11,8 +11,9 @@ mod xml;
 use crate::engine::{Carried, Engine, Provider, Refused, Sent, SessionMove};
 use answers::Answers;
 use async_trait::async_trait;
+use http::HeaderValue;
 use requests::Requests;
-use scope::Config;
+use scope::{Config, Scope};
 use sending::Sending;
 use sessions::SessionBook;
 use std::collections::BTreeMap;
@@ -79,12 +80,22 @@ impl Described {
             sending: sending
                 .map(|rule| {
                     let region = provider.numbers_of.clone();
-                    Sending::new(rule, region, table, caller, Arc::clone(cx))
+                    Sending::new(rule, region, table, caller, &config)
                 })
                 .transpose()?,
             holds: provider.holds(),
             has_ids: messages.any(|message| message.id.is_some()),
             config,
+        })
+    }
+}
+
+impl Described {
+    /// What a message's templates have beside it. A secret that is not there is waited for: a rotation may be half done.
+    fn scope(&self) -> Result<Scope, WorkError> {
+        self.config.scope().map_err(|mut error| {
+            error.class = ErrorClass::Auth;
+            error
         })
     }
 }
@@ -169,6 +180,7 @@ fn caller(cx: &WorkerContext) -> Result<Arc<dyn Caller>, WorkError> {
     Ok(Arc::new(Client::new(
         &settings.unwrap_or_default(),
         cx.secrets(),
+        cx.outside().clone(),
     )?))
 }
 
@@ -180,13 +192,20 @@ tokio::task_local! {
 
 /// A template of the manifest; one that lint has seen compiles.
 fn template(source: &str) -> Result<Template, WorkError> {
-    Template::new(source).map_err(|error| failed(&error))
+    Template::new(source).map_err(|error| {
+        let text = format!("a template of the manifest: {error}");
+        WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text)
+    })
 }
 
-/// That a template has no value.
+/// That a template has no value for one message or request: that one is at fault, and others go on.
 fn failed(error: &TemplateError) -> WorkError {
-    let text = format!("a template of the manifest: {error}");
-    WorkError::new(ErrorClass::Config, codes::TEMPLATE_FAILED, text)
+    unfit(format!("a template of the manifest: {error}"))
+}
+
+/// That what a template makes of one message or request cannot be used.
+fn unfit(text: String) -> WorkError {
+    WorkError::new(ErrorClass::BadInput, codes::TEMPLATE_FAILED, text)
 }
 
 /// A number that cannot be read as one is a log line and a status.
@@ -228,15 +247,15 @@ impl Provider for Described {
         self.requests.read(request, below, config, sessions).await
     }
 
-    async fn moved(&self, session: SessionMove) -> Result<(), WorkError> {
+    async fn moved(&self, session: &SessionMove, repeat: bool) -> Result<(), WorkError> {
         match &self.sessions {
-            Some(sessions) => sessions.moved(session).await,
+            Some(sessions) => sessions.moved(session, repeat).await,
             None => Ok(()),
         }
     }
 
     fn reply(&self, message: &UserMessage) -> Result<Answer, WorkError> {
-        let scope = self.config.scope()?.with_message(message);
+        let scope = self.scope()?.with_message(message);
         self.reply.answer(&scope.with("close", closes(message)))
     }
 
@@ -245,26 +264,24 @@ impl Provider for Described {
         self.sessions.is_none()
     }
 
-    async fn replied(&self, message: &UserMessage) {
-        if let Some(sessions) = &self.sessions
-            && closes(message)
-        {
-            sessions.closed(message).await;
-        }
+    fn replied(&self, message: &UserMessage) -> Option<SessionMove> {
+        let sessions = self.sessions.as_ref().filter(|_| closes(message))?;
+        sessions.closed(message)
+    }
+
+    fn content_type(&self) -> Option<HeaderValue> {
+        Some(self.reply.content_type())
     }
 
     fn deadline(&self) -> Option<Duration> {
         self.deadline.as_ref().map(|(after, _)| *after)
     }
 
-    async fn cut_off(&self, message: &UserMessage) -> Result<Answer, WorkError> {
+    fn cut_off(&self, message: &UserMessage) -> Result<(Answer, Option<SessionMove>), WorkError> {
         let text = self.deadline.as_ref().map(|(_, text)| text.as_str());
         let told = message.reply("deadline", 0, text, true);
-        let answer = self.reply(&told)?;
-        if let Some(sessions) = &self.sessions {
-            sessions.cut_off(message).await;
-        }
-        Ok(answer)
+        let cut = || SessionMove::CutOff(Box::new(message.clone()));
+        Ok((self.reply(&told)?, self.sessions.as_ref().map(|_| cut())))
     }
 
     async fn late(&self, reply: &UserMessage) -> Result<bool, WorkError> {
@@ -279,7 +296,7 @@ impl Provider for Described {
     }
 
     async fn send(&self, message: &UserMessage) -> Result<Sent, WorkError> {
-        let scope = self.config.scope()?.with_message(message);
+        let scope = self.scope()?.with_message(message);
         let scope = scope.with("close", closes(message));
         match &self.sending {
             Some(sending) => sending.send(message, scope).await,

@@ -163,7 +163,7 @@ impl Requests {
     }
 }
 
-/// A template failed, or the store: the provider is to come again.
+/// The store failed, and the provider is to come again; or a template, and it need not.
 fn broken(error: &WorkError) -> Refused {
     Refused {
         answer: Box::new(Answer::refusal(error)),

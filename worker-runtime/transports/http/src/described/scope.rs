@@ -39,7 +39,7 @@ impl Scope {
 pub(super) struct Config {
     settings: BTreeMap<String, String>,
     secrets: BTreeMap<String, SecretValue>,
-    cx: Arc<WorkerContext>,
+    pub(super) cx: Arc<WorkerContext>,
 }
 
 impl Config {

@@ -1,9 +1,9 @@
 //! How a message becomes a request to the provider, and what the answer means for it.
 
 use super::answers::Headers;
-use super::scope::Scope;
+use super::scope::{Config, Scope};
 use super::xml::Paths;
-use super::{failed, number_unclear, template};
+use super::{failed, number_unclear, template, unfit};
 use crate::engine::Sent;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
@@ -11,11 +11,11 @@ use http::Uri;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use serde_json::{Map, Value as Json};
 use std::sync::Arc;
-use vumi_api::template::{Escape, Template, Value, of_json, to_json};
+use vumi_api::template::{Escape, Names, Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::{
     NumberForm, Outcome, OutcomeRule, ParametersIn, RequestMethod, SendRule,
 };
-use vumi_core::codes;
+use vumi_core::codes::{self, Code};
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
 use vumi_core::numbers;
@@ -71,8 +71,16 @@ impl Sending {
         region: Option<String>,
         table: Arc<ErrorTable>,
         caller: Arc<dyn Caller>,
-        cx: Arc<WorkerContext>,
+        config: &Config,
     ) -> Result<Self, WorkError> {
+        let url = template(&rule.url)?;
+        // An address that no message has a part in is right or wrong for all of them.
+        if url.check(&Names::default().with("config")).is_none() {
+            address(&url, &config.scope()?).map_err(|mut error| {
+                (error.class, error.code) = (ErrorClass::Config, codes::CONFIG_INVALID);
+                error
+            })?;
+        }
         let method = rule.method.unwrap_or(RequestMethod::Post);
         let in_query = method == RequestMethod::Get || rule.body.is_some();
         let place = rule.parameters_in.unwrap_or(match in_query {
@@ -97,7 +105,7 @@ impl Sending {
         let refuse = refuse.map(|rule| Ok((template(&rule.when)?, rule.code.clone())));
         Ok(Self {
             method: method.as_str().parse().unwrap_or(Method::POST),
-            url: template(&rule.url)?,
+            url,
             parameters: parameters.collect::<Result<_, WorkError>>()?,
             place,
             body: body.map(|body| (body, escape)),
@@ -110,15 +118,28 @@ impl Sending {
             outcomes: outcomes.collect::<Result<_, WorkError>>()?,
             table,
             caller,
-            cx,
+            cx: Arc::clone(&config.cx),
         })
     }
 
+    /// Sends a message. One for which a template has no value is refused.
     pub(super) async fn send(
         &self,
         message: &UserMessage,
         scope: Scope,
     ) -> Result<Sent, WorkError> {
+        match self.attempt(message, scope).await {
+            Err(error) if error.class == ErrorClass::BadInput => {
+                tracing::warn!(worker = self.cx.worker_name(), message_id = message.message_id(), code = %error.code, reason = %error, "a message cannot be sent");
+                let refused = refused_content(error.code, error.text.clone());
+                PROVIDER.judged::<Sent>(&self.cx, &Err(error));
+                Ok(refused)
+            }
+            sent => sent,
+        }
+    }
+
+    async fn attempt(&self, message: &UserMessage, scope: Scope) -> Result<Sent, WorkError> {
         let lacks = |name: &&String| match message.field(name) {
             None | Some(Json::Null) => true,
             Some(value) => value.as_str() == Some(""),
@@ -131,13 +152,7 @@ impl Sending {
             .collect();
         if !missing.is_empty() {
             let text = format!("Missing fields: {}", missing.join(", "));
-            let (class, code) = (FailureClass::Content, codes::REPLY_FIELDS);
-            return Ok(Sent::Refused(Refusal::new(
-                class,
-                code,
-                text,
-                Actor::Campaign,
-            )));
+            return Ok(refused_content(codes::REPLY_FIELDS, text));
         }
         let values = scope.value();
         for (when, code) in &self.refuse {
@@ -170,19 +185,21 @@ impl Sending {
             }
         };
         let answer = PROVIDER.ask(&self.cx, &*self.caller, call).await?;
-        let judged = self.judge(message, &answer, scope);
+        // What cannot be judged may have been taken.
+        let judged = self.judge(message, &answer, scope).map_err(|mut error| {
+            if error.class == ErrorClass::BadInput {
+                error.class = ErrorClass::Timeout;
+                error.text = format!("the provider's answer cannot be judged: {}", error.text);
+            }
+            error
+        });
         PROVIDER.judged(&self.cx, &judged);
         judged
     }
 
     fn call(&self, scope: &Scope) -> Result<Call, WorkError> {
         let values = scope.value();
-        let wrong = |text: &str| WorkError::new(ErrorClass::Config, codes::TEMPLATE_FAILED, text);
-        let mut url = self
-            .url
-            .text(&values)
-            .map_err(|e| failed(&e))?
-            .unwrap_or_default();
+        let mut query = String::new();
         let mut body = String::new();
         match self.place {
             ParametersIn::Json => {
@@ -203,11 +220,7 @@ impl Sending {
                 }
                 let encoded = encoded.finish();
                 match self.place {
-                    ParametersIn::Query if encoded.is_empty() => {}
-                    ParametersIn::Query => {
-                        url.push(if url.contains('?') { '&' } else { '?' });
-                        url.push_str(&encoded);
-                    }
+                    ParametersIn::Query => query = encoded,
                     _ => body = encoded,
                 }
             }
@@ -215,11 +228,11 @@ impl Sending {
         if let Some((template, escape)) = &self.body {
             body = template.render(&values, *escape).map_err(|e| failed(&e))?;
         }
-        let url: Uri = url.parse().map_err(|_| wrong("send.url is no URL"))?;
-        if !matches!(url.scheme_str(), Some("http" | "https")) || url.host().is_none() {
-            return Err(wrong(
-                "send.url must begin with http:// or https:// and a host",
-            ));
+        let mut url = address(&self.url, scope)?;
+        if !query.is_empty() {
+            let before = url.to_string();
+            let sign = if before.contains('?') { '&' } else { '?' };
+            url = uri(&format!("{before}{sign}{query}"))?;
         }
         let mut headers = HeaderMap::new();
         let agent = HeaderValue::from_static(concat!("vumi/", env!("CARGO_PKG_VERSION")));
@@ -307,6 +320,28 @@ impl Sending {
         error.provider_code = Some(code.to_owned());
         error
     }
+}
+
+/// That a message will never be sent for what it holds.
+fn refused_content(code: Code, text: String) -> Sent {
+    let class = FailureClass::Content;
+    Sent::Refused(Refusal::new(class, code, text, Actor::Campaign))
+}
+
+/// Where a request goes to, as its template says.
+fn address(url: &Template, scope: &Scope) -> Result<Uri, WorkError> {
+    let text = url.text(&scope.value()).map_err(|e| failed(&e))?;
+    let url = uri(&text.unwrap_or_default())?;
+    match matches!(url.scheme_str(), Some("http" | "https")) && url.host().is_some() {
+        true => Ok(url),
+        false => Err(unfit(
+            "send.url must begin with http:// or https:// and a host".into(),
+        )),
+    }
+}
+
+fn uri(text: &str) -> Result<Uri, WorkError> {
+    text.parse().map_err(|_| unfit("send.url is no URL".into()))
 }
 
 /// A scope with an answer of the provider.

@@ -3,24 +3,29 @@
 
 use super::scope::Scope;
 use super::{failed, template};
-use crate::engine::SessionMove;
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use crate::engine::{Cut, SessionMove};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use vumi_api::template::{Template, Value};
 use vumi_api::transports::generic_http::{Redial, SessionRule};
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
-use vumi_core::message::UserMessage;
+use vumi_core::message::{UserMessage, derived_id};
 use vumi_core::state::StateStore;
 use vumi_core::worker::WorkerContext;
 
 use super::answers::Answers;
 
 /// Key in `transport_metadata` that names the session of a message.
-pub(super) const SESSION: &str = "vumi_session";
+const SESSION: &str = "vumi_session";
 /// Key in `helper_metadata` of the first message of a user who dialled again.
 pub(super) const REDIAL: &str = "redial";
+/// Key in `transport_metadata` that names the service which the user dialled.
+const SERVICE: &str = "vumi_service";
+/// How long a user's next request waits until what the user reads now is forgotten.
+const SETTLES: Duration = Duration::from_secs(1);
 /// Field of what is kept of a session that was cut off: the reply that came too late for it.
 const LATE: &str = "vumi_late";
 
@@ -34,6 +39,8 @@ pub(super) struct SessionBook {
     keep: Duration,
     keep_closed: bool,
     redial: Option<Duration>,
+    /// Users who are being answered with what came too late.
+    reading: Mutex<HashMap<String, CancellationToken>>,
     /// The answer to a request of a session that is not known.
     pub(super) unknown: Option<Answers>,
 }
@@ -52,6 +59,8 @@ pub(super) struct Redialled {
     pub(super) fields: BTreeMap<String, String>,
     /// The reply that came too late for it.
     pub(super) late: Option<UserMessage>,
+    /// Where it is kept.
+    pub(super) cut: Cut,
 }
 
 impl Found {
@@ -83,6 +92,7 @@ impl SessionBook {
             keep: lasts(rule.keep, 600),
             keep_closed: rule.keep_closed.unwrap_or(false),
             redial: (rule.redial == Some(Redial::Resume)).then(|| lasts(rule.redial_within, 300)),
+            reading: Mutex::default(),
             unknown: rule.unknown.as_ref().map(Answers::new).transpose()?,
         })
     }
@@ -122,28 +132,59 @@ impl SessionBook {
         Ok(fields)
     }
 
-    /// The session that the deadline cut off from this user a moment ago. It is given once.
-    pub(super) async fn redialled(&self, user: &str) -> Result<Option<Redialled>, WorkError> {
+    /// The session with this service that the deadline cut off from this user a moment ago. It is kept until it is
+    /// forgotten: what it leads to may fail.
+    pub(super) async fn redialled(
+        &self,
+        user: &str,
+        service: Option<&str>,
+    ) -> Result<Option<Redialled>, WorkError> {
         if self.redial.is_none() {
             return Ok(None);
         }
-        let cut = self.store()?.clear(&self.redials(), user).await?;
-        Ok(cut.map(|mut fields| {
-            fields.remove(SESSION);
-            let late = fields.remove(LATE);
-            let late = late.and_then(|late| UserMessage::decode(late.as_bytes()).ok());
-            Redialled { fields, late }
-        }))
+        let being_read = {
+            let reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+            reading.get(user).cloned()
+        };
+        if let Some(being_read) = being_read {
+            let _ = tokio::time::timeout(SETTLES, being_read.cancelled()).await;
+        }
+        let scope = self.redials(&service_key(service));
+        let Some(mut fields) = self.store()?.load(&scope, user).await? else {
+            return Ok(None);
+        };
+        let session = fields.remove(SESSION).unwrap_or_default();
+        let late = fields.remove(LATE);
+        let late = late.and_then(|late| UserMessage::decode(late.as_bytes()).ok());
+        let settles = late.is_some().then(|| self.reads(user));
+        let cut = Cut {
+            user: user.to_owned(),
+            scope,
+            session,
+            _settles: settles,
+        };
+        Ok(Some(Redialled { fields, late, cut }))
+    }
+
+    /// A user reads what came too late, until the guard is dropped.
+    fn reads(&self, user: &str) -> DropGuard {
+        let token = CancellationToken::new();
+        let mut reading = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        reading.retain(|_, token| !token.is_cancelled());
+        reading.insert(user.to_owned(), token.clone());
+        token.drop_guard()
     }
 
     /// Keeps a reply that came after its session was cut off, for when its user dials again; false if nobody will see it.
     pub(super) async fn keep_late(&self, reply: &UserMessage) -> Result<bool, WorkError> {
-        let (Some(id), Some(user), Some(_)) = (session_of(reply), reply.to_addr(), self.redial)
-        else {
+        let (Some(id), Some(service)) = (said(reply, SESSION), said(reply, SERVICE)) else {
             return Ok(false);
         };
-        let store = self.store()?;
-        let Some(cut) = store.load(&self.redials(), user).await? else {
+        let (Some(user), Some(_)) = (reply.to_addr(), self.redial) else {
+            return Ok(false);
+        };
+        let (store, scope) = (self.store()?, self.redials(service));
+        let Some(cut) = store.load(&scope, user).await? else {
             return Ok(false);
         };
         if cut.get(SESSION).is_none_or(|session| session != id) {
@@ -156,65 +197,84 @@ impl SessionBook {
             return Ok(kept.is_some_and(|kept| kept.message_id() == reply.message_id()));
         }
         let late = BTreeMap::from([(LATE.to_owned(), written)]);
-        store.save(&self.redials(), user, late).await
+        store.save(&scope, user, late).await
     }
 
-    fn redials(&self) -> String {
-        format!("{}:redial", self.scope)
+    /// Where the sessions with a service are kept that were cut off.
+    fn redials(&self, service: &str) -> String {
+        format!("{}:redial:{service}", self.scope)
     }
 
-    pub(super) async fn moved(&self, session: SessionMove) -> Result<(), WorkError> {
+    /// What a message brings along, so that its reply finds the session.
+    pub(super) fn marks(&self, session: String, message: &mut UserMessage) {
+        let service = self.redial.map(|_| service_key(message.to_addr()));
+        let metadata = message.transport_metadata_mut();
+        metadata.insert(SESSION.into(), session.into());
+        if let Some(service) = service {
+            metadata.insert(SERVICE.into(), service.into());
+        }
+    }
+
+    pub(super) async fn moved(&self, session: &SessionMove, repeat: bool) -> Result<(), WorkError> {
         let store = self.store()?;
         match session {
-            SessionMove::Begin(id, fields) => {
-                store
-                    .create(&self.scope, &id, fields, Some(self.keep))
-                    .await?;
+            SessionMove::Begin(id, fields, cut) => {
+                if !repeat || store.load(&self.scope, id).await?.is_none() {
+                    store
+                        .create(&self.scope, id, fields.clone(), Some(self.keep))
+                        .await?;
+                }
+                if let Some(cut) = cut {
+                    self.forget(&*store, cut).await?;
+                }
             }
             SessionMove::End(id) => {
-                store.clear(&self.scope, &id).await?;
+                store.clear(&self.scope, id).await?;
             }
+            SessionMove::CutOff(message) => self.cut(&*store, message).await?,
+            SessionMove::Forget(cut) => self.forget(&*store, cut).await?,
         }
         Ok(())
     }
 
-    /// A reply that closes the session was written.
-    pub(super) async fn closed(&self, reply: &UserMessage) {
-        if self.keep_closed {
-            return;
+    /// Forgets a session that was cut off, unless another one was since.
+    async fn forget(&self, store: &dyn StateStore, cut: &Cut) -> Result<(), WorkError> {
+        let kept = store.load(&cut.scope, &cut.user).await?;
+        if kept.is_some_and(|kept| kept.get(SESSION) == Some(&cut.session)) {
+            store.clear(&cut.scope, &cut.user).await?;
         }
-        if let Some(id) = session_of(reply) {
-            self.tell(self.moved(SessionMove::End(id.to_owned())).await);
-        }
+        Ok(())
+    }
+
+    /// What a reply that closes the session makes of it.
+    pub(super) fn closed(&self, reply: &UserMessage) -> Option<SessionMove> {
+        let id = said(reply, SESSION).filter(|_| !self.keep_closed)?;
+        Some(SessionMove::End(id.to_owned()))
     }
 
     /// The network ended the session of `message` before it was answered.
-    pub(super) async fn cut_off(&self, message: &UserMessage) {
-        let done = async {
-            let (Some(id), Some(within)) = (session_of(message), self.redial) else {
-                return Ok(());
-            };
-            let store = self.store()?;
-            if let (Some(user), Some(mut fields)) =
-                (message.from_addr(), store.load(&self.scope, id).await?)
-            {
-                fields.insert(SESSION.into(), id.to_owned());
-                store
-                    .create(&self.redials(), user, fields, Some(within))
-                    .await?;
-            }
-            Ok(())
+    async fn cut(&self, store: &dyn StateStore, message: &UserMessage) -> Result<(), WorkError> {
+        let (Some(id), Some(within)) = (said(message, SESSION), self.redial) else {
+            return Ok(());
         };
-        self.tell(done.await);
-    }
-
-    fn tell(&self, done: Result<(), WorkError>) {
-        if let Err(error) = done {
-            tracing::warn!(worker = self.cx.worker_name(), code = %error.code, reason = %error, "a session is kept until its time is over");
+        let (Some(user), Some(service)) = (message.from_addr(), said(message, SERVICE)) else {
+            return Ok(());
+        };
+        if let Some(mut fields) = store.load(&self.scope, id).await? {
+            fields.insert(SESSION.into(), id.to_owned());
+            let scope = self.redials(service);
+            store.create(&scope, user, fields, Some(within)).await?;
         }
+        Ok(())
     }
 }
 
-fn session_of(message: &UserMessage) -> Option<&str> {
-    message.transport_metadata()?.get(SESSION)?.as_str()
+/// What a message brings along, or its reply brings back.
+fn said<'m>(message: &'m UserMessage, key: &str) -> Option<&'m str> {
+    message.transport_metadata()?.get(key)?.as_str()
+}
+
+/// The service that a user dialled, as part of a key: what callers send may be of any length.
+fn service_key(service: Option<&str>) -> String {
+    derived_id(&["service", service.unwrap_or_default()])
 }

@@ -23,7 +23,7 @@ impl Paths {
         let path = |(name, source): (&String, &String)| {
             let path = source.parse().map_err(|wrong: String| {
                 let text = format!("the path of {name}: {wrong}");
-                WorkError::new(ErrorClass::Config, codes::TEMPLATE_FAILED, text)
+                WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text)
             })?;
             Ok((name.clone(), path))
         };

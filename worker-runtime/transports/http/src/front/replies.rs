@@ -4,7 +4,7 @@ use super::Front;
 use crate::pending::Finished;
 use std::time::Duration;
 use vumi_core::codes::{self, Code};
-use vumi_core::error::WorkError;
+use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
 use vumi_core::outcome::Refusal;
 use vumi_core::state::Person;
@@ -15,7 +15,7 @@ use vumi_http::{Answer, StatusCode};
 /// Key in `transport_metadata` that names the reply queue of the replica that holds the request.
 pub(crate) const HOLDER: &str = "vumi_holder";
 /// How long a caller may take to read their answer.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Front {
     /// Whether a message answers a request that is, or was, held.
@@ -32,14 +32,21 @@ impl Front {
         message: &UserMessage,
         request: &str,
     ) -> Result<Option<Refusal>, WorkError> {
+        let id = message.message_id();
         let answer = match self.provider.reply(message) {
             Ok(answer) => answer,
             Err(error) => {
                 self.refuse_reply(message, request, error.code).await;
-                return Err(error);
+                return match error.class {
+                    ErrorClass::BadInput => {
+                        tracing::warn!(worker = self.cx.worker_name(), message_id = id, code = %error.code, reason = %error, "a reply cannot be written");
+                        let (class, who) = (FailureClass::Content, Actor::Campaign);
+                        Ok(Some(Refusal::new(class, error.code, error.text, who)))
+                    }
+                    _ => Err(error),
+                };
             }
         };
-        let id = message.message_id();
         let (written, age) = match self.pending.finish(request, id, &answer) {
             Finished::Repeated => return Ok(None),
             Finished::Answered => return Ok(Some(self.closed("The request is answered."))),
@@ -59,7 +66,7 @@ impl Front {
             let why = "The caller went away before the answer was written.";
             return self.gone(message, request, why).await.map(Some);
         }
-        self.provider.replied(message).await;
+        self.settle(self.provider.replied(message), false).await;
         if self.provider.has_ids() {
             let person = message.to_addr().map(Person::new);
             self.cx.answered(request, answer.kept(), person).await;

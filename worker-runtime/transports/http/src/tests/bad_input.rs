@@ -1,6 +1,7 @@
 //! Callers that send too much, too slowly, or not HTTP at all.
 
 use super::*;
+use vumi_core::telemetry::HttpSeen;
 
 const GOOD: &str = "GET /?content=hi&to_addr=555&from_addr=123";
 
@@ -130,4 +131,163 @@ async fn slow_and_half_open_callers_keep_nobody_waiting() {
     let read = half.read_to_end(&mut rest);
     let _ = tokio::time::timeout(PATIENCE, read).await.unwrap();
     assert_eq!(server.engine.outputs().len(), 1);
+}
+
+const JSON: &str = "Content-Type: application/json\r\n";
+const FORM: &str = "Content-Type: application/x-www-form-urlencoded\r\n";
+
+/// What a caller sends, whether it then closes its half of the connection, and what it is answered.
+struct Bad {
+    what: &'static str,
+    bytes: Vec<u8>,
+    shuts: bool,
+    status: Option<u16>,
+    reason: &'static str,
+    result: &'static str,
+}
+
+fn bad_requests() -> Vec<Bad> {
+    let post = |kind: &str, body: &[u8]| request("POST /?to_addr=5&from_addr=1", kind, body);
+    let many: Vec<String> = (0..100_000).map(|n| format!("p{n}=x")).collect();
+    let bad = |what, bytes, status, reason| Bad {
+        what,
+        bytes,
+        shuts: false,
+        status: Some(status),
+        reason,
+        result: "4xx",
+    };
+    let half = |what, bytes: &[u8]| Bad {
+        what,
+        bytes: bytes.to_vec(),
+        shuts: true,
+        status: None,
+        reason: "request_broken_off",
+        result: "gone",
+    };
+    vec![
+        bad(
+            "oversized",
+            post(FORM, &[b'x'; 100 << 10]),
+            413,
+            "request_too_large",
+        ),
+        bad(
+            "another type",
+            post("Content-Type: text/xml\r\n", b"<a/>"),
+            415,
+            "invalid_request",
+        ),
+        bad(
+            "multipart",
+            request(
+                "PUT /?content=hi&to_addr=5&from_addr=1",
+                "Content-Type: multipart/form-data; boundary=x\r\n",
+                b"--x",
+            ),
+            415,
+            "invalid_request",
+        ),
+        bad(
+            "no UTF-8 in JSON",
+            post(JSON, b"{\"content\": \"\xff\"}"),
+            400,
+            "invalid_request",
+        ),
+        bad(
+            "no UTF-8 in a form",
+            post(FORM, b"content=%ff"),
+            400,
+            "invalid_request",
+        ),
+        bad(
+            "no UTF-8 in the query",
+            request("GET /?content=%ff&to_addr=5&from_addr=1", "", b""),
+            400,
+            "invalid_request",
+        ),
+        bad(
+            "too many parameters",
+            post(FORM, many[..5000].join("&").as_bytes()),
+            400,
+            "invalid_request",
+        ),
+        bad(
+            "not HTTP",
+            b"\x16\x03\x01\r\n\r\n".to_vec(),
+            400,
+            "not_http",
+        ),
+        half("half a head", b"GET / HT"),
+        Bad {
+            status: Some(400),
+            result: "4xx",
+            ..half(
+                "half a body",
+                b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nx",
+            )
+        },
+        Bad {
+            what: "a caller that does not stay",
+            bytes: request("GET /?content=hi&to_addr=5&from_addr=1", "", b""),
+            shuts: true,
+            status: None,
+            reason: "caller_left",
+            result: "gone",
+        },
+    ]
+}
+
+/// Each is answered at once, said in one line of the log and one status, and counted once.
+#[test]
+fn each_bad_request_is_one_line_one_status_and_one_count() {
+    for bad in bad_requests() {
+        let log = crate::cases::Log::default();
+        log.capture(async {
+            let server = server(json!({"replyExpected": true}), json!({"maxBody": "64Ki"})).await;
+            let mut stream = TcpStream::connect(server.address).await.unwrap();
+            let (mut reads, mut writes) = stream.split();
+            let send = async {
+                // The server may close before everything is sent.
+                let _ = writes.write_all(&bad.bytes).await;
+                if bad.shuts {
+                    let _ = writes.shutdown().await;
+                }
+            };
+            let mut bytes = Vec::new();
+            let read = async {
+                let _ = reads.read_to_end(&mut bytes).await;
+            };
+            let both = futures_join(send, read);
+            tokio::time::timeout(PATIENCE, both).await.unwrap();
+            let status = (!bytes.is_empty()).then(|| parse(&bytes).status);
+            if bad.status.is_some() {
+                assert_eq!(status, bad.status, "{}", bad.what);
+            }
+            let engine = Arc::clone(&server.engine);
+            let results = || {
+                let counted = engine.counted().into_iter();
+                let results = counted.filter_map(|seen| match seen {
+                    HttpSeen::Request { result, .. } => Some(result),
+                    _ => None,
+                });
+                results.collect::<Vec<_>>()
+            };
+            let ended = async {
+                while results().is_empty() {
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            };
+            tokio::time::timeout(PATIENCE, ended).await.unwrap();
+            server.stop().await;
+            assert_eq!(results(), [bad.result], "{}", bad.what);
+            let reports = engine.reports();
+            let told = reports.iter().filter(|r| r.component == "request");
+            let told: Vec<_> = told.map(|r| (r.level, r.reason.as_str())).collect();
+            assert_eq!(told, [(StatusLevel::Degraded, bad.reason)], "{}", bad.what);
+        });
+        let text = log.text();
+        let lines = text.matches("request refused").count();
+        assert_eq!(lines, 1, "{}: {text}", bad.what);
+    }
 }

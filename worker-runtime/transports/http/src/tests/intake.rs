@@ -1,6 +1,7 @@
 //! Requests that are answered at once: fields, methods, paths, credentials, and what the broker says.
 
 use super::*;
+use vumi_core::telemetry::HttpSeen;
 
 const GOOD: &str = "/?content=hi&to_addr=555&from_addr=123";
 
@@ -149,6 +150,7 @@ async fn configurations_that_cannot_work_do_not_build() {
     for spec in [
         json!({"httpApi": {}}),
         json!({"httpApi": {}, "http": {"port": 8080, "auth": {"username": "a", "password": {"secretKeyRef": {"name": "none", "key": "k"}}}}}),
+        json!({"httpApi": {}, "http": {"port": 8080, "auth": {"username": "a", "password": {"value": ""}}}}),
     ] {
         let error = built(&StandIn::new(), "one", spec.clone()).await.err();
         let error = error.unwrap_or_else(|| panic!("{spec} builds"));
@@ -217,6 +219,15 @@ async fn credentials_guard_the_messages_but_not_the_health() {
     );
     assert_eq!(server.get("/health").await.status, 200);
     assert_eq!(server.engine.outputs().len(), 1);
+    assert_eq!(server.get("/health/x").await.status, 200);
+    let counted = server.engine.counted().into_iter();
+    let results: Vec<_> = counted
+        .filter_map(|seen| match seen {
+            HttpSeen::Request { result, .. } => Some(result),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(results, ["4xx", "4xx", "2xx"], "health is no traffic");
 }
 
 #[tokio::test]

@@ -6,13 +6,15 @@ use super::super::{failed, template};
 use super::broken;
 use crate::engine::Refused;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 use vumi_api::template::Template;
 use vumi_api::transports::generic_http::{self, Signature, SignatureEncoding};
-use vumi_core::error::WorkError;
+use vumi_core::clock;
+use vumi_core::codes;
+use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::reasons::{self, Reason};
 use vumi_core::worker::WorkerContext;
-use vumi_http::webhook::signing_key;
+use vumi_http::webhook::{self, signing_key};
 use vumi_http::{Answer, Encoding, Request, Signed, StatusCode, equal};
 
 pub(super) struct Access {
@@ -34,12 +36,9 @@ impl Access {
             let entries = entries.map(|(name, source)| Ok((name, template(&source)?)));
             entries.collect::<Result<Vec<_>, WorkError>>()
         };
-        for secret in access
-            .signature
-            .iter()
-            .flat_map(|signature| &signature.secrets)
-        {
-            cx.secrets().resolve(secret)?;
+        // What is missing or empty now is said now; what is rotated later is read when it is used.
+        if let Some(signature) = &access.signature {
+            keys(signature, cx)?;
         }
         Ok(Self {
             parameters: compiled(access.parameters)?,
@@ -116,12 +115,7 @@ impl Access {
             let value = request.head.headers.get(name.as_deref()?)?;
             value.to_str().ok()
         };
-        let mut secrets = Vec::new();
-        for secret in &rule.secrets {
-            let text = self.cx.secrets().resolve(secret)?;
-            // As Standard Webhooks writes keys; any other secret is its own key.
-            secrets.push(signing_key(&text).unwrap_or_else(|_| text.into_bytes()));
-        }
+        let secrets = keys(rule, &self.cx)?;
         let signed = Signed {
             // A header that is asked for and missing is empty, and no signature is right for that but one over it.
             id: rule
@@ -144,7 +138,7 @@ impl Access {
             encoding,
             &secrets,
             rule.tolerance.map_or(Duration::from_secs(300), |d| d.0),
-            SystemTime::now(),
+            clock::now(),
         );
         Ok(verified.err())
     }
@@ -161,4 +155,24 @@ impl Access {
         };
         Ok(Some(Refused::new(answer, reason, text)))
     }
+}
+
+/// The keys of a signature: as Standard Webhooks writes them, after `whsec_`; any other secret is its own key.
+fn keys(rule: &Signature, cx: &WorkerContext) -> Result<Vec<Vec<u8>>, WorkError> {
+    let keys = rule.secrets.iter().map(|secret| {
+        let text = cx.secrets().resolve(secret)?;
+        match signing_key(&text) {
+            Ok(key) => Ok(key),
+            Err(bad) if text.trim_start().starts_with(webhook::PREFIX) => {
+                let text = format!("access.signature.secrets: {bad}");
+                Err(WorkError::new(
+                    ErrorClass::Config,
+                    codes::CONFIG_INVALID,
+                    text,
+                ))
+            }
+            Err(_) => Ok(text.into_bytes()),
+        }
+    });
+    keys.collect()
 }

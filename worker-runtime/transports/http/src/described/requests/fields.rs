@@ -12,13 +12,15 @@ use vumi_api::template::{Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::RequestRule;
 use vumi_core::error::WorkError;
 use vumi_core::reasons;
-use vumi_http::{Answer, Params, Request, StatusCode};
+use vumi_http::{Answer, MAX_PARAMETERS, ParamError, Params, Request, StatusCode};
 
 /// A request, read.
 pub(super) struct Read {
     params: Map<String, Json>,
     /// Names whose values are no text.
     unreadable: Vec<String>,
+    /// Names of JSON members that are lists or objects: `json` has them, and they are no parameters.
+    nested: Vec<String>,
     json: Json,
     /// Why the body could not be read.
     pub(super) problem: Option<String>,
@@ -27,7 +29,7 @@ pub(super) struct Read {
 /// Reads query and body: a form, a JSON value, XML where there are paths in it, or nothing. A body of another type is
 /// refused, because its sender means it to be read.
 pub(super) fn read(request: &Request, xml: Option<&Paths>) -> Result<Read, Refused> {
-    let mut params = Params::of_query(&request.head.query);
+    let mut form: &[u8] = b"";
     let mut json = Json::Null;
     let mut found = Vec::new();
     let mut problem = None;
@@ -41,8 +43,8 @@ pub(super) fn read(request: &Request, xml: Option<&Paths>) -> Result<Read, Refus
             Ok(body) => json = body,
             Err(_) => problem = Some("it is no JSON in UTF-8".to_owned()),
         },
-        ("application/x-www-form-urlencoded", _) => params = params.with_form(&request.body),
-        _ if request.body.is_empty() => {}
+        ("application/x-www-form-urlencoded", _) => form = &request.body,
+        (kind, _) if request.body.is_empty() && kind != "multipart/form-data" => {}
         (_, xml) => {
             let text = match xml {
                 None => {
@@ -55,9 +57,24 @@ pub(super) fn read(request: &Request, xml: Option<&Paths>) -> Result<Read, Refus
             return Err(Refused::new(answer, reasons::INVALID_REQUEST, why));
         }
     }
+    let encoded = Params::encoded(&request.head.query, form);
+    let many = json.as_object().map_or(0, Map::len) > MAX_PARAMETERS;
+    let params = encoded.and_then(|params| match many {
+        true => Err(ParamError::TooMany),
+        false => Ok(params),
+    });
+    let params = params.map_err(|error| {
+        let answer = Answer::error(error.status(), &format!("{error}."));
+        Refused::new(
+            answer,
+            reasons::INVALID_REQUEST,
+            "a request has too many parameters",
+        )
+    })?;
     let mut read = Read {
         params: Map::new(),
         unreadable: Vec::new(),
+        nested: Vec::new(),
         json,
         problem,
     };
@@ -72,6 +89,8 @@ pub(super) fn read(request: &Request, xml: Option<&Paths>) -> Result<Read, Refus
     for (name, value) in read.json.as_object().into_iter().flatten() {
         if value.is_string() || value.is_number() || value.is_boolean() {
             read.params.insert(name.clone(), value.clone());
+        } else if !value.is_null() {
+            read.nested.push(name.clone());
         }
     }
     let found = found.into_iter();
@@ -90,12 +109,9 @@ fn is_xml(kind: &str, body: &[u8]) -> bool {
 /// `%41` as `A`; what is not UTF-8 is replaced.
 pub(super) fn unescaped(text: &str) -> String {
     let escaped = text.replace('+', "%2B").replace(['&', ';'], "");
-    let params = Params::of_query(&format!("x={escaped}"));
-    let value = params
-        .pairs()
-        .next()
-        .and_then(|(_, value)| value.map(str::to_owned));
-    value.unwrap_or_default()
+    let params = Params::encoded(&format!("x={escaped}"), b"").unwrap_or_default();
+    let value = params.get("x").and_then(Result::ok);
+    value.unwrap_or_default().to_owned()
 }
 
 impl Read {
@@ -173,23 +189,31 @@ impl Fields {
 
     pub(super) fn findings(&self, read: &Read, scope: &Scope) -> Result<Findings, Refused> {
         let mut findings = Findings::default();
-        let names = || read.params.keys().chain(&read.unreadable);
-        for name in names() {
-            if self
-                .known
-                .as_ref()
-                .is_some_and(|known| !known.contains(name))
-            {
-                findings.add("unexpected_parameter", name.clone());
+        let no_text = || read.unreadable.iter().chain(&read.nested);
+        if let Some(known) = &self.known {
+            for name in read.params.keys().chain(no_text()) {
+                if !known.contains(name) {
+                    findings.add("unexpected_parameter", name.clone());
+                }
+            }
+            if !read.json.is_null() && !read.json.is_object() {
+                findings.add("invalid_body", "it is no JSON object".into());
             }
         }
+        let no_text: BTreeSet<&String> = no_text().collect();
         for name in &self.required {
-            if !names().any(|given| given == name) {
+            if !read.params.contains_key(name) && !no_text.contains(name) {
                 findings.add("missing_parameter", name.clone());
             }
         }
         for name in &read.unreadable {
             if self.used.as_ref().is_none_or(|used| used.contains(name)) {
+                findings.add("invalid_parameter", name.clone());
+            }
+        }
+        for name in &read.nested {
+            // Where nobody says which parameters there are, templates may read it from `json`.
+            if self.used.as_ref().is_some_and(|used| used.contains(name)) {
                 findings.add("invalid_parameter", name.clone());
             }
         }

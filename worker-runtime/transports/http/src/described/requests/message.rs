@@ -1,13 +1,13 @@
 //! The message in a request: where it stands in its session, and its fields.
 
 use super::super::scope::Scope;
-use super::super::sessions::{Found, REDIAL, Redialled, SESSION, SessionBook};
+use super::super::sessions::{Found, REDIAL, Redialled, SessionBook};
 use super::super::{failed, template};
 use super::fields::Findings;
 use super::rule::Rule;
 use super::{Requests, broken};
 use crate::described::number_unclear;
-use crate::engine::{AnswerOnce, Carried, Inbound, Refused, SessionMove};
+use crate::engine::{AnswerOnce, Carried, Inbound, Late, Refused, SessionMove};
 use std::collections::BTreeMap;
 use vumi_api::template::{Template, Value, to_json};
 use vumi_api::transports::generic_http::MessageRule;
@@ -67,19 +67,25 @@ struct Address {
     unclear: bool,
 }
 
+/// Who dialled, and what.
+struct Dialled<'a> {
+    user: Option<&'a str>,
+    service: Option<String>,
+}
+
 /// Where a message stands in its session, if there are sessions.
 #[derive(Default)]
-struct Place {
+struct Place<'a> {
     event: Option<String>,
-    session: Option<String>,
+    session: Option<(&'a SessionBook, String)>,
     step: Option<SessionMove>,
     /// What was kept of a session that the deadline cut off.
     redialled: Option<BTreeMap<String, String>>,
 }
 
 /// A message that finds its place, or what is answered instead.
-enum Placed {
-    At(Place),
+enum Placed<'a> {
+    At(Place<'a>),
     Instead(Carried),
 }
 
@@ -104,8 +110,11 @@ impl Requests {
                 ..Place::default()
             },
             Some((sessions, found)) => {
-                let user = address.text.as_deref();
-                match self.place(sessions, found, &scope, user, event).await? {
+                let dialled = Dialled {
+                    user: address.text.as_deref(),
+                    service: text(&from.to_addr)?,
+                };
+                match self.place(sessions, found, &scope, dialled, event).await? {
                     Placed::At(place) => place,
                     Placed::Instead(carried) => return Ok(carried),
                 }
@@ -114,14 +123,14 @@ impl Requests {
         self.fill(rule, from, scope, address, place)
     }
 
-    async fn place(
+    async fn place<'a>(
         &self,
-        sessions: &SessionBook,
+        sessions: &'a SessionBook,
         found: Option<Found>,
         scope: &Scope,
-        user: Option<&str>,
+        dialled: Dialled<'_>,
         event: Option<String>,
-    ) -> Result<Placed, Refused> {
+    ) -> Result<Placed<'a>, Refused> {
         let broke = |error: WorkError| broken(&error);
         let Some(found) = found else {
             let mut findings = Findings::default();
@@ -131,32 +140,41 @@ impl Requests {
         let closes = event.as_deref() == Some("close");
         let mut place = Place {
             event,
-            session: Some(found.id.clone()),
+            session: Some((sessions, found.id.clone())),
             ..Place::default()
         };
         if found.begins && !closes {
-            let redialled = match user {
-                Some(user) => sessions.redialled(user).await.map_err(broke)?,
+            let service = dialled.service.as_deref();
+            let redialled = match dialled.user {
+                Some(user) => sessions.redialled(user, service).await.map_err(broke)?,
                 None => None,
             };
-            let (own, fields) = match redialled {
+            let (own, fields, cut) = match redialled {
                 Some(Redialled {
                     fields,
                     late: Some(reply),
+                    cut,
                 }) => {
                     // What the application said meanwhile is where the conversation stands.
                     let ends = reply.session_event() == Some(SessionEvent::Close);
-                    let step = (!ends).then_some(SessionMove::Begin(found.id, fields));
-                    return Ok(Placed::Instead(Carried::Late(Box::new(reply), step)));
+                    return Ok(Placed::Instead(Carried::Late(Box::new(Late {
+                        reply,
+                        session: (!ends).then_some(SessionMove::Begin(found.id, fields, None)),
+                        read: SessionMove::Forget(cut),
+                    }))));
                 }
-                Some(Redialled { fields, late: None }) => {
+                Some(Redialled {
+                    fields,
+                    late: None,
+                    cut,
+                }) => {
                     place.redialled = Some(fields.clone());
-                    ("resume", fields)
+                    ("resume", fields, Some(cut))
                 }
-                None => ("new", sessions.first(scope).map_err(broke)?),
+                None => ("new", sessions.first(scope).map_err(broke)?, None),
             };
             place.event = place.event.or(Some(own.into()));
-            place.step = Some(SessionMove::Begin(found.id, fields));
+            place.step = Some(SessionMove::Begin(found.id, fields, cut));
         } else if found.stored.is_none() {
             return Err(self.unknown_session(sessions, scope));
         } else if closes {
@@ -188,7 +206,7 @@ impl Requests {
         from: &Message,
         scope: Scope,
         address: Address,
-        place: Place,
+        place: Place<'_>,
     ) -> Result<Carried, Refused> {
         // A user who is back sees where the conversation stood: the new dial string is nothing that was said in it.
         let scope = match &place.redialled {
@@ -238,8 +256,8 @@ impl Requests {
         if let Some(number) = address.came_as {
             metadata.insert("from_addr".into(), number.into());
         }
-        if let Some(session) = place.session {
-            metadata.insert(SESSION.into(), session.into());
+        if let Some((sessions, id)) = place.session {
+            sessions.marks(id, &mut message);
         }
         let metadata = message.helper_metadata_mut();
         if address.unclear {
