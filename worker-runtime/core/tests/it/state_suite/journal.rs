@@ -366,15 +366,11 @@ pub async fn journal_moves_lanes_for_who_was_appointed_last(source: &impl Source
     add(&store, &queue, &one, NOW, &["a"]).await;
     let (lanes, frozen) = ([one], mover(&store, &queue).await);
     let (other, successor) = (source.client().await, mover(&store, &queue).await);
-    let of_another = mover(&store, &unique("q")).await;
-    for not_he in [
-        &frozen,
-        &of_another,
-        &Mover {
-            queue: queue.clone(),
-            ..of_another.clone()
-        },
-    ] {
+    let nobody = Mover {
+        queue: queue.clone(),
+        token: unique("mover"),
+    };
+    for not_he in [&frozen, &nobody] {
         let moved = other.relocate(not_he, &queue, &to, &lanes).await;
         assert_eq!(moved.expect_err("it may not").code.name, "partitions.busy");
     }
@@ -404,7 +400,8 @@ pub async fn journal_relocates_lanes(source: &impl Source) {
     let heads = heads.iter().map(|head| head.as_ref().map(|h| &h.body[..]));
     let expected: [Option<&[u8]>; 5] = [Some(b"b"), Some(b"d"), Some(b"e"), Some(b"g"), None];
     assert!(heads.eq(expected), "of each lane the first");
-    let relocated = store.relocate(&mover(&store, &queue).await, &queue, &to, &all);
+    let mover = mover(&store, &queue).await;
+    let relocated = store.relocate(&mover, &queue, &to, &all);
     assert_eq!(relocated.await.expect("relocate"), 5);
     assert_eq!(
         bodies(&list(&store, &queue, Filter::default()).await),
@@ -479,7 +476,8 @@ pub async fn journal_relocates_long_lanes(source: &impl Source) {
     }
     add(&store, &queue, &short, NOW, &["other"]).await;
     let all = [long.clone(), short];
-    let relocated = store.relocate(&mover(&store, &queue).await, &queue, &to, &all);
+    let mover = mover(&store, &queue).await;
+    let relocated = store.relocate(&mover, &queue, &to, &all);
     let relocated = relocated.await.expect("relocate");
     assert_eq!(relocated, LONG_LANE as u64 + 1);
     let depth = store.depth(&queue).await.expect("depth");

@@ -33,7 +33,11 @@ impl Layout {
         redivided
     }
 
-    async fn redivided(&self, parts: &BTreeSet<String>, mover: &Mover) -> Result<(), WorkError> {
+    async fn redivided(
+        &self,
+        parts: &BTreeSet<String>,
+        mover: Option<Mover>,
+    ) -> Result<(), WorkError> {
         let (alone, former) = (Wish(&self.alone), Wish(&self.former));
         let alone_with = |closed| WantedParts {
             parts: parts.clone(),
