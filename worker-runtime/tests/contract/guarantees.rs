@@ -19,7 +19,7 @@ fn commands(text: &str) -> Vec<Command> {
     commands
         .map(|command| {
             let words: Vec<&str> = command.split_whitespace().collect();
-            let ["cargo", "test", "-p", package, target @ .., "--", test] = words[..] else {
+            let ["cargo", "test", "-p", package, target @ .., "--", test] = &words[..] else {
                 panic!("{command} does not run one test");
             };
             let folder = match target {
@@ -28,9 +28,9 @@ fn commands(text: &str) -> Vec<Command> {
                 _ => panic!("{command} does not say where its test is"),
             };
             Command {
-                package: package.to_owned(),
+                package: (*package).to_owned(),
                 folder,
-                test: test.to_owned(),
+                test: (*test).to_owned(),
             }
         })
         .collect()

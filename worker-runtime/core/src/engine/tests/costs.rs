@@ -99,24 +99,14 @@ async fn a_message_costs_the_store_no_more_operations_than_the_page_says() {
     let held =
         json!({"holdLimit": "1ms", "retry": {"backoff": {"initial": "20ms", "max": "20ms"}}});
     let none = json!({"retention": {"trail": "0s"}});
+    let rate = json!({"rateLimit": {"rate": 5000, "burst": 5000}});
     for (what, kind, settings, attempts, most) in [
         ("a transport", Kind::Transport, json!({}), 1, 2.3),
-        (
-            "the same, with a retry in the journal",
-            Kind::Transport,
-            held.clone(),
-            2,
-            7.3,
-        ),
+        ("it, with a rate limit", Kind::Transport, rate, 1, 3.3),
+        ("it, with a retry", Kind::Transport, held.clone(), 2, 8.0),
         ("an application", Kind::Application, json!({}), 1, 0.5),
-        (
-            "the same, with a retry in the journal",
-            Kind::Application,
-            held,
-            2,
-            3.5,
-        ),
-        ("the same without a trail", Kind::Application, none, 1, 0.0),
+        ("it, with a retry", Kind::Application, held, 2, 4.0),
+        ("it, without a trail", Kind::Application, none, 1, 0.0),
     ] {
         let operations = operations(kind, settings, attempts).await;
         let sum: f64 = operations.values().sum();
