@@ -147,14 +147,17 @@ pub(super) fn seeds(variable: &str, default: &str) -> std::ops::Range<u64> {
 pub(super) fn judge_seeds<T: Send + 'static>(
     runtime: &tokio::runtime::Runtime,
     seeds: std::ops::Range<u64>,
-    run: impl AsyncFn(u64) -> tokio::task::JoinHandle<Result<T, String>>,
+    run: impl Fn(u64) -> tokio::task::JoinHandle<Result<T, String>>,
 ) -> Vec<T> {
     use futures::StreamExt;
     let count = seeds.end - seeds.start;
     let (mut done, mut wrong) = (Vec::new(), Vec::new());
     runtime.block_on(async {
         let runs = futures::stream::iter(seeds);
-        let runs = runs.map(async |seed| (seed, run(seed).await.await));
+        let runs = runs.map(|seed| {
+            let running = run(seed);
+            async move { (seed, running.await) }
+        });
         let mut runs = std::pin::pin!(runs.buffer_unordered(BESIDE));
         while let Some((seed, ended)) = runs.next().await {
             match ended {
@@ -322,7 +325,7 @@ fn demand(
     seeds: std::ops::Range<u64>,
     store: &Arc<dyn StateStore>,
 ) {
-    let runs = judge_seeds(runtime, seeds, async |seed| {
+    let runs = judge_seeds(runtime, seeds, |seed| {
         let store = Arc::clone(store);
         tokio::spawn(async move { run(seed, &store).await })
     });

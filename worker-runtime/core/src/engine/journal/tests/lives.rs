@@ -501,7 +501,7 @@ fn whatever_operation_of_redis_a_transport_dies_at_nothing_is_sent_twice_and_eve
         return;
     };
     let seeds = seeds("VUMI_LIVES_REDIS", "0..120");
-    let runs = judge_seeds(&runtime, seeds, async |seed| {
+    let runs = judge_seeds(&runtime, seeds, |seed| {
         let (store, history) = (Arc::clone(&store), History::default());
         tokio::spawn(async move {
             let found = live(seed, store, history.clone()).await;
