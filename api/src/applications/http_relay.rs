@@ -11,7 +11,7 @@
 //! session is not relayed. Without a state store a message is tried again for `holdLimit` alone, and then set aside.
 //!
 //! Codes: `peer.unreachable`, `peer.timeout`, `peer.failed`, `peer.throttled`, `peer.credentials`, `relay.refused`,
-//! `relay.redirected`, `relay.reply_unusable`, `retry.expired`, `retry.exhausted`, `retry.no_store`, `secret.missing`.
+//! `relay.redirected`, `relay.reply_unusable`, `retry.expired`, `retry.exhausted`, `retry.no_store`, `secret.missing`, `secret.empty`.
 //!
 //! ## Requests
 //!

@@ -15,7 +15,7 @@
 //! |---|---|
 //! | above `capacity` | nothing: the message is tried again after a while |
 //! | not within `ackPercent` | nack with one of the codes of its error table, drawn from the id |
-//! | else | ack, then a delivery report: `failed` within `failurePercent`, with a code of class `recipient`, else `delivered`; with `receiptAfter` that comes later |
+//! | else | ack, then a delivery report: `failed` within `failurePercent`, with a code of class `recipient`, else `delivered`; with `receiptAfter` that comes later, or when the worker stops, since nobody else knows of it |
 //! | within `replyPercent` | an inbound message from the recipient: `replyCopy`, or the content again |
 //! | within `lostPercent` | nothing: the network has the message, its answer is lost, and its receipt comes half a second later; `onUnknown` decides what is told meanwhile |
 

@@ -6,11 +6,12 @@
 //! time) as the last response was; ok again with the next one in time, or when none was late for a minute.
 //!
 //! Limits: without `replyExpected`, replies have nowhere to go and get a nack event. A reply that is refused is not
-//! waited for again: its caller gets 502 at once, and the nack event says why. At most 10,000 connections at one time, and
-//! 30 s each for a request's head and body.
+//! waited for again: its caller gets 502 at once, and the nack event says why. A caller that closes its connection, or its
+//! half of it, before the answer is not waited for. At most 10,000 connections and 64 MiB of bodies at one time, 1,000 parameters, 30 s
+//! each for a request's head, for its body and for reading the answer, and 75 s between two requests of a connection.
 //!
 //! Codes: `listen.failed`, `message.invalid`, `message.too_large`, `reply.not_expected`, `reply.missing_fields`,
-//! `reply.holder_gone`, `reply.session_closed`, `backlog.full`, `broker.unreachable`, `secret.missing`.
+//! `reply.holder_gone`, `reply.session_closed`, `backlog.full`, `broker.unreachable`, `secret.missing`, `secret.empty`.
 //!
 //! ## Requests
 //!
@@ -19,7 +20,7 @@
 //! * the query string, for every method: pairs separated by `&` or `;`, percent-encoded UTF-8, `+` for a space;
 //! * the body of a POST: `application/x-www-form-urlencoded`, or `application/json` with one object of text values. A field
 //!   in the body counts before one in the query. Bodies of other types are refused with 415; the bodies of GET and PUT are
-//!   not read.
+//!   not read, and `multipart/form-data` is refused with every method.
 //!
 //! Names are case-sensitive, and of a repeated name the first value counts.
 //!

@@ -10,13 +10,13 @@
 //! that comes again is another message. Sessions are the caller's to know: what `session_event` says is passed on.
 //!
 //! Codes: `listen.failed`, `message.invalid`, `message.too_large`, `reply.missing_fields`, `reply.holder_gone`,
-//! `reply.session_closed`, `backlog.full`, `broker.unreachable`, `secret.missing`.
+//! `reply.session_closed`, `backlog.full`, `broker.unreachable`, `secret.missing`, `secret.empty`.
 //!
 //! ## Requests and answers
 //!
 //! A request to `http.path`, or below it, carries its parameters in the query, a form, or a JSON object. The parameters that
 //! `fields` names are the message; each must be there unless `defaults` or `optional` says otherwise, and may be empty. In
-//! mode `strict` no others may be there.
+//! mode `strict` no others may be there, and members of a JSON body that are lists or objects are named as well.
 //!
 //! | Status | When |
 //! |---|---|

@@ -10,7 +10,7 @@
 //! another message. The sender's address is not sent. What Vumi refused for good, a failing provider included, is tried
 //! again here by what kind of failure it was.
 //!
-//! Codes: `listen.failed`, `message.invalid`, `reply.missing_fields`, `backlog.full`, `broker.unreachable`, `secret.missing`,
+//! Codes: `listen.failed`, `message.invalid`, `reply.missing_fields`, `backlog.full`, `broker.unreachable`, `secret.missing`, `secret.empty`,
 //! `peer.refused`, `peer.throttled`, `peer.timeout`, `peer.unreachable`, `peer.credentials`, `peer.failed`.
 //!
 //! ## On the wire

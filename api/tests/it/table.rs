@@ -985,6 +985,36 @@ pub const ONLY_OFFLINE: &[Bad] = &[
         "must be shorter than http.requestTimeout",
     ),
     transport(
+        "genericHttp: {requests: [{name: a, message: {fromAddr: a, toAddr: b}}], session: {id: x, redial: resume}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.genericHttp.session.redial",
+        "no effect without `deadline`",
+    ),
+    transport(
+        "genericHttp: {requests: [{name: a, message: {fromAddr: a, toAddr: b}}], session: {id: x, redialWithin: 1m}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.genericHttp.session.redialWithin",
+        "no effect without redial",
+    ),
+    transport(
+        "genericHttp: {requests: [{name: a, message: {fromAddr: a, toAddr: b}}], session: {id: x, keep: 20s}, deadline: {after: 20s, text: x}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.genericHttp.session.keep",
+        "must be longer than deadline.after (20s)",
+    ),
+    transport(
+        "genericHttp: {requests: [{name: a, message: {fromAddr: a, toAddr: b}}], access: {signature: {header: X, tolerance: 5m, secrets: [{secretKeyRef: {name: a, key: b}}]}}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.genericHttp.access.signature.tolerance",
+        "no effect without timestampHeader",
+    ),
+    transport(
+        "genericHttp: {requests: [{name: a, message: {fromAddr: a, toAddr: b}}], access: {signature: {header: X, timestampHeader: T, tolerance: 0s, secrets: [{secretKeyRef: {name: a, key: b}}]}}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.genericHttp.access.signature.tolerance",
+        "write at least 1s",
+    ),
+    transport(
         "httpRpc: {validationMode: strict}\nhttp: {port: 8080}\ndedupe: {}",
         "manifest.invalid",
         "spec.dedupe",

@@ -131,6 +131,13 @@ impl<R: Rules> Scene<'_, '_, R> {
             let own = table.players.get(self.player.seat);
             own.is_some_and(|own| own.as_ref() == Some(&self.me))
         });
+        // Erased, or somewhere else: nobody will ever move.
+        if let Some(table) = table.as_ref().filter(|table| table.players[1].is_some())
+            && event != Some(SessionEvent::Close)
+            && self.opponent(table).await?.is_none()
+        {
+            return self.deserted(table, message).await;
+        }
         match (event, table) {
             (Some(SessionEvent::Close), table) => self.leave(table).await,
             (_, Some(table)) if table.players[1].is_none() => self.join(message, Some(table)).await,
@@ -197,7 +204,7 @@ impl<R: Rules> Scene<'_, '_, R> {
                 let seat = self.player.seat;
                 self.lines.push(Line::reply(&texts[seat]).last());
                 self.part(&table, &texts[1 - seat]).await?;
-                self.end(table).await
+                self.end(&table).await
             }
         }
     }
@@ -216,7 +223,23 @@ impl<R: Rules> Scene<'_, '_, R> {
             return self.forget().await;
         };
         self.part(&table, R::LEFT).await?;
-        self.end(table).await
+        self.end(&table).await
+    }
+
+    /// The other player is gone: the game is over, and who begins anew anyway needs no news of it.
+    async fn deserted(
+        &mut self,
+        table: &Table<R::Board>,
+        message: &UserMessage,
+    ) -> Result<(), WorkError> {
+        self.end(table).await?;
+        match message.session_event() {
+            Some(SessionEvent::New) => self.join(message, None).await,
+            _ => {
+                self.lines.push(Line::reply(R::LEFT).last());
+                Ok(())
+            }
+        }
     }
 
     /// These seats see the board; who sent the message and does not is told to wait.
@@ -318,6 +341,11 @@ impl<R: Rules> Scene<'_, '_, R> {
     async fn put(&mut self, table: Option<Table<R::Board>>) -> Result<(), WorkError> {
         let scope = &self.pairs.scope;
         if let Some(table) = table {
+            // A game and its players are kept equally long: a player who is forgotten before the game would be waited for.
+            if let Some((key, other)) = self.opponent(&table).await? {
+                let other = Some(other.fields());
+                self.page.write(scope, &key, other, IDLE).await?;
+            }
             let mut session = Session::from([("board".into(), json(&table.board)?)]);
             for (name, player) in ["first", "second"].into_iter().zip(table.players) {
                 session.extend(player.map(|player| (name.to_owned(), player)));
@@ -331,7 +359,7 @@ impl<R: Rules> Scene<'_, '_, R> {
     }
 
     /// The game is over; nobody is to find it.
-    async fn end(&mut self, table: Table<R::Board>) -> Result<(), WorkError> {
+    async fn end(&mut self, table: &Table<R::Board>) -> Result<(), WorkError> {
         let scope = &self.pairs.scope;
         let lobby = self.page.read(scope, LOBBY).await?;
         if lobby.is_some_and(|lobby| lobby.get("game") == Some(&table.id)) {

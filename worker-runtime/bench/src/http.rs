@@ -1,7 +1,7 @@
 //! HTTP round trips through `httpApi` and `echo`, and what a reload costs the callers.
 
 use crate::AnyError;
-use crate::process::{Measured, spawn, until_ready, vumi_run};
+use crate::process::{Measured, spawn, until_ready, vumi_run, vumi_worker};
 use crate::report::{Report, median};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -9,16 +9,24 @@ use tokio::net::TcpStream;
 use vumi_testkit::rabbitmq::{RabbitMq, Version};
 use vumi_testkit::{free_port, python_with};
 
-fn campaign(port: u16, text: &str) -> String {
+/// An HTTP API whose requests wait for their replies.
+fn transport(port: u16, text: &str) -> String {
     format!(
-        "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: bench}}\nspec:\n  httpApi:\n    replyExpected: true\n    fieldDefaults: {{to_addr: \"{text}\"}}\n  http: {{host: 127.0.0.1, port: {port}, path: /rpc}}\n---\napiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {{name: echo}}\nspec:\n  echo: {{}}\n  transportName: bench\n"
+        "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: bench}}\nspec:\n  httpApi:\n    replyExpected: true\n    fieldDefaults: {{to_addr: \"{text}\"}}\n  http: {{host: 127.0.0.1, port: {port}, path: /rpc}}\n"
     )
+}
+
+const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: echo}\nspec:\n  echo: {}\n  transportName: bench\n";
+
+/// Both.
+fn campaign(port: u16, text: &str) -> String {
+    format!("{}---\n{ECHO}", transport(port, text))
 }
 
 /// What one run of `wrk` with 20 connections showed.
 struct Load {
     rate: f64,
-    /// CPU time of the process that was asked, per request.
+    /// CPU time of the processes that were asked, per request.
     cpu_micros: f64,
     p50: String,
     p99: String,
@@ -26,8 +34,9 @@ struct Load {
     errors: Option<String>,
 }
 
-async fn load(process: &Measured, port: u16, seconds: u32) -> Result<Load, AnyError> {
-    let cpu = process.cpu();
+async fn load(processes: &[&Measured], port: u16, seconds: u32) -> Result<Load, AnyError> {
+    let used = || processes.iter().map(|process| process.cpu()).sum::<f64>();
+    let cpu = used();
     let url = format!("http://127.0.0.1:{port}/rpc?content=hello&from_addr=27820000001");
     let output = tokio::process::Command::new("wrk")
         .args(["-t1", "-c20", &format!("-d{seconds}s"), "--latency", &url])
@@ -44,7 +53,7 @@ async fn load(process: &Measured, port: u16, seconds: u32) -> Result<Load, AnyEr
     let failed = |line: &&str| line.contains("Non-2xx") || line.contains("Socket errors");
     Ok(Load {
         rate: field("Requests/sec:").parse().unwrap_or(f64::NAN),
-        cpu_micros: (process.cpu() - cpu) * 1e6 / requests.unwrap_or(f64::NAN),
+        cpu_micros: (used() - cpu) * 1e6 / requests.unwrap_or(f64::NAN),
         p50: field("50%"),
         p99: field("99%"),
         errors: text.lines().find(failed).map(|line| line.trim().to_owned()),
@@ -63,7 +72,7 @@ pub async fn rows(report: &mut Report) -> Result<(), AnyError> {
     let port = free_port()?;
     let (process, file) = vumi_run(&campaign(port, "1"), &["--admin", "none"])?;
     until_ready(port, "/health").await?;
-    let seen = load(&process, port, 5).await?;
+    let seen = load(&[&process], port, 5).await?;
     report.row(
         "HTTP round trip through `echo`, 20 connections (embedded, memory)",
         format!(
@@ -96,7 +105,8 @@ pub async fn rows(report: &mut Report) -> Result<(), AnyError> {
 /// A transport and an echo in Python, with the guarantees of ours.
 const BASELINE: &str = include_str!("../baseline/http_round_trip.py");
 
-/// The same round trip over the same RabbitMQ, by workers in Python and by ours, alternating; one process each.
+/// The same round trip over the same RabbitMQ, by workers in Python and by ours, alternating: those in Python in one process,
+/// ours in one each, as pods without a state store.
 pub async fn against_python(report: &mut Report, runs: usize) -> Result<(), AnyError> {
     const SECONDS: u32 = 4;
     let python = python_with("pika")
@@ -109,14 +119,16 @@ pub async fn against_python(report: &mut Report, runs: usize) -> Result<(), AnyE
         let arguments = ["-c", BASELINE, &url, &port.to_string()];
         let baseline = spawn(&python, &arguments, None)?;
         until_ready(port, "/health").await?;
-        theirs.push(load(&baseline, port, SECONDS).await?);
+        theirs.push(load(&[&baseline], port, SECONDS).await?);
         baseline.stop().await;
         let port = free_port()?;
         let options = ["--broker", &url, "--admin", "none"];
-        let (process, _) = vumi_run(&campaign(port, "1"), &options)?;
+        let transport = vumi_worker(&transport(port, "1"), &options)?;
+        let echo = vumi_worker(ECHO, &options)?;
         until_ready(port, "/health").await?;
-        ours.push(load(&process, port, SECONDS).await?);
-        process.stop().await;
+        ours.push(load(&[&transport, &echo], port, SECONDS).await?);
+        transport.stop().await;
+        echo.stop().await;
     }
     if let Some(errors) = theirs
         .iter()

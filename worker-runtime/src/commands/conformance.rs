@@ -184,12 +184,7 @@ fn looked_at(candidate: &Candidate, demands: &[Demand]) -> Result<(), CliError> 
 }
 
 fn candidate(arguments: &Arguments) -> Result<Candidate, CliError> {
-    if !vumi_api::shared::is_connector(&arguments.transport_name) {
-        return Err(CliError::validation(format!(
-            "{:?} is no name of a connector: lower case letters, digits, -, _ and dots",
-            arguments.transport_name
-        )));
-    }
+    super::connector(&arguments.transport_name)?;
     match arguments.command.first() {
         Some(program) => found(program)?,
         None if arguments.running => {}

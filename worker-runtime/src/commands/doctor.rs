@@ -67,6 +67,14 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         found.extend(targets.brokers(&resources).await);
         found.extend(targets.stores(&resources).await);
         found.extend(machine(&resources, &processes));
+        if arguments.files.is_empty() && targets.broker.is_none() && targets.redis.is_none() {
+            found.push(Finding::new(
+                Level::Note,
+                "what was not looked at",
+                "no campaign, no broker and no state store was named",
+                "Give -f DIR, --broker URL and --redis URL as you give them to `vumi run`.",
+            ));
+        }
         Ok(found)
     })?;
     output::print(&match arguments.format {
@@ -348,11 +356,15 @@ fn table(findings: &[Finding]) -> String {
             .filter(|finding| finding.level == level)
             .count()
     };
+    let counted = |level, one: &str| match count(level) {
+        1 => format!("1 {one}"),
+        many => format!("{many} {one}s"),
+    };
     text + &format!(
-        "{} looked at: {} problems, {} warnings\n",
+        "{} looked at: {}, {}\n",
         findings.len(),
-        count(Level::Problem),
-        count(Level::Warning)
+        counted(Level::Problem, "problem"),
+        counted(Level::Warning, "warning")
     )
 }
 
@@ -403,7 +415,7 @@ mod tests {
         ];
         assert_eq!(
             table(&found),
-            "ok    a: it is well\nFAIL  b: it is not\n       Do this.\n2 looked at: 1 problems, 0 warnings\n"
+            "ok    a: it is well\nFAIL  b: it is not\n       Do this.\n2 looked at: 1 problem, 0 warnings\n"
         );
     }
 }

@@ -67,7 +67,7 @@ pub struct Arguments {
     #[arg(long, value_name = "TEXT")]
     pub content: Option<String>,
     /// How many messages of --content
-    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "files")]
+    #[arg(long, value_name = "N", default_value_t = 1, conflicts_with = "files", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: u64,
     /// session_event: new, resume or close
     #[arg(long, value_name = "EVENT")]
@@ -147,22 +147,25 @@ fn rate(text: &str) -> Result<f64, String> {
 
 /// Reads, checks, sends, and says what became of it.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    super::connector(&arguments.connector)?;
     let port = Port::new(&arguments.connector, arguments.kind.flow());
     let source = match arguments.files.is_empty() {
         true => Source::Repeated(arguments.count),
         false => Source::Files(arguments.files.clone(), arguments.layout),
     };
+    let mut template = template(arguments, random_id());
     let fresh = Progress {
         target: port.queue(),
         input: source.names(),
-        run: random_id(),
+        options: template.fingerprint(),
+        run: template.run.clone(),
         confirmed: 0,
     };
     let progress = match &arguments.resume {
         Some(path) => Progress::read(path, fresh)?,
         None => fresh,
     };
-    let template = template(arguments, &progress.run);
+    template.run.clone_from(&progress.run);
     let known = match source.is_known() {
         true => Some(check(&source, &template, arguments)?),
         false => None,
@@ -173,7 +176,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     process::block_on(send(arguments, &port, &source, &template, known, progress))
 }
 
-fn template(arguments: &Arguments, run: &str) -> Template {
+fn template(arguments: &Arguments, run: String) -> Template {
     let labels = [
         ("class", &arguments.class),
         ("batch", &arguments.batch),
@@ -192,14 +195,14 @@ fn template(arguments: &Arguments, run: &str) -> Template {
         transport_type: arguments.transport_type.clone(),
         endpoint: arguments.endpoint.clone(),
         labels: labels.collect(),
-        run: run.to_owned(),
+        run,
     }
 }
 
 /// Reads everything once; the number of valid records. Nothing is sent where one is not valid, unless it may be left out.
 fn check(source: &Source, template: &Template, arguments: &Arguments) -> Result<u64, CliError> {
     let (mut valid, mut invalid) = (0, 0);
-    for record in source.records(template) {
+    for record in source.to_check(template) {
         let Record { place, body, .. } = record?;
         match body {
             Ok(_) => valid += 1,
@@ -217,7 +220,10 @@ fn check(source: &Source, template: &Template, arguments: &Arguments) -> Result<
             valid + invalid
         )));
     }
-    Ok(valid)
+    Ok(match source {
+        Source::Repeated(count) if invalid == 0 => *count,
+        _ => valid,
+    })
 }
 
 /// What `--dry-run` prints.
@@ -365,9 +371,15 @@ async fn send(
     sink.close().await;
     output::print(&match arguments.format {
         Format::Json => format!("{}\n", json!(counts)),
+        // That nothing was read is said by the error.
+        Format::Table if counts.read == 0 && end.is_err() => String::new(),
         Format::Table => summary(&counts, port),
     })?;
-    end.map_err(|error| explained(error, arguments, progress.confirmed))
+    end.map_err(|error| match confirmed > 0 || arguments.resume.is_some() {
+        true => explained(error, arguments, progress.confirmed),
+        // There is nothing to go on from.
+        false => error,
+    })
 }
 
 fn bar(known: Option<u64>, before: u64) -> ProgressBar {

@@ -54,7 +54,7 @@ pub struct Arguments {
     #[arg(long)]
     pub show: bool,
     /// End after so many messages
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub count: Option<u64>,
     /// How messages are printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
@@ -135,6 +135,10 @@ impl Source {
 
 /// Follows until there is enough.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    arguments
+        .connectors
+        .iter()
+        .try_for_each(|name| super::connector(name))?;
     process::block_on(async {
         let mut source = Source::open(arguments).await?;
         let followed = tokio::select! {

@@ -2,7 +2,8 @@
 //! never apply.
 
 use super::{
-    Answer, GenericHttp, MESSAGE_FIELDS, MessageRule, RequestRule, SendRule, SessionRule, XmlPath,
+    Answer, DeadlineRule, GenericHttp, MESSAGE_FIELDS, MessageRule, Redial, RequestRule, SendRule,
+    SessionRule, Signature, XmlPath,
 };
 use crate::shared::ProviderCode;
 use crate::template::{Names, Template};
@@ -10,6 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// Beginning of names under which a session keeps what is the engine's.
 const RESERVED: &str = "vumi_";
+
+/// How long a session lives, as its field states it.
+const KEEP: std::time::Duration = std::time::Duration::from_secs(600);
 
 /// The names that have values, and what was found so far.
 struct Check {
@@ -131,6 +135,9 @@ impl Check {
             self.map("access.parameters", access.parameters.as_ref(), &base);
             self.headers("access.headers", access.headers.as_ref(), &base);
             self.answer("access.refused", access.refused.as_ref(), &request);
+            if let Some(signature) = &access.signature {
+                self.signature(signature);
+            }
         }
         self.paths("xml", provider.xml.as_ref());
         let rules = provider.requests.as_deref().unwrap_or_default();
@@ -148,6 +155,7 @@ impl Check {
         self.answer("invalid", provider.invalid.as_ref(), &invalid);
         if let Some(session) = &provider.session {
             self.session(session, rules);
+            self.times(session, provider.deadline.as_ref());
         }
         if provider.deadline.is_some() && !provider.holds() {
             self.refuse("deadline", "has no effect: no request waits for a reply");
@@ -260,6 +268,50 @@ impl Check {
             }
         }
         self.answer("session.unknown", session.unknown.as_ref(), &names);
+    }
+
+    fn times(&mut self, session: &SessionRule, deadline: Option<&DeadlineRule>) {
+        let resumes = session.redial == Some(Redial::Resume);
+        if resumes && deadline.is_none() {
+            self.refuse(
+                "session.redial",
+                "has no effect without `deadline`: nothing else cuts off a session",
+            );
+        }
+        if !resumes && session.redial_within.is_some() {
+            self.refuse(
+                "session.redialWithin",
+                "has no effect without redial: resume",
+            );
+        }
+        let keep = session.keep.map_or(KEEP, |keep| keep.0);
+        if let Some(deadline) = deadline.filter(|deadline| deadline.after.0 >= keep) {
+            self.refuse(
+                "session.keep",
+                format!(
+                    "must be longer than deadline.after ({}): the session would be over before its first answer",
+                    deadline.after
+                ),
+            );
+        }
+    }
+
+    fn signature(&mut self, signature: &Signature) {
+        let Some(tolerance) = &signature.tolerance else {
+            return;
+        };
+        if signature.timestamp_header.is_none() {
+            self.refuse(
+                "access.signature.tolerance",
+                "has no effect without timestampHeader: no time is signed",
+            );
+        }
+        if tolerance.0.is_zero() {
+            self.refuse(
+                "access.signature.tolerance",
+                "no request could be signed at this very moment: write at least 1s",
+            );
+        }
     }
 
     fn send(&mut self, send: &SendRule, message: &Names) {

@@ -39,7 +39,8 @@ pub enum SignatureEncoding {
     Base64,
 }
 
-/// An HMAC with SHA-256 over the body, or over `<id>.<timestamp>.<body>` with those of the two that have a header.
+/// An HMAC with SHA-256 over the body, or over `<id>.<timestamp>.<body>` with those of the two that have a header. Nothing
+/// else is signed. Without a time a request that somebody recorded is good for ever: give its message an `id`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Signature {

@@ -71,8 +71,8 @@ impl DeadlineRule {
     /// Why it never comes, if it does not come before the request's own end.
     pub(crate) fn too_late(&self, http: Option<&HttpListener>) -> Option<String> {
         let waits = http.and_then(|http| http.request_timeout);
-        let waits = waits.map_or(240, |d| d.0.as_secs());
+        let waits = waits.map_or(std::time::Duration::from_secs(240), |d| d.0);
         let sentence = "must be shorter than http.requestTimeout";
-        (self.after.0.as_secs() >= waits).then(|| sentence.to_owned())
+        (self.after.0 >= waits).then(|| sentence.to_owned())
     }
 }

@@ -434,6 +434,13 @@ async fn either_secret_signs_while_one_replaces_the_other() {
         two.status(),
         (StatusLevel::Down, "endpoint_credentials".into())
     );
+    two.cx.secrets().replace(secrets(""));
+    let error = two.says("m").await.unwrap_err();
+    assert_eq!(
+        (error.class.label(), error.code.name),
+        ("auth", "secret.empty")
+    );
+    assert!(endpoint.take().is_empty(), "nothing goes out unsigned");
     two.cx.secrets().replace(secrets("change-me"));
     let error = two.says("m").await.unwrap_err();
     assert_eq!(
@@ -605,6 +612,21 @@ async fn of_an_answer_of_100_mb_the_beginning_is_read() {
     assert!(written < SIZE / 2, "{written} bytes were taken");
 }
 
+#[tokio::test]
+async fn an_empty_secret_does_not_start() {
+    let empty = json!({"value": ""});
+    for config in [
+        json!({"url": "http://127.0.0.1:9/", "auth": {"username": "me", "password": empty}}),
+        json!({"url": "http://127.0.0.1:9/", "signing": {"secrets": [of("signing"), empty]}}),
+    ] {
+        let error = built("crm", config).await.err().expect("it does not start");
+        assert_eq!(
+            (error.class.label(), error.code.name),
+            ("config", "secret.empty")
+        );
+    }
+}
+
 /// The recipe of the page is run over the published vectors, with what must be right and what must not.
 #[test]
 fn the_recipe_in_the_documentation_verifies_the_vectors() {
@@ -628,10 +650,17 @@ for vector in vectors:
         assert not verify(secret, headers, body + b" ", now=sent), "another body"
         assert not verify(secret, {{**headers, "webhook-id": "x"}}, body, now=sent), "another id"
     assert not verify(other, headers, body, now=sent), "another secret"
+    for name in headers:
+        for bad in ("", "x", "v1,", "v1", "1e9", "-1", "\u0661\u0662", "\u20ac\udcff", "9" * 5000, " ", "v1,\u00e9 v2,=="):
+            assert not verify(vector["secrets"][0], {{**headers, name: bad}}, body, now=sent), (name, bad)
+        lacks = {{key: value for key, value in headers.items() if key != name}}
+        assert not verify(vector["secrets"][0], lacks, body, now=sent), "without " + name
+    assert not verify(vector["secrets"][0], {{}}, body, now=sent), "without any"
 print(len(vectors))
 "#
     );
-    let output = std::process::Command::new("python3")
+    let python = vumi_testkit::python_with("hmac").expect("python3 runs the recipe");
+    let output = std::process::Command::new(python)
         .args(["-B", "-c", &check])
         .arg(vectors)
         .output()

@@ -121,8 +121,16 @@ async fn an_erased_player_is_gone_from_the_game() {
     assert!(bench.opens("b").await.is_empty(), "nobody waits");
     bench.opens("27822").await;
     bench.store().erase(&Person::new("27822")).await.unwrap();
-    assert!(bench.says("b", "1").await.is_empty(), "nobody to be told");
-    assert_eq!(bench.says("b", "x").await, ["Cheerio. (end)"]);
+    let end = ["Other side timed out. (end)"];
+    assert_eq!(bench.says("b", "1").await, end, "who waits in vain is told");
+    assert!(bench.says("b", "1").await.is_empty(), "and begins anew");
+    assert_eq!(bench.opens("c").await, [to("b", EMPTY)]);
+    bench.store().erase(&Person::new("c")).await.unwrap();
+    assert!(
+        bench.opens("b").await.is_empty(),
+        "a new session needs no old news"
+    );
+    assert_eq!(bench.opens("d").await, [to("b", EMPTY)]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

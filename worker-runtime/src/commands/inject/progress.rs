@@ -13,6 +13,9 @@ pub struct Progress {
     pub target: String,
     /// Names of what is read.
     pub input: Vec<String>,
+    /// Names the options that make messages of what is read, without telling them; empty in files of earlier versions.
+    #[serde(default)]
+    pub options: String,
     /// From which the ids of messages are derived.
     pub run: String,
     /// The first so many valid records are confirmed.
@@ -40,6 +43,12 @@ impl Progress {
                 fresh.target
             )));
         }
+        if !known.options.is_empty() && known.options != fresh.options {
+            return Err(CliError::validation(format!(
+                "{} is the progress of a command with other contents, addresses or labels; give the same options, or name another file",
+                path.display()
+            )));
+        }
         Ok(known)
     }
 
@@ -54,4 +63,47 @@ impl Progress {
 
 fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
     CliError::environment(format!("cannot use {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_command_does_not_go_on_from_here() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("p");
+        let progress = Progress {
+            target: "sms.inbound".into(),
+            input: vec!["--count 3".into()],
+            options: "one".into(),
+            run: "run".into(),
+            confirmed: 2,
+        };
+        progress.write(&path).unwrap();
+        let fresh = |change: fn(&mut Progress)| {
+            let mut fresh = Progress {
+                run: "new".into(),
+                confirmed: 0,
+                ..progress.clone()
+            };
+            change(&mut fresh);
+            Progress::read(&path, fresh).map_err(|error| error.text)
+        };
+        assert_eq!(fresh(|_| {}), Ok(progress.clone()));
+        let options = fresh(|p| p.options = "two".into()).unwrap_err();
+        assert!(
+            options.contains("other contents, addresses or labels"),
+            "{options}"
+        );
+        let target = fresh(|p| p.target = "ussd.inbound".into()).unwrap_err();
+        assert!(
+            target.contains("is the progress of --count 3 into sms.inbound"),
+            "{target}"
+        );
+        // What an earlier version wrote.
+        let old = r#"{"target":"sms.inbound","input":["--count 3"],"run":"run","confirmed":2}"#;
+        std::fs::write(&path, old).unwrap();
+        assert_eq!(fresh(|_| {}).unwrap().confirmed, 2);
+    }
 }

@@ -74,6 +74,19 @@ pub struct Template {
 }
 
 impl Template {
+    /// Names everything that it says, but not the run: the same for the same command.
+    pub fn fingerprint(&self) -> String {
+        let said = [
+            &self.to,
+            &self.from,
+            &self.content,
+            &self.session,
+            &self.endpoint,
+        ];
+        let said = json!([said, self.transport_type, self.labels]).to_string();
+        derived_id(&["inject", &said])
+    }
+
     fn flow(&self) -> Flow {
         self.flow.unwrap_or(Flow::Inbound)
     }
@@ -160,6 +173,13 @@ pub struct Record {
     pub body: Result<Bytes, String>,
 }
 
+fn repeated(template: &Template, number: u64) -> Record {
+    Record {
+        place: format!("message {number}"),
+        body: template.message(number, Map::new()),
+    }
+}
+
 impl Source {
     /// Whether it can be read twice.
     pub fn is_known(&self) -> bool {
@@ -182,18 +202,30 @@ impl Source {
         }
     }
 
+    /// What must be looked at before anything is sent. Of messages that differ by their number alone, the first and the last:
+    /// there may be a great many.
+    pub fn to_check<'a>(
+        &'a self,
+        template: &'a Template,
+    ) -> Box<dyn Iterator<Item = Result<Record, CliError>> + 'a> {
+        match self {
+            Source::Repeated(count) => {
+                let ends = (1..=*count).take(1).chain((2..=*count).next_back());
+                Box::new(ends.map(|number| Ok(repeated(template, number))))
+            }
+            Source::Files(..) => self.records(template),
+        }
+    }
+
     /// Reads it from its beginning.
     pub fn records<'a>(
         &'a self,
         template: &'a Template,
     ) -> Box<dyn Iterator<Item = Result<Record, CliError>> + 'a> {
         match self {
-            Source::Repeated(count) => Box::new((1..=*count).map(|number| {
-                Ok(Record {
-                    place: format!("message {number}"),
-                    body: template.message(number, Map::new()),
-                })
-            })),
+            Source::Repeated(count) => {
+                Box::new((1..=*count).map(|number| Ok(repeated(template, number))))
+            }
             Source::Files(paths, layout) => {
                 let mut number = 0;
                 let rows = paths.iter().flat_map(move |path| rows(path, *layout));
@@ -417,6 +449,40 @@ mod tests {
         };
         assert_eq!(ids("1"), ids("1"));
         assert_ne!(ids("1"), ids("2"));
+    }
+
+    #[test]
+    fn another_command_is_told_from_the_same_one() {
+        let print = |change: fn(&mut Template)| {
+            let mut template = template();
+            change(&mut template);
+            template.fingerprint()
+        };
+        let same = print(|_| {});
+        assert_eq!(print(|t| t.run = "another".into()), same);
+        let others = [
+            print(|t| t.content = Some("another".into())),
+            print(|t| t.from = Some("27829".into())),
+            print(|t| t.labels = vec![("batch", "another".into())]),
+        ];
+        assert!(others.iter().all(|other| *other != same));
+    }
+
+    #[test]
+    fn of_a_great_many_messages_the_ends_are_looked_at() {
+        let template = template();
+        let looked_at = |count| {
+            let records = Source::Repeated(count);
+            let records = records.to_check(&template).map(|r| r.unwrap().place);
+            records.collect::<Vec<_>>()
+        };
+        assert_eq!(looked_at(1), ["message 1"]);
+        assert_eq!(looked_at(2), ["message 1", "message 2"]);
+        let many = u64::MAX;
+        assert_eq!(
+            looked_at(many),
+            ["message 1".to_owned(), format!("message {many}")]
+        );
     }
 
     #[test]

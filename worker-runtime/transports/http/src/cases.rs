@@ -25,6 +25,7 @@ mod log;
 mod mangle;
 mod orphans;
 mod scene;
+mod secrets;
 mod unwritten;
 
 use file::{CaseFile, Step};

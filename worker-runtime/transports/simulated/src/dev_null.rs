@@ -5,6 +5,7 @@ use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use vumi_api::transports::DevNull;
 use vumi_api::{Flow, Port};
@@ -20,6 +21,8 @@ use vumi_core::worker::{Input, Output, Traffic, Worker, WorkerContext, WorkerTyp
 const SLOW_DOWN: Duration = Duration::from_secs(1);
 /// How long after a lost answer the receipt comes, and comes again while it is not taken.
 const RECEIPT_AFTER: Duration = Duration::from_millis(500);
+/// So often is one told that is not taken, once the worker stops.
+const LAST_TRIES: u32 = 6;
 
 pub(crate) struct Def;
 
@@ -32,6 +35,8 @@ struct Network {
     taken: Mutex<(Instant, u32)>,
     /// Receipts under way.
     receipts: TaskTracker,
+    /// Fires when those that are not taken are given up.
+    ended: CancellationToken,
 }
 
 #[async_trait]
@@ -49,6 +54,7 @@ impl WorkerType for Def {
             errors,
             taken,
             receipts,
+            ended: CancellationToken::new(),
         }))
     }
 
@@ -117,17 +123,22 @@ impl Network {
             remote_id: Some(remote_id),
             outcome,
         };
-        let cx = Arc::clone(&self.cx);
+        let (cx, ended) = (Arc::clone(&self.cx), self.ended.clone());
         self.receipts.spawn(async move {
-            let mut wait = after;
-            loop {
-                tokio::select! {
-                    () = cx.closing().cancelled() => return,
-                    () = tokio::time::sleep(wait) => {}
-                }
-                wait = RECEIPT_AFTER;
-                if cx.receipt(receipt.clone()).await.is_ok() {
+            // Nobody else knows of it: whoever stops hears of it now.
+            tokio::select! {
+                () = cx.closing().cancelled() => {}
+                () = tokio::time::sleep(after) => {}
+            }
+            let mut last_tries = 0;
+            while cx.receipt(receipt.clone()).await.is_err() {
+                last_tries += u32::from(cx.closing().is_cancelled());
+                if last_tries == LAST_TRIES {
                     return;
+                }
+                tokio::select! {
+                    () = ended.cancelled() => return,
+                    () = tokio::time::sleep(RECEIPT_AFTER) => {}
                 }
             }
         });
@@ -209,8 +220,11 @@ impl Worker for Network {
         }
         let mut outputs = vec![self.cx.ack(message, &remote_id)];
         match self.config.receipt_after {
-            Some(after) => self.report_later(id, None, remote_id, after.0),
-            None => outputs.push(self.report(id, &remote_id, input.attempt)),
+            // There may be no later: it is told with the answer.
+            Some(after) if !self.cx.closing().is_cancelled() => {
+                self.report_later(id, None, remote_id, after.0);
+            }
+            _ => outputs.push(self.report(id, &remote_id, input.attempt)),
         }
         if drawn("reply", id, self.config.reply_percent, 0) {
             let port = Port::new(self.cx.transport_name(), Flow::Inbound);
@@ -220,7 +234,14 @@ impl Worker for Network {
         Ok(outputs)
     }
 
+    /// What the network has to say of what it took is said before the worker ends.
+    async fn drained(&self) {
+        self.receipts.close();
+        self.receipts.wait().await;
+    }
+
     async fn close(&self) {
+        self.ended.cancel();
         self.receipts.close();
         self.receipts.wait().await;
     }
@@ -275,6 +296,40 @@ mod tests {
         let config = DevNull::pick(&resource).unwrap().clone();
         let cx = StandIn::new().context(resource, "one", Default::default());
         Def::build(config, cx).await.unwrap()
+    }
+
+    /// Nobody else knows of the receipts that are under way: a stop brings them, each once.
+    #[tokio::test]
+    async fn a_stop_loses_no_receipt() {
+        let spec = json!({"devNull": {"receiptAfter": "1h"}});
+        let manifest = json!({"kind": "Transport", "metadata": {"name": "nowhere"}, "spec": spec});
+        let resource = resource(&manifest).unwrap();
+        let config = DevNull::pick(&resource).unwrap().clone();
+        let (stand_in, closing) = (StandIn::new(), CancellationToken::new());
+        let cx = stand_in.context(resource, "one", closing.clone());
+        let network = Def::build(config, cx).await.unwrap();
+        let send = async |id: &str| {
+            let mut message = UserMessage::new("sms", Some("+27820000001"), Some("12345"));
+            message.set_message_id(id);
+            let input = Input {
+                port: Port::new("nowhere", Flow::Outbound),
+                message: message.into(),
+                attempt: 1,
+            };
+            network.handle(input).await.unwrap()
+        };
+        let began = Instant::now();
+        assert_eq!(send("early").await.len(), 1, "an ack alone");
+        assert!(stand_in.receipts().is_empty());
+        closing.cancel();
+        assert_eq!(send("late").await.len(), 2, "with what became of it");
+        network.drained().await;
+        network.close().await;
+        let receipts = stand_in.receipts();
+        let remote: Vec<_> = receipts.iter().map(|r| r.remote_id.clone()).collect();
+        let early = derived_id(&["devNull", "sent", "early"]);
+        assert_eq!(remote, [Some(early)]);
+        assert!(began.elapsed() < Duration::from_secs(60));
     }
 
     /// Vumi's vectors: for one outbound message all that its rates say.

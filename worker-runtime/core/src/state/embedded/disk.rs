@@ -17,11 +17,26 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 /// Memory for blocks read back.
 const CACHE: u64 = 3 << 20;
-/// Memory for writes of one keyspace before they become a table.
-const MEMTABLE: u64 = 1 << 20;
-/// Memory for writes of all keyspaces above which we wait for tables to be written. Fewer than four tables of one
-/// keyspace are waited for then: at four the database waits by itself, and for ever if its disk is full.
-const WRITE_BUFFERS: u64 = 3 << 20;
+/// Memory for writes before they become tables.
+struct Memory {
+    /// Of one keyspace.
+    memtable: u64,
+    /// Of all keyspaces, above which we wait for tables to be written. Fewer than four tables of one keyspace are waited
+    /// for then: at four the database waits by itself, and for ever if its disk is full.
+    all: u64,
+}
+
+/// Of a folder that is there for good.
+const LASTING: Memory = Memory {
+    memtable: 1 << 20,
+    all: 3 << 20,
+};
+/// Of a folder that goes with its process, as while somebody tries things out: most of what is written is written again or
+/// removed before it becomes a table.
+const TEMPORARY: Memory = Memory {
+    memtable: 4 << 20,
+    all: 12 << 20,
+};
 /// Tables not yet merged above which we wait; at 20 the database waits by itself, as above.
 const UNMERGED: usize = 16;
 /// How long that may take.
@@ -30,8 +45,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const LOG: u64 = 64 << 20;
 /// How the names of its files end.
 const LOG_FILE: &str = "jnl";
-/// It is filled in pieces of this size: those of a memtable, so that each becomes a table.
-const FILLER: usize = MEMTABLE as usize;
+/// It is filled in pieces of this size.
+const FILLER: usize = 1 << 20;
 /// One thread writes tables and merges them. With more, the first puts merging off for the others by asking again and
 /// again, at the cost of a core for as long as they merge (fjall 3.1).
 const THREADS: usize = 1;
@@ -68,6 +83,7 @@ pub(super) enum Space {
 struct Open {
     database: SingleWriterTxDatabase,
     spaces: Spaces,
+    memory: &'static Memory,
 }
 
 struct Spaces {
@@ -85,7 +101,7 @@ impl Spaces {
 }
 
 impl Open {
-    fn new(folder: &Path) -> Result<Self, fjall::Error> {
+    fn new(folder: &Path, memory: &'static Memory) -> Result<Self, fjall::Error> {
         let database = SingleWriterTxDatabase::builder(folder)
             .cache_size(CACHE)
             .max_journaling_size(LOG)
@@ -95,7 +111,7 @@ impl Open {
         // What is pinned would grow with what is stored; blocks come from the cache, which does not.
         let options = |block| {
             KeyspaceCreateOptions::default()
-                .max_memtable_size(MEMTABLE)
+                .max_memtable_size(memory.memtable)
                 .data_block_size_policy(BlockSizePolicy::all(block))
                 .index_block_pinning_policy(PinningPolicy::all(false))
                 .filter_block_pinning_policy(PinningPolicy::all(false))
@@ -104,21 +120,25 @@ impl Open {
             records: database.keyspace("records", || options(RECORD_BLOCK))?,
             index: database.keyspace("index", || options(INDEX_BLOCK))?,
         };
-        if database.write_buffer_size() > MEMTABLE {
+        if database.write_buffer_size() > memory.memtable {
             // What an earlier process left in its log: nobody else makes tables of it before we write, and we wait for
             // that.
             for space in [&spaces.records, &spaces.index] {
                 space.inner().rotate_memtable()?;
             }
         }
-        Ok(Self { database, spaces })
+        Ok(Self {
+            database,
+            spaces,
+            memory,
+        })
     }
 
     /// Waits while more is written than tables can be made of.
     fn throttle(&self) -> Result<(), Failure> {
         let until = Instant::now() + PATIENCE;
         let behind = || {
-            self.database.write_buffer_size() > WRITE_BUFFERS
+            self.database.write_buffer_size() > self.memory.all
                 || [&self.spaces.records, &self.spaces.index]
                     .iter()
                     .any(|space| space.inner().l0_table_count() >= UNMERGED)
@@ -130,6 +150,13 @@ impl Open {
             std::thread::sleep(Duration::from_millis(2));
         }
         Ok(())
+    }
+}
+
+fn memory(mode: Option<PersistMode>) -> &'static Memory {
+    match mode {
+        Some(_) => &LASTING,
+        None => &TEMPORARY,
     }
 }
 
@@ -147,7 +174,7 @@ impl Disk {
         let place = folder.display();
         folder::create(&folder, mode == Some(PersistMode::SyncData))
             .map_err(|e| unusable(format!("cannot create the state folder {place}: {e}")))?;
-        let open = match Open::new(&folder) {
+        let open = match Open::new(&folder, memory(mode)) {
             Ok(open) => open,
             Err(fjall::Error::Locked) => {
                 return Err(failure(
@@ -206,7 +233,7 @@ impl Disk {
     pub(super) fn reopen(&self) -> Result<(), String> {
         let mut opened = self.opened();
         *opened = None;
-        *opened = Some(Open::new(&self.folder).map_err(|e| plain(&e))?);
+        *opened = Some(Open::new(&self.folder, memory(self.mode)).map_err(|e| plain(&e))?);
         Ok(())
     }
 
