@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Retry {
-    /// Attempts in all, the first included. Those in which the peer could not be reached, or asked to slow down, do not
-    /// count: only `maxAge` ends these. Default `10`; `httpRelay` has no limit but `maxAge`.
+    /// Attempts in all, the first included. Those in which the peer could not be reached, refused our credentials, or asked
+    /// to slow down, do not count: only `maxAge` ends these. Default `10`; `httpRelay` has no limit but `maxAge`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1000))]
     pub max_attempts: Option<u32>,

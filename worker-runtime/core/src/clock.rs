@@ -15,7 +15,13 @@ static STOPPED: AtomicU64 = AtomicU64::new(0);
 /// From now on time passes only by [`advance`].
 #[cfg(test)]
 pub(crate) fn stop() {
-    STOPPED.store(1_800_000_000_000, Ordering::Relaxed);
+    set(1_800_000_000_000);
+}
+
+/// The same, at this time in milliseconds since 1970.
+#[cfg(test)]
+pub(crate) fn set(millis: u64) {
+    STOPPED.store(millis, Ordering::Relaxed);
 }
 
 fn machine() -> SystemTime {

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
+use vumi_testkit::redis::{self, Redis};
 
 const ANSWER: Duration = Duration::from_secs(20);
 const STOP: Duration = Duration::from_secs(60);
@@ -88,16 +89,18 @@ async fn a_clock_that_is_stepped_disturbs_nobody() {
     assert!(!log.contains("ERROR"), "{log}");
 }
 
-/// A campaign on RabbitMQ with its own store in a folder, whose clock the test sets.
+/// A campaign on RabbitMQ with its own store in a folder, or one in a Redis whose clock is right: the test sets that of the
+/// campaign.
 struct Stage {
     campaign: Campaign,
     clock: Clock,
     amqp: Amqp,
     running: Process,
+    _redis: Option<Redis>,
 }
 
 impl Stage {
-    async fn set(name: &str, manifests: &[(&str, String)]) -> Option<Self> {
+    async fn set(name: &str, manifests: &[(&str, String)], redis: Option<Redis>) -> Option<Self> {
         let url = vhost(name).await?;
         let campaign = Campaign::empty();
         for (file, manifest) in manifests {
@@ -111,6 +114,9 @@ impl Stage {
         let (folder, state) = (campaign.manifests(), campaign.path().join("state"));
         let arguments = ["run", "-f", folder.to_str()?, "--state", state.to_str()?];
         let arguments = [&arguments[..], &["--broker", &url]].concat();
+        let store = redis.as_ref().map(|redis| redis.url(0));
+        let store = store.iter().flat_map(|url| ["--redis", url]);
+        let arguments: Vec<&str> = arguments.into_iter().chain(store).collect();
         let running = Process::start_with(campaign.path(), "run", &arguments, &environment);
         let amqp = Amqp::connect(&url).await;
         let stage = Self {
@@ -118,6 +124,7 @@ impl Stage {
             clock,
             amqp,
             running,
+            _redis: redis,
         };
         wait_for("all workers are ready", PATIENCE, || async {
             let (_, text) = stage.ask(&["status", "--format", "json"]);
@@ -204,8 +211,24 @@ async fn comes_back(port: u16) {
 /// What waits for its next attempt does not wait longer because the clock was set back by hours.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clock_that_is_set_back_holds_nothing_up() {
+    set_back("clock-back", None).await;
+}
+
+/// The same where the store is a Redis on another machine.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_clock_that_is_set_back_beside_redis_holds_nothing_up() {
+    let options = redis::Options {
+        append: redis::Append::EverySec,
+        ..redis::Options::default()
+    };
+    if let Some(redis) = Redis::start_or_skip(options).await {
+        set_back("clock-back-redis", Some(redis)).await;
+    }
+}
+
+async fn set_back(name: &str, redis: Option<Redis>) {
     let (port, manifest) = away("backoff: {initial: 1s, max: 2s}");
-    let Some(mut stage) = Stage::set("clock-back", &[("away.yaml", manifest)]).await else {
+    let Some(mut stage) = Stage::set(name, &[("away.yaml", manifest)], redis).await else {
         return;
     };
     for n in 0..3 {
@@ -251,7 +274,7 @@ async fn a_clock_that_is_set_forward_ends_what_is_over_and_nothing_else() {
         ("later.yaml", net("later", "  devNull: {}\n")),
         ("api.yaml", api),
     ];
-    let Some(mut stage) = Stage::set("clock-forward", &manifests).await else {
+    let Some(mut stage) = Stage::set("clock-forward", &manifests, None).await else {
         return;
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

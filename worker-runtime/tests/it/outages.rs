@@ -84,10 +84,17 @@ async fn while_the_broker_is_away_users_are_told_and_nothing_is_lost() {
     accepted(1).await;
     until_said(&campaign, "api", "transport/api", "broker", "connected").await;
     let reader = Amqp::connect(&url).await;
-    for n in 0..2 {
+    // An answer that came too late was asked for again, and the message is there twice, with one id.
+    let mut taken: Vec<(serde_json::Value, serde_json::Value)> = Vec::new();
+    while taken.len() < 2 {
         let message = reader.next("api.inbound", ANSWER).await;
-        assert_eq!(message["content"], format!("m{n}"));
+        let one = (message["content"].clone(), message["message_id"].clone());
+        if taken.last() != Some(&one) {
+            taken.push(one);
+        }
     }
+    let contents: Vec<_> = taken.iter().map(|(content, _)| content).collect();
+    assert_eq!(contents, ["m0", "m1"]);
     worker.assert_running();
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A double: names the broker behind it and changes what it wants of the three that doubles change.
+/// A double: names the broker behind it and changes what it wants of the four that doubles change.
 #[async_trait]
 pub trait Double: Send + Sync + 'static {
     /// The broker that does the work.
@@ -26,6 +26,10 @@ pub trait Double: Send + Sync + 'static {
     /// What a consumer gets.
     async fn give(&self, subscribe: Subscribe) -> Subscription {
         self.inner().subscribe(subscribe).await
+    }
+    /// What declaring does.
+    async fn make(&self, queue: &QueueSpec) -> Result<(), WorkError> {
+        self.inner().declare(queue).await
     }
 }
 
@@ -52,7 +56,7 @@ impl<D: Double> Broker for D {
     }
 
     async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError> {
-        self.inner().declare(queue).await
+        self.make(queue).await
     }
 
     async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {

@@ -29,6 +29,8 @@ mod provider;
 mod rig;
 #[cfg(any(test, feature = "conformance"))]
 mod saboteur;
+#[cfg(test)]
+pub(crate) mod simulated_time;
 #[cfg(any(test, feature = "conformance"))]
 pub mod stand_in;
 #[cfg(test)]

@@ -51,6 +51,11 @@ impl Fuse {
         }
     }
 
+    /// The process dies here, whatever it does.
+    pub(crate) fn end(&self) {
+        self.burnt.cancel();
+    }
+
     /// Resolves when the process dies.
     pub(crate) async fn burnt(&self) {
         self.burnt.cancelled().await;

@@ -14,6 +14,12 @@ use tokio::sync::watch;
 /// A store that was opened just now is given so long to answer before it is said to be away.
 const FIRST: Duration = Duration::from_secs(2);
 
+/// What works again is said once it has worked for so long: a disk that is full takes a little now and then.
+pub(super) const STEADY: Duration = match cfg!(test) {
+    true => Duration::from_millis(300),
+    false => Duration::from_secs(3),
+};
+
 /// Whether the operations of a worker's journals fail, although the store may answer others: with the last one's reason.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Trouble(watch::Sender<Option<String>>);
@@ -49,15 +55,22 @@ impl StoreWatch {
         let up = health.wait_for(|health| *health == StoreHealth::Up);
         let _ = tokio::time::timeout(FIRST, up).await;
         let mut trouble = self.trouble.0.subscribe();
+        let mut unwell = false;
         loop {
             health.borrow_and_update();
             let failing = trouble.borrow_and_update().clone();
             let store = snapshot(&*self.store);
             let report = judge(&store, failing, self.broker, self.volatile_allowed);
-            self.status.report(report);
+            let unavailable = report.reason == reasons::STATE_UNAVAILABLE.name;
+            let recovers = unwell && !unavailable;
+            if !recovers {
+                unwell = unavailable;
+                self.status.report(report);
+            }
             tokio::select! {
                 changed = health.changed() => if changed.is_err() { return },
                 _ = trouble.changed() => {}
+                () = tokio::time::sleep(STEADY), if recovers => unwell = false,
             }
         }
     }
@@ -104,6 +117,56 @@ pub(super) fn snapshot(store: &dyn StateStore) -> StoreSnapshot {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
+    use crate::conformance::store_faults::StoreFaults;
+    use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
+    use crate::status::StatusIdentity;
+
+    #[tokio::test]
+    async fn a_store_that_works_now_and_then_is_said_to_be_away() {
+        let store = EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap();
+        let faults = StoreFaults::new(store, None);
+        let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
+        let identity = StatusIdentity {
+            connector: "t".into(),
+            kind: vumi_api::Kind::Transport,
+            name: "t".into(),
+            type_name: "telnet".into(),
+            instance: "one".into(),
+        };
+        let status = StatusDesk::new(broker, identity, None);
+        let watch = StoreWatch {
+            store: Arc::clone(&faults) as Arc<dyn StateStore>,
+            status: Arc::clone(&status),
+            broker: Durability::Memory,
+            volatile_allowed: false,
+            trouble: Trouble::default(),
+        };
+        let watching = tokio::spawn(watch.run());
+        let told = || status.components().pop().map(|report| report.reason);
+        let says = async |reason: &str| {
+            for _ in 0..2000 {
+                if told().as_deref() == Some(reason) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            panic!("{:?}, not {reason}", told());
+        };
+        says("up").await;
+        faults.go_away();
+        says("state_unavailable").await;
+        for _ in 0..10 {
+            faults.come_back();
+            tokio::time::sleep(STEADY / 6).await;
+            assert_eq!(told().as_deref(), Some("state_unavailable"));
+            faults.go_away();
+            tokio::time::sleep(STEADY / 6).await;
+        }
+        faults.come_back();
+        says("up").await;
+        watching.abort();
+    }
 
     #[test]
     fn a_store_that_is_away_is_down_and_one_that_forgets_is_degraded_where_the_broker_does_not() {

@@ -2,9 +2,11 @@
 
 mod classes;
 mod copies;
+mod costs;
 mod desk;
 mod divisions;
 mod flow;
+mod lost_channels;
 mod moves;
 mod partitions;
 mod starting;
@@ -81,6 +83,23 @@ impl WorkerType for ScriptedTransport {
     fn fixture() -> Fixture {
         unreachable!("not a registered type")
     }
+}
+
+/// A store in a Redis of its own, and that; none where nothing is installed.
+pub(super) async fn redis_store() -> Option<(vumi_testkit::redis::Redis, Arc<dyn StateStore>)> {
+    let options = vumi_testkit::redis::Options {
+        append: vumi_testkit::redis::Append::EverySec,
+        ..Default::default()
+    };
+    let redis = vumi_testkit::redis::Redis::start_or_skip(options).await?;
+    let store = crate::state::redis::RedisStore::open(
+        crate::state::redis::RedisConfig::from_url(&redis.url(0)).unwrap(),
+    );
+    let mut health = store.health();
+    let up = health.wait_for(|health| *health == crate::state::StoreHealth::Up);
+    let up = tokio::time::timeout(Duration::from_secs(60), up).await;
+    drop(up.unwrap().unwrap());
+    Some((redis, store))
 }
 
 /// What a worker is made of.

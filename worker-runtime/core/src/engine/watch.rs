@@ -3,6 +3,7 @@
 
 use super::backlog::Backlog;
 use super::outlet::Outlet;
+use super::store_watch::STEADY;
 use crate::broker::{Broker, LinkState, QueueDepth, QueueSpec};
 use crate::codes;
 use crate::error::WorkError;
@@ -68,9 +69,17 @@ impl Watch {
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut round = 0;
         self.report_link(&link.borrow_and_update().clone());
+        let mut blocked = matches!(*link.borrow(), LinkState::Blocked(_));
+        // When a broker that takes publications again is said to.
+        let mut steady: Option<Instant> = None;
         loop {
             let mut new_link = false;
             tokio::select! {
+                () = tokio::time::sleep_until(steady.unwrap_or_else(Instant::now)), if steady.is_some() => {
+                    (blocked, steady) = (false, None);
+                    self.report_link(&link.borrow().clone());
+                    continue;
+                }
                 changed = link.changed() => {
                     if changed.is_err() {
                         return;
@@ -81,7 +90,12 @@ impl Watch {
             }
             let state = link.borrow_and_update().clone();
             if new_link {
-                self.report_link(&state);
+                let up = matches!(state, LinkState::Up { .. });
+                steady = (blocked && up).then(|| Instant::now() + STEADY);
+                if steady.is_none() {
+                    blocked = matches!(state, LinkState::Blocked(_));
+                    self.report_link(&state);
+                }
                 targets.iter_mut().for_each(|t| t.declared = false);
             }
             if !matches!(state, LinkState::Up { .. }) {

@@ -4,8 +4,8 @@
 use super::batches::{BatchCounts, Order};
 use super::first_seen::Reserved;
 use super::journal::{
-    Append, Cause, Claimed, Depth, Filter, Lane, Listed, Next, Outgoing, Step as LaneStep,
-    Withdrawn,
+    Append, Cause, Claimed, Depth, Entry, Filter, Lane, Listed, Mover, Next, Outgoing,
+    Step as LaneStep, Withdrawn,
 };
 use super::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
 use super::legacy::LegacyRetries;
@@ -74,13 +74,15 @@ around! { Sessions "sessions" {
 around! { Journal "journal" {
     append(queue: &str, messages: Vec<Append>) -> ();
     lanes(queue: &str) -> Vec<Lane>;
+    heads(queue: &str, lanes: &[Lane]) -> Vec<Option<Entry>>;
     groups(queue: &str) -> Vec<String>;
     claim(queue: &str, group: &str, limit: usize, lease: Duration) -> Vec<Claimed>;
     next_due(queue: &str) -> Option<Duration>;
     step(queue: &str, lane: &Lane, id: u64, step: LaneStep, lease: Duration) -> Next;
     renew(queue: &str, lanes: &[Lane], lease: Duration) -> ();
     reclaim(queue: &str) -> ();
-    relocate(queue: &str, to: &str, lanes: &[Lane]) -> u64;
+    relocate(mover: &Mover, queue: &str, to: &str, lanes: &[Lane]) -> u64;
+    appoint(mover: &Mover) -> ();
     depth(queue: &str) -> Depth;
     queues() -> Vec<String>;
     list(queue: &str, filter: &Filter, limit: usize) -> Vec<Listed>;

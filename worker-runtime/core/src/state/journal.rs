@@ -3,7 +3,8 @@
 //! A lane is a list; only its head is ever worked on, and it is removed after its verdict. A lane is due at a time of its
 //! own; whoever works on it claims it, so that two replicas without a fence never work on one lane at once.
 
-use crate::error::WorkError;
+use crate::codes;
+use crate::error::{ErrorClass, WorkError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -266,6 +267,21 @@ pub struct Depth {
     pub lanes: u64,
 }
 
+/// Who may move lanes between the journals of a queue and its parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mover {
+    /// The queue that is divided.
+    pub queue: String,
+    /// Its own, and never another's.
+    pub token: String,
+}
+
+/// Lanes were to be moved by somebody who is not the last that was appointed.
+pub(crate) fn superseded(mover: &Mover) -> WorkError {
+    let text = format!("another replica divides {} by now", mover.queue);
+    WorkError::new(ErrorClass::RemoteTemporary, codes::PARTITIONS_BUSY, text)
+}
+
 /// Operations on the journals of consumed queues.
 #[async_trait]
 pub trait Journal: Send + Sync + 'static {
@@ -274,6 +290,9 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Every lane of a queue that holds something.
     async fn lanes(&self, queue: &str) -> Result<Vec<Lane>, WorkError>;
+
+    /// The first message of each of these lanes, in their order; none of a lane that is gone.
+    async fn heads(&self, queue: &str, lanes: &[Lane]) -> Result<Vec<Option<Entry>>, WorkError>;
 
     /// Groups of a queue that hold something.
     async fn groups(&self, queue: &str) -> Result<Vec<String>, WorkError>;
@@ -308,8 +327,18 @@ pub trait Journal: Send + Sync + 'static {
 
     /// Moves whole lanes into the journal of another queue, behind what stands there in the same lane. A lane that is new
     /// there keeps its time, and moves at once; a long one that is not may move in steps, oldest messages first: after an
-    /// error, repeat it. One that is claimed stays. How many messages.
-    async fn relocate(&self, queue: &str, to: &str, lanes: &[Lane]) -> Result<u64, WorkError>;
+    /// error, repeat it. One that is claimed stays. How many messages. Nothing moves if somebody else was appointed since
+    /// `mover` was: whoever was frozen in between, and has lost the fence meanwhile, undoes nothing.
+    async fn relocate(
+        &self,
+        mover: &Mover,
+        queue: &str,
+        to: &str,
+        lanes: &[Lane],
+    ) -> Result<u64, WorkError>;
+
+    /// From now on nobody else moves lanes of this queue and its parts. For the holder of its fence.
+    async fn appoint(&self, mover: &Mover) -> Result<(), WorkError>;
 
     /// How much waits.
     async fn depth(&self, queue: &str) -> Result<Depth, WorkError>;

@@ -1,5 +1,6 @@
 //! Token buckets shared by the replicas of a worker (P13, R20), and their arithmetic. Redis does the same in
-//! `redis/lua/bucket_lib.lua`; the state suite holds all to one promise.
+//! `redis/lua/bucket_lib.lua`: `redis/rate_limits_test.rs` compares them answer by answer, and the state suite holds all to
+//! one promise.
 
 use crate::error::WorkError;
 use async_trait::async_trait;
@@ -83,9 +84,10 @@ impl Level {
         (back, back.max(REST))
     }
 
-    /// Share of the full speed at a moment.
+    /// Share of the full speed at a moment. A clock that was set back has not made it slower.
     pub(crate) fn pace(self, now: u64) -> f64 {
-        let time = seconds(now.saturating_sub(self.paused));
+        let back = self.at.saturating_sub(now);
+        let time = seconds(now.saturating_sub(self.paused.saturating_sub(back)));
         let (back, on) = self.turns();
         match time < back {
             true => self.pace + RECOVERY * time,

@@ -2,9 +2,10 @@
 //! store was told. Everything it caused is confirmed or stored: they are told again, and it is not worked on.
 //!
 //! Kept so narrowly that nothing else is taken for it. A delivery is known only to a later life of the channel, only until
-//! that delivers something new (what comes again comes first), and not once another replica reads the queue: it may have
-//! set the message aside, and a person sent it back. An entry of the journal is known by its number and its body, for a
-//! store that lost its last writes gives numbers again.
+//! that delivers something new (what comes again comes first), and not once another replica reads the queue. A replica may
+//! have come and gone unseen: what it set aside and a person sent back has the body of before, but is another publication
+//! with an AMQP `message_id` of its own, and known by both. An entry of the journal is known by its number and its body, for
+//! a store that lost its last writes gives numbers again.
 
 use super::super::journal::Replay;
 use crate::broker::RawDelivery;
@@ -23,15 +24,24 @@ pub(super) struct Known {
     most: usize,
 }
 
-/// Hashes of bodies, which hold the messages' ids.
+/// What was delivered and finished.
 #[derive(Default)]
 struct Deliveries {
     /// This life of the channel.
     generation: u64,
     /// Finished in this life.
-    now: VecDeque<u64>,
+    now: VecDeque<Publication>,
     /// Finished in lives before it: what may come again.
-    before: VecDeque<u64>,
+    before: VecDeque<Publication>,
+}
+
+/// Hashes of what tells one publication from another.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Publication {
+    /// The body holds the message's own id.
+    body: u64,
+    /// The AMQP property.
+    message_id: u64,
 }
 
 impl Known {
@@ -50,27 +60,35 @@ impl Known {
     pub(super) fn next_life(&mut self, generation: u64) {
         if let Some(deliveries) = &mut self.deliveries {
             deliveries.generation = generation;
-            for hash in std::mem::take(&mut deliveries.now) {
-                note(&mut deliveries.before, hash, self.most);
+            for finished in std::mem::take(&mut deliveries.now) {
+                note(&mut deliveries.before, finished, self.most);
             }
         }
     }
 
-    /// A delivery with this body, of this generation, is done or stored.
-    pub(super) fn note(&mut self, generation: u64, body: &[u8]) {
+    /// A delivery of this generation is done or stored.
+    pub(super) fn note(&mut self, generation: u64, body: &[u8], message_id: Option<&str>) {
+        let publication = self.publication(body, message_id);
         if let Some(deliveries) = &mut self.deliveries {
             let finished = match generation == deliveries.generation {
                 true => &mut deliveries.now,
                 false => &mut deliveries.before,
             };
-            note(finished, self.hasher.hash_one(body), self.most);
+            note(finished, publication, self.most);
+        }
+    }
+
+    fn publication(&self, body: &[u8], message_id: Option<&str>) -> Publication {
+        Publication {
+            body: self.hasher.hash_one(body),
+            message_id: self.hasher.hash_one(message_id),
         }
     }
 
     /// The same of what the broker delivered or the journal gave.
     pub(super) fn note_done(&mut self, raw: &RawDelivery, replay: Option<&Replay>) {
         match replay {
-            None => self.note(raw.generation, &raw.body),
+            None => self.note(raw.generation, &raw.body, raw.message_id.as_deref()),
             Some(replay) => {
                 if let Some(number) = replay.last() {
                     self.note_entry(number, &raw.body);
@@ -102,23 +120,24 @@ impl Known {
             let number = replay.last();
             return number.is_some_and(|number| self.has_entry(number, &raw.body));
         }
-        let Some(deliveries) = self.deliveries.as_mut().filter(|_| raw.redelivered) else {
-            return false;
-        };
-        if deliveries.before.is_empty() {
+        let none = |deliveries: &Deliveries| deliveries.before.is_empty();
+        if !raw.redelivered || self.deliveries.as_ref().is_none_or(none) {
             return false;
         }
-        let hash = self.hasher.hash_one(&raw.body[..]);
-        let place = deliveries.before.iter().position(|known| *known == hash);
-        place.is_some_and(|place| deliveries.before.remove(place).is_some())
+        let publication = self.publication(&raw.body, raw.message_id.as_deref());
+        let Some(Deliveries { before, .. }) = &mut self.deliveries else {
+            return false;
+        };
+        let place = before.iter().position(|known| *known == publication);
+        place.is_some_and(|place| before.remove(place).is_some())
     }
 
     /// A message with this body is not finished: what comes again may be that one.
     pub(super) fn forget(&mut self, body: &[u8]) {
         if let Some(deliveries) = &mut self.deliveries {
             let hash = self.hasher.hash_one(body);
-            deliveries.now.retain(|known| *known != hash);
-            deliveries.before.retain(|known| *known != hash);
+            deliveries.now.retain(|known| known.body != hash);
+            deliveries.before.retain(|known| known.body != hash);
         }
     }
 
@@ -193,6 +212,17 @@ mod tests {
     fn what_is_finished_after_its_channel_was_lost_is_known() {
         let mut known = lost(&[]);
         known.note_done(&raw(1, "1", false), None);
+        assert!(known.comes_again(&raw(2, "1", true), None));
+    }
+
+    #[test]
+    fn another_publication_of_the_same_message_is_not_known() {
+        let mut known = lost(&["1"]);
+        let sent_back = RawDelivery {
+            message_id: Some("another".into()),
+            ..raw(2, "1", true)
+        };
+        assert!(!known.comes_again(&sent_back, None));
         assert!(known.comes_again(&raw(2, "1", true), None));
     }
 

@@ -112,8 +112,9 @@ impl Consumer {
                             tag,
                             generation: g,
                             body,
+                            message_id,
                         } => {
-                            self.known.note(g, &body);
+                            self.known.note(g, &body, message_id.as_deref());
                             if g == generation {
                                 self.count_journaled();
                                 self.finished_with(tag, now);
@@ -400,6 +401,7 @@ fn receipt(raw: &RawDelivery, replay: Option<Box<Replay>>) -> Receipt {
             tag: raw.tag,
             generation: raw.generation,
             body: raw.body.clone(),
+            message_id: raw.message_id.clone(),
         },
     }
 }

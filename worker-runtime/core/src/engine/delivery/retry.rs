@@ -26,15 +26,32 @@ pub(super) struct Made {
 }
 
 impl Made {
-    /// One more. Who cannot be reached, or asks to slow down, refuses nothing, however long that lasts: only
-    /// `retry.maxAge` ends it, or `holdLimit` where there is no store.
+    /// One more. Who cannot be reached, does not know us, or asks to slow down, says nothing about the message, however long
+    /// that lasts: only `retry.maxAge` ends it, or `holdLimit` where there is no store.
     pub(super) fn note(&mut self, error: &WorkError) {
         match error.class {
             // That a queue is missing, the broker itself says.
             ErrorClass::Connect if error.code != codes::ROUTE_NO_QUEUE => {}
-            ErrorClass::Throttled(_) => {}
+            ErrorClass::Throttled(_) | ErrorClass::Auth => {}
             ErrorClass::Bug => self.bugs += 1,
             _ => self.counted += 1,
+        }
+    }
+
+    /// The attempts in words: only those that count are called so, and `all` is how many there were.
+    fn told(self, all: u32) -> String {
+        let plural = |n: u32| if n == 1 { "" } else { "s" };
+        let (counted, others) = (self.counted, all.saturating_sub(self.counted));
+        match (counted, others) {
+            (_, 0) => format!("{counted} attempt{}", plural(counted)),
+            (0, _) => format!(
+                "{others} attempt{} in which nobody judged it",
+                plural(others)
+            ),
+            _ => format!(
+                "{counted} attempt{}, and {others} in which nobody judged it",
+                plural(counted)
+            ),
         }
     }
 }
@@ -95,7 +112,8 @@ impl Desk {
                     _ => self.policy.backoff.after(attempt),
                 };
                 let over = |code, why: &str| {
-                    let text = format!("{why} after {attempt} attempts, last: {error}");
+                    let attempts = made.told(attempt);
+                    let text = format!("{why} after {attempts}, last: {error}");
                     let mut over = WorkError::new(error.class, code, text);
                     over.provider_code.clone_from(&error.provider_code);
                     Next::GiveUp(over)
@@ -158,5 +176,33 @@ impl Desk {
                 Err(self.park(raw, &error, 0, None, interrupted).await)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_figure_that_is_told_is_the_one_that_decides() {
+        let mut made = Made {
+            counted: 0,
+            bugs: 0,
+        };
+        let one = |class, code| WorkError::new(class, code, "no");
+        for _ in 0..4 {
+            made.note(&one(ErrorClass::Connect, codes::PEER_UNREACHABLE));
+            made.note(&one(ErrorClass::Auth, codes::PEER_CREDENTIALS));
+            made.note(&one(ErrorClass::Throttled(None), codes::PEER_THROTTLED));
+        }
+        assert_eq!(made.told(12), "12 attempts in which nobody judged it");
+        made.note(&one(ErrorClass::RemoteTemporary, codes::PEER_FAILED));
+        made.note(&one(ErrorClass::Timeout, codes::PEER_TIMEOUT));
+        assert_eq!(made.counted, 2);
+        assert_eq!(
+            made.told(14),
+            "2 attempts, and 12 in which nobody judged it"
+        );
+        assert_eq!(made.told(2), "2 attempts");
     }
 }

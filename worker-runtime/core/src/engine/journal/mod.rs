@@ -81,6 +81,7 @@ pub(super) enum Receipt {
         tag: u64,
         generation: u64,
         body: Bytes,
+        message_id: Option<String>,
     },
     /// The list that it stood in before.
     Replay(Box<Replay>),

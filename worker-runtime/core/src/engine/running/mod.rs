@@ -266,8 +266,13 @@ impl RunningWorker {
     /// As if every channel were lost.
     #[cfg(test)]
     pub(super) fn rebuild_consumers(&self) {
-        let ackers = self.watched.iter().filter_map(|w| w.acker.as_ref());
-        ackers.for_each(|acker| acker.rebuild());
+        self.ackers().for_each(|acker| acker.rebuild());
+    }
+
+    /// The ends of its consumers' channels.
+    #[cfg(test)]
+    pub(super) fn ackers(&self) -> impl Iterator<Item = &Arc<dyn crate::broker::Acker>> {
+        self.watched.iter().filter_map(|w| w.acker.as_ref())
     }
 
     /// Resolves if a loop of the engine ended although nobody stopped it (a panic of the engine's): the supervisor

@@ -2,6 +2,7 @@
 //! nobody knows whether the peer has it (R17).
 
 use super::*;
+use vumi_api::shared::Retry;
 
 /// What is done with a message of which nobody knows whether the peer has it (R17).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +33,36 @@ impl OnUnknown {
             }
             UnknownPolicy::Wait | UnknownPolicy::Fail => OnUnknown::Fail,
         }
+    }
+}
+
+/// How often a message is sent again because no receipt came: each time begins anew, with attempts of its own.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Doubts {
+    /// `retry.maxAttempts`.
+    most: u32,
+    /// `retry.maxAge`; once it is sent again however old it is.
+    longest: Duration,
+}
+
+impl Doubts {
+    pub(super) fn of(resource: &Resource) -> Self {
+        let age = resource.settings().retry.and_then(|retry| retry.max_age);
+        Self {
+            most: resource.attempts(),
+            longest: age.map_or(Retry::MAX_AGE, |age| age.0),
+        }
+    }
+
+    /// Whether an unknown message may be sent once more.
+    pub(super) fn allow(self, row: &Row, now: u64) -> bool {
+        let unknown = row
+            .steps
+            .iter()
+            .filter(|step| step.state == Some(RowState::Unknown));
+        let times = unknown.count();
+        let age = Duration::from_millis(now.saturating_sub(row.born));
+        times < self.most as usize && (times <= 1 || age < self.longest)
     }
 }
 

@@ -157,7 +157,7 @@ impl Sending {
             return Ok(true);
         }
         match row.state {
-            RowState::Unknown if again && row.body.is_some() => {
+            RowState::Unknown if again && row.body.is_some() && self.doubts.allow(&row, now()) => {
                 self.send_back(book, row, interrupted).await?;
             }
             RowState::Queued if row.body.is_some() => {

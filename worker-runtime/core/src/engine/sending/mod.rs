@@ -48,7 +48,7 @@ use crate::verdict;
 use crate::worker::{Input, Output, Worker};
 use book::{Book, Interrupted, News};
 use bytes::Bytes;
-use failed::{OnUnknown, unknown};
+use failed::{Doubts, OnUnknown, unknown};
 use gate::Gate;
 use rate::Rate;
 use standing::Standing;
@@ -91,6 +91,7 @@ impl Names {
 /// How a transport sends.
 pub(super) struct Policy {
     on_unknown: OnUnknown,
+    doubts: Doubts,
     receipts: bool,
     rate: Option<RateLimit>,
     classes: Option<Classes>,
@@ -100,6 +101,7 @@ impl Policy {
     pub(super) fn of(resource: &Resource, receipts: bool, has_store: bool) -> Self {
         Self {
             on_unknown: OnUnknown::of(resource, receipts, has_store),
+            doubts: Doubts::of(resource),
             receipts,
             rate: resource.transport().and_then(|t| t.rate_limit.clone()),
             classes: resource.classes().cloned(),
@@ -123,6 +125,7 @@ pub(super) struct Sending {
     once: Option<Arc<Once>>,
     alive: alive::Alive,
     on_unknown: OnUnknown,
+    doubts: Doubts,
     /// Whether the peer sends receipts.
     receipts: bool,
     /// Events told lately: a peer that repeats a receipt makes no second event.
@@ -206,6 +209,7 @@ impl Sending {
     ) -> Self {
         let Policy {
             on_unknown,
+            doubts,
             receipts,
             rate: rate_limit,
             classes,
@@ -224,6 +228,7 @@ impl Sending {
                 .map(|store| Book::new(Arc::clone(store), names, default_class, once.is_some())),
             once,
             on_unknown,
+            doubts,
             receipts,
             lately: receipts::Lately::default(),
             turns: Arc::default(),

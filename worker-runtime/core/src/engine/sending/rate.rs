@@ -4,6 +4,7 @@
 use super::super::labels::Labels;
 use super::gate::Gate;
 use super::local::LocalBuckets;
+use crate::backoff::Backoff;
 use crate::engine::insist::AGAIN;
 use crate::message::UserMessage;
 use crate::reasons;
@@ -22,6 +23,9 @@ use vumi_api::shared::{Classes, RateLimit, RatePer, RateUnit};
 const PAUSE: Duration = Duration::from_secs(1);
 /// Longest sleep before the bucket is asked again: its pace may have changed.
 const NAP: Duration = Duration::from_secs(1);
+
+/// Who shares a bucket waits up to so much more than it is told.
+const LOT: Duration = Duration::from_millis(2);
 
 enum Buckets {
     Shared(Arc<dyn StateStore>),
@@ -112,21 +116,26 @@ impl Rate {
         };
         let gate = self.gate(&key);
         let turn = gate.turn(labels).await;
-        let (mut waited, mut failures) = (false, 0);
+        let (mut refusals, mut failures) = (0, 0);
         let goes = loop {
             if stopped() {
                 break false;
             }
             let nap = match self.buckets().take(&key, cost, self.bucket).await {
                 Ok(None) => break true,
-                Ok(Some(wait)) => wait.clamp(Duration::from_millis(1), NAP),
+                Ok(Some(wait)) => {
+                    let wait = wait.clamp(Duration::from_millis(1), NAP);
+                    let nap = wait + self.lot(wait, refusals);
+                    refusals += 1;
+                    nap
+                }
                 // Nothing is sent faster than allowed because the store is away.
                 Err(_) => {
                     failures += 1;
                     AGAIN.after(failures)
                 }
             };
-            if !std::mem::replace(&mut waited, true) {
+            if refusals + failures <= 1 {
                 self.metrics.throttled("limit");
             }
             tokio::time::sleep(nap).await;
@@ -134,6 +143,16 @@ impl Rate {
         drop(turn);
         self.forget(&key, gate);
         goes
+    }
+
+    /// Replicas that share a bucket are told of the same moment, and it has one token: without a lot the one that is nearer
+    /// to the store would have it every time. Whoever came too late waits less the next time.
+    fn lot(&self, wait: Duration, refusals: u32) -> Duration {
+        let Buckets::Shared(_) = self.buckets else {
+            return Duration::ZERO;
+        };
+        let most = LOT.max(wait / 16) / (refusals + 1);
+        Backoff::new(most, most).with_full_jitter().after(1)
     }
 
     /// The peer asked to slow down, of a message that was sent at `sent`. What was under way when it asked the last

@@ -7,8 +7,8 @@ use super::keys::{name, part};
 use super::script::{at_most, millis, script};
 use crate::error::WorkError;
 use crate::state::journal::{
-    Append, Cause, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Next, Outgoing, Step,
-    Withdrawn,
+    Append, Cause, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Mover, Next,
+    Outgoing, Step, Withdrawn, superseded,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -57,6 +57,25 @@ impl Journal for RedisStore {
         }
         lanes.sort_unstable();
         Ok(lanes)
+    }
+
+    async fn heads(&self, queue: &str, lanes: &[Lane]) -> Result<Vec<Option<Entry>>, WorkError> {
+        let mut heads = Vec::with_capacity(lanes.len());
+        for some in lanes.chunks(LANES) {
+            let mut call = self.journal(script!("journal_lib", "heads"), queue);
+            for lane in some {
+                lane_args(&mut call, lane);
+            }
+            let found: Vec<Option<Bytes>> = self.link.script(&call).await?;
+            if found.len() != some.len() {
+                return Err(unreadable("heads of lanes"));
+            }
+            for stored in found {
+                let head = stored.map(|stored| entry(&stored)).transpose()?;
+                heads.push(head.map(|(_, entry)| entry));
+            }
+        }
+        Ok(heads)
     }
 
     async fn groups(&self, queue: &str) -> Result<Vec<String>, WorkError> {
@@ -125,19 +144,34 @@ impl Journal for RedisStore {
         self.link.script(&call).await
     }
 
-    async fn relocate(&self, queue: &str, to: &str, lanes: &[Lane]) -> Result<u64, WorkError> {
+    async fn relocate(
+        &self,
+        mover: &Mover,
+        queue: &str,
+        to: &str,
+        lanes: &[Lane],
+    ) -> Result<u64, WorkError> {
         let (mut relocated, mut rest) = (0, lanes);
         while !rest.is_empty() {
             let mut call = self.journal(script!("journal_lib", "relocate"), queue);
             call.arg(part(to)).arg(LOOKS);
+            call.arg(part(&mover.queue)).arg(&mover.token);
             for lane in &rest[..rest.len().min(LANES)] {
                 lane_args(&mut call, lane);
             }
-            let (finished, moved): (usize, u64) = self.link.script(&call).await?;
+            let answer: Option<(usize, u64)> = self.link.script(&call).await?;
+            let (finished, moved) = answer.ok_or_else(|| superseded(mover))?;
             rest = &rest[finished.min(rest.len())..];
             relocated += moved;
         }
         Ok(relocated)
+    }
+
+    async fn appoint(&self, mover: &Mover) -> Result<(), WorkError> {
+        let mut set = redis::cmd("HSET");
+        set.arg(self.keys.movers());
+        set.arg(part(&mover.queue)).arg(&mover.token);
+        self.link.command(&set).await
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, WorkError> {

@@ -103,6 +103,11 @@ impl Keys {
         format!("{}i:{}:{}", self.first_seen(), part(scope), part(id))
     }
 
+    /// Who may move lanes, by queue.
+    pub(super) fn movers(&self) -> String {
+        format!("{}:r", self.journal())
+    }
+
     /// One token bucket.
     pub(super) fn bucket(&self, key: &str) -> String {
         format!("{}R:{key}", self.root)

@@ -18,6 +18,7 @@
 //! | `J:w:<queue>:<group>` | sorted set | lanes, by when somebody may work on them: due, or the claim's end | with the last lane |
 //! | `J:c:<queue>` | hash | claimed lanes, with the times at which they were due | with the claim |
 //! | `J:l:<queue>:<lane>:<group>` | list | entries: number, colon, stored form | with the last message |
+//! | `J:r` | hash | by divided queue: token of who may move its lanes | never |
 //! | `J:o:<queue>` | sorted set | entries that were taken out for good, by when somebody tells their senders | when they know |
 //! | `J:m:<queue>` | hash | what they are: cause, colon, entry | when they know |
 //! | `L:r:<message>` | text | row: a line of names, JSON | swept after the retention |
@@ -59,6 +60,8 @@ mod ledger;
 mod legacy;
 mod link;
 mod rate_limits;
+#[cfg(test)]
+mod rate_limits_test;
 mod script;
 mod sessions;
 mod suspects;

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use futures::stream::{self, FuturesUnordered};
 use std::time::{Duration, Instant};
 use vumi_core::state::journal::{Claimed, Due, Next, Step};
-use vumi_core::state::ledger::{Row, RowState};
+use vumi_core::state::ledger::{Note, Row, RowState, Step as Hop};
 use vumi_core::state::redis::RedisStore;
 use vumi_core::state::{FirstSeen, Journal, Ledger, Person};
 use vumi_testkit::redis::{Append, Options, Redis};
@@ -97,6 +97,26 @@ async fn what_operations_cost() {
             };
             rate(&redis, &format!("put, step {steps} of 3"), put).await;
         }
+
+        let hop = async |n: u64| {
+            let note = Note {
+                message_id: format!("{:032x}", n + COUNT),
+                person: Some(format!("{:032x}", n % 5000)),
+                step: Hop {
+                    at: 1_700_000_000_000 + n,
+                    worker: "application/echo@pod-1".into(),
+                    state: None,
+                    attempt: 0,
+                    code: String::new(),
+                    class: String::new(),
+                    text: "to sms.outbound".into(),
+                    who: String::new(),
+                    caused: vec![format!("{n:032x}")],
+                },
+            };
+            store.note(&[note], LONG).await.expect("note");
+        };
+        rate(&redis, "note of a first hop", hop).await;
 
         let reserve = async |n: u64| {
             let id = format!("{n:016x}");

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 use vumi_core::state::StateStore;
 use vumi_core::state::journal::{
-    About, Append, Cause, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Next,
+    About, Append, Cause, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Mover, Next,
     Outgoing, Reason, Step,
 };
 
@@ -349,6 +349,40 @@ pub async fn journal_tells_when_the_next_lane_is_due(source: &impl Source) {
     assert!(told <= lease && told > lease - PATIENCE, "{told:?}");
 }
 
+/// Who may move lanes of this queue from now on.
+async fn mover(store: &Arc<dyn StateStore>, queue: &str) -> Mover {
+    let mover = Mover {
+        queue: queue.to_owned(),
+        token: unique("mover"),
+    };
+    store.appoint(&mover).await.expect("appoint");
+    mover
+}
+
+/// Whoever was frozen with lanes to move, while another one was appointed, moves nothing.
+pub async fn journal_moves_lanes_for_who_was_appointed_last(source: &impl Source) {
+    let (store, queue) = (source.client().await, unique("q"));
+    let (to, one) = (format!("{queue}.to"), lane("", 1));
+    add(&store, &queue, &one, NOW, &["a"]).await;
+    let (lanes, frozen) = ([one], mover(&store, &queue).await);
+    let (other, successor) = (source.client().await, mover(&store, &queue).await);
+    let nobody = Mover {
+        queue: queue.clone(),
+        token: unique("mover"),
+    };
+    for not_he in [&frozen, &nobody] {
+        let moved = other.relocate(not_he, &queue, &to, &lanes).await;
+        assert_eq!(moved.expect_err("it may not").code.name, "partitions.busy");
+    }
+    assert_eq!(
+        bodies(&list(&store, &queue, Filter::default()).await),
+        ["a"]
+    );
+    let moved = other.relocate(&successor, &queue, &to, &lanes).await;
+    assert_eq!(moved.expect("it may"), 1);
+    assert_eq!(bodies(&list(&store, &to, Filter::default()).await), ["a"]);
+}
+
 /// Lanes move to another queue as they are, behind what stands there; what is claimed stays.
 pub async fn journal_relocates_lanes(source: &impl Source) {
     let (store, queue) = (source.client().await, unique("q"));
@@ -362,8 +396,13 @@ pub async fn journal_relocates_lanes(source: &impl Source) {
     let head = claim(&store, &queue, "").await.remove(0);
     let before = list(&store, &queue, Filter::default()).await;
     let all = [&held, &later, &busy, &both, &lane("", 99)].map(Clone::clone);
-    let relocated = store.relocate(&queue, &to, &all).await.expect("relocate");
-    assert_eq!(relocated, 5);
+    let heads = store.heads(&queue, &all).await.expect("heads");
+    let heads = heads.iter().map(|head| head.as_ref().map(|h| &h.body[..]));
+    let expected: [Option<&[u8]>; 5] = [Some(b"b"), Some(b"d"), Some(b"e"), Some(b"g"), None];
+    assert!(heads.eq(expected), "of each lane the first");
+    let mover = mover(&store, &queue).await;
+    let relocated = store.relocate(&mover, &queue, &to, &all);
+    assert_eq!(relocated.await.expect("relocate"), 5);
     assert_eq!(
         bodies(&list(&store, &queue, Filter::default()).await),
         ["e", "f"]
@@ -437,7 +476,9 @@ pub async fn journal_relocates_long_lanes(source: &impl Source) {
     }
     add(&store, &queue, &short, NOW, &["other"]).await;
     let all = [long.clone(), short];
-    let relocated = store.relocate(&queue, &to, &all).await.expect("relocate");
+    let mover = mover(&store, &queue).await;
+    let relocated = store.relocate(&mover, &queue, &to, &all);
+    let relocated = relocated.await.expect("relocate");
     assert_eq!(relocated, LONG_LANE as u64 + 1);
     let depth = store.depth(&queue).await.expect("depth");
     assert_eq!((depth.messages, depth.lanes), (0, 0));

@@ -64,6 +64,7 @@ macro_rules! state_suite {
             journal_withdraws_by_age_from_the_head
             journal_gives_a_message_to_a_worker_or_to_who_drops_it
             journal_relocates_lanes
+            journal_moves_lanes_for_who_was_appointed_last
             journal_finds_one_lane_among_many
             journal_relocates_long_lanes
             journal_keeps_queues_and_groups_apart

@@ -1,14 +1,18 @@
 //! The process dies at any operation of store or broker, again and again: nothing is lost, first occurrences keep their
-//! order, repeats have equal ids. Schedules follow from seeds: `VUMI_KILLS=FROM..TO` runs others.
+//! order, repeats have equal ids. Schedules follow from seeds: `VUMI_KILLS=FROM..TO` runs others, and
+//! `VUMI_KILLS_REDIS=FROM..TO` on Redis.
 
 use super::*;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use crate::broker::{
-    Acker, Broker, EXCHANGE, Publication, PublicationClass, Receipt, Subscribe, Subscription,
+    Acker, Broker, EXCHANGE, Publication, PublicationClass, QueueSpec, Receipt, Subscribe,
+    Subscription,
 };
 use crate::codes;
 use crate::conformance::delegate::Double;
 use crate::conformance::store_faults::Fuse;
+use crate::engine::tests::redis_store;
+use crate::error::WorkError;
 use crate::parking;
 use async_trait::async_trait;
 use rand::rngs::StdRng;
@@ -49,13 +53,35 @@ impl Double for Mortal {
     }
 
     async fn give(&self, subscribe: Subscribe) -> Subscription {
+        self.fuse.pass().await;
         let subscription = self.inner.subscribe(subscribe).await;
+        let mut unborn = Unborn(Some(Arc::clone(&subscription.acker)));
+        self.fuse.pass().await;
+        unborn.0 = None;
         Subscription {
             acker: Arc::new(MortalAcker {
                 inner: subscription.acker,
                 fuse: Arc::clone(&self.fuse),
             }),
             ..subscription
+        }
+    }
+
+    async fn make(&self, queue: &QueueSpec) -> Result<(), WorkError> {
+        self.fuse.pass().await;
+        let made = self.inner.declare(queue).await;
+        self.fuse.pass().await;
+        made
+    }
+}
+
+/// A consumer of a process that dies before it has it: it ends with the process.
+struct Unborn(Option<Arc<dyn Acker>>);
+
+impl Drop for Unborn {
+    fn drop(&mut self) {
+        if let Some(acker) = self.0.take() {
+            acker.close();
         }
     }
 }
@@ -87,21 +113,68 @@ impl Acker for MortalAcker {
     }
 }
 
-/// Without what processes died over three times, which is set aside as it should be.
+/// What processes died over three times is set aside, as it should be; nothing else may be.
+pub(super) async fn set_aside(
+    broker: &dyn Broker,
+    queue: &str,
+) -> Result<BTreeSet<String>, String> {
+    let listed = parking::list(broker, queue, 1000).await;
+    let parked = listed.map_err(|e| e.text)?;
+    let killers = parked
+        .into_iter()
+        .filter(|parked| parked.code == codes::BUG_CRASH_LOOP.name);
+    Ok(killers.filter_map(|parked| parked.message_id).collect())
+}
+
 async fn not_set_aside(
     broker: &Arc<dyn Broker>,
     queue: &str,
     sent: &[(String, String)],
 ) -> Result<Vec<(String, String)>, String> {
-    let listed = parking::list(broker.as_ref(), queue, 1000).await;
-    let set_aside: BTreeSet<String> = listed
-        .map_err(|e| e.text)?
-        .into_iter()
-        .filter(|parked| parked.code == codes::BUG_CRASH_LOOP.name)
-        .filter_map(|parked| parked.message_id)
-        .collect();
+    let set_aside = set_aside(broker.as_ref(), queue).await?;
     let owed = sent.iter().filter(|(_, id)| !set_aside.contains(id));
     Ok(owed.cloned().collect())
+}
+
+/// The seeds that a variable names, or else these.
+pub(super) fn seeds(variable: &str, default: &str) -> std::ops::Range<u64> {
+    let seeds = std::env::var(variable).unwrap_or_else(|_| default.into());
+    let (from, to) = seeds.split_once("..").expect("FROM..TO");
+    from.parse().unwrap()..to.parse().unwrap()
+}
+
+/// Runs seeds beside each other and demands that nothing is wrong with any of them; what each came to.
+pub(super) fn judge_seeds<T: Send + 'static>(
+    runtime: &tokio::runtime::Runtime,
+    seeds: std::ops::Range<u64>,
+    run: impl Fn(u64) -> tokio::task::JoinHandle<Result<T, String>>,
+) -> Vec<T> {
+    use futures::StreamExt;
+    let count = seeds.end - seeds.start;
+    let (mut done, mut wrong) = (Vec::new(), Vec::new());
+    runtime.block_on(async {
+        let runs = futures::stream::iter(seeds);
+        let runs = runs.map(|seed| {
+            let running = run(seed);
+            async move { (seed, running.await) }
+        });
+        let mut runs = std::pin::pin!(runs.buffer_unordered(BESIDE));
+        while let Some((seed, ended)) = runs.next().await {
+            match ended {
+                Ok(Ok(one)) => done.push(one),
+                Ok(Err(what)) => wrong.push(format!("seed {seed}: {what}")),
+                Err(what) => wrong.push(format!("seed {seed}: {what}")),
+            }
+        }
+    });
+    let all = wrong.join("\n");
+    assert!(wrong.is_empty(), "{} of {count}:\n{all}", wrong.len());
+    done
+}
+
+pub(super) fn two_threads() -> tokio::runtime::Runtime {
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    runtime.worker_threads(2).enable_all().build().unwrap()
 }
 
 /// Queues outlive a process, and so do their connectors' names in the store: each run has its own.
@@ -164,7 +237,7 @@ async fn run(seed: u64, store: &Arc<dyn StateStore>) -> Result<usize, String> {
             settings: settings.clone(),
         };
         let target = connector.clone();
-        let rig = Rig::on(setup, move |i, cx| {
+        let started = Rig::on(setup, move |i, cx| {
             let key = format!("{}/{}", i.message.id(), i.attempt);
             let fails = xxh3_64(key.as_bytes()) % 100 < failing;
             let target = target.clone();
@@ -183,8 +256,13 @@ async fn run(seed: u64, store: &Arc<dyn StateStore>) -> Result<usize, String> {
                     }
                 }
             }
-        })
-        .await;
+        });
+        // It may die while it declares and subscribes.
+        let rig = tokio::select! {
+            biased;
+            rig = started => rig,
+            () = fuse.burnt() => continue,
+        };
         let share = if last {
             count
         } else {
@@ -242,47 +320,29 @@ async fn run(seed: u64, store: &Arc<dyn StateStore>) -> Result<usize, String> {
     Ok(0)
 }
 
+fn demand(
+    runtime: &tokio::runtime::Runtime,
+    seeds: std::ops::Range<u64>,
+    store: &Arc<dyn StateStore>,
+) {
+    let runs = judge_seeds(runtime, seeds, |seed| {
+        let store = Arc::clone(store);
+        tokio::spawn(async move { run(seed, &store).await })
+    });
+    let repeats: usize = runs.iter().sum();
+    println!("{} runs, {repeats} repeats", runs.len());
+}
+
 #[test]
 fn whatever_operation_the_process_dies_at() {
-    let seeds = std::env::var("VUMI_KILLS").unwrap_or_else(|_| "0..600".into());
-    let (from, to) = seeds.split_once("..").expect("FROM..TO");
-    let (from, to): (u64, u64) = (from.parse().unwrap(), to.parse().unwrap());
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(async {
-        let store = store();
-        let duplicates = Arc::new(AtomicUsize::new(0));
-        let found = Arc::new(std::sync::Mutex::new(Vec::new()));
-        let seeds = futures::stream::iter(from..to);
-        use futures::StreamExt;
-        seeds
-            .for_each_concurrent(BESIDE, |seed| {
-                let (store, found) = (Arc::clone(&store), Arc::clone(&found));
-                let duplicates = Arc::clone(&duplicates);
-                async move {
-                    match tokio::spawn(async move { run(seed, &store).await }).await {
-                        Ok(Ok(repeats)) => drop(duplicates.fetch_add(repeats, Ordering::Relaxed)),
-                        Ok(Err(what)) => found.lock().unwrap().push(format!("seed {seed}: {what}")),
-                        Err(what) => found.lock().unwrap().push(format!("seed {seed}: {what}")),
-                    }
-                }
-            })
-            .await;
-        let found = found.lock().unwrap();
-        assert!(
-            found.is_empty(),
-            "{} of {}:\n{}",
-            found.len(),
-            to - from,
-            found.join("\n")
-        );
-        println!(
-            "{} runs, {} repeats",
-            to - from,
-            duplicates.load(Ordering::Relaxed)
-        );
-    });
+    let runtime = two_threads();
+    demand(&runtime, seeds("VUMI_KILLS", "0..600"), &store());
+}
+
+#[test]
+fn whatever_operation_of_redis_the_process_dies_at() {
+    let runtime = two_threads();
+    if let Some((_redis, store)) = runtime.block_on(redis_store()) {
+        demand(&runtime, seeds("VUMI_KILLS_REDIS", "0..120"), &store);
+    }
 }

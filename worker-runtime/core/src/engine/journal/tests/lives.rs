@@ -1,24 +1,24 @@
 //! A transport dies at any operation of its store, of its broker or with its peer, again and again: journal and ledger
 //! together. What happens follows from a seed: one thread, clocks that stand still while anything is done, waiting times
-//! and failures that are drawn from it. `VUMI_LIVES=FROM..TO` runs other seeds.
+//! and failures that are drawn from it. `VUMI_LIVES=FROM..TO` runs other seeds. On Redis they run beside each other and in
+//! time as it passes (`VUMI_LIVES_REDIS=FROM..TO`): there a seed draws the same faults, and not the same moments.
 
-use super::kills::Mortal;
+use super::kills::{Mortal, judge_seeds, seeds, set_aside, two_threads};
 use super::*;
 use crate::backoff::seeded;
 use crate::broker::Broker;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use crate::clock;
 use crate::codes;
+use crate::conformance::simulated_time::Prompt;
 use crate::conformance::store_faults::Fuse;
+use crate::engine::tests::redis_store;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Actor, FailureClass};
 use crate::message::{Event, EventType};
-use crate::outcome::Refusal;
-use crate::parking;
-use crate::state::around::Around;
+use crate::outcome::{Receipt, ReceiptOutcome, Refusal};
 use crate::state::ledger::RowState;
 use crate::worker::{Input, Output, WorkerContext};
-use async_trait::async_trait;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use std::collections::BTreeMap;
@@ -29,6 +29,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 /// Processes that share the seeds: each waits for its store's thread most of the time.
 const PROCESSES: usize = 4;
+/// A receipt comes so long after an answer that was lost, and whoever waits for one waits longer.
+const RECEIPT: Duration = Duration::from_millis(700);
 /// How much of a history is shown.
 const SHOWN: usize = 60;
 
@@ -46,36 +48,6 @@ impl History {
     }
 }
 
-/// The store on the thread of the test: an operation takes no time, and nothing else is done meanwhile.
-struct Prompt {
-    inner: Arc<dyn StateStore>,
-    history: History,
-    seen: Mutex<tokio::time::Instant>,
-}
-
-#[async_trait]
-impl Around for Prompt {
-    fn inner(&self) -> &Arc<dyn StateStore> {
-        &self.inner
-    }
-
-    async fn around<T: Send>(
-        &self,
-        operation: &'static str,
-        work: impl Future<Output = Result<T, WorkError>> + Send,
-    ) -> Result<T, WorkError> {
-        {
-            let (now, mut seen) = (tokio::time::Instant::now(), self.seen.lock().unwrap());
-            clock::advance(now - *seen);
-            *seen = now;
-        }
-        let done = futures::executor::block_on(tokio::task::unconstrained(work));
-        let end = done.as_ref().err().map_or("", |e| e.code.name);
-        self.history.add(format!("{operation} {end}"));
-        done
-    }
-}
-
 /// What a peer does with an attempt.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Answer {
@@ -87,6 +59,41 @@ enum Answer {
     Away,
     /// Took it, and its answer is lost.
     Lost,
+    /// The same, and sends a receipt later, if it reaches a process that lives.
+    LostWithReceipt,
+}
+
+/// What is done with a message whose answer is lost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Policy {
+    Retry,
+    Fail,
+    Wait,
+    WaitThenRetry,
+}
+
+impl Policy {
+    fn drawn(rng: &mut StdRng) -> Self {
+        match rng.random_range(0..6) {
+            0 => Self::Retry,
+            1 | 2 => Self::Fail,
+            3 | 4 => Self::Wait,
+            _ => Self::WaitThenRetry,
+        }
+    }
+
+    fn settings(self) -> Value {
+        match self {
+            Self::Retry => json!({"policy": "retry"}),
+            Self::Fail => json!({"policy": "fail"}),
+            Self::Wait => json!({"policy": "wait", "deadline": "2s", "then": "fail"}),
+            Self::WaitThenRetry => json!({"policy": "wait", "deadline": "2s", "then": "retry"}),
+        }
+    }
+
+    fn retries(self) -> bool {
+        matches!(self, Self::Retry | Self::WaitThenRetry)
+    }
 }
 
 /// The far end of all lives.
@@ -95,13 +102,21 @@ struct Peer {
     /// Of a hundred attempts so many do not succeed at once.
     trouble: u64,
     history: History,
+    /// How often it was asked to take each.
+    asked: Mutex<BTreeMap<String, u64>>,
     /// User and message, as it took them.
     took: Mutex<Vec<(String, String)>>,
 }
 
 impl Peer {
-    fn answer(&self, number: &str, attempt: u32) -> Answer {
-        let drawn = xxh3_64(format!("{}/{number}/{attempt}", self.seed).as_bytes());
+    fn answer(&self, number: &str) -> Answer {
+        let asked = {
+            let mut all = self.asked.lock().unwrap();
+            let asked = all.entry(number.to_owned()).or_default();
+            *asked += 1;
+            *asked
+        };
+        let drawn = xxh3_64(format!("{}/{number}/{asked}", self.seed).as_bytes());
         if drawn % 100 >= self.trouble {
             return Answer::Ack;
         }
@@ -111,6 +126,7 @@ impl Peer {
             Answer::Away,
             Answer::Away,
             Answer::Lost,
+            Answer::LostWithReceipt,
             Answer::Nack,
         ];
         troubles[(drawn / 100) as usize % troubles.len()]
@@ -125,10 +141,11 @@ impl Peer {
         let message = input.to_deliver()?;
         let id = message.message_id();
         let number = message.content().unwrap_or_default();
-        let answer = self.answer(number, input.attempt);
         fuse.pass().await;
+        let answer = self.answer(number);
         self.history.add(format!("message {number}: {answer:?}"));
-        if matches!(answer, Answer::Ack | Answer::Lost) {
+        let took = [Answer::Ack, Answer::Lost, Answer::LostWithReceipt];
+        if took.contains(&answer) {
             let user = message.to_addr().unwrap_or_default().to_owned();
             self.took.lock().unwrap().push((user, id.to_owned()));
         }
@@ -148,6 +165,19 @@ impl Peer {
             Answer::Busy => failed(ErrorClass::RemoteTemporary, codes::PEER_FAILED),
             Answer::Away => failed(ErrorClass::Connect, codes::PEER_UNREACHABLE),
             Answer::Lost => failed(ErrorClass::Timeout, codes::PEER_TIMEOUT),
+            Answer::LostWithReceipt => {
+                let receipt = Receipt {
+                    message_id: Some(id.to_owned()),
+                    remote_id: None,
+                    outcome: ReceiptOutcome::Delivered,
+                };
+                tokio::spawn(async move {
+                    tokio::time::sleep(RECEIPT).await;
+                    fuse.pass().await;
+                    let _ = cx.receipt(receipt).await;
+                });
+                failed(ErrorClass::Timeout, codes::PEER_TIMEOUT)
+            }
         }
     }
 }
@@ -155,7 +185,7 @@ impl Peer {
 /// The lives of a transport, and what is left after the last one.
 struct Lives {
     connector: String,
-    retries: bool,
+    policy: Policy,
     broker: Arc<dyn Broker>,
     store: Arc<dyn StateStore>,
     peer: Arc<Peer>,
@@ -175,11 +205,10 @@ impl Lives {
             _ => rng.random_range(1..9usize),
         };
         let hold = ["0ms", "3ms", "1s"][rng.random_range(0..3usize)];
-        let policy = if self.retries { "retry" } else { "fail" };
         let settings = json!({
             "transportName": self.connector,
             "holdLimit": hold,
-            "onUnknown": {"policy": policy},
+            "onUnknown": self.policy.settings(),
             "retry": {"maxAttempts": 1000, "backoff": {"initial": "1ms", "max": "4ms"}},
         });
         let mut messages = Vec::new();
@@ -221,6 +250,7 @@ impl Lives {
             let (peer, ending) = (Arc::clone(&self.peer), Arc::clone(&fuse));
             // The worker under test is built on operations that count, and may die while it is.
             let rig = tokio::select! {
+                biased;
                 rig = Rig::on(setup, move |input, cx| {
                     let (peer, fuse) = (Arc::clone(&peer), Arc::clone(&ending));
                     async move { peer.handle(input, cx, fuse).await }
@@ -246,6 +276,7 @@ impl Lives {
             if !last {
                 // Some lives end because there is nothing left to do.
                 let _ = tokio::time::timeout(Duration::from_secs(2), fuse.burnt()).await;
+                fuse.end();
                 drop(rig);
                 continue;
             }
@@ -268,7 +299,7 @@ impl Lives {
             let counts = rig.running().snapshot().counts;
             let ready = ready.map_or(0, |depth| depth.ready);
             calm = match (left.messages, ready, counts.in_flight) {
-                (0, 0, 0) => calm + 1,
+                (0, 0, 0) if self.nothing_is_waited_for().await? => calm + 1,
                 _ => 0,
             };
             if calm > 5 {
@@ -282,14 +313,21 @@ impl Lives {
         ))
     }
 
+    /// Whether no receipt is waited for any more.
+    async fn nothing_is_waited_for(&self) -> Result<bool, String> {
+        for (_, id) in &self.sent {
+            let row = self.store.row(id).await.map_err(|e| e.text)?;
+            if row.is_some_and(|row| row.state == RowState::Unknown) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Demands what is promised.
     async fn judge(&self) -> Result<(), String> {
         let failed = |e: WorkError| e.text;
-        let parked = parking::list(&*self.broker, &self.queue(), 1000).await;
-        let parked: BTreeSet<String> = match parked {
-            Ok(parked) => parked.into_iter().filter_map(|p| p.message_id).collect(),
-            Err(_) => BTreeSet::new(),
-        };
+        let parked = set_aside(&*self.broker, &self.queue()).await?;
         let mut told: BTreeMap<String, Vec<Event>> = BTreeMap::new();
         let events = format!("{}.event", self.connector);
         let declared = self.broker.declare(&QueueSpec::Data(events.clone())).await;
@@ -316,8 +354,26 @@ impl Lives {
                     .push(place.ok_or("what was not sent came")?);
             }
         }
+        let mut late = BTreeSet::new();
+        if self.policy == Policy::WaitThenRetry {
+            // Its lane went on while a receipt was waited for.
+            for (place, (_, id)) in self.sent.iter().enumerate() {
+                let row = self.store.row(id).await.map_err(failed)?;
+                let steps = row.iter().flat_map(|row| &row.steps);
+                if steps
+                    .into_iter()
+                    .any(|s| s.state == Some(RowState::Unknown))
+                {
+                    late.insert(place);
+                }
+            }
+        }
         for (user, places) in &order {
-            if !places.is_sorted() {
+            if !places
+                .iter()
+                .filter(|place| !late.contains(place))
+                .is_sorted()
+            {
                 return Err(format!("{user} got {places:?}"));
             }
         }
@@ -330,7 +386,8 @@ impl Lives {
             let row = self.store.row(id).await.map_err(failed)?;
             let state = row.as_ref().map(|row| row.state);
             let about = || format!("{id}: taken {times} times, row {state:?}, told {events:?}");
-            if times > 1 && !self.retries {
+            let retries = self.policy.retries();
+            if times > 1 && !retries {
                 return Err(format!("sent twice: {}", about()));
             }
             if parked.contains(id) {
@@ -355,7 +412,8 @@ impl Lives {
                 .is_some_and(|f| f.code == codes::FATE_UNKNOWN.name);
             let right = match (verdict.event_type(), state) {
                 (EventType::Ack, Some(RowState::SentFinal)) => times >= 1,
-                (EventType::Nack, Some(RowState::Failed)) => times == 0 || lost || self.retries,
+                (EventType::Nack, Some(RowState::Failed)) => times == 0 || lost || retries,
+                (EventType::Ack, Some(RowState::Delivered)) => times >= 1,
                 _ => false,
             };
             if !right {
@@ -369,7 +427,30 @@ impl Lives {
     }
 }
 
-/// One seed; what happened, and what is wrong with it.
+/// One seed on this store; what is wrong with it.
+async fn live(seed: u64, store: Arc<dyn StateStore>, history: History) -> Result<(), String> {
+    // A run of its own, though it may be of the same seed: what one kept in the store is not the other's.
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let mut rng = StdRng::seed_from_u64(seed);
+    let mut lives = Lives {
+        policy: Policy::drawn(&mut rng),
+        broker: EmbeddedBroker::open(EmbeddedOptions::default()).unwrap(),
+        store,
+        peer: Arc::new(Peer {
+            seed,
+            trouble: [0, 20, 50, 80][rng.random_range(0..4usize)],
+            history,
+            asked: Mutex::default(),
+            took: Mutex::default(),
+        }),
+        sent: Vec::new(),
+        connector: format!("l{}", RUNS.fetch_add(1, Ordering::SeqCst)),
+    };
+    lives.run(rng).await?;
+    lives.judge().await
+}
+
+/// One seed in time that stands still; what happened, and what is wrong with it.
 fn lives(seed: u64, store: &Arc<dyn StateStore>) -> (Vec<String>, Result<(), String>) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -379,30 +460,12 @@ fn lives(seed: u64, store: &Arc<dyn StateStore>) -> (Vec<String>, Result<(), Str
     seeded::seed(seed);
     let history = History::default();
     let log = history.clone();
-    // A run of its own, though it may be of the same seed: what one kept in the store is not the other's.
-    static RUNS: AtomicU32 = AtomicU32::new(0);
-    let connector = format!("l{}", RUNS.fetch_add(1, Ordering::SeqCst));
     let found = runtime.block_on(async {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let mut lives = Lives {
-            retries: rng.random_ratio(1, 5),
-            broker: EmbeddedBroker::open(EmbeddedOptions::default()).unwrap(),
-            store: Arc::new(Prompt {
-                inner: Arc::clone(store),
-                history: log.clone(),
-                seen: Mutex::new(tokio::time::Instant::now()),
-            }),
-            peer: Arc::new(Peer {
-                seed,
-                trouble: [0, 20, 50, 80][rng.random_range(0..4usize)],
-                history: log,
-                took: Mutex::default(),
-            }),
-            sent: Vec::new(),
-            connector,
-        };
-        lives.run(rng).await?;
-        lives.judge().await
+        let heard = log.clone();
+        let prompt = Prompt::new(store, move |operation, end| {
+            heard.add(format!("{operation} {end}"));
+        });
+        live(seed, Arc::new(prompt), log).await
     });
     (history.all(), found)
 }
@@ -412,13 +475,11 @@ fn whatever_operation_a_transport_dies_at_nothing_is_sent_twice_and_everything_e
     let Some(process) = alone_in(PROCESSES) else {
         return;
     };
-    let seeds = std::env::var("VUMI_LIVES").unwrap_or_else(|_| "0..600".into());
-    let (from, to) = seeds.split_once("..").expect("FROM..TO");
-    let (from, to): (u64, u64) = (from.parse().unwrap(), to.parse().unwrap());
+    let seeds = seeds("VUMI_LIVES", "0..600");
     clock::stop();
     let store = store();
     let (began, mut operations) = (std::time::Instant::now(), 0);
-    for seed in (from..to).skip(process).step_by(PROCESSES) {
+    for seed in seeds.skip(process).step_by(PROCESSES) {
         let (history, found) = lives(seed, &store);
         operations += history.len();
         if let Err(what) = found {
@@ -431,6 +492,23 @@ fn whatever_operation_a_transport_dies_at_nothing_is_sent_twice_and_everything_e
         }
     }
     println!("{operations} operations in {:?}", began.elapsed());
+}
+
+#[test]
+fn whatever_operation_of_redis_a_transport_dies_at_nothing_is_sent_twice_and_everything_ends() {
+    let runtime = two_threads();
+    let Some((_redis, store)) = runtime.block_on(redis_store()) else {
+        return;
+    };
+    let seeds = seeds("VUMI_LIVES_REDIS", "0..120");
+    let runs = judge_seeds(&runtime, seeds, |seed| {
+        let (store, history) = (Arc::clone(&store), History::default());
+        tokio::spawn(async move {
+            let found = live(seed, store, history.clone()).await;
+            found.map_err(|what| format!("{what}\n  {}", history.all().join("\n  ")))
+        })
+    });
+    println!("{} runs", runs.len());
 }
 
 #[test]

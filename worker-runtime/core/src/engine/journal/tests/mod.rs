@@ -259,9 +259,11 @@ async fn a_store_that_is_away_holds_what_would_leave() {
     until_empty(&inner, QUEUE).await;
     rig.at_rest().await;
     judge(&sent, &replies).require().unwrap();
-    let snapshot = rig.running().snapshot();
-    let state = snapshot.components.iter().find(|c| c.component == "state");
-    assert_eq!(state.map(|c| c.reason.as_str()), Some("up"));
+    rig.until("it says so", |s| {
+        let state = s.components.iter().find(|c| c.component == "state");
+        state.is_some_and(|c| c.reason == "up")
+    })
+    .await;
 }
 
 /// A broker that keeps what it confirms needs a store that keeps it as well (R16).
@@ -431,4 +433,48 @@ async fn either(one: &CancellationToken, other: impl Future<Output = ()>) {
         () = one.cancelled() => {}
         () = other => {}
     }
+}
+
+/// That our credentials are refused is no message's fault: all wait, in order, however many attempts that takes.
+#[tokio::test]
+async fn refused_credentials_hold_messages_and_end_none() {
+    let store = store();
+    let corrected = Arc::new(AtomicBool::new(false));
+    let (flag, refused) = (Arc::clone(&corrected), Arc::new(AtomicU32::new(0)));
+    let counter = Arc::clone(&refused);
+    let mut settings = restless();
+    settings["retry"]["maxAttempts"] = json!(3);
+    let rig = Rig::on(with(&store, settings), move |i, cx| {
+        let ok = flag.load(Ordering::SeqCst);
+        if !ok {
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+        async move {
+            match ok {
+                true => Ok(echo(&i, &cx)),
+                false => {
+                    let (class, code) = (
+                        crate::error::ErrorClass::Auth,
+                        crate::codes::PEER_CREDENTIALS,
+                    );
+                    Err(crate::error::WorkError::new(class, code, "who are you?"))
+                }
+            }
+        }
+    })
+    .await;
+    let mut sent = Vec::new();
+    for n in 0..5 {
+        sent.push(("a".to_owned(), rig.send("a", &n.to_string()).await));
+    }
+    rig.until("all have left, and one was tried again and again", |s| {
+        s.counts.journaled >= 5 && refused.load(Ordering::SeqCst) > 12
+    })
+    .await;
+    assert_eq!(rig.running().snapshot().counts.parked, 0);
+    corrected.store(true, Ordering::SeqCst);
+    let replies = all_replies(&rig, "t.outbound", &sent).await;
+    judge(&sent, &replies).require().unwrap();
+    until_empty(&store, QUEUE).await;
+    rig.at_rest().await;
 }

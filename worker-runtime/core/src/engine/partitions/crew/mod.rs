@@ -8,7 +8,7 @@ use super::super::backlog::Backlog;
 use super::super::consumer::{Consumer, Counters, Parts, Phase, Watched};
 use super::super::delivery::Desk;
 use super::super::journal;
-use super::layout::{Alone, Layout};
+use super::layout::{Layout, WantedParts};
 use super::members::{Beat, LONGEST_NAME, Members};
 use super::plan::{Plan, queue_of, range};
 use super::window_of_part;
@@ -53,7 +53,7 @@ pub(super) struct Crew {
     member: String,
     members: Members,
     layout: Arc<Layout>,
-    alone: watch::Receiver<Option<Alone>>,
+    alone: watch::Receiver<Option<WantedParts>>,
     backlog: Arc<Backlog>,
     metrics: QueueMetrics,
     counters: Arc<Counters>,
@@ -204,7 +204,7 @@ impl Crew {
     }
 
     /// The parts that we want to have for ourselves; only whoever passes messages on may want that.
-    fn wanted_alone(&self) -> Option<Alone> {
+    fn wanted_alone(&self) -> Option<WantedParts> {
         self.alone.borrow().clone().filter(|_| self.layout.leads())
     }
 

@@ -1,21 +1,30 @@
 //! What waits in the journals of the parts when the division changes.
 
 use super::super::super::lanes::LaneChooser;
-use super::fences::{Fences, not_yet};
+use super::held::{HeldParts, not_yet};
 use super::*;
-use crate::message::Message;
+use crate::message::{Message, random_id};
 use crate::state::Journal;
-use crate::state::journal::{Filter, Lane as Place};
-use futures::future::{BoxFuture, FutureExt};
-use futures::stream::{self, StreamExt, TryStreamExt};
+use crate::state::journal::{Entry, Lane as Place, Mover};
 use std::collections::{BTreeMap, HashSet};
 
-/// Lanes that are looked at before they move.
+/// Lanes that are looked at together, and then move.
 const SOME: usize = 1000;
-/// So many of them are asked for at a time.
-const AT_ONCE: usize = 50;
 
 impl Layout {
+    /// From now on nobody else moves what waits in the journals: whoever held the fence before may be frozen in the midst of
+    /// it.
+    pub(super) async fn appointed(&self) -> Result<Mover, WorkError> {
+        let mover = Mover {
+            queue: self.plan.queue().to_owned(),
+            token: random_id(),
+        };
+        if let Some(store) = &self.store {
+            store.appoint(&mover).await?;
+        }
+        Ok(mover)
+    }
+
     /// Whether anything waits in the journal of the queue itself.
     pub(super) async fn has_journal(&self) -> Result<bool, WorkError> {
         let Some(store) = &self.store else {
@@ -50,7 +59,8 @@ impl Layout {
     pub(super) async fn move_journals(
         &self,
         parts: &BTreeSet<String>,
-        fences: &Fences,
+        fences: &HeldParts,
+        mover: &Mover,
     ) -> Result<(), WorkError> {
         let Some(store) = &self.store else {
             return Ok(());
@@ -63,7 +73,7 @@ impl Layout {
                 store.reclaim(&queue).await?;
             }
             let leaving = self
-                .move_journal(&**store, &queue, fences, &mut moved)
+                .move_journal(&**store, &queue, (fences, mover), &mut moved)
                 .await?;
             if leaving.is_empty() {
                 continue;
@@ -78,7 +88,8 @@ impl Layout {
             }
         }
         // What is claimed of this one is our own consumer's, who passes it on.
-        self.move_journal(&**store, own, fences, &mut moved).await?;
+        self.move_journal(&**store, own, (fences, mover), &mut moved)
+            .await?;
         if moved > 0 {
             tracing::info!(
                 queue = self.plan.queue(),
@@ -94,18 +105,16 @@ impl Layout {
         &self,
         store: &dyn StateStore,
         queue: &str,
-        fences: &Fences,
+        (fences, mover): (&HeldParts, &Mover),
         moved: &mut u64,
     ) -> Result<HashSet<Place>, WorkError> {
         let own = self.plan.queue();
         let mut leaving = HashSet::new();
         for some in Journal::lanes(store, queue).await?.chunks(SOME) {
-            let asked = some.iter().map(|place| self.target(store, queue, place));
-            let asked: Vec<BoxFuture<'_, _>> = asked.map(FutureExt::boxed).collect();
-            let asked = stream::iter(asked).buffered(AT_ONCE);
-            let targets: Vec<String> = asked.try_collect().await?;
+            let heads = store.heads(queue, some).await?;
             let mut lanes_of: BTreeMap<String, Vec<Place>> = BTreeMap::new();
-            for (target, place) in targets.into_iter().zip(some) {
+            for (head, place) in heads.into_iter().zip(some) {
+                let target = self.target(head);
                 if target != queue {
                     lanes_of.entry(target).or_default().push(place.clone());
                 }
@@ -114,8 +123,10 @@ impl Layout {
                 if self.mode != OrderingMode::None && (queue == own || target == own) {
                     self.stale.store(true, Ordering::SeqCst);
                 }
+                // Whoever is frozen from here on loses the fences, and then the appointment too: the next holder has one of
+                // its own before it reads anything.
                 fences.check()?;
-                *moved += store.relocate(queue, &target, &lanes).await?;
+                *moved += store.relocate(mover, queue, &target, &lanes).await?;
                 leaving.extend(lanes);
             }
         }
@@ -123,23 +134,12 @@ impl Layout {
     }
 
     /// The queue to which a lane of a journal belongs, by its first message.
-    async fn target(
-        &self,
-        store: &dyn StateStore,
-        queue: &str,
-        place: &Place,
-    ) -> Result<String, WorkError> {
+    fn target(&self, head: Option<Entry>) -> String {
         let [first, ..] = self.plan.parts() else {
-            return Ok(self.plan.queue().to_owned());
+            return self.plan.queue().to_owned();
         };
-        let filter = Filter {
-            group: Some(place.group.clone()),
-            lane: Some(place.number),
-            ..Filter::default()
-        };
-        let head = store.list(queue, &filter, 1).await?.pop();
-        let message = head.and_then(|head| Message::decode(self.flow, &head.entry.body).ok());
-        Ok(match message {
+        let message = head.and_then(|head| Message::decode(self.flow, &head.body).ok());
+        match message {
             Some(message) => {
                 let mode = match self.mode {
                     OrderingMode::None => OrderingMode::PerUser,
@@ -150,6 +150,6 @@ impl Layout {
             }
             // Whoever reads it sets it aside.
             None => queue_of(self.plan.queue(), first),
-        })
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! The division is written down at the broker, in `<queue>.layout`, by whoever holds the fence of the queue.
 
 mod emptying;
-mod fences;
+mod held;
 mod journals;
 mod notes;
 
@@ -46,7 +46,7 @@ pub(super) struct Here {
 
 /// The parts that a replica wants to have for itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Alone {
+pub(super) struct WantedParts {
     pub(super) parts: BTreeSet<String>,
     /// Nobody is to read them, this replica's crew included: their journals move.
     pub(super) closed: bool,
@@ -84,7 +84,7 @@ pub(in crate::engine) struct Layout {
     void: AtomicU64,
     turn: Mutex<()>,
     /// The parts that this replica wants to empty.
-    alone: watch::Sender<Option<Alone>>,
+    alone: watch::Sender<Option<WantedParts>>,
     here: watch::Sender<Here>,
 }
 
@@ -142,7 +142,7 @@ impl Layout {
     }
 
     /// The parts that this replica wants to have for itself.
-    pub(super) fn alone(&self) -> watch::Receiver<Option<Alone>> {
+    pub(super) fn alone(&self) -> watch::Receiver<Option<WantedParts>> {
         self.alone.subscribe()
     }
 
@@ -251,6 +251,11 @@ impl Layout {
     }
 
     async fn agree(&self) -> Result<(), WorkError> {
+        // Where nobody has the queue alone, who divides it is appointed when it has the fences.
+        let mover = match self.mode {
+            OrderingMode::None => None,
+            _ => Some(self.appointed().await?),
+        };
         let notes = self.read().await?;
         let left = self.left_in_journals().await?;
         if notes.is_empty() && left.is_empty() && self.plan.parts().is_empty() {
@@ -266,7 +271,7 @@ impl Layout {
             let mut parts = ours;
             parts.extend(left);
             parts.extend(notes.into_iter().flatten().flat_map(|note| note.parts));
-            return self.redivide(&parts).await;
+            return self.redivide(&parts, mover).await;
         }
         self.write().await
     }

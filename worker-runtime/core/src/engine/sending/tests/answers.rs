@@ -252,55 +252,58 @@ async fn a_receipt_that_names_the_peers_id_alone_finds_its_message() {
     assert!(sending.receipt(receipt(&remote_id), &never).await.is_err());
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_failure_worker_of_vumi_hears_of_what_failed_for_good_if_the_manifest_says_so() {
-    for wanted in [true, false] {
-        let store = store();
-        let bench = Bench::new(&store, json!({}), false);
-        let failures = QueueSpec::Data(FailureMessage::routing_key("t"));
-        bench.broker.declare(&failures).await.unwrap();
-        // Refused by the peer, given up by us, accepted, and tried again before it is accepted.
-        let answers = [
-            vec![Answer::Nack],
-            vec![Answer::Busy; 4],
-            vec![Answer::Ack],
-            vec![Answer::Ack, Answer::Busy],
-        ];
-        let mut failed = Vec::new();
-        for (place, answers) in answers.into_iter().enumerate() {
-            *bench.peer.answers.lock().unwrap() = answers;
-            let life = Life::until(0);
-            let worker = Arc::new(Transport {
-                name: bench.name,
-                peer: Arc::clone(&bench.peer),
-                life: Arc::clone(&life),
-            });
-            let (_, mut desk) = bench.desk(&life, Some(Arc::clone(&store)), worker);
-            desk.legacy_failures = wanted;
-            let message = message();
-            let finished = Arc::new(desk).work(delivery(&message, false)).await;
-            assert_eq!(finished.verdict, Verdict::Done);
-            if place < 2 {
-                failed.push(message);
+#[test]
+fn a_failure_worker_of_vumi_hears_of_what_failed_for_good_if_the_manifest_says_so() {
+    in_simulated_time(async {
+        for wanted in [true, false] {
+            let store = simulated_store();
+            let bench = Bench::new(&store, json!({}), false);
+            let failures = QueueSpec::Data(FailureMessage::routing_key("t"));
+            bench.broker.declare(&failures).await.unwrap();
+            // Refused by the peer, given up by us, accepted, and tried again before it is accepted.
+            let answers = [
+                vec![Answer::Nack],
+                vec![Answer::Busy; 4],
+                vec![Answer::Ack],
+                vec![Answer::Ack, Answer::Busy],
+            ];
+            let mut failed = Vec::new();
+            for (place, answers) in answers.into_iter().enumerate() {
+                *bench.peer.answers.lock().unwrap() = answers;
+                let life = Life::until(0);
+                let worker = Arc::new(Transport {
+                    name: bench.name,
+                    peer: Arc::clone(&bench.peer),
+                    life: Arc::clone(&life),
+                });
+                let (_, mut desk) = bench.desk(&life, Some(Arc::clone(&store)), worker);
+                desk.legacy_failures = wanted;
+                let message = message();
+                let finished = Arc::new(desk).work(delivery(&message, false)).await;
+                assert_eq!(finished.verdict, Verdict::Done);
+                if place < 2 {
+                    failed.push(message);
+                }
             }
+            let told = bench.read("t.failures").await;
+            let told: Vec<FailureMessage> = told
+                .iter()
+                .map(|body| FailureMessage::decode(body).unwrap())
+                .collect();
+            if !wanted {
+                assert!(told.is_empty());
+                continue;
+            }
+            let messages: Vec<UserMessage> =
+                told.iter().filter_map(FailureMessage::message).collect();
+            assert_eq!(messages, failed);
+            // It keeps them; retries are ours alone.
+            assert!(told.iter().all(|f| f.code() == FailureCode::Permanent));
+            assert!(
+                told[0].reason().starts_with("content: no"),
+                "{}",
+                told[0].reason()
+            );
         }
-        let told = bench.read("t.failures").await;
-        let told: Vec<FailureMessage> = told
-            .iter()
-            .map(|body| FailureMessage::decode(body).unwrap())
-            .collect();
-        if !wanted {
-            assert!(told.is_empty());
-            continue;
-        }
-        let messages: Vec<UserMessage> = told.iter().filter_map(FailureMessage::message).collect();
-        assert_eq!(messages, failed);
-        // It keeps them; retries are ours alone.
-        assert!(told.iter().all(|f| f.code() == FailureCode::Permanent));
-        assert!(
-            told[0].reason().starts_with("content: no"),
-            "{}",
-            told[0].reason()
-        );
-    }
+    });
 }

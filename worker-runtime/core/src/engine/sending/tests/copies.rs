@@ -50,37 +50,39 @@ async fn under_way(
     (slow, work, sending)
 }
 
-#[tokio::test(start_paused = true)]
-async fn a_copy_of_what_another_replica_is_sending_waits_for_the_outcome() {
-    for policy in ["fail", "retry"] {
-        for redelivered in [false, true] {
-            let store = store();
-            let bench = Bench::new(&store, json!({"onUnknown": {"policy": policy}}), false);
-            let (twice, other) = (message(), message());
-            let (slow, first, sender) = under_way(&bench, &twice).await;
-            let lives = tokio::spawn(async move { sender.live().await });
-            let (sending, desk) = bench.process(&Life::until(0), 0, 0);
-            let copy = tokio::spawn(Arc::clone(&desk).work(delivery(&twice, redelivered)));
-            // Long after a replica that died would have been missed.
-            tokio::time::sleep(Duration::from_secs(60)).await;
-            let neighbour = Arc::clone(&desk).work(delivery(&other, false)).await;
-            assert_eq!(neighbour.verdict, Verdict::Done, "other lanes go on");
-            assert!(!copy.is_finished(), "it waits");
-            // Nor does a look-out whose clock was stepped take it for lost.
-            let (book, row) = (sending.book.as_ref().unwrap(), bench.row(&twice).await);
-            assert!(!sending.end_wait(book, row, &|| false).await.unwrap());
-            slow.answers.add_permits(1);
-            assert_eq!(first.await.unwrap(), Verdict::Done);
-            assert_eq!(copy.await.unwrap().verdict, Verdict::Done);
-            lives.abort();
-            assert_eq!(bench.row(&twice).await.state, RowState::SentFinal);
-            assert_eq!(bench.peer.took.load(Ordering::SeqCst), 2, "one each");
-            assert_eq!(sending.metrics.resent.get(), 0);
-            let events = distinct(&bench.events().await);
-            assert_eq!(events.len(), 2);
-            assert!(events.iter().all(|e| e.event_type() == EventType::Ack));
+#[test]
+fn a_copy_of_what_another_replica_is_sending_waits_for_the_outcome() {
+    in_simulated_time(async {
+        for policy in ["fail", "retry"] {
+            for redelivered in [false, true] {
+                let store = simulated_store();
+                let bench = Bench::new(&store, json!({"onUnknown": {"policy": policy}}), false);
+                let (twice, other) = (message(), message());
+                let (slow, first, sender) = under_way(&bench, &twice).await;
+                let lives = tokio::spawn(async move { sender.live().await });
+                let (sending, desk) = bench.process(&Life::until(0), 0, 0);
+                let copy = tokio::spawn(Arc::clone(&desk).work(delivery(&twice, redelivered)));
+                // Long after a replica that died would have been missed.
+                tokio::time::sleep(Duration::from_secs(60)).await;
+                let neighbour = Arc::clone(&desk).work(delivery(&other, false)).await;
+                assert_eq!(neighbour.verdict, Verdict::Done, "other lanes go on");
+                assert!(!copy.is_finished(), "it waits");
+                // Nor does a look-out whose clock was stepped take it for lost.
+                let (book, row) = (sending.book.as_ref().unwrap(), bench.row(&twice).await);
+                assert!(!sending.end_wait(book, row, &|| false).await.unwrap());
+                slow.answers.add_permits(1);
+                assert_eq!(first.await.unwrap(), Verdict::Done);
+                assert_eq!(copy.await.unwrap().verdict, Verdict::Done);
+                lives.abort();
+                assert_eq!(bench.row(&twice).await.state, RowState::SentFinal);
+                assert_eq!(bench.peer.took.load(Ordering::SeqCst), 2, "one each");
+                assert_eq!(sending.metrics.resent.get(), 0);
+                let events = distinct(&bench.events().await);
+                assert_eq!(events.len(), 2);
+                assert!(events.iter().all(|e| e.event_type() == EventType::Ack));
+            }
         }
-    }
+    });
 }
 
 /// Messages that may have killed a process run one at a time; one that only waits kills nobody.
@@ -113,36 +115,37 @@ async fn a_copy_that_waits_for_another_replica_holds_up_no_other_suspect() {
     lives.abort();
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_a_dead_replica_was_sending_is_lost_soon_and_what_a_live_one_never_ends_at_the_deadline()
- {
-    for dead in [true, false] {
-        let store = store();
-        let bench = Bench::new(&store, json!({"onUnknown": {"policy": "fail"}}), false);
-        let message = message();
-        let (_slow, first, sender) = under_way(&bench, &message).await;
-        let lives = match dead {
-            true => {
-                first.abort();
-                None
-            }
-            false => Some(tokio::spawn(async move { sender.live().await })),
-        };
-        let began = Instant::now();
-        let verdict = bench.deliver(&message, true, Life::until(0), 0, 0).await;
-        assert_eq!(verdict, Some(Verdict::Done));
-        let (most, least) = match dead {
-            true => (alive::HOLD * 2, Duration::ZERO),
-            false => (patience::SENDING * 2, patience::SENDING / 2),
-        };
-        let waited = began.elapsed();
-        assert!((least..most).contains(&waited), "{waited:?}");
-        let row = bench.row(&message).await;
-        assert_eq!(row.state, RowState::Failed);
-        let fate = bench.events().await[0].fate().unwrap();
-        assert_eq!(fate.code, codes::FATE_UNKNOWN.name);
-        lives.inspect(tokio::task::JoinHandle::abort);
-    }
+#[test]
+fn what_a_dead_replica_was_sending_is_lost_soon_and_what_a_live_one_never_ends_at_the_deadline() {
+    in_simulated_time(async {
+        for dead in [true, false] {
+            let store = simulated_store();
+            let bench = Bench::new(&store, json!({"onUnknown": {"policy": "fail"}}), false);
+            let message = message();
+            let (_slow, first, sender) = under_way(&bench, &message).await;
+            let lives = match dead {
+                true => {
+                    first.abort();
+                    None
+                }
+                false => Some(tokio::spawn(async move { sender.live().await })),
+            };
+            let began = Instant::now();
+            let verdict = bench.deliver(&message, true, Life::until(0), 0, 0).await;
+            assert_eq!(verdict, Some(Verdict::Done));
+            let (most, least) = match dead {
+                true => (alive::HOLD * 2, Duration::ZERO),
+                false => (patience::SENDING * 2, patience::SENDING / 2),
+            };
+            let waited = began.elapsed();
+            assert!((least..most).contains(&waited), "{waited:?}");
+            let row = bench.row(&message).await;
+            assert_eq!(row.state, RowState::Failed);
+            let fate = bench.events().await[0].fate().unwrap();
+            assert_eq!(fate.code, codes::FATE_UNKNOWN.name);
+            lives.inspect(tokio::task::JoinHandle::abort);
+        }
+    });
 }
 
 /// A replica that was frozen gets the answer of its peer when another one, which had the copy, waits for a receipt: nothing
@@ -196,75 +199,81 @@ async fn answered_late_and_dead(dies: u32, by_receipt: bool) -> bool {
     true
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_another_transport_ended_is_told_again_and_not_sent_again() {
-    let store = store();
-    for (answer, receipts) in [
-        (Answer::Ack, false),
-        (Answer::Ack, true),
-        (Answer::Nack, false),
-    ] {
-        for redelivered in [false, true] {
-            let other = Bench::named("other", &store, json!({}), receipts);
-            other.peer.answers.lock().unwrap().push(answer);
-            let message = message();
-            let sent = other.deliver(&message, false, Life::until(0), 0, 0).await;
-            assert_eq!(sent, Some(Verdict::Done));
-            let before = other.row(&message).await;
-            let bench = Bench::new(&store, json!({}), false);
-            let again = bench
-                .deliver(&message, redelivered, Life::until(0), 0, 0)
-                .await;
-            assert_eq!(again, Some(Verdict::Done));
-            assert_eq!(bench.peer.attempts.load(Ordering::SeqCst), 0, "not sent");
-            assert_eq!(bench.row(&message).await, before, "its row stays");
-            let (first, second) = (other.events().await, bench.events().await);
-            assert_eq!(first[0].encode(), second[0].encode(), "byte for byte");
+#[test]
+fn what_another_transport_ended_is_told_again_and_not_sent_again() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        for (answer, receipts) in [
+            (Answer::Ack, false),
+            (Answer::Ack, true),
+            (Answer::Nack, false),
+        ] {
+            for redelivered in [false, true] {
+                let other = Bench::named("other", &store, json!({}), receipts);
+                other.peer.answers.lock().unwrap().push(answer);
+                let message = message();
+                let sent = other.deliver(&message, false, Life::until(0), 0, 0).await;
+                assert_eq!(sent, Some(Verdict::Done));
+                let before = other.row(&message).await;
+                let bench = Bench::new(&store, json!({}), false);
+                let again = bench
+                    .deliver(&message, redelivered, Life::until(0), 0, 0)
+                    .await;
+                assert_eq!(again, Some(Verdict::Done));
+                assert_eq!(bench.peer.attempts.load(Ordering::SeqCst), 0, "not sent");
+                assert_eq!(bench.row(&message).await, before, "its row stays");
+                let (first, second) = (other.events().await, bench.events().await);
+                assert_eq!(first[0].encode(), second[0].encode(), "byte for byte");
+            }
         }
-    }
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_another_transport_has_not_begun_is_taken_over_with_its_history() {
-    let store = store();
-    let other = Bench::named("other", &store, json!({}), false);
-    let message = message();
-    let (sending, _) = other.process(&Life::until(0), 0, 0);
-    sending.taken_over(&message, &|| false).await.unwrap();
-    let waiting = other.row(&message).await;
-    let bench = Bench::new(&store, json!({}), false);
-    let sent = bench.deliver(&message, false, Life::until(0), 0, 0).await;
-    assert_eq!(sent, Some(Verdict::Done));
-    let row = bench.row(&message).await;
-    assert_eq!(
-        (row.account.as_str(), row.state),
-        ("t", RowState::SentFinal)
-    );
-    assert_eq!(row.steps[0], waiting.steps[0]);
-    // The copy that the other one has is no second message.
-    let late = other.deliver(&message, true, Life::until(0), 0, 0).await;
-    assert_eq!(late, Some(Verdict::Done));
-    assert_eq!(other.peer.attempts.load(Ordering::SeqCst), 0);
-    assert_eq!(other.row(&message).await, row);
+#[test]
+fn what_another_transport_has_not_begun_is_taken_over_with_its_history() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let other = Bench::named("other", &store, json!({}), false);
+        let message = message();
+        let (sending, _) = other.process(&Life::until(0), 0, 0);
+        sending.taken_over(&message, &|| false).await.unwrap();
+        let waiting = other.row(&message).await;
+        let bench = Bench::new(&store, json!({}), false);
+        let sent = bench.deliver(&message, false, Life::until(0), 0, 0).await;
+        assert_eq!(sent, Some(Verdict::Done));
+        let row = bench.row(&message).await;
+        assert_eq!(
+            (row.account.as_str(), row.state),
+            ("t", RowState::SentFinal)
+        );
+        assert_eq!(row.steps[0], waiting.steps[0]);
+        // The copy that the other one has is no second message.
+        let late = other.deliver(&message, true, Life::until(0), 0, 0).await;
+        assert_eq!(late, Some(Verdict::Done));
+        assert_eq!(other.peer.attempts.load(Ordering::SeqCst), 0);
+        assert_eq!(other.row(&message).await, row);
+    });
 }
 
-#[tokio::test(start_paused = true)]
-async fn what_another_transport_set_aside_is_sent_by_a_person_only_and_counted_if_it_may_be_a_second_copy()
+#[test]
+fn what_another_transport_set_aside_is_sent_by_a_person_only_and_counted_if_it_may_be_a_second_copy()
  {
-    let store = store();
-    let other = Bench::named("other", &store, json!({}), false);
-    other.peer.answers.lock().unwrap().push(Answer::Panic);
-    let message = message();
-    let parked = other.deliver(&message, false, Life::until(0), 0, 0).await;
-    assert_eq!(parked, Some(Verdict::Parked));
-    let bench = Bench::new(&store, json!({}), false);
-    let again = bench.deliver(&message, true, Life::until(0), 0, 0).await;
-    assert_eq!(again, Some(Verdict::Parked));
-    assert_eq!(bench.peer.attempts.load(Ordering::SeqCst), 0);
-    // A person routed it here.
-    let (sending, desk) = bench.process(&Life::until(0), 0, 0);
-    let finished = desk.work(delivery(&message, false)).await;
-    assert_eq!(finished.verdict, Verdict::Done);
-    assert_eq!(sending.metrics.resent.get(), 1);
-    assert_eq!(bench.row(&message).await.account, "t");
+    in_simulated_time(async {
+        let store = simulated_store();
+        let other = Bench::named("other", &store, json!({}), false);
+        other.peer.answers.lock().unwrap().push(Answer::Panic);
+        let message = message();
+        let parked = other.deliver(&message, false, Life::until(0), 0, 0).await;
+        assert_eq!(parked, Some(Verdict::Parked));
+        let bench = Bench::new(&store, json!({}), false);
+        let again = bench.deliver(&message, true, Life::until(0), 0, 0).await;
+        assert_eq!(again, Some(Verdict::Parked));
+        assert_eq!(bench.peer.attempts.load(Ordering::SeqCst), 0);
+        // A person routed it here.
+        let (sending, desk) = bench.process(&Life::until(0), 0, 0);
+        let finished = desk.work(delivery(&message, false)).await;
+        assert_eq!(finished.verdict, Verdict::Done);
+        assert_eq!(sending.metrics.resent.get(), 1);
+        assert_eq!(bench.row(&message).await.account, "t");
+    });
 }

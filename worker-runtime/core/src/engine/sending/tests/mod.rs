@@ -14,6 +14,7 @@ use super::*;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use crate::broker::{Broker, QueueSpec, RawDelivery};
 use crate::conformance::delegate::Double;
+use crate::conformance::simulated_time::Prompt;
 use crate::conformance::stand_in::resource;
 use crate::engine::backlog::Backlog;
 use crate::engine::backoff::RetryPolicy;
@@ -405,6 +406,22 @@ fn message() -> UserMessage {
 
 fn store() -> Arc<dyn StateStore> {
     EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap()
+}
+
+/// Runs a test in a process of its own, where time stands still while anything is done. The store must be one of
+/// [`simulated_store`]: while another one works on a thread of its own, Tokio's paused clock would run ahead of it.
+fn in_simulated_time(test: impl Future<Output = ()>) {
+    if !vumi_testkit::alone() {
+        return;
+    }
+    crate::clock::stop();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().start_paused(true).build().unwrap();
+    runtime.block_on(test);
+}
+
+fn simulated_store() -> Arc<dyn StateStore> {
+    Arc::new(Prompt::new(&store(), |_, _| {}))
 }
 
 /// Repeats are byte for byte the same; the distinct ones.

@@ -108,10 +108,51 @@ async fn one_schedule(store: &Arc<dyn StateStore>, seed: u64) {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn no_crash_at_any_step_sends_a_message_twice_or_leaves_it_without_an_end() {
-    let store = store();
-    for seed in 0..3000 {
-        one_schedule(&store, seed).await;
-    }
+#[test]
+fn no_crash_at_any_step_sends_a_message_twice_or_leaves_it_without_an_end() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        for seed in 0..3000 {
+            one_schedule(&store, seed).await;
+        }
+    });
+}
+
+/// Each time that no receipt came it is delivered as if for the first time; that ends all the same.
+#[test]
+fn what_is_sent_again_without_a_receipt_ends_after_as_many_attempts_as_others() {
+    in_simulated_time(async {
+        for (retry, sent) in [
+            (json!({"maxAttempts": 4}), 4),
+            (json!({"maxAttempts": 9, "maxAge": "3s"}), 3),
+            (json!({"maxAttempts": 9, "maxAge": "1s"}), 2),
+        ] {
+            let store = simulated_store();
+            let again = json!({"policy": "wait", "deadline": "1s", "then": "retry"});
+            let settings = json!({"onUnknown": again, "retry": retry});
+            let (bench, message) = (Bench::new(&store, settings, true), message());
+            let (sending, desk) = bench.process(&Life::until(0), 0, 0);
+            let mut row = None;
+            for delivered in 0..20 {
+                bench.peer.answers.lock().unwrap().push(Answer::Lost);
+                let finished = Arc::clone(&desk).work(delivery(&message, delivered > 0));
+                assert_eq!(finished.await.verdict, Verdict::Done);
+                tokio::time::sleep(Duration::from_millis(1001)).await;
+                let (book, unknown) = (sending.book.as_ref().unwrap(), bench.row(&message).await);
+                assert_eq!(unknown.state, RowState::Unknown);
+                assert!(sending.end_wait(book, unknown, &|| false).await.unwrap());
+                let now = bench.row(&message).await;
+                if now.state.is_final() {
+                    row = Some(now);
+                    break;
+                }
+                assert_eq!(now.state, RowState::Queued);
+            }
+            assert_eq!(row.expect("it ends").state, RowState::Failed);
+            assert_eq!(bench.peer.took.load(Ordering::SeqCst), sent, "{retry}");
+            let events = bench.events().await;
+            let nacks = events.iter().filter(|e| e.event_type() == EventType::Nack);
+            assert_eq!(nacks.count(), 1);
+        }
+    });
 }

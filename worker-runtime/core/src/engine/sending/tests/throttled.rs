@@ -157,85 +157,115 @@ impl Worker for Http {
     }
 }
 
+/// What an HTTP network takes in a second.
+const LIMIT: u32 = 20;
+
 /// Acceptance test 8 with a network over HTTP, in simulated time: twenty a second with `Retry-After: 1`, which the manifest
 /// knows, or says too fast by half or by five times; ten minutes of a campaign, and one-time passwords in between.
 #[tokio::test(start_paused = true)]
 async fn a_throttling_network_is_used_and_a_one_time_password_leaves_at_once_while_a_campaign_waits()
  {
-    const LIMIT: u32 = 20;
+    for rate in [LIMIT, 30, 100] {
+        throttled_campaign(rate, &[None]).await;
+    }
+}
+
+/// The same with two replicas whose bucket is in the store that they share: what one of them is told holds for both.
+#[test]
+fn replicas_that_share_a_bucket_find_out_together_what_a_network_takes() {
+    in_simulated_time(async {
+        for rate in [LIMIT, 30, 100] {
+            let shared = simulated_store();
+            throttled_campaign(rate, &[Some(Arc::clone(&shared)), Some(shared)]).await;
+        }
+    });
+}
+
+/// A campaign through replicas with these stores.
+async fn throttled_campaign(rate: u32, replicas: &[Option<Arc<dyn StateStore>>]) {
     /// By then it has found out what the network takes.
     const LEARNT: Duration = Duration::from_secs(30);
     const EACH: usize = 120;
     const PASSWORDS: usize = 130;
-    for rate in [LIMIT, 30, 100] {
-        let store = store();
-        let spec = json!({"rateLimit": {"rate": rate, "burst": 1}, "classes": {}, "retry": {"maxAttempts": 3}});
-        let bench = Bench::new(&store, spec, false);
-        let network = Arc::new(Http {
-            began: Instant::now(),
-            limit: LIMIT,
-            second: Mutex::default(),
-            took: Mutex::default(),
-            refused: Mutex::default(),
-        });
-        let worker: Arc<dyn Worker> = Arc::clone(&network) as _;
-        let (_, desk) = bench.desk(&Life::until(0), None, worker);
-        let desk = Arc::new(desk);
-        let labelled = |user: &str, class: &str, number: usize| {
-            let mut message = UserMessage::new("sms", Some(user), Some("555"));
-            message.set_content(Some(&number.to_string()));
-            let labels = message.helper_metadata_mut();
-            labels.insert("class".into(), class.into());
-            message
-        };
-        let users = (0..100).map(|user| {
-            let desk = Arc::clone(&desk);
-            async move {
-                for number in 0..EACH {
-                    let message = labelled(&format!("user{user}"), "bulk", number);
-                    let finished = Arc::clone(&desk).work(delivery(&message, false)).await;
-                    assert_eq!(finished.verdict, Verdict::Done);
-                }
-            }
-        });
-        let passwords = async {
-            let mut waits = Vec::new();
-            for number in 0..PASSWORDS {
-                tokio::time::sleep(Duration::from_millis(4321)).await;
-                let asked = Instant::now();
-                let message = labelled(&format!("shopper{number}"), "interactive", number);
+    let spec = json!({"rateLimit": {"rate": rate, "burst": 1}, "classes": {}, "retry": {"maxAttempts": 3}});
+    let bench = Bench::new(&store(), spec, false);
+    let network = Arc::new(Http {
+        began: Instant::now(),
+        limit: LIMIT,
+        second: Mutex::default(),
+        took: Mutex::default(),
+        refused: Mutex::default(),
+    });
+    let replicas: Vec<Arc<Desk>> = replicas
+        .iter()
+        .map(|store| {
+            let worker: Arc<dyn Worker> = Arc::clone(&network) as _;
+            let (_, desk) = bench.desk(&Life::until(0), store.clone(), worker);
+            Arc::new(desk)
+        })
+        .collect();
+    let of = |number: usize| Arc::clone(&replicas[number % replicas.len()]);
+    let labelled = |user: &str, class: &str, number: usize| {
+        let mut message = UserMessage::new("sms", Some(user), Some("555"));
+        message.set_content(Some(&number.to_string()));
+        let labels = message.helper_metadata_mut();
+        labels.insert("class".into(), class.into());
+        message
+    };
+    let users = (0..100).map(|user| {
+        let desk = of(user);
+        async move {
+            for number in 0..EACH {
+                let message = labelled(&format!("user{user}"), "bulk", number);
                 let finished = Arc::clone(&desk).work(delivery(&message, false)).await;
                 assert_eq!(finished.verdict, Verdict::Done);
-                waits.push((asked - network.began, asked.elapsed()));
             }
-            waits
-        };
-        let (_, waits) = tokio::join!(futures::future::join_all(users), passwords);
-        let took = network.took.lock().unwrap();
-        assert_eq!(took.len(), 100 * EACH + PASSWORDS, "no failure is final");
-        for user in 0..100 {
-            let user = format!("user{user}");
-            let numbers = took.iter().filter(|(_, m)| m.to_addr() == Some(&user));
-            assert!(numbers.map(|(_, m)| number(m)).eq(0..EACH), "in order");
         }
-        let refused = network.refused.lock().unwrap();
-        let end = took.last().unwrap().0;
-        let later = took.iter().filter(|(at, _)| *at >= LEARNT).count() as f64;
-        let share = later / (end - LEARNT).as_secs_f64() / f64::from(LIMIT);
-        let again = refused.iter().filter(|at| **at >= LEARNT).count() as f64;
-        println!("{rate} a second: {share:.3} of the limit used, refused at {refused:?}");
-        assert!(share >= 0.95, "{rate}: {share}");
-        assert!(again <= later / 100.0, "{rate}: {again} of {later}");
-        assert_eq!(refused.is_empty(), rate == LIMIT, "{rate}");
-        for (asked, waited) in waits.iter().filter(|(asked, _)| *asked >= LEARNT) {
-            // Asked to come back after a second, nothing is sent for a second.
-            let span = *asked..=*asked + *waited;
-            let pause = refused
-                .iter()
-                .any(|at| span.contains(at) || span.contains(&(*at + Duration::from_secs(1))));
-            let most = Duration::from_millis(if pause { 1250 } else { 1000 });
-            assert!(*waited <= most, "{rate}: {waited:?} at {asked:?}");
+    });
+    let passwords = async {
+        let mut waits = Vec::new();
+        for number in 0..PASSWORDS {
+            tokio::time::sleep(Duration::from_millis(4321)).await;
+            let asked = Instant::now();
+            let message = labelled(&format!("shopper{number}"), "interactive", number);
+            let finished = of(number).work(delivery(&message, false)).await;
+            assert_eq!(finished.verdict, Verdict::Done);
+            waits.push((asked - network.began, asked.elapsed()));
         }
+        waits
+    };
+    let (_, waits) = tokio::join!(futures::future::join_all(users), passwords);
+    let took = network.took.lock().unwrap();
+    assert_eq!(took.len(), 100 * EACH + PASSWORDS, "no failure is final");
+    for user in 0..100 {
+        let user = format!("user{user}");
+        let numbers = took.iter().filter(|(_, m)| m.to_addr() == Some(&user));
+        assert!(numbers.map(|(_, m)| number(m)).eq(0..EACH), "in order");
+    }
+    let refused = network.refused.lock().unwrap();
+    // The last passwords come when there is nothing else any more.
+    let bulk = |(_, message): &&(Duration, UserMessage)| {
+        message.to_addr().is_some_and(|to| to.starts_with("user"))
+    };
+    let end = took.iter().rfind(bulk).unwrap().0;
+    let later = took.iter().filter(|(at, _)| *at >= LEARNT && *at <= end);
+    let later = later.count() as f64;
+    let share = later / (end - LEARNT).as_secs_f64() / f64::from(LIMIT);
+    let again = refused.iter().filter(|at| **at >= LEARNT).count() as f64;
+    println!("{rate} a second: {share:.3} of the limit used, refused at {refused:?}");
+    assert!(share >= 0.95, "{rate}: {share}");
+    assert!(again <= later / 100.0, "{rate}: {again} of {later}");
+    assert_eq!(refused.is_empty(), rate == LIMIT, "{rate}");
+    let longest = waits.iter().map(|(_, waited)| *waited).max();
+    println!("one-time passwords waited at most {longest:?}");
+    for (asked, waited) in waits.iter().filter(|(asked, _)| *asked >= LEARNT) {
+        // Asked to come back after a second, nothing is sent for a second.
+        let span = *asked..=*asked + *waited;
+        let pause = refused
+            .iter()
+            .any(|at| span.contains(at) || span.contains(&(*at + Duration::from_secs(1))));
+        let most = Duration::from_millis(if pause { 1250 } else { 1000 });
+        assert!(*waited <= most, "{rate}: {waited:?} at {asked:?}");
     }
 }
 

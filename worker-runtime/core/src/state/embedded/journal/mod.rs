@@ -2,9 +2,11 @@
 
 mod desk;
 mod lanes;
+mod movers;
 mod work;
 
 pub(super) use desk::{outgoing_entry, remove_entry};
+pub(super) use movers::Movers;
 
 use super::EmbeddedStore;
 use super::disk::{Space, Tx, View};
@@ -12,15 +14,17 @@ use super::keys::{Key, Parts, fits, tag};
 use super::timetable;
 use crate::error::WorkError;
 use crate::state::journal::{
-    Append, Cause, Claimed, Depth, Filter, Journal, Lane, Listed, Next, Outgoing, Step, Withdrawn,
+    Append, Cause, Claimed, Depth, Entry, Filter, Journal, Lane, Listed, Mover, Next, Outgoing,
+    Step, Withdrawn, superseded,
 };
 use async_trait::async_trait;
 use desk::matching;
 use lanes::{GROUP, State, claim_end, due_index, groups, lanes, lanes_of, set_state, state};
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
-/// Lanes released in one transaction.
+/// Lanes released, moved or looked at in one transaction.
 const RELEASE: usize = 1000;
 
 fn names<'a>(queue: &'a str, filter: &'a Filter) -> impl Iterator<Item = &'a str> {
@@ -48,6 +52,20 @@ impl Journal for EmbeddedStore {
             all.map(|lane| lane.map(|(lane, _)| lane)).collect()
         })
         .await
+    }
+
+    async fn heads(&self, queue: &str, lanes: &[Lane]) -> Result<Vec<Option<Entry>>, WorkError> {
+        fits([queue])?;
+        let mut heads = Vec::with_capacity(lanes.len());
+        for some in lanes.chunks(RELEASE) {
+            let (queue, some) = (queue.to_owned(), some.to_vec());
+            let look = self.read(move |look| {
+                let head = |lane| work::head(look, &queue, lane);
+                some.iter().map(head).collect::<Result<Vec<_>, _>>()
+            });
+            heads.extend(look.await?);
+        }
+        Ok(heads)
     }
 
     async fn groups(&self, queue: &str) -> Result<Vec<String>, WorkError> {
@@ -136,15 +154,31 @@ impl Journal for EmbeddedStore {
         .await
     }
 
-    async fn relocate(&self, queue: &str, to: &str, lanes: &[Lane]) -> Result<u64, WorkError> {
+    async fn relocate(
+        &self,
+        mover: &Mover,
+        queue: &str,
+        to: &str,
+        lanes: &[Lane],
+    ) -> Result<u64, WorkError> {
         fits([queue, to])?;
         let mut relocated = 0;
         for some in lanes.chunks(RELEASE) {
             let (queue, to, some) = (queue.to_owned(), to.to_owned(), some.to_vec());
-            let work = move |tx: &mut Tx<'_>| work::relocate(tx, &queue, &to, &some);
-            relocated += self.write(work).await?;
+            let (movers, who) = (Arc::clone(&self.movers), mover.clone());
+            let work = move |tx: &mut Tx<'_>| match movers.may(&who) {
+                true => work::relocate(tx, &queue, &to, &some).map(Some),
+                false => Ok(None),
+            };
+            let moved = self.write(work).await?;
+            relocated += moved.ok_or_else(|| superseded(mover))?;
         }
         Ok(relocated)
+    }
+
+    async fn appoint(&self, mover: &Mover) -> Result<(), WorkError> {
+        self.movers.appoint(mover.clone());
+        Ok(())
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, WorkError> {

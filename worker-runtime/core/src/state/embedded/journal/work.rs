@@ -115,6 +115,15 @@ pub(super) fn step(
     }
 }
 
+/// The first message of a lane, if that is there.
+pub(super) fn head(view: &impl View, queue: &str, lane: &Lane) -> Result<Option<Entry>, Failure> {
+    let Some(state) = state(view, queue, lane)? else {
+        return Ok(None);
+    };
+    let head = entry_from(view, queue, lane, state.head)?;
+    Ok(head.map(|(_, entry)| entry))
+}
+
 /// Moves lanes that nobody has claimed; how many messages.
 pub(super) fn relocate(
     tx: &mut Tx<'_>,

@@ -36,7 +36,7 @@ local function filled(per_second, burst)
   return math.min(burst, tokens + per_second * (gained(until_now) - gained(since)))
 end
 local function store(tokens, per_second, burst)
-  local exact = function(number) return string.format('%.6f', number) end
+  local exact = function(number) return string.format('%.17g', number) end
   call('HSET', KEYS[1], 'tokens', exact(tokens), 'at', exact(t),
     'share', exact(share), 'from', exact(from), 'hold', exact(hold))
   -- Full and at full speed is as good as forgotten.

@@ -1,7 +1,11 @@
--- queue, queue that lanes move to, messages to move one by one at most, then lane and group of each lane. A claimed lane
--- stays. Answers lanes finished and messages moved: the next lane may be moved in part, its oldest messages first.
+-- queue, queue that lanes move to, messages to move one by one at most, queue whose parts both are, token of who moves them,
+-- then lane and group of each lane. A claimed lane stays. Answers lanes finished and messages moved: the next lane may be
+-- moved in part, its oldest messages first. Nothing if another one was appointed.
+if call('HGET', J .. ':r', ARGV[4]) ~= ARGV[5] then
+  return false
+end
 local from, to, room, moved, finished = ARGV[1], ARGV[2], tonumber(ARGV[3]), 0, 0
-for i = 4, #ARGV, 2 do
+for i = 6, #ARGV, 2 do
   local lane, group = ARGV[i], ARGV[i + 1]
   queue = from
   local entries = list(lane, group)

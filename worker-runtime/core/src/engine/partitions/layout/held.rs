@@ -12,16 +12,16 @@ use tokio::sync::mpsc;
 const ON_ITS_WAY: Duration = Duration::from_millis(500);
 
 /// Held until it is dropped.
-pub(super) struct Fences {
+pub(super) struct HeldParts {
     /// That of the queue itself, which its consumer here holds.
-    own: Fence,
+    own: HeldQueue,
     /// Who divides the queue: where it is competed for, several replicas would at once.
-    _dividing: Fence,
-    parts: Vec<Fence>,
+    _dividing: HeldQueue,
+    parts: Vec<HeldQueue>,
 }
 
 /// One queue of which nobody else gets anything for as long as this is of one generation.
-struct Fence {
+struct HeldQueue {
     queue: String,
     state: watch::Receiver<ConsumerState>,
     acker: Arc<dyn Acker>,
@@ -30,14 +30,14 @@ struct Fence {
     deliveries: Option<mpsc::Receiver<RawDelivery>>,
 }
 
-impl Fences {
+impl HeldParts {
     /// Waits until nobody else has any of these parts. They must be empty then.
     pub(super) async fn take(layout: &Layout, parts: &BTreeSet<String>) -> Result<Self, WorkError> {
         let queue = layout.plan.queue();
         let Some((state, acker)) = layout.leader.get().cloned() else {
             return Err(lost(queue));
         };
-        let own = Fence {
+        let own = HeldQueue {
             queue: queue.to_owned(),
             generation: acker.generation(),
             state,
@@ -45,12 +45,12 @@ impl Fences {
             deliveries: None,
         };
         let dividing = QueueSpec::Reply(format!("{queue}.dividing"));
-        let dividing = Fence::take(layout, dividing, 1).await?;
+        let dividing = HeldQueue::take(layout, dividing, 1).await?;
         let read = layout.plan.parts().len();
         let read = if read > 0 { read } else { parts.len() };
         let prefetch = window_of_part(read, layout.prefetch);
         let parts = parts.iter().map(|part| queue_of(queue, part));
-        let parts = parts.map(|part| Fence::take(layout, QueueSpec::Data(part), prefetch));
+        let parts = parts.map(|part| HeldQueue::take(layout, QueueSpec::Data(part), prefetch));
         let parts: Vec<BoxFuture<'_, _>> = parts.map(FutureExt::boxed).collect();
         let fences = Self {
             own,
@@ -78,7 +78,7 @@ impl Fences {
     }
 }
 
-impl Fence {
+impl HeldQueue {
     async fn take(layout: &Layout, queue: QueueSpec, prefetch: u16) -> Result<Self, WorkError> {
         let name = queue.name().to_owned();
         let subscribe = Subscribe {
