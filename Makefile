@@ -23,11 +23,11 @@ test: setup ## Run every test below the cluster, on real brokers and a real API 
 loss: setup ## Run the loss test with 100 000 messages (VUMI_LOSS_SEED repeats a run)
 	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-100000} cargo test -p vumi --test it loss:: -- --nocapture
 
-soak: setup ## The loss test with a million messages and its faults six times over, and journals of a million: two hours or more on two cores
-	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-1000000} VUMI_LOSS_ROUNDS=$${VUMI_LOSS_ROUNDS:-6} VUMI_LOSS_REPEATED=$${VUMI_LOSS_REPEATED:-1} cargo test -p vumi --test it loss:: -- --nocapture
-	VUMI_JOURNAL=$${VUMI_JOURNAL:-1000000,100000} cargo test -p vumi --test it a_deep_journal -- --nocapture
-	VUMI_JOURNAL=$${VUMI_JOURNAL:-1000000,100000} cargo test -p vumi-core --lib a_deep_journal -- --nocapture
-	VUMI_LIVES=$${VUMI_LIVES:-0..10000} cargo test -p vumi-core --lib whatever_operation_a_transport_dies_at -- --nocapture
+soak: setup ## The loss test with a million messages and its faults three times over, journals of a million, ten thousand seeds: an hour on two cores
+	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-1000000} VUMI_LOSS_ROUNDS=$${VUMI_LOSS_ROUNDS:-3} VUMI_LOSS_REPEATED=$${VUMI_LOSS_REPEATED:-1} cargo test --release -p vumi --test it loss:: -- --nocapture
+	VUMI_JOURNAL=$${VUMI_JOURNAL:-1000000,100000} cargo test --release -p vumi --test it a_deep_journal -- --nocapture
+	VUMI_JOURNAL=$${VUMI_JOURNAL:-1000000,100000} cargo test --release -p vumi-core --lib a_deep_journal -- --nocapture
+	VUMI_LIVES=$${VUMI_LIVES:-0..10000} cargo test --release -p vumi-core --lib whatever_operation_a_transport_dies_at -- --nocapture
 
 check: fmt lint ## Formatting and lints
 

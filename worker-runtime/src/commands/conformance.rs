@@ -116,7 +116,13 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 if table {
                     output::print(&shown(&verdict))?;
                 }
+                // One that does not start would fail each case in the same way.
+                let first = !verdicts.iter().any(looked_into);
+                let starts = verdict.began;
                 verdicts.push(verdict);
+                if first && !starts {
+                    break;
+                }
             }
             Ok(verdicts)
         };
@@ -144,6 +150,11 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             .map_err(|error| {
                 CliError::environment(format!("cannot write {}: {error}", path.display()))
             })?;
+    }
+    if !verdicts.iter().any(looked_into) {
+        return Err(CliError::runtime(
+            "the worker never consumed its queues, so nothing else was looked at; does the command run by itself?",
+        ));
     }
     match verdicts.iter().any(|v| fails(v, arguments.strict)) {
         false => Ok(()),
@@ -231,6 +242,11 @@ fn found(program: &str) -> Result<(), CliError> {
             "there is no program {program:?}"
         ))),
     }
+}
+
+/// Whether the worker was there for a case.
+fn looked_into(verdict: &Verdict) -> bool {
+    verdict.began && !matches!(verdict.outcome, Outcome::Skipped(_))
 }
 
 fn fails(verdict: &Verdict, strict: bool) -> bool {
@@ -361,6 +377,7 @@ mod tests {
                 fix: "Let it flow.",
             },
             outcome,
+            began: true,
             took: Duration::from_millis(1200),
         }
     }

@@ -183,6 +183,43 @@ async fn nothing_to_check_is_an_error() {
     assert_eq!(code, Some(3), "nobody is at the broker's address: {said}");
 }
 
+/// The broker's URL as people write it: without a virtual host, and with the slash alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_url_without_a_virtual_host_is_that_of_the_first_one() {
+    let Some(url) = vhost("conformance-rooted").await else {
+        return;
+    };
+    let Some(python) = python() else { return };
+    let app = example().join("app.py");
+    let worker = [python.to_str().unwrap(), app.to_str().unwrap()];
+    let (place, _) = url.rsplit_once('/').unwrap();
+    for url in [place.to_owned(), format!("{place}/")] {
+        let named = ["--as", "application", "--transport-name", "rooted"];
+        let only = ["--broker", &url, "--only", "queues"];
+        let (code, verdicts, said) = examined(&[named, only].concat(), &worker).await;
+        assert_eq!(code, Some(0), "{url}: {said}");
+        assert_eq!(with(&verdicts, "passed"), ["queues"], "{said}");
+    }
+}
+
+/// A worker that does not start is one finding and no reason for advice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_does_not_start_is_said_once() {
+    let Some(url) = vhost("conformance-absent").await else {
+        return;
+    };
+    let role = ["--as", "application", "--broker", &url, "--patience", "2s"];
+    let (code, verdicts, said) = examined(&role, &["false"]).await;
+    assert_eq!(code, Some(1), "{said}");
+    assert_eq!(with(&verdicts, "failed"), ["queues"], "{said}");
+    assert_eq!(verdicts.len(), 1, "{said}");
+    assert!(said.contains("never consumed its queues"), "{said}");
+    // Whatever the level of the case.
+    let only = ["--only", "opening"];
+    let (code, _, said) = examined(&[&role[..], &only].concat(), &["false"]).await;
+    assert_eq!(code, Some(1), "{said}");
+}
+
 /// Each flaw of an application, and the cases that find it.
 const APPLICATIONS: &[(&str, &[&str])] = &[
     ("none", &[]),

@@ -6,19 +6,25 @@ use amq_protocol::uri::{AMQPScheme, AMQPUri};
 #[derive(Clone)]
 pub(super) struct Address(AMQPUri);
 
+/// Reads `amqp://user:password@host:port/vhost`, where no vhost is `/`; what is wrong, without the password.
+pub(super) fn uri(url: &str) -> Result<AMQPUri, String> {
+    // What follows is for our own client.
+    let url = url.split('?').next().unwrap_or_default();
+    let mut uri: AMQPUri = url
+        .parse()
+        .map_err(|_| "the broker's URL is not of the form amqp://user:password@host:port/vhost")?;
+    if uri.vhost.is_empty() {
+        uri.vhost = "/".into();
+    }
+    Ok(uri)
+}
+
 impl Address {
-    /// Reads `amqp://user:password@host:port/vhost`; what is wrong, without the password.
+    /// As [`uri`]; an error also where the connection would be encrypted.
     pub(super) fn parse(url: &str) -> Result<Self, String> {
-        // What follows is for our own client.
-        let url = url.split('?').next().unwrap_or_default();
-        let mut uri: AMQPUri = url.parse().map_err(
-            |_| "the broker's URL is not of the form amqp://user:password@host:port/vhost",
-        )?;
+        let uri = uri(url)?;
         if uri.scheme == AMQPScheme::AMQPS {
             return Err("the checks stand between worker and broker and cannot read an encrypted connection: give an amqp:// URL".into());
-        }
-        if uri.vhost.is_empty() {
-            uri.vhost = "/".into();
         }
         Ok(Self(uri))
     }
@@ -77,6 +83,8 @@ mod tests {
             plain.environment(1, "n")[0].1,
             "amqp://guest:guest@127.0.0.1:1/%2F"
         );
+        let rooted = Address::parse("amqp://localhost/").unwrap();
+        assert_eq!(rooted.environment(1, "n")[5].1, "/");
         let Err(refused) = Address::parse("amqps://me:hidden@rabbit") else {
             panic!("accepted");
         };

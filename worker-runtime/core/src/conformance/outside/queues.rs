@@ -1,6 +1,6 @@
 //! The queues of a worker under test, before and between cases.
 
-use super::Candidate;
+use super::{Candidate, address};
 use crate::parking::parked_queue;
 use lapin::options::{QueueDeclareOptions, QueueDeleteOptions};
 use lapin::types::FieldTable;
@@ -51,8 +51,8 @@ pub(super) async fn in_use(candidate: &Candidate) -> Result<Vec<String>, String>
 }
 
 async fn connect(candidate: &Candidate) -> Result<Connection, String> {
-    let url = candidate.url.split('?').next().unwrap_or_default();
-    let connected = Connection::connect(url, ConnectionProperties::default()).await;
+    let uri = address::uri(&candidate.url)?;
+    let connected = Connection::connect_uri(uri, ConnectionProperties::default()).await;
     connected.map_err(|error| format!("the broker cannot be reached: {error}"))
 }
 

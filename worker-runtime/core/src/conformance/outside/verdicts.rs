@@ -60,6 +60,8 @@ pub struct Verdict {
     pub demand: Demand,
     /// What was found.
     pub outcome: Outcome,
+    /// Whether the case began: false if the worker never consumed its queues.
+    pub began: bool,
     /// How long it took.
     pub took: Duration,
 }
@@ -144,11 +146,12 @@ fn lacks(candidate: &Candidate, outward: &Outward) -> Option<&'static str> {
 pub async fn examine(candidate: &Candidate, name: &str) -> Option<Verdict> {
     let (case, outward) = cases(candidate.kind).find(|(case, _)| case.name == name)?;
     let started = Instant::now();
+    let mut began = true;
     let outcome = if let Some(missing) = lacks(candidate, outward) {
         Outcome::Skipped(missing)
     } else {
         be_patient(Some(candidate.patience));
-        let ran = tokio::time::timeout(CASE_LIMIT, run(candidate, outward)).await;
+        let ran = tokio::time::timeout(CASE_LIMIT, run(candidate, outward, &mut began)).await;
         match ran.unwrap_or_else(|_| Err(format!("did not end within {CASE_LIMIT:?}"))) {
             Ok(()) => Outcome::Passed,
             Err(what) => Outcome::Failed(what),
@@ -157,12 +160,15 @@ pub async fn examine(candidate: &Candidate, name: &str) -> Option<Verdict> {
     Some(Verdict {
         demand: demand(case, outward),
         outcome,
+        began,
         took: started.elapsed(),
     })
 }
 
-async fn run(candidate: &Candidate, outward: &Outward) -> Result<(), String> {
+async fn run(candidate: &Candidate, outward: &Outward, began: &mut bool) -> Result<(), String> {
+    *began = false;
     let mut rig = Rig::open(candidate).await?;
+    *began = true;
     let ran = (outward.run)(&mut rig).await;
     let ran = match (ran, rig.far_end.unreadable()) {
         (Ok(()), Some(what)) => Err(format!("what it published cannot be read: {what}")),
