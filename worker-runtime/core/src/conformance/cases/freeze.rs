@@ -1,11 +1,11 @@
 //! A worker is frozen for longer than its broker waits, another one takes over, and the first one goes on (R1, R2).
 
 use super::{judge, owe};
-use crate::conformance::far_end::patience;
+use crate::conformance::far_end::{be_patient, patience};
 use crate::conformance::faults::Mischief;
 use crate::conformance::inside::Inside;
 use crate::conformance::oracle::Oracle;
-use crate::conformance::rig::{Rig, WITHOUT_REPLIES, eventually, within};
+use crate::conformance::rig::{Rig, WITHOUT_REPLIES, eventually};
 use crate::engine::patience::TELLING;
 use crate::message::{EventType, Message};
 use crate::state::ledger::RowState;
@@ -19,6 +19,8 @@ const EACH: usize = 3;
 /// before it hears of that: it hands nothing to a peer that was handed over meanwhile, and nothing that it says then or
 /// later comes out.
 pub(super) async fn another_takes_over(rig: &mut Rig<Inside>) -> Result<(), String> {
+    // What the frozen one wrote down and did not tell is told by the other when that is overdue.
+    be_patient(Some(patience() + TELLING));
     rig.stop(WITHOUT_REPLIES).await?;
     let mut frozen = rig.freezable().await?;
     let (mut oracle, mut gates, mut sent) = (Oracle::default(), Vec::new(), Vec::new());
@@ -106,9 +108,7 @@ async fn told_as_written(rig: &Rig<Inside>, id: &str) -> Result<(), String> {
     if expected > 1 {
         return Err(format!("{id} has {expected} acks and nacks in the ledger"));
     }
-    // The thawed one may have written it down after it lost its connection: then it is told when that is overdue.
-    let time = patience() + TELLING;
-    within(time, "what the ledger says is told", async || {
+    eventually("what the ledger says is told", async || {
         let mut verdicts: Vec<String> = Vec::new();
         for seen in rig.far_end.caused_by(id) {
             match &seen.message {
