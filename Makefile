@@ -28,6 +28,7 @@ soak: setup ## The loss test with a million messages and its faults three times 
 	VUMI_JOURNAL=$${VUMI_JOURNAL:-1000000,100000} cargo test --release -p vumi --test it a_deep_journal -- --nocapture
 	VUMI_JOURNAL=$${VUMI_JOURNAL:-1000000,100000} cargo test --release -p vumi-core --lib a_deep_journal -- --nocapture
 	VUMI_LIVES=$${VUMI_LIVES:-0..10000} cargo test --release -p vumi-core --lib whatever_operation_a_transport_dies_at -- --nocapture
+	VUMI_KILLS_REDIS=$${VUMI_KILLS_REDIS:-0..2000} VUMI_LIVES_REDIS=$${VUMI_LIVES_REDIS:-0..2000} cargo test --release -p vumi-core --lib whatever_operation_of_redis -- --nocapture
 
 check: fmt lint ## Formatting and lints
 
