@@ -4,7 +4,6 @@
 use super::super::labels::Labels;
 use super::gate::Gate;
 use super::local::LocalBuckets;
-use crate::backoff::Backoff;
 use crate::engine::insist::AGAIN;
 use crate::message::UserMessage;
 use crate::reasons;
@@ -13,6 +12,8 @@ use crate::state::rate_limits::{Bucket, RateLimits};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use crate::telemetry::WorkerMetrics;
 use crate::worker::Worker;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -26,6 +27,17 @@ const NAP: Duration = Duration::from_secs(1);
 
 /// Who shares a bucket waits up to so much more than it is told.
 const LOT: Duration = Duration::from_millis(2);
+
+/// What lots are drawn with. Of its own kind in each process; in tests the same in every run, since they judge the tail.
+fn lots() -> StdRng {
+    #[cfg(test)]
+    static REPLICAS: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(1);
+    #[cfg(test)]
+    let seed = REPLICAS.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    #[cfg(not(test))]
+    let seed = rand::random();
+    StdRng::seed_from_u64(seed)
+}
 
 enum Buckets {
     Shared(Arc<dyn StateStore>),
@@ -52,6 +64,7 @@ pub(super) struct Rate {
     gates: Mutex<HashMap<String, Arc<Gate>>>,
     classes: Option<Classes>,
     slowed: Mutex<Option<Slowed>>,
+    lots: Mutex<StdRng>,
     metrics: Arc<WorkerMetrics>,
 }
 
@@ -79,6 +92,7 @@ impl Rate {
             gates: Mutex::default(),
             classes,
             slowed: Mutex::default(),
+            lots: Mutex::new(lots()),
             metrics,
         }
     }
@@ -152,7 +166,8 @@ impl Rate {
             return Duration::ZERO;
         };
         let most = LOT.max(wait / 16) / (refusals + 1);
-        Backoff::new(most, most).with_full_jitter().after(1)
+        let mut lots = self.lots.lock().unwrap_or_else(PoisonError::into_inner);
+        most.mul_f64(lots.random())
     }
 
     /// The peer asked to slow down, of a message that was sent at `sent`. What was under way when it asked the last
