@@ -14,6 +14,16 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 /// Content type of answers for machines.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
+/// The class of a status as metrics name it: `2xx`, `3xx`, `4xx` or `5xx`.
+pub fn status_class(status: StatusCode) -> &'static str {
+    match status.as_u16() / 100 {
+        2 => "2xx",
+        3 => "3xx",
+        4 => "4xx",
+        _ => "5xx",
+    }
+}
+
 /// One HTTP answer, whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {

@@ -1,6 +1,6 @@
 //! Who is called: what is counted and said of a provider or an endpoint, whoever calls it.
 
-use crate::answer::Answer;
+use crate::answer::{Answer, status_class};
 use crate::client::{Call, CallError, Caller};
 use std::time::{Duration, Instant};
 use vumi_core::codes;
@@ -120,12 +120,7 @@ impl Callee {
 
 fn count(cx: &WorkerContext, called: &Result<Answer, CallError>, took: Duration) {
     let result = match called {
-        Ok(answer) => match answer.status.as_u16() / 100 {
-            2 => "2xx",
-            3 => "3xx",
-            4 => "4xx",
-            _ => "5xx",
-        },
+        Ok(answer) => status_class(answer.status),
         Err(CallError::Unreachable(_)) => "failed",
         Err(CallError::Lost(_)) => "timeout",
     };

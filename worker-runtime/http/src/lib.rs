@@ -13,7 +13,7 @@ mod server;
 mod signature;
 pub mod webhook;
 
-pub use answer::{Answer, Reply, Written};
+pub use answer::{Answer, Reply, Written, status_class};
 pub use auth::{credentials_match, equal, unauthorized};
 pub use callee::{Callee, ENDPOINT, PROVIDER};
 pub use client::{Call, CallError, Caller, Client, class_of, retry_after};

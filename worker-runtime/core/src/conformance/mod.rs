@@ -8,6 +8,8 @@ pub(crate) mod delegate;
 #[cfg(any(test, feature = "conformance"))]
 pub mod examples;
 #[cfg(any(test, feature = "conformance"))]
+pub(crate) mod failing_store;
+#[cfg(any(test, feature = "conformance"))]
 mod far_end;
 #[cfg(any(test, feature = "conformance"))]
 pub(crate) mod faults;

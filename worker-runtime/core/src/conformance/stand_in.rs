@@ -1,10 +1,10 @@
 //! A stand-in for the engine in tests of single workers: keeps what a worker publishes and reports, lends real sockets
 //! on free ports, and fails on demand.
 
+use super::failing_store::FailingStore;
 use crate::error::WorkError;
 use crate::outcome::Receipt;
 use crate::secrets::Secrets;
-use crate::state::around::Around;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::{Person, StateStore};
 use crate::status::StatusReport;
@@ -44,39 +44,7 @@ pub struct StandIn {
     seen: Mutex<Seen>,
     changed: Notify,
     /// In memory, opened when it is first asked for.
-    store: OnceLock<Option<Arc<Store>>>,
-}
-
-/// A state store whose operations fail as often as a test says.
-struct Store {
-    inner: Arc<dyn StateStore>,
-    failures: Mutex<HashMap<&'static str, u32>>,
-}
-
-#[async_trait]
-impl Around for Store {
-    fn inner(&self) -> &Arc<dyn StateStore> {
-        &self.inner
-    }
-
-    async fn around<T: Send>(
-        &self,
-        operation: &'static str,
-        work: impl Future<Output = Result<T, WorkError>> + Send,
-    ) -> Result<T, WorkError> {
-        {
-            let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some(left) = failures.get_mut(operation).filter(|left| **left > 0) {
-                *left -= 1;
-                return Err(WorkError::new(
-                    crate::error::ErrorClass::Connect,
-                    crate::codes::STATE_UNREACHABLE,
-                    "a test lets the store fail",
-                ));
-            }
-        }
-        work.await
-    }
+    store: OnceLock<Option<Arc<FailingStore>>>,
 }
 
 impl StandIn {
@@ -137,21 +105,14 @@ impl StandIn {
     /// The next `times` operations of this name, such as `sessions.create`, fail in the state store.
     pub fn fail_state(&self, operation: &'static str, times: u32) {
         if let Some(store) = self.store() {
-            let mut failures = store
-                .failures
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            failures.insert(operation, times);
+            store.fail(operation, times);
         }
     }
 
-    fn store(&self) -> Option<Arc<Store>> {
+    fn store(&self) -> Option<Arc<FailingStore>> {
         let open = || {
             let inner = EmbeddedStore::open(EmbeddedStoreOptions::default()).ok()?;
-            Some(Arc::new(Store {
-                inner,
-                failures: Mutex::default(),
-            }))
+            Some(FailingStore::new(inner))
         };
         self.store.get_or_init(open).clone()
     }

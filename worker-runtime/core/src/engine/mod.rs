@@ -15,6 +15,7 @@ mod partitions;
 mod peer;
 mod running;
 mod sending;
+mod steady;
 mod store_watch;
 mod watch;
 

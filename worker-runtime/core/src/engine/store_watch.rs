@@ -1,5 +1,6 @@
 //! Watches the state store of a worker: it alone tells the component `state`.
 
+use super::steady::Steady;
 use crate::broker::Durability;
 use crate::codes;
 use crate::engine::StoreSnapshot;
@@ -14,12 +15,6 @@ use tokio::sync::watch;
 
 /// A store that was opened just now is given so long to answer before it is said to be away.
 const FIRST: Duration = Duration::from_secs(2);
-
-/// What works again is said once it has worked for so long: a disk that is full takes a little now and then.
-pub(super) const STEADY: Duration = match cfg!(test) {
-    true => Duration::from_millis(300),
-    false => Duration::from_secs(3),
-};
 
 /// The journals of a worker whose operations fail, although the store may answer others: by queue, with the reason.
 #[derive(Clone, Debug, Default)]
@@ -57,22 +52,19 @@ impl StoreWatch {
         let up = health.wait_for(|health| *health == StoreHealth::Up);
         let _ = tokio::time::timeout(FIRST, up).await;
         let mut trouble = self.trouble.0.subscribe();
-        let mut unwell = false;
+        let mut steady = Steady::default();
         loop {
             health.borrow_and_update();
             let failing = trouble.borrow_and_update().values().next().cloned();
             let store = snapshot(&*self.store);
             let report = judge(&store, failing, self.broker, self.volatile_allowed);
-            let unavailable = report.reason == reasons::STATE_UNAVAILABLE.name;
-            let recovers = unwell && !unavailable;
-            if !recovers {
-                unwell = unavailable;
+            if steady.tells(report.reason == reasons::STATE_UNAVAILABLE.name) {
                 self.status.report(report);
             }
             tokio::select! {
                 changed = health.changed() => if changed.is_err() { return },
                 _ = trouble.changed() => {}
-                () = tokio::time::sleep(STEADY), if recovers => unwell = false,
+                () = steady.works() => {}
             }
         }
     }
@@ -121,6 +113,7 @@ mod tests {
     use super::*;
     use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
     use crate::conformance::store_faults::StoreFaults;
+    use crate::engine::steady::STEADY;
     use crate::error::ErrorClass;
     use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
     use crate::status::StatusIdentity;

@@ -3,7 +3,7 @@
 
 use super::backlog::Backlog;
 use super::outlet::Outlet;
-use super::store_watch::STEADY;
+use super::steady::Steady;
 use crate::broker::{Broker, LinkState, QueueDepth, QueueSpec};
 use crate::codes;
 use crate::error::WorkError;
@@ -69,14 +69,12 @@ impl Watch {
         period.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut round = 0;
         self.report_link(&link.borrow_and_update().clone());
-        let mut blocked = matches!(*link.borrow(), LinkState::Blocked(_));
-        // When a broker that takes publications again is said to.
-        let mut steady: Option<Instant> = None;
+        let mut steady = Steady::default();
+        steady.tells(matches!(*link.borrow(), LinkState::Blocked(_)));
         loop {
             let mut new_link = false;
             tokio::select! {
-                () = tokio::time::sleep_until(steady.unwrap_or_else(Instant::now)), if steady.is_some() => {
-                    (blocked, steady) = (false, None);
+                () = steady.works() => {
                     self.report_link(&link.borrow().clone());
                     continue;
                 }
@@ -94,10 +92,11 @@ impl Watch {
                 false => link.borrow().clone(),
             };
             if new_link {
-                let up = matches!(state, LinkState::Up { .. });
-                steady = (blocked && up).then(|| Instant::now() + STEADY);
-                if steady.is_none() {
-                    blocked = matches!(state, LinkState::Blocked(_));
+                // Only a broker that takes publications again is said to later.
+                if !matches!(state, LinkState::Up { .. } | LinkState::Blocked(_)) {
+                    steady = Steady::default();
+                }
+                if steady.tells(matches!(state, LinkState::Blocked(_))) {
                     self.report_link(&state);
                 }
                 targets.iter_mut().for_each(|t| t.declared = false);

@@ -36,12 +36,21 @@ pub trait Around: Send + Sync + 'static {
         self.inner().health()
     }
 
-    /// Does the work of `operation`, such as `ledger.put`.
+    /// Comes before an operation, such as `ledger.put`, which is not carried out if this fails.
+    async fn before(&self, operation: &'static str) -> Result<(), WorkError> {
+        let _ = operation;
+        Ok(())
+    }
+
+    /// Does the work of an operation.
     async fn around<T: Send>(
         &self,
         operation: &'static str,
         work: impl Future<Output = Result<T, WorkError>> + Send,
-    ) -> Result<T, WorkError>;
+    ) -> Result<T, WorkError> {
+        self.before(operation).await?;
+        work.await
+    }
 }
 
 macro_rules! around {

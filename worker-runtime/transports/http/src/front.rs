@@ -26,7 +26,9 @@ use vumi_core::reasons;
 use vumi_core::status::StatusLevel;
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::{Taken, Traffic, WorkerContext};
-use vumi_http::{Answer, Ended, Head, Method, Reply, Request, Service, StatusCode, Trouble};
+use vumi_http::{
+    Answer, Ended, Head, Method, Reply, Request, Service, StatusCode, Trouble, status_class,
+};
 
 /// How long a request may wait for the broker.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,12 +84,7 @@ impl Service for Front {
     fn ended(&self, ended: Ended, took: Duration) {
         let result = match ended {
             Ended::Gone => "gone",
-            Ended::Answered(status) => match status.as_u16() / 100 {
-                2 => "2xx",
-                3 => "3xx",
-                4 => "4xx",
-                _ => "5xx",
-            },
+            Ended::Answered(status) => status_class(status),
         };
         self.cx.http(HttpSeen::Request {
             direction: Traffic::Inbound,

@@ -50,6 +50,15 @@ struct Publication {
     message_id: u64,
 }
 
+impl Publication {
+    fn of(hasher: &RandomState, body: &[u8], message_id: Option<&str>) -> Self {
+        Self {
+            body: hasher.hash_one(body),
+            message_id: hasher.hash_one(message_id),
+        }
+    }
+}
+
 impl Known {
     /// As many as may be unfinished, in this life of the channel and the one before. `alone`: nobody else reads the queue
     /// meanwhile, and no ledger knows of every message that comes again.
@@ -76,8 +85,8 @@ impl Known {
 
     /// A delivery of this generation is done or stored.
     pub(super) fn note(&mut self, generation: u64, body: &[u8], message_id: Option<&str>) {
-        let publication = self.publication(body, message_id);
         if let Some(deliveries) = &mut self.deliveries {
+            let publication = Publication::of(&self.hasher, body, message_id);
             match generation == deliveries.generation {
                 true => note(
                     &mut deliveries.now,
@@ -86,13 +95,6 @@ impl Known {
                 ),
                 false => note(&mut deliveries.before, publication, self.most),
             }
-        }
-    }
-
-    fn publication(&self, body: &[u8], message_id: Option<&str>) -> Publication {
-        Publication {
-            body: self.hasher.hash_one(body),
-            message_id: self.hasher.hash_one(message_id),
         }
     }
 
@@ -131,14 +133,13 @@ impl Known {
             let number = replay.last();
             return number.is_some_and(|number| self.has_entry(number, &raw.body));
         }
-        let none = |deliveries: &Deliveries| deliveries.before.is_empty();
-        if !raw.redelivered || self.deliveries.as_ref().is_none_or(none) {
-            return false;
-        }
-        let publication = self.publication(&raw.body, raw.message_id.as_deref());
         let Some(Deliveries { before, .. }) = &mut self.deliveries else {
             return false;
         };
+        if !raw.redelivered || before.is_empty() {
+            return false;
+        }
+        let publication = Publication::of(&self.hasher, &raw.body, raw.message_id.as_deref());
         let place = before.iter().position(|known| *known == publication);
         place.is_some_and(|place| before.remove(place).is_some())
     }

@@ -209,15 +209,11 @@ impl Around for Mute {
         &self.store
     }
 
-    async fn around<T: Send>(
-        &self,
-        operation: &'static str,
-        work: impl Future<Output = Result<T, WorkError>> + Send,
-    ) -> Result<T, WorkError> {
+    async fn before(&self, operation: &'static str) -> Result<(), WorkError> {
         if operation == "ledger.note" {
             drop(self.gate.acquire().await);
         }
-        work.await
+        Ok(())
     }
 }
 

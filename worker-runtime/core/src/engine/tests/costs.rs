@@ -21,13 +21,9 @@ impl Around for Counting {
         &self.store
     }
 
-    async fn around<T: Send>(
-        &self,
-        operation: &'static str,
-        work: impl Future<Output = Result<T, WorkError>> + Send,
-    ) -> Result<T, WorkError> {
+    async fn before(&self, operation: &'static str) -> Result<(), WorkError> {
         *self.asked.lock().unwrap().entry(operation).or_default() += 1;
-        work.await
+        Ok(())
     }
 }
 

@@ -4,9 +4,9 @@ use super::partitions::{
     divided, echoing, first_occurrences, gated, here, holding_fence, in_order, replica_of, scripted,
 };
 use super::*;
+use crate::conformance::failing_store::FailingStore;
 use crate::engine::lanes::{Lane, LaneChooser};
 use crate::state::Journal;
-use crate::state::around::Around;
 use crate::state::batches::Order;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::journal::{About, Append, Due, Entry, Filter, Lane as Place, Listed, Reason};
@@ -183,48 +183,14 @@ async fn journals_of_a_former_division_are_finished_first() {
     }
 }
 
-/// A store that does not say for a while which journals there are.
-pub(super) struct Forgetful {
-    pub(super) store: Arc<dyn StateStore>,
-    /// So many times.
-    pub(super) fails: AtomicU32,
-}
-
-#[async_trait]
-impl Around for Forgetful {
-    fn inner(&self) -> &Arc<dyn StateStore> {
-        &self.store
-    }
-
-    async fn around<T: Send>(
-        &self,
-        operation: &'static str,
-        work: impl Future<Output = Result<T, WorkError>> + Send,
-    ) -> Result<T, WorkError> {
-        let left = |left: u32| left.checked_sub(1);
-        let order = Ordering::SeqCst;
-        if operation == "journal.queues" && self.fails.fetch_update(order, order, left).is_ok() {
-            let text = "it fails in this test";
-            return Err(WorkError::new(
-                ErrorClass::Connect,
-                codes::STATE_UNUSABLE,
-                text,
-            ));
-        }
-        work.await
-    }
-}
-
 /// That the store does not answer does not mean that nothing waits in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_store_that_does_not_answer_is_not_an_empty_one() {
     for partitions in [2, 0] {
         let store = store();
         put_by(&store, "t.inbound.p7", "u", Duration::ZERO).await;
-        let state: Arc<dyn StateStore> = Arc::new(Forgetful {
-            store: Arc::clone(&store),
-            fails: AtomicU32::new(3),
-        });
+        let state = FailingStore::new(Arc::clone(&store));
+        state.fail("journal.queues", 3);
         let setup = Setup {
             name: echoing(),
             state: Some(state),

@@ -1,13 +1,14 @@
 //! Journals that move when a division changes: nobody else has the parts meanwhile, nothing is left behind, nothing newer
 //! comes first, and a stop lets what runs end.
 
-use super::divisions::{Forgetful, message, store, waiting};
+use super::divisions::{message, store, waiting};
 use super::partitions::{
     divided, echoing, first_occurrences, gated, holding_fence, in_order, scripted,
 };
 use super::*;
 use crate::broker::amqp::{AmqpBroker, AmqpConfig};
 use crate::broker::{Confirmation, ConsumerState};
+use crate::conformance::failing_store::FailingStore;
 use crate::state::Journal;
 use crate::state::around::Around;
 use crate::state::journal::{Filter, Step};
@@ -131,16 +132,12 @@ impl Around for Watchful {
         &self.store
     }
 
-    async fn around<T: Send>(
-        &self,
-        operation: &'static str,
-        work: impl Future<Output = Result<T, WorkError>> + Send,
-    ) -> Result<T, WorkError> {
+    async fn before(&self, operation: &'static str) -> Result<(), WorkError> {
         let reads = |other: &watch::Receiver<_>| *other.borrow() == ConsumerState::Consuming;
         if operation == "journal.relocate" && self.others.iter().any(reads) {
             self.moved_under_them.store(true, Ordering::SeqCst);
         }
-        work.await
+        Ok(())
     }
 }
 
@@ -302,13 +299,12 @@ async fn a_stop_lets_what_runs_in_a_former_part_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_division_that_cannot_be_settled_is_said_with_its_reason() {
     for partitions in [2, 0] {
-        let forgetful = Arc::new(Forgetful {
-            store: store(),
-            fails: AtomicU32::new(u32::MAX),
-        });
+        // It does not say which journals there are.
+        let failing = FailingStore::new(store());
+        failing.fail("journal.queues", u32::MAX);
         let setup = Setup {
             name: echoing(),
-            state: Some(Arc::clone(&forgetful) as Arc<dyn StateStore>),
+            state: Some(Arc::clone(&failing) as Arc<dyn StateStore>),
             ..Setup::new(divided(partitions))
         };
         let rig = Rig::replica(setup, "one").await;
@@ -318,7 +314,7 @@ async fn a_division_that_cannot_be_settled_is_said_with_its_reason() {
             .until("it says so", |s| says(s, "division_unsettled", why))
             .await;
         assert_eq!(snapshot.counts.done, 0);
-        forgetful.fails.store(0, Ordering::SeqCst);
+        failing.fail("journal.queues", 0);
         rig.until("it is settled", |s| says(s, "divided", "")).await;
         assert_eq!(rig.replies(1).await.len(), 1);
         rig.at_rest().await;

@@ -15,14 +15,10 @@ impl Around for Gated {
         &self.store
     }
 
-    async fn around<T: Send>(
-        &self,
-        _: &'static str,
-        work: impl Future<Output = Result<T, WorkError>> + Send,
-    ) -> Result<T, WorkError> {
+    async fn before(&self, _: &'static str) -> Result<(), WorkError> {
         self.operations.fetch_add(1, Ordering::SeqCst);
         drop(self.gate.acquire().await);
-        work.await
+        Ok(())
     }
 }
 
