@@ -46,7 +46,7 @@ class Flawed(good.Worker):
 
     def send(self, exchange, key, message):
         mode = 1 if FLAW == "transient" else 2
-        properties = pika.BasicProperties(delivery_mode=mode, message_id=message.get("message_id"))
+        properties = pika.BasicProperties(delivery_mode=mode, message_id=good.as_property(message.get("message_id")))
         body = json.dumps(message).encode()
         self.channel.basic_publish(exchange, key, body, properties, mandatory=FLAW != "not-mandatory")
 
