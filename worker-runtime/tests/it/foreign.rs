@@ -266,6 +266,8 @@ const APPLICATIONS: &[(&str, &[&str])] = &[
     ("dies-of-garbage", &["garbage"]),
     ("drops-garbage", &["garbage-parked", "odd-fields-parked"]),
     ("trusts-fields", &["odd-fields", "no-id"]),
+    ("long-properties", &["odd-fields"]),
+    ("writes-infinity", &["odd-fields"]),
     ("dies-of-errors", &["handling-fails"]),
     ("drops-failures", &["handling-fails"]),
     ("stays-away", &["broker-away"]),
