@@ -124,7 +124,14 @@ impl Network {
 
     /// What the network has to say of a message that it took, `after` a while. Of one whose answer it lost it knows our id
     /// (as `known`), of others it names its own alone.
-    fn report_later(&self, place: Place, id: &str, known: Option<&str>, remote_id: String, after: Duration) {
+    fn report_later(
+        &self,
+        place: Place,
+        id: &str,
+        known: Option<&str>,
+        remote_id: String,
+        after: Duration,
+    ) {
         let outcome = match self.undelivered(id) {
             Some(refusal) => ReceiptOutcome::Failed(refusal),
             None => ReceiptOutcome::Delivered,
