@@ -8,6 +8,7 @@ import datetime
 import hashlib
 import json
 import logging
+import math
 import os
 import signal
 import time
@@ -25,6 +26,8 @@ LAST_CONFIRMATION = 10
 # A message on which handling fails is tried so often, with this wait and twice this between, and then set aside.
 ATTEMPTS, WAIT_FAILED = 3, 0.1
 MAX_BODY = 1 << 20
+# The most that AMQP takes for a property.
+MAX_PROPERTY = 255
 DURABLE = {"x-queue-type": "classic"}
 REQUIRED = (
     "message_version", "message_type", "message_id", "timestamp", "to_addr", "from_addr", "content", "session_event",
@@ -75,7 +78,9 @@ def parse(body):
     if len(body) > MAX_BODY:
         raise NotAMessage(f"the body has {len(body)} bytes; the most is {MAX_BODY}")
     try:
-        message = json.loads(body, parse_constant=refuse)
+        message = json.loads(body.decode(), parse_constant=refuse, parse_float=finite)
+        if b"\\u" in body:
+            json.dumps(message, ensure_ascii=False).encode()  # Half of a surrogate pair is no text.
     except ValueError:
         raise NotAMessage("the body is not JSON") from None
     except RecursionError:
@@ -89,6 +94,14 @@ def parse(body):
 
 def refuse(constant):
     raise ValueError(f"{constant} is not JSON")
+
+
+def finite(text):
+    """A number, unless it is beyond what a float holds: it would be written as Infinity, which is not JSON."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("a number is too large")
+    return number
 
 
 def reply_to(message, content, worker, end_session=False):
@@ -139,6 +152,11 @@ def id_in(body):
         return None
     named = message.get("message_id") or message.get("event_id")
     return named if isinstance(named, str) else None
+
+
+def as_property(message_id):
+    """An id as a property of an AMQP message, or None where it is too long for one: other programs choose their ids."""
+    return message_id if message_id and len(message_id.encode()) <= MAX_PROPERTY else None
 
 
 class Worker:
@@ -242,8 +260,9 @@ class Worker:
         self.send("", f"{queue}.parked", envelope(queue, body, why, self.name))
 
     def send(self, exchange, key, message):
-        properties = pika.BasicProperties(delivery_mode=2, message_id=message.get("message_id"))
-        self.channel.basic_publish(exchange, key, json.dumps(message).encode(), properties, mandatory=True)
+        properties = pika.BasicProperties(delivery_mode=2, message_id=as_property(message.get("message_id")))
+        body = json.dumps(message, allow_nan=False).encode()
+        self.channel.basic_publish(exchange, key, body, properties, mandatory=True)
 
 
 class Application(Worker):

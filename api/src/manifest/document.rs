@@ -114,6 +114,14 @@ impl Reader {
                     None,
                 ),
             },
+            (_, "Secret" | "List", _) if version.starts_with(&format!("{GROUP}/")) => {
+                let place = node
+                    .entry("apiVersion")
+                    .map_or(node.place, |entry| entry.value.place);
+                let message = format!("a {kind} is one of Kubernetes itself, not of {GROUP}");
+                let help = Some("write `apiVersion: v1`".to_owned());
+                report.error(DOCUMENT, place, "apiVersion", message, help);
+            }
             (API_VERSION, _, Some(kind)) => self.resource(kind, node, report),
             (API_VERSION, _, None) => {
                 let place = node

@@ -5,7 +5,7 @@
 //! networks: slow answers, lost answers, and a limit above which it asks to slow down.
 //!
 //! Limits: what becomes of a message is drawn from its id, so that a repeat ends as the first did. `capacity` is kept by each
-//! replica for itself.
+//! replica for itself. At most 100,000 receipts are under way in each; above, it asks to slow down.
 //!
 //! Codes: `peer.refused`, `peer.throttled`, `peer.timeout`, `receipt.unmatched`, `reply.missing_fields`.
 //!

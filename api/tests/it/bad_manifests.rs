@@ -136,6 +136,19 @@ fn all_findings_come_at_once_in_the_order_of_places() {
     assert_eq!(read.resources[0].line, 16);
 }
 
+/// A Secret that was made from a worker's manifest.
+#[test]
+fn a_secret_under_our_api_version_is_told_its_own() {
+    let text = "apiVersion: vumi.dev/v1alpha1\nkind: Secret\nmetadata: {name: s}\nstringData: {a: b}\n---\napiVersion: vumi.dev/v1\nkind: Secret\nmetadata: {name: t}\n";
+    assert_eq!(
+        lines(&read(text, Target::Local).findings),
+        [
+            "f.yaml:1:13 apiVersion: a Secret is one of Kubernetes itself, not of vumi.dev; write `apiVersion: v1`",
+            "f.yaml:6:13 apiVersion: a Secret is one of Kubernetes itself, not of vumi.dev; write `apiVersion: v1`",
+        ]
+    );
+}
+
 #[test]
 fn keys_and_names_may_stand_once() {
     let text = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: t}\nspec:\n  telnet:\n    port: 9010\n    port: 9011\n";

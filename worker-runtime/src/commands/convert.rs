@@ -27,7 +27,8 @@ const BROKER: &str = "Vumi 0.6 speaks AMQP 0-8, which RabbitMQ 4 refuses: while 
 
 It reads Vumi's worker configurations (YAML), supervisord files with several workers, and Junebug's channels (JSON).
 What has no counterpart is named on standard error and in a comment of the manifest. docs/migration.md says how to move.
-Exit codes: 0 everything was converted · 2 something has no counterpart, the rest is written · 3 a file cannot be read.")]
+Exit codes: 0 everything was converted · 2 something has no counterpart, the rest is written · 3 a file cannot be read; where
+a supervisord file names it, the rest is written.")]
 pub struct Arguments {
     /// Files to convert, or - for standard input
     #[arg(value_name = "FILE")]
@@ -76,9 +77,10 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     let all = found.iter().filter(|found| found.is_worker).count();
     eprintln!("{} of {all} workers converted", workers(&files));
-    match notes.is_empty() {
-        true => Ok(()),
-        false => Err(CliError::silent(CliError::VALIDATION)),
+    match (found.iter().any(|found| found.is_unreadable), &*notes) {
+        (true, _) => Err(CliError::silent(CliError::ENVIRONMENT)),
+        (false, []) => Ok(()),
+        (false, _) => Err(CliError::silent(CliError::VALIDATION)),
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use sink::Sink;
 use std::path::PathBuf;
 use std::time::Duration;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 use vumi_api::{Flow, Port};
 use vumi_core::message::random_id;
@@ -26,6 +27,10 @@ const NOTE: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_secs(5);
 /// Records that are not valid of which the reason is printed.
 const SHOWN: u64 = 20;
+/// Records that are read before they are handed over.
+const AHEAD: usize = 256;
+/// What was handed over waits so long for others to be sent with, where they are read as they come.
+const LINGER: Duration = Duration::from_millis(100);
 
 /// Arguments of `vumi inject`.
 #[derive(clap::Args, Debug)]
@@ -157,7 +162,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let fresh = Progress {
         target: port.queue(),
         input: source.names(),
-        options: template.fingerprint(),
+        options: template.fingerprint(arguments.layout, arguments.skip_invalid),
         run: template.run.clone(),
         confirmed: 0,
     };
@@ -287,51 +292,73 @@ async fn send(
     let bar = bar(known, before);
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
+    let mut records = read_ahead(source, template);
     let (began, mut noted) = (Instant::now(), Instant::now());
+    // Since when something is handed over that may not be sent.
+    let mut since: Option<Instant> = None;
     let (mut read, mut valid, mut invalid, mut sent) = (0, 0, 0, 0u64);
-    let mut end: Result<(), CliError> = Ok(());
-    for record in source.records(template) {
-        let record = match record {
-            Ok(record) => record,
-            Err(error) => {
-                end = Err(error);
-                break;
-            }
+    let end: Result<(), CliError> = loop {
+        let lingering = tokio::time::sleep_until(since.unwrap_or(began) + LINGER);
+        let next = tokio::select! {
+            biased;
+            _ = &mut interrupt => break Err(CliError::signal(2)),
+            record = records.recv() => match record {
+                Some(record) => Some(record),
+                None => break Ok(()),
+            },
+            () = lingering, if since.is_some() => None,
         };
-        read += 1;
-        let body = match record.body {
-            Ok(body) => body,
-            Err(why) => {
-                invalid += 1;
-                if arguments.skip_invalid {
+        let handed = match next {
+            None => {
+                since = None;
+                tokio::select! {
+                    flushed = sink.flush() => flushed.map_err(CliError::from),
+                    _ = &mut interrupt => Err(CliError::signal(2)),
+                }
+            }
+            Some(record) => {
+                let record = match record {
+                    Ok(record) => record,
+                    Err(error) => break Err(error),
+                };
+                read += 1;
+                let body = match record.body {
+                    Ok(body) => body,
+                    Err(_) if arguments.skip_invalid => {
+                        invalid += 1;
+                        continue;
+                    }
+                    Err(why) => {
+                        invalid += 1;
+                        // Only what can be read once comes this far unchecked.
+                        break Err(CliError::validation(format!(
+                            "{}: {why}; what stands before it was sent",
+                            record.place
+                        )));
+                    }
+                };
+                valid += 1;
+                if valid <= before {
                     continue;
                 }
-                // Only what can be read once comes this far unchecked.
-                end = Err(CliError::validation(format!(
-                    "{}: {why}; what stands before it was sent",
-                    record.place
-                )));
-                break;
+                let turn = async {
+                    if let Some(rate) = arguments.rate {
+                        let at = Duration::from_secs_f64(sent as f64 / rate);
+                        tokio::time::sleep_until(began + at).await;
+                    }
+                    sink.send(body).await
+                };
+                let handed = tokio::select! {
+                    handed = turn => handed.map_err(CliError::from),
+                    _ = &mut interrupt => Err(CliError::signal(2)),
+                };
+                sent += 1;
+                since = since.or(Some(Instant::now()));
+                handed
             }
         };
-        valid += 1;
-        if valid <= before {
-            continue;
-        }
-        let turn = async {
-            if let Some(rate) = arguments.rate {
-                tokio::time::sleep_until(began + Duration::from_secs_f64(sent as f64 / rate)).await;
-            }
-            sink.send(body).await
-        };
-        let handed = tokio::select! {
-            handed = turn => handed.map_err(CliError::from),
-            _ = &mut interrupt => Err(CliError::signal(2)),
-        };
-        sent += 1;
         if let Err(error) = handed {
-            end = Err(error);
-            break;
+            break Err(error);
         }
         bar.set_position(before + sink.confirmed());
         if noted.elapsed() >= NOTE {
@@ -341,7 +368,9 @@ async fn send(
                 progress.write(path)?;
             }
         }
-    }
+    };
+    // Whoever reads waits in vain.
+    drop(records);
     let rest = match &end {
         Ok(()) => sink.flush().await.map_err(CliError::from),
         // What is out may still be confirmed; whatever stopped it is the reason.
@@ -380,6 +409,21 @@ async fn send(
         // There is nothing to go on from.
         false => error,
     })
+}
+
+/// Reads in a thread of its own: standard input may be silent for hours.
+fn read_ahead(source: &Source, template: &Template) -> mpsc::Receiver<Result<Record, CliError>> {
+    let (found, records) = mpsc::channel(AHEAD);
+    let (source, template) = (source.clone(), template.clone());
+    tokio::task::spawn_blocking(move || {
+        for record in source.records(&template) {
+            // Nobody wants it any more.
+            if found.blocking_send(record).is_err() {
+                return;
+            }
+        }
+    });
+    records
 }
 
 fn bar(known: Option<u64>, before: u64) -> ProgressBar {

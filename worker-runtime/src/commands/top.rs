@@ -26,8 +26,8 @@ const HOME: &str = "\x1b[H\x1b[2J";
   vumi top --once --format json | jq '.[] | select(.parked > 0)'
 
 IN/S and DONE/S are messages a second since the last look. FLIGHT: being handled, retries included. OLDEST: age of the oldest
-message that waits or is handled. WAIT: in the journal, waiting for a retry, their turn or a release. PARKED: set aside
-since the worker started; `vumi parked list` says why.
+message that it holds. QUEUE: in its queues on the broker, which it looks at every five seconds. WAIT: in the
+journal, waiting for a retry, their turn or a release. PARKED: set aside since the worker started; `vumi parked list` says why.
 All processes of this user are shown, unless one is named. Where standard output is no terminal, every look is a table of
 its own. Ctrl-C ends it.
 Exit codes: 0 ended · 3 no process answers.")]
@@ -204,7 +204,7 @@ fn object(row: &Row) -> serde_json::Value {
         "process": row.process, "worker": worker.worker, "type": worker.type_name, "state": worker.state,
         "ready": worker.ready, "why": worker.why, "receivedPerSecond": rounded(row.received),
         "donePerSecond": rounded(row.done), "inFlight": worker.in_flight, "oldest": worker.oldest,
-        "waiting": worker.waiting, "parked": worker.parked, "retried": worker.retried,
+        "queued": worker.queued, "waiting": worker.waiting, "parked": worker.parked, "retried": worker.retried,
     })
 }
 
@@ -216,8 +216,8 @@ fn table(rows: &[Row], silent: &[String]) -> String {
     let several = rows.iter().any(|row| row.process != rows[0].process);
     let mut lines = vec![
         [
-            "WORKER", "TYPE", "STATE", "IN/S", "DONE/S", "FLIGHT", "OLDEST", "WAIT", "PARKED",
-            "RETRIED",
+            "WORKER", "TYPE", "STATE", "IN/S", "DONE/S", "FLIGHT", "OLDEST", "QUEUE", "WAIT",
+            "PARKED", "RETRIED",
         ]
         .map(str::to_owned)
         .to_vec(),
@@ -242,6 +242,7 @@ fn table(rows: &[Row], silent: &[String]) -> String {
                 age if age < 10.0 => format!("{age:.1}s"),
                 age => ago(age as u64),
             },
+            worker.queued.to_string(),
             worker.waiting.to_string(),
             worker.parked.to_string(),
             worker.retried.to_string(),
@@ -275,7 +276,7 @@ mod tests {
                 "worker": "transport/t", "type": "telnet", "ready": since > 0, "state": "running", "why": "",
                 "queues": [], "link": "up", "durability": "memory", "components": [],
                 "received": received, "done": done, "retried": 3, "parked": 1, "returned": 0, "inFlight": 2,
-                "waiting": 5, "oldest": 65.4, "since": since,
+                "queued": 13000, "waiting": 5, "oldest": 65.4, "since": since,
             }],
         }))
         .unwrap()
@@ -302,7 +303,7 @@ mod tests {
         assert_eq!(lines[0], "2 workers: 0.0 in and 0.0 done a second");
         assert_eq!(
             lines[2],
-            "a: transport/t  telnet  running    0.0   0.0     2       1m5s    5     1       3"
+            "a: transport/t  telnet  running    0.0   0.0     2       1m5s    13000  5     1       3"
         );
         assert!(lines[3].contains("running !"), "{text}");
         assert_eq!(lines[4], "c does not answer");

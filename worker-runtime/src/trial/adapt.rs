@@ -1,5 +1,5 @@
-//! The manifests of a campaign as they run in a test: on free ports. Whom they call is not written anew: that is decided when
-//! they do ([`super::way`]).
+//! The manifests of a campaign as they run in a test: on free ports of this machine. Whom they call is not written anew: that
+//! is decided when they do ([`super::way`]).
 
 use super::cast::Cast;
 use crate::error::CliError;
@@ -33,7 +33,7 @@ pub(super) fn adapted(cast: &Cast) -> Result<(Vec<Resource>, BTreeMap<String, u1
             if !runs(cast, &document) {
                 continue;
             }
-            rewrite(&mut document, "", &free);
+            rewrite(&mut document, &free);
             let text = serde_yaml::to_string(&document)
                 .map_err(|error| CliError::validation(format!("{name}: {error}")))?;
             texts.push((name.clone(), text));
@@ -70,28 +70,21 @@ fn runs(cast: &Cast, document: &serde_yaml::Value) -> bool {
         .any(|resource| resource.kind().as_str() == kind && resource.name == name)
 }
 
-/// Puts free ports in place.
-fn rewrite(value: &mut serde_yaml::Value, key: &str, ports: &BTreeMap<u16, u16>) {
-    use serde_yaml::Value;
-    match value {
-        Value::Mapping(mapping) => {
-            for (key, value) in mapping.iter_mut() {
-                let key = key.as_str().unwrap_or("").to_owned();
-                rewrite(value, &key, ports);
-            }
+/// Puts free ports of this machine in place: of the sections of `spec` that listen.
+fn rewrite(document: &mut serde_yaml::Value, ports: &BTreeMap<u16, u16>) {
+    let spec = document.get_mut("spec");
+    let Some(spec) = spec.and_then(serde_yaml::Value::as_mapping_mut) else {
+        return;
+    };
+    let sections = spec.values_mut();
+    for section in sections.filter_map(serde_yaml::Value::as_mapping_mut) {
+        let port = section.get("port").and_then(serde_yaml::Value::as_u64);
+        let port = port.and_then(|port| u16::try_from(port).ok());
+        if let Some(free) = port.and_then(|port| ports.get(&port)) {
+            section.insert("port".into(), u64::from(*free).into());
+            // An address of the cluster is none of this machine, and nobody else is to be served.
+            section.insert("host".into(), "127.0.0.1".into());
         }
-        Value::Sequence(values) => {
-            for value in values {
-                rewrite(value, key, ports);
-            }
-        }
-        Value::Number(number) if key == "port" => {
-            let port = number.as_u64().and_then(|port| u16::try_from(port).ok());
-            if let Some(free) = port.and_then(|port| ports.get(&port)) {
-                *value = Value::from(u64::from(*free));
-            }
-        }
-        _ => {}
     }
 }
 
@@ -100,12 +93,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ports_of_manifests_become_those_of_the_test() {
-        let text = "spec: {http: {port: 8080}, other: {port: 9}, say: at https://d.org}";
-        let mut document: serde_yaml::Value = serde_yaml::from_str(text).unwrap();
-        rewrite(&mut document, "", &BTreeMap::from([(8080, 1234)]));
-        let expected = "spec: {http: {port: 1234}, other: {port: 9}, say: at https://d.org}";
-        let expected: serde_yaml::Value = serde_yaml::from_str(expected).unwrap();
-        assert_eq!(document, expected);
+    fn addresses_of_manifests_become_those_of_the_test() {
+        let rewritten = |text: &str| {
+            let mut document: serde_yaml::Value = serde_yaml::from_str(text).unwrap();
+            rewrite(&mut document, &BTreeMap::from([(8080, 1234)]));
+            document
+        };
+        let plain = |text: &str| -> serde_yaml::Value { serde_yaml::from_str(text).unwrap() };
+        assert_eq!(
+            rewritten("spec: {http: {port: 8080}, other: {port: 9}, say: at https://d.org}"),
+            plain(
+                "spec: {http: {port: 1234, host: 127.0.0.1}, other: {port: 9}, say: at https://d.org}"
+            )
+        );
+        assert_eq!(
+            rewritten("spec: {telnet: {host: 10.1.2.3, port: 8080}}"),
+            plain("spec: {telnet: {host: 127.0.0.1, port: 1234}}")
+        );
+        let elsewhere = "spec: {genericHttp: {settings: {port: 8080}}}";
+        assert_eq!(rewritten(elsewhere), plain(elsewhere));
     }
 }

@@ -46,7 +46,10 @@ class Flawed(good.Worker):
 
     def send(self, exchange, key, message):
         mode = 1 if FLAW == "transient" else 2
-        properties = pika.BasicProperties(delivery_mode=mode, message_id=message.get("message_id"))
+        named = message.get("message_id")
+        if FLAW != "long-properties":
+            named = good.as_property(named)
+        properties = pika.BasicProperties(delivery_mode=mode, message_id=named)
         body = json.dumps(message).encode()
         self.channel.basic_publish(exchange, key, body, properties, mandatory=FLAW != "not-mandatory")
 
@@ -135,6 +138,9 @@ def answer(message):
         raise ZeroDivisionError
     return message["content"] or "hello"
 
+
+if FLAW == "writes-infinity":
+    good.finite = float
 
 if __name__ == "__main__":
     worker = Application("flawed", answer) if ROLE == "application" else Transport()

@@ -116,12 +116,32 @@ async fn the_example_in_python_meets_every_demand() {
     let role = ["--as", "application", "--broker", &url, "--strict"];
     let (code, verdicts, said) = examined(&role, &worker).await;
     assert_eq!(code, Some(0), "{said}");
-    // There is no text on which it fails; what its library does then is shown by the worker of the flaw `none`.
+    // There is no text on which it fails; the one below knows one.
     assert_eq!(with(&verdicts, "skipped"), ["handling-fails"], "{said}");
     let passed = with(&verdicts, "passed").len();
     assert_eq!(passed, verdicts.len() - 1, "{said}");
     assert!(passed >= 24, "{said}");
+    let failing = ["-c", WITH_A_FLAW];
+    let worker = [&[python.to_str().unwrap()][..], &failing].concat();
+    let only = ["--only", "handling-fails", "--failing", "break"];
+    let (code, verdicts, said) = examined(&[&role[..], &only].concat(), &worker).await;
+    assert_eq!(code, Some(0), "{said}");
+    assert_eq!(with(&verdicts, "passed"), ["handling-fails"], "{said}");
 }
+
+/// The application of the example with a text on which it fails.
+const WITH_A_FLAW: &str = "
+import os, sys
+sys.path.insert(0, os.environ['VUMI_EXAMPLE'])
+import app, vumi_worker
+
+def answer(message):
+    if message['content'] == 'break':
+        raise KeyError(message['content'])
+    return app.answer(message)
+
+vumi_worker.Application('listener', answer).run()
+";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_runs_already_is_checked_as_far_as_that_goes() {
@@ -246,6 +266,8 @@ const APPLICATIONS: &[(&str, &[&str])] = &[
     ("dies-of-garbage", &["garbage"]),
     ("drops-garbage", &["garbage-parked", "odd-fields-parked"]),
     ("trusts-fields", &["odd-fields", "no-id"]),
+    ("long-properties", &["odd-fields"]),
+    ("writes-infinity", &["odd-fields"]),
     ("dies-of-errors", &["handling-fails"]),
     ("drops-failures", &["handling-fails"]),
     ("stays-away", &["broker-away"]),

@@ -2,15 +2,14 @@
 
 use crate::harness::amqp::{Amqp, user_message};
 use crate::harness::campaign::Campaign;
-use crate::harness::{PATIENCE, vhost, wait_for};
+use crate::harness::{PATIENCE, backlog, vhost, wait_for};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
-use vumi_core::state::journal::{About, Append, Depth, Due, Entry, Filter, Lane, Reason};
-use vumi_core::state::redis::{RedisConfig, RedisStore};
-use vumi_core::state::{Journal, Person, StateStore, StoreHealth};
+use vumi_core::state::Journal;
+use vumi_core::state::journal::{Depth, Filter};
 use vumi_testkit::redis::{self, Redis};
 use vumi_testkit::resident_of;
 
@@ -28,43 +27,6 @@ fn message(lane: usize, number: usize) -> serde_json::Value {
     let mut message = user_message(&format!("{lane}/{number}"), "net", &number.to_string());
     message["to_addr"] = format!("u{lane}").into();
     message
-}
-
-/// Fills the journal as the engine does: each lane with messages that wait for their next attempt for a day.
-async fn fill(store: &dyn StateStore, messages: usize, lanes: usize) {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let since = since.unwrap().as_millis() as u64;
-    for batch in (0..messages).collect::<Vec<_>>().chunks(2000) {
-        let batch = batch.iter().map(|n| {
-            let (lane, number) = (n % lanes, n / lanes);
-            let about = About {
-                reason: if number == 0 {
-                    Reason::Backoff
-                } else {
-                    Reason::Behind
-                },
-                since,
-                attempts: u32::from(number == 0),
-                counted: 0,
-                code: String::new(),
-                text: String::new(),
-                routing_key: QUEUE.into(),
-                amqp_message_id: None,
-            };
-            Append {
-                lane: Lane {
-                    group: String::new(),
-                    number: Person::new(&format!("u{lane}")).lane(),
-                },
-                due: Due::After(Duration::from_secs(24 * 3600)),
-                entry: Entry {
-                    about,
-                    body: message(lane, number).to_string().into(),
-                },
-            }
-        });
-        store.append(QUEUE, batch.collect()).await.unwrap();
-    }
 }
 
 /// What the provider got: numbers by user.
@@ -118,13 +80,10 @@ async fn a_deep_journal_in_redis_takes_no_memory_of_its_worker() {
     else {
         return;
     };
-    let store: Arc<dyn StateStore> =
-        RedisStore::open(RedisConfig::from_url(&redis.url(0)).unwrap());
-    let mut health = store.health();
-    let up = health.wait_for(|health| *health == StoreHealth::Up);
-    tokio::time::timeout(PATIENCE, up).await.unwrap().unwrap();
+    let store = backlog::opened(&redis.url(0)).await;
     let began = Instant::now();
-    fill(&*store, messages, lanes).await;
+    let whose = |lane, number| (format!("u{lane}"), message(lane, number));
+    backlog::fill(&*store, QUEUE, messages, lanes, whose).await;
     println!(
         "{messages} messages in {lanes} lanes filled in {:?}",
         began.elapsed()

@@ -1,11 +1,11 @@
-//! A relay whose endpoint is away for hours, then slow, then refuses, then wants another secret: over RabbitMQ and Redis,
-//! with time at a scale of 1 to 720. Six hours are 30 s, and the longest back-off of five minutes is 400 ms; events come
-//! at 20 a second as they would, so that each of them is tried as often as in six hours.
+//! A relay whose endpoint is away, then back and slow, then refuses, then wants another secret: over RabbitMQ and Redis. It is
+//! away for 30 s, with back-off at a scale of 1 to 720, so that what comes meanwhile is tried as often as in six hours. What
+//! six hours leave behind is in the journal from the beginning, written there as the engine does.
 
 use crate::harness::amqp::{Amqp, user_message};
 use crate::harness::campaign::Campaign;
 use crate::harness::process::{Process, run, said};
-use crate::harness::{PATIENCE, vhost, wait_for};
+use crate::harness::{PATIENCE, backlog, vhost, wait_for};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,8 @@ use std::time::{Duration, Instant, SystemTime};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use vumi_core::message::Event;
+use vumi_core::state::Journal;
+use vumi_core::state::journal::Filter;
 use vumi_core::worker::Listener;
 use vumi_http::webhook::signing_key;
 use vumi_http::{
@@ -21,8 +23,10 @@ use vumi_http::{
 };
 use vumi_testkit::redis::{self, Redis};
 
-/// Six hours.
+/// How long the endpoint is away.
 const AWAY: Duration = Duration::from_secs(30);
+/// Messages, and people who wrote them, that wait for the endpoint since long.
+const BACKLOG: (usize, usize) = (20_000, 2_000);
 /// Between two events: 20 a second, whatever the scale.
 const PACE: Duration = Duration::from_millis(50);
 /// Users who write messages with numbers.
@@ -169,7 +173,28 @@ impl Endpoint {
     }
 
     fn ids(&self) -> BTreeSet<String> {
-        self.taken().into_iter().map(|taken| taken.id).collect()
+        let taken = self.taken.lock().unwrap();
+        taken.iter().map(|taken| taken.id.clone()).collect()
+    }
+
+    /// Waits until it took all of these, however many, as long as there are always more.
+    async fn gets(&self, ids: &BTreeSet<String>) {
+        let (mut last, mut at) = (usize::MAX, Instant::now());
+        loop {
+            let missing = ids.difference(&self.ids()).count();
+            if missing == 0 {
+                return;
+            }
+            if missing < last {
+                (last, at) = (missing, Instant::now());
+            }
+            assert!(
+                at.elapsed() < PATIENCE,
+                "{missing} of {} do not come",
+                ids.len()
+            );
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
     }
 
     /// Waits until it took all of these.
@@ -261,8 +286,8 @@ fn latency(traffic: &Traffic, endpoint: &Endpoint, from: Instant) -> (f64, f64) 
     (times[times.len() / 2], times[times.len() * 99 / 100])
 }
 
-/// First deliveries of each user's messages must have growing numbers.
-fn in_order(endpoint: &Endpoint) {
+/// First deliveries of each user's messages must have growing numbers, and there must be so many users.
+fn in_order(endpoint: &Endpoint, users: usize) {
     let mut last: BTreeMap<String, i64> = BTreeMap::new();
     let mut seen = BTreeSet::new();
     for taken in endpoint.taken() {
@@ -278,7 +303,16 @@ fn in_order(endpoint: &Endpoint) {
         let before = last.insert(user.clone(), number).unwrap_or(-1);
         assert!(number > before, "{user}: {number} came after {before}");
     }
-    assert_eq!(last.len(), USERS);
+    assert_eq!(last.len(), users);
+}
+
+/// A message that waits since long: whose, and the message.
+fn waiting(person: usize, number: usize) -> (String, Value) {
+    let id = format!("backlog-{person}-{number}");
+    let mut message = user_message(&id, "crm", &number.to_string());
+    let address = format!("+2783{person:07}");
+    message["from_addr"] = address.clone().into();
+    (address, message)
 }
 
 struct Setting {
@@ -364,6 +398,8 @@ async fn an_endpoint_that_is_away_slow_wrong_and_changes_its_secret_loses_nothin
     let apart_state = store.url(1);
     let _control = control.run(&["--broker", &url, "--redis", &apart_state, "--admin", "none"]);
     let state = store.url(0);
+    let journal = backlog::opened(&state).await;
+    backlog::fill(&*journal, "crm.inbound", BACKLOG.0, BACKLOG.1, waiting).await;
     let process = campaign.run(&["--broker", &url, "--redis", &state, "--admin", "none"]);
     let pid = process.id();
     let setting = Setting {
@@ -399,7 +435,7 @@ async fn an_endpoint_that_is_away_slow_wrong_and_changes_its_secret_loses_nothin
     setting.endpoint_is("ok", "endpoint_answered").await;
     let usual = latency(&to_other, &other, begun);
 
-    // Six hours away, and its first hour before memory is looked at.
+    // Away, and a sixth of that before memory is looked at.
     crm.goes_away();
     let away = Instant::now();
     let before = to_crm.ids();
@@ -438,12 +474,28 @@ async fn an_endpoint_that_is_away_slow_wrong_and_changes_its_secret_loses_nothin
     assert_eq!(setting.parked().unwrap().len(), 0, "nothing is given up");
     assert!(crm.ids().is_subset(&to_crm.ids()));
 
-    // Back, and slow: what waited comes, in the order of each user, while more is published.
+    // Back, and slow at first: what waited comes, also what waited since long, in the order of each user, while more is published.
     crm.behaves(|manner| manner.delay = Duration::from_millis(500));
     crm.comes_back().await;
+    let released = Journal::release(&*journal, "crm.inbound", &Filter::default()).await;
+    assert!(released.unwrap() > 0);
+    for n in 0..BACKLOG.0 {
+        let (_, message) = waiting(n % BACKLOG.1, n / BACKLOG.1);
+        let id = message["message_id"].as_str().unwrap().to_owned();
+        to_crm.sent.insert(id, Instant::now());
+    }
     to_crm.flows(AWAY / 10).await;
-    crm.has("all that waited is relayed", &to_crm.ids()).await;
-    in_order(&crm);
+    crm.behaves(|manner| manner.delay = Duration::ZERO);
+    let began = Instant::now();
+    crm.gets(&to_crm.ids()).await;
+    println!("{} relayed in {:?}", to_crm.sent.len(), began.elapsed());
+    in_order(&crm, USERS + BACKLOG.1);
+
+    // Slow, and nobody waits since long.
+    crm.behaves(|manner| manner.delay = Duration::from_millis(500));
+    to_crm.flows(AWAY / 10).await;
+    crm.has("a slow one gets all", &to_crm.ids()).await;
+    in_order(&crm, USERS + BACKLOG.1);
     crm.behaves(|manner| manner.delay = Duration::ZERO);
 
     // Wrong: what is refused for good is set aside at once, and nothing else.
@@ -524,7 +576,7 @@ async fn an_endpoint_that_is_away_slow_wrong_and_changes_its_secret_loses_nothin
     // Nothing lost, and whoever got something twice could tell.
     assert_eq!(crm.ids(), to_crm.ids());
     assert_eq!(other.ids(), to_other.ids());
-    in_order(&other);
+    in_order(&other, USERS);
     let mut deliveries: BTreeMap<String, String> = BTreeMap::new();
     for taken in crm.taken() {
         let first = deliveries.entry(taken.id).or_insert(taken.delivery.clone());

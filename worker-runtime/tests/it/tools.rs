@@ -8,7 +8,7 @@ use crate::harness::{PATIENCE, vhost, wait_for};
 use serde_json::{Value, json};
 use std::io::Write;
 use std::path::Path;
-use std::process::{Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use vumi_testkit::redis::{Options, Redis};
 
 const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: echo}\nspec: {echo: {}, transportName: t}\n";
@@ -245,6 +245,51 @@ async fn what_cannot_be_injected_is_said_and_nothing_is_sent() {
         "{}",
         said(&nowhere)
     );
+}
+
+/// What is read as it comes is sent as it comes, and an interrupt is heard while nothing does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_sent_as_it_comes_and_interrupted_while_it_is_silent() {
+    let (campaign, _run) = echo(&[]).await;
+    let mut injecting = command(campaign.path())
+        .args([
+            "inject",
+            "--connector",
+            "t",
+            "--from",
+            "1",
+            "--to",
+            "2",
+            "-",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = injecting.stdin.take().unwrap();
+    for (count, line) in ["one", "two"].into_iter().enumerate() {
+        writeln!(input, "{line}").unwrap();
+        wait_for("it is handled", PATIENCE, || async {
+            let status = campaign.status()?;
+            let worker = status.worker("application/echo")?;
+            match worker["done"] == count + 1 {
+                true => Ok(()),
+                false => Err(worker.to_string()),
+            }
+        })
+        .await;
+    }
+    let id = injecting.id().to_string();
+    let told = Command::new("kill").args(["-INT", &id]).status();
+    assert!(told.unwrap().success());
+    let ended = wait_for("it ends", PATIENCE, || {
+        let ended = injecting.try_wait().unwrap();
+        async move { ended.ok_or_else(|| "it runs".to_owned()) }
+    })
+    .await;
+    assert_eq!(ended.code(), Some(130));
+    drop(input);
 }
 
 /// Interrupted in the middle and started again, everything has come, and what came twice has the same id.
@@ -493,6 +538,39 @@ async fn top_looks_twice_and_shows_rates() {
     .await;
     let none = run(Path::new("/"), &["top", "--once", "--name", "nobody"]);
     assert_eq!(none.status.code(), Some(3), "{}", said(&none));
+}
+
+/// What nobody has taken yet is no zero.
+#[tokio::test(flavor = "multi_thread")]
+async fn top_shows_what_waits_on_the_broker() {
+    const ALL: u64 = 3000;
+    let campaign = Campaign::empty();
+    campaign.write(
+        "slow.yaml",
+        "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: slow}\nspec: {devNull: {latency: 1h}}\n",
+    );
+    let _run = campaign.run(&[]);
+    wait_for("all are sent", PATIENCE, || async {
+        let count = ALL.to_string();
+        let slow = ["inject", "--connector", "slow", "--kind", "outbound"];
+        let what = ["--to", "1", "--content", "x", "--count", &count];
+        let sent = run(campaign.path(), &[&slow[..], &what].concat());
+        match sent.status.code() {
+            Some(0) => Ok(()),
+            _ => Err(said(&sent)),
+        }
+    })
+    .await;
+    wait_for("the rest waits on the broker", PATIENCE, || async {
+        let look = ["top", "--once", "--interval", "100ms", "--format", "json"];
+        let rows = json_of(&run(campaign.path(), &look));
+        let (held, queued) = (rows[0]["inFlight"].as_u64(), rows[0]["queued"].as_u64());
+        match held.zip(queued) {
+            Some((held, queued)) if queued > 0 && held + queued == ALL => Ok(()),
+            _ => Err(rows.to_string()),
+        }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 //! * A fence `console` is a terminal: `$ ` begins a command, `> ` what is typed into it, `^C` ends it; all else is what is shown.
 //!   `…` stands for anything in a line, alone for any lines. Spaces count as one.
 //! * `<!-- terminal: NAME -->` before it: the command goes on when the fence ends, and later fences of that name go on with it.
+//! * Commands end with exit code 0; `<!-- exit code: N -->` before it says another one of its only command.
 //! * `<!-- not run: WHY -->` before it leaves it out.
 
 use crate::harness::{PATIENCE, vhost};
@@ -31,6 +32,8 @@ enum Fence {
     File(PathBuf, String),
     Console {
         terminal: Option<String>,
+        /// With which its commands end.
+        code: i32,
         lines: Vec<String>,
     },
 }
@@ -61,8 +64,18 @@ fn fences(page: &str) -> Vec<Fence> {
         match (language, what) {
             ("console", "" | "terminal") => fences.push(Fence::Console {
                 terminal: name,
+                code: 0,
                 lines: inside,
             }),
+            ("console", "exit code") => {
+                let commands = inside.iter().filter(|line| line.starts_with("$ "));
+                assert_eq!(commands.count(), 1, "whose exit code? {inside:?}");
+                fences.push(Fence::Console {
+                    terminal: None,
+                    code: name.expect("a number").parse().expect("a number"),
+                    lines: inside,
+                });
+            }
             ("console", "not run") => {}
             ("yaml" | "python", "") => {
                 let path = inside[0].strip_prefix("# ").expect("a file is named");
@@ -232,8 +245,8 @@ impl Place {
         }
     }
 
-    /// A command that ends.
-    fn run(&self, command: &str, lines: &[String]) {
+    /// A command that ends, with this exit code.
+    fn run(&self, command: &str, wanted: i32, lines: &[String]) {
         let expected = Regex::new(&format!("{}$", pattern(lines))).unwrap();
         // What another program does may take a moment; whoever sees too little asks again.
         let asks = ["vumi why", "vumi status", "vumi top"];
@@ -246,20 +259,20 @@ impl Place {
             // The last words may come a moment after the end.
             std::thread::sleep(LOOK);
             let said = running.said();
-            if expected.is_match(&said) {
+            if code == wanted && expected.is_match(&said) {
                 return;
             }
-            let again = (asks || code != 0) && Instant::now() < deadline;
+            let again = (asks || code != wanted) && Instant::now() < deadline;
             let lines = lines.join("\n");
             assert!(
                 again,
-                "$ {command}\nexpected:\n{lines}\n\ngot (exit code {code}):\n{said}"
+                "$ {command}\nexpected (exit code {wanted}):\n{lines}\n\ngot (exit code {code}):\n{said}"
             );
             std::thread::sleep(Duration::from_millis(200));
         }
     }
 
-    fn console(&mut self, terminal: Option<String>, lines: &[String]) {
+    fn console(&mut self, terminal: Option<String>, code: i32, lines: &[String]) {
         let lines: Vec<String> = lines.iter().map(|line| self.replace(line)).collect();
         let mut rest = &lines[..];
         while let Some(first) = rest.first() {
@@ -271,7 +284,7 @@ impl Place {
                 .map_or(rest.len(), |n| n + 1);
             let says = &rest[1..shown];
             match (&terminal, first.strip_prefix("$ ")) {
-                (None, Some(command)) => self.run(command, says),
+                (None, Some(command)) => self.run(command, code, says),
                 (None, None) => panic!("no command before {first:?}"),
                 (Some(name), Some(command)) => {
                     let mut running = self.start(command);
@@ -338,9 +351,26 @@ async fn the_tutorial_ends_as_it_says() {
             Fence::File(path, text) => {
                 write(&place.folder.path().join(path), &place.replace(&text));
             }
-            Fence::Console { terminal, lines } => place.console(terminal, &lines),
+            Fence::Console {
+                terminal,
+                code,
+                lines,
+            } => place.console(terminal, code, &lines),
         }
     }
+}
+
+#[test]
+fn a_page_says_with_what_a_command_ends() {
+    let page = "```console\n$ true\n```\n<!-- exit code: 2 -->\n```console\n$ false\nno\n```\n";
+    let codes: Vec<i32> = fences(page)
+        .into_iter()
+        .map(|fence| match fence {
+            Fence::Console { code, .. } => code,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(codes, [0, 2]);
 }
 
 #[test]

@@ -85,6 +85,8 @@ pub struct WorkerSnapshot {
     pub counts: Counts,
     /// Age of the oldest message that is not finished, in seconds; 0 without one.
     pub oldest: f64,
+    /// Messages that wait in its queues on the broker, as it saw when it last looked: some seconds ago.
+    pub queued: u64,
     /// Messages that wait in its journals.
     pub waiting: u64,
     /// When it started.

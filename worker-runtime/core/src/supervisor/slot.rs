@@ -369,6 +369,7 @@ pub(super) fn idle(resource: &Resource, since: SystemTime, why: String) -> Worke
         components: Vec::new(),
         counts: Counts::default(),
         oldest: 0.0,
+        queued: 0,
         waiting: 0,
         since,
     }

@@ -82,6 +82,9 @@ pub struct WorkerStatus {
     /// Age of the oldest message that is not finished, in seconds; 0 without one.
     #[serde(default)]
     pub oldest: f64,
+    /// Messages that wait in its queues on the broker, as it saw when it last looked: some seconds ago.
+    #[serde(default)]
+    pub queued: u64,
     /// Messages that wait in its journals: for a retry, their turn or a release.
     #[serde(default)]
     pub waiting: u64,
@@ -189,6 +192,7 @@ impl From<WorkerSnapshot> for WorkerStatus {
             returned: snapshot.counts.returned,
             in_flight: snapshot.counts.in_flight,
             oldest: snapshot.oldest,
+            queued: snapshot.queued,
             waiting: snapshot.waiting,
             since: seconds(snapshot.since),
         }

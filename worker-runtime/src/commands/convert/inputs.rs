@@ -27,6 +27,8 @@ pub(super) struct Found {
     pub(super) lost: Vec<String>,
     /// What is not needed, and why.
     pub(super) dropped: Vec<String>,
+    /// Whether a file that it names cannot be read; which is in `lost`.
+    pub(super) is_unreadable: bool,
 }
 
 impl Default for Found {
@@ -40,6 +42,7 @@ impl Default for Found {
             options: Map::new(),
             lost: Vec::new(),
             dropped: Vec::new(),
+            is_unreadable: false,
         }
     }
 }

@@ -13,7 +13,7 @@ pub struct Progress {
     pub target: String,
     /// Names of what is read.
     pub input: Vec<String>,
-    /// Names the options that make messages of what is read, without telling them; empty in files of earlier versions.
+    /// Names the options that decide which messages are made of what is read, without telling them; empty in files of earlier versions.
     #[serde(default)]
     pub options: String,
     /// From which the ids of messages are derived.
@@ -45,7 +45,7 @@ impl Progress {
         }
         if !known.options.is_empty() && known.options != fresh.options {
             return Err(CliError::validation(format!(
-                "{} is the progress of a command with other contents, addresses or labels; give the same options, or name another file",
+                "{} is the progress of a command with other contents, addresses or labels, or with another --as or --skip-invalid; give the same options, or name another file",
                 path.display()
             )));
         }
@@ -54,7 +54,9 @@ impl Progress {
 
     /// Whole or not at all.
     pub fn write(&self, path: &Path) -> Result<(), CliError> {
-        let draft = path.with_extension("draft");
+        // Beside it, and of no other progress.
+        let mut draft = path.as_os_str().to_owned();
+        draft.push(".draft");
         std::fs::write(&draft, json!(self).to_string())
             .and_then(|()| std::fs::rename(&draft, path))
             .map_err(|error| unwritable(path, &error))
@@ -68,6 +70,26 @@ fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_two_share_a_draft() {
+        let folder = tempfile::tempdir().unwrap();
+        let mine = folder.path().join("a.draft");
+        std::fs::write(&mine, "mine").unwrap();
+        let progress = Progress {
+            target: "sms.inbound".into(),
+            input: Vec::new(),
+            options: String::new(),
+            run: "run".into(),
+            confirmed: 0,
+        };
+        for name in ["a.1", "a.2"] {
+            progress.write(&folder.path().join(name)).unwrap();
+        }
+        assert_eq!(std::fs::read_to_string(mine).unwrap(), "mine");
+        let left = std::fs::read_dir(folder.path()).unwrap().count();
+        assert_eq!(left, 3);
+    }
 
     #[test]
     fn another_command_does_not_go_on_from_here() {

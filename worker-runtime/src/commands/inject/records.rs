@@ -74,8 +74,8 @@ pub struct Template {
 }
 
 impl Template {
-    /// Names everything that it says, but not the run: the same for the same command.
-    pub fn fingerprint(&self) -> String {
+    /// Names everything that decides which messages are made of what is read, but not the run: the same for the same command.
+    pub fn fingerprint(&self, layout: Option<Layout>, skips_invalid: bool) -> String {
         let said = [
             &self.to,
             &self.from,
@@ -84,7 +84,11 @@ impl Template {
             &self.endpoint,
         ];
         let said = json!([said, self.transport_type, self.labels]).to_string();
-        derived_id(&["inject", &said])
+        match (layout, skips_invalid) {
+            // As earlier versions wrote it.
+            (None, false) => derived_id(&["inject", &said]),
+            how => derived_id(&["inject", &said, &format!("{how:?}")]),
+        }
     }
 
     fn flow(&self) -> Flow {
@@ -456,7 +460,7 @@ mod tests {
         let print = |change: fn(&mut Template)| {
             let mut template = template();
             change(&mut template);
-            template.fingerprint()
+            template.fingerprint(None, false)
         };
         let same = print(|_| {});
         assert_eq!(print(|t| t.run = "another".into()), same);
@@ -464,7 +468,11 @@ mod tests {
             print(|t| t.content = Some("another".into())),
             print(|t| t.from = Some("27829".into())),
             print(|t| t.labels = vec![("batch", "another".into())]),
+            template().fingerprint(Some(Layout::Lines), false),
+            template().fingerprint(Some(Layout::Csv), false),
+            template().fingerprint(None, true),
         ];
+        assert_ne!(others[3], others[4]);
         assert!(others.iter().all(|other| *other != same));
     }
 

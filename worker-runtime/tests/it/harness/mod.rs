@@ -2,6 +2,7 @@
 //! HTTP, telnet and AMQP, and waiting for conditions with deadlines.
 
 pub mod amqp;
+pub mod backlog;
 pub mod campaign;
 pub mod http;
 pub mod process;

@@ -1,12 +1,11 @@
 //! `devNull`: a network that accepts, refuses, reports and answers by percentages. What becomes of a message is drawn
 //! from its id, so that a repeat ends as the first did.
 
+use crate::receipts::{Place, Receipts};
 use async_trait::async_trait;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 use vumi_api::transports::DevNull;
 use vumi_api::{Flow, Port};
 use vumi_core::codes;
@@ -19,10 +18,8 @@ use vumi_core::worker::{Input, Output, Traffic, Worker, WorkerContext, WorkerTyp
 
 /// How long the network asks a sender to wait who is above its capacity.
 const SLOW_DOWN: Duration = Duration::from_secs(1);
-/// How long after a lost answer the receipt comes, and comes again while it is not taken.
+/// How long after a lost answer the receipt comes.
 const RECEIPT_AFTER: Duration = Duration::from_millis(500);
-/// So often is one told that is not taken, once the worker stops.
-const LAST_TRIES: u32 = 6;
 
 pub(crate) struct Def;
 
@@ -33,10 +30,8 @@ struct Network {
     errors: ErrorTable,
     /// When the present second began, and what was taken in it.
     taken: Mutex<(Instant, u32)>,
-    /// Receipts under way.
-    receipts: TaskTracker,
-    /// Fires when those that are not taken are given up.
-    ended: CancellationToken,
+    /// What it has yet to say.
+    receipts: Receipts,
 }
 
 #[async_trait]
@@ -47,14 +42,13 @@ impl WorkerType for Def {
     async fn build(config: DevNull, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
         let errors = ErrorTable::parse(include_str!("dev_null.codes.yaml"))?;
         let taken = Mutex::new((Instant::now(), 0));
-        let receipts = TaskTracker::new();
+        let receipts = Receipts::new(Arc::clone(&cx));
         Ok(Arc::new(Network {
             config,
             cx,
             errors,
             taken,
             receipts,
-            ended: CancellationToken::new(),
         }))
     }
 
@@ -86,6 +80,11 @@ fn reason<'t>(rows: impl Iterator<Item = &'t ProviderCode>, id: &str) -> Option<
     Some(Refusal::from(*row))
 }
 
+fn slow_down(why: &str) -> WorkError {
+    let class = ErrorClass::Throttled(Some(SLOW_DOWN));
+    WorkError::new(class, codes::PEER_THROTTLED, why)
+}
+
 impl Network {
     fn has_capacity(&self) -> bool {
         let Some(capacity) = self.config.capacity else {
@@ -111,9 +110,28 @@ impl Network {
             .then(|| reason(self.errors.codes.iter().filter(of_recipient), id))?
     }
 
-    /// What the network has to say of a message that it took, `after` a while, and again until it is taken over. Of one
-    /// whose answer it lost it knows our id (as `known`), of others it names its own alone.
-    fn report_later(&self, id: &str, known: Option<&str>, remote_id: String, after: Duration) {
+    /// Room for what it may have to say of a message later, if it may.
+    fn place(&self) -> Result<Option<Place>, WorkError> {
+        let loses = self.config.lost_percent.is_some_and(|percent| percent > 0);
+        if !loses && self.config.receipt_after.is_none() {
+            return Ok(None);
+        }
+        let place = self.receipts.place();
+        place.map(Some).ok_or_else(|| {
+            slow_down("the simulated network has as many receipts under way as it can hold")
+        })
+    }
+
+    /// What the network has to say of a message that it took, `after` a while. Of one whose answer it lost it knows our id
+    /// (as `known`), of others it names its own alone.
+    fn report_later(
+        &self,
+        place: Place,
+        id: &str,
+        known: Option<&str>,
+        remote_id: String,
+        after: Duration,
+    ) {
         let outcome = match self.undelivered(id) {
             Some(refusal) => ReceiptOutcome::Failed(refusal),
             None => ReceiptOutcome::Delivered,
@@ -123,25 +141,7 @@ impl Network {
             remote_id: Some(remote_id),
             outcome,
         };
-        let (cx, ended) = (Arc::clone(&self.cx), self.ended.clone());
-        self.receipts.spawn(async move {
-            // Nobody else knows of it: whoever stops hears of it now.
-            tokio::select! {
-                () = cx.closing().cancelled() => {}
-                () = tokio::time::sleep(after) => {}
-            }
-            let mut last_tries = 0;
-            while cx.receipt(receipt.clone()).await.is_err() {
-                last_tries += u32::from(cx.closing().is_cancelled());
-                if last_tries == LAST_TRIES {
-                    return;
-                }
-                tokio::select! {
-                    () = ended.cancelled() => return,
-                    () = tokio::time::sleep(RECEIPT_AFTER) => {}
-                }
-            }
-        });
+        self.receipts.later(place, receipt, after);
     }
 
     /// What became of a message that it took, told with its answer.
@@ -190,12 +190,9 @@ impl Worker for Network {
             return Ok(vec![self.cx.nack(message, input.attempt, refusal)]);
         }
         if !self.has_capacity() {
-            return Err(WorkError::new(
-                ErrorClass::Throttled(Some(SLOW_DOWN)),
-                codes::PEER_THROTTLED,
-                "the simulated network is above its capacity",
-            ));
+            return Err(slow_down("the simulated network is above its capacity"));
         }
+        let place = self.place()?;
         if let Some(latency) = self.config.latency {
             tokio::time::sleep(latency.0).await;
         }
@@ -205,8 +202,8 @@ impl Worker for Network {
         let accepted = drawn("ack", id, self.config.ack_percent, 100);
         let remote_id = derived_id(&["devNull", "sent", id]);
         if drawn("lost", &attempt, self.config.lost_percent, 0) {
-            if accepted {
-                self.report_later(id, Some(id), remote_id, RECEIPT_AFTER);
+            if let Some(place) = place.filter(|_| accepted) {
+                self.report_later(place, id, Some(id), remote_id, RECEIPT_AFTER);
             }
             return Err(WorkError::new(
                 ErrorClass::Timeout,
@@ -219,10 +216,10 @@ impl Worker for Network {
             return Ok(vec![self.cx.nack(message, input.attempt, refusal)]);
         }
         let mut outputs = vec![self.cx.ack(message, &remote_id)];
-        match self.config.receipt_after {
-            // There may be no later: it is told with the answer.
-            Some(after) if !self.cx.closing().is_cancelled() => {
-                self.report_later(id, None, remote_id, after.0);
+        match (self.config.receipt_after, place) {
+            // Once it closes there may be no later: it is told with the answer.
+            (Some(after), Some(place)) if !self.cx.closing().is_cancelled() => {
+                self.report_later(place, id, None, remote_id, after.0);
             }
             _ => outputs.push(self.report(id, &remote_id, input.attempt)),
         }
@@ -236,14 +233,11 @@ impl Worker for Network {
 
     /// What the network has to say of what it took is said before the worker ends.
     async fn drained(&self) {
-        self.receipts.close();
-        self.receipts.wait().await;
+        self.receipts.all_told().await;
     }
 
     async fn close(&self) {
-        self.ended.cancel();
-        self.receipts.close();
-        self.receipts.wait().await;
+        self.receipts.close().await;
     }
 }
 
@@ -252,6 +246,7 @@ mod tests {
     use super::*;
     use serde_json::json;
     use std::collections::BTreeSet;
+    use tokio_util::sync::CancellationToken;
     use vumi_api::WorkerConfig;
     use vumi_core::conformance::stand_in::{StandIn, resource};
     use vumi_core::message::{EventType, Message};

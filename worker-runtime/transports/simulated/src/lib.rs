@@ -5,6 +5,7 @@ mod conformance_test;
 mod dev_null;
 #[cfg(test)]
 mod examples_test;
+mod receipts;
 
 use vumi_core::worker::Registration;
 

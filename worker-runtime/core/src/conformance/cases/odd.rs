@@ -9,62 +9,83 @@ use vumi_api::{Flow, Port};
 /// Users of messages that are not as they should be: nobody else's lane waits behind theirs.
 const ODD_USERS: usize = 100;
 
-/// A message with one field replaced.
+/// A message of which something is replaced.
 struct Odd {
     id: String,
-    field: &'static str,
+    fields: String,
     body: Bytes,
 }
 
-/// Values that no reader has to make sense of.
-fn wrong(flow: Flow) -> Vec<(&'static str, Value)> {
+/// Longer than AMQP's property for an id can be.
+fn long_id() -> String {
+    "i".repeat(300)
+}
+
+/// An object with a number that is valid JSON and beyond what a float holds.
+fn huge() -> Value {
+    serde_json::from_str(r#"{"huge": 1e400}"#).unwrap_or_default()
+}
+
+/// Fields with values that no reader has to make sense of.
+fn wrong(flow: Flow) -> Vec<Value> {
     match flow {
         Flow::Event => vec![
-            ("event_type", json!("maybe")),
-            ("event_type", json!(5)),
-            ("user_message_id", json!(["x"])),
+            json!({"event_type": "maybe"}),
+            json!({"event_type": 5}),
+            json!({"user_message_id": ["x"]}),
         ],
         Flow::Inbound | Flow::Outbound => vec![
-            ("content", json!(["x"])),
-            ("content", json!({"text": "x"})),
-            ("from_addr", json!({})),
-            ("to_addr", json!([1])),
-            ("in_reply_to", json!({})),
-            ("session_event", json!("reopened")),
+            json!({"content": ["x"]}),
+            json!({"content": {"text": "x"}}),
+            json!({"from_addr": {}}),
+            json!({"to_addr": [1]}),
+            json!({"in_reply_to": {}}),
+            json!({"session_event": "reopened"}),
         ],
     }
 }
 
-/// Values that some programs write and that a reader may take or refuse.
-fn unusual(flow: Flow) -> Vec<(&'static str, Value)> {
+/// Fields with values that some programs write and that a reader may take or refuse.
+fn unusual(flow: Flow) -> Vec<Value> {
     match flow {
         Flow::Event => vec![
-            ("helper_metadata", json!("x")),
-            ("transport_metadata", Value::Null),
+            json!({"helper_metadata": "x"}),
+            json!({"transport_metadata": null}),
+            json!({"helper_metadata": huge()}),
+            json!({"user_message_id": long_id()}),
+            json!({"event_id": long_id()}),
+            // Whoever sets it aside names it.
+            json!({"event_id": long_id(), "event_type": "maybe"}),
         ],
         Flow::Inbound | Flow::Outbound => vec![
-            ("content", json!(5)),
-            ("content", json!("{} {0} %s %d \u{0} \u{1b}[0m")),
-            ("from_addr", json!(27_829_000_000_i64)),
-            ("from_addr", Value::Null),
-            ("message_id", Value::Null),
-            ("message_id", json!("")),
-            ("transport_metadata", json!("x")),
-            ("helper_metadata", Value::Null),
-            ("timestamp", json!(5)),
+            json!({"content": 5}),
+            json!({"content": "{} {0} %s %d \u{0} \u{1b}[0m"}),
+            json!({"from_addr": 27_829_000_000_i64}),
+            json!({"from_addr": null}),
+            json!({"message_id": null}),
+            json!({"message_id": ""}),
+            json!({"message_id": long_id()}),
+            json!({"message_id": long_id(), "content": ["x"]}),
+            json!({"transport_metadata": "x"}),
+            json!({"transport_metadata": huge()}),
+            json!({"helper_metadata": null}),
+            json!({"helper_metadata": huge()}),
+            json!({"timestamp": 5}),
         ],
     }
 }
 
-fn odd<W: UnderTest>(rig: &Rig<W>, port: &Port, fields: Vec<(&'static str, Value)>) -> Vec<Odd> {
-    let each = fields.into_iter().enumerate();
-    each.filter_map(|(n, (field, value))| {
+fn odd<W: UnderTest>(rig: &Rig<W>, port: &Port, replaced: Vec<Value>) -> Vec<Odd> {
+    let each = replaced.into_iter().enumerate();
+    each.filter_map(|(n, replaced)| {
         let message = rig.message(port, ODD_USERS + n, 0);
         let mut body: Value = serde_json::from_slice(&message.encode()).ok()?;
-        body.as_object_mut()?.insert(field.into(), value);
+        let replaced = replaced.as_object()?;
+        let fields: Vec<&str> = replaced.keys().map(String::as_str).collect();
+        body.as_object_mut()?.extend(replaced.clone());
         Some(Odd {
             id: message.id().to_owned(),
-            field,
+            fields: fields.join(" and "),
             body: body.to_string().into(),
         })
     })
@@ -104,7 +125,7 @@ pub(super) async fn odd_fields_are_kept<W: UnderTest>(rig: &mut Rig<W>) -> Resul
             rig.feed(&port.queue(), odd.body).await?;
             let what = format!(
                 "a message of {port} with a wrong {} is set aside",
-                odd.field
+                odd.fields
             );
             kept(rig, port, &odd.id, &what).await?;
         }
@@ -179,4 +200,16 @@ pub(super) async fn failure_stops_nothing<W: UnderTest>(rig: &mut Rig<W>) -> Res
     }
     rig.until_consuming().await?;
     rig.settle().await.map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_huge_number_is_written_as_one() {
+        let huge = &huge()["huge"];
+        assert!(huge.is_number(), "{huge}");
+        assert_eq!(huge.as_f64(), None);
+    }
 }

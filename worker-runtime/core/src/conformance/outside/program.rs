@@ -169,6 +169,9 @@ impl Keeper {
             let order = tokio::select! {
                 order = orders.recv() => order.unwrap_or(Order::Kill),
                 _ = child.wait() => {
+                    // What it started would hold its queues beside the next one. Nobody else has the number of a group
+                    // that has members.
+                    signal(&self.group, Signal::KILL);
                     self.forget();
                     self.diary.entries().deaths += 1;
                     tokio::select! {
@@ -213,5 +216,42 @@ impl Keeper {
     /// The number may be another process's from now on.
     fn forget(&self) {
         *self.lock() = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::conformance::rig::eventually;
+
+    /// A worker that is started through a shell which ends before it.
+    #[tokio::test]
+    async fn what_a_process_started_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let pids = folder.path().join("pids");
+        let script = format!("sleep 1000 & echo $! >> {}", pids.display());
+        let recipe = Recipe {
+            command: vec!["sh".into(), "-c".into(), script],
+            environment: Vec::new(),
+        };
+        let diary = Diary::default();
+        let program = Program::start(&recipe, &diary).unwrap();
+        let started = eventually("it starts another process", async || {
+            let text = std::fs::read_to_string(&pids).map_err(|error| error.to_string())?;
+            let first = text.split_once('\n').map(|(first, _)| first.to_owned());
+            first.ok_or(text)
+        });
+        let started = started.await.unwrap();
+        let gone = eventually("that one ends", async || {
+            match std::fs::read_to_string(format!("/proc/{started}/stat")) {
+                Err(_) => Ok(()),
+                // Ended, and nobody has asked for its exit code.
+                Ok(stat) if stat.contains(") Z ") => Ok(()),
+                Ok(stat) => Err(stat),
+            }
+        });
+        gone.await.unwrap();
+        assert!(diary.deaths() > 0);
+        program.kill().await;
     }
 }

@@ -6,6 +6,8 @@ use crate::engine::consumer::{Watched, state_word};
 use crate::engine::store_watch;
 use crate::engine::{Counts, StoreSnapshot, WorkerSnapshot};
 use crate::state::StoreHealth;
+use crate::telemetry::QueueMetrics;
+use prometheus::IntGauge;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -50,11 +52,8 @@ impl RunningWorker {
             store,
             components: self.status.components(),
             counts,
-            waiting: self
-                .watched
-                .iter()
-                .map(|w| u64::try_from(w.metrics.journal_messages.get()).unwrap_or(0))
-                .sum(),
+            queued: self.sum(|metrics| &metrics.ready),
+            waiting: self.sum(|metrics| &metrics.journal_messages),
             oldest: self
                 .watched
                 .iter()
@@ -62,6 +61,12 @@ impl RunningWorker {
                 .fold(0.0, f64::max),
             since: self.since,
         }
+    }
+
+    /// A gauge of its queues, all of them together.
+    fn sum(&self, gauge: impl Fn(&QueueMetrics) -> &IntGauge) -> u64 {
+        let each = self.watched.iter().map(|w| gauge(&w.metrics).get());
+        each.map(|n| u64::try_from(n).unwrap_or(0)).sum()
     }
 
     /// The state as one word and its reason (R9).
