@@ -12,7 +12,7 @@ use vumi_api::template::{Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::RequestRule;
 use vumi_core::error::WorkError;
 use vumi_core::reasons;
-use vumi_http::{Answer, MAX_PARAMETERS, ParamError, Params, Request, StatusCode};
+use vumi_http::{Answer, MAX_PARAMETERS, ParamError, Params, Request, StatusCode, unescape};
 
 /// A request, read.
 pub(super) struct Read {
@@ -106,12 +106,10 @@ fn is_xml(kind: &str, body: &[u8]) -> bool {
     says || bare.trim_ascii_start().starts_with(b"<")
 }
 
-/// `%41` as `A`; what is not UTF-8 is replaced.
+/// A part of a path: `%41` as `A`, and all else as it is; what is not UTF-8 is replaced.
 pub(super) fn unescaped(text: &str) -> String {
-    let escaped = text.replace('+', "%2B").replace(['&', ';'], "");
-    let params = Params::encoded(&format!("x={escaped}"), b"").unwrap_or_default();
-    let value = params.get("x").and_then(Result::ok);
-    value.unwrap_or_default().to_owned()
+    let bytes = unescape(text.replace('+', "%2B").as_bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl Read {
@@ -226,5 +224,25 @@ impl Fields {
             }
         }
         Ok(findings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescaped;
+
+    /// RFC 3986, section 3.3: `&`, `;`, `=` and `+` stand for themselves in a path.
+    #[test]
+    fn a_part_of_a_path_loses_nothing() {
+        for (part, read) in [
+            ("a&b;c=d", "a&b;c=d"),
+            ("a+b", "a+b"),
+            ("a%20b%2Bc%26d", "a b+c&d"),
+            ("100%", "100%"),
+            ("Zo%C3%AB", "Zoë"),
+            ("%FF", "\u{FFFD}"),
+        ] {
+            assert_eq!(unescaped(part), read, "{part}");
+        }
     }
 }
