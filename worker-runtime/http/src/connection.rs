@@ -18,6 +18,8 @@ use tokio::time::Sleep;
 
 /// A caller that still sends what nobody reads gets so long to notice our answer.
 const LINGER: Duration = Duration::from_secs(1);
+/// What a caller sends after a request that has no answer yet is looked at up to so many bytes, for the end behind it.
+const AHEAD: usize = 4096;
 
 /// What socket and bodies of a connection tell each other.
 #[derive(Default)]
@@ -31,6 +33,10 @@ pub(crate) struct Shared {
     reading: AtomicBool,
     /// A request's head is whole, and it is not answered.
     serving: AtomicBool,
+    /// A request is whole, its body included, and it is not answered.
+    waiting: AtomicBool,
+    /// The caller was gone before its answer was there.
+    left: AtomicBool,
     /// A head did not end in time.
     slow: AtomicBool,
     /// The caller did not take its answer in time.
@@ -47,8 +53,19 @@ impl Shared {
         self.serving.store(true, Ordering::Relaxed);
     }
 
+    /// Its body is whole too, and its answer may take its time.
+    pub(crate) fn waits(&self) {
+        self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the caller was gone while its request waited for the answer.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
     /// It has its answer.
     pub(crate) fn ends(&self) {
+        self.waiting.store(false, Ordering::Relaxed);
         self.reading.store(false, Ordering::Relaxed);
         self.serving.store(false, Ordering::Relaxed);
     }
@@ -100,6 +117,31 @@ impl Shared {
 struct Watched {
     stream: TcpStream,
     shared: Arc<Shared>,
+    /// Read already, and not asked for yet.
+    ahead: Vec<u8>,
+}
+
+impl Watched {
+    /// Looks for the end of what a caller sends while it waits for an answer: hyper does not, once the caller has sent
+    /// something after its request. Wakes the task when there is more.
+    fn look_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        while self.ahead.len() < AHEAD {
+            let mut scratch = [0; AHEAD];
+            let room = AHEAD - self.ahead.len();
+            let mut buffer = tokio::io::ReadBuf::new(&mut scratch[..room]);
+            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
+                Poll::Pending => return Ok(()),
+                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
+                    self.ahead.extend_from_slice(buffer.filled());
+                }
+                Poll::Ready(read) => {
+                    self.shared.left.store(true, Ordering::Relaxed);
+                    return read.and(Err(io::ErrorKind::ConnectionAborted.into()));
+                }
+            }
+        }
+        Ok(())
+    }
 }
 
 impl AsyncRead for Watched {
@@ -108,6 +150,16 @@ impl AsyncRead for Watched {
         cx: &mut Context<'_>,
         buffer: &mut tokio::io::ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if !self.ahead.is_empty() {
+            let length = self.ahead.len().min(buffer.remaining());
+            buffer.put_slice(&self.ahead[..length]);
+            self.ahead.drain(..length);
+            if self.ahead.is_empty() {
+                self.ahead = Vec::new();
+            }
+            self.shared.reading.store(true, Ordering::Relaxed);
+            return Poll::Ready(Ok(()));
+        }
         let before = buffer.filled().len();
         let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
         if buffer.filled().len() > before {
@@ -194,6 +246,7 @@ impl Socket {
         let watched = Watched {
             stream,
             shared: Arc::clone(&shared),
+            ahead: Vec::new(),
         };
         Self {
             stream: TokioIo::new(watched),
@@ -260,6 +313,10 @@ impl Write for Socket {
             self.write.reset();
             for written in self.shared.take() {
                 let _ = written.send(());
+            }
+            // Hyper comes by here each time it is woken, with nothing to write as well.
+            if self.shared.waiting.load(Ordering::Relaxed) {
+                self.stream.inner_mut().look_ahead(cx)?;
             }
         }
         self.wrote(flushed, cx)

@@ -218,7 +218,8 @@ mod tests {
         let request = Request {
             head,
             body: body.to_vec().into(),
-            _room: None,
+            began: tokio::time::Instant::now(),
+            room: None,
         };
         let params = Params::read(&request)?;
         Ok(params

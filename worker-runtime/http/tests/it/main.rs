@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use vumi_core::worker::Listener;
 use vumi_http::{
-    Answer, Ended, Head, Limits, Reply, Request, Server, Service, StatusCode, Trouble, Written,
+    Answer, BodyRoom, Ended, Head, Limits, Reply, Request, Server, Service, StatusCode, Trouble, Written,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +27,8 @@ struct Counting {
     troubles: Mutex<Vec<Trouble>>,
     ended: Mutex<Vec<Ended>>,
     taken: AtomicUsize,
+    /// Rooms of answered requests, if they are kept.
+    rooms: Option<Mutex<Vec<BodyRoom>>>,
 }
 
 #[async_trait]
@@ -37,6 +39,9 @@ impl Service for Counting {
 
     async fn answer(&self, request: Request) -> Reply {
         self.taken.fetch_add(1, Ordering::Relaxed);
+        if let Some(rooms) = &self.rooms {
+            rooms.lock().unwrap().push(request.room());
+        }
         tokio::time::sleep(self.pause).await;
         let text = format!("{}{}", request.body.len(), " ".repeat(self.size));
         let (reply, written) = Reply::watched(Answer::text(StatusCode::OK, text));
@@ -81,6 +86,16 @@ impl Running {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         stream
+    }
+
+    /// Waits until so many requests were taken.
+    async fn has_taken(&self, count: usize) {
+        let taken = async {
+            while self.service.taken.load(Ordering::Relaxed) < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.unwrap();
     }
 
     /// Waits until so many requests ended; how, and what was told of them.
@@ -268,12 +283,7 @@ async fn all_bodies_together_are_bounded() {
     // Who announces much and sends nothing holds nothing.
     let announces = running.open(&post(1 << 20, 0)).await;
     let holds = running.open(&post(40 << 10, 40 << 10)).await;
-    let taken = async {
-        while running.service.taken.load(Ordering::Relaxed) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, taken).await.unwrap();
+    running.has_taken(1).await;
     let answer = rest(running.open(&post(32 << 10, 32 << 10)).await).await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.to_lowercase().contains("retry-after: 1"), "{answer}");
@@ -284,6 +294,115 @@ async fn all_bodies_together_are_bounded() {
     let (_, troubles) = running.heard(3).await;
     assert_eq!(troubles, [Trouble::TooMuch(64 << 10)]);
     drop(announces);
+}
+
+/// Whoever makes something of a body and waits with it holds its room, although the request itself is gone.
+#[tokio::test]
+async fn the_room_of_a_body_is_held_as_long_as_somebody_wants() {
+    let limits = Limits {
+        max_bodies: 4 << 10,
+        ..Limits::default()
+    };
+    let service = Counting {
+        rooms: Some(Mutex::default()),
+        ..Counting::default()
+    };
+    let running = start(limits, service).await;
+    let head = "POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: 3072\r\n\r\n";
+    let post = [head.as_bytes(), &[b'x'; 3072]].concat();
+    let status = async || {
+        let answer = rest(running.open(&post).await).await;
+        answer.split(' ').nth(1).unwrap_or_default().to_owned()
+    };
+    assert_eq!(status().await, "200");
+    assert_eq!(status().await, "503");
+    running.service.rooms.as_ref().unwrap().lock().unwrap().clear();
+    assert_eq!(status().await, "200");
+}
+
+#[tokio::test]
+async fn a_head_is_bounded() {
+    let running = start(Limits::default(), Counting::default()).await;
+    let with = |length: usize| {
+        let long = "x".repeat(length);
+        format!("GET / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nX: {long}\r\n\r\n")
+    };
+    let answer = rest(running.open(with(12 << 10).as_bytes()).await).await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let mut caller = TcpStream::connect(running.address).await.unwrap();
+    // The server may close before everything is sent, and the answer be lost with that.
+    let _ = caller.write_all(with(100 << 10).as_bytes()).await;
+    let answer = rest(caller).await;
+    let refused = answer.starts_with("HTTP/1.1 431");
+    assert!(answer.is_empty() || refused, "{answer}");
+    let (_, troubles) = running.heard(2).await;
+    assert_eq!(troubles, [Trouble::NotHttp]);
+    assert_eq!(running.service.taken.load(Ordering::Relaxed), 1);
+}
+
+const KEPT: &[u8] = b"GET / HTTP/1.1\r\nHost: test\r\n\r\n";
+
+/// What lies behind a request in the same connection hides the end of it from hyper.
+#[tokio::test]
+async fn a_caller_that_sends_more_and_leaves_is_noticed() {
+    for (more, together) in [
+        (&b"GET / HT"[..], true),
+        (&b"GET / HT"[..], false),
+        (KEPT, true),
+        (KEPT, false),
+    ] {
+        let service = Counting {
+            pause: PATIENCE * 10,
+            ..Counting::default()
+        };
+        let running = start(Limits::default(), service).await;
+        let first = match together {
+            true => [KEPT, more].concat(),
+            false => KEPT.to_vec(),
+        };
+        let mut caller = running.open(&first).await;
+        running.has_taken(1).await;
+        if !together {
+            caller.write_all(more).await.unwrap();
+        }
+        drop(caller);
+        let (ended, troubles) = running.heard(1).await;
+        assert_eq!(ended, [Ended::Gone]);
+        assert_eq!(troubles, [Trouble::Left]);
+    }
+}
+
+#[tokio::test]
+async fn what_comes_while_a_request_waits_is_the_next_request() {
+    const LARGE: usize = 64 << 10;
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Length: {LARGE}\r\n\r\n"
+    );
+    let next = [head.as_bytes(), &[b'x'; LARGE]].concat();
+    for together in [true, false] {
+        let service = Counting {
+            pause: Duration::from_millis(100),
+            ..Counting::default()
+        };
+        let running = start(Limits::default(), service).await;
+        let first = match together {
+            true => [KEPT, &next].concat(),
+            false => KEPT.to_vec(),
+        };
+        let mut caller = running.open(&first).await;
+        if !together {
+            running.has_taken(1).await;
+            for part in next.chunks(5000) {
+                caller.write_all(part).await.unwrap();
+            }
+        }
+        let answers = rest(caller).await;
+        assert_eq!(answers.matches("HTTP/1.1 200").count(), 2, "{answers}");
+        assert!(answers.ends_with(&format!("\r\n\r\n{LARGE}")), "{answers}");
+        let (ended, troubles) = running.heard(2).await;
+        assert_eq!(ended, [Ended::Answered(StatusCode::OK); 2]);
+        assert_eq!(troubles, []);
+    }
 }
 
 #[tokio::test]
