@@ -351,10 +351,7 @@ pub fn to_json(value: &Value) -> Json {
         ValueKind::Undefined | ValueKind::None => Json::Null,
         ValueKind::Bool => Json::Bool(value.is_true()),
         ValueKind::Number => {
-            let (positive, real) = (
-                u64::try_from(value.clone()),
-                f64::try_from(value.clone()),
-            );
+            let (positive, real) = (u64::try_from(value.clone()), f64::try_from(value.clone()));
             match (value.as_i64(), positive, real) {
                 (Some(whole), ..) => whole.into(),
                 (None, Ok(whole), _) => whole.into(),

@@ -13,7 +13,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use vumi_core::worker::Listener;
 use vumi_http::{
-    Answer, BodyRoom, Ended, Head, Limits, Reply, Request, Server, Service, StatusCode, Trouble, Written,
+    Answer, BodyRoom, Ended, Head, Limits, Reply, Request, Server, Service, StatusCode, Trouble,
+    Written,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -316,7 +317,14 @@ async fn the_room_of_a_body_is_held_as_long_as_somebody_wants() {
     };
     assert_eq!(status().await, "200");
     assert_eq!(status().await, "503");
-    running.service.rooms.as_ref().unwrap().lock().unwrap().clear();
+    running
+        .service
+        .rooms
+        .as_ref()
+        .unwrap()
+        .lock()
+        .unwrap()
+        .clear();
     assert_eq!(status().await, "200");
 }
 
