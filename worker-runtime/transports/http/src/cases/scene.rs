@@ -117,6 +117,18 @@ impl Scene {
         })
     }
 
+    /// Where it listens.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The worker ends, whatever waits.
+    pub(super) async fn end(&self) {
+        self.closing.cancel();
+        let closed = tokio::time::timeout(PATIENCE, self.worker.close()).await;
+        closed.unwrap();
+    }
+
     /// Everything has been looked at, and the worker ends.
     pub(super) async fn stop(self) -> Result<(), String> {
         let outputs = self.engine.outputs().len();
