@@ -20,8 +20,7 @@ pub struct HttpClient {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Deadline>")]
     pub answer_timeout: Option<Duration>,
-    /// Largest answer that is read; the rest is left. Where a transport's `send.outcomes` look into the body of a longer
-    /// one, nobody knows what became of the message. Default `256Ki`.
+    /// Largest answer that is read; the rest is left. Default `256Ki`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<AnswerSize>")]
     pub max_answer: Option<Size>,
