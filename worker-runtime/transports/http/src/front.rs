@@ -1,5 +1,6 @@
 //! One transport's front: what every request goes through, how long it waits, and how a reply reaches its caller.
 
+mod late;
 mod orphans;
 mod receipts;
 mod replies;
@@ -9,12 +10,12 @@ mod waiting;
 
 pub(crate) use replies::HOLDER;
 
-use crate::engine::{Carried, Inbound, Late, Provider, Refused, SessionMove, message_id};
+use crate::engine::{Carried, Inbound, Provider, Refused, SessionMove, message_id};
 use crate::pending::{Opened, Pending};
 use async_trait::async_trait;
 use bytes::Bytes;
 use orphans::Orphans;
-use replies::{WRITE_TIMEOUT, unanswered};
+use replies::unanswered;
 use serde_json::json;
 use sessions::Moves;
 use std::collections::BTreeMap;
@@ -26,7 +27,6 @@ use vumi_api::shared::{BasicAuth, HttpListener};
 use vumi_core::error::WorkError;
 use vumi_core::message::UserMessage;
 use vumi_core::reasons;
-use vumi_core::state::Person;
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::{Taken, Traffic, WorkerContext};
 use vumi_http::{Answer, Ended, Head, Method, Reply, Request, Service, StatusCode, Trouble};
@@ -204,52 +204,6 @@ impl Front {
         }
     }
 
-    /// A request whose answer is a reply that was too late for an earlier one. It is kept until it was read.
-    async fn late(&self, late: Late, since: Since) -> Reply {
-        let Late {
-            reply,
-            provider_id,
-            session,
-            read,
-        } = late;
-        let answered = async {
-            let answer = self.provider.reply(&reply)?;
-            if let Some(session) = &session {
-                self.provider.moved(session, false).await?;
-            }
-            Ok(answer)
-        };
-        let answer = match answered.await {
-            Ok(answer) => answer,
-            Err(error) => return self.refuse(&error),
-        };
-        let first = provider_id.map(|id| (message_id(&self.cx, &id), answer.kept()));
-        let (answer, written) = Reply::watched(answer);
-        let (moves, cx) = (Arc::clone(&self.moves), Arc::clone(&self.cx));
-        self.settling.spawn(async move {
-            if !matches!(
-                tokio::time::timeout(WRITE_TIMEOUT, written).await,
-                Ok(Ok(()))
-            ) {
-                return;
-            }
-            tracing::info!(
-                worker = cx.worker_name(),
-                message_id = reply.message_id(),
-                "a reply that came too late is what its user read now"
-            );
-            // Before it is forgotten: until then a repeat finds it as this request did.
-            if let Some((id, kept)) = first {
-                let person = reply.to_addr().map(Person::new);
-                cx.answered(&id, kept, person).await;
-            }
-            drop(moves.add(read, false));
-        });
-        self.cx.traffic(Traffic::Outbound);
-        self.report_time(since.whole.elapsed());
-        answer
-    }
-
     async fn message(
         &self,
         inbound: Inbound,
@@ -295,7 +249,7 @@ impl Front {
                     // The confirmation was lost, but the message was not: the reply is here.
                     Err(error) => match place.reply.try_recv() {
                         Ok(reply) => reply,
-                        Err(_) => self.not_taken(&error, place, &message, since),
+                        Err(_) => self.not_taken(&error, place, &message, since).await,
                     },
                 }
             }

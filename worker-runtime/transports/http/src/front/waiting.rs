@@ -44,7 +44,7 @@ impl Front {
 
     /// A request that the broker has not taken, as far as is known. Where the network waits no longer anyway, its user
     /// is told to come again, rather than cut off by an error.
-    pub(super) fn not_taken(
+    pub(super) async fn not_taken(
         &self,
         error: &WorkError,
         place: Place,
@@ -59,7 +59,7 @@ impl Front {
         if since.head.elapsed() >= deadline {
             self.missed(deadline);
         }
-        self.cut_off(place, message, false)
+        self.cut_off(place, message, false).await
     }
 
     /// The network's deadline has come before the reply.
@@ -71,29 +71,26 @@ impl Front {
 
     /// The last answer to a request that waits in vain where the network has a deadline: its user is told to come again,
     /// and the session is kept. Repeats get the same, if the broker has `taken` the message.
-    fn cut_off(&self, place: Place, message: &UserMessage, taken: bool) -> Reply {
+    async fn cut_off(&self, place: Place, message: &UserMessage, taken: bool) -> Reply {
         let (answer, session) = match self.provider.cut_off(message) {
             Ok(told) => told,
             Err(error) => return self.refuse(&error),
         };
         let kept = (taken && self.provider.has_ids()).then(|| answer.kept());
-        let kept = kept.map(|kept| {
-            let person = message.from_addr().map(Person::new);
-            (message.message_id().to_owned(), kept, person)
-        });
-        let cut = session.map(|session| self.moves.add(session, false));
-        let (cx, pending) = (Arc::clone(&self.cx), Arc::clone(&self.pending));
-        self.settling.spawn(async move {
-            if let Some((id, kept, person)) = kept {
-                cx.answered(&id, kept, person).await;
+        let known = async {
+            if let Some(kept) = kept {
+                let (cx, id) = (Arc::clone(&self.cx), message.message_id().to_owned());
+                let person = message.from_addr().map(Person::new);
+                // To its end, although the caller leaves meanwhile.
+                let known = self
+                    .settling
+                    .spawn(async move { cx.answered(&id, kept, person).await });
+                let _ = tokio::time::timeout(PATIENCE, known).await;
             }
-            if let Some(cut) = cut {
-                let _ = tokio::time::timeout(PATIENCE, cut).await;
-            }
-            // From now on a reply is too late, and the provider may keep it.
-            drop(place);
-            cx.http(HttpSeen::Open(pending.len()));
-        });
+        };
+        tokio::join!(known, self.settle(session, false));
+        // From now on a reply is too late, and the provider may keep it.
+        drop(place);
         answer.into()
     }
 
@@ -110,7 +107,7 @@ impl Front {
         let left = left.map_or(own, |left| left.min(own));
         match tokio::time::timeout(left, &mut place.reply).await {
             Ok(Ok(reply)) => reply,
-            Ok(Err(_)) if network.is_some() => self.cut_off(place, message, true),
+            Ok(Err(_)) if network.is_some() => self.cut_off(place, message, true).await,
             Ok(Err(_)) => {
                 let text = "The service stopped before a reply arrived; please try again.";
                 let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text);
@@ -119,7 +116,7 @@ impl Front {
             Err(_) => match network {
                 Some(deadline) => {
                     self.missed(deadline);
-                    self.cut_off(place, message, true)
+                    self.cut_off(place, message, true).await
                 }
                 None => {
                     // From now on a reply is too late.
