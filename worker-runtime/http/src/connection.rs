@@ -1,5 +1,6 @@
 //! One connection's socket and bodies: knows when an answer was flushed, and closes without cutting off last words.
 
+use crate::watched::Watched;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
@@ -11,15 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
 
 /// A caller that still sends what nobody reads gets so long to notice our answer.
 const LINGER: Duration = Duration::from_secs(1);
-/// What a caller sends after a request that has no answer yet is looked at up to so many bytes, for the end behind it.
-const AHEAD: usize = 4096;
 
 /// What socket and bodies of a connection tell each other.
 #[derive(Default)]
@@ -56,6 +54,16 @@ impl Shared {
     /// Its body is whole too, and its answer may take its time.
     pub(crate) fn waits(&self) {
         self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    /// Something was read from it.
+    pub(crate) fn reads(&self) {
+        self.reading.store(true, Ordering::Relaxed);
+    }
+
+    /// The caller is gone while its request waits for the answer.
+    pub(crate) fn leaves(&self) {
+        self.left.store(true, Ordering::Relaxed);
     }
 
     /// Whether the caller was gone while its request waited for the answer.
@@ -113,92 +121,6 @@ impl Shared {
     }
 }
 
-/// A stream that notes when something was read from it.
-struct Watched {
-    stream: TcpStream,
-    shared: Arc<Shared>,
-    /// Read already, and not asked for yet.
-    ahead: Vec<u8>,
-}
-
-impl Watched {
-    /// Looks for the end of what a caller sends while it waits for an answer: hyper does not, once the caller has sent
-    /// something after its request. Wakes the task when there is more.
-    fn look_ahead(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        while self.ahead.len() < AHEAD {
-            let mut scratch = [0; AHEAD];
-            let room = AHEAD - self.ahead.len();
-            let mut buffer = tokio::io::ReadBuf::new(&mut scratch[..room]);
-            match Pin::new(&mut self.stream).poll_read(cx, &mut buffer) {
-                Poll::Pending => return Ok(()),
-                Poll::Ready(Ok(())) if !buffer.filled().is_empty() => {
-                    self.ahead.extend_from_slice(buffer.filled());
-                }
-                Poll::Ready(read) => {
-                    self.shared.left.store(true, Ordering::Relaxed);
-                    return read.and(Err(io::ErrorKind::ConnectionAborted.into()));
-                }
-            }
-        }
-        Ok(())
-    }
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if !self.ahead.is_empty() {
-            let length = self.ahead.len().min(buffer.remaining());
-            buffer.put_slice(&self.ahead[..length]);
-            self.ahead.drain(..length);
-            if self.ahead.is_empty() {
-                self.ahead = Vec::new();
-            }
-            self.shared.reading.store(true, Ordering::Relaxed);
-            return Poll::Ready(Ok(()));
-        }
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.shared.reading.store(true, Ordering::Relaxed);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
-    }
-}
-
 /// The socket of a connection.
 pub(crate) struct Socket {
     stream: TokioIo<Watched>,
@@ -243,11 +165,7 @@ impl Socket {
         head_timeout: Duration,
         write_timeout: Duration,
     ) -> Self {
-        let watched = Watched {
-            stream,
-            shared: Arc::clone(&shared),
-            ahead: Vec::new(),
-        };
+        let watched = Watched::new(stream, Arc::clone(&shared));
         Self {
             stream: TokioIo::new(watched),
             shared,

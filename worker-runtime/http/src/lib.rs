@@ -11,6 +11,7 @@ mod connection;
 mod params;
 mod server;
 mod signature;
+mod watched;
 pub mod webhook;
 
 pub use answer::{Answer, Reply, Written};
