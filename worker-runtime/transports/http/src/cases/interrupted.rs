@@ -388,3 +388,38 @@ async fn repeats_of_a_redial_get_the_same_answer() {
     )
     .await;
 }
+
+/// The last answer of a session ends it, and is the answer to whoever asks the same again.
+#[tokio::test]
+async fn a_repeat_after_the_end_of_its_session_gets_the_first_answer() {
+    let mut scene = scene_with(IDS).await;
+    play(
+        &mut scene,
+        r##"
+- request: {path: /ussd, query: {user: "27820000001", session: s1, op: BEG, input: "*120*1#", id: "1"}}
+  message: {session_event: new}
+  reply: {content: what is your name?}
+  response: {body: "<page><div>what is your name?</div><more/></page>"}
+  event: {event_type: ack}
+- request: {path: /ussd, query: {user: "27820000001", session: s1, op: "", input: Thandi, id: "2"}}
+  message: {session_event: resume, content: Thandi}
+  reply: {content: thank you, close: true}
+  response: {body: "<page><div>thank you</div></page>"}
+  event: {event_type: ack}
+"##,
+    )
+    .await;
+    let store = scene.engine.state().unwrap();
+    assert_eq!(store.load("ussd", "s1").await.unwrap(), None);
+    play(
+        &mut scene,
+        r##"
+- request: {path: /ussd, query: {user: "27820000001", session: s1, op: "", input: Thandi, id: "2"}}
+  response: {body: "<page><div>thank you</div></page>"}
+- request: {path: /ussd, query: {user: "27820000001", session: s1, op: "", input: more, id: "3"}}
+  response: {status: 400, json: {unknown_session: [it is not known]}}
+"##,
+    )
+    .await;
+    scene.stop().await.unwrap();
+}

@@ -159,12 +159,9 @@ impl Requests {
                 None => None,
             };
             // What was cut off is still there when the same request comes again, and is not for that one.
-            let before = match (&redialled, dialled.id) {
-                (Some(_), Some(id)) => {
-                    let seen = self.cx.seen(&message_id(&self.cx, id)).await;
-                    seen.map_err(broke)?
-                }
-                _ => Taken::Now,
+            let before = match &redialled {
+                Some(_) => self.seen(dialled.id).await?,
+                None => Taken::Now,
             };
             if let Some(answer) = first_answer(&before) {
                 return Ok(Placed::Instead(Carried::Nothing(answer)));
@@ -203,13 +200,30 @@ impl Requests {
             place.event = place.event.or(Some(own.into()));
             place.step = Some(SessionMove::Begin(found.id, fields, cut));
         } else if found.stored.is_none() {
-            return Err(self.unknown_session(sessions, scope));
+            // Perhaps the session has ended since the request came first.
+            let before = self.seen(dialled.id).await?;
+            if before == Taken::Now {
+                return Err(self.unknown_session(sessions, scope));
+            }
+            if let Some(answer) = first_answer(&before) {
+                return Ok(Placed::Instead(Carried::Nothing(answer)));
+            }
+            place.event = place.event.or(Some("resume".into()));
         } else if closes {
             place.step = Some(SessionMove::End(found.id));
         } else {
             place.event = place.event.or(Some("resume".into()));
         }
         Ok(Placed::At(place))
+    }
+
+    /// What became of a request with this id of the provider, if it was here before.
+    async fn seen(&self, id: Option<&str>) -> Result<Taken, Refused> {
+        let Some(id) = id else {
+            return Ok(Taken::Now);
+        };
+        let seen = self.cx.seen(&message_id(&self.cx, id)).await;
+        seen.map_err(|error| broken(&error))
     }
 
     fn unknown_session(&self, sessions: &SessionBook, scope: &Scope) -> Refused {
