@@ -54,6 +54,12 @@ impl Reader {
 
     pub fn file(&mut self, name: &str, text: &str) {
         let mut report = Report::new(name);
+        if text.trim().is_empty() {
+            // Perhaps somebody is writing it. Of a process that runs, what it held before goes on.
+            let help = "write a manifest into it, or remove the file: then its workers stop";
+            let place = Place::default();
+            report.error(DOCUMENT, place, "", "the file is empty", Some(help.into()));
+        }
         for document in tree::read(text, &mut report) {
             self.document(&document, &mut report);
         }

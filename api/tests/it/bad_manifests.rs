@@ -163,6 +163,8 @@ fn keys_and_names_may_stand_once() {
 #[test]
 fn documents_say_what_they_are() {
     let cases = [
+        ("", "the file is empty"),
+        (" \n\n", "the file is empty"),
         ("- a\n- b\n", "a document must be an object"),
         (
             "kind: Transport\nmetadata: {name: t}\n",

@@ -23,9 +23,9 @@ use vumi_core::withdraw::Withdrawal;
 #[command(after_help = "Examples:
   vumi parked list
   vumi parked list --format json | jq '.[].code'
-  vumi parked show telnet.inbound 3f9c2a
+  vumi parked show telnet.inbound 3f9c2a7b41d0
   vumi parked requeue telnet.inbound --code message.invalid
-  vumi parked drop telnet.inbound 3f9c2a
+  vumi parked drop telnet.inbound 3f9c2a7b41d0
   vumi parked resume transport/telnet
   vumi parked list telnet.inbound --broker amqp://guest:guest@localhost/
 

@@ -16,6 +16,9 @@ use vumi_core::supervisor::status::{ProcessStatus, WorkerStatus};
   vumi status --name telnet-echo --watch
   vumi status --state ~/campaign-state --format json | jq '.workers[] | select(.ready | not)'
 
+DONE, RETRIED, JOURNALED and PARKED count since the worker began; what waits or is set aside now, `vumi journal list` and
+`vumi parked list` say. FLIGHT is what it works on.
+
 Exit codes: 0 every worker is ready · 1 some are not · 3 no process answers.")]
 pub struct Arguments {
     /// The process.

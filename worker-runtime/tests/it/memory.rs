@@ -107,7 +107,7 @@ async fn provider(port: u16) -> Got {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deep_journal_in_redis_takes_no_memory_of_its_worker() {
-    let sizes = std::env::var("VUMI_JOURNAL").unwrap_or_else(|_| "100000,10000".into());
+    let sizes = std::env::var("VUMI_JOURNAL").unwrap_or_else(|_| "50000,5000".into());
     let (messages, lanes) = sizes.split_once(',').unwrap();
     let (messages, lanes): (usize, usize) = (messages.parse().unwrap(), lanes.parse().unwrap());
     let options = redis::Options {

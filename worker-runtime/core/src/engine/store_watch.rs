@@ -7,6 +7,7 @@ use crate::error::WorkError;
 use crate::reasons;
 use crate::state::{StateStore, StoreHealth};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -20,19 +21,20 @@ pub(super) const STEADY: Duration = match cfg!(test) {
     false => Duration::from_secs(3),
 };
 
-/// Whether the operations of a worker's journals fail, although the store may answer others: with the last one's reason.
+/// The journals of a worker whose operations fail, although the store may answer others: by queue, with the reason.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Trouble(watch::Sender<Option<String>>);
+pub(super) struct Trouble(watch::Sender<BTreeMap<String, String>>);
 
 impl Trouble {
-    /// An operation ended.
-    pub(super) fn note(&self, error: Option<&WorkError>) {
-        self.0.send_if_modified(|known| {
-            let changed = known.is_some() != error.is_some();
-            if changed {
-                *known = error.map(|error| error.text.clone());
+    /// An operation of a queue's journal ended, or the journal did.
+    pub(super) fn note(&self, queue: &str, error: Option<&WorkError>) {
+        self.0.send_if_modified(|failing| match error {
+            None => failing.remove(queue).is_some(),
+            Some(_) if failing.contains_key(queue) => false,
+            Some(error) => {
+                failing.insert(queue.to_owned(), error.text.clone());
+                true
             }
-            changed
         });
     }
 }
@@ -58,7 +60,7 @@ impl StoreWatch {
         let mut unwell = false;
         loop {
             health.borrow_and_update();
-            let failing = trouble.borrow_and_update().clone();
+            let failing = trouble.borrow_and_update().values().next().cloned();
             let store = snapshot(&*self.store);
             let report = judge(&store, failing, self.broker, self.volatile_allowed);
             let unavailable = report.reason == reasons::STATE_UNAVAILABLE.name;
@@ -119,8 +121,22 @@ mod tests {
     use super::*;
     use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
     use crate::conformance::store_faults::StoreFaults;
+    use crate::error::ErrorClass;
     use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
     use crate::status::StatusIdentity;
+
+    #[test]
+    fn a_journal_that_works_does_not_speak_for_another() {
+        let trouble = Trouble::default();
+        let failing = || trouble.0.borrow().keys().cloned().collect::<Vec<_>>();
+        let error = WorkError::new(ErrorClass::Connect, codes::STATE_UNUSABLE, "no");
+        trouble.note("q.p0", Some(&error));
+        trouble.note("q.p1", Some(&error));
+        trouble.note("q.p1", None);
+        assert_eq!(failing(), ["q.p0"]);
+        trouble.note("q.p0", None);
+        assert!(failing().is_empty());
+    }
 
     #[tokio::test]
     async fn a_store_that_works_now_and_then_is_said_to_be_away() {

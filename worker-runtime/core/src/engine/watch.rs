@@ -88,7 +88,11 @@ impl Watch {
                 }
                 _ = period.tick() => {}
             }
-            let state = link.borrow_and_update().clone();
+            // A change that comes beside the tick is left for the next turn.
+            let state = match new_link {
+                true => link.borrow_and_update().clone(),
+                false => link.borrow().clone(),
+            };
             if new_link {
                 let up = matches!(state, LinkState::Up { .. });
                 steady = (blocked && up).then(|| Instant::now() + STEADY);

@@ -83,6 +83,7 @@ around! { Journal "journal" {
     reclaim(queue: &str) -> ();
     relocate(mover: &Mover, queue: &str, to: &str, lanes: &[Lane]) -> u64;
     appoint(mover: &Mover) -> ();
+    dismiss(queue: &str) -> ();
     depth(queue: &str) -> Depth;
     queues() -> Vec<String>;
     list(queue: &str, filter: &Filter, limit: usize) -> Vec<Listed>;

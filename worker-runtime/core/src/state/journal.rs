@@ -340,6 +340,9 @@ pub trait Journal: Send + Sync + 'static {
     /// From now on nobody else moves lanes of this queue and its parts. For the holder of its fence.
     async fn appoint(&self, mover: &Mover) -> Result<(), WorkError>;
 
+    /// From now on nobody moves them until somebody is appointed. A store that is full does this too.
+    async fn dismiss(&self, queue: &str) -> Result<(), WorkError>;
+
     /// How much waits.
     async fn depth(&self, queue: &str) -> Result<Depth, WorkError>;
 

@@ -211,6 +211,9 @@ pub struct Row {
     pub deadline: Option<u64>,
     /// Attempts begun.
     pub attempt: u32,
+    /// How often nobody knew whether the peer has it, since a person had it sent again, or ever.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub doubts: u32,
     /// The provider's id of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<String>,
@@ -230,8 +233,8 @@ pub struct Row {
     pub steps: Vec<Step>,
 }
 
-fn is_zero(number: &usize) -> bool {
-    *number == 0
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 /// A change of a row.
@@ -264,6 +267,7 @@ impl Row {
             born,
             deadline: None,
             attempt: 0,
+            doubts: 0,
             remote_id: None,
             request: None,
             told: Vec::new(),
@@ -282,6 +286,7 @@ impl Row {
     /// end is history from then on.
     pub fn reopened(&self, change: Change) -> Self {
         let mut row = self.stepped(change);
+        row.doubts = 0;
         if self.state != RowState::Unknown {
             row.told_before = row.told.len();
         }
@@ -298,6 +303,7 @@ impl Row {
             told,
         } = change;
         row.version += 1;
+        row.doubts += u32::from(state == RowState::Unknown && row.state != state);
         row.state = state;
         row.attempt = row.attempt.max(step.attempt);
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
@@ -448,6 +454,23 @@ mod tests {
             );
             assert_eq!(row.deadline.is_none(), state.is_final());
         }
+    }
+
+    #[test]
+    fn doubts_are_counted_though_steps_are_left_out_and_begin_anew_with_a_person() {
+        let mut row = Row::new("m", "sms", 1);
+        for _ in 0..2 * MAX_STEPS {
+            for state in [
+                RowState::Sending,
+                RowState::Unknown,
+                RowState::Unknown,
+                RowState::Queued,
+            ] {
+                row = row.after(change(state, 2)).expect("not final");
+            }
+        }
+        assert_eq!(row.doubts as usize, 2 * MAX_STEPS);
+        assert_eq!(row.reopened(change(RowState::Queued, 3)).doubts, 0);
     }
 
     proptest! {

@@ -38,20 +38,15 @@ impl Supervisor {
             let topology = resource.topology();
             let ports = topology.intake.iter().chain(&topology.replies);
             let mut queues: Vec<String> = ports.map(Port::queue).collect();
+            // Partitions and classes have queues of their own. What a reply queue cannot deliver is parked with its connector.
             for port in topology.intake.iter().chain(&topology.replies) {
                 let parts = resource.division(port.flow).into_iter();
                 queues.extend(parts.map(|part| format!("{}.{part}", port.queue())));
             }
             let snapshot = snapshots.iter().find(|s| s.key == resource.key());
-            if let Some(snapshot) = snapshot {
-                // Partitions and classes have queues of their own. What a reply queue cannot deliver is parked with its
-                // connector.
-                let more = snapshot.consumers.iter().map(|(queue, _)| queue);
-                queues.extend(more.filter(|queue| !queue.contains(".reply.")).cloned());
-                let account = queues.iter().find_map(|queue| account_of(queue));
-                if let Some(account) = account {
-                    *in_flight.entry(account.to_owned()).or_default() += snapshot.counts.in_flight;
-                }
+            let account = queues.iter().find_map(|queue| account_of(queue));
+            if let (Some(snapshot), Some(account)) = (snapshot, account) {
+                *in_flight.entry(account.to_owned()).or_default() += snapshot.counts.in_flight;
             }
             reach
                 .queues

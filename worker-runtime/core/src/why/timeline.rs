@@ -43,10 +43,22 @@ impl Known {
         *self == Self::default()
     }
 
-    /// What happened to it, in no order.
+    /// What happened to it, in no order of time.
     pub(super) fn steps(&self) -> impl Iterator<Item = &Step> {
         let row = self.row.iter().flat_map(|row| &row.steps);
-        row.chain(&self.trail)
+        self.trail.iter().chain(row)
+    }
+
+    /// The same; what happened in one moment in the order in which it must have: a message is passed on until somebody
+    /// handles it, and the transport that has its row is the last.
+    fn in_turn(&self, id: &str) -> Vec<&Step> {
+        let mut steps: Vec<&Step> = self.steps().collect();
+        let trail = self.trail.len();
+        let (hops, row) = steps.split_at_mut(trail);
+        hops.sort_by_key(|step| (step.at, !passes_on(step, id)));
+        row.sort_by_key(|step| step.at);
+        steps.sort_by_key(|step| step.at);
+        steps
     }
 
     fn caused(&self) -> impl Iterator<Item = &str> {
@@ -64,18 +76,17 @@ impl Known {
 
     /// The last thing that is known: of a row, which says how it stands; of a message without one, of its last hop, or
     /// of the hop that caused it.
-    fn last(&self) -> Option<&Step> {
+    fn last(&self, id: &str) -> Option<&Step> {
         match &self.row {
             Some(row) => row.steps.last(),
-            // Of two in one moment the later was noted later.
-            None => self.trail.iter().max_by_key(|step| step.at),
+            None => self.in_turn(id).pop(),
         }
         .or(self.given.as_ref())
     }
 
     /// Where it is. A hop that passes a message on says so by causing it again.
     fn stage(&self, id: &str) -> Stage {
-        let last = self.last();
+        let last = self.last(id);
         let state = match &self.row {
             Some(row) => Some(row.state),
             None => last.and_then(|step| step.state),
@@ -88,19 +99,28 @@ impl Known {
             (Some(RowState::Parked), _) => Stage::Parked,
             (Some(_), _) if ended => Stage::Ended,
             (Some(_), _) => Stage::Underway,
-            (None, Some(step)) if step.caused.iter().any(|caused| caused == id) => Stage::InQueue,
+            (None, Some(step)) if passes_on(step, id) => Stage::InQueue,
             (None, Some(_)) => Stage::Handled,
             (None, None) => Stage::InQueue,
         }
     }
 
     fn standing(&self, id: &str) -> Standing {
-        let last = self.last();
+        let last = self.last(id);
         let stage = self.stage(id);
         let text = |field: fn(&Step) -> &String| last.map(field).cloned().unwrap_or_default();
         let state = match &self.row {
             Some(row) => Some(row.state),
             None => last.and_then(|step| step.state),
+        };
+        // Of attempts that no row tells of, the journal knows the last one.
+        let failed = self
+            .waits
+            .as_ref()
+            .filter(|waits| self.row.is_none() && !waits.text.is_empty());
+        let (code, sentence) = match failed {
+            Some(waits) => (waits.code.clone(), waits.text.clone()),
+            None => (text(|step| &step.code), text(|step| &step.text)),
         };
         Standing {
             message_id: id.to_owned(),
@@ -110,8 +130,8 @@ impl Known {
             since: last.map_or_else(|| self.began(), |step| step.at),
             by: text(|step| &step.worker),
             class: text(|step| &step.class),
-            code: text(|step| &step.code),
-            text: text(|step| &step.text),
+            code,
+            text: sentence,
             who: text(|step| &step.who),
             deadline: self.row.as_ref().and_then(|row| row.deadline),
             waits: self.waits.clone(),
@@ -119,15 +139,21 @@ impl Known {
     }
 }
 
+/// Whether a hop passed a message on: it says so by causing it again.
+fn passes_on(step: &Step, id: &str) -> bool {
+    step.caused.iter().any(|caused| caused == id)
+}
+
 /// Chains of messages, each as one timeline; pure.
 pub fn assemble(known: BTreeMap<String, Known>) -> Vec<Timeline> {
     let mut timelines: Vec<Timeline> = chains(&known)
         .into_iter()
         .map(|mut ids| {
-            ids.sort_by_key(|id| (known[*id].began(), *id));
+            let depth = depths(&ids, &known);
+            ids.sort_by_key(|id| (known[*id].began(), depth[*id], *id));
             let mut moments: Vec<Moment> = ids
                 .iter()
-                .flat_map(|id| known[*id].steps().map(|step| (*id, step)))
+                .flat_map(|id| known[*id].in_turn(id).into_iter().map(|step| (*id, step)))
                 .map(|(id, step)| Moment {
                     message_id: id.to_owned(),
                     step: step.clone(),
@@ -143,6 +169,27 @@ pub fn assemble(known: BTreeMap<String, Known>) -> Vec<Timeline> {
         .collect();
     timelines.sort_by_key(|timeline| timeline.moments.first().map_or(0, |m| m.step.at));
     timelines
+}
+
+/// How many causes each message of a chain has before it.
+fn depths<'k>(chain: &[&'k str], known: &BTreeMap<String, Known>) -> BTreeMap<&'k str, usize> {
+    let mut depth: BTreeMap<&str, usize> = chain.iter().map(|id| (*id, 0)).collect();
+    // Each round finds one more, and nothing is its own cause over others.
+    for _ in 1..chain.len() {
+        let mut changed = false;
+        for cause in chain {
+            let below = depth[cause] + 1;
+            for caused in known[*cause].caused().filter(|caused| caused != cause) {
+                if let Some(of) = depth.get_mut(caused).filter(|of| **of < below) {
+                    (*of, changed) = (below, true);
+                }
+            }
+        }
+        if !changed {
+            break;
+        }
+    }
+    depth
 }
 
 /// Messages connected by cause and effect.
@@ -228,6 +275,52 @@ mod tests {
                 };
                 row.after(change).expect("not final yet")
             })
+    }
+
+    #[test]
+    fn what_happened_in_one_moment_is_told_in_the_order_of_its_cause() {
+        // As stored: whoever notes beside its messages may note late.
+        let question = Known {
+            trail: vec![
+                step(1, "application/echo", "to sms.outbound", &["a"]),
+                step(1, "transport/sms", "taken over", &["z"]),
+            ],
+            ..Known::default()
+        };
+        let reply = hop(1, "dispatcher/join", "to web.outbound", &["a"]);
+        let known = BTreeMap::from([("z".to_owned(), question), ("a".to_owned(), reply)]);
+        let [timeline] = &assemble(known)[..] else {
+            panic!("one chain")
+        };
+        let told: Vec<&str> = timeline
+            .moments
+            .iter()
+            .map(|m| m.step.text.as_str())
+            .collect();
+        assert_eq!(told, ["taken over", "to sms.outbound", "to web.outbound"]);
+        let stages: Vec<(&str, Stage)> = timeline
+            .standings
+            .iter()
+            .map(|standing| (standing.message_id.as_str(), standing.stage))
+            .collect();
+        assert_eq!(stages, [("z", Stage::Handled), ("a", Stage::InQueue)]);
+    }
+
+    #[test]
+    fn a_message_in_the_journal_says_why_its_last_attempt_failed() {
+        let waits = Wait {
+            code: "peer.failed".into(),
+            text: "the endpoint failed".into(),
+            ..wait(Some(20), 0)
+        };
+        let known = Known {
+            waits: Some(waits),
+            ..hop(1, "transport/web", "taken over", &["m"])
+        };
+        let standing = known.standing("m");
+        assert_eq!(standing.stage, Stage::InJournal);
+        assert_eq!(standing.code, "peer.failed");
+        assert_eq!(standing.text, "the endpoint failed");
     }
 
     #[test]

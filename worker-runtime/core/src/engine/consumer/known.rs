@@ -1,8 +1,9 @@
 //! What was finished here and may come again, since its channel or its term in the journal ended before the broker or the
 //! store was told. Everything it caused is confirmed or stored: they are told again, and it is not worked on.
 //!
-//! Kept so narrowly that nothing else is taken for it. A delivery is known only to a later life of the channel, only until
-//! that delivers something new (what comes again comes first), and not once another replica reads the queue. A replica may
+//! Kept so narrowly that nothing else is taken for it. A delivery is known only to a later life of the channel, only if it
+//! was finished shortly before that (the broker has heard of what was finished earlier), only until that delivers something
+//! new (what comes again comes first), and not once another replica reads the queue. A replica may
 //! have come and gone unseen: what it set aside and a person sent back has the body of before, but is another publication
 //! with an AMQP `message_id` of its own, and known by both. An entry of the journal is known by its number and its body, for
 //! a store that lost its last writes gives numbers again.
@@ -11,6 +12,11 @@ use super::super::journal::Replay;
 use crate::broker::RawDelivery;
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// An acknowledgement that was made so long before its channel was lost has arrived: a dead connection is found out sooner.
+const RECENT: Duration = Duration::from_secs(120);
 
 pub(super) struct Known {
     /// Its key is this process's own, so that nobody can write two bodies that are taken for one.
@@ -29,8 +35,8 @@ pub(super) struct Known {
 struct Deliveries {
     /// This life of the channel.
     generation: u64,
-    /// Finished in this life.
-    now: VecDeque<Publication>,
+    /// Finished in this life, and when.
+    now: VecDeque<(Publication, Instant)>,
     /// Finished in lives before it: what may come again.
     before: VecDeque<Publication>,
 }
@@ -60,7 +66,9 @@ impl Known {
     pub(super) fn next_life(&mut self, generation: u64) {
         if let Some(deliveries) = &mut self.deliveries {
             deliveries.generation = generation;
-            for finished in std::mem::take(&mut deliveries.now) {
+            let now = std::mem::take(&mut deliveries.now);
+            let recent = now.into_iter().filter(|(_, at)| at.elapsed() < RECENT);
+            for (finished, _) in recent {
                 note(&mut deliveries.before, finished, self.most);
             }
         }
@@ -70,11 +78,14 @@ impl Known {
     pub(super) fn note(&mut self, generation: u64, body: &[u8], message_id: Option<&str>) {
         let publication = self.publication(body, message_id);
         if let Some(deliveries) = &mut self.deliveries {
-            let finished = match generation == deliveries.generation {
-                true => &mut deliveries.now,
-                false => &mut deliveries.before,
-            };
-            note(finished, publication, self.most);
+            match generation == deliveries.generation {
+                true => note(
+                    &mut deliveries.now,
+                    (publication, Instant::now()),
+                    self.most,
+                ),
+                false => note(&mut deliveries.before, publication, self.most),
+            }
         }
     }
 
@@ -136,7 +147,7 @@ impl Known {
     pub(super) fn forget(&mut self, body: &[u8]) {
         if let Some(deliveries) = &mut self.deliveries {
             let hash = self.hasher.hash_one(body);
-            deliveries.now.retain(|known| known.body != hash);
+            deliveries.now.retain(|(known, _)| known.body != hash);
             deliveries.before.retain(|known| known.body != hash);
         }
     }
@@ -224,6 +235,18 @@ mod tests {
         };
         assert!(!known.comes_again(&sent_back, None));
         assert!(known.comes_again(&raw(2, "1", true), None));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_finished_long_before_is_not_known() {
+        let mut known = Known::new(10, true);
+        known.next_life(1);
+        known.note(1, b"1", None);
+        tokio::time::advance(RECENT).await;
+        known.note(1, b"2", None);
+        known.next_life(2);
+        assert!(!known.comes_again(&raw(2, "1", true), None));
+        assert!(known.comes_again(&raw(2, "2", true), None));
     }
 
     #[test]

@@ -147,8 +147,14 @@ impl Access {
     fn noted<T>(&self, result: Result<T, WorkError>) -> Result<T, WorkError> {
         let failed = result.as_ref().err();
         if self.exit.operation(failed.is_some()) {
-            self.trouble.note(failed);
+            self.trouble.note(&self.queue, failed);
         }
         result
+    }
+}
+
+impl Drop for Access {
+    fn drop(&mut self) {
+        self.trouble.note(&self.queue, None);
     }
 }

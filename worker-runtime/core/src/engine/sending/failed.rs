@@ -36,10 +36,10 @@ impl OnUnknown {
     }
 }
 
-/// How often a message is sent again because no receipt came: each time begins anew, with attempts of its own.
+/// How often a message is sent because no receipt came: each time begins anew, with attempts of its own.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Doubts {
-    /// `retry.maxAttempts`.
+    /// `retry.maxAttempts`: sent so often in all.
     most: u32,
     /// `retry.maxAge`; once it is sent again however old it is.
     longest: Duration,
@@ -56,13 +56,8 @@ impl Doubts {
 
     /// Whether an unknown message may be sent once more.
     pub(super) fn allow(self, row: &Row, now: u64) -> bool {
-        let unknown = row
-            .steps
-            .iter()
-            .filter(|step| step.state == Some(RowState::Unknown));
-        let times = unknown.count();
         let age = Duration::from_millis(now.saturating_sub(row.born));
-        times < self.most as usize && (times <= 1 || age < self.longest)
+        row.doubts < self.most && (row.doubts <= 1 || age < self.longest)
     }
 }
 

@@ -148,9 +148,10 @@ impl Rate {
     /// Replicas that share a bucket are told of the same moment, and it has one token: without a lot the one that is nearer
     /// to the store would have it every time. Whoever came too late waits less the next time.
     fn lot(&self, wait: Duration, refusals: u32) -> Duration {
-        let Buckets::Shared(_) = self.buckets else {
+        // That of this process alone has its clock.
+        if !matches!(&self.buckets, Buckets::Shared(store) if store.has_own_clock()) {
             return Duration::ZERO;
-        };
+        }
         let most = LOT.max(wait / 16) / (refusals + 1);
         Backoff::new(most, most).with_full_jitter().after(1)
     }

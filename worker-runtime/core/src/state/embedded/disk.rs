@@ -162,7 +162,7 @@ fn memory(mode: Option<PersistMode>) -> &'static Memory {
 
 /// The database in its folder.
 pub(super) struct Disk {
-    folder: PathBuf,
+    pub(super) folder: PathBuf,
     /// How safe an operation is before it is answered; none: it need not survive the process.
     mode: Option<PersistMode>,
     open: RwLock<Option<Open>>,
@@ -233,7 +233,12 @@ impl Disk {
     pub(super) fn reopen(&self) -> Result<(), String> {
         let mut opened = self.opened();
         *opened = None;
-        *opened = Some(Open::new(&self.folder, memory(self.mode)).map_err(|e| plain(&e))?);
+        let open = Open::new(&self.folder, memory(self.mode)).map_err(|e| plain(&e))?;
+        let format = open.spaces.index.get([tag::FORMAT]);
+        if format.map_err(|e| plain(&e))?.is_none() {
+            return Err("what it held is gone; restart to begin with an empty one".into());
+        }
+        *opened = Some(open);
         Ok(())
     }
 

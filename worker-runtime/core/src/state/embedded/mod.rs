@@ -24,6 +24,7 @@ use crate::error::{ErrorClass, WorkError};
 use async_trait::async_trait;
 use disk::{Disk, Failure, Look, Tx};
 use fjall::PersistMode;
+use leftovers::Temporary;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -73,10 +74,10 @@ impl EmbeddedStore {
         let (folder, temporary) = match options.folder {
             Some(folder) => (folder, None),
             None => {
-                let temporary = leftovers::folder()
+                let temporary = Temporary::new()
                     .map_err(|e| cannot("make a temporary folder for the state store", e))?;
-                leftovers::clear_soon();
-                (temporary.path().to_owned(), Some(temporary))
+                temporary.clear_others();
+                (temporary.store(), Some(temporary))
             }
         };
         let (durability, mode) = match (&temporary, options.sync) {

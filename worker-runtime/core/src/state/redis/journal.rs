@@ -174,6 +174,12 @@ impl Journal for RedisStore {
         self.link.command(&set).await
     }
 
+    async fn dismiss(&self, queue: &str) -> Result<(), WorkError> {
+        let mut delete = redis::cmd("HDEL");
+        delete.arg(self.keys.movers()).arg(part(queue));
+        self.link.command(&delete).await
+    }
+
     async fn depth(&self, queue: &str) -> Result<Depth, WorkError> {
         let call = self.journal(script!("journal_lib", "depth"), queue);
         let (messages, lanes) = self.link.script(&call).await?;

@@ -378,6 +378,10 @@ pub async fn journal_moves_lanes_for_who_was_appointed_last(source: &impl Source
         bodies(&list(&store, &queue, Filter::default()).await),
         ["a"]
     );
+    other.dismiss(&queue).await.expect("dismiss");
+    let moved = store.relocate(&successor, &queue, &to, &lanes).await;
+    assert_eq!(moved.expect_err("dismissed").code.name, "partitions.busy");
+    store.appoint(&successor).await.expect("appoint");
     let moved = other.relocate(&successor, &queue, &to, &lanes).await;
     assert_eq!(moved.expect("it may"), 1);
     assert_eq!(bodies(&list(&store, &to, Filter::default()).await), ["a"]);

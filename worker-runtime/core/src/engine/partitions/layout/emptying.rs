@@ -2,7 +2,6 @@
 
 use super::held::HeldParts;
 use super::*;
-use crate::state::journal::Mover;
 
 /// Between two looks at what is left in the old parts.
 const LOOK: Duration = Duration::from_millis(500);
@@ -13,11 +12,7 @@ impl Layout {
     /// Has all these parts read until nothing is left in them, moves what waits in their journals, and writes down how the
     /// queue is divided now. The fence of each part proves that nobody else holds a message of it, and nobody else passes
     /// messages on, since this replica holds the fence of the queue.
-    pub(super) async fn redivide(
-        &self,
-        parts: &BTreeSet<String>,
-        mover: Option<Mover>,
-    ) -> Result<(), WorkError> {
+    pub(super) async fn redivide(&self, parts: &BTreeSet<String>) -> Result<(), WorkError> {
         if !self.fails.load(Ordering::SeqCst) {
             let text = "its queue was divided differently before: what waits in the former partitions or classes is \
                         finished first, and new messages wait; what waits in the journal moves along";
@@ -28,16 +23,12 @@ impl Layout {
             );
             self.complain(StatusLevel::Degraded, reasons::REDIVIDING, text);
         }
-        let redivided = self.redivided(parts, mover).await;
+        let redivided = self.redivided(parts).await;
         self.fails.store(redivided.is_err(), Ordering::SeqCst);
         redivided
     }
 
-    async fn redivided(
-        &self,
-        parts: &BTreeSet<String>,
-        mover: Option<Mover>,
-    ) -> Result<(), WorkError> {
+    async fn redivided(&self, parts: &BTreeSet<String>) -> Result<(), WorkError> {
         let (alone, former) = (Wish(&self.alone), Wish(&self.former));
         let alone_with = |closed| WantedParts {
             parts: parts.clone(),
@@ -54,10 +45,10 @@ impl Layout {
         alone.is(alone_with(true));
         let _ = self.here.subscribe().wait_for(|here| here.left).await;
         let fences = HeldParts::take(self, parts).await?;
-        let mover = match mover {
-            Some(mover) => mover,
-            None => self.appointed().await?,
-        };
+        let mover = self.appointed().await?;
+        // Whoever was frozen before it was appointed learns here that its connection is gone, and the fences with it.
+        self.read().await?;
+        fences.check()?;
         self.move_journals(parts, &fences, &mover).await?;
         // Its readers end before anything may be read again.
         drop(former);

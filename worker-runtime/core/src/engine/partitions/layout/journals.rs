@@ -8,12 +8,11 @@ use crate::state::Journal;
 use crate::state::journal::{Entry, Lane as Place, Mover};
 use std::collections::{BTreeMap, HashSet};
 
-/// Lanes that are looked at together, and then move.
-const SOME: usize = 1000;
+/// Lanes that are looked at together, and then move: their first messages are in memory, and one may have a megabyte.
+const SOME: usize = 100;
 
 impl Layout {
-    /// From now on nobody else moves what waits in the journals: whoever held the fence before may be frozen in the midst of
-    /// it.
+    /// From now on nobody else moves what waits in the journals.
     pub(super) async fn appointed(&self) -> Result<Mover, WorkError> {
         let mover = Mover {
             queue: self.plan.queue().to_owned(),
@@ -123,8 +122,8 @@ impl Layout {
                 if self.mode != OrderingMode::None && (queue == own || target == own) {
                     self.stale.store(true, Ordering::SeqCst);
                 }
-                // Whoever is frozen from here on loses the fences, and then the appointment too: the next holder has one of
-                // its own before it reads anything.
+                // Whoever is frozen from here on loses the fences, and then the appointment too: the next holder dismisses
+                // it before it reads anything, or is appointed itself.
                 fences.check()?;
                 *moved += store.relocate(mover, queue, &target, &lanes).await?;
                 leaving.extend(lanes);

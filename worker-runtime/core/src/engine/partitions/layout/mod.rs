@@ -251,11 +251,12 @@ impl Layout {
     }
 
     async fn agree(&self) -> Result<(), WorkError> {
-        // Where nobody has the queue alone, who divides it is appointed when it has the fences.
-        let mover = match self.mode {
-            OrderingMode::None => None,
-            _ => Some(self.appointed().await?),
-        };
+        if self.mode != OrderingMode::None
+            && let Some(store) = &self.store
+        {
+            // Whoever held the fence before us may be frozen in the midst of a move.
+            store.dismiss(self.plan.queue()).await?;
+        }
         let notes = self.read().await?;
         let left = self.left_in_journals().await?;
         if notes.is_empty() && left.is_empty() && self.plan.parts().is_empty() {
@@ -271,7 +272,7 @@ impl Layout {
             let mut parts = ours;
             parts.extend(left);
             parts.extend(notes.into_iter().flatten().flat_map(|note| note.parts));
-            return self.redivide(&parts, mover).await;
+            return self.redivide(&parts).await;
         }
         self.write().await
     }

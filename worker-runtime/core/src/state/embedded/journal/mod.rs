@@ -181,6 +181,11 @@ impl Journal for EmbeddedStore {
         Ok(())
     }
 
+    async fn dismiss(&self, queue: &str) -> Result<(), WorkError> {
+        self.movers.dismiss(queue);
+        Ok(())
+    }
+
     async fn depth(&self, queue: &str) -> Result<Depth, WorkError> {
         fits([queue])?;
         let queue = queue.to_owned();

@@ -14,6 +14,11 @@ impl Movers {
         movers.insert(mover.queue, mover.token);
     }
 
+    pub(super) fn dismiss(&self, queue: &str) {
+        let mut movers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        movers.remove(queue);
+    }
+
     pub(super) fn may(&self, mover: &Mover) -> bool {
         let movers = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         movers.get(&mover.queue) == Some(&mover.token)
