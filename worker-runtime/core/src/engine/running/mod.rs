@@ -221,11 +221,11 @@ impl RunningWorker {
 
     /// Stops in two stages: intake, then replies; every stage bounded.
     pub async fn stop(mut self, limits: StopLimits) {
+        // First stage: nothing new comes in, and then it is said so. What was taken is finished.
+        self.cx.closing.cancel();
         self.stopping.store(true, Ordering::Relaxed);
         self.metrics.ready.set(0);
         let key = self.cx.worker_name().to_owned();
-        // First stage: nothing new comes in. What was taken is finished.
-        self.cx.closing.cancel();
         self.accepting.store(false, Ordering::Relaxed);
         tokio::join!(
             self.peer.drain(limits.flush),
