@@ -217,17 +217,32 @@ impl Template {
             .map_err(|error| TemplateError::new(&self.source, &error))
     }
 
+    /// Names that it looks up, such as `params.msisdn`.
+    fn used(&self) -> Result<BTreeSet<String>, Error> {
+        Ok(match &self.form {
+            Form::Fixed => BTreeSet::new(),
+            Form::Expression(expression) => {
+                expression.undeclared_variables(true).into_iter().collect()
+            }
+            Form::Text => {
+                let template = text(&self.source, Escape::None)?;
+                template.undeclared_variables(true).into_iter().collect()
+            }
+        })
+    }
+
+    /// Whether its value depends on one of these names, such as `json` for `{{ json.id }}`.
+    pub fn reads(&self, names: &[&str]) -> bool {
+        let root = |used: &str| used.split('.').next().is_some_and(|r| names.contains(&r));
+        self.used().is_ok_and(|used| used.iter().any(|u| root(u)))
+    }
+
     /// What is wrong with it where only `names` have values.
     pub fn check(&self, names: &Names) -> Option<String> {
-        let used = match &self.form {
-            Form::Fixed => return None,
-            Form::Expression(expression) => expression.undeclared_variables(true),
-            Form::Text => match text(&self.source, Escape::None) {
-                Ok(template) => template.undeclared_variables(true),
-                Err(error) => return Some(error.to_string()),
-            },
+        let used = match self.used() {
+            Ok(used) => used,
+            Err(error) => return Some(error.to_string()),
         };
-        let used: BTreeSet<String> = used.into_iter().collect();
         if let Some(sentence) = used.iter().find_map(|name| names.problem(name)) {
             return Some(sentence);
         }
@@ -298,16 +313,13 @@ impl Names {
     }
 }
 
-/// A value of JSON for templates. By hand, because JSON numbers of any size serialise as objects.
+/// A value of JSON for templates. By hand, because JSON numbers of any size serialise as objects. A whole number that no
+/// integer holds is the text of its digits: it is an id, and none of them may be lost.
 pub fn of_json(value: &Json) -> Value {
     match value {
         Json::Null => Value::from(()),
         Json::Bool(truth) => Value::from(*truth),
-        Json::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(whole), _) => Value::from(whole),
-            (None, Some(real)) => Value::from(real),
-            (None, None) => Value::from(number.to_string()),
-        },
+        Json::Number(number) => of_number(number),
         Json::String(text) => Value::from(text.as_str()),
         Json::Array(items) => items.iter().map(of_json).collect(),
         Json::Object(members) => Value::from_pairs(
@@ -318,16 +330,35 @@ pub fn of_json(value: &Json) -> Value {
     }
 }
 
+fn of_number(number: &serde_json::Number) -> Value {
+    if let Some(whole) = number.as_i64() {
+        return whole.into();
+    }
+    if let Some(whole) = number.as_u64() {
+        return whole.into();
+    }
+    let written = number.to_string();
+    let whole = !written.contains(['.', 'e', 'E']);
+    match number.as_f64().filter(|_| !whole) {
+        Some(real) => real.into(),
+        None => written.into(),
+    }
+}
+
 /// A template's value as JSON; what JSON has no word for is text.
 pub fn to_json(value: &Value) -> Json {
     match value.kind() {
         ValueKind::Undefined | ValueKind::None => Json::Null,
         ValueKind::Bool => Json::Bool(value.is_true()),
-        ValueKind::Number => match (value.as_i64(), f64::try_from(value.clone())) {
-            (Some(whole), _) => whole.into(),
-            (None, Ok(real)) => real.into(),
-            (None, Err(_)) => value.to_string().into(),
-        },
+        ValueKind::Number => {
+            let (positive, real) = (u64::try_from(value.clone()), f64::try_from(value.clone()));
+            match (value.as_i64(), positive, real) {
+                (Some(whole), ..) => whole.into(),
+                (None, Ok(whole), _) => whole.into(),
+                (None, Err(_), Ok(real)) => real.into(),
+                (None, Err(_), Err(_)) => value.to_string().into(),
+            }
+        }
         ValueKind::Seq => value
             .try_iter()
             .into_iter()
@@ -413,6 +444,53 @@ mod tests {
     fn json_comes_back_as_it_was() {
         let json = json!({"a": [1, -2, 2.5, true, null, "x"], "b": {"c": {}}, "n": 9_007_199_254_740_993_i64});
         assert_eq!(to_json(&of_json(&json)), json);
+    }
+
+    /// Two ids that differ must never come out as one.
+    #[test]
+    fn whole_numbers_keep_all_their_digits() {
+        for digits in [
+            "9223372036854775807",
+            "-9223372036854775808",
+            "18446744073709540001",
+            "18446744073709540002",
+            "18446744073709551615",
+            "18446744073709551616",
+            "-9223372036854775809",
+            "123456789012345678901234567890",
+        ] {
+            let json: Json = serde_json::from_str(&format!("{{\"id\": {digits}}}")).unwrap();
+            let context = of_json(&json);
+            let id = Template::new("{{ id }}").unwrap();
+            assert_eq!(id.text(&context).unwrap().as_deref(), Some(digits));
+            let in_text = Template::new("<{{ id }}>").unwrap();
+            let in_text = in_text.text(&context).unwrap().unwrap();
+            assert_eq!(in_text, format!("<{digits}>"));
+            let back = to_json(&id.value(&context).unwrap().unwrap());
+            let back = back.as_str().map_or(back.to_string(), str::to_owned);
+            assert_eq!(back, digits);
+        }
+        let real: Json = serde_json::from_str("[2.5, 1e3, 1e400]").unwrap();
+        let reals = to_json(&of_json(&real));
+        assert_eq!(reals[0], json!(2.5));
+        assert_eq!(reals[1].as_f64(), Some(1000.0));
+        assert!(reals[2].is_string(), "what no number here holds is text");
+    }
+
+    #[test]
+    fn what_a_template_reads_is_known() {
+        let reads = |source: &str| Template::new(source).unwrap().reads(&["json", "body"]);
+        for source in [
+            "{{ json.id }}",
+            "{{ 'OK' in body }}",
+            "a {{ status }} {{ json }}",
+            "{% if body %}x{% endif %}",
+        ] {
+            assert!(reads(source), "{source}");
+        }
+        for source in ["fixed", "{{ status == 200 }}", "{{ headers.json }}"] {
+            assert!(!reads(source), "{source}");
+        }
     }
 
     #[test]

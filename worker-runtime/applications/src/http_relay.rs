@@ -14,7 +14,7 @@ use vumi_core::conformance::Fixture;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Event, EventType, Message, UserMessage, derived_id};
 use vumi_core::worker::{Input, Output, Worker, WorkerContext, WorkerType};
-use vumi_http::{Answer, Call, Client, ENDPOINT, class_of, webhook};
+use vumi_http::{Answer, Call, Caller, Client, ENDPOINT, class_of, webhook};
 
 /// Says that the body of an answer is the reply.
 const REPLY: &str = "x-vumi-httprelay-reply";

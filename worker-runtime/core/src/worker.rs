@@ -119,6 +119,8 @@ pub trait Services: Send + Sync {
         id: &str,
         answer: Bytes,
     ) -> Result<Taken, WorkError>;
+    /// What became of the message with this `id`: [`Taken::Now`] if nobody has taken it over. Takes nothing over.
+    async fn seen(&self, id: &str) -> Result<Taken, WorkError>;
     /// The answer to the message with this `id` is known now. The first one stays.
     async fn answered(&self, id: &str, answer: Bytes, person: Option<Person>);
     /// What the peer says about a message after it was handed over. `Ok` means that it is known and told.
@@ -285,6 +287,12 @@ impl WorkerContext {
         let port = Port::new(self.transport_name(), vumi_api::Flow::Inbound);
         let output = Output::new(port, message);
         within(limit, self.services.accept_once(output, id, answer)).await
+    }
+
+    /// What became of a message that the provider may have delivered before under the same `id`: [`Taken::Now`] if it was
+    /// not taken over, or nobody remembers. Takes nothing over.
+    pub async fn seen(&self, id: &str) -> Result<Taken, WorkError> {
+        self.services.seen(id).await
     }
 
     /// The answer to the message with this `id` is known now: repeats get it, and a later answer changes nothing. Kept

@@ -80,6 +80,12 @@ impl Classify for CallError {
 pub trait Caller: Send + Sync {
     /// Makes one call and reads its answer, up to the limit: the rest of a larger one is left out.
     async fn call(&self, call: Call) -> Result<Answer, CallError>;
+
+    /// Whether an answer may lack its end: it is as large as is read at all.
+    fn leaves_out(&self, answer: &Answer) -> bool {
+        let _ = answer;
+        false
+    }
 }
 
 /// Calls over real connections.
@@ -135,13 +141,6 @@ impl Client {
                 .map_or(Duration::from_secs(15), |d| d.0),
             max_answer: usize::try_from(max_answer).unwrap_or(usize::MAX),
         })
-    }
-}
-
-impl Client {
-    /// Whether an answer of this client may lack its end: it is as large as is read at all.
-    pub fn leaves_out(&self, answer: &Answer) -> bool {
-        answer.body.len() >= self.max_answer
     }
 }
 
@@ -231,6 +230,10 @@ fn trust(settings: &HttpClient, secrets: &Secrets) -> Result<Trust, WorkError> {
 
 #[async_trait]
 impl Caller for Client {
+    fn leaves_out(&self, answer: &Answer) -> bool {
+        answer.body.len() >= self.max_answer
+    }
+
     async fn call(&self, call: Call) -> Result<Answer, CallError> {
         let call = sent_to(&self.outside, call)?;
         if let (Some(why), Some("https")) = (&self.no_roots, call.url.scheme_str()) {

@@ -1,5 +1,6 @@
 //! One connection's socket and bodies: knows when an answer was flushed, and closes without cutting off last words.
 
+use crate::watched::Watched;
 use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use hyper::rt::{Read, ReadBuf, ReadBufCursor, Write};
@@ -11,7 +12,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::time::Sleep;
@@ -31,6 +31,10 @@ pub(crate) struct Shared {
     reading: AtomicBool,
     /// A request's head is whole, and it is not answered.
     serving: AtomicBool,
+    /// A request is whole, its body included, and it is not answered.
+    waiting: AtomicBool,
+    /// The caller was gone before its answer was there.
+    left: AtomicBool,
     /// A head did not end in time.
     slow: AtomicBool,
     /// The caller did not take its answer in time.
@@ -47,8 +51,29 @@ impl Shared {
         self.serving.store(true, Ordering::Relaxed);
     }
 
+    /// Its body is whole too, and its answer may take its time.
+    pub(crate) fn waits(&self) {
+        self.waiting.store(true, Ordering::Relaxed);
+    }
+
+    /// Something was read from it.
+    pub(crate) fn reads(&self) {
+        self.reading.store(true, Ordering::Relaxed);
+    }
+
+    /// The caller is gone while its request waits for the answer.
+    pub(crate) fn leaves(&self) {
+        self.left.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the caller was gone while its request waited for the answer.
+    pub(crate) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
     /// It has its answer.
     pub(crate) fn ends(&self) {
+        self.waiting.store(false, Ordering::Relaxed);
         self.reading.store(false, Ordering::Relaxed);
         self.serving.store(false, Ordering::Relaxed);
     }
@@ -96,57 +121,6 @@ impl Shared {
     }
 }
 
-/// A stream that notes when something was read from it.
-struct Watched {
-    stream: TcpStream,
-    shared: Arc<Shared>,
-}
-
-impl AsyncRead for Watched {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut tokio::io::ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let read = Pin::new(&mut self.stream).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.shared.reading.store(true, Ordering::Relaxed);
-        }
-        read
-    }
-}
-
-impl AsyncWrite for Watched {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
-    }
-}
-
 /// The socket of a connection.
 pub(crate) struct Socket {
     stream: TokioIo<Watched>,
@@ -191,10 +165,7 @@ impl Socket {
         head_timeout: Duration,
         write_timeout: Duration,
     ) -> Self {
-        let watched = Watched {
-            stream,
-            shared: Arc::clone(&shared),
-        };
+        let watched = Watched::new(stream, Arc::clone(&shared));
         Self {
             stream: TokioIo::new(watched),
             shared,
@@ -260,6 +231,10 @@ impl Write for Socket {
             self.write.reset();
             for written in self.shared.take() {
                 let _ = written.send(());
+            }
+            // Hyper comes by here each time it is woken, with nothing to write as well.
+            if self.shared.waiting.load(Ordering::Relaxed) {
+                self.stream.inner_mut().look_ahead(cx)?;
             }
         }
         self.wrote(flushed, cx)

@@ -11,6 +11,7 @@ mod connection;
 mod params;
 mod server;
 mod signature;
+mod watched;
 pub mod webhook;
 
 pub use answer::{Answer, Reply, Written, status_class};
@@ -18,6 +19,6 @@ pub use auth::{credentials_match, equal, unauthorized};
 pub use callee::{Callee, ENDPOINT, PROVIDER};
 pub use client::{Call, CallError, Caller, Client, class_of, retry_after};
 pub use http::{HeaderMap, Method, StatusCode};
-pub use params::{MAX_PARAMETERS, ParamError, Params};
-pub use server::{Ended, Head, Limits, Request, Server, Service, Trouble};
+pub use params::{MAX_PARAMETERS, ParamError, Params, unescape};
+pub use server::{BodyRoom, Ended, Head, Limits, Request, Server, Service, Trouble};
 pub use signature::{Encoding, SignatureError, Signed};

@@ -143,7 +143,8 @@ impl Params {
     }
 }
 
-fn unescape(text: &[u8]) -> Vec<u8> {
+/// `%41` as `A`, `+` as a space; a malformed `%` stays as it is.
+pub fn unescape(text: &[u8]) -> Vec<u8> {
     let digit = |at: usize| {
         let byte = *text.get(at)?;
         char::from(byte)
@@ -217,7 +218,8 @@ mod tests {
         let request = Request {
             head,
             body: body.to_vec().into(),
-            _room: None,
+            began: tokio::time::Instant::now(),
+            room: None,
         };
         let params = Params::read(&request)?;
         Ok(params

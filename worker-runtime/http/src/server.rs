@@ -13,9 +13,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioTimer;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use vumi_core::reasons::{self, Reason};
@@ -27,9 +28,12 @@ const LAST_REQUEST: Duration = Duration::from_millis(500);
 /// What the server puts up with.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
+    /// Most bytes of a request's head; larger ones get 431. A connection may hold as many until its answer is there.
+    pub max_head: usize,
     /// Largest body in bytes; larger ones get 413, and the rest is not read.
     pub max_body: usize,
-    /// Most bytes of bodies that are held at one time, of all requests together; further ones get 503.
+    /// Most bytes of bodies that are held at one time, of all requests together; further ones get 503. A request holds its
+    /// own as long as it, a copy of it or its [`Request::room`] is there.
     pub max_bodies: usize,
     /// Longest wait for a whole request head, from its first byte.
     pub head_timeout: Duration,
@@ -47,6 +51,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
+            max_head: 16 << 10,
             max_body: 1 << 20,
             max_bodies: 64 << 20,
             head_timeout: Duration::from_secs(30),
@@ -89,8 +94,25 @@ pub struct Request {
     pub head: Head,
     /// Its body; empty if there is none.
     pub body: Bytes,
+    /// When its head was whole.
+    pub began: Instant,
     /// What the body takes of the bytes that may be held.
-    pub(crate) _room: Option<Room>,
+    pub(crate) room: Option<Room>,
+}
+
+/// What a body takes of the bytes that may be held, until it is dropped.
+#[derive(Clone, Debug)]
+pub struct BodyRoom {
+    _room: Option<Room>,
+}
+
+impl Request {
+    /// Its room, for whoever holds on to what stood in the body and lets go of the request itself.
+    pub fn room(&self) -> BodyRoom {
+        BodyRoom {
+            _room: self.room.clone(),
+        }
+    }
 }
 
 /// How a request ended.
@@ -272,7 +294,7 @@ async fn converse(stream: TcpStream, desk: Desk) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(limits.idle_timeout)
-        .max_buf_size(64 * 1024)
+        .max_buf_size(limits.max_head)
         .serve_connection(socket, service);
     tokio::pin!(connection);
     let ended = tokio::select! {
@@ -293,7 +315,7 @@ async fn converse(stream: TcpStream, desk: Desk) {
     if seen.was_not_read() {
         // The request itself ended with its answer.
         hears.trouble(&Trouble::NotRead);
-    } else if seen.was_reading() && seen.tells() {
+    } else if !seen.has_left() && seen.was_reading() && seen.tells() {
         let (trouble, ended) = match () {
             () if error.is_parse() => (Trouble::NotHttp, Ended::Answered(StatusCode::BAD_REQUEST)),
             () if error.is_timeout() || seen.was_slow() => (Trouble::TooSlow, Ended::Gone),
@@ -348,7 +370,7 @@ async fn respond(
         began: Instant::now(),
         answered: false,
     };
-    let reply = judge(request, &desk, &shared).await;
+    let reply = judge(request, &desk, &shared, watch.began).await;
     watch.answered(&reply);
     shared.ends();
     let Reply {
@@ -364,7 +386,12 @@ async fn respond(
     Ok(response)
 }
 
-async fn judge(request: http::Request<Incoming>, desk: &Desk, shared: &Shared) -> Reply {
+async fn judge(
+    request: http::Request<Incoming>,
+    desk: &Desk,
+    shared: &Shared,
+    began: Instant,
+) -> Reply {
     let (parts, body) = request.into_parts();
     let head = Head {
         method: parts.method,
@@ -395,8 +422,14 @@ async fn judge(request: http::Request<Incoming>, desk: &Desk, shared: &Shared) -
     match read {
         // A body may take its time, and the intake close meanwhile.
         Ok(_) if desk.closing.is_cancelled() => stopping().into(),
-        Ok((body, _room)) => {
-            let request = Request { head, body, _room };
+        Ok((body, room)) => {
+            shared.waits();
+            let request = Request {
+                head,
+                body,
+                began,
+                room,
+            };
             desk.service.answer(request).await
         }
         Err(trouble) => {

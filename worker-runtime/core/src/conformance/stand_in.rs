@@ -96,6 +96,11 @@ impl StandIn {
         self.lock().receipts_refused = error;
     }
 
+    /// Has no state store; to be said before anybody asks for it.
+    pub fn without_state(&self) {
+        let _ = self.store.set(None);
+    }
+
     /// From now on (not) leaves every message without an answer, as a broker that blocks.
     pub fn hang(&self, hangs: bool) {
         self.lock().hangs = hangs;
@@ -221,6 +226,12 @@ impl Services for StandIn {
         self.accept(output).await?;
         self.answered(id, answer, None).await;
         Ok(Taken::Now)
+    }
+
+    async fn seen(&self, id: &str) -> Result<Taken, WorkError> {
+        let seen = self.lock();
+        let first = seen.answers.as_ref().and_then(|known| known.get(id));
+        Ok(first.map_or(Taken::Now, |first| Taken::Before(first.clone())))
     }
 
     async fn answered(&self, id: &str, answer: Bytes, _: Option<Person>) {

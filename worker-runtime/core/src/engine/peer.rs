@@ -94,6 +94,14 @@ impl Services for Counter {
         Ok(Taken::Now)
     }
 
+    async fn seen(&self, id: &str) -> Result<Taken, WorkError> {
+        let Some(once) = &self.once else {
+            return Ok(Taken::Now);
+        };
+        let seen = once.look(id).await;
+        seen.inspect_err(|error| self.metrics.error(error))
+    }
+
     async fn answered(&self, id: &str, answer: Bytes, person: Option<Person>) {
         if let Some(once) = &self.once {
             self.remember(once, id, answer, person).await;

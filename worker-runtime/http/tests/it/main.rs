@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)]
 
+mod bounds;
 mod calls;
 
 use async_trait::async_trait;
@@ -13,7 +14,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use vumi_core::worker::Listener;
 use vumi_http::{
-    Answer, Ended, Head, Limits, Reply, Request, Server, Service, StatusCode, Trouble, Written,
+    Answer, BodyRoom, Ended, Head, Limits, Reply, Request, Server, Service, StatusCode, Trouble,
+    Written,
 };
 
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -27,6 +29,8 @@ struct Counting {
     troubles: Mutex<Vec<Trouble>>,
     ended: Mutex<Vec<Ended>>,
     taken: AtomicUsize,
+    /// Rooms of answered requests, if they are kept.
+    rooms: Option<Mutex<Vec<BodyRoom>>>,
 }
 
 #[async_trait]
@@ -37,6 +41,9 @@ impl Service for Counting {
 
     async fn answer(&self, request: Request) -> Reply {
         self.taken.fetch_add(1, Ordering::Relaxed);
+        if let Some(rooms) = &self.rooms {
+            rooms.lock().unwrap().push(request.room());
+        }
         tokio::time::sleep(self.pause).await;
         let text = format!("{}{}", request.body.len(), " ".repeat(self.size));
         let (reply, written) = Reply::watched(Answer::text(StatusCode::OK, text));
@@ -81,6 +88,16 @@ impl Running {
         let mut stream = TcpStream::connect(self.address).await.unwrap();
         stream.write_all(bytes).await.unwrap();
         stream
+    }
+
+    /// Waits until so many requests were taken.
+    async fn has_taken(&self, count: usize) {
+        let taken = async {
+            while self.service.taken.load(Ordering::Relaxed) < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, taken).await.unwrap();
     }
 
     /// Waits until so many requests ended; how, and what was told of them.
@@ -268,12 +285,7 @@ async fn all_bodies_together_are_bounded() {
     // Who announces much and sends nothing holds nothing.
     let announces = running.open(&post(1 << 20, 0)).await;
     let holds = running.open(&post(40 << 10, 40 << 10)).await;
-    let taken = async {
-        while running.service.taken.load(Ordering::Relaxed) == 0 {
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    };
-    tokio::time::timeout(PATIENCE, taken).await.unwrap();
+    running.has_taken(1).await;
     let answer = rest(running.open(&post(32 << 10, 32 << 10)).await).await;
     assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
     assert!(answer.to_lowercase().contains("retry-after: 1"), "{answer}");

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_util::sync::DropGuard;
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
-use vumi_core::message::{Actor, FailureClass, UserMessage};
+use vumi_core::message::{Actor, FailureClass, UserMessage, derived_id};
 use vumi_core::outcome::{Receipt, Refusal};
 use vumi_core::reasons::{self, Reason};
 use vumi_core::status::StatusLevel;
@@ -67,7 +67,8 @@ pub(crate) trait Provider: Send + Sync + 'static {
         None
     }
 
-    /// The network will not wait longer for the reply to `message`: what its user is told, and what the session comes to.
+    /// Nobody will wait longer for the reply to `message`, because the network does not or we stop: what its user is told,
+    /// and what the session comes to.
     fn cut_off(&self, message: &UserMessage) -> Result<(Answer, Option<SessionMove>), WorkError> {
         Ok((self.reply(message)?, None))
     }
@@ -112,6 +113,8 @@ pub(crate) enum Carried {
 pub(crate) struct Late {
     /// The reply.
     pub(crate) reply: UserMessage,
+    /// The provider's own id of the request, by which repeats are recognised (R7).
+    pub(crate) provider_id: Option<String>,
     /// The session that goes on with it, if one does.
     pub(crate) session: Option<SessionMove>,
     /// What its user has read is not kept longer: done once the answer is written.
@@ -139,10 +142,20 @@ pub(crate) enum SessionMove {
     Begin(String, BTreeMap<String, String>, Option<Cut>),
     /// It ends.
     End(String),
-    /// The deadline cut it off, while this message waited for its reply.
-    CutOff(Box<UserMessage>),
+    /// It is cut off while this message of it waits for its reply.
+    CutOff(String, Box<UserMessage>),
     /// What was kept of one that was cut off is not needed any more.
     Forget(Cut),
+}
+
+impl SessionMove {
+    /// Id of the session.
+    pub(crate) fn id(&self) -> &str {
+        match self {
+            SessionMove::Begin(id, ..) | SessionMove::End(id) | SessionMove::CutOff(id, _) => id,
+            SessionMove::Forget(cut) => &cut.session,
+        }
+    }
 }
 
 /// Names what is kept of a session that the deadline cut off.
@@ -155,6 +168,11 @@ pub(crate) struct Cut {
     pub(crate) session: String,
     /// Lets the user's next request wait until it is forgotten.
     pub(crate) _settles: Option<DropGuard>,
+}
+
+/// The id of the message in a request to which the provider gave this id: the same one whenever it comes again.
+pub(crate) fn message_id(cx: &WorkerContext, provider_id: &str) -> String {
+    derived_id(&["inbound", cx.transport_name(), provider_id])
 }
 
 /// A request that is not as it should be.

@@ -1,19 +1,23 @@
 //! One transport's front: what every request goes through, how long it waits, and how a reply reaches its caller.
 
+mod late;
+mod orphans;
 mod receipts;
 mod replies;
 mod sessions;
 mod statuses;
+mod waiting;
 
 pub(crate) use replies::HOLDER;
 
-use crate::engine::{Carried, Inbound, Late, Provider, Refused, SessionMove};
-use crate::pending::{Opened, Pending, Place};
+use crate::engine::{Carried, Inbound, Provider, Refused, SessionMove, message_id};
+use crate::pending::{Opened, Pending};
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use replies::{WRITE_TIMEOUT, unanswered};
+use orphans::Orphans;
+use replies::unanswered;
 use serde_json::json;
+use sessions::Moves;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -21,9 +25,8 @@ use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 use vumi_api::shared::{BasicAuth, HttpListener};
 use vumi_core::error::WorkError;
-use vumi_core::message::{UserMessage, derived_id};
+use vumi_core::message::UserMessage;
 use vumi_core::reasons;
-use vumi_core::status::StatusLevel;
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::{Taken, Traffic, WorkerContext};
 use vumi_http::{
@@ -32,8 +35,6 @@ use vumi_http::{
 
 /// How long a request may wait for the broker.
 const ACCEPT_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a repeat looks whether its request was answered by another replica.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// What requests and replies share.
 pub(crate) struct Front {
@@ -50,10 +51,21 @@ pub(crate) struct Front {
     pub(crate) pending: Arc<Pending>,
     /// Requests that may still be published.
     pub(crate) intake: TaskTracker,
-    /// What sessions came to, and is not written down yet.
+    /// What is not written down yet.
     settling: TaskTracker,
+    moves: Arc<Moves>,
+    orphans: Orphans,
     /// Components whose last status is bad, and since when.
     bad: Mutex<BTreeMap<&'static str, Instant>>,
+}
+
+/// Since when a request is here.
+#[derive(Clone, Copy)]
+struct Since {
+    /// Its head: the network waits from then on.
+    head: Instant,
+    /// Its last byte.
+    whole: Instant,
 }
 
 /// What is below `root`, if `path` is it or below it.
@@ -76,9 +88,12 @@ impl Service for Front {
     }
 
     async fn answer(&self, request: Request) -> Reply {
-        let started = Instant::now();
+        let since = Since {
+            head: request.began,
+            whole: Instant::now(),
+        };
         self.cx.traffic(Traffic::Inbound);
-        self.take(request, started).await
+        self.take(request, since).await
     }
 
     fn ended(&self, ended: Ended, took: Duration) {
@@ -108,6 +123,8 @@ impl Front {
         let path = or(http.and_then(|h| h.path.as_ref()), "/");
         let status = http.and_then(|h| h.timeout_status);
         let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        let settling = TaskTracker::new();
+        let moves = Moves::new(Arc::clone(&provider), Arc::clone(&cx), settling.clone());
         Self {
             provider,
             cx,
@@ -125,7 +142,9 @@ impl Front {
             ),
             pending: Arc::default(),
             intake: TaskTracker::new(),
-            settling: TaskTracker::new(),
+            settling,
+            moves,
+            orphans: Orphans::default(),
             bad: Mutex::default(),
         }
     }
@@ -156,7 +175,9 @@ impl Front {
     }
 
     /// One request, from its last byte to its answer.
-    async fn take(&self, request: Request, started: Instant) -> Reply {
+    async fn take(&self, request: Request, since: Since) -> Reply {
+        // What is made of a body is held as long as its request, and counts as the body does.
+        let _room = request.room();
         let intake = self.intake.token();
         let path = below(&request.head.path, &self.path).unwrap_or_default();
         let carried = self.provider.request(&request, path).await;
@@ -167,8 +188,8 @@ impl Front {
                 match carried {
                     Carried::Nothing(answer) => answer.into(),
                     Carried::Receipt(receipt, answer) => self.receipt(receipt, answer).await,
-                    Carried::Message(inbound) => self.message(*inbound, intake, started).await,
-                    Carried::Late(late) => self.late(*late, started).await,
+                    Carried::Message(inbound) => self.message(*inbound, intake, since).await,
+                    Carried::Late(late) => self.late(*late, since).await,
                 }
             }
             Err(Refused { answer, why }) => {
@@ -180,51 +201,11 @@ impl Front {
         }
     }
 
-    /// A request whose answer is a reply that was too late for an earlier one. It is kept until it was read.
-    async fn late(&self, late: Late, started: Instant) -> Reply {
-        let Late {
-            reply,
-            session,
-            read,
-        } = late;
-        let answered = async {
-            let answer = self.provider.reply(&reply)?;
-            if let Some(session) = &session {
-                self.provider.moved(session, false).await?;
-            }
-            Ok(answer)
-        };
-        let answer = match answered.await {
-            Ok(answer) => answer,
-            Err(error) => return self.refuse(&error),
-        };
-        let (answer, written) = Reply::watched(answer);
-        let (provider, cx) = (Arc::clone(&self.provider), Arc::clone(&self.cx));
-        let id = reply.message_id().to_owned();
-        self.settling.spawn(async move {
-            if !matches!(
-                tokio::time::timeout(WRITE_TIMEOUT, written).await,
-                Ok(Ok(()))
-            ) {
-                return;
-            }
-            tracing::info!(
-                worker = cx.worker_name(),
-                message_id = id,
-                "a reply that came too late is what its user read now"
-            );
-            sessions::settle(&*provider, &cx, &read, false).await;
-        });
-        self.cx.traffic(Traffic::Outbound);
-        self.report_time(started.elapsed());
-        answer
-    }
-
     async fn message(
         &self,
         inbound: Inbound,
         intake: tokio_util::task::task_tracker::TaskTrackerToken,
-        started: Instant,
+        since: Since,
     ) -> Reply {
         let Inbound {
             mut message,
@@ -234,11 +215,11 @@ impl Front {
         } = inbound;
         let repeatable = provider_id.is_some();
         if let Some(id) = provider_id {
-            message.set_message_id(&derived_id(&["inbound", self.cx.transport_name(), &id]));
+            message.set_message_id(&message_id(&self.cx, &id));
         }
         if let Some(answer) = answer {
             return self
-                .answer_at_once(message, repeatable, session, answer, started)
+                .answer_at_once(message, repeatable, session, answer, since)
                 .await;
         }
         let id = message.message_id().to_owned();
@@ -249,29 +230,29 @@ impl Front {
         self.cx.http(HttpSeen::Open(self.pending.len()));
         let reply = match opened {
             Opened::First(mut place) => {
-                let published = self.publish(message.clone(), repeatable).await;
+                let published = self.publish(message.clone(), repeatable, since).await;
                 self.moved(&published, session).await;
                 drop(intake);
                 match published {
                     Ok(Taken::Now) => {
                         place.accepted();
-                        self.wait(place, &message, started).await
+                        self.wait(place, &message, since).await
                     }
                     Ok(before) => match first_answer(&before) {
                         Some(first) => first.into(),
-                        None if repeatable => self.wait_again(place, message, started).await,
-                        None => self.wait(place, &message, started).await,
+                        None if repeatable => self.wait_again(place, message, since).await,
+                        None => self.wait(place, &message, since).await,
                     },
                     // The confirmation was lost, but the message was not: the reply is here.
-                    Err(error) => place
-                        .reply
-                        .try_recv()
-                        .unwrap_or_else(|_| self.refuse(&error)),
+                    Err(error) => match place.reply.try_recv() {
+                        Ok(reply) => reply,
+                        Err(_) => self.not_taken(&error, place, &message, since).await,
+                    },
                 }
             }
             Opened::Repeat(place) => {
                 drop(intake);
-                self.wait(place, &message, started).await
+                self.wait(place, &message, since).await
             }
             Opened::TooEarly => {
                 let text = "The same request is being taken over; please try again.";
@@ -290,14 +271,14 @@ impl Front {
         repeatable: bool,
         session: Option<SessionMove>,
         answer: crate::engine::AnswerOnce,
-        started: Instant,
+        since: Since,
     ) -> Reply {
         // Before the message is published: what cannot be answered is not taken, and a repeat gets the first answer.
         let answer = match answer(&message) {
             Ok(answer) => answer,
             Err(error) => return self.refuse(&error),
         };
-        let limit = ACCEPT_TIMEOUT.min(self.request_timeout);
+        let limit = self.patience(since);
         let taken = match repeatable {
             true => {
                 let id = message.message_id().to_owned();
@@ -314,7 +295,7 @@ impl Front {
         self.moved(&taken, session).await;
         match taken {
             Ok(Taken::Now) => {
-                self.report_time(started.elapsed());
+                self.report_time(since.whole.elapsed());
                 answer.into()
             }
             Ok(before) => first_answer(&before).unwrap_or(answer).into(),
@@ -336,8 +317,21 @@ impl Front {
         Answer::json(status, &json!({"pending_requests": self.pending.len()}))
     }
 
-    async fn publish(&self, message: UserMessage, repeatable: bool) -> Result<Taken, WorkError> {
+    /// How long a request may wait for the broker: no longer than the network waits for us.
+    fn patience(&self, since: Since) -> Duration {
         let limit = ACCEPT_TIMEOUT.min(self.request_timeout);
+        let network = self.provider.deadline();
+        let left = network.map(|deadline| deadline.saturating_sub(since.head.elapsed()));
+        left.map_or(limit, |left| left.min(limit))
+    }
+
+    async fn publish(
+        &self,
+        message: UserMessage,
+        repeatable: bool,
+        since: Since,
+    ) -> Result<Taken, WorkError> {
+        let limit = self.patience(since);
         if repeatable {
             let id = message.message_id().to_owned();
             return self.cx.accept_once(message, &id, Bytes::new(), limit).await;
@@ -346,85 +340,18 @@ impl Front {
         taken.map(|()| Taken::Now)
     }
 
-    /// Waits for the reply to a request that was taken over before, and whose reply may come to another replica.
-    async fn wait_again(&self, place: Place, message: UserMessage, started: Instant) -> Reply {
-        place.accepted();
-        let told = async {
-            loop {
-                tokio::time::sleep(ASK_AGAIN).await;
-                if let Ok(before) = self.publish(message.clone(), true).await
-                    && let Some(first) = first_answer(&before)
-                {
-                    return first;
-                }
-            }
-        };
-        tokio::select! {
-            reply = self.wait(place, &message, started) => reply,
-            first = told => first.into(),
-        }
-    }
-
     fn refuse(&self, error: &WorkError) -> Reply {
-        tracing::warn!(worker = self.cx.worker_name(), code = %error.code, reason = %error, "request refused");
+        self.log_refusal(error);
         Answer::refusal(error).into()
     }
 
-    /// Waits for the reply, up to the request's deadline or the network's.
-    async fn wait(&self, mut place: Place, message: &UserMessage, started: Instant) -> Reply {
-        let network = self.provider.deadline();
-        let limit = network.map_or(self.request_timeout, |d| d.min(self.request_timeout));
-        let left = limit.saturating_sub(started.elapsed());
-        match tokio::time::timeout(left, &mut place.reply).await {
-            Ok(Ok(reply)) => reply,
-            Ok(Err(_)) => {
-                let text = "The service stopped before a reply arrived; please try again.";
-                let answer = Answer::error(StatusCode::SERVICE_UNAVAILABLE, text);
-                answer.retry_after(1).into()
-            }
-            Err(_) => {
-                let text = format!("No reply that could be delivered arrived within {limit:?}.");
-                if network.is_none() {
-                    // From now on a reply is too late.
-                    drop(place);
-                    let answer = self.timed_out(&text);
-                    self.worse("response", StatusLevel::Down, reasons::NO_RESPONSE, text);
-                    return answer.into();
-                }
-                self.cx.http(HttpSeen::DeadlineMissed);
-                self.worse("response", StatusLevel::Down, reasons::DEADLINE, text);
-                let told = self.provider.cut_off(message);
-                let told = match told {
-                    Ok((answer, session)) => {
-                        self.settle(session, false).await;
-                        answer.into()
-                    }
-                    Err(error) => self.refuse(&error),
-                };
-                // From now on a reply is too late, and the provider may keep it.
-                drop(place);
-                told
-            }
-        }
-    }
-
-    fn timed_out(&self, text: &str) -> Answer {
-        match &self.timeout {
-            (status, Some(body)) => {
-                let answer = Answer::text(*status, body.clone());
-                // Whoever reads replies of one type reads this as one.
-                match self.provider.content_type() {
-                    Some(kind) => answer.with(CONTENT_TYPE, kind),
-                    None => answer,
-                }
-            }
-            (status, None) => Answer::error(*status, text),
-        }
+    fn log_refusal(&self, error: &WorkError) {
+        tracing::warn!(worker = self.cx.worker_name(), code = %error.code, reason = %error, "request refused");
     }
 }
 
 /// What a repeat of a request is answered at once; none if it waits for the reply.
-fn first_answer(taken: &Taken) -> Option<Answer> {
+pub(crate) fn first_answer(taken: &Taken) -> Option<Answer> {
     match taken {
         Taken::Now => None,
         Taken::Before(first) => Answer::from_kept(first),

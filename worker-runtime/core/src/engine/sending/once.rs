@@ -76,6 +76,15 @@ impl Once {
         }
     }
 
+    /// What is known of the message with this id, and nothing is taken.
+    pub(in crate::engine) async fn look(&self, id: &str) -> Result<Taken, WorkError> {
+        let taken = self.reserve(id).await?;
+        if taken == Taken::Now {
+            self.release(id).await;
+        }
+        Ok(taken)
+    }
+
     /// It is published, or its answer is known better now. The message is with the broker, so nothing is undone if the
     /// store cannot be reached: then a repeat comes out again, with the same id.
     pub(in crate::engine) async fn commit(

@@ -100,6 +100,9 @@ pub(super) struct Response {
     pub(super) headers: BTreeMap<String, String>,
     /// Instead of an answer: `unreachable` or `lost`.
     pub(super) fails: Option<String>,
+    /// Of the provider: it is longer, and this is what was read of it.
+    #[serde(default)]
+    pub(super) cut: bool,
 }
 
 /// A reply of the application.

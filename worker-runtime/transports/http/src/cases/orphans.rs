@@ -3,10 +3,11 @@
 use super::file::{CaseFile, Sent};
 use super::folder;
 use super::scene::Scene;
-use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime};
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::derived_id;
+use vumi_core::state::FirstSeen;
 use vumi_core::status::StatusLevel;
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::Services;
@@ -21,23 +22,27 @@ async fn a_receipt_that_no_message_takes_is_not_asked_for_for_ever() {
         "nobody has it",
     );
     scene.engine.refuse_receipts(Some(unmatched));
-    let receipt: Sent = serde_yaml::from_str(
+    let mut receipt: Sent = serde_yaml::from_str(
         "{path: /acme/receipt/dlr, headers: {X-Key: s3cret-key}, query: {id: A-9, state: D}}",
     )
     .unwrap();
-    let ask = || async { scene.ask(scene.call(&receipt)).await.unwrap().status };
     for _ in 0..3 {
-        assert_eq!(ask().await, 502, "it may be faster than the answer");
+        let answer = scene.ask(scene.call(&receipt)).await.unwrap();
+        assert_eq!(answer.status, 502, "it may be faster than the answer");
     }
-    // Eleven minutes pass.
+    // One that came eleven minutes ago for the first time.
     let store = scene.engine.state().unwrap();
-    let id = derived_id(&["orphan", "A-9"]);
-    let seen = store.load("acme:orphans", &id).await.unwrap().unwrap();
-    let first: u64 = seen["first"].parse().unwrap();
-    let earlier = BTreeMap::from([("first".to_owned(), (first - 660).to_string())]);
-    assert!(store.save("acme:orphans", &id, earlier).await.unwrap());
+    let store: &dyn FirstSeen = &*store;
+    let earlier = SystemTime::now() - Duration::from_secs(660);
+    let earlier = earlier.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let (first, day) = (earlier.as_secs().to_string(), Duration::from_secs(86_400));
+    let id = derived_id(&["orphan", "A-8"]);
+    let put = store.commit("acme:orphans", &id, first.into(), None, day, 100);
+    put.await.unwrap();
+    receipt.query.insert("id".into(), "A-8".into());
     for _ in 0..2 {
-        assert_eq!(ask().await, 202, "as if it were taken");
+        let answer = scene.ask(scene.call(&receipt)).await.unwrap();
+        assert_eq!(answer.status, 202, "as if it were taken");
     }
     let counted = scene.engine.counted();
     let count = |state| {
@@ -57,7 +62,8 @@ async fn a_receipt_that_no_message_takes_is_not_asked_for_for_ever() {
     assert_eq!((last.level, last.reason.as_str()), expected);
     // When the message is known after all, the receipt is taken over.
     scene.engine.refuse_receipts(None);
-    assert_eq!(ask().await, 202);
+    let answer = scene.ask(scene.call(&receipt)).await.unwrap();
+    assert_eq!(answer.status, 202);
     assert_eq!(scene.engine.receipts().len(), 1);
     scene.stop().await.unwrap();
 }

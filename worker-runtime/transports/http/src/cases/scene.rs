@@ -7,6 +7,7 @@ use crate::front::HOLDER;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -25,10 +26,16 @@ use vumi_http::{Answer, Call, CallError, Caller, Client, HeaderMap, StatusCode};
 pub(super) struct Made {
     answers: Mutex<VecDeque<Response>>,
     calls: Mutex<Vec<Call>>,
+    /// Whether the last answer was longer than is read.
+    cut: AtomicBool,
 }
 
 #[async_trait]
 impl Caller for Made {
+    fn leaves_out(&self, _: &Answer) -> bool {
+        self.cut.load(Ordering::Relaxed)
+    }
+
     async fn call(&self, call: Call) -> Result<Answer, CallError> {
         self.calls.lock().unwrap().push(call);
         let Some(answer) = self.answers.lock().unwrap().pop_front() else {
@@ -39,6 +46,7 @@ impl Caller for Made {
             Some(_) => return Err(CallError::Lost("no answer".into())),
             None => {}
         }
+        self.cut.store(answer.cut, Ordering::Relaxed);
         let status = StatusCode::from_u16(answer.status.unwrap_or(200)).unwrap();
         let mut given = match &answer.json {
             Some(json) => Answer::json(status, json),
@@ -107,6 +115,18 @@ impl Scene {
             receipts: 0,
             calls: 0,
         })
+    }
+
+    /// Where it listens.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The worker ends, whatever waits.
+    pub(super) async fn end(&self) {
+        self.closing.cancel();
+        let closed = tokio::time::timeout(PATIENCE, self.worker.close()).await;
+        closed.unwrap();
     }
 
     /// Everything has been looked at, and the worker ends.

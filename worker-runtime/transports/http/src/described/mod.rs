@@ -280,8 +280,9 @@ impl Provider for Described {
     fn cut_off(&self, message: &UserMessage) -> Result<(Answer, Option<SessionMove>), WorkError> {
         let text = self.deadline.as_ref().map(|(_, text)| text.as_str());
         let told = message.reply("deadline", 0, text, true);
-        let cut = || SessionMove::CutOff(Box::new(message.clone()));
-        Ok((self.reply(&told)?, self.sessions.as_ref().map(|_| cut())))
+        let sessions = self.sessions.as_ref();
+        let cut = sessions.and_then(|sessions| sessions.cut_off(message));
+        Ok((self.reply(&told)?, cut))
     }
 
     async fn late(&self, reply: &UserMessage) -> Result<bool, WorkError> {

@@ -26,6 +26,8 @@ use vumi_http::{Answer, Call, Caller, HeaderMap, Method, PROVIDER, class_of, ret
 
 const FORM: &str = "application/x-www-form-urlencoded";
 const TEXT: &str = "text/plain; charset=utf-8";
+/// What templates read an answer's body by.
+const OF_BODY: [&str; 3] = ["body", "json", "xml"];
 
 pub(super) struct Sending {
     method: Method,
@@ -52,6 +54,20 @@ struct Meaning {
     is: Outcome,
     id: Option<Template>,
     code: Option<Template>,
+}
+
+/// An answer, and how much of it is there.
+struct Heard<'a> {
+    answer: &'a Answer,
+    /// It was longer than is read: what is found in its body is not what the provider said.
+    is_cut: bool,
+}
+
+impl Heard<'_> {
+    /// Whether a template asks for what may have been left out.
+    fn hides(&self, template: Option<&Template>) -> bool {
+        self.is_cut && template.is_some_and(|template| template.reads(&OF_BODY))
+    }
 }
 
 impl Meaning {
@@ -185,8 +201,12 @@ impl Sending {
             }
         };
         let answer = PROVIDER.ask(&self.cx, &*self.caller, call).await?;
+        let heard = Heard {
+            answer: &answer,
+            is_cut: self.caller.leaves_out(&answer),
+        };
         // What cannot be judged may have been taken.
-        let judged = self.judge(message, &answer, scope).map_err(|mut error| {
+        let judged = self.judge(message, &heard, scope).map_err(|mut error| {
             if error.class == ErrorClass::BadInput {
                 error.class = ErrorClass::Timeout;
                 error.text = format!("the provider's answer cannot be judged: {}", error.text);
@@ -253,9 +273,10 @@ impl Sending {
     fn judge(
         &self,
         message: &UserMessage,
-        answer: &Answer,
+        heard: &Heard<'_>,
         scope: Scope,
     ) -> Result<Sent, WorkError> {
+        let answer = heard.answer;
         let scope = of_answer(answer, scope);
         let scope = match &self.xml {
             // What is no XML has no values in it, and is judged by the rest.
@@ -267,11 +288,18 @@ impl Sending {
         };
         let values = scope.value();
         let text = |template: &Option<Template>| match template {
-            Some(template) => template.text(&values).map_err(|e| failed(&e)),
-            None => Ok(None),
+            Some(template) if !heard.hides(Some(template)) => {
+                template.text(&values).map_err(|e| failed(&e))
+            }
+            _ => Ok(None),
         };
         let mut meaning = None;
         for rule in &self.outcomes {
+            if heard.hides(rule.when.as_ref()) {
+                let text = "the provider's answer is longer than client.maxAnswer, and send.outcomes look into it";
+                let (class, code) = (ErrorClass::Timeout, codes::PEER_TIMEOUT);
+                return Err(WorkError::new(class, code, text));
+            }
             let holds = match &rule.when {
                 None => true,
                 Some(when) => when.holds(&values).map_err(|e| failed(&e))?,

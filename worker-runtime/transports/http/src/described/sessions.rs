@@ -231,7 +231,7 @@ impl SessionBook {
             SessionMove::End(id) => {
                 store.clear(&self.scope, id).await?;
             }
-            SessionMove::CutOff(message) => self.cut(&*store, message).await?,
+            SessionMove::CutOff(id, message) => self.cut(&*store, id, message).await?,
             SessionMove::Forget(cut) => self.forget(&*store, cut).await?,
         }
         Ok(())
@@ -252,9 +252,21 @@ impl SessionBook {
         Some(SessionMove::End(id.to_owned()))
     }
 
-    /// The network ended the session of `message` before it was answered.
-    async fn cut(&self, store: &dyn StateStore, message: &UserMessage) -> Result<(), WorkError> {
-        let (Some(id), Some(within)) = (said(message, SESSION), self.redial) else {
+    /// What becomes of the session of `message`, which nobody answers in time.
+    pub(super) fn cut_off(&self, message: &UserMessage) -> Option<SessionMove> {
+        let id = said(message, SESSION).filter(|_| self.redial.is_some())?;
+        let message = Box::new(message.clone());
+        Some(SessionMove::CutOff(id.to_owned(), message))
+    }
+
+    /// The session `id` ended before its `message` was answered: kept for when its user dials again.
+    async fn cut(
+        &self,
+        store: &dyn StateStore,
+        id: &str,
+        message: &UserMessage,
+    ) -> Result<(), WorkError> {
+        let Some(within) = self.redial else {
             return Ok(());
         };
         let (Some(user), Some(service)) = (message.from_addr(), said(message, SERVICE)) else {

@@ -1,12 +1,8 @@
 //! Receipts: taken over, or sent again by the provider; but not for ever.
 
 use super::{ACCEPT_TIMEOUT, Front};
-use std::collections::BTreeMap;
-use std::time::{Duration, SystemTime};
-use vumi_core::clock;
+use std::time::Duration;
 use vumi_core::codes;
-use vumi_core::error::WorkError;
-use vumi_core::message::derived_id;
 use vumi_core::outcome::Receipt;
 use vumi_core::reasons;
 use vumi_core::status::StatusLevel;
@@ -16,10 +12,6 @@ use vumi_http::{Answer, Reply, StatusCode};
 /// For so long after it came first, a receipt whose message nobody knows is to come again: it may be faster than the answer
 /// that names the message.
 const ORPHANED: Duration = Duration::from_secs(600);
-/// How long such a receipt is remembered. Providers that repeat for days ask again within this.
-const REMEMBERED: Duration = Duration::from_secs(24 * 3600);
-/// When it came first, in seconds since 1970.
-const FIRST: &str = "first";
 
 impl Front {
     pub(super) async fn receipt(&self, receipt: Receipt, answer: Answer) -> Reply {
@@ -39,7 +31,7 @@ impl Front {
         }
         self.cx.http(HttpSeen::Receipt("orphan"));
         let remote_id = remote_id.unwrap_or_default();
-        match self.age_of_orphan(&remote_id).await {
+        match self.orphans.age(&self.cx, &remote_id).await {
             Ok(age) if age >= ORPHANED => {
                 self.cx.http(HttpSeen::Receipt("given_up"));
                 let id: String = remote_id.chars().take(64).collect();
@@ -58,25 +50,5 @@ impl Front {
             Ok(_) => self.refuse(&error),
             Err(error) => self.refuse(&error),
         }
-    }
-
-    /// How long ago a receipt without a message came first.
-    async fn age_of_orphan(&self, remote_id: &str) -> Result<Duration, WorkError> {
-        let Some(store) = self.cx.state() else {
-            return Ok(Duration::ZERO);
-        };
-        let scope = format!("{}:orphans", self.cx.transport_name());
-        // What a caller sends may be of any length.
-        let id = derived_id(&["orphan", remote_id]);
-        let now = clock::now().duration_since(SystemTime::UNIX_EPOCH);
-        let now = now.unwrap_or_default();
-        if let Some(seen) = store.load(&scope, &id).await?
-            && let Some(first) = seen.get(FIRST).and_then(|first| first.parse().ok())
-        {
-            return Ok(now.saturating_sub(Duration::from_secs(first)));
-        }
-        let first = BTreeMap::from([(FIRST.to_owned(), now.as_secs().to_string())]);
-        store.create(&scope, &id, first, Some(REMEMBERED)).await?;
-        Ok(Duration::ZERO)
     }
 }

@@ -412,3 +412,26 @@ async fn what_is_still_held_at_the_end_is_told_to_try_again() {
     assert_eq!(got.error(503), "service_unavailable");
     assert!(got.head.contains("retry-after"));
 }
+
+/// What is made of a body waits as long as its request, and there is no end to what callers may send.
+#[tokio::test]
+async fn requests_that_wait_count_with_their_bodies() {
+    let server = holding(json!({})).await;
+    let put = |body: &[u8]| request(&format!("PUT {GOOD}"), "", body);
+    let large = put(&vec![b'x'; 1 << 20]);
+    let mut callers = Vec::new();
+    for index in 0..64 {
+        callers.push(server.open(&large).await);
+        server.inbound(index).await;
+    }
+    let got = read_all(&mut server.open(&put(b"x")).await).await;
+    assert_eq!(got.error(503), "service_unavailable");
+    assert!(got.head.contains("retry-after: 1"), "{}", got.head);
+    let none = server.held(GOOD, 64).await;
+    let reply = server.inbound(0).await.reply("a", 0, Some("pong"), false);
+    server.outbound(&reply).await;
+    assert_eq!(read_all(&mut callers[0]).await.body, "pong");
+    let _taken = server.open(&put(b"x")).await;
+    server.inbound(65).await;
+    drop(none);
+}

@@ -27,7 +27,10 @@ async fn a_repeat_waits_for_the_first_and_gets_its_answer() {
         Taken::Before("first".into()),
         "the first answer stays"
     );
+    let seen = one.look("id").await.unwrap();
+    assert_eq!(seen, Taken::Before("first".into()));
     // Not published: the next one is the first again.
+    assert_eq!(one.look("other").await.unwrap(), Taken::Now);
     assert_eq!(one.reserve("other").await.unwrap(), Taken::Now);
     one.release("other").await;
     assert_eq!(two.reserve("other").await.unwrap(), Taken::Now);

@@ -54,43 +54,23 @@ impl Access {
         self.parameters.iter().map(|(name, _)| name.as_str())
     }
 
-    /// Why a request is refused, if it is.
+    /// Why a request is refused by what stands outside its body, or by its signature, if it is. Parameters that are not
+    /// there may be in the body, with `inside`: then they are left for [`Self::check_inside`].
     pub(super) fn check(
         &self,
         request: &Request,
         scope: &Scope,
+        inside: bool,
     ) -> Result<Option<Refused>, Refused> {
-        let values = scope.value();
-        let given = |under: &str, name: &str| {
-            let all = values.get_attr(under).unwrap_or_default();
-            let value = all.get_attr(name).unwrap_or_default();
-            (!value.is_undefined()).then(|| value.to_string())
-        };
-        let mut right = true;
-        for (under, name, template) in self
-            .parameters
-            .iter()
-            .map(|(name, template)| ("params", name.clone(), template))
-            .chain(
-                self.headers
-                    .iter()
-                    .map(|(n, t)| ("headers", n.to_ascii_lowercase(), t)),
-            )
-        {
-            let expected = template.text(&values).map_err(|e| broken(&failed(&e)))?;
-            // One that has no value, as one that is not set, is not asked for.
-            let Some(expected) = expected.filter(|text| !text.is_empty()) else {
-                continue;
-            };
-            let given = given(under, &name).unwrap_or_default();
-            right &= equal(given.as_bytes(), expected.as_bytes());
-        }
+        let headers = self.headers.iter();
+        let headers: Vec<(String, &Template)> = headers
+            .map(|(name, template)| (name.to_ascii_lowercase(), template))
+            .collect();
+        let headers = headers.iter().map(|(name, template)| (&**name, *template));
+        let right = shown("headers", headers, scope, false)?
+            & shown("params", self.asked(), scope, inside)?;
         if !right {
-            return self.refuse(
-                reasons::WRONG_CREDENTIALS,
-                "a request has wrong credentials, or none",
-                scope,
-            );
+            return self.unknown(scope);
         }
         let Some(signature) = &self.signature else {
             return Ok(None);
@@ -104,6 +84,25 @@ impl Access {
             ),
             Err(error) => Err(broken(&error)),
         }
+    }
+
+    /// Why a request is refused by its parameters, if it is, now that its body is read.
+    pub(super) fn check_inside(&self, scope: &Scope) -> Result<Option<Refused>, Refused> {
+        match shown("params", self.asked(), scope, false)? {
+            true => Ok(None),
+            false => self.unknown(scope),
+        }
+    }
+
+    /// Parameters, with what they must be.
+    fn asked(&self) -> impl Iterator<Item = (&str, &Template)> {
+        let parameters = self.parameters.iter();
+        parameters.map(|(name, template)| (name.as_str(), template))
+    }
+
+    fn unknown(&self, scope: &Scope) -> Result<Option<Refused>, Refused> {
+        let text = "a request has wrong credentials, or none";
+        self.refuse(reasons::WRONG_CREDENTIALS, text, scope)
     }
 
     fn verify(
@@ -155,6 +154,35 @@ impl Access {
         };
         Ok(Some(Refused::new(answer, reason, text)))
     }
+}
+
+/// Whether all that is asked for is there and right; with `later`, what is not there counts as right.
+fn shown<'a>(
+    under: &str,
+    asked: impl Iterator<Item = (&'a str, &'a Template)>,
+    scope: &Scope,
+    later: bool,
+) -> Result<bool, Refused> {
+    let values = scope.value();
+    let all = values.get_attr(under).unwrap_or_default();
+    let mut right = true;
+    for (name, template) in asked {
+        let expected = template.text(&values).map_err(|e| broken(&failed(&e)))?;
+        // One that has no value, as one that is not set, is not asked for.
+        let Some(expected) = expected.filter(|text| !text.is_empty()) else {
+            continue;
+        };
+        let given = all.get_attr(name).unwrap_or_default();
+        if given.is_undefined() && later {
+            continue;
+        }
+        let given = match given.is_undefined() {
+            true => String::new(),
+            false => given.to_string(),
+        };
+        right &= equal(given.as_bytes(), expected.as_bytes());
+    }
+    Ok(right)
 }
 
 /// The keys of a signature: as Standard Webhooks writes them, after `whsec_`; any other secret is its own key.

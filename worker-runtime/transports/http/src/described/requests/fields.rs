@@ -12,7 +12,7 @@ use vumi_api::template::{Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::RequestRule;
 use vumi_core::error::WorkError;
 use vumi_core::reasons;
-use vumi_http::{Answer, MAX_PARAMETERS, ParamError, Params, Request, StatusCode};
+use vumi_http::{Answer, MAX_PARAMETERS, ParamError, Params, Request, StatusCode, unescape};
 
 /// A request, read.
 pub(super) struct Read {
@@ -26,14 +26,63 @@ pub(super) struct Read {
     pub(super) problem: Option<String>,
 }
 
-/// Reads query and body: a form, a JSON value, XML where there are paths in it, or nothing. A body of another type is
+const FORM: &str = "application/x-www-form-urlencoded";
+
+fn kind(request: &Request) -> String {
+    request.head.content_type().to_ascii_lowercase()
+}
+
+fn too_many(error: &ParamError) -> Refused {
+    let answer = Answer::error(error.status(), &format!("{error}."));
+    let text = "a request has too many parameters";
+    Refused::new(answer, reasons::INVALID_REQUEST, text)
+}
+
+/// The parameters in the query and in a form.
+pub(super) fn params(request: &Request, xml: Option<&Paths>) -> Result<Params, Refused> {
+    let kind = kind(request);
+    let form: &[u8] = match kind == FORM && !(xml.is_some() && is_xml(&kind, &request.body)) {
+        true => &request.body,
+        false => b"",
+    };
+    Params::encoded(&request.head.query, form).map_err(|error| too_many(&error))
+}
+
+/// Whether there may be parameters that [`params`] does not see: in JSON, or in XML.
+pub(super) fn may_hold_more(request: &Request, xml: Option<&Paths>) -> bool {
+    let kind = kind(request);
+    kind == "application/json" || (xml.is_some() && is_xml(&kind, &request.body))
+}
+
+/// What templates see of a request whose body is not read yet.
+pub(super) fn outside(params: &Params, request: &Request) -> Scope {
+    let pairs = params.pairs();
+    let pairs = pairs.filter_map(|(name, value)| Some((name, Value::from(value?))));
+    scope(Value::from_pairs(pairs), &Json::Null, request)
+}
+
+fn scope(params: Value, json: &Json, request: &Request) -> Scope {
+    let headers = request.head.headers.iter();
+    let headers = headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
+    Scope::default()
+        .with("params", params)
+        .with("headers", Value::from_pairs(headers))
+        .with("method", request.head.method.as_str())
+        .with("json", of_json(json))
+        .with("session", ())
+}
+
+/// Reads the body as well: a form, a JSON value, XML where there are paths in it, or nothing. One of another type is
 /// refused, because its sender means it to be read.
-pub(super) fn read(request: &Request, xml: Option<&Paths>) -> Result<Read, Refused> {
-    let mut form: &[u8] = b"";
+pub(super) fn read(
+    request: &Request,
+    params: &Params,
+    xml: Option<&Paths>,
+) -> Result<Read, Refused> {
     let mut json = Json::Null;
     let mut found = Vec::new();
     let mut problem = None;
-    let kind = request.head.content_type().to_ascii_lowercase();
+    let kind = kind(request);
     match (kind.as_str(), xml) {
         (kind, Some(paths)) if is_xml(kind, &request.body) => match paths.read(&request.body) {
             Ok(values) => found = values,
@@ -43,7 +92,7 @@ pub(super) fn read(request: &Request, xml: Option<&Paths>) -> Result<Read, Refus
             Ok(body) => json = body,
             Err(_) => problem = Some("it is no JSON in UTF-8".to_owned()),
         },
-        ("application/x-www-form-urlencoded", _) => form = &request.body,
+        (FORM, _) => {}
         (kind, _) if request.body.is_empty() && kind != "multipart/form-data" => {}
         (_, xml) => {
             let text = match xml {
@@ -57,20 +106,9 @@ pub(super) fn read(request: &Request, xml: Option<&Paths>) -> Result<Read, Refus
             return Err(Refused::new(answer, reasons::INVALID_REQUEST, why));
         }
     }
-    let encoded = Params::encoded(&request.head.query, form);
-    let many = json.as_object().map_or(0, Map::len) > MAX_PARAMETERS;
-    let params = encoded.and_then(|params| match many {
-        true => Err(ParamError::TooMany),
-        false => Ok(params),
-    });
-    let params = params.map_err(|error| {
-        let answer = Answer::error(error.status(), &format!("{error}."));
-        Refused::new(
-            answer,
-            reasons::INVALID_REQUEST,
-            "a request has too many parameters",
-        )
-    })?;
+    if json.as_object().map_or(0, Map::len) > MAX_PARAMETERS {
+        return Err(too_many(&ParamError::TooMany));
+    }
     let mut read = Read {
         params: Map::new(),
         unreadable: Vec::new(),
@@ -106,27 +144,17 @@ fn is_xml(kind: &str, body: &[u8]) -> bool {
     says || bare.trim_ascii_start().starts_with(b"<")
 }
 
-/// `%41` as `A`; what is not UTF-8 is replaced.
+/// A part of a path: `%41` as `A`, and all else as it is; what is not UTF-8 is replaced.
 pub(super) fn unescaped(text: &str) -> String {
-    let escaped = text.replace('+', "%2B").replace(['&', ';'], "");
-    let params = Params::encoded(&format!("x={escaped}"), b"").unwrap_or_default();
-    let value = params.get("x").and_then(Result::ok);
-    value.unwrap_or_default().to_owned()
+    let bytes = unescape(text.replace('+', "%2B").as_bytes());
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 impl Read {
     pub(super) fn scope(&self, request: &Request) -> Scope {
-        let headers = request.head.headers.iter();
-        let headers =
-            headers.filter_map(|(name, value)| Some((name.as_str(), value.to_str().ok()?)));
         let pairs = self.params.iter();
         let params = Value::from_pairs(pairs.map(|(name, value)| (name.as_str(), of_json(value))));
-        Scope::default()
-            .with("params", params)
-            .with("headers", Value::from_pairs(headers))
-            .with("method", request.head.method.as_str())
-            .with("json", of_json(&self.json))
-            .with("session", ())
+        scope(params, &self.json, request)
     }
 }
 
@@ -226,5 +254,25 @@ impl Fields {
             }
         }
         Ok(findings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::unescaped;
+
+    /// RFC 3986, section 3.3: `&`, `;`, `=` and `+` stand for themselves in a path.
+    #[test]
+    fn a_part_of_a_path_loses_nothing() {
+        for (part, read) in [
+            ("a&b;c=d", "a&b;c=d"),
+            ("a+b", "a+b"),
+            ("a%20b%2Bc%26d", "a b+c&d"),
+            ("100%", "100%"),
+            ("Zo%C3%AB", "Zoë"),
+            ("%FF", "\u{FFFD}"),
+        ] {
+            assert_eq!(unescaped(part), read, "{part}");
+        }
     }
 }

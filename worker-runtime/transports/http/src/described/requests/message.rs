@@ -7,7 +7,8 @@ use super::fields::Findings;
 use super::rule::Rule;
 use super::{Requests, broken};
 use crate::described::number_unclear;
-use crate::engine::{AnswerOnce, Carried, Inbound, Late, Refused, SessionMove};
+use crate::engine::{AnswerOnce, Carried, Cut, Inbound, Late, Refused, SessionMove, message_id};
+use crate::front::first_answer;
 use std::collections::BTreeMap;
 use vumi_api::template::{Template, Value, to_json};
 use vumi_api::transports::generic_http::MessageRule;
@@ -15,6 +16,7 @@ use vumi_core::error::WorkError;
 use vumi_core::message::{SessionEvent, UserMessage};
 use vumi_core::numbers;
 use vumi_core::reasons;
+use vumi_core::worker::Taken;
 
 /// The fields of a message.
 pub(super) struct Message {
@@ -71,6 +73,8 @@ struct Address {
 struct Dialled<'a> {
     user: Option<&'a str>,
     service: Option<String>,
+    /// The provider's id of the request.
+    id: Option<&'a str>,
 }
 
 /// Where a message stands in its session, if there are sessions.
@@ -104,6 +108,10 @@ impl Requests {
             Some(template) => text(template)?,
             None => None,
         };
+        let provider_id = match &from.id {
+            Some(template) => text(template)?.filter(|id| !id.is_empty()),
+            None => None,
+        };
         let place = match sessions {
             None => Place {
                 event,
@@ -113,6 +121,7 @@ impl Requests {
                 let dialled = Dialled {
                     user: address.text.as_deref(),
                     service: text(&from.to_addr)?,
+                    id: provider_id.as_deref(),
                 };
                 match self.place(sessions, found, &scope, dialled, event).await? {
                     Placed::At(place) => place,
@@ -120,7 +129,7 @@ impl Requests {
                 }
             }
         };
-        self.fill(rule, from, scope, address, place)
+        self.fill(rule, from, scope, address, place, provider_id)
     }
 
     async fn place<'a>(
@@ -149,7 +158,21 @@ impl Requests {
                 Some(user) => sessions.redialled(user, service).await.map_err(broke)?,
                 None => None,
             };
+            // What was cut off is still there when the same request comes again, and is not for that one.
+            let before = match &redialled {
+                Some(_) => self.seen(dialled.id).await?,
+                None => Taken::Now,
+            };
+            if let Some(answer) = first_answer(&before) {
+                return Ok(Placed::Instead(Carried::Nothing(answer)));
+            }
+            let repeats = |cut: &Cut| before != Taken::Now && cut.session == found.id;
             let (own, fields, cut) = match redialled {
+                Some(redialled) if repeats(&redialled.cut) => {
+                    // It waits for its own reply.
+                    place.event = place.event.or(Some("new".into()));
+                    return Ok(Placed::At(place));
+                }
                 Some(Redialled {
                     fields,
                     late: Some(reply),
@@ -159,6 +182,7 @@ impl Requests {
                     let ends = reply.session_event() == Some(SessionEvent::Close);
                     return Ok(Placed::Instead(Carried::Late(Box::new(Late {
                         reply,
+                        provider_id: dialled.id.map(str::to_owned),
                         session: (!ends).then_some(SessionMove::Begin(found.id, fields, None)),
                         read: SessionMove::Forget(cut),
                     }))));
@@ -176,13 +200,30 @@ impl Requests {
             place.event = place.event.or(Some(own.into()));
             place.step = Some(SessionMove::Begin(found.id, fields, cut));
         } else if found.stored.is_none() {
-            return Err(self.unknown_session(sessions, scope));
+            // Perhaps the session has ended since the request came first.
+            let before = self.seen(dialled.id).await?;
+            if before == Taken::Now {
+                return Err(self.unknown_session(sessions, scope));
+            }
+            if let Some(answer) = first_answer(&before) {
+                return Ok(Placed::Instead(Carried::Nothing(answer)));
+            }
+            place.event = place.event.or(Some("resume".into()));
         } else if closes {
             place.step = Some(SessionMove::End(found.id));
         } else {
             place.event = place.event.or(Some("resume".into()));
         }
         Ok(Placed::At(place))
+    }
+
+    /// What became of a request with this id of the provider, if it was here before.
+    async fn seen(&self, id: Option<&str>) -> Result<Taken, Refused> {
+        let Some(id) = id else {
+            return Ok(Taken::Now);
+        };
+        let seen = self.cx.seen(&message_id(&self.cx, id)).await;
+        seen.map_err(|error| broken(&error))
     }
 
     fn unknown_session(&self, sessions: &SessionBook, scope: &Scope) -> Refused {
@@ -207,6 +248,7 @@ impl Requests {
         scope: Scope,
         address: Address,
         place: Place<'_>,
+        provider_id: Option<String>,
     ) -> Result<Carried, Refused> {
         // A user who is back sees where the conversation stood: the new dial string is nothing that was said in it.
         let scope = match &place.redialled {
@@ -266,10 +308,6 @@ impl Requests {
         if place.redialled.is_some() {
             metadata.insert(REDIAL.into(), true.into());
         }
-        let provider_id = match &from.id {
-            Some(template) => text(template)?.filter(|id| !id.is_empty()),
-            None => None,
-        };
         let answer = rule.answer.clone().map(|answers| {
             Box::new(move |message: &UserMessage| answers.answer(&scope.with_message(message)))
                 as AnswerOnce
