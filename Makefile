@@ -4,9 +4,6 @@ SHELL := /bin/bash
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 RUN_ARGS ?=
 
-# The program in the cluster's image: debug, as the tests build it, or release.
-export VUMI_E2E_PROFILE ?= debug
-
 .PHONY: help run test e2e cluster-up cluster-down loss soak setup fmt lint check crds docs bench deny clean
 
 help: ## List the commands
@@ -23,21 +20,14 @@ setup: ## Install what the tests need: Debian packages, both RabbitMQ versions, 
 test: setup ## Run every test below the cluster, on real brokers and a real API server
 	scripts/test
 
-e2e: cluster-setup ## Run the tests on a whole Kubernetes cluster: one of our own, or that of KUBECONFIG
-	tests/e2e/cluster/test $(E2E_ARGS)
+e2e: ## Run the tests on a whole Kubernetes cluster: one of our own, or that of KUBECONFIG
+	@tests/e2e/cluster/test $(E2E_ARGS)
 
-cluster-up: cluster-setup ## Start a Kubernetes cluster for tests on this machine, or give the running one the newest images
-	tests/e2e/cluster/up
+cluster-up: ## Start a Kubernetes cluster for tests on this machine, or give the running one the newest images
+	@tests/e2e/cluster/up
 
 cluster-down: ## End that cluster
 	@tests/e2e/cluster/down
-
-.PHONY: cluster-setup
-cluster-setup:
-ifndef KUBECONFIG
-	@scripts/setup cluster
-	cargo build -p vumi $(if $(filter release,$(VUMI_E2E_PROFILE)),--release)
-endif
 
 loss: setup ## Run the loss test with 100 000 messages (VUMI_LOSS_SEED repeats a run)
 	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-100000} cargo test -p vumi --test it loss:: -- --nocapture

@@ -2,8 +2,9 @@ module vumi.dev/tools
 
 go 1.24.0
 
-// Kubernetes itself, from its own sources: the API server that the tests apply the CRDs to. Its staging modules carry
-// no usable versions of their own inside k8s.io/kubernetes, so each is pinned here to the same release.
+// Kubernetes itself, from its own sources: the API server that the tests apply the CRDs to, and the other parts of the
+// cluster of tests/e2e (scripts/kubernetes builds them; CoreDNS is in coredns/). Its staging modules carry no usable
+// versions of their own inside k8s.io/kubernetes, so each is pinned here to the same release.
 require k8s.io/kubernetes v1.34.4 // indirect
 
 require (

@@ -24,7 +24,12 @@ since() { local t=$(($(now) - $1)); echo "$((t / 10)).$((t % 10)) s"; }
 binary() { "$root/scripts/kubernetes" path "$1"; }
 
 # When a process began: with it an id that was given again is not taken for the old process.
-begun() { local stat; stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1; set -- ${stat##*) }; echo "${20}"; }
+begun() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2>/dev/null) || return 1
+  # After the name, which may hold blanks and is in brackets.
+  echo "${stat##*) }" | cut -d ' ' -f 20
+}
 
 # The id of the sandbox, if it runs.
 sandbox_pid() {
@@ -55,13 +60,15 @@ hierarchies() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $3, $2 }' /proc/s
 
 # A group of our own in every hierarchy, so that no other kubelet's is touched and all of it can be removed.
 make_cgroup() {
-  local type at
+  local type at group controller
   while read -r type at; do
     mkdir -p "$at/$1"
     if [ "$type" = cgroup2 ]; then
-      # Some hierarchies have no controllers to hand on.
-      for controller in $(cat "$at/$1/cgroup.controllers" 2>/dev/null); do
-        echo "+$controller" >"$at/$1/cgroup.subtree_control" || true
+      # From the top to ours to the pods: each has what the one above hands on, which beside version 1 is nothing.
+      for group in "$at" "$at/$1"; do
+        for controller in $(cat "$group/cgroup.controllers"); do
+          echo "+$controller" >"$group/cgroup.subtree_control" || true
+        done
       done
     elif [ -e "$at/cpuset.cpus" ]; then
       cat "$at/cpuset.cpus" >"$at/$1/cpuset.cpus"

@@ -69,6 +69,53 @@ spec:
           securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, readOnlyRootFilesystem: true}
 "#;
 
+/// What a pod writes to a claimed volume is there for its successor.
+#[test]
+fn a_volume_outlives_its_pod() {
+    let here = Namespace::create("volume");
+    here.apply(DIARY);
+    let entries = |count: usize| {
+        wait_for("an entry for each life", 60, || {
+            let read = ["exec", "diary-0", "--", "cat", "/diary/lives"];
+            let output = here.kubectl(&read, "");
+            let lives = String::from_utf8_lossy(&output.stdout).into_owned();
+            let told = String::from_utf8_lossy(&output.stderr).into_owned();
+            (lives.lines().count() == count)
+                .then_some(())
+                .ok_or(told + &lives)
+        });
+    };
+    entries(1);
+    here.succeed(&["delete", "pod", "diary-0"], "");
+    entries(2);
+}
+
+/// Writes a line whenever it starts.
+const DIARY: &str = r#"
+apiVersion: apps/v1
+kind: StatefulSet
+metadata: {name: diary}
+spec:
+  serviceName: diary
+  selector: {matchLabels: {app: diary}}
+  template:
+    metadata: {labels: {app: diary}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      securityContext: {runAsNonRoot: true, runAsUser: 1000, fsGroup: 1000, seccompProfile: {type: RuntimeDefault}}
+      containers:
+        - name: diary
+          image: localhost/busybox:e2e
+          imagePullPolicy: IfNotPresent
+          command: [sh, -c, "hostname >> /diary/lives && exec sleep infinity"]
+          resources: {limits: {memory: 32Mi}}
+          securityContext: {allowPrivilegeEscalation: false, capabilities: {drop: [ALL]}, readOnlyRootFilesystem: true}
+          volumeMounts: [{name: diary, mountPath: /diary}]
+  volumeClaimTemplates:
+    - metadata: {name: diary}
+      spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}
+"#;
+
 /// Both versions of RabbitMQ and Redis run as pods of the restricted standard and answer by their Service's name.
 #[test]
 fn brokers_and_redis_run_as_pods() {
