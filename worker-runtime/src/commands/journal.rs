@@ -225,8 +225,9 @@ async fn agreed(
 fn meant(counted: &Counted, queue: &str) -> String {
     let more = if counted.more { "more than " } else { "" };
     let shown = counted.messages - u64::from(counted.more);
+    let messages = if shown == 1 { "message" } else { "messages" };
     format!(
-        "{more}{shown} messages of {queue} (lanes: {})",
+        "{more}{shown} {messages} of {queue} (lanes: {})",
         counted.lanes
     )
 }

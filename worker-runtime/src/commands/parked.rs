@@ -236,7 +236,7 @@ async fn agreed(
     let more = if cut { "at least " } else { "" };
     match meant >= from || cut {
         true => confirm(
-            &format!("{verb} {more}{meant} messages that are parked of {queue}?"),
+            &format!("{verb} {more}{meant} of the messages parked of {queue}?"),
             yes,
         ),
         false => Ok(()),
