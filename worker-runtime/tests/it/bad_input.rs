@@ -244,6 +244,9 @@ async fn bad_bodies_are_set_aside_and_handled_from_the_command_line() {
             "--yes",
         ])
         .unwrap();
+    let asked = setting.parked(&["drop", "survey.inbound", "--all", "--socket", &socket]);
+    let question = "of the messages parked of survey.inbound? Nothing was done";
+    assert!(asked.is_err_and(|why| why.contains(question)));
     setting
         .parked(&[
             "drop",
