@@ -229,7 +229,7 @@ fn what_no_message_can_have_is_refused_before_anything_is_sent() {
         ),
         (["--from", "", "--class", "bulk"], "--from <ADDRESS>"),
     ] {
-        let ended = vumi(&[&inject[..], &more].concat(), "");
+        let ended = vumi(&[&inject[..], &more[..]].concat(), "");
         assert_eq!(ended.code, Some(2), "{}", ended.err);
         assert!(ended.err.contains(says), "{}", ended.err);
     }
