@@ -29,7 +29,8 @@ fn a_service_is_found_by_name_and_balances() {
     let full = format!("who.{}.svc.cluster.local", here.name);
     for name in ["who", &full] {
         wait_for(&format!("both pods behind {name}"), 60, || {
-            let ask = format!("for i in 1 2 3 4 5 6 7 8; do timeout 10 nc {name} 7000 || exit 1; done");
+            let ask =
+                format!("for i in 1 2 3 4 5 6 7 8; do timeout 10 nc {name} 7000 || exit 1; done");
             let answers = here.in_client(&ask)?;
             let mut seen: Vec<&str> = answers.lines().collect();
             seen.sort_unstable();

@@ -8,7 +8,13 @@ fn apply_definitions() {
     // Several tests may do so at once: what is equal conflicts with nobody.
     succeed(&["apply", "--server-side", "-f", folder], "");
     succeed(
-        &["wait", "--for=condition=Established", "--timeout=60s", "-f", folder],
+        &[
+            "wait",
+            "--for=condition=Established",
+            "--timeout=60s",
+            "-f",
+            folder,
+        ],
         "",
     );
 }

@@ -9,7 +9,10 @@ fn telnet_echo_answers_through_rabbitmq() {
     here.rabbitmq(RabbitMq::V4_0);
     here.client();
     for name in ["telnet", "echo"] {
-        here.apply(&worker(name, &file(&format!("examples/telnet-echo/{name}.yaml"))));
+        here.apply(&worker(
+            name,
+            &file(&format!("examples/telnet-echo/{name}.yaml")),
+        ));
     }
     here.apply(SERVICE);
     here.ready("deployment/rabbitmq", 180);
