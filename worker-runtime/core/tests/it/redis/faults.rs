@@ -1,11 +1,11 @@
 //! Redis away, frozen, full, demoted: errors come in time, are told as health, and end by themselves.
 
-use super::{away, store, up};
+use super::{PATIENCE, away, store, up};
 use std::time::{Duration, Instant};
 use vumi_core::codes;
 use vumi_core::error::ErrorClass;
 use vumi_core::state::{Sessions, StateStore, StoreHealth, Suspects};
-use vumi_testkit::redis::{Options, Redis};
+use vumi_testkit::redis::{Append, Options, Redis};
 
 const KEEP: Duration = Duration::from_secs(600);
 /// The deadline of an operation, and much for a busy machine.
@@ -47,6 +47,50 @@ async fn away_and_back() {
     store.close(Duration::from_secs(1)).await;
     let closed = store.suspect("q", "m", KEEP).await.expect_err("closed");
     assert_eq!(closed.class, ErrorClass::Connect);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_reads_its_data_is_away_until_it_has_read_it() {
+    const KEYS: u32 = 10_000;
+    let options = Options {
+        append: Append::EverySec,
+        // Microseconds for each key that is read: seconds for all of them.
+        lines: vec!["key-load-delay 200".into()],
+        ..Options::default()
+    };
+    let Some(mut redis) = Redis::start_or_skip(options).await else {
+        return;
+    };
+    let fill = format!("for i = 1, {KEYS} do redis.call('set', i, i) end");
+    redis.cli(&["eval", &fill, "0"]).await.unwrap();
+    let store = store(&redis);
+    up(&store).await;
+    redis.kill().await.unwrap();
+    away(&store, "").await;
+    let mut health = store.health();
+    health.mark_unchanged();
+    let listening = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while seen.last() != Some(&StoreHealth::Up) {
+            health.changed().await.unwrap();
+            seen.push(health.borrow_and_update().clone());
+        }
+        (seen, health)
+    });
+    redis.restart().await.unwrap();
+    let (seen, health) = tokio::time::timeout(PATIENCE, listening)
+        .await
+        .unwrap()
+        .unwrap();
+    let loading =
+        |seen: &StoreHealth| matches!(seen, StoreHealth::Away(why) if why.contains("loading"));
+    assert!(seen.iter().any(loading), "{seen:?}");
+    // It answers from now on.
+    store.load("scope", "user").await.unwrap();
+    assert!(
+        !health.has_changed().unwrap(),
+        "{seen:?}, and then {health:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
