@@ -19,7 +19,7 @@ async fn away_and_back() {
     redis.stop().await.expect("stopped");
     let store = store(&redis);
     let begun = Instant::now();
-    let error = store.suspect("q", "m", KEEP).await.expect_err("away");
+    let error = store.suspect("q", "m", 1, KEEP).await.expect_err("away");
     assert!(begun.elapsed() < IN_TIME);
     assert_eq!(
         (error.class, error.code),
@@ -29,12 +29,12 @@ async fn away_and_back() {
 
     redis.restart().await.expect("started");
     up(&store).await;
-    assert_eq!(store.suspect("q", "m", KEEP).await.expect("back"), 1);
+    assert_eq!(store.suspect("q", "m", 1, KEEP).await.expect("back"), 1);
 
     // Idle: the ping notices. Short: operations wait and do not fail.
     redis.kill().await.expect("killed");
     away(&store, "").await;
-    let waiting = store.suspect("q", "m", KEEP);
+    let waiting = store.suspect("q", "m", 1, KEEP);
     let (answer, started) = tokio::join!(waiting, redis.restart());
     started.expect("started");
     // On a machine so busy that Redis takes 5 s to start, the wait ends before.
@@ -45,7 +45,7 @@ async fn away_and_back() {
     up(&store).await;
 
     store.close(Duration::from_secs(1)).await;
-    let closed = store.suspect("q", "m", KEEP).await.expect_err("closed");
+    let closed = store.suspect("q", "m", 1, KEEP).await.expect_err("closed");
     assert_eq!(closed.class, ErrorClass::Connect);
 }
 
@@ -104,7 +104,7 @@ async fn a_frozen_server_fails_operations_in_time() {
     let begun = Instant::now();
     let operations = (0..200).map(|n| {
         let store = store.clone();
-        async move { store.suspect("q", &n.to_string(), KEEP).await }
+        async move { store.suspect("q", &n.to_string(), 1, KEEP).await }
     });
     for answer in futures::future::join_all(operations).await {
         let error = answer.expect_err("frozen");
@@ -117,7 +117,7 @@ async fn a_frozen_server_fails_operations_in_time() {
     away(&store, "no answer").await;
     redis.thaw().await.expect("thawed");
     up(&store).await;
-    assert!(store.suspect("q", "after", KEEP).await.expect("answers") >= 1);
+    assert!(store.suspect("q", "after", 1, KEEP).await.expect("answers") >= 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -139,7 +139,7 @@ async fn a_full_server_is_told_and_serves_again() {
         .cli(&["config", "set", "maxmemory", "1"])
         .await
         .expect("set");
-    let error = store.suspect("q", "m", KEEP).await.expect_err("full");
+    let error = store.suspect("q", "m", 1, KEEP).await.expect_err("full");
     assert_eq!(
         (error.class, error.code),
         (ErrorClass::Connect, codes::STATE_FULL)
@@ -153,7 +153,7 @@ async fn a_full_server_is_told_and_serves_again() {
         .await
         .expect("set");
     up(&store).await;
-    assert_eq!(store.suspect("q", "m", KEEP).await.expect("room"), 1);
+    assert_eq!(store.suspect("q", "m", 1, KEEP).await.expect("room"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -162,9 +162,9 @@ async fn scripts_that_the_server_forgot_are_sent_again() {
         return;
     };
     let store = store(&redis);
-    assert_eq!(store.suspect("q", "m", KEEP).await.expect("counted"), 1);
+    assert_eq!(store.suspect("q", "m", 1, KEEP).await.expect("counted"), 1);
     redis.cli(&["script", "flush"]).await.expect("forgotten");
-    assert_eq!(store.suspect("q", "m", KEEP).await.expect("counted"), 2);
+    assert_eq!(store.suspect("q", "m", 2, KEEP).await.expect("counted"), 2);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -179,7 +179,10 @@ async fn a_demoted_master_is_left() {
         .cli(&["replicaof", "127.0.0.1", "1"])
         .await
         .expect("demoted");
-    let error = store.suspect("q", "m", KEEP).await.expect_err("read-only");
+    let error = store
+        .suspect("q", "m", 1, KEEP)
+        .await
+        .expect_err("read-only");
     assert_eq!(
         (error.class, error.code),
         (ErrorClass::Connect, codes::STATE_UNREACHABLE)
@@ -190,5 +193,5 @@ async fn a_demoted_master_is_left() {
         .await
         .expect("promoted");
     up(&store).await;
-    assert_eq!(store.suspect("q", "m", KEEP).await.expect("a master"), 1);
+    assert_eq!(store.suspect("q", "m", 1, KEEP).await.expect("a master"), 1);
 }
