@@ -6,7 +6,9 @@ use crate::kinds::{
     MetricAggregatorSpec, TRANSPORT_TYPES, TransportSpec,
 };
 use crate::manifest::times;
-use crate::shared::{Class, Classes, OnUnknown, OrderingMode, StateNeed, middleware, state};
+use crate::shared::{
+    Class, Classes, OnUnknown, OrderingMode, StateNeed, deployment, middleware, state,
+};
 use crate::topology::{Flow, Topology};
 use serde::{Deserialize, Serialize};
 
@@ -114,6 +116,19 @@ pub enum Spec {
     Dispatcher(Box<DispatcherSpec>),
     /// Spec of a `MetricAggregator`.
     MetricAggregator(Box<MetricAggregatorSpec>),
+}
+
+impl Spec {
+    /// As it stands in a manifest: what was written, nothing else.
+    pub fn to_json(&self) -> serde_json::Value {
+        let written = match self {
+            Spec::Transport(spec) => serde_json::to_value(spec),
+            Spec::Application(spec) => serde_json::to_value(spec),
+            Spec::Dispatcher(spec) => serde_json::to_value(spec),
+            Spec::MetricAggregator(spec) => serde_json::to_value(spec),
+        };
+        written.unwrap_or_default()
+    }
 }
 
 /// One worker as read from a manifest.
@@ -246,6 +261,7 @@ impl Resource {
             &settings.retention,
             settings.retry.as_ref(),
         ));
+        findings.extend(deployment::validate(self));
         findings
     }
 

@@ -8,6 +8,7 @@ pub(crate) use rules::only_for;
 pub use rules::{CEL_WORDS, RESERVED_SETTINGS, UNSUPPORTED_KEYS, one_of};
 
 use crate::kinds::{ApplicationSpec, DispatcherSpec, MetricAggregatorSpec, TransportSpec};
+use crate::manifest::to_yaml;
 use crate::resource::Kind;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
@@ -96,31 +97,11 @@ pub fn crd_files() -> Vec<(String, String)> {
         .iter()
         .map(|crd| {
             let plural = crd["spec"]["names"]["plural"].as_str().unwrap_or_default();
-            let text = serde_yaml::to_string(&yaml(crd)).unwrap_or_default();
+            let text = to_yaml(crd);
             (
                 format!("{GROUP}_{plural}.yaml"),
                 format!("# Generated from the types in `api`; do not edit. Regenerate: make crds\n{text}"),
             )
         })
         .collect()
-}
-
-/// JSON as YAML values, number by number: a JSON number of arbitrary precision would otherwise become a map.
-fn yaml(value: &Value) -> serde_yaml::Value {
-    match value {
-        Value::Null => serde_yaml::Value::Null,
-        Value::Bool(bool) => (*bool).into(),
-        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(integer), _) => integer.into(),
-            (None, float) => float.unwrap_or_default().into(),
-        },
-        Value::String(text) => text.as_str().into(),
-        Value::Array(items) => items.iter().map(yaml).collect::<Vec<_>>().into(),
-        Value::Object(fields) => serde_yaml::Value::Mapping(
-            fields
-                .iter()
-                .map(|(key, value)| (key.as_str().into(), yaml(value)))
-                .collect(),
-        ),
-    }
 }

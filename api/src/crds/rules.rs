@@ -2,7 +2,7 @@
 //! API server evaluates them, and so does `vumi lint`.
 
 use crate::resource::Kind;
-use crate::shared::shapes;
+use crate::shared::{OrderingMode, shapes};
 use serde_json::{Value, json};
 
 /// Shared settings of this and later versions (K25): no worker type may have such a name, and those that a kind does
@@ -44,11 +44,7 @@ pub const RESERVED_SETTINGS: &[&str] = &[
 ];
 
 /// Keys below `spec` that later versions will have, as (object, key).
-pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
-    ("broker", "management"),
-    ("state.volume", "size"),
-    ("state.volume", "storageClassName"),
-];
+pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[("broker", "management")];
 
 /// Words of CEL, which no field of a rule may be called.
 pub const CEL_WORDS: &[&str] = &[
@@ -160,6 +156,29 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
             );
         }
     }
+    if !spec["properties"]["replicas"].is_null() {
+        // What was never written reads as one pod, also through the scale subresource (K8).
+        spec["properties"]["replicas"]["default"] = json!(1);
+        add(spec, replicas_of_ordered(kind));
+        add(
+            spec,
+            json!({
+                "rule": "!has(self.replicas) || self.replicas <= 1 || !has(self.state) || !has(self.state.volume)",
+                "message": "a state store on a volume is for one pod: state.redis is shared by replicas",
+                "fieldPath": ".replicas",
+            }),
+        );
+    }
+    if !spec["properties"]["service"].is_null() {
+        add(
+            spec,
+            json!({
+                "rule": "!has(self.service) || !has(self.service.expose) || has(self.http)",
+                "message": "service.expose is for workers that serve HTTP, with the setting http",
+                "fieldPath": ".service",
+            }),
+        );
+    }
     if kind == Kind::Application {
         spec["required"] = json!(["transportName"]);
     }
@@ -172,6 +191,30 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
             }),
         );
     }
+}
+
+/// Several pods of a worker that keeps order are no mistake only where the manifest says what they are for (R2).
+fn replicas_of_ordered(kind: Kind) -> Value {
+    let orderless = kind
+        .worker_types()
+        .iter()
+        .filter(|worker| worker.ordering == OrderingMode::None)
+        .map(|worker| format!("has(self.{})", worker.key));
+    let orderless: Vec<String> = orderless.collect();
+    let by_type = match orderless.is_empty() {
+        true => "false".to_owned(),
+        false => orderless.join(" || "),
+    };
+    json!({
+        "rule": format!(
+            "!has(self.replicas) || self.replicas <= 1 || (has(self.ordering) ? \
+             (self.ordering.mode == 'none' || has(self.ordering.partitions) || \
+             (has(self.ordering.standby) && self.ordering.standby)) : ({by_type}))"
+        ),
+        "message": "an ordered worker has one pod at work: for more write ordering.partitions (all work), \
+                    ordering.standby: true (the others stand by) or ordering.mode: none (no order)",
+        "fieldPath": ".replicas",
+    })
 }
 
 /// Adds the rules of a whole resource of one kind.

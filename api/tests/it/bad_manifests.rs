@@ -117,7 +117,7 @@ fn one_mistake_gives_one_error() {
 
 #[test]
 fn all_findings_come_at_once_in_the_order_of_places() {
-    let text = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: t}\nspec:\n  telnet:\n    prot: 9010\n    host: 5\n    idleTimeout: soon\n  replicas: 2\n---\napiVersion: vumi.dev/v1alpha1\nkind: Aplication\nmetadata: {name: a}\nspec: {}\n---\napiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: good}\nspec: {echo: {}, transportName: t}\n";
+    let text = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: t}\nspec:\n  telnet:\n    prot: 9010\n    host: 5\n    idleTimeout: soon\n  placement: here\n---\napiVersion: vumi.dev/v1alpha1\nkind: Aplication\nmetadata: {name: a}\nspec: {}\n---\napiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: good}\nspec: {echo: {}, transportName: t}\n";
     let read = read(text, Target::Local);
     assert_eq!(
         lines(&read.findings),
@@ -126,7 +126,7 @@ fn all_findings_come_at_once_in_the_order_of_places() {
             "f.yaml:6:5 spec.telnet.prot: unknown field; did you mean port?",
             "f.yaml:7:11 spec.telnet.host: expected text, found the number 5; put it in quotes",
             "f.yaml:8:18 spec.telnet.idleTimeout: \"soon\" is not a duration; write e.g. 500ms, 30s, 1m30s or 2h",
-            "f.yaml:9:3 spec.replicas: not supported yet",
+            "f.yaml:9:3 spec.placement: not supported yet",
             "f.yaml:12:7 kind: unknown kind \"Aplication\"; did you mean Application?",
         ]
     );

@@ -187,9 +187,9 @@ pub const BAD: &[Bad] = &[
     ),
     // Reserved for later versions.
     transport(
-        "telnet: {port: 9010}\nreplicas: 2",
+        "telnet: {port: 9010}\nplacement: {pool: small}",
         UNSUPPORTED,
-        "spec.replicas",
+        "spec.placement",
         "not supported yet",
     ),
     transport(
@@ -581,10 +581,10 @@ pub const BAD: &[Bad] = &[
         "fields here: caSecretRef",
     ),
     transport(
-        "telnet: {port: 9010}\nstate: {volume: {size: 1Gi}}",
-        UNSUPPORTED,
+        "telnet: {port: 9010}\nstate: {volume: {size: 1Mi}}",
+        RULE,
         "spec.state.volume.size",
-        "not supported yet",
+        "at least 16Mi",
     ),
     transport(
         "telnet: {port: 9010}\nretention: {ledger: 59m}",
@@ -714,6 +714,142 @@ pub const BAD: &[Bad] = &[
         "spec.transportName",
         "must not end in a suffix of our queues",
     ),
+    // Pods.
+    transport(
+        "telnet: {port: 9010}\nreplicas: 2",
+        RULE,
+        "spec.replicas",
+        "an ordered worker has one pod at work",
+    ),
+    transport(
+        "telnet: {port: 9010}\nreplicas: 2\nordering: {mode: perUser}",
+        RULE,
+        "spec.replicas",
+        "ordering.partitions (all work)",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080}\nreplicas: 2\nordering: {mode: perUser, standby: false}",
+        RULE,
+        "spec.replicas",
+        "ordering.standby: true (the others stand by)",
+    ),
+    other(
+        "Dispatcher",
+        "simple: {transports: [a], exposed: [b]}\nreplicas: 3",
+        RULE,
+        "spec.replicas",
+        "ordering.mode: none (no order)",
+    ),
+    other(
+        "Application",
+        "staticReply: {text: x}\ntransportName: t\nreplicas: 2\nstate: {volume: {}}",
+        RULE,
+        "spec.replicas",
+        "a state store on a volume is for one pod",
+    ),
+    transport(
+        "devNull: {}\nreplicas: 1001",
+        VALUE,
+        "spec.replicas",
+        "out of range",
+    ),
+    transport(
+        "telnet: {port: 9010}\nreplicas: two",
+        TYPE,
+        "spec.replicas",
+        "expected a whole number",
+    ),
+    transport(
+        "telnet: {port: 9010}\nupdatePolicy: Never",
+        VALUE,
+        "spec.updatePolicy",
+        "not one of OnChange, Immediate, Manual",
+    ),
+    transport(
+        "devNull: {}\nservice: {}",
+        RULE,
+        "spec.service",
+        "service has no effect on this type",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: x\nservice: {}",
+        UNKNOWN,
+        "spec.service",
+        "this setting is for Transport",
+    ),
+    transport(
+        "telnet: {port: 9010}\nservice: {expose: {host: a.example.net, ingress: {}}}",
+        RULE,
+        "spec.service",
+        "service.expose is for workers that serve HTTP",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080}\nservice: {expose: {host: a.example.net}}",
+        RULE,
+        "spec.service.expose",
+        "exactly one exposure",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080}\nservice: {expose: {host: a.example.net, ingress: {}, httpRoute: {gateway: g}}}",
+        RULE,
+        "spec.service.expose",
+        "found: ingress httpRoute",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080}\nservice: {expose: {ingress: {}}}",
+        MISSING,
+        "spec.service.expose.host",
+        "required, but missing",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080}\nservice: {expose: {host: \"https://a\", ingress: {}}}",
+        VALUE,
+        "spec.service.expose.host",
+        "is not a host name",
+    ),
+    transport(
+        "telnet: {port: 9010}\nservice: {port: 0}",
+        VALUE,
+        "spec.service.port",
+        "out of range",
+    ),
+    transport(
+        "telnet: {port: 9010}\nresources: {limits: {cpu: 2cores}}",
+        VALUE,
+        "spec.resources.limits.cpu",
+        "write e.g. 250m",
+    ),
+    transport(
+        "telnet: {port: 9010}\nresources: {limits: {memory: 64MB}}",
+        VALUE,
+        "spec.resources.limits.memory",
+        "write 64Mi",
+    ),
+    transport(
+        "telnet: {port: 9010}\nresources: {memory: 64Mi}",
+        UNKNOWN,
+        "spec.resources.memory",
+        "fields here: requests and limits",
+    ),
+    transport(
+        "telnet: {port: 9010}\nnetworkPolicy: {egress: [{ports: [5671]}]}",
+        RULE,
+        "spec.networkPolicy.egress[0]",
+        "exactly one peer",
+    ),
+    transport(
+        "telnet: {port: 9010}\nnetworkPolicy: {ingress: true}",
+        UNKNOWN,
+        "spec.networkPolicy.ingress",
+        "unknown field",
+    ),
+    transport(
+        "telnet: {port: 9010}\noverrides: {containers: []}",
+        UNKNOWN,
+        "spec.overrides.containers",
+        "fields here: metadata and spec",
+    ),
     // Middleware.
     transport(
         "telnet: {port: 9010}\nmiddleware:\n- {name: l}",
@@ -762,6 +898,30 @@ pub const BAD: &[Bad] = &[
 
 /// Refused offline by the worker type's own validation; the API server cannot see these, the operator will.
 pub const ONLY_OFFLINE: &[Bad] = &[
+    transport(
+        "httpApi: {}\nhttp: {port: 8080, path: /sms}\nservice: {expose: {host: a.example.net, path: /ussd, ingress: {}}}",
+        "manifest.invalid",
+        "spec.service.expose.path",
+        "they would all get 404",
+    ),
+    transport(
+        "telnet: {port: 9010}\nresources: {requests: {memory: 1Gi}, limits: {memory: 64Mi}}",
+        "manifest.invalid",
+        "spec.resources.requests.memory",
+        "more than resources.limits.memory (64Mi)",
+    ),
+    transport(
+        "telnet: {port: 9010}\nresources: {requests: {cpu: \"1.5\"}, limits: {cpu: 500m}}",
+        "manifest.invalid",
+        "spec.resources.requests.cpu",
+        "more than resources.limits.cpu",
+    ),
+    transport(
+        "telnet: {port: 9010}\noverrides: {metadata: {labels: {vumi.dev/name: other}}}",
+        "manifest.invalid",
+        "spec.overrides.metadata.labels.vumi.dev/name",
+        "belongs to the operator",
+    ),
     transport(
         "httpApi: {}\nhttp: {port: 8080}\ndedupe: {}",
         "manifest.invalid",

@@ -1,0 +1,199 @@
+//! When pods are replaced, and when they are not (K8, K9, K12, K25).
+
+use crate::{built, context, resource};
+use serde_json::Value;
+use vumi_api::Resource;
+use vumi_plan::names::{INPUT_HASH, TEMPLATE_HASH, TYPE};
+use vumi_plan::{Context, Desired, Live, Settings, build, validate};
+
+const ECHO: &str = "echo: {}, transportName: t";
+
+/// A workload that runs what was built.
+pub(crate) fn live(desired: &Desired) -> Live {
+    let object = &desired.workload().unwrap().object;
+    let annotation = |name: &str| {
+        let value = &object["metadata"]["annotations"][name];
+        value.as_str().unwrap().to_owned()
+    };
+    let template = object["spec"]["template"].clone();
+    let claims = object["spec"]["volumeClaimTemplates"].clone();
+    let worker_type = &template["metadata"]["labels"][TYPE];
+    Live {
+        input_hash: annotation(INPUT_HASH),
+        template_hash: annotation(TEMPLATE_HASH),
+        worker_type: worker_type.as_str().unwrap().to_owned(),
+        template: serde_json::from_value(template).unwrap(),
+        claims: serde_json::from_value(claims).unwrap_or_default(),
+        recreating: false,
+    }
+}
+
+/// What is built of `resource` where `before` runs, by an operator with another image.
+fn updated(resource: &Resource, before: &Desired, image: &str) -> Desired {
+    let context = Context {
+        live: Some(live(before)),
+        ..context(resource)
+    };
+    let settings = Settings {
+        image: image.into(),
+        ..Settings::default()
+    };
+    let validated = validate(resource, &context, &settings).unwrap();
+    build(&validated, &context, &settings)
+}
+
+fn template(desired: &Desired) -> &Value {
+    &desired.workload().unwrap().object["spec"]["template"]
+}
+
+fn first(spec: &str) -> (Resource, Desired) {
+    let resource = resource("Application", spec);
+    let desired = built(&resource, &context(&resource));
+    (resource, desired)
+}
+
+#[test]
+fn a_new_operator_replaces_no_pod_and_says_that_an_update_waits() {
+    let (resource, before) = first(ECHO);
+    let image = before.image.clone();
+    let after = updated(&resource, &before, "vumi:next");
+    assert_eq!(template(&after), template(&before));
+    assert_eq!((&after.image, after.update_available), (&image, true));
+    // And it has nothing to write.
+    assert_eq!(
+        after.workload().unwrap().hash,
+        before.workload().unwrap().hash
+    );
+    assert!(!updated(&resource, &before, &image).update_available);
+}
+
+#[test]
+fn an_edit_takes_the_new_image_along() {
+    let (_, before) = first(ECHO);
+    let (edited, _) = first(&format!("{ECHO}, holdLimit: 20s"));
+    let after = updated(&edited, &before, "vumi:next");
+    assert_eq!(after.image, "vumi:next");
+    assert!(!after.update_available);
+}
+
+#[test]
+fn an_immediate_update_needs_no_edit() {
+    let (resource, before) = first(&format!("{ECHO}, updatePolicy: Immediate"));
+    let after = updated(&resource, &before, "vumi:next");
+    assert_eq!(after.image, "vumi:next");
+}
+
+#[test]
+fn a_manual_update_keeps_the_image_through_edits() {
+    let manual = format!("{ECHO}, updatePolicy: Manual");
+    let (resource, before) = first(&manual);
+    let image = before.image.clone();
+    assert_eq!(updated(&resource, &before, "vumi:next").image, image);
+    let (edited, _) = first(&format!("{manual}, holdLimit: 20s"));
+    let after = updated(&edited, &before, "vumi:next");
+    assert_eq!((&after.image, after.update_available), (&image, true));
+    assert_ne!(template(&after), template(&before));
+    // Until the policy says otherwise, and the next edit comes.
+    let (edited, _) = first(&format!("{ECHO}, holdLimit: 25s"));
+    assert_eq!(updated(&edited, &after, "vumi:next").image, "vumi:next");
+}
+
+#[test]
+fn what_is_not_of_the_pods_replaces_none() {
+    let ordering = "ordering: {mode: perUser, partitions: 8}";
+    let (_, before) = first(&format!("{ECHO}, {ordering}"));
+    for more in [
+        "replicas: 3",
+        "suspend: true",
+        "updatePolicy: Manual",
+        "networkPolicy: {}",
+    ] {
+        let (changed, _) = first(&format!("{ECHO}, {ordering}, {more}"));
+        let after = updated(&changed, &before, "vumi:next");
+        assert_eq!(after.input_hash, before.input_hash, "{more}");
+        assert_eq!(template(&after), template(&before), "{more}");
+    }
+    for more in [
+        "resources: {limits: {memory: 1Gi}}",
+        "overrides: {spec: {priorityClassName: high}}",
+        "backlogLimit: 5",
+    ] {
+        let (changed, _) = first(&format!("{ECHO}, {ordering}, {more}"));
+        let after = updated(&changed, &before, "vumi:next");
+        assert_ne!(template(&after), template(&before), "{more}");
+    }
+}
+
+#[test]
+fn scaling_and_suspending_are_seen_in_the_number_alone() {
+    let number = |spec: &str| {
+        let (_, desired) = first(&format!("{ECHO}, ordering: {{mode: none}}{spec}"));
+        desired.workload().unwrap().object["spec"]["replicas"].clone()
+    };
+    for (spec, expected) in [
+        ("", 1),
+        (", replicas: 0", 0),
+        (", replicas: 4", 4),
+        (", replicas: 4, suspend: true", 0),
+    ] {
+        assert_eq!(number(spec), expected, "{spec}");
+    }
+}
+
+#[test]
+fn another_type_stops_the_old_worker_first() {
+    let (_, before) = first(ECHO);
+    let (other, _) = first("reverse: {}, transportName: t");
+    let strategy = |desired: &Desired| {
+        let strategy = &desired.workload().unwrap().object["spec"]["strategy"]["type"];
+        strategy.as_str().unwrap().to_owned()
+    };
+    let during = updated(&other, &before, "vumi:next");
+    assert_eq!(strategy(&during), "Recreate");
+    // Going back to the usual way in the midst of it would start the new pod beside the old one.
+    let context = Context {
+        live: Some(Live {
+            recreating: true,
+            ..live(&during)
+        }),
+        ..context(&other)
+    };
+    assert_eq!(strategy(&built(&other, &context)), "Recreate");
+    assert_eq!(
+        strategy(&updated(&other, &during, "vumi:next")),
+        "RollingUpdate"
+    );
+}
+
+/// The API server fills in what is left out; what comes back is no change.
+#[test]
+fn defaults_that_come_back_are_no_change() {
+    let (resource, before) = first(&format!("{ECHO}, state: {{volume: {{}}}}"));
+    let mut running = live(&before);
+    let spec = running.template.spec.as_mut().unwrap();
+    spec.dns_policy = Some("ClusterFirst".into());
+    spec.restart_policy = Some("Always".into());
+    let claim = running.claims[0].spec.as_mut().unwrap();
+    claim.volume_mode = Some("Filesystem".into());
+    let context = Context {
+        live: Some(running),
+        ..context(&resource)
+    };
+    let after = built(&resource, &context);
+    assert_eq!(
+        after.workload().unwrap().hash,
+        before.workload().unwrap().hash
+    );
+    assert!(!after.update_available);
+}
+
+#[test]
+fn a_claim_that_is_there_stays_as_it_is() {
+    let (_, before) = first(&format!("{ECHO}, state: {{volume: {{size: 1Gi}}}}"));
+    let (larger, _) = first(&format!("{ECHO}, state: {{volume: {{size: 5Gi}}}}"));
+    let claims = |desired: &Desired| {
+        desired.workload().unwrap().object["spec"]["volumeClaimTemplates"].clone()
+    };
+    let after = updated(&larger, &before, "vumi:next");
+    assert_eq!(claims(&after), claims(&before));
+}
