@@ -2,7 +2,7 @@
 //! beside it.
 
 use crate::applications::{
-    Calculator, Echo, Hangman, HttpRelay, MemoBot, Reverse, RockPaperScissors, StaticReply,
+    Calculator, Custom, Echo, Hangman, HttpRelay, MemoBot, Reverse, RockPaperScissors, StaticReply,
     TicTacToe, WordCount,
 };
 use crate::dispatchers::{RoutingTable, Simple};
@@ -56,6 +56,7 @@ macro_rules! kind {
                 needs: <$type as WorkerConfig>::NEEDS,
                 honours: <$type as WorkerConfig>::HONOURS,
                 state: <$type as WorkerConfig>::STATE,
+                container: <$type as WorkerConfig>::CONTAINER,
                 state_of: |resource| <$type>::pick(resource).map(WorkerConfig::state),
                 source: include_str!(concat!($folder, "/", stringify!($field), ".rs")),
                 topology: |resource| <$type>::pick(resource).map(|c| c.topology(resource)),
@@ -185,6 +186,8 @@ worker_kind! {
         mediafone: Mediafone = "mediafone",
         /// A simulated network: acks, receipts and replies without a provider.
         dev_null: DevNull = "devNull",
+        /// A program of your own in a container; on a cluster only.
+        custom: crate::transports::Custom = "custom",
     }
     settings {
         /// Name of its queues: `<transportName>.inbound`, `.outbound`, `.event`. Default `metadata.name`.
@@ -235,6 +238,8 @@ worker_kind! {
         memo_bot: MemoBot = "memoBot",
         /// Relays messages and events by HTTP; the answer may be the reply.
         http_relay: HttpRelay = "httpRelay",
+        /// A program of your own in a container; on a cluster only.
+        custom: Custom = "custom",
     }
     settings {
         /// How the worker calls its endpoint; for types that do.
@@ -242,6 +247,8 @@ worker_kind! {
         /// Name of the connector it serves: a transport's, or one that a dispatcher exposes. Required.
         #[schemars(with = "Option<ConnectorName>")]
         transport_name: String,
+        /// How callers reach a worker that listens, on a cluster.
+        service: ServiceSettings,
     }
 }
 
@@ -309,7 +316,10 @@ impl Resource {
                 service: spec.service.clone(),
                 ..spec.deployment()
             },
-            Spec::Application(spec) => spec.deployment(),
+            Spec::Application(spec) => Deployment {
+                service: spec.service.clone(),
+                ..spec.deployment()
+            },
             Spec::Dispatcher(spec) => spec.deployment(),
             Spec::MetricAggregator(_) => Deployment::default(),
         }
@@ -324,7 +334,10 @@ impl Resource {
                 spec.service = None;
                 spec.clear_deployment();
             }
-            Spec::Application(spec) => spec.clear_deployment(),
+            Spec::Application(spec) => {
+                spec.service = None;
+                spec.clear_deployment();
+            }
             Spec::Dispatcher(spec) => spec.clear_deployment(),
             Spec::MetricAggregator(_) => {}
         }

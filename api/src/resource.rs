@@ -77,6 +77,8 @@ pub struct WorkerType {
     pub honours: &'static [&'static str],
     /// How much it needs a state store, whatever its settings.
     pub state: StateNeed,
+    /// Whether it runs in a container of its own: a program of somebody else, which this runtime cannot start.
+    pub container: bool,
     /// How much a resource needs a state store, if it is of this type.
     pub state_of: fn(&Resource) -> Option<StateNeed>,
     /// Source of its config module, whose `//!` lines head the reference page.
@@ -93,7 +95,7 @@ impl WorkerType {
         Kind::ALL.into_iter().flat_map(|kind| kind.worker_types())
     }
 
-    /// The worker type with this key.
+    /// The worker type with this key; of one that several kinds have, that of the first.
     pub fn find(key: &str) -> Option<&'static WorkerType> {
         Self::all().find(|worker| worker.key == key)
     }
@@ -161,7 +163,14 @@ impl Resource {
             Spec::Dispatcher(spec) => spec.types_set(),
             Spec::MetricAggregator(spec) => spec.types_set(),
         };
-        set.first().and_then(|key| WorkerType::find(key))
+        let key = set.first()?;
+        let mut types = self.kind().worker_types().iter();
+        types.find(|worker| worker.key == *key)
+    }
+
+    /// Whether it is a program in a container of its own, which only a cluster runs.
+    pub fn in_container(&self) -> bool {
+        self.worker_type().is_some_and(|worker| worker.container)
     }
 
     /// Queues and addresses of this worker; empty if no worker type is set.
@@ -288,6 +297,9 @@ pub trait WorkerConfig: Sized {
     const HONOURS: &'static [&'static str] = &[];
     /// How much it needs a state store, whatever its settings (K1).
     const STATE: StateNeed = StateNeed::None;
+
+    /// Whether it runs in a container of its own (K22).
+    const CONTAINER: bool = false;
 
     /// The config inside a resource, if the resource is of this type.
     fn pick(resource: &Resource) -> Option<&Self>;

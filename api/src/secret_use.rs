@@ -57,6 +57,7 @@ impl Resource {
         let broker = uses.add(&self.broker().secret_ref.name, BROKER_KEYS, false);
         broker.broker = true;
         match self.settings().state {
+            None if self.in_container() => {}
             None => {
                 uses.add(DEFAULT_STATE_SECRET, REDIS_KEYS, false);
             }

@@ -1,6 +1,7 @@
 //! What the reference pages and `vumi explain` need from the runtime: codes, metrics, how repeats are recognised.
 
 use crate::registry;
+use vumi_api::WorkerType;
 use vumi_api::docs::{CodeText, Facts, MetricText, ReasonText, finding_codes};
 use vumi_core::message::{Actor, FailureClass};
 use vumi_core::worker::Dedupe;
@@ -54,6 +55,7 @@ pub fn facts(examples: Vec<(String, String)>) -> Facts {
         metrics: metrics(),
         repeats: registry::all()
             .map(|r| (r.type_name.to_owned(), repeats(r.dedupe)))
+            .chain(in_containers())
             .collect(),
         examples,
     }
@@ -69,6 +71,15 @@ fn metrics() -> Vec<MetricText> {
             meaning: (*meaning).to_owned(),
         })
         .collect()
+}
+
+/// What is said of programs that are not ours.
+fn in_containers() -> impl Iterator<Item = (String, String)> {
+    let theirs = WorkerType::all().filter(|worker| worker.container);
+    theirs.map(|worker| {
+        let sentence = "recognising them is the program's own affair.";
+        (worker.key.to_owned(), sentence.to_owned())
+    })
 }
 
 fn repeats(dedupe: Dedupe) -> String {

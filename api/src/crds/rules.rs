@@ -1,7 +1,8 @@
 //! The rules that a schema cannot say, as CEL in `x-kubernetes-validations`, and the tables of names behind them. The
 //! API server evaluates them, and so does `vumi lint`.
 
-use crate::resource::Kind;
+use crate::resource::{Kind, WorkerType};
+use crate::shared::deployment::DEPLOYMENT_SETTINGS;
 use crate::shared::{OrderingMode, shapes};
 use serde_json::{Value, json};
 
@@ -170,14 +171,22 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
         );
     }
     if !spec["properties"]["service"].is_null() {
+        let http = match spec["properties"]["http"].is_null() {
+            true => "has(self.custom)",
+            false => "has(self.http) || has(self.custom)",
+        };
         add(
             spec,
             json!({
-                "rule": "!has(self.service) || !has(self.service.expose) || has(self.http)",
-                "message": "service.expose is for workers that serve HTTP, with the setting http",
+                "rule": format!("!has(self.service) || !has(self.service.expose) || {http}"),
+                "message": "service.expose is for workers that serve HTTP",
                 "fieldPath": ".service",
             }),
         );
+    }
+    for worker in kind.worker_types().iter().filter(|w| w.container) {
+        let refused = not_for_containers(kind, spec, worker);
+        add(spec, refused);
     }
     if kind == Kind::Application {
         spec["required"] = json!(["transportName"]);
@@ -214,6 +223,45 @@ fn replicas_of_ordered(kind: Kind) -> Value {
         "message": "an ordered worker has one pod at work: for more write ordering.partitions (all work), \
                     ordering.standby: true (the others stand by) or ordering.mode: none (no order)",
         "fieldPath": ".replicas",
+    })
+}
+
+/// Settings that the operator reads, and so all that a program of somebody else can have (K22).
+const CONTAINER_SETTINGS: &[&str] = &["transportName", "broker"];
+
+/// Settings that only our own workers honour, beside a program of somebody else.
+fn not_for_containers(kind: Kind, spec: &Value, worker: &WorkerType) -> Value {
+    let limited: Vec<&str> = only_for(kind)
+        .into_iter()
+        .map(|(setting, _)| setting)
+        .collect();
+    let settings = spec["properties"]
+        .as_object()
+        .into_iter()
+        .flat_map(|p| p.keys());
+    let ours: Vec<&str> = settings
+        .map(String::as_str)
+        .filter(|name| kind.worker_types().iter().all(|w| w.key != *name))
+        .filter(|name| !CONTAINER_SETTINGS.contains(name) && !DEPLOYMENT_SETTINGS.contains(name))
+        // Those have a rule of their own.
+        .filter(|name| !limited.contains(name))
+        .collect();
+    let absent: Vec<String> = ours
+        .iter()
+        .map(|name| format!("!has(self.{name})"))
+        .collect();
+    let found: Vec<String> = ours
+        .iter()
+        .map(|name| format!("(has(self.{name}) ? ' {name}' : '')"))
+        .collect();
+    let key = worker.key;
+    let sentence =
+        format!("{key} is a program of its own, which knows nothing of some settings: remove");
+    json!({
+        "rule": format!("!has(self.{key}) || ({})", absent.join(" && ")),
+        "message": format!("{sentence} all but {} and those about pods", CONTAINER_SETTINGS.join(", ")),
+        "messageExpression": format!("'{sentence}' + {}", found.join(" + ")),
+        "fieldPath": format!(".{key}"),
     })
 }
 

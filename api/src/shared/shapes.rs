@@ -12,6 +12,8 @@ pub const CONNECTOR_PATTERN: &str = r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*$";
 pub const PATH_PATTERN: &str = r"^/[^ ?#]*$";
 /// Pattern of a host name that callers use.
 pub const HOST_PATTERN: &str = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
+/// Pattern of the name of a port.
+pub const PORT_NAME_PATTERN: &str = r"^[a-z]([-a-z0-9]*[a-z0-9])?$";
 /// Pattern of an amount of processor time.
 pub const CPU_PATTERN: &str = r"^[0-9]+(\.[0-9]{1,3}|m)?$";
 /// Longest connector name, so that every queue made from it stays below the broker's limit of 255 bytes.
@@ -231,6 +233,35 @@ shape!(
         "minItems": 1,
         "maxItems": 32,
         "items": {"type": "integer", "minimum": 1, "maximum": u16::MAX},
+    })
+);
+
+shape!(
+    /// Words of a command line.
+    Words, _ => json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {"type": "string", "maxLength": 4096},
+    })
+);
+
+shape!(
+    /// Name of a variable of the environment.
+    EnvName, _ => json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 128,
+        "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
+    })
+);
+
+shape!(
+    /// Name of a port.
+    PortName, _ => json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 15,
+        "pattern": PORT_NAME_PATTERN,
     })
 );
 

@@ -774,9 +774,59 @@ pub const BAD: &[Bad] = &[
     other(
         "Application",
         "echo: {}\ntransportName: x\nservice: {}",
+        RULE,
+        "spec.service",
+        "service has no effect on this type: it is for custom",
+    ),
+    other(
+        "Dispatcher",
+        "simple: {transports: [a], exposed: [b]}\nservice: {}",
         UNKNOWN,
         "spec.service",
-        "this setting is for Transport",
+        "this setting is for Transport and Application",
+    ),
+    other(
+        "Application",
+        "custom: {image: a}\ntransportName: x\nretry: {maxAttempts: 3}\nholdLimit: 5s",
+        RULE,
+        "spec.custom",
+        "knows nothing of some settings: remove retry holdLimit",
+    ),
+    transport(
+        "custom: {image: a}\nhttp: {port: 8080}",
+        RULE,
+        "spec.http",
+        "http has no effect on this type",
+    ),
+    transport(
+        "custom: {command: [a]}",
+        MISSING,
+        "spec.custom.image",
+        "required, but missing",
+    ),
+    transport(
+        "custom: {image: a, ports: [{name: http, port: 80}]}",
+        VALUE,
+        "spec.custom.ports[0].port",
+        "out of range",
+    ),
+    transport(
+        "custom: {image: a, env: [{name: A}]}",
+        RULE,
+        "spec.custom.env[0]",
+        "give value or secretKeyRef",
+    ),
+    transport(
+        "custom: {image: a, env: [{name: VUMI_BROKER_URL, value: x}]}",
+        RULE,
+        "spec.custom.env[0].name",
+        "the broker is given by spec.broker",
+    ),
+    transport(
+        "custom: {image: a, env: [{name: \"A B\", value: x}]}",
+        VALUE,
+        "spec.custom.env[0].name",
+        "has a wrong form",
     ),
     transport(
         "telnet: {port: 9010}\nservice: {expose: {host: a.example.net, ingress: {}}}",
@@ -898,6 +948,24 @@ pub const BAD: &[Bad] = &[
 
 /// Refused offline by the worker type's own validation; the API server cannot see these, the operator will.
 pub const ONLY_OFFLINE: &[Bad] = &[
+    transport(
+        "custom: {image: a, env: [{name: A, value: x}, {name: A, value: y}]}",
+        "manifest.invalid",
+        "spec.custom.env[1].name",
+        "stands here twice",
+    ),
+    transport(
+        "custom: {image: a, reload: files, env: [{name: A, secretKeyRef: {name: s, key: k}}]}",
+        "manifest.invalid",
+        "spec.custom.env[0].secretKeyRef",
+        "a variable keeps its value",
+    ),
+    transport(
+        "custom: {image: a, ports: [{name: a, port: 8080}, {name: b, port: 8080}]}",
+        "manifest.invalid",
+        "spec.custom.ports[1]",
+        "stands here twice",
+    ),
     transport(
         "httpApi: {}\nhttp: {port: 8080, path: /sms}\nservice: {expose: {host: a.example.net, path: /ussd, ingress: {}}}",
         "manifest.invalid",

@@ -20,6 +20,8 @@ pub const TEMPLATE_HASH: &str = "vumi.dev/template-hash";
 /// Annotation of pods: touched when a Secret that they read has changed, so that its files follow within a second (K9).
 /// Never part of a template.
 pub const SECRET_REVISION: &str = "vumi.dev/secret-revision";
+/// Annotation of a template: the hash of the Secrets of a program that is started anew when one changes.
+pub const SECRETS_HASH: &str = "vumi.dev/secrets-hash";
 /// What `app.kubernetes.io/managed-by` says.
 pub const MANAGER: &str = "vumi-operator";
 

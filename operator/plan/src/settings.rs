@@ -26,6 +26,8 @@ pub struct Settings {
     pub pod_monitor: Option<PodMonitorSettings>,
     /// Whether resources may have `overrides`. Who may write these decides what runs in the namespace.
     pub allow_overrides: bool,
+    /// Whether resources may be of type `custom`: a program of somebody else, in an image of their choice.
+    pub allow_custom: bool,
 }
 
 /// How PodMonitors look.
@@ -59,6 +61,7 @@ impl Default for Settings {
             },
             pod_monitor: None,
             allow_overrides: true,
+            allow_custom: true,
         }
     }
 }

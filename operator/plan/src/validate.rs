@@ -54,8 +54,12 @@ pub enum Reason {
     SecretMissing,
     /// A Secret lacks a key.
     SecretKeyMissing,
+    /// The Secret of the broker holds no address that a program which is not ours can be given.
+    BrokerKeys,
     /// This operator does not allow `overrides`.
     OverridesNotAllowed,
+    /// This operator does not allow programs that are not ours.
+    CustomNotAllowed,
 }
 
 impl Reason {
@@ -67,7 +71,9 @@ impl Reason {
             Reason::NoStateStore => "NoStateStore",
             Reason::SecretMissing => "SecretMissing",
             Reason::SecretKeyMissing => "SecretKeyMissing",
+            Reason::BrokerKeys => "BrokerKeys",
             Reason::OverridesNotAllowed => "OverridesNotAllowed",
+            Reason::CustomNotAllowed => "CustomNotAllowed",
         }
     }
 }
@@ -117,6 +123,11 @@ pub fn validate(
             "spec.overrides: this operator does not allow overrides (allowOverrides)".to_owned();
         return refuse(Stalled, Reason::OverridesNotAllowed, message);
     }
+    if resource.in_container() && !settings.allow_custom {
+        let message =
+            "spec.custom: this operator runs no programs but its own (allowCustom)".to_owned();
+        return refuse(Stalled, Reason::CustomNotAllowed, message);
+    }
     let (need, field) = resource.state_need();
     let default_store = context.secrets.contains_key(DEFAULT_STATE_SECRET);
     if need != StateNeed::None && resource.settings().state.is_none() && !default_store {
@@ -136,7 +147,11 @@ pub fn validate(
             Some(facts) => {
                 if let Some(missing) = missing_key(&used, facts) {
                     let message = format!("the Secret {name} has no {missing}");
-                    return refuse(Waiting, Reason::SecretKeyMissing, message);
+                    let address = used.broker && used.needed.is_subset(&facts.keys);
+                    return match resource.in_container() && address {
+                        true => refuse(Stalled, Reason::BrokerKeys, message),
+                        false => refuse(Waiting, Reason::SecretKeyMissing, message),
+                    };
                 }
             }
         }
@@ -152,8 +167,7 @@ fn missing_key(used: &SecretUse, facts: &SecretFacts) -> Option<String> {
     if let Some(key) = used.needed.iter().find(|key| !has(key)) {
         return Some(format!("value in its key {key}"));
     }
-    let split = ["host", "username", "password"].into_iter().all(has);
-    if used.broker && !has("connection_string") && !split {
+    if used.broker && !has("connection_string") && !facts.is_split() {
         return Some("connection_string, nor host, username and password".into());
     }
     let sentinels = has("sentinels") && has("masterName");

@@ -2,11 +2,13 @@
 
 use crate::error::CliError;
 use crate::{manifests, output};
+use serde::Deserialize;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vumi_api::manifest::{Manifests, load, to_yaml};
 use vumi_api::{Resource, Severity, Target};
-use vumi_plan::{Context, Platform, SecretFacts, Settings, build, validate};
+use vumi_plan::{Context, Live, Names, Platform, SecretFacts, Settings, build, validate};
 
 /// Arguments of `vumi render`.
 #[derive(clap::Args, Debug)]
@@ -14,9 +16,10 @@ use vumi_plan::{Context, Platform, SecretFacts, Settings, build, validate};
   vumi render examples/telnet-echo
   vumi render -f campaign/ --namespace campaign | kubectl diff --server-side -f -
   vumi render campaign/ --settings operator.yaml > objects.yaml
+  kubectl get deployments,statefulsets -o yaml | vumi render campaign/ --running -
 
-What is printed is what the operator applies for a new resource, without the reference to its owner, which only a cluster
-knows. A running worker keeps its pod template, image included, until an edit concerns it; that is not known here.
+What is printed is what the operator applies, without the reference to its owner, which only a cluster knows. A running worker
+keeps its pod template, image included, until an edit concerns it: --running tells what runs.
 Secrets that are not among the manifests are taken to be there. Of those that are, keys are checked and no value is printed.
 Exit codes: 0 printed · 2 a manifest is not valid, or the operator would build nothing of it · 3 a path cannot be read.")]
 pub struct Arguments {
@@ -36,6 +39,9 @@ pub struct Arguments {
     /// Image of the runtime, whatever the settings say
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
+    /// YAML of the Deployments and StatefulSets that run, or - for standard input [default: nothing runs yet]
+    #[arg(long, value_name = "FILE")]
+    pub running: Option<PathBuf>,
     /// What the cluster does not know [default: it knows all]
     #[arg(long, value_name = "KIND", value_enum)]
     pub without: Vec<Optional>,
@@ -80,15 +86,27 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     if let Some(image) = &arguments.image {
         settings.image.clone_from(image);
     }
+    let running = match &arguments.running {
+        Some(file) => self::running(file)?,
+        None => BTreeMap::new(),
+    };
     let mut documents = Vec::new();
     let mut refusals = Vec::new();
     for loaded in &manifests.resources {
         let resource = &loaded.resource;
-        let context = context(resource, &manifests, arguments);
+        let mut context = context(resource, &manifests, arguments);
+        let names = Names::new(resource, &context.namespace, None);
+        context.live = running
+            .get(&(context.namespace.clone(), names.child()))
+            .cloned();
         match validate(resource, &context, &settings) {
             Ok(validated) => {
                 let desired = build(&validated, &context, &settings);
                 documents.extend(desired.children.iter().map(|child| to_yaml(&child.object)));
+                if desired.update_available {
+                    let (key, image) = (resource.key(), &desired.image);
+                    eprintln!("{key}: runs on with {image}; an update waits for the next edit");
+                }
                 for note in &desired.notes {
                     eprintln!("warning: {}: {}", resource.key(), note.message);
                 }
@@ -125,7 +143,8 @@ fn context(resource: &Resource, manifests: &Manifests, arguments: &Arguments) ->
             }
             None => used.keys,
         };
-        (name, SecretFacts { keys })
+        let revision = String::new();
+        (name, SecretFacts { keys, revision })
     };
     let secrets: BTreeMap<String, SecretFacts> =
         resource.secrets().into_iter().map(facts).collect();
@@ -139,6 +158,29 @@ fn context(resource: &Resource, manifests: &Manifests, arguments: &Arguments) ->
         },
         ..Context::default()
     }
+}
+
+/// Workloads by namespace and name.
+fn running(file: &Path) -> Result<BTreeMap<(String, String), Live>, CliError> {
+    let mut found = BTreeMap::new();
+    for (name, text) in manifests::read(std::slice::from_ref(&file.to_owned()))? {
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let document = Value::deserialize(document)
+                .map_err(|error| CliError::validation(format!("{name}: {error}")))?;
+            let objects = match document["items"].as_array() {
+                Some(items) => items.clone(),
+                None => vec![document],
+            };
+            for object in objects {
+                let text = |key: &str| object["metadata"][key].as_str().map(str::to_owned);
+                if let (Some(name), Some(live)) = (text("name"), Live::of(&object)) {
+                    let namespace = text("namespace").unwrap_or_else(|| "default".into());
+                    found.insert((namespace, name), live);
+                }
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn settings(file: &Path) -> Result<Settings, CliError> {
@@ -160,6 +202,24 @@ mod tests {
     fn the_grace_period_is_longer_than_a_stop() {
         let limits = StopLimits::default();
         assert!(vumi_plan::build::STOP_BESIDE_DRAIN > limits.flush + limits.close);
+    }
+
+    #[test]
+    fn what_runs_is_found_in_lists_and_documents() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("running.yaml");
+        let one = "kind: Deployment\nmetadata: {name: application-e, namespace: n}\nspec: {template: {}}\n";
+        let list = "kind: List\nitems:\n- {kind: StatefulSet, metadata: {name: application-f}, spec: {template: {}}}\n- {kind: Service, metadata: {name: s}, spec: {}}\n";
+        std::fs::write(&file, format!("{one}---\n{list}")).unwrap();
+        let found: Vec<_> = running(&file).unwrap().into_keys().collect();
+        let named = |namespace: &str, name: &str| (namespace.to_owned(), name.to_owned());
+        assert_eq!(
+            found,
+            [
+                named("default", "application-f"),
+                named("n", "application-e")
+            ]
+        );
     }
 
     #[test]

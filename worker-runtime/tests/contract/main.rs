@@ -11,6 +11,7 @@ mod campaign_tests;
 mod command_line;
 mod guarantees;
 mod reference;
+mod rendered;
 mod scaffold;
 
 use std::path::{Path, PathBuf};

@@ -51,7 +51,7 @@ pub fn network_policy(cx: &Cx<'_>) -> Option<NetworkPolicy> {
             ports: Some(ports),
         });
     }
-    if let Some(labels) = &wanted.metrics {
+    if let Some(labels) = wanted.metrics.as_ref().filter(|_| cx.custom().is_none()) {
         ingress.push(NetworkPolicyIngressRule {
             from: Some(vec![namespaces(labels)]),
             ports: Some(vec![port("TCP", ADMIN_PORT)]),

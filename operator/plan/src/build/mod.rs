@@ -1,6 +1,7 @@
 //! From a validated resource to its objects: one file per kind of object.
 
 mod access;
+mod custom;
 mod manifest;
 mod monitoring;
 mod pods;
@@ -16,7 +17,8 @@ use crate::names::Names;
 use crate::settings::Settings;
 use crate::validate::Validated;
 use serde_json::json;
-use vumi_api::Resource;
+use vumi_api::applications::Custom;
+use vumi_api::{Resource, WorkerConfig};
 
 /// What the files of this module share about one resource.
 struct Cx<'a> {
@@ -27,8 +29,17 @@ struct Cx<'a> {
 }
 
 impl Cx<'_> {
+    /// The program in a container of its own, if it is one.
+    fn custom(&self) -> Option<&Custom> {
+        Custom::pick(self.resource)
+    }
+
     /// The ports on which the worker listens, each with a name.
     fn ports(&self) -> Vec<(String, u16)> {
+        if let Some(custom) = self.custom() {
+            let ports = custom.ports.iter().flatten();
+            return ports.map(|port| (port.name.clone(), port.port)).collect();
+        }
         let ports = self.resource.topology().listens;
         let http = self.resource.transport().is_some_and(|t| t.http.is_some());
         let name = if http { "http" } else { "tcp" };
@@ -51,11 +62,11 @@ pub fn build(validated: &Validated, context: &Context, settings: &Settings) -> D
         settings,
     };
     let mut notes: Vec<Note> = Vec::new();
-    let view = manifest::document(resource);
+    let (file, view) = manifest::document(&cx);
     let view_hash = hash(&view);
     let mut children = vec![
         Child::of(&access::service_account(&cx)),
-        Child::of(&manifest::config_map(&cx, &view, &view_hash)),
+        Child::of(&manifest::config_map(&cx, file, &view, &view_hash)),
     ];
     let service = service::service(&cx);
     let address = service.as_ref().map(|_| service::address(&cx));
@@ -63,8 +74,9 @@ pub fn build(validated: &Validated, context: &Context, settings: &Settings) -> D
     children.extend(access::network_policy(&cx).iter().map(Child::of));
     children.push(Child::of(&access::disruption_budget(&cx)));
     let input_hash = hash(&json!({
-        "view": view_hash,
+        "view": [resource.key(), resource.runtime_view().spec.to_json()],
         "deployment": pods::inputs(resource),
+        "secrets": custom::secret_revisions(&cx),
     }));
     let workload = workload::workload(&cx, &view_hash, &input_hash);
     children.push(workload.child);

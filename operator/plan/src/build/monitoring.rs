@@ -9,6 +9,10 @@ pub fn pod_monitor(cx: &Cx<'_>) -> (Option<Child>, Option<Note>) {
     let Some(wanted) = &cx.settings.pod_monitor else {
         return (None, None);
     };
+    if cx.custom().is_some() {
+        // Whether it has metrics, and where, only its author knows.
+        return (None, None);
+    }
     if !cx.context.platform.pod_monitor {
         let note = Note {
             reason: "PodMonitorMissing",

@@ -1,7 +1,8 @@
 //! The pod template: one container that runs `vumi worker`, by the `restricted` Pod Security Standard, with its manifest and
 //! Secrets as files.
 
-use super::Cx;
+use super::{Cx, custom};
+use crate::names::SECRETS_HASH;
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EmptyDirVolumeSource,
     HTTPGetAction, KeyToPath, Lifecycle, LifecycleHandler, LocalObjectReference,
@@ -23,6 +24,12 @@ use vumi_api::{Resource, SecretUse};
 pub const CONTAINER: &str = "worker";
 /// Name of the volume with the state store.
 pub const STATE_VOLUME: &str = "state";
+/// Name of the volume with the manifest.
+pub const WORKERS_VOLUME: &str = "workers";
+/// Name of the volume with the Secrets.
+pub const SECRETS_VOLUME: &str = "secrets";
+/// Name of the volume for whatever lasts no longer than the pod.
+pub const TMP_VOLUME: &str = "tmp";
 const STATE_FOLDER: &str = "/var/lib/vumi";
 /// User and group of the process: nobody in particular, but never root.
 const USER: i64 = 65532;
@@ -66,13 +73,18 @@ pub fn template(cx: &Cx<'_>, view_hash: &str, image: &str) -> PodTemplateSpec {
     let grace = goodbye + drain(cx.resource) + STOP_BESIDE_DRAIN;
     let has_volume = super::workload::has_volume(cx.resource);
     let secrets = &cx.settings.image_pull_secrets;
+    let own_image = cx.custom().is_none();
+    let mut annotations = BTreeMap::from([(
+        "kubectl.kubernetes.io/default-container".to_owned(),
+        CONTAINER.to_owned(),
+    )]);
+    if let Some(revisions) = custom::secret_revisions(cx) {
+        annotations.insert(SECRETS_HASH.to_owned(), revisions);
+    }
     PodTemplateSpec {
         metadata: Some(ObjectMeta {
             labels: Some(cx.names.labels()),
-            annotations: Some(BTreeMap::from([(
-                "kubectl.kubernetes.io/default-container".to_owned(),
-                CONTAINER.to_owned(),
-            )])),
+            annotations: Some(annotations),
             ..ObjectMeta::default()
         }),
         spec: Some(PodSpec {
@@ -82,8 +94,8 @@ pub fn template(cx: &Cx<'_>, view_hash: &str, image: &str) -> PodTemplateSpec {
             termination_grace_period_seconds: Some(seconds(grace)),
             security_context: Some(PodSecurityContext {
                 run_as_non_root: Some(true),
-                run_as_user: Some(USER),
-                run_as_group: Some(USER),
+                run_as_user: own_image.then_some(USER),
+                run_as_group: own_image.then_some(USER),
                 fs_group: Some(USER),
                 fs_group_change_policy: Some("OnRootMismatch".into()),
                 seccomp_profile: Some(SeccompProfile {
@@ -102,7 +114,10 @@ pub fn template(cx: &Cx<'_>, view_hash: &str, image: &str) -> PodTemplateSpec {
                     .into()
             }),
             volumes: Some(volumes(cx, view_hash)),
-            containers: vec![container(cx, image)],
+            containers: vec![match cx.custom() {
+                Some(custom) => custom::container(cx, custom),
+                None => container(cx, image),
+            }],
             ..PodSpec::default()
         }),
     }
@@ -145,6 +160,15 @@ fn container(cx: &Cx<'_>, image: &str) -> Container {
         startup_probe: Some(probe("/healthz", 1, 60)),
         liveness_probe: Some(probe("/healthz", 10, 6)),
         readiness_probe: Some(probe(ready, 5, 2)),
+        volume_mounts: Some(mounts(cx)),
+        ..hardened(cx)
+    }
+}
+
+/// What every container has, ours or not: no rights, bounded resources, and time for callers to hear of its end.
+pub fn hardened(cx: &Cx<'_>) -> Container {
+    let listens = !cx.ports().is_empty();
+    Container {
         lifecycle: listens.then(|| Lifecycle {
             pre_stop: Some(LifecycleHandler {
                 sleep: Some(SleepAction {
@@ -166,7 +190,6 @@ fn container(cx: &Cx<'_>, image: &str) -> Container {
         }),
         // What a process said last is what `kubectl describe pod` and the status show.
         termination_message_policy: Some("FallbackToLogsOnError".into()),
-        volume_mounts: Some(mounts(cx)),
         ..Container::default()
     }
 }
@@ -226,18 +249,22 @@ fn resources(cx: &Cx<'_>) -> ResourceRequirements {
     }
 }
 
-fn mounts(cx: &Cx<'_>) -> Vec<VolumeMount> {
-    let mount = |name: &str, path: &str, read_only: bool| VolumeMount {
+/// A volume in a folder of the container.
+pub fn mount(name: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
         name: name.into(),
         mount_path: path.into(),
         read_only: read_only.then_some(true),
         ..VolumeMount::default()
-    };
+    }
+}
+
+fn mounts(cx: &Cx<'_>) -> Vec<VolumeMount> {
     let mut mounts = vec![
-        mount("workers", "/etc/vumi/workers", true),
-        mount("secrets", "/etc/vumi/secrets", true),
+        mount(WORKERS_VOLUME, "/etc/vumi/workers", true),
+        mount(SECRETS_VOLUME, "/etc/vumi/secrets", true),
         // For the control socket, by which `kubectl exec … vumi status` asks.
-        mount("tmp", "/tmp", false),
+        mount(TMP_VOLUME, "/tmp", false),
     ];
     if super::workload::has_volume(cx.resource) {
         mounts.push(mount(STATE_VOLUME, STATE_FOLDER, false));
@@ -248,7 +275,7 @@ fn mounts(cx: &Cx<'_>) -> Vec<VolumeMount> {
 fn volumes(cx: &Cx<'_>, view_hash: &str) -> Vec<Volume> {
     vec![
         Volume {
-            name: "workers".into(),
+            name: WORKERS_VOLUME.into(),
             config_map: Some(ConfigMapVolumeSource {
                 name: cx.names.config_map(view_hash),
                 ..ConfigMapVolumeSource::default()
@@ -256,7 +283,7 @@ fn volumes(cx: &Cx<'_>, view_hash: &str) -> Vec<Volume> {
             ..Volume::default()
         },
         Volume {
-            name: "secrets".into(),
+            name: SECRETS_VOLUME.into(),
             projected: Some(ProjectedVolumeSource {
                 default_mode: Some(0o440),
                 sources: Some(cx.resource.secrets().iter().map(secret).collect()),
@@ -264,7 +291,7 @@ fn volumes(cx: &Cx<'_>, view_hash: &str) -> Vec<Volume> {
             ..Volume::default()
         },
         Volume {
-            name: "tmp".into(),
+            name: TMP_VOLUME.into(),
             empty_dir: Some(EmptyDirVolumeSource {
                 size_limit: Some(Quantity("16Mi".into())),
                 medium: None,

@@ -39,7 +39,7 @@ pub fn service(cx: &Cx<'_>) -> Option<Service> {
         port: outer_port(cx, *port).into(),
         target_port: Some(IntOrString::String(name.clone())),
         protocol: Some("TCP".into()),
-        app_protocol: name.starts_with("http").then(|| "http".into()),
+        app_protocol: (name == "http" || name.starts_with("http-")).then(|| "http".into()),
         ..ServicePort::default()
     };
     Some(Service {

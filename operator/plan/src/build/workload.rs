@@ -94,7 +94,7 @@ fn settle(cx: &Cx<'_>, view_hash: &str, input_hash: &str) -> Settled {
     let Some(live) = &cx.context.live else {
         return newest;
     };
-    let template = serde_json::to_value(&live.template).unwrap_or_default();
+    let template = live.template.clone();
     let running = image_of(&template);
     match (deployment.update_policy, live.input_hash == input_hash) {
         (UpdatePolicy::Immediate, _) | (UpdatePolicy::OnChange, false) => newest,
@@ -165,11 +165,6 @@ fn strategy(cx: &Cx<'_>) -> DeploymentStrategy {
 }
 
 fn stateful_set(cx: &Cx<'_>) -> Value {
-    let claims = match &cx.context.live {
-        // They cannot be changed once they are there.
-        Some(live) if !live.claims.is_empty() => live.claims.clone(),
-        _ => vec![claim(cx)],
-    };
     let set = StatefulSet {
         metadata: cx.names.metadata(cx.names.child()),
         spec: Some(StatefulSetSpec {
@@ -179,7 +174,7 @@ fn stateful_set(cx: &Cx<'_>) -> Value {
             // By order, a pod that is not ready would never be replaced by the edit that mends it.
             pod_management_policy: Some("Parallel".into()),
             revision_history_limit: Some(3),
-            volume_claim_templates: Some(claims),
+            volume_claim_templates: Some(vec![claim(cx)]),
             persistent_volume_claim_retention_policy: Some(
                 StatefulSetPersistentVolumeClaimRetentionPolicy {
                     when_deleted: Some("Retain".into()),
@@ -190,7 +185,13 @@ fn stateful_set(cx: &Cx<'_>) -> Value {
         }),
         ..StatefulSet::default()
     };
-    serde_json::to_value(set).unwrap_or_default()
+    let mut set = serde_json::to_value(set).unwrap_or_default();
+    // They cannot be changed once they are there.
+    let live = cx.context.live.as_ref().map(|live| &live.claims);
+    if let Some(claims) = live.filter(|claims| claims.is_array()) {
+        set["spec"]["volumeClaimTemplates"] = claims.clone();
+    }
+    set
 }
 
 fn claim(cx: &Cx<'_>) -> PersistentVolumeClaim {

@@ -59,7 +59,13 @@ fn context(resource: &Resource) -> Context {
         namespace: "campaign".into(),
         uid: Some("0d3f".into()),
         secrets: secrets
-            .map(|(name, used)| (name, SecretFacts { keys: used.keys }))
+            .map(|(name, used)| {
+                let facts = SecretFacts {
+                    keys: used.keys,
+                    revision: "1".into(),
+                };
+                (name, facts)
+            })
             .collect(),
         platform: Platform {
             pod_monitor: true,

@@ -1,31 +1,18 @@
 //! When pods are replaced, and when they are not (K8, K9, K12, K25).
 
 use crate::{built, context, resource};
-use serde_json::Value;
+use serde_json::{Value, json};
 use vumi_api::Resource;
-use vumi_plan::names::{INPUT_HASH, TEMPLATE_HASH, TYPE};
 use vumi_plan::{Context, Desired, Live, Settings, build, validate};
 
 const ECHO: &str = "echo: {}, transportName: t";
 
 /// A workload that runs what was built.
 pub(crate) fn live(desired: &Desired) -> Live {
-    let object = &desired.workload().unwrap().object;
-    let annotation = |name: &str| {
-        let value = &object["metadata"]["annotations"][name];
-        value.as_str().unwrap().to_owned()
-    };
-    let template = object["spec"]["template"].clone();
-    let claims = object["spec"]["volumeClaimTemplates"].clone();
-    let worker_type = &template["metadata"]["labels"][TYPE];
-    Live {
-        input_hash: annotation(INPUT_HASH),
-        template_hash: annotation(TEMPLATE_HASH),
-        worker_type: worker_type.as_str().unwrap().to_owned(),
-        template: serde_json::from_value(template).unwrap(),
-        claims: serde_json::from_value(claims).unwrap_or_default(),
-        recreating: false,
-    }
+    let mut object = desired.workload().unwrap().object.clone();
+    let replicas = object["spec"]["replicas"].clone();
+    object["status"] = json!({"replicas": replicas, "updatedReplicas": replicas});
+    Live::of(&object).unwrap()
 }
 
 /// What is built of `resource` where `before` runs, by an operator with another image.
@@ -151,11 +138,10 @@ fn another_type_stops_the_old_worker_first() {
     let during = updated(&other, &before, "vumi:next");
     assert_eq!(strategy(&during), "Recreate");
     // Going back to the usual way in the midst of it would start the new pod beside the old one.
+    let mut unfinished = during.workload().unwrap().object.clone();
+    unfinished["status"] = json!({"replicas": 1, "updatedReplicas": 0});
     let context = Context {
-        live: Some(Live {
-            recreating: true,
-            ..live(&during)
-        }),
+        live: Live::of(&unfinished),
         ..context(&other)
     };
     assert_eq!(strategy(&built(&other, &context)), "Recreate");
@@ -170,11 +156,10 @@ fn another_type_stops_the_old_worker_first() {
 fn defaults_that_come_back_are_no_change() {
     let (resource, before) = first(&format!("{ECHO}, state: {{volume: {{}}}}"));
     let mut running = live(&before);
-    let spec = running.template.spec.as_mut().unwrap();
-    spec.dns_policy = Some("ClusterFirst".into());
-    spec.restart_policy = Some("Always".into());
-    let claim = running.claims[0].spec.as_mut().unwrap();
-    claim.volume_mode = Some("Filesystem".into());
+    running.template["spec"]["dnsPolicy"] = "ClusterFirst".into();
+    running.template["spec"]["aFieldOfNextYear"] = true.into();
+    running.claims[0]["spec"]["volumeMode"] = "Filesystem".into();
+    running.claims[0]["status"] = json!({"phase": "Pending"});
     let context = Context {
         live: Some(running),
         ..context(&resource)
@@ -185,6 +170,7 @@ fn defaults_that_come_back_are_no_change() {
         before.workload().unwrap().hash
     );
     assert!(!after.update_available);
+    assert_eq!(template(&after)["spec"]["aFieldOfNextYear"], true);
 }
 
 #[test]
@@ -196,4 +182,25 @@ fn a_claim_that_is_there_stays_as_it_is() {
     };
     let after = updated(&larger, &before, "vumi:next");
     assert_eq!(claims(&after), claims(&before));
+}
+
+/// A program that reads its Secrets only when it starts is started anew when one changes; ours, and others that read files
+/// again, are not.
+#[test]
+fn a_rotated_secret_replaces_only_pods_that_cannot_reload() {
+    for (spec, rolls) in [
+        (ECHO, false),
+        ("custom: {image: a}, transportName: t", true),
+        ("custom: {image: a, reload: files}, transportName: t", false),
+    ] {
+        let (resource, before) = first(spec);
+        let mut rotated = Context {
+            live: Some(live(&before)),
+            ..context(&resource)
+        };
+        let broker = rotated.secrets.get_mut("vumi-broker").unwrap();
+        broker.revision = "2".into();
+        let after = built(&resource, &rotated);
+        assert_eq!(template(&after) != template(&before), rolls, "{spec}");
+    }
 }

@@ -88,6 +88,45 @@ fn what_an_operator_does_not_allow_is_refused() {
 }
 
 #[test]
+fn a_program_of_somebody_else_gets_the_broker_as_its_secret_has_it() {
+    let program = resource("Application", "custom: {image: a}, transportName: t");
+    let given = |keys: &[&str]| {
+        let mut context = context(&program);
+        let broker = context.secrets.get_mut("vumi-broker").unwrap();
+        broker.keys = keys.iter().map(|key| (*key).to_owned()).collect();
+        let validated = validate(&program, &context, &Settings::default())?;
+        let desired = vumi_plan::build(&validated, &context, &Settings::default());
+        let workload = &desired.workload().unwrap().object;
+        let env = &workload["spec"]["template"]["spec"]["containers"][0]["env"];
+        let names = env.as_array().unwrap().iter();
+        let names = names.map(|variable| variable["name"].as_str().unwrap().to_owned());
+        Ok::<_, Refusal>(names.collect::<Vec<_>>())
+    };
+    let parts = [
+        "VUMI_BROKER_HOST",
+        "VUMI_BROKER_PORT",
+        "VUMI_BROKER_USERNAME",
+        "VUMI_BROKER_PASSWORD",
+        "VUMI_BROKER_VHOST",
+        "VUMI_TRANSPORT_NAME",
+    ];
+    assert_eq!(given(&["host", "username", "password"]).unwrap(), parts);
+    assert_eq!(
+        given(&["connection_string"]).unwrap(),
+        ["VUMI_BROKER_URL", "VUMI_TRANSPORT_NAME"]
+    );
+    let refusal = given(&["host"]).unwrap_err();
+    assert_eq!(refusal.reason, Reason::BrokerKeys);
+    assert_eq!(refusal.outcome, Outcome::Stalled);
+    let settings = Settings {
+        allow_custom: false,
+        ..Settings::default()
+    };
+    let refusal = validate(&program, &context(&program), &settings).unwrap_err();
+    assert_eq!(refusal.reason, Reason::CustomNotAllowed);
+}
+
+#[test]
 fn a_listener_that_nobody_could_reach_is_refused() {
     let local = resource("Transport", "telnet: {port: 9010, host: 127.0.0.1}");
     let refusal = refused(&local, |_| ());
