@@ -949,7 +949,7 @@ pub const BAD: &[Bad] = &[
 /// Refused offline by the worker type's own validation; the API server cannot see these, the operator will.
 pub const ONLY_OFFLINE: &[Bad] = &[
     transport(
-        "custom: {image: a, env: [{name: A, value: x}, {name: A, value: y}]}",
+        "custom: {image: a, env: [{name: A, value: a}, {name: A, value: b}]}",
         "manifest.invalid",
         "spec.custom.env[1].name",
         "stands here twice",
