@@ -4,8 +4,8 @@
 mod rules;
 mod schema;
 
-pub(crate) use rules::only_for;
 pub use rules::{CEL_WORDS, RESERVED_SETTINGS, UNSUPPORTED_KEYS, one_of};
+pub(crate) use rules::{of_our_own, only_for};
 
 use crate::kinds::{ApplicationSpec, DispatcherSpec, MetricAggregatorSpec, TransportSpec};
 use crate::manifest::to_yaml;

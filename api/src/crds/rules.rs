@@ -229,23 +229,22 @@ fn replicas_of_ordered(kind: Kind) -> Value {
 /// Settings that the operator reads, and so all that a program of somebody else can have (K22).
 const CONTAINER_SETTINGS: &[&str] = &["transportName", "broker"];
 
-/// Settings that only our own workers honour, beside a program of somebody else.
-fn not_for_containers(kind: Kind, spec: &Value, worker: &WorkerType) -> Value {
-    let limited: Vec<&str> = only_for(kind)
-        .into_iter()
-        .map(|(setting, _)| setting)
-        .collect();
-    let settings = spec["properties"]
-        .as_object()
-        .into_iter()
-        .flat_map(|p| p.keys());
-    let ours: Vec<&str> = settings
+/// Settings of a kind that only our own workers honour. Those of some types alone have a rule of their own.
+pub(crate) fn of_our_own(kind: Kind, spec: &Value) -> Vec<&str> {
+    let limited: Vec<&str> = only_for(kind).into_iter().map(|(name, _)| name).collect();
+    let settings = spec["properties"].as_object().into_iter();
+    settings
+        .flat_map(|properties| properties.keys())
         .map(String::as_str)
         .filter(|name| kind.worker_types().iter().all(|w| w.key != *name))
         .filter(|name| !CONTAINER_SETTINGS.contains(name) && !DEPLOYMENT_SETTINGS.contains(name))
-        // Those have a rule of their own.
         .filter(|name| !limited.contains(name))
-        .collect();
+        .collect()
+}
+
+/// Refuses them beside a program of somebody else.
+fn not_for_containers(kind: Kind, spec: &Value, worker: &WorkerType) -> Value {
+    let ours = of_our_own(kind, spec);
     let absent: Vec<String> = ours
         .iter()
         .map(|name| format!("!has(self.{name})"))
