@@ -5,11 +5,11 @@
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use minijinja::value::ValueKind;
+use minijinja::value::{Object, ValueKind};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind, Expression, UndefinedBehavior};
 use serde_json::Value as Json;
-use std::collections::BTreeSet;
-use std::sync::LazyLock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 pub use minijinja::Value;
 
@@ -237,6 +237,24 @@ impl Template {
         self.used().is_ok_and(|used| used.iter().any(|u| root(u)))
     }
 
+    /// Which members of `name` the value for this context is made from, such as `msisdn` of `params`.
+    pub fn asks(&self, name: &str, context: &Value) -> BTreeSet<String> {
+        let asked = Arc::new(Asked {
+            value: context.get_attr(name).unwrap_or_default(),
+            names: Mutex::default(),
+        });
+        let mut all: BTreeMap<String, Value> = BTreeMap::new();
+        for key in context.try_iter().into_iter().flatten() {
+            let value = context.get_item(&key).unwrap_or_default();
+            all.insert(key.to_string(), value);
+        }
+        all.insert(name.to_owned(), Value::from_dyn_object(Arc::clone(&asked)));
+        // One that fails has asked all the same.
+        let _ = self.value(&Value::from_pairs(all));
+        let names = asked.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.clone()
+    }
+
     /// What is wrong with it where only `names` have values.
     pub fn check(&self, names: &Names) -> Option<String> {
         let used = match self.used() {
@@ -251,6 +269,24 @@ impl Template {
             Err(error) if error.0.starts_with("unknown ") => Some(error.to_string()),
             _ => None,
         }
+    }
+}
+
+/// A value that remembers which of its members were asked for.
+#[derive(Debug)]
+struct Asked {
+    value: Value,
+    names: Mutex<BTreeSet<String>>,
+}
+
+impl Object for Asked {
+    fn get_value(self: &Arc<Self>, key: &Value) -> Option<Value> {
+        if let Some(name) = key.as_str() {
+            let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+            names.insert(name.to_owned());
+        }
+        let value = self.value.get_item(key).ok();
+        value.filter(|value| !value.is_undefined())
     }
 }
 
@@ -395,6 +431,21 @@ mod tests {
             .unwrap()
             .render(&context(), escape)
             .unwrap()
+    }
+
+    #[test]
+    fn a_template_says_what_it_is_made_from() {
+        let asks = |source: &str| Template::new(source).unwrap().asks("params", &context());
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect();
+        assert_eq!(asks("fixed"), BTreeSet::new());
+        assert_eq!(asks("{{ n }}"), BTreeSet::new());
+        assert_eq!(asks("{{ params.a }}"), names(&["a"]));
+        let either = "{{ params[\"a b\"] if params[\"a b\"] is defined else params.q }}";
+        assert_eq!(asks(either), names(&["a b", "q"]));
+        assert_eq!(
+            asks("to {{ params['empty'] or params.missing }}"),
+            names(&["empty", "missing"])
+        );
     }
 
     #[test]

@@ -68,6 +68,8 @@ pub struct Topology {
     pub listens: Vec<(String, u16)>,
     /// True for request/reply transports, whose replicas forward replies to the holder of the request (R19).
     pub holds_requests: bool,
+    /// True for transports that answer requests and can send nothing of their own.
+    pub only_answers: bool,
 }
 
 impl Topology {

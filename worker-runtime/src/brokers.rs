@@ -64,7 +64,8 @@ pub fn check_authority(flag: &str, file: Option<&Path>) -> Result<(), CliError> 
     };
     let place = file.display();
     let text = std::fs::read_to_string(file).map_err(|error| {
-        CliError::environment(format!("{flag} {place} cannot be read: {error}"))
+        let error = CliError::unreadable(file.display(), &error);
+        CliError::environment(format!("{flag}: {error}"))
     })?;
     match text.contains("-----BEGIN CERTIFICATE-----") {
         true => Ok(()),

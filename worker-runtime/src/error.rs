@@ -45,6 +45,18 @@ impl CliError {
         }
     }
 
+    /// A file or folder that cannot be read, and what to do: one text for all commands.
+    pub fn unreadable(place: impl std::fmt::Display, error: &std::io::Error) -> Self {
+        use std::io::ErrorKind;
+        let reason = match error.kind() {
+            ErrorKind::NotFound => "it does not exist; check the path".to_owned(),
+            ErrorKind::PermissionDenied => "permission denied; check its mode".to_owned(),
+            ErrorKind::InvalidData => "it is not UTF-8 text; save it as UTF-8".to_owned(),
+            _ => error.to_string(),
+        };
+        Self::environment(format!("cannot read {place}: {reason}"))
+    }
+
     /// Ended by a signal, as a shell reports it: 130 after Ctrl-C, 143 after SIGTERM.
     pub fn signal(number: u8) -> Self {
         Self {
@@ -64,7 +76,7 @@ impl CliError {
     /// Prints the text to standard error and gives the exit code.
     pub fn report(&self) -> ExitCode {
         if !self.text.is_empty() {
-            eprintln!("error: {}", self.text);
+            crate::output::note(&format!("error: {}", self.text));
         }
         ExitCode::from(self.code)
     }

@@ -110,6 +110,7 @@ impl Place {
             worker: String::new(),
             journal: None,
             classes: None,
+            only_answers: false,
         };
         let reach = Reach {
             stores: vec![Arc::clone(store)],
@@ -152,6 +153,18 @@ pub fn address(text: &str) -> Result<String, String> {
     }
 }
 
+/// What to try where nothing is found under a number that seems to lack the code of its country.
+pub fn with_country(address: &str) -> Option<String> {
+    let person = Person::new(address);
+    let number = person.address();
+    let is_national = number.starts_with('0') && number.bytes().all(|b| b.is_ascii_digit());
+    is_national.then(|| {
+        format!(
+            "most transports keep numbers with the code of their country: write {address} so as well, for example +27820000001"
+        )
+    })
+}
+
 /// How many entries an answer may have, for clap.
 pub fn limit(text: &str) -> Result<usize, String> {
     match text.parse() {
@@ -175,12 +188,25 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), CliError> {
             "{question} Nothing was done: without a terminal to ask at, --yes must say it"
         )));
     }
-    eprint!("{question} [y/N] ");
+    let _ = write!(std::io::stderr(), "{question} [y/N] ");
     let _ = std::io::stderr().flush();
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer);
     match (read, answer.trim()) {
         (Ok(_), "y" | "Y" | "yes") => Ok(()),
         _ => Err(CliError::validation("nothing was done")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_country;
+
+    #[test]
+    fn a_number_without_its_country_is_known_by_its_zero() {
+        assert!(with_country("082 000 0001").is_some_and(|hint| hint.contains("+27")));
+        for other in ["+27820000001", "27820000001", "0x@example.org", "thandi"] {
+            assert_eq!(with_country(other), None, "{other}");
+        }
     }
 }

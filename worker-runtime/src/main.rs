@@ -128,4 +128,24 @@ mod tests {
     fn the_commands_fit_together() {
         Cli::command().debug_assert();
     }
+
+    /// clap reads `{n}` in a help text as the end of a line.
+    #[test]
+    fn no_help_text_loses_what_clap_takes_for_a_placeholder() {
+        fn look(command: &clap::Command) {
+            let texts = command
+                .get_arguments()
+                .flat_map(|a| [a.get_help(), a.get_long_help()]);
+            let texts = texts.chain([command.get_about(), command.get_after_help()]);
+            for text in texts.flatten() {
+                assert!(
+                    !text.to_string().contains("{n}"),
+                    "{}: {text}",
+                    command.get_name()
+                );
+            }
+            command.get_subcommands().for_each(look);
+        }
+        look(&Cli::command());
+    }
 }

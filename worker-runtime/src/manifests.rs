@@ -171,13 +171,7 @@ fn name_of(path: &Path) -> String {
 }
 
 fn unreadable(path: &Path, error: &std::io::Error) -> CliError {
-    let reason = match error.kind() {
-        std::io::ErrorKind::NotFound => "it does not exist; check the path".to_owned(),
-        std::io::ErrorKind::PermissionDenied => "permission denied; check its mode".to_owned(),
-        std::io::ErrorKind::InvalidData => "it is not UTF-8 text; save it as UTF-8".to_owned(),
-        _ => error.to_string(),
-    };
-    CliError::environment(format!("cannot read {}: {reason}", path.display()))
+    CliError::unreadable(path.display(), error)
 }
 
 #[cfg(test)]

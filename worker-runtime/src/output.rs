@@ -12,6 +12,11 @@ pub enum Format {
     Json,
 }
 
+/// Writes a line to standard error. Where nobody reads it, it is lost.
+pub fn note(line: &str) {
+    let _ = writeln!(std::io::stderr().lock(), "{line}");
+}
+
 /// Writes `text` to standard output as it is.
 pub fn print(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();

@@ -8,7 +8,8 @@
 //!
 //! Limits: at least once: after a crash, a lost answer or a requeue the same message comes again, with the same `webhook-id`. A
 //! message that its user's earlier one waits for waits too; other users' go on. Redirects are not followed. The end of a
-//! session is not relayed. Without a state store a message is tried again for `holdLimit` alone, and then set aside.
+//! session is not relayed. Whoever waits for the reply to a message that is set aside hears nothing of that: a request of
+//! `httpApi` or `httpRpc` ends with the answer to one whose reply did not come in time. Without a state store a message is tried again for `holdLimit` alone, and then set aside.
 //!
 //! Codes: `peer.unreachable`, `peer.timeout`, `peer.failed`, `peer.throttled`, `peer.credentials`, `relay.refused`,
 //! `relay.redirected`, `relay.reply_unusable`, `retry.expired`, `retry.exhausted`, `retry.no_store`, `secret.missing`, `secret.empty`.

@@ -3,6 +3,7 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::str::FromStr;
 
 /// How urgent a message is: `helper_metadata.class`.
 #[derive(
@@ -46,6 +47,17 @@ impl Class {
     /// The class of this name.
     pub fn find(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|class| class.as_str() == name)
+    }
+}
+
+impl FromStr for Class {
+    type Err = String;
+
+    fn from_str(name: &str) -> Result<Self, String> {
+        Self::find(name).ok_or_else(|| {
+            let names = Self::ALL.map(Self::as_str).join(", ");
+            format!("{name:?} is no class; classes are {names}")
+        })
     }
 }
 

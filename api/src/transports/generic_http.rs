@@ -249,6 +249,7 @@ impl GenericHttp {
     pub fn topology(&self, resource: &Resource) -> Topology {
         let mut topology = Topology::listening(resource);
         topology.holds_requests = self.holds();
+        topology.only_answers = self.send.is_none();
         topology
     }
 }

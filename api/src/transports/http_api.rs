@@ -27,8 +27,8 @@
 //! | Parameter | Meaning | Needed |
 //! |---|---|---|
 //! | `content` | the text; may be empty | yes |
-//! | `to_addr` | the address written to, such as a short code | yes |
-//! | `from_addr` | the user's address, such as a phone number | yes |
+//! | `to_addr` | the address written to, such as a short code; not empty | yes |
+//! | `from_addr` | the user's address, such as a phone number; not empty | yes |
 //! | `group` | the group or room it was written in | no |
 //! | `session_event` | `new`, `resume` or `close`, if the caller has sessions | no |
 //! | the one named by `idField` | the caller's own id of the message | no |
@@ -50,6 +50,7 @@
 //! | 401 | `http.auth` is set, and user name or password is missing or wrong |
 //! | 404, 405 | another path; another method (`Allow` names the right ones) |
 //! | 408, 413, 415 | the body is too slow; body or message is too large; the body has another type |
+//! | 431 | the head, with the URL and all headers, has more than 16 KiB; the connection is closed |
 //! | 502 | the application's reply was refused, as one without content (`reply.missing_fields`); the user got nothing |
 //! | 503 | the broker is away (`broker.unreachable`), too many messages wait (`backlog.full`), too many connections, or the worker stops; try again after `Retry-After` |
 //! | 504 | no reply that could be delivered came within `http.requestTimeout` |
@@ -147,6 +148,7 @@ impl WorkerConfig for HttpApi {
     fn topology(&self, resource: &Resource) -> Topology {
         let mut t = Topology::listening(resource);
         t.holds_requests = self.reply_expected.unwrap_or(false);
+        t.only_answers = true;
         t
     }
 
@@ -164,10 +166,17 @@ impl WorkerConfig for HttpApi {
             findings.push((format!("httpApi.{path}"), sentence));
         };
         for (index, name) in self.allowed_fields.iter().flatten().enumerate() {
-            if refused(name) {
-                let sentence = format!("{name} is set by the transport itself; remove it here");
-                refuse(format!("allowedFields[{index}]"), sentence);
-            }
+            let sentence = match nearest(name, DEFAULTED) {
+                _ if refused(name) => {
+                    format!("{name} is set by the transport itself; remove it here")
+                }
+                // Callers may have fields of their own, such as content_type.
+                Some(near) if !name.starts_with(near) && !near.starts_with(name.as_str()) => {
+                    format!("no message has this field; did you mean {near}?")
+                }
+                _ => continue,
+            };
+            refuse(format!("allowedFields[{index}]"), sentence);
         }
         for name in self.field_defaults.iter().flat_map(BTreeMap::keys) {
             let sentence = match name.as_str() {
@@ -196,6 +205,15 @@ impl WorkerConfig for HttpApi {
             refuse(format!("fieldDefaults.{name}"), sentence);
         }
         let defaults = self.field_defaults.as_ref();
+        for field in ["to_addr", "from_addr"] {
+            if defaults
+                .and_then(|d| d.get(field))
+                .is_some_and(|a| a.trim().is_empty())
+            {
+                let sentence = "an empty address names nobody; remove it, or name somebody";
+                refuse(format!("fieldDefaults.{field}"), sentence.into());
+            }
+        }
         if let Some(event) = defaults.and_then(|d| d.get("session_event"))
             && !SESSION_EVENTS.contains(&event.as_str())
         {

@@ -15,17 +15,19 @@
 //! ## Requests and answers
 //!
 //! A request to `http.path`, or below it, carries its parameters in the query, a form, or a JSON object. The parameters that
-//! `fields` names are the message; each must be there unless `defaults` or `optional` says otherwise, and may be empty. In
-//! mode `strict` no others may be there, and members of a JSON body that are lists or objects are named as well.
+//! `fields` names are the message; each must be there unless `defaults` or `optional` says otherwise, and may be empty, but
+//! for the addresses. A request whose session event is `close` waits for no reply: its user has left. In mode `strict` no others may be there, and members of a JSON body that are lists or objects are named as well.
 //!
 //! | Status | When |
 //! |---|---|
 //! | 200 | the content of the reply, as `contentType` |
+//! | 200 | nothing, where the session event is `close`: as soon as the broker has the message |
 //! | 200 | `deadline.text`, if the network will not wait longer; a later reply ends as `reply.session_closed` |
 //! | 400 | `{"missing_parameter": ["to_addr"], "unexpected_parameter": ["foo"], "invalid_parameter": []}`, of which only the lists that have names; or the body cannot be read |
 //! | 401 | `http.auth` is set, and user name or password is missing or wrong |
 //! | 404, 405 | another path; another method (`Allow` names the right ones) |
 //! | 408, 413, 415 | the body is too slow; body or message is too large; the body has another type |
+//! | 431 | the head, with the URL and all headers, has more than 16 KiB; the connection is closed |
 //! | 502 | the application's reply was refused, as one without content; the user got nothing |
 //! | 503 | the broker is away, too many messages wait, too many connections, or the worker stops; try again after `Retry-After` |
 //! | 504 | no reply came within `http.requestTimeout`; `http.timeoutStatus` and `http.timeoutBody` say otherwise |
@@ -164,6 +166,7 @@ impl WorkerConfig for HttpRpc {
     fn topology(&self, resource: &Resource) -> Topology {
         let mut topology = Topology::listening(resource);
         topology.holds_requests = true;
+        topology.only_answers = true;
         topology
     }
 

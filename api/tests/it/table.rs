@@ -1060,6 +1060,18 @@ pub const ONLY_OFFLINE: &[Bad] = &[
         "set by the transport itself",
     ),
     transport(
+        "httpApi: {allowedFields: [content, form_addr]}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpApi.allowedFields[1]",
+        "did you mean from_addr?",
+    ),
+    transport(
+        "httpApi: {fieldDefaults: {to_addr: \" \"}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpApi.fieldDefaults.to_addr",
+        "names nobody",
+    ),
+    transport(
         "httpApi: {fieldDefaults: {helper_metadata: x}}\nhttp: {port: 8080}",
         "manifest.invalid",
         "spec.httpApi.fieldDefaults.helper_metadata",

@@ -5,7 +5,8 @@ use crate::AnyError;
 use crate::process::{Measured, until_ready};
 use crate::report::{Report, median};
 use crate::rig::{ANSWERED, CLASSED, DIVIDED, ECHO, Rig, Run, SENT, Way};
-use std::time::{Duration, Instant};
+use crate::wrk::load;
+use std::time::Duration;
 use vumi_testkit::free_port;
 use vumi_testkit::redis::{Append, Options, Redis};
 
@@ -253,35 +254,13 @@ async fn requests(bench: &Bench, store: Store, run: usize) -> Result<(f64, f64),
     until_ready(port, "/health").await?;
     // It listens before it has reached its store.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let folder = tempfile::tempdir()?;
-    let script = folder.path().join("ids.lua");
-    std::fs::write(
-        &script,
-        format!(
-            "local n = 0\nrequest = function()\n  n = n + 1\n  return wrk.format(\"GET\", \"/rpc?content=hello&from_addr=2782\" .. (1000000 + n % 1000) .. \"&to_addr=12345&id={run}-\" .. n)\nend\n"
-        ),
-    )?;
-    let (before, began) = (process.cpu(), Instant::now());
-    let output = tokio::process::Command::new("wrk")
-        .args(["-t1", "-c20", "-d5s", "-s"])
-        .arg(&script)
-        .arg(format!("http://127.0.0.1:{port}"))
-        .output()
-        .await
-        .map_err(|e| format!("wrk: {e} (make bench installs it)"))?;
-    let used = process.cpu() - before;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if text.contains("Non-2xx") || text.contains("Socket errors") {
-        return Err(format!("httpApi refused requests: {text}").into());
-    }
-    let count = text
-        .lines()
-        .find_map(|line| line.trim().split_once(" requests in"))
-        .and_then(|(count, _)| count.parse::<f64>().ok())
-        .ok_or_else(|| format!("wrk said: {text}"))?;
-    let taken = began.elapsed().as_secs_f64();
+    let path = "/rpc?content=hello&to_addr=12345";
+    let seen = load(&[&process], port, path, Some(&run.to_string()), 5).await?;
     process.stop().await;
-    Ok((count / taken, used * 1e6 / count))
+    match seen.errors {
+        Some(errors) => Err(format!("httpApi refused requests: {errors}").into()),
+        None => Ok((seen.rate, seen.cpu_micros)),
+    }
 }
 
 /// Workers with nothing to do, beside each other, with a store and without.

@@ -3,6 +3,7 @@
 use crate::AnyError;
 use crate::process::{Measured, spawn, until_ready, vumi_run, vumi_worker};
 use crate::report::{Report, median};
+use crate::wrk::{Load, load};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -23,56 +24,15 @@ fn campaign(port: u16, text: &str) -> String {
     format!("{}---\n{ECHO}", transport(port, text))
 }
 
-/// What one run of `wrk` with 20 connections showed.
-struct Load {
-    rate: f64,
-    /// CPU time of the processes that were asked, per request.
-    cpu_micros: f64,
-    p50: String,
-    p99: String,
-    /// What it said of connections that failed and answers that are no 2xx.
-    errors: Option<String>,
-}
-
-async fn load(processes: &[&Measured], port: u16, seconds: u32) -> Result<Load, AnyError> {
-    let used = || processes.iter().map(|process| process.cpu()).sum::<f64>();
-    let cpu = used();
-    let url = format!("http://127.0.0.1:{port}/rpc?content=hello&from_addr=27820000001");
-    let output = tokio::process::Command::new("wrk")
-        .args(["-t1", "-c20", &format!("-d{seconds}s"), "--latency", &url])
-        .output()
-        .await
-        .map_err(|e| format!("wrk: {e} (make bench installs it)"))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let field = |name: &str| {
-        let found = text.lines().find_map(|line| line.trim().strip_prefix(name));
-        found.map_or_else(|| "?".to_owned(), |found| found.trim().to_owned())
-    };
-    let requests = text.lines().find(|line| line.contains(" requests in "));
-    let requests = requests.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    let failed = |line: &&str| line.contains("Non-2xx") || line.contains("Socket errors");
-    Ok(Load {
-        rate: field("Requests/sec:").parse().unwrap_or(f64::NAN),
-        cpu_micros: (used() - cpu) * 1e6 / requests.unwrap_or(f64::NAN),
-        p50: field("50%"),
-        p99: field("99%"),
-        errors: text.lines().find(failed).map(|line| line.trim().to_owned()),
-    })
-}
-
-impl Load {
-    /// How much later the slowest hundredth is than the median.
-    fn spread(&self) -> f64 {
-        micros(&self.p99) / micros(&self.p50)
-    }
-}
+/// What each request asks for, but for its user.
+const ASKED: &str = "/rpc?content=hello";
 
 /// The rows of this file, but for those against Python.
 pub async fn rows(report: &mut Report) -> Result<(), AnyError> {
     let port = free_port()?;
     let (process, file) = vumi_run(&campaign(port, "1"), &["--admin", "none"])?;
     until_ready(port, "/health").await?;
-    let seen = load(&[&process], port, 5).await?;
+    let seen = load(&[&process], port, ASKED, None, 5).await?;
     report.row(
         "HTTP round trip through `echo`, 20 connections (embedded, memory)",
         format!(
@@ -119,14 +79,14 @@ pub async fn against_python(report: &mut Report, runs: usize) -> Result<(), AnyE
         let arguments = ["-c", BASELINE, &url, &port.to_string()];
         let baseline = spawn(&python, &arguments, None)?;
         until_ready(port, "/health").await?;
-        theirs.push(load(&[&baseline], port, SECONDS).await?);
+        theirs.push(load(&[&baseline], port, ASKED, None, SECONDS).await?);
         baseline.stop().await;
         let port = free_port()?;
         let options = ["--broker", &url, "--admin", "none"];
         let transport = vumi_worker(&transport(port, "1"), &options)?;
         let echo = vumi_worker(ECHO, &options)?;
         until_ready(port, "/health").await?;
-        ours.push(load(&[&transport, &echo], port, SECONDS).await?);
+        ours.push(load(&[&transport, &echo], port, ASKED, None, SECONDS).await?);
         transport.stop().await;
         echo.stop().await;
     }
@@ -158,10 +118,7 @@ pub async fn against_python(report: &mut Report, runs: usize) -> Result<(), AnyE
         None,
     );
     let spread = |runs: &[Load]| median(runs.iter().map(Load::spread).collect());
-    let millis = |runs: &[Load]| {
-        let p50 = |run: &Load| micros(&run.p50) / 1e3;
-        median(runs.iter().map(p50).collect())
-    };
+    let millis = |runs: &[Load]| median(runs.iter().map(Load::median_millis).collect());
     let own = spread(&ours);
     report.row(
         "the same, p99 × p50",
@@ -175,18 +132,6 @@ pub async fn against_python(report: &mut Report, runs: usize) -> Result<(), AnyE
         Some(own.value <= 4.0),
     );
     Ok(())
-}
-
-fn micros(text: &str) -> f64 {
-    let end = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
-    let number: f64 = text[..end].parse().unwrap_or(f64::NAN);
-    match &text[end..] {
-        "s" => number * 1e6,
-        "ms" => number * 1e3,
-        _ => number,
-    }
 }
 
 /// New connections without pause while the transport's manifest changes: refused ones, and the longest wait.

@@ -14,6 +14,7 @@ mod report;
 mod rig;
 mod start;
 mod takeover;
+mod wrk;
 
 use clap::{Parser, Subcommand};
 use report::Report;

@@ -82,7 +82,8 @@ pub async fn order(
     order: Option<&Order>,
 ) -> Result<(), WorkError> {
     store.set_order(account, batch, order).await?;
-    tracing::info!(account, batch, order = ?order, "an order for a batch");
+    let now = order.map_or_else(|| "lifted".to_owned(), Order::to_string);
+    tracing::info!(account, batch, order = now, "an order for a batch");
     if order == Some(&Order::Pause) {
         return Ok(());
     }

@@ -59,7 +59,7 @@ codes! {
     BUG_CRASH_LOOP = "bug.crash_loop", "The process died three times while it worked on this message.",
         "Look at the log and at memory limits before each restart; requeue it after an upgrade.";
     FATE_UNKNOWN = "fate.unknown", "The message was sent and the answer was lost, so nobody knows whether the peer has it.",
-        "Ask the provider, or send it again as a new message at the risk of a second copy; `onUnknown` decides what is done.";
+        "Ask the provider; `vumi ledger resend` sends it again, at the risk of a second copy. `onUnknown` decides what is done without a person.";
     FATE_SENT_AGAIN = "fate.sent_again", "The message is sent again although the peer may have it: `onUnknown` or a person said so.",
         "Nothing; the user may get it twice. Choose `onUnknown: {policy: fail}` if that is worse than a lost message.";
     LEDGER_RESENT = "ledger.resent", "A person had the message sent again.",

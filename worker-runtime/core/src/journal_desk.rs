@@ -2,6 +2,7 @@
 
 use crate::audit::account_of;
 use crate::codes;
+use crate::engine::is_part;
 use crate::error::WorkError;
 use crate::message::Timestamp;
 use crate::message::glance::Glance;
@@ -126,17 +127,22 @@ pub struct Dropped {
     pub stopped: Option<String>,
 }
 
-/// Messages that wait, of one queue or of all, at most `limit` per queue.
+/// Whether `name` is the queue itself, or one of those that it is divided into.
+fn is_of(name: &str, queue: &str) -> bool {
+    let rest = name.strip_prefix(queue);
+    let part = rest.and_then(|rest| rest.strip_prefix('.'));
+    rest == Some("") || part.is_some_and(is_part)
+}
+
+/// Messages that wait, of one queue (its classes and partitions included) or of all, at most `limit` per queue.
 pub async fn list(
     store: &dyn StateStore,
     queue: Option<&str>,
     filter: &Filter,
     limit: usize,
 ) -> Result<Vec<Summary>, WorkError> {
-    let queues = match queue {
-        Some(queue) => vec![queue.to_owned()],
-        None => store.queues().await?,
-    };
+    let mut queues = store.queues().await?;
+    queues.retain(|name| queue.is_none_or(|queue| is_of(name, queue)));
     let mut listed = Vec::new();
     for queue in queues {
         let entries = store.list(&queue, filter, limit).await?;
@@ -281,4 +287,30 @@ async fn end_one(
         "removed a message from the journal"
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_of;
+
+    #[test]
+    fn the_parts_of_a_queue_are_of_it() {
+        let queue = "sms.outbound";
+        for name in [
+            queue,
+            "sms.outbound.bulk",
+            "sms.outbound.p3",
+            "sms.outbound.bulk.p3",
+        ] {
+            assert!(is_of(name, queue), "{name}");
+        }
+        for name in [
+            "sms.outbound2",
+            "sms.inbound",
+            "sms.outbound.za.outbound",
+            "sms",
+        ] {
+            assert!(!is_of(name, queue), "{name}");
+        }
+    }
 }

@@ -62,7 +62,11 @@ fn outlet<W>(format: LogFormat, filter: EnvFilter, ansi: bool, writer: W) -> Dis
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let lines = fmt::layer().with_writer(writer).with_ansi(ansi);
+    let lines = fmt::layer()
+        .with_writer(writer)
+        .with_ansi(ansi)
+        // A reader that closes standard error is no reason to end.
+        .log_internal_errors(false);
     let lines = match format {
         LogFormat::Text => lines.boxed(),
         LogFormat::Json => lines

@@ -37,7 +37,7 @@ pub const MAX_LISTED: usize = 1000;
 pub enum Ask {
     /// Messages that wait in journals: a list of [`journal_desk::Summary`].
     JournalList {
-        /// Consumed queue; without it, all that have a journal.
+        /// Consumed queue, with those that it is divided into; without it, all that have a journal.
         queue: Option<String>,
         /// Which ones.
         filter: Filter,
@@ -176,6 +176,8 @@ pub struct Consumed {
     pub journal: Option<Duration>,
     /// Whether it is the outbound queue of a transport with classes, or of one without; none if that is not known.
     pub classes: Option<bool>,
+    /// Whether it is the outbound queue of a transport that answers requests and can send nothing of its own.
+    pub only_answers: bool,
 }
 
 /// What is within reach of whoever answers.

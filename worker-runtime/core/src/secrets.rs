@@ -106,12 +106,24 @@ impl Secrets {
                 "a secret field needs secretKeyRef: {name, key}",
             ));
         };
-        self.get(&reference.name, &reference.key).ok_or_else(|| {
-            WorkError::new(
-                ErrorClass::Config,
-                codes::SECRET_MISSING,
-                format!("Secret {:?} has no key {:?}", reference.name, reference.key),
-            )
+        self.required(&reference.name, &reference.key)
+    }
+
+    /// The value of one key now, which must be there.
+    ///
+    /// # Errors
+    /// [`codes::SECRET_MISSING`], which says where it was looked for.
+    pub fn required(&self, name: &str, key: &str) -> Result<String, WorkError> {
+        self.get(name, key).ok_or_else(|| {
+            let place = match &self.folder {
+                Some(folder) => format!(
+                    "no file {}; write its value there, or mount the Secret",
+                    folder.join(name).join(key).display()
+                ),
+                None => "no `kind: Secret` beside the manifests has it, and no folder of Secrets is named (--secrets DIR)".into(),
+            };
+            let text = format!("Secret {name:?} has no key {key:?}: {place}");
+            WorkError::new(ErrorClass::Config, codes::SECRET_MISSING, text)
         })
     }
 }
@@ -119,6 +131,22 @@ impl Secrets {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_missing_is_said_with_the_place_that_it_was_looked_for_in() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("api").join("password");
+        let missing = |folder: Option<PathBuf>| {
+            let secrets = Secrets::new(BTreeMap::new(), folder);
+            let error = secrets.required("api", "password").unwrap_err();
+            assert_eq!(error.code, codes::SECRET_MISSING);
+            error.text
+        };
+        let text = missing(Some(folder.path().to_owned()));
+        assert!(text.contains(&place.display().to_string()), "{text}");
+        let text = missing(None);
+        assert!(text.contains("--secrets DIR"), "{text}");
+    }
 
     #[test]
     fn an_empty_value_is_no_secret() {

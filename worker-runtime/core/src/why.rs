@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// Fewest letters of an id that stand for the whole.
-const SHORTEST: usize = 4;
+pub const SHORTEST: usize = 4;
 /// Ids of an ambiguous beginning that are named.
 const NAMED: usize = 5;
 

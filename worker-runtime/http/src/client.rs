@@ -181,12 +181,7 @@ struct Trust {
 
 fn trust(settings: &HttpClient, secrets: &Secrets) -> Result<Trust, WorkError> {
     let wrong = |text: String| WorkError::new(ErrorClass::Config, codes::CONFIG_INVALID, text);
-    let key = |name: &str, key: &str| {
-        secrets.get(name, key).ok_or_else(|| {
-            let text = format!("Secret {name:?} has no key {key:?}");
-            WorkError::new(ErrorClass::Config, codes::SECRET_MISSING, text)
-        })
-    };
+    let key = |name: &str, key: &str| secrets.required(name, key);
     let settings = settings.tls.clone().unwrap_or_default();
     let mut roots = RootCertStore::empty();
     if let Some(secret) = &settings.ca_secret_ref {

@@ -21,14 +21,15 @@ use vumi_core::state::ledger::RowState;
   vumi batch pause spring-sale
   vumi batch resume spring-sale
   vumi batch cancel spring-sale --transport sms --yes
-  vumi batch reroute spring-sale --to sms_backup
+  vumi batch reroute spring-sale --to sms_backup --yes
   vumi batch reclass spring-sale --to interactive
 
 A batch is every message with the same helper_metadata.batch. One order is in force for a batch at a time, of each
 transport: a new one takes the place of the one before, and `resume` lifts it, whichever it is. An order reaches what is
 not sent yet, and what comes later; transports hear of it within a second. Cancelled messages are final: their senders get
 an event. Batches are known where there is a state store. An order that could not be obeyed is refused: for or to a
-transport that never ran, to the transport that has the batch, or to a class where there are none.
+transport that never ran, to the transport that has the batch or one that only answers requests, or to a class where
+there are none. Every order asks first; scripts say --yes.
 Exit codes: 0 ok · 1 failed · 2 no such batch, or not confirmed · 3 no process or store answers.")]
 pub struct Arguments {
     /// What is done.
@@ -71,7 +72,7 @@ pub enum Action {
     /// Give what is not sent yet to another class; for transports with classes
     Reclass {
         /// The class: interactive, transactional or bulk
-        #[arg(long, value_name = "CLASS", value_parser = class)]
+        #[arg(long, value_name = "CLASS")]
         to: Class,
         /// Which batch.
         #[command(flatten)]
@@ -93,10 +94,6 @@ pub struct Meant {
     /// Where.
     #[command(flatten)]
     pub place: Place,
-}
-
-fn class(text: &str) -> Result<Class, String> {
-    Class::find(text).ok_or_else(|| "not one of interactive, transactional, bulk".into())
 }
 
 /// Does it.
@@ -304,6 +301,11 @@ mod tests {
                 "0"
             ]
         );
-        assert!(class("urgent").unwrap_err().contains("interactive"));
+        assert!(
+            "urgent"
+                .parse::<Class>()
+                .unwrap_err()
+                .contains("interactive")
+        );
     }
 }

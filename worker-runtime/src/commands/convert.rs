@@ -59,9 +59,9 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         ));
     }
     let (files, notes) = convert(&found, arguments.beside);
-    eprintln!("note: {BROKER}");
+    output::note(&format!("note: {BROKER}"));
     for note in &notes {
-        eprintln!("warning: {note}");
+        output::note(&format!("warning: {note}"));
     }
     match &arguments.out {
         Some(folder) => write_files(folder, &files)?,
@@ -72,15 +72,28 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
     for about in found.iter().filter(|found| !found.is_worker) {
         for dropped in &about.dropped {
-            eprintln!("note: {}: not needed: {dropped}", about.from);
+            output::note(&format!("note: {}: not needed: {dropped}", about.from));
         }
     }
     let all = found.iter().filter(|found| found.is_worker).count();
-    eprintln!("{} of {all} workers converted", workers(&files));
+    output::note(&summary(workers(&files), all, notes.len()));
     match (found.iter().any(|found| found.is_unreadable), &*notes) {
         (true, _) => Err(CliError::silent(CliError::ENVIRONMENT)),
         (false, []) => Ok(()),
         (false, _) => Err(CliError::silent(CliError::VALIDATION)),
+    }
+}
+
+/// How it went, in one line.
+fn summary(converted: usize, all: usize, notes: usize) -> String {
+    let of = match all {
+        1 => "1 worker".to_owned(),
+        _ => format!("{all} workers"),
+    };
+    match notes {
+        0 => format!("{converted} of {of} converted; everything has a counterpart"),
+        1 => format!("{converted} of {of} converted; 1 warning says what to look at"),
+        _ => format!("{converted} of {of} converted; {notes} warnings say what to look at"),
     }
 }
 

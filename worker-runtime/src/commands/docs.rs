@@ -106,8 +106,8 @@ fn examples(folder: &Path) -> Result<Vec<(String, String)>, CliError> {
             let path = folder.join(&name);
             let text = std::fs::read_to_string(&path).map_err(|error| {
                 CliError::environment(format!(
-                    "cannot read {}: {error}; run this in the source tree, or give --examples",
-                    path.display()
+                    "{}; run this in the source tree, or give --examples",
+                    CliError::unreadable(path.display(), &error)
                 ))
             })?;
             examples.push((name, text));

@@ -21,7 +21,7 @@ that were set aside. Messages that had not ended are gone, and their senders are
 workers' stores and parking queues; with --redis only what is named is searched, and the outbound queues of transports.
 Exit codes: 0 ok · 1 a part could not be removed · 2 no address, or not confirmed · 3 no process, store or broker answers.")]
 pub struct Arguments {
-    /// Address of the person; a phone number however it is written
+    /// Address of the person; a phone number with the code of its country, however it is written
     #[arg(long, value_name = "ADDRESS", value_parser = kept::address)]
     pub person: String,
     /// Remove nothing, say what there is
@@ -55,7 +55,14 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         output::print(&match arguments.format {
             Format::Json => format!("{:#}\n", json!(report)),
             Format::Table => table(&report),
-        })
+        })?;
+        if let (true, Some(hint)) = (
+            report.removed.iter().all(|one| one.count == 0),
+            kept::with_country(&arguments.person),
+        ) {
+            output::note(&format!("note: nothing was found; {hint}"));
+        }
+        Ok(())
     })
 }
 

@@ -2,15 +2,18 @@
 
 mod progress;
 mod records;
+mod repeats;
 mod sink;
 
 use crate::commands::status::Which;
 use crate::error::CliError;
 use crate::output::{self, Format};
 use crate::process;
+use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use progress::Progress;
 use records::{Layout, Record, Source, Template};
+use repeats::Repeats;
 use serde::Serialize;
 use serde_json::{Value, json};
 use sink::Sink;
@@ -18,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use vumi_api::shared::Class;
 use vumi_api::{Flow, Port};
 use vumi_core::message::random_id;
 
@@ -38,7 +42,7 @@ const LINGER: Duration = Duration::from_millis(100);
   vumi inject --connector telnet --from 27820000001 --to 12345 --content hello
   vumi inject --connector sms --kind outbound --batch spring --class bulk numbers.csv
   vumi inject --connector sms saved.jsonl --broker amqp://guest:guest@localhost/ --rate 500 --resume saved.progress
-  vumi inject --connector sms --from '2782{n}' --content 'message {n}' --count 100000 --broker amqp://localhost/
+  vumi inject --connector sms --from '2782{i}' --content 'message {i}' --count 100000 --broker amqp://localhost/
   seq 1000 | vumi inject --connector telnet --from 27820000001 --to 12345 -
 
 A file is lines (each the content of a message), CSV (a header of to, from, content, message_id, session_event, in_reply_to,
@@ -62,13 +66,13 @@ pub struct Arguments {
     /// How the files are written [default: by their ending: .csv, .jsonl, else lines]
     #[arg(long = "as", value_name = "LAYOUT", value_enum)]
     pub layout: Option<Layout>,
-    /// from_addr; {n} is the number of the record
-    #[arg(long, value_name = "ADDRESS")]
+    /// from_addr; {i} is the number of the record
+    #[arg(long, value_name = "ADDRESS", value_parser = NonEmptyStringValueParser::new())]
     pub from: Option<String>,
-    /// to_addr; {n} is the number of the record
-    #[arg(long, value_name = "ADDRESS")]
+    /// to_addr; {i} is the number of the record
+    #[arg(long, value_name = "ADDRESS", value_parser = NonEmptyStringValueParser::new())]
     pub to: Option<String>,
-    /// Content of a message without a file, or of records that have none; {n} is the number of the record
+    /// Content of a message without a file, or of records that have none; {i} is the number of the record
     #[arg(long, value_name = "TEXT")]
     pub content: Option<String>,
     /// How many messages of --content
@@ -85,7 +89,7 @@ pub struct Arguments {
     pub endpoint: Option<String>,
     /// Label: interactive, transactional or bulk
     #[arg(long, value_name = "CLASS")]
-    pub class: Option<String>,
+    pub class: Option<Class>,
     /// Label: the batch that the messages belong to
     #[arg(long, value_name = "NAME")]
     pub batch: Option<String>,
@@ -182,14 +186,15 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
 }
 
 fn template(arguments: &Arguments, run: String) -> Template {
+    let class = arguments.class.map(|class| class.as_str().to_owned());
     let labels = [
-        ("class", &arguments.class),
-        ("batch", &arguments.batch),
-        ("tenant", &arguments.tenant),
+        ("class", class),
+        ("batch", arguments.batch.clone()),
+        ("tenant", arguments.tenant.clone()),
     ];
     let labels = labels
         .into_iter()
-        .filter_map(|(label, value)| Some((label, value.clone()?)));
+        .filter_map(|(label, value)| Some((label, value?)));
     Template {
         connector: arguments.connector.clone(),
         flow: Some(arguments.kind.flow()),
@@ -206,18 +211,23 @@ fn template(arguments: &Arguments, run: String) -> Template {
 
 /// Reads everything once; the number of valid records. Nothing is sent where one is not valid, unless it may be left out.
 fn check(source: &Source, template: &Template, arguments: &Arguments) -> Result<u64, CliError> {
-    let (mut valid, mut invalid) = (0, 0);
+    let (mut valid, mut invalid, mut repeats) = (0, 0, Repeats::default());
     for record in source.to_check(template) {
-        let Record { place, body, .. } = record?;
+        let record = record?;
+        repeats.look(&record);
+        let Record { place, body, .. } = record;
         match body {
             Ok(_) => valid += 1,
             Err(why) => {
                 invalid += 1;
                 if invalid <= SHOWN {
-                    eprintln!("{place}: {why}");
+                    output::note(&format!("{place}: {why}"));
                 }
             }
         }
+    }
+    if let Some(repeats) = repeats.sentence() {
+        output::note(&format!("note: {repeats}"));
     }
     if invalid > 0 && !arguments.skip_invalid {
         return Err(CliError::validation(format!(
@@ -297,6 +307,7 @@ async fn send(
     // Since when something is handed over that may not be sent.
     let mut since: Option<Instant> = None;
     let (mut read, mut valid, mut invalid, mut sent) = (0, 0, 0, 0u64);
+    let mut repeats = Repeats::default();
     let end: Result<(), CliError> = loop {
         let lingering = tokio::time::sleep_until(since.unwrap_or(began) + LINGER);
         let next = tokio::select! {
@@ -322,6 +333,9 @@ async fn send(
                     Err(error) => break Err(error),
                 };
                 read += 1;
+                if known.is_none() {
+                    repeats.look(&record);
+                }
                 let body = match record.body {
                     Ok(body) => body,
                     Err(_) if arguments.skip_invalid => {
@@ -381,6 +395,9 @@ async fn send(
     };
     let end = end.and(rest);
     bar.finish_and_clear();
+    if let Some(repeats) = repeats.sentence() {
+        output::note(&format!("note: {repeats}"));
+    }
     progress.confirmed = before + sink.confirmed();
     if let Some(path) = &arguments.resume {
         progress.write(path)?;

@@ -18,10 +18,11 @@ use vumi_core::state::journal::{Filter, Reason};
   vumi journal list sms.outbound --reason backoff
   vumi journal list sms.outbound --address 27820000001
   vumi journal release sms.outbound --reason throttle --yes
-  vumi journal drop sms.outbound 17 18
+  vumi journal drop sms.outbound 17 18 --yes
   vumi journal list --redis redis://localhost/ --format json | jq '.[].code'
 
-A queue is the one that the messages were consumed from. A release makes lanes due now: their messages are tried again in
+A queue is the one that the messages were consumed from; a list of one with classes or partitions has what waits in these. A
+release makes lanes due now: their messages are tried again in
 order. A drop is for good: the ledger says cancelled, and whoever sent an outbound message gets an event. With --redis
 alone nobody is told, because that takes the broker: add --broker. An address finds a lane of a queue with order per user.
 Exit codes: 0 ok · 1 some messages could not be dropped · 2 no such queue, nothing fits, or not confirmed · 3 no process or store answers.")]
@@ -152,6 +153,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                     queue,
                     &filter,
                     |what| format!("Release {what}?"),
+                    2,
                     *yes,
                 )
                 .await?;
@@ -175,6 +177,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                     queue,
                     &filter,
                     |what| format!("Drop {what} for good?"),
+                    1,
                     *yes,
                 )
                 .await?;
@@ -203,26 +206,28 @@ async fn count(place: &Place, queue: &str, filter: &Filter) -> Result<Counted, C
     }
 }
 
-/// Says how many messages are meant and asks, if they are more than one.
+/// Says how many messages are meant, and asks if they are so many or more.
 async fn agreed(
     place: &Place,
     queue: &str,
     filter: &Filter,
     question: impl FnOnce(String) -> String,
+    from: u64,
     yes: bool,
 ) -> Result<(), CliError> {
     let counted = count(place, queue, filter).await?;
-    match counted.messages {
-        0 | 1 => Ok(()),
-        _ => confirm(&question(meant(&counted, queue)), yes),
+    match counted.messages >= from {
+        true => confirm(&question(meant(&counted, queue)), yes),
+        false => Ok(()),
     }
 }
 
 fn meant(counted: &Counted, queue: &str) -> String {
     let more = if counted.more { "more than " } else { "" };
     let shown = counted.messages - u64::from(counted.more);
+    let messages = if shown == 1 { "message" } else { "messages" };
     format!(
-        "{more}{shown} messages of {queue} (lanes: {})",
+        "{more}{shown} {messages} of {queue} (lanes: {})",
         counted.lanes
     )
 }
@@ -266,8 +271,8 @@ fn table(listed: &[Summary]) -> String {
         return "nothing waits in a journal\n".into();
     }
     let head = [
-        "QUEUE", "ID", "LANE", "PLACE", "REASON", "DUE", "WAITS", "TRIES", "CODE", "MESSAGE", "TO",
-        "WHY",
+        "QUEUE", "ID", "LANE", "PLACE", "REASON", "DUE", "WAITS", "TRIES", "CODE", "MESSAGE",
+        "FROM", "TO", "WHY",
     ];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let now = moments::now();
@@ -287,6 +292,7 @@ fn table(listed: &[Summary]) -> String {
             one.attempts.to_string(),
             dash(&one.code),
             dash(one.message_id.as_deref().unwrap_or_default()),
+            dash(one.from_addr.as_deref().unwrap_or_default()),
             dash(one.to_addr.as_deref().unwrap_or_default()),
             one.text.clone(),
         ]
@@ -324,7 +330,7 @@ mod tests {
             text: "no answer".into(),
             message_id: Some("m1".into()),
             to_addr: Some("a1b2".into()),
-            from_addr: None,
+            from_addr: Some("c3d4".into()),
             size: 100,
         };
         let text = table(&[one]);
@@ -347,6 +353,7 @@ mod tests {
                 "3",
                 "peer.timeout",
                 "m1",
+                "c3d4",
                 "a1b2",
                 "no answer"
             ]

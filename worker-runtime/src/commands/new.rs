@@ -175,8 +175,8 @@ fn changes(
         let path = root.join(name);
         let text = std::fs::read_to_string(&path).map_err(|error| {
             CliError::environment(format!(
-                "cannot read {}: {error}; run this at the root of the source tree, or give --dir",
-                path.display()
+                "{}; run this at the root of the source tree, or give --dir",
+                CliError::unreadable(path.display(), &error)
             ))
         })?;
         Ok::<_, CliError>((path, text))

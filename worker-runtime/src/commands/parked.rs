@@ -5,7 +5,7 @@ use crate::brokers::{self, Url};
 use crate::commands::journal::more;
 use crate::commands::status::{Which, ago, aligned};
 use crate::error::CliError;
-use crate::kept;
+use crate::kept::{self, confirm};
 use crate::output::Format;
 use crate::{output, process};
 use serde_json::Value;
@@ -14,6 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use vumi_api::shared::Retention;
 use vumi_core::broker::Broker;
 use vumi_core::codes;
+use vumi_core::operate::MAX_LISTED;
 use vumi_core::parking::{self, Handled, Selection, Summary};
 use vumi_core::supervisor::control::{self, Request, ask};
 use vumi_core::withdraw::Withdrawal;
@@ -26,12 +27,14 @@ use vumi_core::withdraw::Withdrawal;
   vumi parked show telnet.inbound 3f9c2a7b41d0
   vumi parked requeue telnet.inbound --code message.invalid
   vumi parked drop telnet.inbound 3f9c2a7b41d0
+  vumi parked drop telnet.inbound --all --yes
   vumi parked resume transport/telnet
   vumi parked list telnet.inbound --broker amqp://guest:guest@localhost/
 
 Without --broker the running process is asked through its control socket. A queue is the one that the messages were
-consumed from, as `vumi parked list` shows it. `vumi explain CODE` says what a code means.
-Exit codes: 0 ok · 1 some messages could not be moved · 2 no such queue or message · 3 no process or broker answers.")]
+consumed from, as `vumi parked list` shows it. `vumi explain CODE` says what a code means. Before messages are dropped, or
+several are sent back, it asks; without a terminal --yes must say it.
+Exit codes: 0 ok · 1 some messages could not be moved · 2 no such queue or message, or not confirmed · 3 no process or broker answers.")]
 pub struct Arguments {
     /// What is done.
     #[command(subcommand)]
@@ -84,6 +87,9 @@ pub enum Action {
         /// Which ones.
         #[command(flatten)]
         chosen: Chosen,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
         /// Where.
         #[command(flatten)]
         place: Place,
@@ -93,6 +99,9 @@ pub enum Action {
         /// Which ones.
         #[command(flatten)]
         chosen: Chosen,
+        /// Do it without asking
+        #[arg(long)]
+        yes: bool,
         /// Where.
         #[command(flatten)]
         place: Place,
@@ -173,14 +182,16 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 let shown = perform(place, Request::ParkedShow { queue, id }).await?;
                 output::print(&format!("{shown:#}\n"))
             }
-            Action::Requeue { chosen, place } => {
+            Action::Requeue { chosen, yes, place } => {
+                agreed(place, chosen, "Send back", 2, *yes).await?;
                 let request = Request::ParkedRequeue {
                     queue: chosen.queue.clone(),
                     selection: chosen.selection(),
                 };
                 handled(&read(perform(place, request).await?)?, "sent back", chosen)
             }
-            Action::Drop { chosen, place } => {
+            Action::Drop { chosen, yes, place } => {
+                agreed(place, chosen, "Drop for good", 1, *yes).await?;
                 let request = Request::ParkedDrop {
                     queue: chosen.queue.clone(),
                     selection: chosen.selection(),
@@ -191,10 +202,45 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 let worker = worker.clone();
                 let resumed = ask(&which.socket()?, &Request::ParkedResume { worker }).await?;
                 let key = resumed["worker"].as_str().unwrap_or_default();
-                output::print(&format!("{key} goes on\n"))
+                output::print(&format!(
+                    "{key} is not paused any more; what is parked stays so until it is sent back or dropped\n"
+                ))
             }
         }
     })
+}
+
+/// Asks before so many messages or more are touched.
+async fn agreed(
+    place: &Place,
+    chosen: &Chosen,
+    verb: &str,
+    from: usize,
+    yes: bool,
+) -> Result<(), CliError> {
+    if yes {
+        return Ok(());
+    }
+    let queue = &chosen.queue;
+    let request = Request::ParkedList {
+        queue: Some(queue.clone()),
+        limit: MAX_LISTED,
+    };
+    let listed: Vec<Summary> = read(perform(place, request).await?)?;
+    let selection = chosen.selection();
+    let meant = listed
+        .iter()
+        .filter(|one| selection.takes(&one.id, &one.code));
+    let (meant, cut) = (meant.count(), listed.len() >= MAX_LISTED);
+    // Beyond those that were looked at there may be more.
+    let more = if cut { "at least " } else { "" };
+    match meant >= from || cut {
+        true => confirm(
+            &format!("{verb} {more}{meant} of the messages parked of {queue}?"),
+            yes,
+        ),
+        false => Ok(()),
+    }
 }
 
 /// Through the control socket, or on a broker of our own.
@@ -319,7 +365,7 @@ fn table(listed: &[Summary]) -> String {
     }
     let mut rows = vec![
         [
-            "QUEUE", "ID", "PARKED", "CODE", "TRIES", "MESSAGE", "TO", "REASON",
+            "QUEUE", "ID", "PARKED", "CODE", "TRIES", "MESSAGE", "FROM", "TO", "REASON",
         ]
         .map(str::to_owned)
         .to_vec(),
@@ -335,6 +381,7 @@ fn table(listed: &[Summary]) -> String {
             one.code.clone(),
             one.attempts.to_string(),
             one.message_id.clone().unwrap_or_else(|| "-".into()),
+            one.from_addr.clone().unwrap_or_else(|| "-".into()),
             one.to_addr.clone().unwrap_or_else(|| "-".into()),
             one.reason.clone(),
         ]

@@ -112,6 +112,8 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
     );
     greeting += &programs;
     output::print(&greeting)?;
+    // Whether the last edit could not be used.
+    let mut invalid = false;
     let signal = loop {
         tokio::select! {
             signal = process.ended() => break signal,
@@ -122,6 +124,7 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
             Err(error) => {
                 tracing::error!(%error, "the manifests cannot be read; everything runs on as it was");
                 supervisor.set_problem(Some(error.text));
+                invalid = true;
                 continue;
             }
         };
@@ -131,9 +134,13 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
                 "the manifests are not valid as they are now; everything runs on as it was"
             );
             supervisor.set_problem(Some(errors(&next).join("\n")));
+            invalid = true;
             continue;
         }
         supervisor.set_problem(None);
+        if std::mem::take(&mut invalid) {
+            tracing::info!("the manifests are valid again");
+        }
         let (wanted, texts) = (resources_of(&next), next.documents.clone());
         if wanted == resources && texts == documents {
             continue;
@@ -197,12 +204,12 @@ fn errors(read: &Campaign) -> Vec<String> {
 /// Prints what was found, to standard error.
 fn say(read: &Campaign) {
     for finding in &read.manifests.findings {
-        eprintln!("{finding}");
+        output::note(&finding.to_string());
     }
     if read.manifests.resources.is_empty() && !read.manifests.has_errors() {
         errors(read)
             .iter()
-            .for_each(|line| eprintln!("error: {line}"));
+            .for_each(|line| output::note(&format!("error: {line}")));
     }
 }
 

@@ -110,10 +110,10 @@ impl Source {
             .collect();
         for port in &ports {
             if broker.depth(&port.queue()).await?.is_none() {
-                eprintln!(
+                output::note(&format!(
                     "note: there is no queue {} yet; nothing is read from it",
                     port.queue()
-                );
+                ));
             }
         }
         let tap = Tap::open(&*broker, &ports, filter).await;
@@ -159,7 +159,7 @@ async fn follow(arguments: &Arguments, source: &mut Source) -> Result<(), CliErr
         let line = match source.next().await? {
             Told::Open => {
                 // Whoever waits for it knows that nothing is missed from now on.
-                eprintln!("following; Ctrl-C ends it");
+                output::note("following; Ctrl-C ends it");
                 continue;
             }
             Told::Seen(seen) => {

@@ -13,7 +13,7 @@ use vumi_api::shared::Duration;
 use vumi_core::operate::Ask;
 use vumi_core::state::Person;
 use vumi_core::state::journal::Reason;
-use vumi_core::why::{Answer, Question, Stage, Standing, Timeline, Wait};
+use vumi_core::why::{Answer, Question, SHORTEST, Stage, Standing, Timeline, Wait};
 
 /// Arguments of `vumi why`.
 #[derive(clap::Args, Debug)]
@@ -106,6 +106,7 @@ fn is_address(what: &str) -> bool {
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     process::block_on(async {
         let question = arguments.question(moments::now());
+        let asked = question.clone();
         let ask = Ask::Why {
             question,
             limit: arguments.limit,
@@ -116,12 +117,26 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             Format::Table => output::print(&told(&answer, moments::now()))?,
         }
         match answer.timelines.is_empty() {
-            true => Err(CliError::validation(
-                "nothing is known of it: no hop with a state store saw it, or retention.trail is over",
-            )),
+            true => Err(CliError::validation(unknown(&asked))),
             false => Ok(()),
         }
     })
+}
+
+/// That nothing is known, and what to try.
+fn unknown(asked: &Question) -> String {
+    let nothing = "nothing is known of it";
+    let hint = match asked {
+        Question::Message(id) if id.chars().count() < SHORTEST => Some(format!(
+            "{id:?} is no whole id, and too short for the beginning of one: write {SHORTEST} letters or more"
+        )),
+        Question::Person(address) => kept::with_country(address),
+        _ => None,
+    };
+    match hint {
+        Some(hint) => format!("{nothing}; {hint}"),
+        None => format!("{nothing}: no hop with a state store saw it, or retention.trail is over"),
+    }
 }
 
 fn told(answer: &Answer, now: u64) -> String {

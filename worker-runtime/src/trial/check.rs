@@ -13,9 +13,8 @@ const FOLDER: &str = "tests";
 impl TestFile {
     /// Reads and checks a file.
     pub fn read(path: &Path) -> Result<Self, CliError> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            CliError::environment(format!("cannot read {}: {error}", path.display()))
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| CliError::unreadable(path.display(), &error))?;
         Self::parse(path, &text)
     }
 
@@ -169,9 +168,8 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
     let mut found = BTreeSet::new();
     for path in paths {
         let before = found.len();
-        let about = std::fs::metadata(path).map_err(|error| {
-            CliError::environment(format!("cannot read {}: {error}", path.display()))
-        })?;
+        let about = std::fs::metadata(path)
+            .map_err(|error| CliError::unreadable(path.display(), &error))?;
         if about.is_file() {
             found.insert(path.clone());
             continue;
@@ -188,9 +186,7 @@ pub fn find(paths: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
 }
 
 fn below(folder: &Path, found: &mut BTreeSet<PathBuf>) -> Result<(), CliError> {
-    let unreadable = |error: std::io::Error| {
-        CliError::environment(format!("cannot read {}: {error}", folder.display()))
-    };
+    let unreadable = |error| CliError::unreadable(folder.display(), &error);
     let of_tests = std::fs::canonicalize(folder)
         .is_ok_and(|whole| whole.file_name().is_some_and(|name| name == FOLDER));
     for entry in std::fs::read_dir(folder).map_err(unreadable)? {

@@ -190,6 +190,51 @@ fn exit_codes_tell_input_from_environment() {
     }
 }
 
+/// As with `vumi … 2>&1 | head -1`, once `head` has read enough.
+#[test]
+fn a_reader_that_is_gone_is_no_reason_to_panic() {
+    for (arguments, code) in [
+        (vec!["lint", "no-such-file"], 3),
+        (vec!["lint", "examples/telnet-echo"], 0),
+        (vec!["convert", "--worker-class", "no.Such"], 2),
+    ] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let status = Command::new(env!("CARGO_BIN_EXE_vumi"))
+            .args(&arguments)
+            .current_dir(root())
+            .stdin(Stdio::null())
+            .stdout(writer.try_clone().unwrap())
+            .stderr(writer)
+            .status()
+            .unwrap();
+        assert_eq!(status.code(), Some(code), "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_no_message_can_have_is_refused_before_anything_is_sent() {
+    let inject = [
+        "inject",
+        "--connector",
+        "sms",
+        "--content",
+        "hello",
+        "--dry-run",
+    ];
+    for (more, says) in [
+        (
+            ["--from", "1", "--class", "purple"],
+            "classes are interactive, transactional, bulk",
+        ),
+        (["--from", "", "--class", "bulk"], "--from <ADDRESS>"),
+    ] {
+        let ended = vumi(&[&inject[..], &more[..]].concat(), "");
+        assert_eq!(ended.code, Some(2), "{}", ended.err);
+        assert!(ended.err.contains(says), "{}", ended.err);
+    }
+}
+
 #[test]
 fn crds_are_printed_and_written() {
     let ended = vumi(&["crds"], "");

@@ -229,19 +229,43 @@ async fn bad_bodies_are_set_aside_and_handled_from_the_command_line() {
             "survey.inbound",
             "--code",
             "message.not_json",
+            "--yes",
             "--socket",
             &socket,
         ])
         .unwrap();
     setting.parks(all.len()).await;
     setting
-        .parked(&["drop", "telnet.inbound", "--code", "message.version"])
+        .parked(&[
+            "drop",
+            "telnet.inbound",
+            "--code",
+            "message.version",
+            "--yes",
+        ])
+        .unwrap();
+    let asked = setting.parked(&["drop", "survey.inbound", "--all", "--socket", &socket]);
+    let question = "of the messages parked of survey.inbound? Nothing was done";
+    assert!(asked.is_err_and(|why| why.contains(question)));
+    setting
+        .parked(&[
+            "drop",
+            "survey.inbound",
+            "--all",
+            "--yes",
+            "--socket",
+            &socket,
+        ])
         .unwrap();
     setting
-        .parked(&["drop", "survey.inbound", "--all", "--socket", &socket])
-        .unwrap();
-    setting
-        .parked(&["drop", "http.event", "--all", "--broker", &setting.url])
+        .parked(&[
+            "drop",
+            "http.event",
+            "--all",
+            "--yes",
+            "--broker",
+            &setting.url,
+        ])
         .unwrap();
     setting.parks(all.len() - 1 - 2 * bad_bodies().len()).await;
     setting.flows().await;
@@ -342,7 +366,7 @@ async fn a_message_without_a_way_is_parked_or_answered() {
         row,
     );
     wait_for("the requeued message is delivered", PATIENCE, || async {
-        let _ = setting.parked(&["requeue", "telnet.inbound", "--all"]);
+        let _ = setting.parked(&["requeue", "telnet.inbound", "--all", "--yes"]);
         tokio::time::sleep(Duration::from_millis(300)).await;
         let left = setting.listed(&[])?;
         if left.is_empty() {

@@ -225,6 +225,7 @@ impl Operator<'_> {
             "app.inbound",
             "--code",
             "message.not_json",
+            "--yes",
         ]);
         assert!(code < 2, "{text}");
         let report = self.json(&["erase", "--person", ADDRESS, "--yes", "--format", "json"]);

@@ -555,6 +555,7 @@ async fn an_endpoint_that_is_away_slow_wrong_and_changes_its_secret_loses_nothin
             "crm.inbound",
             "--code",
             "relay.refused",
+            "--yes",
         ],
     );
     assert!(output.status.success(), "{}", said(&output));

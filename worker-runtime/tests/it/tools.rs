@@ -309,7 +309,7 @@ async fn injecting_into_rabbitmq_goes_on_where_it_was_interrupted() {
         "--kind",
         "outbound",
         "--to",
-        "2782{n}",
+        "2782{i}",
         "--class",
         "bulk",
         "--batch",

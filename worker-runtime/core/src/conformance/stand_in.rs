@@ -96,11 +96,6 @@ impl StandIn {
         self.lock().receipts_refused = error;
     }
 
-    /// Has no state store; to be said before anybody asks for it.
-    pub fn without_state(&self) {
-        let _ = self.store.set(None);
-    }
-
     /// From now on (not) leaves every message without an answer, as a broker that blocks.
     pub fn hang(&self, hangs: bool) {
         self.lock().hangs = hangs;

@@ -20,6 +20,7 @@ mod store_watch;
 mod watch;
 
 pub(crate) use labels::{LONGEST as LONGEST_LABEL, group_of};
+pub(crate) use partitions::is_part;
 pub use running::{BuiltWorker, RunningWorker, build};
 pub(crate) use sending::{may_double, patience};
 

@@ -43,6 +43,12 @@ impl Reach {
             }
             Order::Reroute(to) => {
                 self.is_transport(to).await?;
+                let queue = self.queues.get(&outbound(to));
+                if queue.is_some_and(|at| at.only_answers) {
+                    return Err(refused(format!(
+                        "transport {to} answers requests and can send nothing of its own; name one that sends"
+                    )));
+                }
                 self.comes_back(account, batch, to).await
             }
         }

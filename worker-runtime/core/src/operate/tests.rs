@@ -34,6 +34,7 @@ impl World {
             worker: String::new(),
             journal: None,
             classes: Some(false),
+            only_answers: false,
         };
         let reach = Reach {
             stores: vec![Arc::clone(&store)],
@@ -633,6 +634,12 @@ async fn orders_that_could_not_be_obeyed_are_refused() {
         let queue = QueueSpec::Data(queue.into());
         world.broker.declare(&queue).await.unwrap();
     }
+    let answers = Consumed {
+        only_answers: true,
+        ..world.reach.queues[QUEUE].clone()
+    };
+    let queues = &mut world.reach.queues;
+    queues.insert("api.outbound".into(), answers);
     let reroute = |to: &str| Order::Reroute(to.into());
     let long = "x".repeat(300);
     for (batch, account, order, why) in [
@@ -652,6 +659,12 @@ async fn orders_that_could_not_be_obeyed_are_refused() {
             "no transport smss has ever run here",
         ),
         ("spring", "sms", reroute("sms"), "is with sms already"),
+        (
+            "spring",
+            "sms",
+            reroute("api"),
+            "can send nothing of its own",
+        ),
         (
             "spring",
             "sms",

@@ -62,6 +62,11 @@ impl ErrorTable {
         Ok(())
     }
 
+    /// Whether it says what a code means.
+    pub fn knows(&self, code: &str) -> bool {
+        self.codes.iter().any(|known| known.code == code)
+    }
+
     /// The refusal that a code means. One that is not in the table is a failure of the provider, and keeps its code.
     pub fn refusal(&self, code: &str) -> Refusal {
         match self.codes.iter().find(|known| known.code == code) {

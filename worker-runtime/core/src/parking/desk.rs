@@ -34,10 +34,11 @@ pub enum Selection {
 }
 
 impl Selection {
-    fn takes(&self, id: &str, envelope: &Envelope) -> bool {
+    /// Whether a message with this id, parked with this code, is meant.
+    pub fn takes(&self, id: &str, code: &str) -> bool {
         match self {
             Selection::All => true,
-            Selection::Code(code) => *code == envelope.code,
+            Selection::Code(wanted) => wanted == code,
             Selection::Ids(ids) => ids.iter().any(|wanted| wanted == id),
         }
     }
@@ -141,7 +142,7 @@ pub async fn requeue(
         return Ok(Handled::default());
     };
     let mut handled = Handled::default();
-    let takes = |parked: &Parked| selection.takes(&parked.summary.id, &parked.envelope);
+    let takes = |parked: &Parked| selection.takes(&parked.summary.id, &parked.envelope.code);
     let chosen = choose(shelf.as_ref(), consumed, takes);
     for batch in chosen.chunks(BATCH) {
         let mut waiting: Vec<(u64, &str, Receipt)> = Vec::with_capacity(batch.len());
@@ -190,7 +191,7 @@ pub async fn drop(
     consumed: &str,
     selection: &Selection,
 ) -> Result<Handled, WorkError> {
-    let takes = |parked: &Parked| selection.takes(&parked.summary.id, &parked.envelope);
+    let takes = |parked: &Parked| selection.takes(&parked.summary.id, &parked.envelope.code);
     remove(broker, consumed, takes, Some((withdrawal, &DROPPED))).await
 }
 

@@ -34,6 +34,7 @@ impl Supervisor {
                 worker: resource.key(),
                 journal: resource.settings().retention.journal.map(|kept| kept.0),
                 classes: None,
+                only_answers: false,
             };
             let topology = resource.topology();
             let ports = topology.intake.iter().chain(&topology.replies);
@@ -58,6 +59,7 @@ impl Supervisor {
                     queue,
                     Consumed {
                         classes,
+                        only_answers: topology.only_answers,
                         ..consumed
                     },
                 );

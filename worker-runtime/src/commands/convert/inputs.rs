@@ -114,7 +114,7 @@ fn text(file: &Path) -> Result<String, CliError> {
         }
         _ => std::fs::read_to_string(file),
     };
-    read.map_err(|e| CliError::environment(format!("cannot read {}: {e}", file.display())))
+    read.map_err(|error| CliError::unreadable(file.display(), &error))
 }
 
 /// A configuration in YAML, with Vumi's tag `!include`.

@@ -28,7 +28,7 @@ impl Progress {
         let text = match std::fs::read_to_string(path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(fresh),
-            Err(error) => return Err(unwritable(path, &error)),
+            Err(error) => return Err(CliError::unreadable(path.display(), &error)),
         };
         let known: Self = serde_json::from_str(&text).map_err(|error| {
             CliError::validation(format!("{} is no progress: {error}", path.display()))
@@ -64,7 +64,7 @@ impl Progress {
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> CliError {
-    CliError::environment(format!("cannot use {}: {error}", path.display()))
+    CliError::environment(format!("cannot write {}: {error}", path.display()))
 }
 
 #[cfg(test)]

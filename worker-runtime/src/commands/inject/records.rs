@@ -7,6 +7,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use vumi_api::Flow;
+use vumi_api::shared::Class;
 use vumi_core::message::{MAX_BODY, Message, Timestamp, UserMessage, derived_id};
 
 /// How records are written.
@@ -48,7 +49,7 @@ const COLUMNS: &[(&str, &str)] = &[
 /// Columns that are labels in `helper_metadata`.
 const LABELS: &[&str] = &["class", "batch", "tenant"];
 
-/// What records do not say themselves. `{n}` in the texts of the command line is the number of the record.
+/// What records do not say themselves. `{i}` in the texts of the command line is the number of the record.
 #[derive(Clone, Debug, Default)]
 pub struct Template {
     /// Connector: the `transport_name`.
@@ -131,6 +132,17 @@ impl Template {
         if whole.get(needed).is_none_or(Value::is_null) {
             return Err(format!("it has no {needed}; give {option}, or a column"));
         }
+        for address in ["from_addr", "to_addr"] {
+            if whole.get(address).is_some_and(|given| given == "") {
+                return Err(format!(
+                    "its {address} is empty; leave it out, or name somebody"
+                ));
+            }
+        }
+        let metadata = whole.get("helper_metadata");
+        if let Some(Value::String(class)) = metadata.and_then(|labels| labels.get("class")) {
+            class.parse::<Class>()?;
+        }
         let body = message.to_string();
         let message = Message::decode(self.flow(), body.as_bytes()).map_err(|e| e.to_string())?;
         Ok(message.encode())
@@ -139,7 +151,7 @@ impl Template {
     fn user_message(&self, number: u64, id: &str) -> Value {
         let numbered = |text: &Option<String>| {
             let text = text.as_ref()?;
-            Some(text.replace("{n}", &number.to_string()))
+            Some(text.replace("{i}", &number.to_string()))
         };
         let (to, from) = (numbered(&self.to), numbered(&self.from));
         let mut message = UserMessage::new(&self.transport_type, to.as_deref(), from.as_deref());
@@ -173,6 +185,8 @@ pub enum Source {
 pub struct Record {
     /// Where it stands, as in `numbers.csv:12`.
     pub place: String,
+    /// The id that it gives itself.
+    pub id: Option<String>,
     /// Its message, or why it is none.
     pub body: Result<Bytes, String>,
 }
@@ -180,6 +194,7 @@ pub struct Record {
 fn repeated(template: &Template, number: u64) -> Record {
     Record {
         place: format!("message {number}"),
+        id: None,
         body: template.message(number, Map::new()),
     }
 }
@@ -236,8 +251,13 @@ impl Source {
                 Box::new(rows.map(move |row| {
                     let Row { place, fields } = row?;
                     number += 1;
+                    let id = fields.as_ref().ok().and_then(|fields| {
+                        let id = fields.get("message_id").or_else(|| fields.get("event_id"));
+                        id?.as_str().map(str::to_owned)
+                    });
                     Ok(Record {
                         place,
+                        id,
                         body: fields.and_then(|fields| template.message(number, fields)),
                     })
                 }))
@@ -265,7 +285,7 @@ fn rows(path: &Path, layout: Option<Layout>) -> Rows {
     };
     let reader = match reader {
         Ok(reader) => BufReader::new(reader),
-        Err(error) => return Box::new(std::iter::once(Err(unreadable(&name, &error)))),
+        Err(error) => return Box::new(std::iter::once(Err(CliError::unreadable(&name, &error)))),
     };
     match layout.unwrap_or_else(|| Layout::of(path)) {
         Layout::Csv => csv_rows(name, reader),
@@ -276,10 +296,6 @@ fn rows(path: &Path, layout: Option<Layout>) -> Rows {
             serde_json::from_str(line).map_err(|error| format!("not a JSON object: {error}"))
         })),
     }
-}
-
-fn unreadable(name: &str, error: &std::io::Error) -> CliError {
-    CliError::environment(format!("cannot read {name}: {error}"))
 }
 
 /// Lines that are not empty, each with its number. A line longer than any message is not kept.
@@ -296,7 +312,7 @@ fn lines(
             match reader.by_ref().take(limit).read_until(b'\n', &mut line) {
                 Ok(0) => return None,
                 Ok(_) => {}
-                Err(error) => return Some(Err(unreadable(&name, &error))),
+                Err(error) => return Some(Err(CliError::unreadable(&name, &error))),
             }
             at += 1;
             let place = format!("{name}:{at}");
@@ -356,7 +372,7 @@ fn csv_rows(name: String, reader: BufReader<Box<dyn Read>>) -> Rows {
                 })
             }
             Err(error) => match error.kind() {
-                csv::ErrorKind::Io(error) => Err(unreadable(&name, error)),
+                csv::ErrorKind::Io(error) => Err(CliError::unreadable(&name, error)),
                 _ => {
                     let line = error.position().map_or(0, csv::Position::line);
                     Ok(Row {
@@ -395,7 +411,7 @@ mod tests {
     fn template() -> Template {
         Template {
             connector: "sms".into(),
-            from: Some("2782{n}".into()),
+            from: Some("2782{i}".into()),
             to: Some("12345".into()),
             transport_type: "sms".into(),
             labels: vec![("class", "bulk".into())],
@@ -523,6 +539,17 @@ mod tests {
         assert!(
             bad("a.jsonl", "{\"session_event\": \"x\"}\n")
                 .starts_with("a.jsonl:1: field session_event")
+        );
+        let class = bad("a.csv", "content,class\nx,bulk\nx,purple\n");
+        assert!(class.starts_with("a.csv:3: "), "{class}");
+        assert!(
+            class.contains("interactive, transactional, bulk"),
+            "{class}"
+        );
+        let empty = bad("a.jsonl", "{\"to_addr\": \"\"}\n");
+        assert!(
+            empty.starts_with("a.jsonl:1: its to_addr is empty"),
+            "{empty}"
         );
         let long = "x".repeat(MAX_BODY + 5) + "\nshort\n";
         let read = read("a.txt", &long, &template());

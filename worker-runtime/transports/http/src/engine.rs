@@ -43,6 +43,12 @@ pub(crate) trait Provider: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Whether the request of this message waits for a reply, where requests do. Else an empty answer is enough.
+    fn waits(&self, message: &UserMessage) -> bool {
+        let _ = message;
+        true
+    }
+
     /// The answer that a reply makes, or why it makes none.
     fn reply(&self, message: &UserMessage) -> Result<Answer, WorkError>;
 

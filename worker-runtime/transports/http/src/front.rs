@@ -222,10 +222,17 @@ impl Front {
                 .answer_at_once(message, repeatable, session, answer, since)
                 .await;
         }
-        let id = message.message_id().to_owned();
         message
             .transport_metadata_mut()
             .insert(HOLDER.into(), self.cx.reply_queue().into());
+        if !self.provider.waits(&message) {
+            let nothing = self.nothing();
+            let answer = Box::new(|_: &UserMessage| Ok(nothing));
+            return self
+                .answer_at_once(message, repeatable, session, answer, since)
+                .await;
+        }
+        let id = message.message_id().to_owned();
         let opened = self.pending.open(&id);
         self.cx.http(HttpSeen::Open(self.pending.len()));
         let reply = match opened {
@@ -338,6 +345,15 @@ impl Front {
         }
         let taken = self.cx.accept_within(message, limit).await;
         taken.map(|()| Taken::Now)
+    }
+
+    /// An answer without a word, of the type that replies have.
+    fn nothing(&self) -> Answer {
+        let answer = Answer::text(StatusCode::OK, "");
+        match self.provider.content_type() {
+            Some(kind) => answer.with(http::header::CONTENT_TYPE, kind),
+            None => answer,
+        }
     }
 
     fn refuse(&self, error: &WorkError) -> Reply {

@@ -2,8 +2,9 @@
 //! names, checks and answers are those of Vumi's HTTP API; what made its requests hang is answered with 400 here.
 
 use crate::engine::{AnswerOnce, Carried, Engine, Inbound, Provider, Refused};
+use crate::findings::Findings;
 use async_trait::async_trait;
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vumi_api::transports::HttpApi;
@@ -62,22 +63,13 @@ impl Api {
     }
 }
 
-fn session_event(text: &str) -> Option<SessionEvent> {
-    [SessionEvent::New, SessionEvent::Resume, SessionEvent::Close]
-        .into_iter()
-        .find(|event| event.as_str() == text)
-}
-
-/// Findings about a request, as the answer lists them: kind → names of parameters.
-#[derive(Default)]
-struct Findings(Map<String, Value>);
-
-impl Findings {
-    fn add(&mut self, kind: &str, name: &str) {
-        let list = self.0.entry(kind).or_insert_with(|| json!([]));
-        if let Value::Array(names) = list {
-            names.push(name.into());
-        }
+/// Whether a field may have this text: an address names somebody, and of session events there are three.
+fn may_be(field: &str, text: &str) -> bool {
+    let events = [SessionEvent::New, SessionEvent::Resume, SessionEvent::Close];
+    match field {
+        "session_event" => events.iter().any(|event| event.as_str() == text),
+        "to_addr" | "from_addr" => !text.trim().is_empty(),
+        _ => true,
     }
 }
 
@@ -112,7 +104,7 @@ impl Provider for Api {
         }
         for name in REQUIRED.into_iter().filter(|name| self.may_set(name)) {
             if !self.defaults.contains_key(name) && params.get(name).is_none() {
-                findings.add("missing_parameter", name);
+                findings.add_ours("missing_parameter", name);
             }
         }
         let mut message = UserMessage::new("http_api", None, None);
@@ -122,25 +114,23 @@ impl Provider for Api {
         for name in &self.allowed {
             match params.get(name) {
                 None => {}
-                Some(Ok(text)) if name == "session_event" && session_event(text).is_none() => {
-                    findings.add("invalid_parameter", name);
+                Some(Ok(text)) if !may_be(name, text) => {
+                    findings.add_ours("invalid_parameter", name);
                 }
                 Some(Ok(text)) => message.set_field(name, text),
-                Some(Err(_)) => findings.add("invalid_parameter", name),
+                Some(Err(_)) => findings.add_ours("invalid_parameter", name),
             }
         }
         let mut provider_id = None;
         if let Some(field) = &self.id_field {
             match params.get(field) {
                 Some(Ok(text)) if !text.is_empty() => provider_id = Some(text.to_owned()),
-                Some(_) => findings.add("invalid_parameter", field),
+                Some(_) => findings.add_ours("invalid_parameter", field),
                 None => {}
             }
         }
-        if !findings.0.is_empty() {
-            let body = Value::Object(findings.0);
-            let answer = Answer::json(StatusCode::BAD_REQUEST, &body);
-            let text = "a request has wrong parameters, or lacks some";
+        if !findings.is_empty() {
+            let (answer, text) = (findings.answer(), findings.sentence());
             return Err(Refused::new(answer, reasons::INVALID_REQUEST, text));
         }
         let answer: AnswerOnce = Box::new(|message| {

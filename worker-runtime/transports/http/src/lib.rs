@@ -8,6 +8,7 @@ mod described;
 mod engine;
 #[cfg(test)]
 mod examples_test;
+mod findings;
 mod front;
 mod generic_http;
 mod http_api;

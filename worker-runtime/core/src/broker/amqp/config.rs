@@ -225,7 +225,7 @@ impl AmqpConfig {
                 std::fs::read_to_string(path)
                     .map_err(|e| missing(format!("{} cannot be read: {e}", path.display())))?,
             ),
-            Authority::Secret(secrets, name) => Some(required(secrets, name, "ca.crt")?),
+            Authority::Secret(secrets, name) => Some(secrets.required(name, "ca.crt")?),
         };
         Ok(Endpoint { uri, authority })
     }
@@ -263,9 +263,13 @@ fn from_layout(secrets: &Secrets, name: &str) -> Result<AMQPUri, WorkError> {
         }
         None => {
             let mut uri = AMQPUri::default();
-            uri.authority.host = required(secrets, name, "host")?;
-            uri.authority.userinfo.username = required(secrets, name, "username")?;
-            uri.authority.userinfo.password = required(secrets, name, "password")?;
+            uri.authority.host = secrets.required(name, "host").map_err(|mut error| {
+                let keys = "; the Secret of a broker has connection_string, or host, username and password";
+                error.text += keys;
+                error
+            })?;
+            uri.authority.userinfo.username = secrets.required(name, "username")?;
+            uri.authority.userinfo.password = secrets.required(name, "password")?;
             uri.authority.port = match secrets.get(name, "port") {
                 None => PLAIN_PORT,
                 Some(port) => port.trim().parse().map_err(|_| {
@@ -281,12 +285,6 @@ fn from_layout(secrets: &Secrets, name: &str) -> Result<AMQPUri, WorkError> {
         uri.vhost = vhost;
     }
     Ok(uri)
-}
-
-fn required(secrets: &Secrets, name: &str, key: &str) -> Result<String, WorkError> {
-    secrets
-        .get(name, key)
-        .ok_or_else(|| missing(format!("Secret {name:?} has no key {key:?}")))
 }
 
 /// Takes `profile=…` out of a URL's query, which the client would not know.
@@ -467,7 +465,8 @@ mod tests {
         let config = AmqpConfig::from_secret(secrets(&[("host", "h")]), &reference());
         let error = config.resolve().err().unwrap();
         assert_eq!(error.code, codes::SECRET_MISSING);
-        assert_eq!(error.text, "Secret \"broker\" has no key \"username\"");
+        let text = "Secret \"broker\" has no key \"username\": ";
+        assert!(error.text.starts_with(text), "{error}");
         assert_eq!(config.describe(), "amqp (Secret \"broker\")");
     }
 }

@@ -14,6 +14,7 @@ mod shares;
 
 pub(super) use layout::Layout;
 pub(super) use plan::Plan;
+pub(crate) use plan::is_part;
 
 use super::backlog::Backlog;
 use super::consumer::{Consumer, Parts, Watched};

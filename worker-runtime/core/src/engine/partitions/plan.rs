@@ -23,7 +23,7 @@ pub(super) fn unit_of(part: &str) -> &str {
 }
 
 /// Whether this is the name of a part of any division: a class, a partition, or a partition of a class.
-pub(super) fn is_part(name: &str) -> bool {
+pub(crate) fn is_part(name: &str) -> bool {
     match name.split_once('.') {
         Some((class, partition)) => Class::find(class).is_some() && is_partition(partition),
         None => Class::find(name).is_some() || is_partition(name),

@@ -217,7 +217,7 @@ impl RedisConfig {
                 std::fs::read_to_string(path)
                     .map_err(|e| missing(format!("{} cannot be read: {e}", path.display())))?,
             ),
-            Authority::Secret(secrets, name) => Some(required(secrets, name, "ca.crt")?),
+            Authority::Secret(secrets, name) => Some(secrets.required(name, "ca.crt")?),
         };
         Ok(endpoint)
     }
@@ -277,11 +277,15 @@ fn from_layout(secrets: &Secrets, name: &str) -> Result<Endpoint, WorkError> {
             Place::Sentinels(
                 sentinels
                     .ok_or_else(|| wrong("sentinels", "a list such as host:26379,host:26379"))?,
-                required(secrets, name, "masterName")?,
+                secrets.required(name, "masterName")?,
             )
         }
         None => {
-            let host = required(secrets, name, "host")?;
+            let host = secrets.required(name, "host").map_err(|mut error| {
+                error.text +=
+                    "; the Secret of a state store has connection_string, host or sentinels";
+                error
+            })?;
             let port = match get("port") {
                 None => PORT,
                 Some(port) => port
@@ -354,12 +358,6 @@ fn parse(url: &str, place: &str) -> Result<Endpoint, WorkError> {
         sentinel_credentials: Credentials::default(),
         authority: None,
     })
-}
-
-fn required(secrets: &Secrets, name: &str, key: &str) -> Result<String, WorkError> {
-    secrets
-        .get(name, key)
-        .ok_or_else(|| missing(format!("Secret {name:?} has no key {key:?}")))
 }
 
 fn missing(text: String) -> WorkError {
@@ -458,7 +456,8 @@ mod tests {
     fn what_is_missing_is_named() {
         let error = of(&[("port", "1")]).resolve().err().unwrap();
         assert_eq!(error.code, codes::SECRET_MISSING);
-        assert_eq!(error.text, "Secret \"redis\" has no key \"host\"");
+        let text = "Secret \"redis\" has no key \"host\": ";
+        assert!(error.text.starts_with(text), "{error}");
         let error = of(&[("host", "h"), ("port", "x")]).resolve().err().unwrap();
         assert_eq!(
             error.text,

@@ -254,6 +254,11 @@ impl Provider for Described {
         }
     }
 
+    fn waits(&self, message: &UserMessage) -> bool {
+        // Whoever ended the session has left.
+        !closes(message)
+    }
+
     fn reply(&self, message: &UserMessage) -> Result<Answer, WorkError> {
         let scope = self.scope()?.with_message(message);
         self.reply.answer(&scope.with("close", closes(message)))

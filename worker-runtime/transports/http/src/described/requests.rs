@@ -13,11 +13,11 @@ use super::scope::Scope;
 use super::sessions::SessionBook;
 use super::xml::Paths;
 use crate::engine::{Carried, Refused};
+use crate::findings::Findings;
 use access::Access;
-use fields::Findings;
 use rule::Rule;
 use std::sync::Arc;
-use vumi_api::template::Value;
+use vumi_api::template::{Value, of_json};
 use vumi_api::transports::GenericHttp;
 use vumi_core::error::WorkError;
 use vumi_core::outcome::table::ErrorTable;
@@ -101,7 +101,7 @@ impl Requests {
         };
         let mut findings = rule.fields.findings(&read, &scope)?;
         if let Some(problem) = read.problem {
-            findings.add("invalid_body", problem);
+            findings.add("invalid_body", &problem);
         }
         if !findings.is_empty() {
             return Err(self.invalid(findings, &scope));
@@ -150,7 +150,7 @@ impl Requests {
             }
         }
         let mut findings = Findings::default();
-        findings.add("unknown_request", "no rule is for it".into());
+        findings.add("unknown_request", "no rule is for it");
         Err(self.invalid(findings, &scope))
     }
 
@@ -159,7 +159,7 @@ impl Requests {
             None => (findings.answer(), findings.sentence()),
             Some(invalid) => {
                 let text = findings.sentence();
-                let scope = scope.clone().with("findings", findings.value());
+                let scope = scope.clone().with("findings", of_json(&findings.value()));
                 match invalid.answer(&scope) {
                     Ok(answer) => (answer, text),
                     Err(error) => return broken(&error),

@@ -313,6 +313,16 @@ impl Sending {
         let Some(rule) = meaning else {
             return match class_of(answer) {
                 None => Ok(Sent::Accepted(message.message_id().to_owned())),
+                Some(ErrorClass::RemotePermanent)
+                    if answer.status.is_redirection() && !self.table.knows(&status) =>
+                {
+                    let (class, code) = (FailureClass::Provider, codes::PEER_REFUSED);
+                    let text = format!(
+                        "The provider redirects (status {status}), and that is not followed: write the address that it redirects to as send.url."
+                    );
+                    let refusal = Refusal::new(class, code, text, Actor::Operator);
+                    Ok(Sent::Refused(refusal.with_provider_code(&status)))
+                }
                 Some(ErrorClass::RemotePermanent) => Ok(Sent::Refused(self.table.refusal(&status))),
                 Some(class) => Err(self.error(class, &status)),
             };

@@ -76,6 +76,10 @@ async fn findings_are_listed_all_at_once() {
             json!({"unexpected_parameter": ["x", "y"], "missing_parameter": ["from_addr"], "invalid_parameter": ["session_event"]}),
         ),
         (
+            "/?content=hi&to_addr=&from_addr=+",
+            json!({"invalid_parameter": ["to_addr", "from_addr"]}),
+        ),
+        (
             "/?content=%E9&to_addr=5&from_addr=1",
             json!({"invalid_parameter": ["content"]}),
         ),

@@ -1,5 +1,5 @@
--- scope, id, answer, person or nothing, keep, bound: how many were put out early. Each commit also clears away two that
--- are over, so that the list of a scope never holds more than is kept.
+-- scope, id, answer, person or nothing, keep, bound: how many were put out early. Every sixteenth commit or so also clears
+-- away thirty-two that are over, so that the list of a scope does not hold more than is kept for long.
 local F, scope, id, person, keep = KEYS[1], ARGV[1], ARGV[2], ARGV[4], tonumber(ARGV[5])
 local items, order = F .. 'i:' .. scope .. ':', F .. 'o:' .. scope
 -- With an eighth in hand, so that it is not said again at each commit.
@@ -20,11 +20,13 @@ local t = micros()
 call('SET', items .. id, 'S' .. ARGV[3], 'PX', keep)
 call('ZADD', order, int(t), id)
 live_as_long(order)
--- What was committed within the window is not over.
-local oldest = call('ZRANGE', order, 0, 1, 'WITHSCORES')
-for i = 1, #oldest, 2 do
-  if tonumber(oldest[i + 1]) <= t - keep * 1000 and not is_seen(oldest[i]) then
-    call('ZREM', order, oldest[i])
+local sweeps = t % 16 < 1
+if sweeps then
+  -- What was committed within the window is not over.
+  for _, other in ipairs(call('ZRANGEBYSCORE', order, '-inf', int(t - keep * 1000), 'LIMIT', 0, 32)) do
+    if not is_seen(other) then
+      call('ZREM', order, other)
+    end
   end
 end
 local early = 0
@@ -38,7 +40,9 @@ if excess > 0 then
 end
 if person ~= '' then
   local theirs, ms = F .. 'p:' .. person, math.floor(t / 1000)
-  call('ZREMRANGEBYSCORE', theirs, '-inf', int(ms))
+  if sweeps then
+    call('ZREMRANGEBYSCORE', theirs, '-inf', int(ms))
+  end
   call('ZADD', theirs, int(ms + keep), scope .. ':' .. id)
   live_as_long(theirs)
 end

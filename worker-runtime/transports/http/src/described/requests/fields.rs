@@ -6,7 +6,8 @@ use super::super::{failed, template};
 use super::access::Access;
 use super::broken;
 use crate::engine::Refused;
-use serde_json::{Map, Value as Json, json};
+use crate::findings::Findings;
+use serde_json::{Map, Value as Json};
 use std::collections::BTreeSet;
 use vumi_api::template::{Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::RequestRule;
@@ -158,37 +159,6 @@ impl Read {
     }
 }
 
-/// Findings about a request, as Vumi's answers list them: kind → names.
-#[derive(Default)]
-pub(super) struct Findings(Map<String, Json>);
-
-impl Findings {
-    pub(super) fn add(&mut self, kind: &str, name: String) {
-        let list = self.0.entry(kind).or_insert_with(|| json!([]));
-        if let Json::Array(names) = list {
-            names.push(name.into());
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn value(&self) -> Value {
-        of_json(&Json::Object(self.0.clone()))
-    }
-
-    pub(super) fn answer(&self) -> Answer {
-        Answer::json(StatusCode::BAD_REQUEST, &Json::Object(self.0.clone()))
-    }
-
-    /// What is wrong, without anything of the request but kinds.
-    pub(super) fn sentence(&self) -> String {
-        let kinds: Vec<&str> = self.0.keys().map(String::as_str).collect();
-        format!("a request is invalid: {}", kinds.join(", "))
-    }
-}
-
 /// What a rule wants of the parameters.
 pub(super) struct Fields {
     required: Vec<String>,
@@ -221,28 +191,30 @@ impl Fields {
         if let Some(known) = &self.known {
             for name in read.params.keys().chain(no_text()) {
                 if !known.contains(name) {
-                    findings.add("unexpected_parameter", name.clone());
+                    findings.add("unexpected_parameter", name);
                 }
             }
             if !read.json.is_null() && !read.json.is_object() {
-                findings.add("invalid_body", "it is no JSON object".into());
+                findings.add("invalid_body", "it is no JSON object");
             }
         }
         let no_text: BTreeSet<&String> = no_text().collect();
         for name in &self.required {
             if !read.params.contains_key(name) && !no_text.contains(name) {
-                findings.add("missing_parameter", name.clone());
+                findings.add_ours("missing_parameter", name);
             }
         }
         for name in &read.unreadable {
-            if self.used.as_ref().is_none_or(|used| used.contains(name)) {
-                findings.add("invalid_parameter", name.clone());
+            match &self.used {
+                Some(used) if used.contains(name) => findings.add_ours("invalid_parameter", name),
+                Some(_) => {}
+                None => findings.add("invalid_parameter", name),
             }
         }
         for name in &read.nested {
             // Where nobody says which parameters there are, templates may read it from `json`.
             if self.used.as_ref().is_some_and(|used| used.contains(name)) {
-                findings.add("invalid_parameter", name.clone());
+                findings.add_ours("invalid_parameter", name);
             }
         }
         let values = scope.value();
@@ -250,7 +222,7 @@ impl Fields {
             let value = template.value(&values).map_err(|e| broken(&failed(&e)))?;
             let value = value.filter(|value| value.is_true() || value.as_str() == Some(""));
             if let Some(value) = value.filter(|value| value.as_str() != Some("")) {
-                findings.0.insert(word.clone(), to_json(&value));
+                findings.set(word, to_json(&value));
             }
         }
         Ok(findings)

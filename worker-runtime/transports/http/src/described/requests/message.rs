@@ -3,11 +3,11 @@
 use super::super::scope::Scope;
 use super::super::sessions::{Found, REDIAL, Redialled, SessionBook};
 use super::super::{failed, template};
-use super::fields::Findings;
 use super::rule::Rule;
 use super::{Requests, broken};
 use crate::described::number_unclear;
 use crate::engine::{AnswerOnce, Carried, Cut, Inbound, Late, Refused, SessionMove, message_id};
+use crate::findings::Findings;
 use crate::front::first_answer;
 use std::collections::BTreeMap;
 use vumi_api::template::{Template, Value, to_json};
@@ -93,6 +93,11 @@ enum Placed<'a> {
     Instead(Carried),
 }
 
+/// An address that is there and names nobody.
+fn is_nobody(address: Option<&str>) -> bool {
+    address.is_some_and(|address| address.trim().is_empty())
+}
+
 impl Requests {
     pub(super) async fn message(
         &self,
@@ -103,7 +108,11 @@ impl Requests {
     ) -> Result<Carried, Refused> {
         let values = scope.value();
         let text = |template: &Template| template.text(&values).map_err(|e| broken(&failed(&e)));
-        let address = self.address(text(&from.from_addr)?);
+        let from_addr = text(&from.from_addr)?;
+        if is_nobody(from_addr.as_deref()) {
+            return Err(self.wrong("from_addr", &from.from_addr, &scope));
+        }
+        let address = self.address(from_addr);
         let event = match &from.session_event {
             Some(template) => text(template)?,
             None => None,
@@ -143,7 +152,7 @@ impl Requests {
         let broke = |error: WorkError| broken(&error);
         let Some(found) = found else {
             let mut findings = Findings::default();
-            findings.add("missing_session", "it names no session".into());
+            findings.add("missing_session", "it names no session");
             return Err(self.invalid(findings, scope));
         };
         let closes = event.as_deref() == Some("close");
@@ -235,7 +244,7 @@ impl Requests {
             },
             None => {
                 let mut findings = Findings::default();
-                findings.add("unknown_session", "it is not known".into());
+                findings.add("unknown_session", "it is not known");
                 self.invalid(findings, scope)
             }
         }
@@ -263,6 +272,9 @@ impl Requests {
         let value = |template: &Template| template.value(&values).map_err(|e| broken(&failed(&e)));
         let text = |template: &Template| Ok::<_, Refused>(value(template)?.map(|v| v.to_string()));
         let to_addr = text(&from.to_addr)?;
+        if is_nobody(to_addr.as_deref()) {
+            return Err(self.wrong("to_addr", &from.to_addr, &scope));
+        }
         let mut message = UserMessage::new(&self.transport_type, to_addr.as_deref(), None);
         for (name, template) in &from.texts {
             let skipped = *name == "content" && place.redialled.is_some();
@@ -273,12 +285,12 @@ impl Requests {
         if let Some(event) = &place.event {
             let known = [SessionEvent::New, SessionEvent::Resume, SessionEvent::Close];
             let event = known.into_iter().find(|known| known.as_str() == event);
-            let Some(event) = event else {
-                let mut findings = Findings::default();
-                findings.add("invalid_parameter", "session_event".into());
-                return Err(self.invalid(findings, &scope));
-            };
-            message.set_session_event(Some(event));
+            match (event, &from.session_event) {
+                (None, Some(template)) => {
+                    return Err(self.wrong("session_event", template, &scope));
+                }
+                (event, _) => message.set_session_event(event),
+            }
         }
         for (name, entries) in &from.metadata {
             for (key, template) in entries {
@@ -318,6 +330,19 @@ impl Requests {
             session: place.step,
             answer,
         })))
+    }
+
+    /// A field of the message cannot be what the request says: the parameters that its template reads are named.
+    fn wrong(&self, field: &str, template: &Template, scope: &Scope) -> Refused {
+        let mut findings = Findings::default();
+        let asked = template.asks("params", &scope.value());
+        for name in &asked {
+            findings.add_ours("invalid_parameter", name);
+        }
+        if asked.is_empty() {
+            findings.add_ours("invalid_parameter", field);
+        }
+        self.invalid(findings, scope)
     }
 
     /// The user's address, in its one spelling where numbers have one.
