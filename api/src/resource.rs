@@ -121,6 +121,20 @@ pub enum Spec {
 }
 
 impl Spec {
+    /// The spec of a kind, as it stands in a manifest.
+    ///
+    /// # Errors
+    /// A field is not known, or its value is of another type.
+    pub fn from_json(kind: Kind, spec: serde_json::Value) -> Result<Self, serde_json::Error> {
+        use serde_json::from_value;
+        Ok(match kind {
+            Kind::Transport => Spec::Transport(from_value(spec)?),
+            Kind::Application => Spec::Application(from_value(spec)?),
+            Kind::Dispatcher => Spec::Dispatcher(from_value(spec)?),
+            Kind::MetricAggregator => Spec::MetricAggregator(from_value(spec)?),
+        })
+    }
+
     /// As it stands in a manifest: what was written, nothing else.
     pub fn to_json(&self) -> serde_json::Value {
         let written = match self {

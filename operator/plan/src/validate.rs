@@ -60,6 +60,12 @@ pub enum Reason {
     OverridesNotAllowed,
     /// This operator does not allow programs that are not ours.
     CustomNotAllowed,
+    /// The API server takes no pod template with these `overrides` (K21).
+    OverridesInvalid,
+    /// An object that somebody else made has the name of a child.
+    NameTaken,
+    /// The API server refuses a child: a quota, a policy of the cluster, missing rights.
+    ApplyRefused,
 }
 
 impl Reason {
@@ -74,6 +80,9 @@ impl Reason {
             Reason::BrokerKeys => "BrokerKeys",
             Reason::OverridesNotAllowed => "OverridesNotAllowed",
             Reason::CustomNotAllowed => "CustomNotAllowed",
+            Reason::OverridesInvalid => "OverridesInvalid",
+            Reason::NameTaken => "NameTaken",
+            Reason::ApplyRefused => "ApplyRefused",
         }
     }
 }

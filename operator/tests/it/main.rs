@@ -1,0 +1,10 @@
+//! The operator before a mocked and before a real API server.
+
+mod api_server;
+mod cluster;
+mod fake;
+mod lease;
+mod proxy;
+mod rights;
+mod scenarios;
+mod world;
