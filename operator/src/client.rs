@@ -72,6 +72,11 @@ impl ApiError {
         }
     }
 
+    /// Whether the namespace is being deleted: nothing can be made in it, and nothing has to.
+    pub fn is_about_a_namespace_that_goes(&self) -> bool {
+        matches!(self, Self::Refused { code: 403, message, .. } if message.contains("because it is being terminated"))
+    }
+
     /// When the server wants to be asked again.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {

@@ -23,7 +23,7 @@ const WRITES: (&str, &str) = (
 );
 const RECONCILED: (&str, &str) = (
     "vumi_operator_reconciles_total",
-    "Resources that were looked at, by outcome: done, waiting, refused, failed, paused, gone.",
+    "Resources that were looked at, by outcome: done, corrected, waiting, refused, failed, paused, gone.",
 );
 const RECONCILE_SECONDS: (&str, &str) = (
     "vumi_operator_reconcile_seconds",

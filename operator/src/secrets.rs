@@ -2,7 +2,7 @@
 //! the verb `get` alone; each is read once for all its users, again every minute, and when one of these is looked at.
 
 use crate::client::{Api, ApiError};
-use crate::engine::kinds::{Depth, ObjectKind, Part};
+use crate::engine::kinds::{ObjectKind, plain};
 use crate::engine::store::Key;
 use rand::RngExt;
 use serde_json::Value;
@@ -19,15 +19,7 @@ const FRESH: Duration = Duration::from_secs(5);
 /// Secrets that are read at one time, at most.
 const AT_ONCE: usize = 4;
 
-static SECRET: ObjectKind = ObjectKind {
-    group: "",
-    version: "v1",
-    kind: "Secret",
-    plural: "secrets",
-    part: Part::Follower,
-    depth: Depth::Metadata,
-    optional: false,
-};
+static SECRET: ObjectKind = plain("", "v1", "Secret", "secrets");
 
 /// Names a Secret: namespace and name.
 type Name = (String, String);

@@ -62,10 +62,9 @@ pub enum Reason {
     CustomNotAllowed,
     /// The API server takes no pod template with these `overrides` (K21).
     OverridesInvalid,
-    /// An object that somebody else made has the name of a child.
-    NameTaken,
-    /// The API server refuses a child: a quota, a policy of the cluster, missing rights.
-    ApplyRefused,
+    /// The API server did not take a child: a quota, a policy of the cluster, missing rights, or somebody else's object of that
+    /// name.
+    ApplyFailed,
 }
 
 impl Reason {
@@ -81,8 +80,7 @@ impl Reason {
             Reason::OverridesNotAllowed => "OverridesNotAllowed",
             Reason::CustomNotAllowed => "CustomNotAllowed",
             Reason::OverridesInvalid => "OverridesInvalid",
-            Reason::NameTaken => "NameTaken",
-            Reason::ApplyRefused => "ApplyRefused",
+            Reason::ApplyFailed => "ApplyFailed",
         }
     }
 }

@@ -43,7 +43,8 @@ pub struct ObjectKind {
     pub optional: bool,
 }
 
-const fn child(
+/// A kind whose metadata alone is read: a child, or what is only read or written by name.
+pub const fn plain(
     group: &'static str,
     version: &'static str,
     kind: &'static str,
@@ -70,7 +71,7 @@ const fn pruned(part: Part, kind: ObjectKind) -> ObjectKind {
 }
 
 const fn ours(of: Kind, kind: &'static str, plural: &'static str) -> ObjectKind {
-    pruned(Part::Resource(of), child(GROUP, VERSION, kind, plural))
+    pruned(Part::Resource(of), plain(GROUP, VERSION, kind, plural))
 }
 
 /// All kinds. The first ones are ours.
@@ -83,17 +84,17 @@ pub static KINDS: [ObjectKind; 16] = [
         "MetricAggregator",
         "metricaggregators",
     ),
-    child("", "v1", "ServiceAccount", "serviceaccounts"),
-    child("", "v1", "ConfigMap", "configmaps"),
-    child("", "v1", "Service", "services"),
-    child(
+    plain("", "v1", "ServiceAccount", "serviceaccounts"),
+    plain("", "v1", "ConfigMap", "configmaps"),
+    plain("", "v1", "Service", "services"),
+    plain(
         "networking.k8s.io",
         "v1",
         "NetworkPolicy",
         "networkpolicies",
     ),
-    child("networking.k8s.io", "v1", "Ingress", "ingresses"),
-    child(
+    plain("networking.k8s.io", "v1", "Ingress", "ingresses"),
+    plain(
         "policy",
         "v1",
         "PodDisruptionBudget",
@@ -101,26 +102,26 @@ pub static KINDS: [ObjectKind; 16] = [
     ),
     pruned(
         Part::Child,
-        child("apps", "v1", "Deployment", "deployments"),
+        plain("apps", "v1", "Deployment", "deployments"),
     ),
     pruned(
         Part::Child,
-        child("apps", "v1", "StatefulSet", "statefulsets"),
+        plain("apps", "v1", "StatefulSet", "statefulsets"),
     ),
     ObjectKind {
         optional: true,
-        ..child("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
+        ..plain("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
     },
     ObjectKind {
         optional: true,
-        ..child("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors")
+        ..plain("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors")
     },
     // Of these nothing is kept but the ConfigMaps that they name.
     pruned(
         Part::Follower,
-        child("apps", "v1", "ReplicaSet", "replicasets"),
+        plain("apps", "v1", "ReplicaSet", "replicasets"),
     ),
-    pruned(Part::Follower, child("", "v1", "Pod", "pods")),
+    pruned(Part::Follower, plain("", "v1", "Pod", "pods")),
 ];
 
 impl ObjectKind {

@@ -2,8 +2,8 @@
 //! measured by the clock of this machine that never goes back, from when a record was seen to change: clocks of others and
 //! what they wrote do not count.
 
+use super::kinds::{ObjectKind, plain};
 use crate::client::{Api, ApiError};
-use crate::engine::kinds::ObjectKind;
 use crate::gate::Gate;
 use crate::metrics::Metrics;
 use k8s_openapi::jiff::Timestamp;
@@ -118,13 +118,10 @@ impl Lease {
                 held_until = None;
             }
             self.tell(held_until, &leading);
-            // Candidates do not try in step.
+            // Candidates look more often, so that one that is given back does not lie about, and not in step.
             let retry = match held_until {
                 Some(_) => self.times.retry,
-                None => self
-                    .times
-                    .retry
-                    .mul_f64(rand::rng().random_range(0.7..=1.0)),
+                None => (self.times.retry / 2).mul_f64(rand::rng().random_range(0.7..=1.0)),
             };
             let next = Instant::now() + retry;
             let next = self.free_at.take().map_or(next, |free| free.min(next));
@@ -265,15 +262,7 @@ impl Lease {
     }
 }
 
-static LEASE: ObjectKind = ObjectKind {
-    group: "coordination.k8s.io",
-    version: "v1",
-    kind: "Lease",
-    plural: "leases",
-    part: super::kinds::Part::Follower,
-    depth: super::kinds::Depth::Metadata,
-    optional: false,
-};
+static LEASE: ObjectKind = plain("coordination.k8s.io", "v1", "Lease", "leases");
 
 /// The time, as a Lease has it.
 fn now() -> String {

@@ -36,6 +36,8 @@ pub enum Looked {
     Waiting(Duration),
     /// Somebody has to do something.
     Refused,
+    /// What somebody else had changed was put back. Whoever does that again and again is answered more and more slowly.
+    Corrected,
     /// The annotation [`PAUSED`].
     Paused,
     /// It is not there, or being deleted: what it owns goes by itself.
@@ -51,6 +53,7 @@ impl Looked {
             Looked::Done => "done",
             Looked::Waiting(_) => "waiting",
             Looked::Refused => "refused",
+            Looked::Corrected => "corrected",
             Looked::Paused => "paused",
             Looked::Gone => "gone",
             Looked::Failed(_) => "failed",
@@ -62,6 +65,7 @@ impl Looked {
         match self {
             Looked::Done | Looked::Refused | Looked::Paused | Looked::Gone => Ended::Well,
             Looked::Waiting(after) => Ended::Again(*after),
+            Looked::Corrected => Ended::Failed(None),
             Looked::Failed(ApiError::Closed(_)) => Ended::Dropped,
             Looked::Failed(error) => Ended::Failed(error.retry_after()),
         }
@@ -151,11 +155,14 @@ impl Look<'_> {
             Some(Fault::Taken(object)) => {
                 let message =
                     format!("{object} exists already and is not ours: delete or rename it");
-                return self.retried(Reason::NameTaken, message).await;
+                return self.not_taken(message).await;
+            }
+            Some(Fault::Call { error, .. }) if error.is_about_a_namespace_that_goes() => {
+                return Ok(Looked::Gone);
             }
             Some(Fault::Call { object, error }) if error.is_about_the_object() => {
                 let message = format!("the API server refuses {object}: {error}");
-                return self.retried(Reason::ApplyRefused, message).await;
+                return self.not_taken(message).await;
             }
             Some(Fault::Call { object, error }) => {
                 tracing::debug!(resource = %key, object, %error, "could not be applied");
@@ -185,7 +192,11 @@ impl Look<'_> {
             let event = Event::warning(note.reason, note.message.clone());
             engine.events.tell(key, &held.uid, event).await;
         }
-        Ok(Looked::Done)
+        let drifted = |written: &Written| matches!(written.need, Need::Drift(_));
+        Ok(match written.iter().any(drifted) {
+            true => Looked::Corrected,
+            false => Looked::Done,
+        })
     }
 
     /// The workload as the stores know it.
@@ -228,8 +239,9 @@ impl Look<'_> {
     }
 
     /// Refused by the cluster, which may think better of it: it is tried again, with longer and longer pauses.
-    async fn retried(&self, reason: Reason, message: String) -> Result<Looked, ApiError> {
-        self.refused(Outcome::Stalled, reason, message.clone())
+    async fn not_taken(&self, message: String) -> Result<Looked, ApiError> {
+        let reason = Reason::ApplyFailed;
+        self.refused(Outcome::Waiting, reason, message.clone())
             .await?;
         let refused = ApiError::Refused {
             code: 409,

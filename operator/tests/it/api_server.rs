@@ -43,6 +43,8 @@ async fn the_operator_before_a_real_api_server() {
     observe(&proxy, &mut observed);
     one.end().await;
     two.idle().await;
+    let writes = observe(&proxy, &mut observed);
+    assert!(writes.is_empty(), "{writes:#?}");
     nothing_is_written(&proxy, &two, &mut observed).await;
     edits_and_drift(&cluster, &proxy, &two, &mut observed).await;
     faults(&cluster, &proxy, &two, &mut observed).await;
@@ -53,6 +55,7 @@ async fn the_operator_before_a_real_api_server() {
     two.end().await;
     observe(&proxy, &mut observed);
     declared_rights_are_used(&rules, &observed);
+    crate::program::it_leads_and_stops(&cluster).await;
 }
 
 async fn objects_appear(cluster: &Cluster, operator: &Running, examples: &[(Resource, Value)]) {

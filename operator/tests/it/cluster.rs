@@ -24,7 +24,7 @@ use vumi_testkit::kubernetes::ApiServer;
 pub const NAMESPACE: &str = "campaign";
 const ACCOUNT: &str = "system:serviceaccount:vumi-system:vumi-operator";
 /// Within this time everything is as it should be.
-const SOON: Duration = Duration::from_secs(60);
+const SOON: Duration = Duration::from_secs(90);
 /// For so long it is watched that nothing is written.
 pub const QUIET: Duration = Duration::from_secs(6);
 

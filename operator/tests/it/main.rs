@@ -4,6 +4,7 @@ mod api_server;
 mod cluster;
 mod fake;
 mod lease;
+mod program;
 mod proxy;
 mod rights;
 mod scenarios;
