@@ -193,13 +193,10 @@ mod tests {
     }
 
     fn held(name: &str, uid: &str, version: u64, generation: i64) -> Held {
-        Held {
-            name: name.into(),
-            uid: uid.into(),
-            version,
-            generation,
-            ..Held::default()
-        }
+        let mut held = Held::default();
+        (held.name, held.uid) = (name.into(), uid.into());
+        (held.version, held.generation) = (version, generation);
+        held
     }
 
     fn kind(name: &str) -> &'static ObjectKind {
