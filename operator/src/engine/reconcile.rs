@@ -188,7 +188,8 @@ impl Look<'_> {
         if desired.notes.is_empty() {
             engine.events.all_is_well(&held.uid);
         }
-        for note in &desired.notes {
+        // What cannot be had here is told when something is applied, not by every new leader.
+        for note in desired.notes.iter().filter(|_| !written.is_empty()) {
             let event = Event::warning(note.reason, note.message.clone());
             engine.events.tell(key, &held.uid, event).await;
         }
@@ -228,10 +229,12 @@ impl Look<'_> {
             tracing::warn!(resource = %key, "{}", refusal.message);
             return Ok(Looked::Refused);
         }
-        status::write(engine, key, held, &Finding::Refused(&refusal)).await?;
+        let news = status::write(engine, key, held, &Finding::Refused(&refusal)).await?;
         let waits = refusal.outcome == Outcome::Waiting;
-        let event = Event::warning(refusal.reason.as_str(), refusal.message);
-        engine.events.tell(key, &held.uid, event).await;
+        if news {
+            let event = Event::warning(refusal.reason.as_str(), refusal.message);
+            engine.events.tell(key, &held.uid, event).await;
+        }
         Ok(match waits {
             true => Looked::Waiting(AWAITED),
             false => Looked::Refused,

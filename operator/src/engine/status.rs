@@ -73,7 +73,8 @@ pub fn compute(old: &Value, generation: i64, finding: &Finding<'_>, now: &str) -
     json!({"observedGeneration": generation, "conditions": conditions})
 }
 
-/// Writes the status, if there is such a thing and it differs.
+/// Writes the status, if there is such a thing and it differs. Returns whether what was found is news: then it is worth an
+/// event, and a new leader does not tell again what the old one has told.
 ///
 /// # Errors
 /// A call went wrong.
@@ -82,17 +83,17 @@ pub async fn write(
     key: &Key,
     resource: &Held,
     finding: &Finding<'_>,
-) -> Result<(), ApiError> {
+) -> Result<bool, ApiError> {
     // Of a resource whose worker type was pruned nothing is written: it would be lost for good (K2).
     let pruned = matches!(finding, Finding::Refused(r) if r.reason == vumi_plan::Reason::Pruned);
     if pruned || !engine.cluster.has_status() {
-        return Ok(());
+        return Ok(true);
     }
     let old = &resource.body()["status"];
     let now = format!("{:.0}", Timestamp::now());
     let status = compute(old, resource.generation, finding, &now);
     if *old == status {
-        return Ok(());
+        return Ok(false);
     }
     let kind = ObjectKind::of(key.kind);
     let object = json!({
@@ -109,7 +110,7 @@ pub async fn write(
     let answer = engine.api.apply(&path, &object, how).await?;
     engine.metrics.wrote("status");
     remember(engine, kind, answer);
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -120,9 +120,16 @@ async fn edits_and_drift(
     observed: &mut Observed,
 ) {
     let deployment = child("Deployment", "transport-telnet");
-    let before = cluster.get(&deployment).unwrap();
     let resource = "/apis/vumi.dev/v1alpha1/namespaces/campaign/transports/telnet";
     let template = |object: &Value| object["spec"]["template"].clone();
+    let first = template(&cluster.get(&deployment).unwrap());
+    // Without order, it may have several pods.
+    cluster.merge(resource, &json!({"spec": {"ordering": {"mode": "none"}}}));
+    until("another template", || {
+        template(&cluster.get(&deployment).unwrap()) != first
+    })
+    .await;
+    let before = cluster.get(&deployment).unwrap();
     // Replicas: no template changes.
     cluster.merge(resource, &json!({"spec": {"replicas": 2}}));
     until("the replicas", || {
