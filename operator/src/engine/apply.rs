@@ -86,8 +86,8 @@ pub fn plan<'a>(
             continue;
         };
         let held = family.child(kind.kind, &child.name).map(AsRef::as_ref);
-        // A template that is kept has defaults of the server in it, which are nobody's. While an update waits, nobody can say
-        // what it was made of, and it is not compared.
+        // A template that is kept is read from what runs: it has defaults of the server in it, which are nobody's, and what
+        // others may have done to it. While an update waits, nobody can say what it was made of, and it is not compared.
         let own_template = || {
             let fresh = fresh().filter(|fresh| template_hash(fresh) == template_hash(child));
             fresh.map_or(Value::Null, |fresh| {
@@ -101,13 +101,17 @@ pub fn plan<'a>(
             }
             object
         });
+        if need == Need::Nothing {
+            continue;
+        }
         let mut object = child.object.clone();
-        if matches!(&need, Need::Drift(path) if path.starts_with("spec.template")) {
-            object["spec"]["template"] = own_template();
+        // What runs may have been changed by others: where the same template can be built anew, that one is written.
+        if kind.is_workload()
+            && let template @ Value::Object(_) = own_template()
+        {
+            object["spec"]["template"] = template;
         }
-        if need != Need::Nothing {
-            plan.steps.push((kind, child, object, need));
-        }
+        plan.steps.push((kind, child, object, need));
     }
     plan
 }

@@ -164,11 +164,11 @@ async fn edits_and_drift(
     .await;
     // Drift: a value, an image, a child that is gone.
     operator.idle().await;
-    cluster.merge(&deployment, &json!({"spec": {"replicas": 9, "template": {"spec": {"terminationGracePeriodSeconds": 1}}}}));
+    cluster.merge(&deployment, &json!({"spec": {"replicas": 9, "template": {"spec": {"terminationGracePeriodSeconds": 7}}}}));
     until("what was spoilt to be put back", || {
         let now = cluster.get(&deployment).unwrap();
         now["spec"]["replicas"] == 2
-            && now["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] != 1
+            && now["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] != 7
     })
     .await;
     let service = child("Service", "transport-telnet");
