@@ -1,5 +1,7 @@
 //! The operator before a mocked and before a real API server.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
 mod api_server;
 mod cluster;
 mod fake;
