@@ -15,6 +15,8 @@ use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::collections::HashMap;
 
+/// Content type of parameters in a body.
+pub const FORM: &str = "application/x-www-form-urlencoded";
 /// Most parameters of one request. No provider is known to send a tenth of it.
 pub const MAX_PARAMETERS: usize = 1000;
 
@@ -64,7 +66,7 @@ impl Params {
             return Err(ParamError::Type);
         }
         if request.head.method == Method::POST {
-            if kind.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
+            if kind.eq_ignore_ascii_case(FORM) {
                 params.add_encoded(&request.body)?;
             } else if kind.eq_ignore_ascii_case("application/json") {
                 params.add_json(&request.body)?;
@@ -263,7 +265,7 @@ mod tests {
 
     #[test]
     fn more_than_a_request_may_have_are_refused() {
-        let form = Some("application/x-www-form-urlencoded");
+        let form = Some(FORM);
         let json = Some("application/json");
         let of = |count: usize, name: &dyn Fn(usize) -> String| {
             let pairs: Vec<String> = (0..count).map(|n| format!("{}=x", name(n))).collect();

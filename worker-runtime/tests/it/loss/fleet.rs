@@ -154,6 +154,12 @@ impl Fleet {
         .await
     }
 
+    /// What `vumi why` says of a message.
+    pub fn why(&self, id: &str) -> String {
+        let why = ["why", id, "--redis", &self.redis, "--broker", &self.url];
+        said(&run(self.campaign.path(), &why))
+    }
+
     /// Gives an order for the campaign's batch.
     pub async fn order(&self, verb: &str) {
         let batch = ["batch", verb, BATCH, "--yes", "--redis", &self.redis];

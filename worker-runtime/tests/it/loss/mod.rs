@@ -194,8 +194,14 @@ async fn nothing_is_lost_under_faults() {
         client.await.unwrap();
     }
     let sent = began.elapsed();
-    let complete = until(&ledger, || ledger.open() == 0);
-    must(complete.await, "at the end", &broker).await;
+    let complete = until(&ledger, || ledger.open() == 0).await;
+    if complete.is_err() {
+        for (what, reply) in ledger.missing() {
+            let why = reply.map(|id| format!("{id}: {}", fleet.why(&id)));
+            eprintln!("loss test: missing: {what}; {}", why.unwrap_or_default());
+        }
+    }
+    must(complete, "at the end", &broker).await;
     let all_ended = quiet_until(|| network.progress(), || network.progress().0 == 0);
     must(all_ended.await, "at the end of the campaign", &broker).await;
     eprintln!(

@@ -216,6 +216,24 @@ impl Ledger {
         books.owed.iter().filter(|token| !done(token)).count()
     }
 
+    /// Some of those: what they are, at which places they were seen, and the id of the reply, if it is known.
+    pub fn missing(&self) -> Vec<(String, Option<String>)> {
+        let books = self.books.lock().unwrap();
+        let reply = |token: &str| {
+            let mut replies = books.replies.iter();
+            replies.find_map(|(id, of)| (of == token).then(|| id.clone()))
+        };
+        let missing = books.owed.iter().filter_map(|token| {
+            let seen: Vec<&str> = PLACES
+                .iter()
+                .zip(&books.seen)
+                .filter_map(|(place, seen)| seen.contains(token).then_some(*place))
+                .collect();
+            (seen.len() < PLACES.len()).then(|| (format!("{token}, seen {seen:?}"), reply(token)))
+        });
+        missing.take(10).collect()
+    }
+
     pub fn faults_ended(&self) {
         let at = self.began.elapsed();
         let mut books = self.books.lock().unwrap();

@@ -69,6 +69,24 @@ async fn play(scene: &mut Scene, text: &str) {
     }
 }
 
+/// Dials, and is asked something.
+const ASKED: &str = r##"
+- request: {path: /ussd, query: {user: "27820000001", session: s1, op: BEG, input: "*120*1#"}}
+  message: {session_event: new}
+  reply: {content: what is your name?}
+  response: {body: "<page><div>what is your name?</div><more/></page>"}
+  event: {event_type: ack}
+"##;
+
+/// Dials again after a session that was cut off, and goes on with it.
+const RESUMED: &str = r##"
+- request: {path: /ussd, query: {user: "27820000001", session: s2, op: BEG, input: "*120*1#"}}
+  message: {session_event: resume, helper_metadata: {redial: true}}
+  reply: {content: where were we?}
+  response: {body: "<page><div>where were we?</div><more/></page>"}
+  event: {event_type: ack}
+"##;
+
 /// Dials, and waits longer than the network does.
 const CUT_OFF: &str = r##"
 - request: {path: /ussd, query: {user: "27820000001", session: s1, op: BEG, input: "*120*1#"}}
@@ -147,17 +165,7 @@ async fn a_late_reply_that_could_not_be_read_is_read_the_next_time() {
 async fn a_session_is_there_although_the_store_failed_when_it_began() {
     let mut scene = scene().await;
     scene.engine.fail_state("sessions.create", 2);
-    play(
-        &mut scene,
-        r##"
-- request: {path: /ussd, query: {user: "27820000001", session: s1, op: BEG, input: "*120*1#"}}
-  message: {session_event: new}
-  reply: {content: what is your name?}
-  response: {body: "<page><div>what is your name?</div><more/></page>"}
-  event: {event_type: ack}
-"##,
-    )
-    .await;
+    play(&mut scene, ASKED).await;
     let store = scene.engine.state().unwrap();
     let written = async || store.load("ussd", "s1").await.unwrap().is_some();
     until("the session is written down", written).await;
@@ -235,17 +243,7 @@ async fn a_session_that_is_cut_off_before_it_is_written_down_is_kept() {
     play(&mut scene, CUT_OFF).await;
     let store = scene.engine.state().unwrap();
     until("it is kept", async || kept(&*store).await.is_some()).await;
-    play(
-        &mut scene,
-        r##"
-- request: {path: /ussd, query: {user: "27820000001", session: s2, op: BEG, input: "*120*1#"}}
-  message: {session_event: resume, helper_metadata: {redial: true}}
-  reply: {content: where were we?}
-  response: {body: "<page><div>where were we?</div><more/></page>"}
-  event: {event_type: ack}
-"##,
-    )
-    .await;
+    play(&mut scene, RESUMED).await;
 }
 
 /// Who waits when the worker ends hears what they would hear at the deadline, and goes on where they were.
@@ -276,17 +274,7 @@ async fn a_stop_tells_users_to_dial_again_and_keeps_their_sessions() {
 #[tokio::test]
 async fn the_deadline_comes_although_the_broker_does_not_answer() {
     let mut scene = scene().await;
-    play(
-        &mut scene,
-        r##"
-- request: {path: /ussd, query: {user: "27820000001", session: s1, op: BEG, input: "*120*1#"}}
-  message: {session_event: new}
-  reply: {content: what is your name?}
-  response: {body: "<page><div>what is your name?</div><more/></page>"}
-  event: {event_type: ack}
-"##,
-    )
-    .await;
+    play(&mut scene, ASKED).await;
     scene.engine.hang(true);
     let began = Instant::now();
     play(
@@ -306,17 +294,7 @@ async fn the_deadline_comes_although_the_broker_does_not_answer() {
     scene.engine.hang(false);
     let store = scene.engine.state().unwrap();
     until("it is kept", async || kept(&*store).await.is_some()).await;
-    play(
-        &mut scene,
-        r##"
-- request: {path: /ussd, query: {user: "27820000001", session: s2, op: BEG, input: "*120*1#"}}
-  message: {session_event: resume, helper_metadata: {redial: true}}
-  reply: {content: where were we?}
-  response: {body: "<page><div>where were we?</div><more/></page>"}
-  event: {event_type: ack}
-"##,
-    )
-    .await;
+    play(&mut scene, RESUMED).await;
 }
 
 /// The network waits from the head of its request on, and a body may take its time.

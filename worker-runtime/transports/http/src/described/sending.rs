@@ -22,9 +22,8 @@ use vumi_core::numbers;
 use vumi_core::outcome::Refusal;
 use vumi_core::outcome::table::ErrorTable;
 use vumi_core::worker::WorkerContext;
-use vumi_http::{Answer, Call, Caller, HeaderMap, Method, PROVIDER, class_of, retry_after};
+use vumi_http::{Answer, Call, Caller, FORM, HeaderMap, Method, PROVIDER, class_of, retry_after};
 
-const FORM: &str = "application/x-www-form-urlencoded";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// What templates read an answer's body by.
 const OF_BODY: [&str; 3] = ["body", "json", "xml"];

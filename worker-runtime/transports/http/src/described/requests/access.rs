@@ -19,6 +19,7 @@ use vumi_http::{Answer, Encoding, Request, Signed, StatusCode, equal};
 
 pub(super) struct Access {
     parameters: Vec<(String, Template)>,
+    /// Names in lower case.
     headers: Vec<(String, Template)>,
     signature: Option<Signature>,
     refused: Option<Answers>,
@@ -40,9 +41,13 @@ impl Access {
         if let Some(signature) = &access.signature {
             keys(signature, cx)?;
         }
+        let mut headers = compiled(access.headers)?;
+        for (name, _) in &mut headers {
+            name.make_ascii_lowercase();
+        }
         Ok(Self {
             parameters: compiled(access.parameters)?,
-            headers: compiled(access.headers)?,
+            headers,
             signature: access.signature,
             refused: access.refused.as_ref().map(Answers::new).transpose()?,
             cx: Arc::clone(cx),
@@ -62,13 +67,8 @@ impl Access {
         scope: &Scope,
         inside: bool,
     ) -> Result<Option<Refused>, Refused> {
-        let headers = self.headers.iter();
-        let headers: Vec<(String, &Template)> = headers
-            .map(|(name, template)| (name.to_ascii_lowercase(), template))
-            .collect();
-        let headers = headers.iter().map(|(name, template)| (&**name, *template));
-        let right = shown("headers", headers, scope, false)?
-            & shown("params", self.asked(), scope, inside)?;
+        let right = shown("headers", &self.headers, scope, false)?
+            & shown("params", &self.parameters, scope, inside)?;
         if !right {
             return self.unknown(scope);
         }
@@ -88,16 +88,10 @@ impl Access {
 
     /// Why a request is refused by its parameters, if it is, now that its body is read.
     pub(super) fn check_inside(&self, scope: &Scope) -> Result<Option<Refused>, Refused> {
-        match shown("params", self.asked(), scope, false)? {
+        match shown("params", &self.parameters, scope, false)? {
             true => Ok(None),
             false => self.unknown(scope),
         }
-    }
-
-    /// Parameters, with what they must be.
-    fn asked(&self) -> impl Iterator<Item = (&str, &Template)> {
-        let parameters = self.parameters.iter();
-        parameters.map(|(name, template)| (name.as_str(), template))
     }
 
     fn unknown(&self, scope: &Scope) -> Result<Option<Refused>, Refused> {
@@ -157,9 +151,9 @@ impl Access {
 }
 
 /// Whether all that is asked for is there and right; with `later`, what is not there counts as right.
-fn shown<'a>(
+fn shown(
     under: &str,
-    asked: impl Iterator<Item = (&'a str, &'a Template)>,
+    asked: &[(String, Template)],
     scope: &Scope,
     later: bool,
 ) -> Result<bool, Refused> {

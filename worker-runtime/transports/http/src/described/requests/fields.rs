@@ -13,7 +13,7 @@ use vumi_api::template::{Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::RequestRule;
 use vumi_core::error::WorkError;
 use vumi_core::reasons;
-use vumi_http::{Answer, MAX_PARAMETERS, ParamError, Params, Request, StatusCode, unescape};
+use vumi_http::{Answer, FORM, MAX_PARAMETERS, ParamError, Params, Request, StatusCode, unescape};
 
 /// A request, read.
 pub(super) struct Read {
@@ -26,8 +26,6 @@ pub(super) struct Read {
     /// Why the body could not be read.
     pub(super) problem: Option<String>,
 }
-
-const FORM: &str = "application/x-www-form-urlencoded";
 
 fn kind(request: &Request) -> String {
     request.head.content_type().to_ascii_lowercase()
