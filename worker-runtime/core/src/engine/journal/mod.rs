@@ -13,10 +13,12 @@ mod import;
 mod replay;
 mod store;
 mod turn;
+mod watch;
 
 pub(super) use exit::{Exit, Takes};
 pub(super) use gauges::Gauges;
 pub(super) use hold::{Hold, Look, Schedules, millis};
+pub(super) use watch::JournalWatch;
 
 use super::consumer::PREFETCH;
 use super::lanes::Lane;
