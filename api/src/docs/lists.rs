@@ -113,9 +113,8 @@ pub(super) fn conditions_page(conditions: &[ReasonText]) -> String {
          `vumi explain REASON` prints an entry.\n\
          \n| Condition | When it is `True` |\n|---|---|\n",
     );
-    let (types, reasons): (Vec<&ReasonText>, Vec<&ReasonText>) = conditions
-        .iter()
-        .partition(|one| one.component.is_empty());
+    let (types, reasons): (Vec<&ReasonText>, Vec<&ReasonText>) =
+        conditions.iter().partition(|one| one.component.is_empty());
     for one in types {
         let _ = writeln!(text, "| `{}` | {} |", one.text.name, cell(one.text.meaning));
     }

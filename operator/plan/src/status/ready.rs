@@ -150,7 +150,11 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         reconciling.is_some_and(|c| !WAITS.iter().any(|reason| c.reason == reason.as_str()));
     let unfinished = first || rolled;
     let pending = rolls || unfinished && workload.ready < wanted;
-    let (reason, text) = match previous.applied_generation.is_none() || first {
+    let starting = Reason::Starting.as_str();
+    let starts = previous
+        .condition(ConditionType::Ready)
+        .is_none_or(|c| c.reason == starting);
+    let (reason, text) = match starts {
         true => (Reason::Starting, "the first pods start"),
         false => (
             Reason::RollingOut,

@@ -78,10 +78,10 @@ fn of_equal_age_the_uid_decides_and_who_has_lost_takes_nothing_away() {
         "b",
         10,
         "Dispatcher",
-        "simple: {transports: [x, y], exposed: [z]}",
+        "simple: {transports: [x, w], exposed: [z]}",
     );
-    let c = claim("c", 10, "Application", "echo: {}, transportName: y");
-    // A dispatcher that has lost reads nothing of y either.
+    let c = claim("c", 10, "Application", "echo: {}, transportName: w");
+    // A dispatcher that has lost reads nothing of w either.
     let lost = clashes(&[c, b, a]);
     assert_eq!(lost.keys().collect::<Vec<_>>(), ["b"]);
 }
