@@ -10,15 +10,15 @@ mod exit;
 mod gauges;
 mod hold;
 mod import;
+mod kept;
 mod replay;
 mod store;
 mod turn;
-mod watch;
 
 pub(super) use exit::{Exit, Takes};
 pub(super) use gauges::Gauges;
 pub(super) use hold::{Hold, Look, Schedules, millis};
-pub(super) use watch::JournalWatch;
+pub(super) use kept::JournalWatch;
 
 use super::consumer::PREFETCH;
 use super::lanes::Lane;
