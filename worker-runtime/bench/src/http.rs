@@ -1,7 +1,7 @@
 //! HTTP round trips through `httpApi` and `echo`, and what a reload costs the callers.
 
 use crate::AnyError;
-use crate::process::{Measured, spawn, until_ready, vumi_run, vumi_worker};
+use crate::process::{spawn, until_ready, vumi_run, vumi_worker};
 use crate::report::{Report, median};
 use crate::wrk::{Load, load};
 use std::time::{Duration, Instant};
