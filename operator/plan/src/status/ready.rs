@@ -150,10 +150,9 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         reconciling.is_some_and(|c| !WAITS.iter().any(|reason| c.reason == reason.as_str()));
     let unfinished = first || rolled;
     let pending = rolls || unfinished && workload.ready < wanted;
-    let starting = Reason::Starting.as_str();
-    let starts = previous
-        .condition(ConditionType::Ready)
-        .is_none_or(|c| c.reason == starting);
+    let starting = |c: &vumi_api::Condition| c.reason == Reason::Starting.as_str();
+    let ready = previous.condition(ConditionType::Ready);
+    let starts = ready.is_none_or(starting) || reconciling.is_some_and(starting);
     let (reason, text) = match starts {
         true => (Reason::Starting, "the first pods start"),
         false => (
