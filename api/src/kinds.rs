@@ -9,8 +9,8 @@ use crate::dispatchers::{RoutingTable, Simple};
 use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
 use crate::shared::shapes::HoldLimit;
 use crate::shared::{
-    BrokerRef, Classes, ConnectorName, Dedupe, Deployment, Duration, HttpClient, HttpListener,
-    MiddlewareItem, NetworkPolicySettings, OnUnknown, Ordering, Overrides, RateLimit,
+    Autoscaling, BrokerRef, Classes, ConnectorName, Dedupe, Deployment, Duration, HttpClient,
+    HttpListener, MiddlewareItem, NetworkPolicySettings, OnUnknown, Ordering, Overrides, RateLimit,
     ResourceSettings, Retention, Retry, ServiceSettings, StateRef, StateVolume, UpdatePolicy,
 };
 use crate::transports::{DevNull, GenericHttp, HttpApi, HttpRpc, Mediafone, Telnet};
@@ -115,6 +115,8 @@ macro_rules! worker_kind {
                 /// How many pods, on a cluster. Default `1`.
                 #[schemars(range(min = 0, max = 1000))]
                 replicas: u16,
+                /// How the operator decides how many pods there are, on a cluster. Default: `replicas` says it.
+                autoscaling: Autoscaling,
                 /// Whether there are no pods for now, on a cluster. Messages wait. Default `false`.
                 suspend: bool,
                 /// When the pods take a new version of the runtime that the operator brings. Default `OnChange`.
@@ -146,6 +148,7 @@ macro_rules! worker_kind {
             fn deployment(&self) -> Deployment {
                 Deployment {
                     replicas: self.replicas,
+                    autoscaling: self.autoscaling.clone(),
                     suspend: self.suspend.unwrap_or_default(),
                     update_policy: self.update_policy.unwrap_or_default(),
                     service: None,
@@ -158,6 +161,7 @@ macro_rules! worker_kind {
             /// Leaves what the worker itself reads (K9).
             fn clear_deployment(&mut self) {
                 self.replicas = None;
+                self.autoscaling = None;
                 self.suspend = None;
                 self.update_policy = None;
                 self.resources = None;

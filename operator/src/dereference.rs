@@ -36,6 +36,7 @@ pub async fn dereference(
         uid,
         secrets,
         live,
+        replicas: None,
         platform: engine.cluster.platform(),
     })
 }

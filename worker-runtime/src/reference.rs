@@ -1,8 +1,8 @@
 //! What the reference pages and `vumi explain` need from the runtime: codes, metrics, how repeats are recognised.
 
 use crate::registry;
-use vumi_api::WorkerType;
 use vumi_api::docs::{CodeText, Facts, MetricText, ReasonText, finding_codes};
+use vumi_api::{ConditionType, WorkerType};
 use vumi_core::message::{Actor, FailureClass};
 use vumi_core::worker::Dedupe;
 
@@ -17,7 +17,34 @@ pub fn codes() -> Vec<CodeText> {
         who: "",
     }));
     codes.extend(reasons().map(|reason| reason.text));
+    codes.extend(conditions().map(|reason| reason.text));
     codes
+}
+
+/// What the operator says of a resource: types of conditions, then reasons.
+fn conditions() -> impl Iterator<Item = ReasonText> {
+    let types = ConditionType::ALL.iter().map(|kind| ReasonText {
+        component: "",
+        text: CodeText {
+            name: kind.as_str(),
+            meaning: kind.meaning(),
+            fix: "",
+            who: "",
+        },
+    });
+    let reasons = vumi_plan::Reason::ALL.iter().map(|reason| {
+        let entry = reason.entry();
+        ReasonText {
+            component: entry.place,
+            text: CodeText {
+                name: entry.name,
+                meaning: entry.meaning,
+                fix: entry.fix,
+                who: "",
+            },
+        }
+    });
+    types.chain(reasons)
 }
 
 fn error_codes() -> Vec<CodeText> {
@@ -52,6 +79,7 @@ pub fn facts(examples: Vec<(String, String)>) -> Facts {
     Facts {
         codes: error_codes(),
         reasons: reasons().collect(),
+        conditions: conditions().collect(),
         metrics: metrics(),
         repeats: registry::all()
             .map(|r| (r.type_name.to_owned(), repeats(r.dedupe)))

@@ -1,8 +1,10 @@
 //! The custom resource definitions, made from the Rust types: schema, finishing pass, CEL rules, YAML.
 //! `deploy/crds` holds the result.
 
+mod pods;
 mod rules;
 mod schema;
+mod shown;
 
 pub use rules::{CEL_WORDS, RESERVED_SETTINGS, UNSUPPORTED_KEYS, one_of};
 pub(crate) use rules::{of_our_own, only_for};
@@ -67,6 +69,8 @@ pub fn crds() -> Vec<Value> {
 fn crd(kind: Kind) -> Value {
     let singular = kind.as_str().to_lowercase();
     let plural = kind.plural();
+    let mut root = root_schema(kind).clone();
+    root["properties"]["status"] = shown::status_schema();
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -78,6 +82,7 @@ fn crd(kind: Kind) -> Value {
                 "kind": kind.as_str(),
                 "listKind": format!("{kind}List"),
                 "plural": plural,
+                "shortNames": [shown::short_name(kind)],
                 "singular": singular,
             },
             "scope": "Namespaced",
@@ -85,7 +90,9 @@ fn crd(kind: Kind) -> Value {
                 "name": VERSION,
                 "served": true,
                 "storage": true,
-                "schema": {"openAPIV3Schema": root_schema(kind)},
+                "schema": {"openAPIV3Schema": root},
+                "subresources": shown::subresources(kind),
+                "additionalPrinterColumns": shown::columns(),
             }],
         },
     })

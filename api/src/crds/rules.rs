@@ -1,9 +1,10 @@
 //! The rules that a schema cannot say, as CEL in `x-kubernetes-validations`, and the tables of names behind them. The
 //! API server evaluates them, and so does `vumi lint`.
 
+use super::pods;
 use crate::resource::{Kind, WorkerType};
 use crate::shared::deployment::DEPLOYMENT_SETTINGS;
-use crate::shared::{OrderingMode, shapes};
+use crate::shared::shapes;
 use serde_json::{Value, json};
 
 /// Shared settings of this and later versions (K25): no worker type may have such a name, and those that a kind does
@@ -160,15 +161,9 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
     if !spec["properties"]["replicas"].is_null() {
         // What was never written reads as one pod, also through the scale subresource (K8).
         spec["properties"]["replicas"]["default"] = json!(1);
-        add(spec, replicas_of_ordered(kind));
-        add(
-            spec,
-            json!({
-                "rule": "!has(self.replicas) || self.replicas <= 1 || !has(self.state) || !has(self.state.volume)",
-                "message": "a state store on a volume is for one pod: state.redis is shared by replicas",
-                "fieldPath": ".replicas",
-            }),
-        );
+        pods::rules(kind)
+            .into_iter()
+            .for_each(|rule| add(spec, rule));
     }
     if !spec["properties"]["service"].is_null() {
         let http = match spec["properties"]["http"].is_null() {
@@ -200,30 +195,6 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
             }),
         );
     }
-}
-
-/// Several pods of a worker that keeps order are no mistake only where the manifest says what they are for (R2).
-fn replicas_of_ordered(kind: Kind) -> Value {
-    let orderless = kind
-        .worker_types()
-        .iter()
-        .filter(|worker| worker.ordering == OrderingMode::None)
-        .map(|worker| format!("has(self.{})", worker.key));
-    let orderless: Vec<String> = orderless.collect();
-    let by_type = match orderless.is_empty() {
-        true => "false".to_owned(),
-        false => orderless.join(" || "),
-    };
-    json!({
-        "rule": format!(
-            "!has(self.replicas) || self.replicas <= 1 || (has(self.ordering) ? \
-             (self.ordering.mode == 'none' || has(self.ordering.partitions) || \
-             (has(self.ordering.standby) && self.ordering.standby)) : ({by_type}))"
-        ),
-        "message": "an ordered worker has one pod at work: for more write ordering.partitions (all work), \
-                    ordering.standby: true (the others stand by) or ordering.mode: none (no order)",
-        "fieldPath": ".replicas",
-    })
 }
 
 /// Settings that the operator reads, and so all that a program of somebody else can have (K22).

@@ -1,6 +1,7 @@
 //! Settings about the pods of a worker. Only the operator reads them: they never reach the worker, and changing them does not
 //! change what it is (K9).
 
+use super::autoscaling::Autoscaling;
 use super::network_policy::NetworkPolicySettings;
 use super::overrides::Overrides;
 use super::quantity::Size;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 /// Names of these settings in `spec`.
 pub const DEPLOYMENT_SETTINGS: &[&str] = &[
     "replicas",
+    "autoscaling",
     "suspend",
     "updatePolicy",
     "service",
@@ -26,6 +28,8 @@ pub const DEPLOYMENT_SETTINGS: &[&str] = &[
 pub struct Deployment {
     /// How many pods, when written.
     pub replicas: Option<u16>,
+    /// By what the operator decides how many, when written; then `replicas` has no effect.
+    pub autoscaling: Option<Autoscaling>,
     /// Whether there are none for now.
     pub suspend: bool,
     /// When a new version of the runtime is taken.

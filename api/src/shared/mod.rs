@@ -1,5 +1,6 @@
 //! Settings that stand beside the union, shared by many worker types: one home per setting.
 
+pub mod autoscaling;
 pub mod broker;
 pub mod classes;
 pub mod client;
@@ -19,6 +20,7 @@ pub mod shapes;
 pub mod state;
 pub mod tls;
 
+pub use autoscaling::Autoscaling;
 pub use broker::{BrokerProfile, BrokerRef};
 pub use classes::{Class, Classes, Weights};
 pub use client::HttpClient;

@@ -94,6 +94,55 @@ fn the_bounds_themselves_are_allowed() {
     }
 }
 
+/// Everything that `autoscaling` is for.
+#[test]
+fn what_may_be_scaled_is_accepted() {
+    for (kind, spec) in [
+        (
+            "Transport",
+            "devNull: {}, autoscaling: {minReplicas: 0, maxReplicas: 9}",
+        ),
+        (
+            "Transport",
+            "httpApi: {}, http: {port: 8080}, autoscaling: {maxReplicas: 4}",
+        ),
+        (
+            "Transport",
+            "custom: {image: a}, autoscaling: {minReplicas: 0, maxReplicas: 4}",
+        ),
+        // One pod or none: order is no matter.
+        (
+            "Application",
+            "echo: {}, transportName: t, autoscaling: {minReplicas: 0, maxReplicas: 1}",
+        ),
+        (
+            "Application",
+            "echo: {}, transportName: t, autoscaling: {maxReplicas: 8}, ordering: {mode: perUser, partitions: 8}",
+        ),
+        (
+            "Application",
+            "echo: {}, transportName: t, autoscaling: {maxReplicas: 8}, ordering: {mode: none}",
+        ),
+        (
+            "Application",
+            "staticReply: {text: x}, transportName: t, autoscaling: {minReplicas: 3, maxReplicas: 3}, replicas: 2",
+        ),
+        (
+            "Dispatcher",
+            "simple: {transports: [a], exposed: [b]}, autoscaling: {minReplicas: 0, maxReplicas: 1}",
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: vumi.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: t}}\nspec: {{{spec}}}\n"
+        );
+        assert_eq!(
+            lines(&read(&text, Target::Cluster).findings),
+            [""; 0],
+            "{spec}"
+        );
+    }
+}
+
 #[test]
 fn one_mistake_gives_one_error() {
     for bad in BAD {

@@ -192,12 +192,6 @@ pub const BAD: &[Bad] = &[
         "spec.placement",
         "not supported yet",
     ),
-    transport(
-        "telnet: {port: 9010}\nautoscaling: {maxReplicas: 3}",
-        UNSUPPORTED,
-        "spec.autoscaling",
-        "not supported yet",
-    ),
     // Order.
     other(
         "Application",
@@ -746,6 +740,76 @@ pub const BAD: &[Bad] = &[
         RULE,
         "spec.replicas",
         "a state store on a volume is for one pod",
+    ),
+    transport(
+        "telnet: {port: 9010}\nautoscaling: {maxReplicas: 3}",
+        RULE,
+        "spec.autoscaling",
+        "an ordered worker has one pod at work, whatever waits",
+    ),
+    // Pods that stand by would be added and help nothing.
+    transport(
+        "telnet: {port: 9010}\nautoscaling: {maxReplicas: 3}\nordering: {mode: perUser, standby: true}",
+        RULE,
+        "spec.autoscaling",
+        "ordering.partitions (all work)",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: t\nautoscaling: {maxReplicas: 9}\nordering: {mode: perUser, partitions: 8}",
+        RULE,
+        "spec.autoscaling",
+        "maxReplicas is more than ordering.partitions",
+    ),
+    other(
+        "Application",
+        "staticReply: {text: x}\ntransportName: t\nautoscaling: {maxReplicas: 2}\nstate: {volume: {}}",
+        RULE,
+        "spec.autoscaling",
+        "for one pod, which nothing can scale",
+    ),
+    transport(
+        "telnet: {port: 9010}\nautoscaling: {minReplicas: 0, maxReplicas: 1}",
+        RULE,
+        "spec.autoscaling",
+        "minReplicas: 0 is for workers that only read queues",
+    ),
+    transport(
+        "httpApi: {}\nhttp: {port: 8080}\nautoscaling: {minReplicas: 0, maxReplicas: 4}",
+        RULE,
+        "spec.autoscaling",
+        "nobody would listen for callers",
+    ),
+    other(
+        "Application",
+        "custom: {image: a, ports: [{name: http, port: 8080}]}\ntransportName: t\nautoscaling: {minReplicas: 0, maxReplicas: 4}",
+        RULE,
+        "spec.autoscaling",
+        "nobody would listen for callers",
+    ),
+    transport(
+        "devNull: {}\nautoscaling: {minReplicas: 5, maxReplicas: 4}",
+        RULE,
+        "spec.autoscaling.minReplicas",
+        "minReplicas must not be more than maxReplicas",
+    ),
+    transport(
+        "devNull: {}\nautoscaling: {minReplicas: 1}",
+        MISSING,
+        "spec.autoscaling.maxReplicas",
+        "required, but missing",
+    ),
+    transport(
+        "devNull: {}\nautoscaling: {maxReplicas: 0}",
+        VALUE,
+        "spec.autoscaling.maxReplicas",
+        "out of range",
+    ),
+    transport(
+        "devNull: {}\nautoscaling: {maxReplicas: 4, scaleDownAfter: 1d}",
+        VALUE,
+        "spec.autoscaling.scaleDownAfter",
+        "is not a duration",
     ),
     transport(
         "devNull: {}\nreplicas: 1001",

@@ -16,6 +16,9 @@ pub struct Context {
     pub secrets: BTreeMap<String, SecretFacts>,
     /// Its Deployment or StatefulSet as it runs. None for a new resource, and offline.
     pub live: Option<Live>,
+    /// How many pods there are to be where something else than `spec.replicas` decides: the scaler
+    /// ([`crate::scaling::Decision::replicas`]), or a clash that is lost (none). `spec.suspend` goes before it.
+    pub replicas: Option<u16>,
     /// What the cluster can do.
     pub platform: Platform,
 }

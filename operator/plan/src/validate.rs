@@ -2,6 +2,7 @@
 //! there, the state store that is needed, what this operator allows.
 
 use crate::context::{Context, SecretFacts};
+use crate::reasons::Reason;
 use crate::settings::Settings;
 use std::net::IpAddr;
 use vumi_api::shared::StateNeed;
@@ -39,50 +40,6 @@ pub enum Outcome {
     Stalled,
     /// Something has to come into being: condition `Reconciling`.
     Waiting,
-}
-
-/// Why a resource is not built.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Reason {
-    /// No worker type is set: a newer version of the CRD was rolled back. Such an object and its children are not touched (K2).
-    Pruned,
-    /// The manifest is not valid.
-    Invalid,
-    /// A type that needs a state store has none (K1).
-    NoStateStore,
-    /// A Secret is not there yet.
-    SecretMissing,
-    /// A Secret lacks a key.
-    SecretKeyMissing,
-    /// The Secret of the broker holds no address that a program which is not ours can be given.
-    BrokerKeys,
-    /// This operator does not allow `overrides`.
-    OverridesNotAllowed,
-    /// This operator does not allow programs that are not ours.
-    CustomNotAllowed,
-    /// The API server takes no pod template with these `overrides` (K21).
-    OverridesInvalid,
-    /// The API server did not take a child: a quota, a policy of the cluster, missing rights, or somebody else's object of that
-    /// name.
-    ApplyFailed,
-}
-
-impl Reason {
-    /// As conditions and events have it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Reason::Pruned => "Pruned",
-            Reason::Invalid => "Invalid",
-            Reason::NoStateStore => "NoStateStore",
-            Reason::SecretMissing => "SecretMissing",
-            Reason::SecretKeyMissing => "SecretKeyMissing",
-            Reason::BrokerKeys => "BrokerKeys",
-            Reason::OverridesNotAllowed => "OverridesNotAllowed",
-            Reason::CustomNotAllowed => "CustomNotAllowed",
-            Reason::OverridesInvalid => "OverridesInvalid",
-            Reason::ApplyFailed => "ApplyFailed",
-        }
-    }
 }
 
 /// Judges a resource in its surroundings.

@@ -62,6 +62,7 @@ fn the_api_server_and_the_reader_agree() {
     bad_manifests_are_refused_by_both(&server);
     misspelt_keys_of_examples_are_refused(&server);
     what_only_the_reader_sees_is_accepted(&server);
+    crate::scaled::resources_scale_and_have_a_status(&server);
     crate::rendered::objects_are_accepted(&server);
 }
 

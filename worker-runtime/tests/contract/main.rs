@@ -13,6 +13,7 @@ mod guarantees;
 mod reference;
 mod rendered;
 mod scaffold;
+mod scaled;
 
 use std::path::{Path, PathBuf};
 

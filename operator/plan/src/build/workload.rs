@@ -123,10 +123,16 @@ fn image_of(template: &Value) -> Option<String> {
 
 fn replicas(cx: &Cx<'_>) -> i32 {
     let settings = cx.resource.deployment();
-    match settings.suspend {
-        true => 0,
-        false => settings.replicas.unwrap_or(1).into(),
+    if settings.suspend {
+        return 0;
     }
+    let written = settings.replicas.unwrap_or(1);
+    // Until the scaler has decided.
+    let begins = match &settings.autoscaling {
+        Some(bounds) => written.clamp(bounds.least(), bounds.most()),
+        None => written,
+    };
+    cx.context.replicas.unwrap_or(begins).into()
 }
 
 fn deployment(cx: &Cx<'_>) -> Value {

@@ -5,7 +5,7 @@ use crate::rolls::live;
 use crate::{built, context, examples};
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use vumi_api::shared::{Ordering, OrderingMode, Overrides, UpdatePolicy};
+use vumi_api::shared::{Autoscaling, Ordering, OrderingMode, Overrides, UpdatePolicy};
 use vumi_api::{Resource, Spec};
 use vumi_plan::{Context, merge};
 
@@ -56,6 +56,10 @@ fn scale(resource: &mut Resource, replicas: u16, suspend: bool, policy: UpdatePo
         ($spec:expr) => {{
             $spec.replicas = Some(replicas);
             $spec.suspend = Some(suspend);
+            $spec.autoscaling = (replicas % 2 == 1).then(|| Autoscaling {
+                max_replicas: replicas,
+                ..Autoscaling::default()
+            });
             $spec.update_policy = Some(policy);
             $spec.network_policy = None;
         }};

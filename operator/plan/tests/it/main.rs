@@ -3,8 +3,12 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 mod any_resource;
+mod clashes;
+mod demand;
 mod golden;
 mod rolls;
+mod scaling;
+mod status;
 mod surroundings;
 
 use std::path::{Path, PathBuf};

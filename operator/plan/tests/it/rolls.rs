@@ -91,6 +91,7 @@ fn what_is_not_of_the_pods_replaces_none() {
     let (_, before) = first(&format!("{ECHO}, {ordering}"));
     for more in [
         "replicas: 3",
+        "autoscaling: {maxReplicas: 8}",
         "suspend: true",
         "updatePolicy: Manual",
         "networkPolicy: {}",
@@ -122,8 +123,34 @@ fn scaling_and_suspending_are_seen_in_the_number_alone() {
         (", replicas: 0", 0),
         (", replicas: 4", 4),
         (", replicas: 4, suspend: true", 0),
+        // Until the scaler has decided, what there is, within the bounds.
+        (", autoscaling: {maxReplicas: 9}", 1),
+        (", replicas: 4, autoscaling: {maxReplicas: 9}", 4),
+        (", replicas: 4, autoscaling: {maxReplicas: 2}", 2),
+        (", autoscaling: {minReplicas: 3, maxReplicas: 9}", 3),
+        (", autoscaling: {minReplicas: 0, maxReplicas: 9}", 1),
     ] {
         assert_eq!(number(spec), expected, "{spec}");
+    }
+}
+
+#[test]
+fn what_was_decided_elsewhere_goes_before_what_is_written_but_not_before_suspend() {
+    for (spec, decided, expected) in [
+        ("autoscaling: {maxReplicas: 9}", 7, 7),
+        // Who has lost a clash has no pods, whatever its bounds.
+        ("autoscaling: {minReplicas: 2, maxReplicas: 9}", 0, 0),
+        ("replicas: 3", 0, 0),
+        ("autoscaling: {maxReplicas: 9}, suspend: true", 7, 0),
+    ] {
+        let resource = resource("Transport", &format!("devNull: {{}}, {spec}"));
+        let around = Context {
+            replicas: Some(decided),
+            ..context(&resource)
+        };
+        let desired = built(&resource, &around);
+        let replicas = &desired.workload().unwrap().object["spec"]["replicas"];
+        assert_eq!(*replicas, expected, "{spec}");
     }
 }
 
