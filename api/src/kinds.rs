@@ -167,6 +167,9 @@ macro_rules! worker_kind {
                 self.resources = None;
                 self.network_policy = None;
                 self.overrides = None;
+                if let Some(broker) = self.broker.as_mut() {
+                    broker.management = None;
+                }
                 if let Some(volume) = self.state.as_mut().and_then(|state| state.volume.as_mut()) {
                     *volume = StateVolume::default();
                 }

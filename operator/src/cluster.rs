@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 use vumi_api::Kind;
-use vumi_api::crds::{GROUP, VERSION, root_schema};
+use vumi_api::crds::{GROUP, VERSION, crds};
 use vumi_plan::Platform;
 
 /// How often the definitions are compared, beside whenever a watch of ours breaks.
@@ -26,10 +26,7 @@ pub enum Definitions {
     /// They lack something that this operator knows, whose path that is: a write would destroy it.
     Older(String),
     /// They have all that this operator knows.
-    Current {
-        /// Whether resources have a status.
-        status: bool,
-    },
+    Current,
 }
 
 /// What the cluster knows.
@@ -62,11 +59,6 @@ impl Cluster {
     /// What is known of the definitions, now and whenever it changes.
     pub fn definitions(&self) -> watch::Receiver<Definitions> {
         self.definitions.subscribe()
-    }
-
-    /// Whether resources have a status.
-    pub fn has_status(&self) -> bool {
-        *self.definitions.borrow() == Definitions::Current { status: true }
     }
 
     /// Which other kinds there are.
@@ -108,7 +100,7 @@ impl Cluster {
                 }
             }
             let pause = match *self.definitions.borrow() {
-                Definitions::Current { .. } => LOOK,
+                Definitions::Current => LOOK,
                 _ => LOOK / 4,
             };
             tokio::select! {
@@ -149,7 +141,7 @@ impl Cluster {
 
     /// Opens or closes the gate by what was found.
     fn settle(&self, found: Definitions) {
-        let current = matches!(found, Definitions::Current { .. });
+        let current = found == Definitions::Current;
         let why = (!current).then_some("the definitions (CRDs) are older than this operator");
         self.api.gate().read_only(why);
         self.metrics.definitions_current(current);
@@ -212,17 +204,16 @@ fn judge(document: &Value) -> Definitions {
             .map(|(_, schema)| schema)
             .find(is_it)
     };
-    let mut status = true;
-    for kind in Kind::ALL {
+    for (kind, ours) in Kind::ALL.into_iter().zip(crds()) {
         let Some(schema) = served(kind) else {
             return Definitions::Older(kind.plural());
         };
-        if let Some(path) = lacks(root_schema(kind), schema) {
+        let ours = &ours["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        if let Some(path) = lacks(ours, schema) {
             return Definitions::Older(format!("{}{path}", kind.as_str()));
         }
-        status &= !schema["properties"]["status"].is_null();
     }
-    Definitions::Current { status }
+    Definitions::Current
 }
 
 /// The first property of `ours` that is not in `served`.
@@ -253,8 +244,8 @@ mod tests {
 
     fn document() -> Value {
         let mut schemas = serde_json::Map::new();
-        for kind in Kind::ALL {
-            let mut schema = root_schema(kind).clone();
+        for (kind, mut ours) in Kind::ALL.into_iter().zip(crds()) {
+            let mut schema = ours["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take();
             schema["x-kubernetes-group-version-kind"] =
                 json!([{"group": GROUP, "kind": kind.as_str(), "version": VERSION}]);
             schemas.insert(format!("dev.vumi.v1alpha1.{kind}"), schema);
@@ -264,7 +255,7 @@ mod tests {
 
     #[test]
     fn our_own_definitions_are_current() {
-        assert!(matches!(judge(&document()), Definitions::Current { .. }));
+        assert_eq!(judge(&document()), Definitions::Current);
     }
 
     #[test]
@@ -275,6 +266,7 @@ mod tests {
                 "/properties/spec/properties/retry/properties/backoff",
                 ".spec.retry.backoff",
             ),
+            ("/properties/status/properties/link", ".status.link"),
         ] {
             let mut document = document();
             let (parent, field) = path.rsplit_once('/').unwrap();

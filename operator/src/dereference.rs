@@ -30,7 +30,7 @@ pub async fn dereference(
         }
     }
     let child = Names::new(resource, &key.namespace, None).child();
-    let live = workload(family, &child).and_then(|held| Live::of(&held.workload()));
+    let live = workload(family, &child).and_then(|held| Live::of(&held.object()));
     Ok(Context {
         namespace: key.namespace.clone(),
         uid,

@@ -4,7 +4,10 @@
 pub mod admin;
 pub mod arguments;
 pub mod bounded;
+pub mod brokers;
+pub mod bucket;
 pub mod client;
+pub mod clock;
 pub mod cluster;
 pub mod dereference;
 pub mod engine;

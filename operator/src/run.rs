@@ -1,6 +1,8 @@
 //! The operator as a whole: caches first, then the lease, then work; and the way back.
 
+use crate::brokers;
 use crate::client::Api;
+use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::engine::dispatch::dispatch;
 use crate::engine::kinds::{KINDS, ObjectKind};
@@ -54,7 +56,13 @@ impl Operator {
     /// An operator that uses this client, around whose service [`crate::client::Bounded`] stands.
     pub fn new(client: kube::Client, options: Options, metrics: Metrics) -> Self {
         let api = Api::new(client.clone(), Arc::new(Gate::default()));
-        let engine = Engine::new(api, options.settings.clone(), metrics, &options.identity);
+        let engine = Engine::new(
+            api,
+            options.settings.clone(),
+            metrics,
+            &options.identity,
+            Clock::machine(),
+        );
         let health = Arc::new(Health::new(engine.cluster.definitions()));
         Self {
             engine,
@@ -101,11 +109,15 @@ impl Operator {
         }
         engine.metrics.synced(true);
         tracing::info!("everything is watched");
-        let secrets = Arc::clone(&engine);
+        let (secrets, listens) = (Arc::clone(&engine), Arc::clone(&engine));
         parts.spawn(async move {
             let changed = |key| secrets.queue.add(key, Duration::ZERO);
             secrets.secrets.run(changed).await;
             "reading Secrets"
+        });
+        parts.spawn(async move {
+            brokers::keep(listens).await;
+            "listening to brokers"
         });
         let (leads, leading) = watch::channel(false);
         let lease = Lease::new(

@@ -1,4 +1,4 @@
-//! What is known of Secrets: which keys they have and which revision they are, never a value (K15). They are read by name, with
+//! What is known of Secrets: which keys they have and which revision they are; values only pass through (K15). They are read by name, with
 //! the verb `get` alone; each is read once for all its users, again every minute, and when one of these is looked at.
 
 use crate::client::{Api, ApiError};
@@ -6,7 +6,7 @@ use crate::engine::kinds::{ObjectKind, plain};
 use crate::engine::store::Key;
 use rand::RngExt;
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -99,6 +99,33 @@ impl Secrets {
             .entries()
             .get(&place)
             .and_then(|entry| entry.facts.clone()))
+    }
+
+    /// Revision and values of a Secret, for whoever speaks to what it is for; they are kept nowhere here. None if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn values(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<(String, BTreeMap<String, String>)>, ApiError> {
+        if !is_name(name) {
+            return Ok(None);
+        }
+        match self.api.get(&SECRET.path(namespace, name)).await {
+            Ok(secret) => Ok(Some((facts(&secret).revision, values(&secret)))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The revision that a Secret had when it was last read, if it was.
+    pub fn revision(&self, namespace: &str, name: &str) -> Option<String> {
+        let place = (namespace.to_owned(), name.to_owned());
+        let entries = self.entries();
+        let facts = entries.get(&place)?.facts.as_ref()?;
+        Some(facts.revision.clone())
     }
 
     /// Reads a Secret, unless somebody just did. Returns who has to hear of what changed.
@@ -196,11 +223,25 @@ fn facts(secret: &Value) -> SecretFacts {
     }
 }
 
+/// What its keys hold, as text.
+fn values(secret: &Value) -> BTreeMap<String, String> {
+    let keys = secret["data"].as_object().into_iter().flatten();
+    let text = |value: &Value| String::from_utf8(decoded(value.as_str()?)?).ok();
+    let line = |text: String| text.trim_end_matches(['\r', '\n']).to_owned();
+    keys.filter_map(|(key, value)| Some((key.clone(), line(text(value)?))))
+        .collect()
+}
+
+fn decoded(encoded: &str) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD
+        .decode(encoded)
+        .ok()
+}
+
 /// Whether a value in base64 says nothing but white space.
 fn is_blank(encoded: &str) -> bool {
-    use base64::Engine as _;
-    let decoded = base64::engine::general_purpose::STANDARD.decode(encoded);
-    decoded.is_ok_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace))
+    decoded(encoded).is_some_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace))
 }
 
 /// Whether an object can have that name.

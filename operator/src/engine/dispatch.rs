@@ -30,12 +30,10 @@ pub async fn dispatch(
     let mut beat = tokio::time::interval(BEAT);
     let mut active = false;
     loop {
-        let current = matches!(
-            *definitions.borrow_and_update(),
-            Definitions::Current { .. }
-        );
+        let current = *definitions.borrow_and_update() == Definitions::Current;
         let may = *leading.borrow_and_update() && current;
         if may && !active {
+            engine.recall.forget_all();
             // Whatever was seen while others led is looked at now.
             for key in engine.stores.keys() {
                 engine.queue.add(key, Duration::ZERO);

@@ -3,6 +3,7 @@
 
 use super::kinds::ObjectKind;
 use super::store::Key;
+use crate::bucket::Bucket;
 use crate::client::{Api, MANAGER};
 use crate::metrics::Metrics;
 use k8s_openapi::jiff::Timestamp;
@@ -10,7 +11,7 @@ use serde_json::json;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use tokio::time::Instant;
+use vumi_plan::Edge;
 
 /// Events at one time, and in a second after that. The rest are in the log only.
 const BURST: f64 = 50.0;
@@ -35,27 +36,40 @@ pub struct Event {
     /// Whether it is as it should be.
     pub tone: Tone,
     /// A word, such as `ConfigChanged`.
-    pub reason: &'static str,
+    pub reason: String,
     /// A sentence.
     pub message: String,
 }
 
 impl Event {
     /// Something that is as it should be.
-    pub fn normal(reason: &'static str, message: String) -> Self {
+    pub fn normal(reason: &str, message: String) -> Self {
         Self {
             tone: Tone::Normal,
-            reason,
+            reason: reason.to_owned(),
             message,
         }
     }
 
     /// Something that somebody should look at.
-    pub fn warning(reason: &'static str, message: String) -> Self {
+    pub fn warning(reason: &str, message: String) -> Self {
         Self {
             tone: Tone::Warning,
-            reason,
+            reason: reason.to_owned(),
             message,
+        }
+    }
+}
+
+impl From<Edge> for Event {
+    fn from(edge: Edge) -> Self {
+        Self {
+            tone: match edge.warning {
+                true => Tone::Warning,
+                false => Tone::Normal,
+            },
+            reason: edge.reason,
+            message: edge.message,
         }
     }
 }
@@ -66,9 +80,8 @@ pub struct Events {
     metrics: Metrics,
     identity: String,
     /// What is wrong, as it was said last, by resource and reason.
-    said: Mutex<HashMap<(String, &'static str), String>>,
-    /// How many may be told now, and since when that is so.
-    bucket: Mutex<(f64, Instant)>,
+    said: Mutex<HashMap<(String, String), String>>,
+    may_tell: Bucket,
     count: AtomicU64,
 }
 
@@ -80,23 +93,31 @@ impl Events {
             metrics,
             identity: identity.to_owned(),
             said: Mutex::default(),
-            bucket: Mutex::new((BURST, Instant::now())),
+            may_tell: Bucket::new(BURST, PER_SECOND),
             count: AtomicU64::new(0),
         }
     }
 
-    /// Tells an event about the resource with this uid. A warning is told again only when it says something else, or after
-    /// [`Events::all_is_well`].
-    pub async fn tell(&self, key: &Key, uid: &str, event: Event) {
-        if event.tone == Tone::Warning && self.was_said(uid, &event) {
-            return;
+    /// The name under which this operator reports.
+    pub fn identity(&self) -> &str {
+        &self.identity
+    }
+
+    /// Tells what may be found at every look: again only when it says something else, or after [`Events::all_is_well`].
+    pub async fn tell_once(&self, key: &Key, uid: &str, event: Event) {
+        if !self.was_said(uid, &event) {
+            self.tell(key, uid, event).await;
         }
-        let (reason, message) = (event.reason, event.message.as_str());
+    }
+
+    /// Tells an event about the resource with this uid.
+    pub async fn tell(&self, key: &Key, uid: &str, event: Event) {
+        let (reason, message) = (event.reason.as_str(), event.message.as_str());
         match event.tone {
             Tone::Normal => tracing::info!(resource = %key, reason, "{message}"),
             Tone::Warning => tracing::warn!(resource = %key, reason, "{message}"),
         }
-        if !self.may_tell() {
+        if !self.may_tell.take() {
             return;
         }
         let now = Timestamp::now();
@@ -143,7 +164,8 @@ impl Events {
         if said.len() >= REMEMBERED {
             said.clear();
         }
-        let before = said.insert((uid.to_owned(), event.reason), event.message.clone());
+        let name = (uid.to_owned(), event.reason.clone());
+        let before = said.insert(name, event.message.clone());
         before.is_some_and(|before| before == event.message)
     }
 
@@ -153,17 +175,5 @@ impl Events {
         if !said.is_empty() {
             said.retain(|(of, _), _| of != uid);
         }
-    }
-
-    fn may_tell(&self) -> bool {
-        let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
-        let passed = now.duration_since(bucket.1).as_secs_f64();
-        *bucket = ((bucket.0 + passed * PER_SECOND).min(BURST), now);
-        let may = bucket.0 >= 1.0;
-        if may {
-            bucket.0 -= 1.0;
-        }
-        may
     }
 }

@@ -3,22 +3,26 @@
 use super::Engine;
 use super::apply::{self, Fault, Need, Plan, Written};
 use super::changes;
+use super::claims;
 use super::events::Event;
 use super::kinds::ObjectKind;
 use super::prune::prune;
 use super::queue::Ended;
 use super::rotate::rotate;
+use super::scale::decide;
 use super::seen::Held;
+use super::sight::Sighting;
 use super::status::{self, Finding};
 use super::store::{Family, Key};
+use crate::brokers::Place;
 use crate::client::ApiError;
 use crate::dereference::{dereference, workload};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
-use vumi_api::{Resource, Spec};
+use vumi_api::{ConditionType, Resource, Spec, Status};
 use vumi_plan::validate::Outcome;
-use vumi_plan::{Context, Desired, Reason, Refusal, Validated, build, validate};
+use vumi_plan::{Context, Decision, Desired, Reason, Refusal, Validated, build, validate};
 
 /// Annotation: while it says `true`, nothing of the resource is touched.
 pub const PAUSED: &str = "vumi.dev/pause-reconciliation";
@@ -27,19 +31,19 @@ const AWAITED: Duration = Duration::from_secs(10);
 /// For an object that is being deleted, it is looked again after this time.
 const LEAVING: Duration = Duration::from_secs(2);
 
-/// What a look came to.
+/// What a look came to. The times say when something may have lasted long enough to be told.
 #[derive(Debug)]
 pub enum Looked {
     /// Everything is as it should be.
-    Done,
+    Done(Option<Duration>),
     /// Something has to come into being, or to go.
     Waiting(Duration),
     /// Somebody has to do something.
-    Refused,
+    Refused(Option<Duration>),
     /// What somebody else had changed was put back. Whoever does that again and again is answered more and more slowly.
     Corrected,
     /// The annotation [`PAUSED`].
-    Paused,
+    Paused(Option<Duration>),
     /// It is not there, or being deleted: what it owns goes by itself.
     Gone,
     /// A call went wrong.
@@ -50,11 +54,11 @@ impl Looked {
     /// As metrics have it.
     pub fn word(&self) -> &'static str {
         match self {
-            Looked::Done => "done",
+            Looked::Done(_) => "done",
             Looked::Waiting(_) => "waiting",
-            Looked::Refused => "refused",
+            Looked::Refused(_) => "refused",
             Looked::Corrected => "corrected",
-            Looked::Paused => "paused",
+            Looked::Paused(_) => "paused",
             Looked::Gone => "gone",
             Looked::Failed(_) => "failed",
         }
@@ -63,7 +67,10 @@ impl Looked {
     /// What the queue does next.
     pub fn ended(&self) -> Ended {
         match self {
-            Looked::Done | Looked::Refused | Looked::Paused | Looked::Gone => Ended::Well,
+            Looked::Done(again) | Looked::Refused(again) | Looked::Paused(again) => {
+                again.map_or(Ended::Well, Ended::Again)
+            }
+            Looked::Gone => Ended::Well,
             Looked::Waiting(after) => Ended::Again(*after),
             Looked::Corrected => Ended::Failed(None),
             Looked::Failed(ApiError::Closed(_)) => Ended::Dropped,
@@ -74,25 +81,72 @@ impl Looked {
 
 /// Looks at a resource and makes what differs as it should be.
 pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
+    claims::settle(engine);
     let family = engine.stores.family(key);
     let Some(held) = family.resource.clone().filter(|held| !held.deleting) else {
         engine.secrets.used_by(key, &BTreeSet::new());
+        engine.recall.forget(key);
         return Looked::Gone;
     };
-    if held.annotation(PAUSED) == Some("true") {
-        let message = format!("nothing is touched while the annotation {PAUSED} says true");
-        let event = Event::warning("ReconciliationPaused", message);
-        engine.events.tell(key, &held.uid, event).await;
-        return Looked::Paused;
-    }
+    let (resource, unreadable) = match read(key, &held) {
+        Ok(resource) => (resource, None),
+        // The API server has taken it, so that its definitions are newer than this operator.
+        Err(error) => {
+            let message = format!(
+                "spec: {error}; this operator ({}) is older than the CRDs: upgrade it",
+                env!("CARGO_PKG_VERSION")
+            );
+            let Ok(resource) = of_spec(key, json!({})) else {
+                tracing::warn!(resource = %key, "{message}");
+                return Looked::Refused(None);
+            };
+            (resource, Some(message))
+        }
+    };
     let look = Look {
         engine,
         key,
         held: &held,
+        resource: &resource,
+        sighting: &Sighting::new(engine, key, &resource, &family),
     };
-    match look.through(&family).await {
+    let looked = match unreadable {
+        Some(message) => {
+            let refusal = refusal(Outcome::Stalled, Reason::Invalid, message);
+            look.refuse(None, &refusal, None).await
+        }
+        None if held.annotation(PAUSED) == Some("true") && resource.worker_type().is_some() => {
+            look.leave_alone().await
+        }
+        None => look.through(&family).await,
+    };
+    match looked {
         Ok(looked) => looked,
         Err(error) => look.failed(error).await,
+    }
+}
+
+/// The resource as it is written.
+///
+/// # Errors
+/// This operator does not know something of it.
+pub fn read(key: &Key, held: &Held) -> Result<Resource, serde_json::Error> {
+    of_spec(key, held.body()["spec"].take())
+}
+
+fn of_spec(key: &Key, spec: Value) -> Result<Resource, serde_json::Error> {
+    Ok(Resource {
+        name: key.name.clone(),
+        namespace: Some(key.namespace.clone()),
+        spec: Spec::from_json(key.kind, spec)?,
+    })
+}
+
+fn refusal(outcome: Outcome, reason: Reason, message: String) -> Refusal {
+    Refusal {
+        outcome,
+        reason,
+        message,
     }
 }
 
@@ -101,34 +155,31 @@ struct Look<'a> {
     engine: &'a Engine,
     key: &'a Key,
     held: &'a Held,
+    resource: &'a Resource,
+    sighting: &'a Sighting,
 }
 
 impl Look<'_> {
     async fn through(&self, family: &Family) -> Result<Looked, ApiError> {
-        let Self { engine, key, held } = *self;
-        let spec = held.body()["spec"].take();
-        let resource = match Spec::from_json(key.kind, spec) {
-            Ok(spec) => Resource {
-                name: key.name.clone(),
-                namespace: Some(key.namespace.clone()),
-                spec,
-            },
-            // The API server has taken it, so that its definitions are newer than this operator.
-            Err(error) => {
-                let message = format!(
-                    "spec: {error}; this operator ({}) is older than the CRDs: upgrade it",
-                    env!("CARGO_PKG_VERSION")
-                );
-                return self
-                    .refused(Outcome::Stalled, Reason::Invalid, message)
-                    .await;
-            }
-        };
-        let context = dereference(engine, key, &resource, family).await?;
-        let validated = match validate(&resource, &context, &engine.settings) {
+        let Self {
+            engine,
+            key,
+            held,
+            resource,
+            ..
+        } = *self;
+        let mut context = dereference(engine, key, resource, family).await?;
+        let scaling = decide(engine, key, held, resource, &context, self.sighting, family);
+        context.replicas = scaling.as_ref().map(|decision| decision.replicas);
+        let scaling = scaling.as_ref();
+        let validated = match validate(resource, &context, &engine.settings) {
             Ok(validated) => validated,
-            Err(refusal) => return self.refuse(refusal).await,
+            Err(refusal) => return self.refuse(None, &refusal, scaling).await,
         };
+        let clash = self.clash();
+        if clash.is_some() {
+            context.replicas = Some(0);
+        }
         let desired = build(&validated, &context, &engine.settings);
         let fresh = || fresh(engine, &validated, &context);
         let plan = apply::plan(family, &held.uid, &desired, &fresh);
@@ -137,9 +188,8 @@ impl Look<'_> {
         {
             if error.is_about_the_object() && error.code() != Some(403) {
                 let message = format!("spec.overrides: {error}");
-                return self
-                    .refused(Outcome::Stalled, Reason::OverridesInvalid, message)
-                    .await;
+                let refusal = refusal(Outcome::Stalled, Reason::OverridesInvalid, message);
+                return self.refuse(Some(&desired), &refusal, scaling).await;
             }
             return Err(error);
         }
@@ -155,14 +205,14 @@ impl Look<'_> {
             Some(Fault::Taken(object)) => {
                 let message =
                     format!("{object} exists already and is not ours: delete or rename it");
-                return self.not_taken(message).await;
+                return self.not_taken(&desired, message, scaling).await;
             }
             Some(Fault::Call { error, .. }) if error.is_about_a_namespace_that_goes() => {
                 return Ok(Looked::Gone);
             }
             Some(Fault::Call { object, error }) if error.is_about_the_object() => {
                 let message = format!("the API server refuses {object}: {error}");
-                return self.not_taken(message).await;
+                return self.not_taken(&desired, message, scaling).await;
             }
             Some(Fault::Call { object, error }) => {
                 tracing::debug!(resource = %key, object, %error, "could not be applied");
@@ -182,12 +232,12 @@ impl Look<'_> {
             let event = Event::normal("SecretChanged", message);
             engine.events.tell(key, &held.uid, event).await;
         }
-        let runs = self.running(&family, &desired);
-        let finding = Finding::Applied(&desired, runs.as_ref());
-        status::write(engine, key, held, &finding).await?;
-        if desired.notes.is_empty() {
-            engine.events.all_is_well(&held.uid);
-        }
+        let told = match &clash {
+            Some(refusal) => self.tell(Err(refusal), None, scaling),
+            None => self.tell(Ok(&desired), None, scaling),
+        };
+        let again = told.await?;
+        engine.events.all_is_well(&held.uid);
         // What cannot be had here is told when something is applied, not by every new leader.
         for note in desired.notes.iter().filter(|_| !written.is_empty()) {
             let event = Event::warning(note.reason, note.message.clone());
@@ -196,56 +246,103 @@ impl Look<'_> {
         let drifted = |written: &Written| matches!(written.need, Need::Drift(_));
         Ok(match written.iter().any(drifted) {
             true => Looked::Corrected,
-            false => Looked::Done,
+            false if clash.is_some() => Looked::Refused(again),
+            false => Looked::Done(again),
         })
+    }
+
+    /// Why it has to give way to another one, if it has to (K18). What a broker said last holds until it says who it is.
+    fn clash(&self) -> Option<Refusal> {
+        let engine = self.engine;
+        if let Some(clash) = engine.claims.lost(&self.held.uid) {
+            return Some(clash.refusal());
+        }
+        let place = Place {
+            namespace: self.key.namespace.clone(),
+            broker: self.resource.broker(),
+        };
+        let link = engine.brokers.link(&place);
+        if link.is_some_and(|link| link.identity().is_some()) {
+            return None;
+        }
+        let status = Status::of(&self.held.body());
+        let stalled = status.condition(ConditionType::Stalled)?;
+        let reason = Reason::QueueClash;
+        let clashed = stalled.reason == reason.as_str();
+        clashed.then(|| refusal(Outcome::Stalled, reason, stalled.message.clone()))
+    }
+
+    /// Tells of the resource. Returns when it is to be looked at again at the latest.
+    async fn tell(
+        &self,
+        plan: Result<&Desired, &Refusal>,
+        failure: Option<&Refusal>,
+        scaling: Option<&Decision>,
+    ) -> Result<Option<Duration>, ApiError> {
+        let finding = Finding {
+            resource: self.resource,
+            plan,
+            failure,
+            scaling,
+            left_alone: false,
+        };
+        status::tell(self.engine, self.key, self.held, self.sighting, &finding).await
+    }
+
+    /// The annotation asks for it.
+    async fn leave_alone(&self) -> Result<Looked, ApiError> {
+        let message = format!("nothing is touched while the annotation {PAUSED} says true");
+        let refusal = refusal(Outcome::Waiting, Reason::ReconciliationPaused, message);
+        let finding = Finding {
+            resource: self.resource,
+            plan: Err(&refusal),
+            failure: None,
+            scaling: None,
+            left_alone: true,
+        };
+        let told = status::tell(self.engine, self.key, self.held, self.sighting, &finding);
+        Ok(Looked::Paused(told.await?))
     }
 
     /// The workload as the stores know it.
     fn running(&self, family: &Family, desired: &Desired) -> Option<Value> {
         let child = desired.workload()?;
-        workload(family, &child.name).map(|held| held.workload())
+        workload(family, &child.name).map(|held| held.object())
     }
 
-    async fn refused(
+    /// Nothing is applied, or not all of it, and nothing pruned: what runs goes on (K3). `desired` is what was built, if it was.
+    async fn refuse(
         &self,
-        outcome: Outcome,
-        reason: Reason,
-        message: String,
+        desired: Option<&Desired>,
+        refusal: &Refusal,
+        scaling: Option<&Decision>,
     ) -> Result<Looked, ApiError> {
-        self.refuse(Refusal {
-            outcome,
-            reason,
-            message,
-        })
-        .await
-    }
-
-    /// Nothing is applied and nothing pruned: what runs goes on (K3).
-    async fn refuse(&self, refusal: Refusal) -> Result<Looked, ApiError> {
-        let Self { engine, key, held } = *self;
         if refusal.reason == Reason::Pruned {
             // The definitions may have been rolled back this moment.
-            engine.cluster.look_again();
-            tracing::warn!(resource = %key, "{}", refusal.message);
-            return Ok(Looked::Refused);
+            self.engine.cluster.look_again();
+            tracing::warn!(resource = %self.key, "{}", refusal.message);
+            return Ok(Looked::Refused(None));
         }
-        let news = status::write(engine, key, held, &Finding::Refused(&refusal)).await?;
-        let waits = refusal.outcome == Outcome::Waiting;
-        if news {
-            let event = Event::warning(refusal.reason.as_str(), refusal.message);
-            engine.events.tell(key, &held.uid, event).await;
-        }
-        Ok(match waits {
-            true => Looked::Waiting(AWAITED),
-            false => Looked::Refused,
+        let again = match desired {
+            Some(desired) => self.tell(Ok(desired), Some(refusal), scaling).await?,
+            None => self.tell(Err(refusal), None, scaling).await?,
+        };
+        Ok(match refusal.outcome {
+            Outcome::Waiting => Looked::Waiting(again.map_or(AWAITED, |again| again.min(AWAITED))),
+            Outcome::Stalled => Looked::Refused(again),
         })
     }
 
     /// Refused by the cluster, which may think better of it: it is tried again, with longer and longer pauses.
-    async fn not_taken(&self, message: String) -> Result<Looked, ApiError> {
+    async fn not_taken(
+        &self,
+        desired: &Desired,
+        message: String,
+        scaling: Option<&Decision>,
+    ) -> Result<Looked, ApiError> {
         let reason = Reason::ApplyFailed;
-        self.refused(Outcome::Waiting, reason, message.clone())
-            .await?;
+        let refusal = refusal(Outcome::Waiting, reason, message.clone());
+        self.refuse(Some(desired), &refusal, scaling).await?;
         let refused = ApiError::Refused {
             code: 409,
             reason: reason.as_str().into(),
@@ -257,7 +354,9 @@ impl Look<'_> {
 
     /// A call went wrong.
     async fn failed(&self, error: ApiError) -> Looked {
-        let Self { engine, key, held } = *self;
+        let Self {
+            engine, key, held, ..
+        } = *self;
         match &error {
             ApiError::Closed(why) => tracing::debug!(resource = %key, why, "left alone"),
             // The namespace, or the resource itself, is going: there is nothing left to do.
@@ -266,7 +365,7 @@ impl Look<'_> {
             }
             error if error.is_about_the_object() => {
                 let event = Event::warning("ReconcileFailed", error.to_string());
-                engine.events.tell(key, &held.uid, event).await;
+                engine.events.tell_once(key, &held.uid, event).await;
             }
             error => tracing::warn!(resource = %key, %error, "failed; it is tried again"),
         }
@@ -275,7 +374,9 @@ impl Look<'_> {
 
     /// Says what was written and why.
     async fn tell_written(&self, plan: &Plan<'_>, before: Option<&Value>, written: &[Written]) {
-        let Self { engine, key, held } = *self;
+        let Self {
+            engine, key, held, ..
+        } = *self;
         let workloads = |kind: &str| ObjectKind::named(kind).is_some_and(ObjectKind::is_workload);
         let list = |wanted: &dyn Fn(&Written) -> bool| {
             let those = written.iter().filter(|written| wanted(written));

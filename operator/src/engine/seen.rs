@@ -5,6 +5,7 @@ use super::kinds::{ObjectKind, Part};
 use super::ownership;
 use super::store::Key;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::jiff::Timestamp;
 use kube::core::ApiResource;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -69,6 +70,8 @@ pub struct Held {
     pub version: u64,
     /// Its generation.
     pub generation: i64,
+    /// When a resource was made: its `creationTimestamp`. None of other objects.
+    pub created: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// Uid of the object that controls it.
@@ -106,12 +109,14 @@ impl Held {
         serde_json::from_str(body).unwrap_or_default()
     }
 
-    /// A workload as `vumi_plan` reads it.
-    pub fn workload(&self) -> Value {
+    /// A workload or a pod as `vumi_plan` reads it.
+    pub fn object(&self) -> Value {
         let mut object = self.body();
         object["metadata"] = json!({
+            "name": self.name,
             "annotations": self.annotations,
             "generation": self.generation,
+            "deletionTimestamp": self.deleting.then_some(""),
         });
         object
     }
@@ -184,10 +189,7 @@ pub fn hold<const META: bool>(kind: &ObjectKind, object: Seen<META>) -> Option<(
             (None, config_maps(&spec["template"]["spec"]))
         }
         Part::Follower => {
-            let status = raw(object.status);
-            let body = json!({
-                "status": only(&status, &["phase", "reason", "conditions", "containerStatuses"]),
-            });
+            let body = json!({"status": pod_status(&raw(object.status))});
             (Some(body), config_maps(&raw(object.spec)))
         }
     };
@@ -204,6 +206,10 @@ pub fn hold<const META: bool>(kind: &ObjectKind, object: Seen<META>) -> Option<(
             .and_then(|v| v.parse().ok())
             .unwrap_or(0),
         generation: meta.generation.unwrap_or(0),
+        created: match kind.part {
+            Part::Resource(_) => meta.creation_timestamp.map(|time| time.0),
+            _ => None,
+        },
         deleting: meta.deletion_timestamp.is_some(),
         owner: controller.map(|owner| owner.uid),
         annotations,
@@ -223,6 +229,33 @@ fn only(object: &Value, fields: &[&str]) -> Value {
         }
     }
     kept.into()
+}
+
+/// What says how a pod is.
+fn pod_status(status: &Value) -> Value {
+    let list = |value: &Value, fields: &[&str]| -> Value {
+        let items = value.as_array().into_iter().flatten();
+        items.map(|item| only(item, fields)).collect()
+    };
+    const CONTAINER: &[&str] = &["name", "image", "restartCount", "state", "lastState"];
+    let mut kept = only(status, &["phase"]);
+    let conditions = list(&status["conditions"], &["type", "status", "message"]);
+    for (name, items) in [
+        ("conditions", conditions),
+        (
+            "initContainerStatuses",
+            list(&status["initContainerStatuses"], CONTAINER),
+        ),
+        (
+            "containerStatuses",
+            list(&status["containerStatuses"], CONTAINER),
+        ),
+    ] {
+        if items.as_array().is_some_and(|items| !items.is_empty()) {
+            kept[name] = items;
+        }
+    }
+    kept
 }
 
 /// Names of the ConfigMaps that a pod mounts.

@@ -1,106 +1,93 @@
-//! Writes the status of a resource, if it differs from what stands there. What it says is computed without a clock or a client:
-//! [`compute`].
+//! Tells of a resource: its status, written if it differs from what stands there, and events of what has changed. What it
+//! says is computed without a clock or a client: [`vumi_plan::status()`].
 
 use super::Engine;
 use super::apply::remember;
 use super::kinds::ObjectKind;
 use super::seen::Held;
+use super::sight::Sighting;
 use super::store::Key;
 use crate::client::{ApiError, Apply};
-use k8s_openapi::jiff::Timestamp;
-use serde_json::{Value, json};
-use vumi_plan::validate::Outcome;
-use vumi_plan::{Desired, Refusal};
+use crate::dereference::workload;
+use serde_json::json;
+use std::time::Duration;
+use vumi_api::{Resource, Status};
+use vumi_plan::{Decision, Desired, Names, Observed, Refusal, Workload, edges, status};
 
-/// How a look at a resource ended.
-pub enum Finding<'a> {
-    /// Everything is applied; this is the workload as it runs, if the stores know it.
-    Applied(&'a Desired, Option<&'a Value>),
-    /// Nothing was applied and nothing pruned.
-    Refused(&'a Refusal),
+/// When too much was written of what can wait, it is tried again after this time.
+const LATER: Duration = Duration::from_secs(1);
+
+/// What a look at a resource came to, as far as its status tells of it.
+pub struct Finding<'a> {
+    /// The resource.
+    pub resource: &'a Resource,
+    /// What was built, or why nothing was.
+    pub plan: Result<&'a Desired, &'a Refusal>,
+    /// Why what was built was not applied.
+    pub failure: Option<&'a Refusal>,
+    /// How many pods there are to be, where that is decided here.
+    pub scaling: Option<&'a Decision>,
+    /// Whether it was left alone.
+    pub left_alone: bool,
 }
 
-/// The status, from the one that stands there.
-pub fn compute(old: &Value, generation: i64, finding: &Finding<'_>, now: &str) -> Value {
-    let mut conditions = Vec::new();
-    let mut set = |kind: &str, status: &str, reason: &str, message: &str| {
-        let old = old["conditions"].as_array().into_iter().flatten();
-        let old = old
-            .into_iter()
-            .find(|old| old["type"] == kind && old["status"] == status);
-        let since = old.map_or(now, |old| old["lastTransitionTime"].as_str().unwrap_or(now));
-        conditions.push(json!({
-            "type": kind,
-            "status": status,
-            "reason": reason,
-            "message": message,
-            "observedGeneration": generation,
-            "lastTransitionTime": since,
-        }));
-    };
-    match finding {
-        Finding::Refused(refusal) => {
-            let (reason, message) = (refusal.reason.as_str(), refusal.message.as_str());
-            set("Ready", "False", reason, message);
-            match refusal.outcome {
-                Outcome::Stalled => set("Stalled", "True", reason, message),
-                Outcome::Waiting => set("Reconciling", "True", reason, message),
-            }
-        }
-        Finding::Applied(_, workload) => {
-            let none = Value::Null;
-            let workload = workload.unwrap_or(&none);
-            let number = |value: &Value| value.as_i64().unwrap_or(0);
-            let wanted = workload["spec"]["replicas"].as_i64().unwrap_or(1);
-            let status = &workload["status"];
-            let settled = status["observedGeneration"] == workload["metadata"]["generation"]
-                && !workload["metadata"]["generation"].is_null()
-                && number(&status["updatedReplicas"]) >= wanted
-                && number(&status["readyReplicas"]) >= wanted;
-            match settled {
-                true => set(
-                    "Ready",
-                    "True",
-                    "PodsReady",
-                    "the pods of this generation are ready",
-                ),
-                false => {
-                    set("Ready", "False", "PodsNotReady", "not all pods are ready");
-                }
-            }
-        }
-    }
-    json!({"observedGeneration": generation, "conditions": conditions})
-}
-
-/// Writes the status, if there is such a thing and it differs. Returns whether what was found is news: then it is worth an
-/// event, and a new leader does not tell again what the old one has told.
+/// Writes the status and tells what has changed. Returns after what time something may have lasted long enough to be told.
 ///
 /// # Errors
 /// A call went wrong.
-pub async fn write(
+pub async fn tell(
     engine: &Engine,
     key: &Key,
-    resource: &Held,
+    held: &Held,
+    sighting: &Sighting,
     finding: &Finding<'_>,
-) -> Result<bool, ApiError> {
+) -> Result<Option<Duration>, ApiError> {
+    let resource = finding.resource;
+    let family = engine.stores.family(key);
+    let child = Names::new(resource, &key.namespace, None).child();
+    let runs = workload(&family, &child).map(|held| Workload::of(&held.object()));
+    let seen = Observed {
+        sight: sighting.of(resource),
+        namespace: &key.namespace,
+        generation: held.generation,
+        plan: finding.plan,
+        failure: finding.failure,
+        workload: runs.as_ref(),
+        scaling: finding.scaling,
+        left_alone: finding.left_alone,
+    };
+    let before = Status::of(&held.body());
+    let outlook = engine.recall.with(key, &held.uid, |known| {
+        status(&seen, &before, &known.memory)
+    });
     // Of a resource whose worker type was pruned nothing is written: it would be lost for good (K2).
-    let pruned = matches!(finding, Finding::Refused(r) if r.reason == vumi_plan::Reason::Pruned);
-    if pruned || !engine.cluster.has_status() {
-        return Ok(true);
+    let Some(outlook) = outlook else {
+        return Ok(None);
+    };
+    let again = outlook.again.map(|at| {
+        let span = at.duration_since(sighting.now);
+        Duration::try_from(span).unwrap_or_default()
+    });
+    let keep = || {
+        let memory = outlook.memory.clone();
+        engine
+            .recall
+            .with(key, &held.uid, |known| known.memory = memory);
+    };
+    if outlook.status == before {
+        keep();
+        return Ok(again);
     }
-    let old = &resource.body()["status"];
-    let now = format!("{:.0}", Timestamp::now());
-    let status = compute(old, resource.generation, finding, &now);
-    if *old == status {
-        return Ok(false);
+    // What can wait is forgotten here, and decided anew.
+    if is_coarse(&before, &outlook.status) && !engine.coarse.take() {
+        return Ok(Some(again.map_or(LATER, |again| again.min(LATER))));
     }
     let kind = ObjectKind::of(key.kind);
     let object = json!({
         "apiVersion": kind.api_version(),
         "kind": kind.kind,
-        "metadata": {"name": key.name, "namespace": key.namespace, "uid": resource.uid},
-        "status": status,
+        "metadata": {"name": key.name, "namespace": key.namespace, "uid": held.uid},
+        "status": outlook.status,
     });
     let path = format!("{}/status", kind.path(&key.namespace, &key.name));
     let how = Apply {
@@ -110,42 +97,39 @@ pub async fn write(
     let answer = engine.api.apply(&path, &object, how).await?;
     engine.metrics.wrote("status");
     remember(engine, kind, answer);
-    Ok(true)
+    keep();
+    for edge in edges(&before, &outlook.status) {
+        engine.events.tell(key, &held.uid, edge.into()).await;
+    }
+    Ok(again)
+}
+
+/// Whether two statuses differ in nothing but coarse classes, which can wait (K7).
+fn is_coarse(before: &Status, after: &Status) -> bool {
+    let same = Status {
+        backlog: before.backlog.clone(),
+        parked: before.parked.clone(),
+        ..after.clone()
+    };
+    same == *before
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use vumi_plan::Reason;
 
     #[test]
-    fn the_same_finding_is_the_same_status_whenever_it_is() {
-        let refusal = Refusal {
-            outcome: Outcome::Stalled,
-            reason: Reason::NoStateStore,
-            message: "needs a store".into(),
+    fn classes_alone_can_wait() {
+        let before = Status::default();
+        let after = Status {
+            backlog: Some("1+".into()),
+            ..Status::default()
         };
-        let finding = Finding::Refused(&refusal);
-        let first = compute(&Value::Null, 1, &finding, "2026-01-01T00:00:00Z");
-        assert_eq!(first["conditions"][1]["type"], "Stalled");
-        assert_eq!(first["observedGeneration"], 1);
-        let later = compute(&first, 1, &finding, "2026-01-02T00:00:00Z");
-        assert_eq!(later, first);
-        let next = compute(&first, 2, &finding, "2026-01-02T00:00:00Z");
-        assert_eq!(next["observedGeneration"], 2);
-        assert_eq!(
-            next["conditions"][0]["lastTransitionTime"],
-            "2026-01-01T00:00:00Z"
-        );
-        let desired = Desired::default();
-        let applied = compute(
-            &first,
-            2,
-            &Finding::Applied(&desired, None),
-            "2026-01-03T00:00:00Z",
-        );
-        let conditions = applied["conditions"].as_array().unwrap();
-        assert_eq!(conditions.len(), 1);
-        assert_eq!(conditions[0]["reason"], "PodsNotReady");
+        assert!(is_coarse(&before, &after));
+        let after = Status {
+            link: Some("UP".into()),
+            ..after
+        };
+        assert!(!is_coarse(&before, &after));
     }
 }

@@ -2,6 +2,7 @@
 //! with its own waiting times, and lists anew where it has to (410).
 
 use super::Engine;
+use super::claims;
 use super::kinds::{Depth, ObjectKind, Part};
 use super::seen::{Seen, hold};
 use super::store::{Change, Key};
@@ -64,6 +65,9 @@ async fn observe<const META: bool>(
                 let gone = engine.stores.sweep(kind, namespace.as_deref(), &listed);
                 listed = HashSet::new();
                 for key in gone {
+                    if matches!(kind.part, Part::Resource(_)) {
+                        claims::note(engine, &key);
+                    }
                     engine.queue.add(key, Duration::ZERO);
                 }
                 synced.send_replace(true);
@@ -98,6 +102,9 @@ fn enqueue(engine: &Engine, key: Key, change: Change) {
     match change {
         Change::None => {}
         Change::Some => engine.queue.add(key, TOGETHER),
-        Change::Edit => engine.queue.add_edited(key),
+        Change::Edit => {
+            claims::note(engine, &key);
+            engine.queue.add_edited(key);
+        }
     }
 }

@@ -207,19 +207,9 @@ pub fn install(cluster: &Cluster) -> Vec<Value> {
     rules
 }
 
-/// Our definitions. As long as they have no status of their own, one that takes everything.
+/// Our definitions.
 pub fn definitions() -> Vec<Value> {
-    let mut definitions = vumi_api::crds::crds();
-    for definition in &mut definitions {
-        let version = &mut definition["spec"]["versions"][0];
-        let properties = &mut version["schema"]["openAPIV3Schema"]["properties"];
-        if properties["status"].is_null() {
-            properties["status"] =
-                json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
-            version["subresources"] = json!({"status": {}});
-        }
-    }
-    definitions
+    vumi_api::crds::crds()
 }
 
 pub fn apply_examples(cluster: &Cluster, examples: &[(Resource, Value)]) {

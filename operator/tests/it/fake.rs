@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use vumi_api::Kind;
-use vumi_api::crds::{GROUP, VERSION, root_schema};
+use vumi_api::crds::{GROUP, VERSION, crds};
 use vumi_operator::bounded::{Bounded, Deadlines};
 use vumi_operator::client::Api;
 use vumi_operator::gate::Gate;
@@ -233,6 +233,14 @@ impl State {
                 }
             }
         }
+        // As a server does: what others say of it stays, and another spec is another generation.
+        let known = self.objects.get(path).cloned().unwrap_or_default();
+        let generation = known["metadata"]["generation"].as_i64().unwrap_or(0);
+        let changed = known["spec"] != wanted["spec"];
+        object["metadata"]["generation"] = (generation + i64::from(changed)).into();
+        if !known["status"].is_null() {
+            object["status"] = known["status"].clone();
+        }
         object["metadata"]["managedFields"] = json!([{
             "manager": "vumi-operator",
             "operation": "Apply",
@@ -282,15 +290,13 @@ fn held(value: &Value) -> Value {
     }
 }
 
-/// The OpenAPI document of our kinds, with a status.
+/// The OpenAPI document of our kinds.
 fn definitions() -> Value {
     let mut schemas = Map::new();
-    for kind in Kind::ALL {
-        let mut schema = root_schema(kind).clone();
+    for (kind, mut ours) in Kind::ALL.into_iter().zip(crds()) {
+        let mut schema = ours["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take();
         schema["x-kubernetes-group-version-kind"] =
             json!([{"group": GROUP, "kind": kind.as_str(), "version": VERSION}]);
-        schema["properties"]["status"] =
-            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
         schemas.insert(format!("dev.vumi.v1alpha1.{kind}"), schema);
     }
     json!({"components": {"schemas": schemas}})

@@ -1,7 +1,7 @@
 //! What is called, in which order, and that there is silence after it.
 
 use crate::fake::Instead;
-use crate::world::{NAMESPACE, World};
+use crate::world::{NAMESPACE, World, told};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -30,18 +30,36 @@ async fn a_new_resource_gets_its_objects_in_order_and_then_there_is_silence() {
             "PATCH poddisruptionbudgets/transport-t",
             "PATCH deployments/transport-t",
             "POST events Created",
-            "PATCH transports/t/status",
         ]
     );
-    assert_eq!(world.status()["observedGeneration"], 1);
+    // What its controller has not seen yet is told once it has had its time.
+    assert!(world.done().await.is_empty());
+    tokio::time::advance(Duration::from_secs(5)).await;
+    let starting = ["PATCH transports/t/status", "POST events Starting"];
+    assert_eq!(told(world.done().await), starting);
+    assert_eq!(world.condition("Ready")["reason"], "Starting");
+    world.silence().await;
+    world.run();
+    assert_eq!(
+        told(world.done().await),
+        ["PATCH transports/t/status", "POST events Running"]
+    );
+    let status = world.status();
+    assert_eq!(status["observedGeneration"], 1);
+    assert_eq!(status["replicas"], 1);
+    assert_eq!(status["backlog"], "0");
+    assert_eq!(
+        status["selector"],
+        "vumi.dev/kind=Transport,vumi.dev/name=t"
+    );
+    assert!(world.condition("Reconciling").is_null());
     world.silence().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_edit_writes_what_differs_and_says_why_pods_roll() {
     let mut world = World::new().await;
-    world.write(telnet());
-    world.done().await;
+    world.running(telnet()).await;
     world.write(json!({"telnet": {"port": 9010}, "replicas": 1, "holdLimit": "30s"}));
     let calls = world.done().await;
     assert_eq!(
@@ -53,9 +71,11 @@ async fn an_edit_writes_what_differs_and_says_why_pods_roll() {
             "POST events ConfigChanged",
             "DELETE configmaps/transport-t",
             "POST events Pruned",
-            "PATCH transports/t/status",
         ]
     );
+    world.run();
+    assert_eq!(told(world.done().await), ["PATCH transports/t/status"]);
+    assert_eq!(world.condition("Ready")["observedGeneration"], 2);
     world.silence().await;
     // Scaling touches the workload alone, and no template.
     let before = world.child("Deployment").unwrap();
@@ -63,12 +83,11 @@ async fn an_edit_writes_what_differs_and_says_why_pods_roll() {
     let calls = world.done().await;
     assert_eq!(
         calls,
-        [
-            "PATCH deployments/transport-t",
-            "POST events Scaled",
-            "PATCH transports/t/status"
-        ]
+        ["PATCH deployments/transport-t", "POST events Scaled"]
     );
+    world.run();
+    assert_eq!(told(world.done().await), ["PATCH transports/t/status"]);
+    assert_eq!(world.status()["replicas"], 3);
     let after = world.child("Deployment").unwrap();
     assert_eq!(before["spec"]["template"], after["spec"]["template"]);
     assert_eq!(after["spec"]["replicas"], 3);
@@ -78,15 +97,14 @@ async fn an_edit_writes_what_differs_and_says_why_pods_roll() {
 #[tokio::test(start_paused = true)]
 async fn a_refused_edit_leaves_the_last_good_one_running() {
     let mut world = World::new().await;
-    world.write(telnet());
-    world.done().await;
+    world.running(telnet()).await;
     let before = world.child("Deployment").unwrap();
     // Nothing remembers ids here: there is no state store.
     world.write(
         json!({"httpApi": {"idField": "id"}, "http": {"port": 8080}, "dedupe": {"window": "1h"}}),
     );
     let (looked, calls) = world.look().await;
-    assert!(matches!(looked, Looked::Refused), "{looked:?}");
+    assert!(matches!(looked, Looked::Refused(_)), "{looked:?}");
     assert_eq!(
         calls,
         ["PATCH transports/t/status", "POST events NoStateStore"]
@@ -95,6 +113,9 @@ async fn a_refused_edit_leaves_the_last_good_one_running() {
     assert!(world.child("Service").is_some());
     assert_eq!(world.condition("Stalled")["reason"], "NoStateStore");
     assert_eq!(world.status()["observedGeneration"], 2);
+    assert_eq!(world.status()["appliedGeneration"], 1);
+    let message = world.condition("Stalled")["message"].to_string();
+    assert!(message.contains("running generation 1"), "{message}");
     // It is said once.
     tokio::time::advance(Duration::from_secs(30)).await;
     let (_, calls) = world.look().await;
@@ -113,6 +134,7 @@ async fn a_refused_edit_leaves_the_last_good_one_running() {
         calls.contains(&"PATCH deployments/transport-t".to_owned()),
         "{calls:?}"
     );
+    world.settle().await;
     assert!(world.condition("Stalled").is_null());
     world.silence().await;
 }
@@ -136,15 +158,16 @@ async fn a_secret_that_is_missing_is_waited_for() {
     tokio::time::advance(Duration::from_secs(10)).await;
     world.done().await;
     assert!(world.child("Deployment").is_some());
-    // It disappears again: what runs goes on.
+    world.settle().await;
     world.silence().await;
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_wanted_any_more_is_deleted() {
     let mut world = World::new().await;
-    world.write(json!({"telnet": {"port": 9010}, "networkPolicy": {}}));
-    world.done().await;
+    world
+        .running(json!({"telnet": {"port": 9010}, "networkPolicy": {}}))
+        .await;
     assert!(world.child("NetworkPolicy").is_some());
     world.write(json!({"telnet": {"port": 9010}}));
     let calls = world.done().await;
@@ -163,8 +186,7 @@ async fn what_is_not_wanted_any_more_is_deleted() {
 #[tokio::test(start_paused = true)]
 async fn a_config_map_stays_while_a_replica_set_names_it() {
     let mut world = World::new().await;
-    world.write(telnet());
-    world.done().await;
+    world.running(telnet()).await;
     let template = world.child("Deployment").unwrap()["spec"]["template"].clone();
     let path = ObjectKind::named("ReplicaSet")
         .unwrap()
@@ -181,6 +203,7 @@ async fn a_config_map_stays_while_a_replica_set_names_it() {
         !calls.iter().any(|call| call.starts_with("DELETE")),
         "{calls:?}"
     );
+    world.settle().await;
     world.silence().await;
     let uid = world.server.object(&path).unwrap()["metadata"]["uid"]
         .as_str()
@@ -201,8 +224,7 @@ async fn a_config_map_stays_while_a_replica_set_names_it() {
 #[tokio::test(start_paused = true)]
 async fn a_field_that_somebody_else_took_is_put_back() {
     let mut world = World::new().await;
-    world.write(telnet());
-    world.done().await;
+    world.running(telnet()).await;
     for (field, mut spoil) in [
         ("/f:spec/f:replicas", json!({"spec": {"replicas": 7}})),
         (
@@ -233,6 +255,7 @@ async fn a_field_that_somebody_else_took_is_put_back() {
         ];
         assert_eq!(calls, expected, "{field}");
         assert_eq!(world.child("Deployment").unwrap()["spec"]["replicas"], 1);
+        world.settle().await;
         world.silence().await;
     }
 }
@@ -245,8 +268,7 @@ fn uid(world: &World) -> String {
 #[tokio::test(start_paused = true)]
 async fn a_deleted_resource_is_left_to_the_garbage_collector() {
     let mut world = World::new().await;
-    world.write(telnet());
-    world.done().await;
+    world.running(telnet()).await;
     let kind = ObjectKind::of(Kind::Transport);
     world
         .engine
@@ -278,8 +300,15 @@ async fn while_paused_nothing_is_touched() {
     let mut world = World::new().await;
     world.write_with(telnet(), json!({PAUSED: "true"}));
     let (looked, calls) = world.look().await;
-    assert!(matches!(looked, Looked::Paused), "{looked:?}");
-    assert_eq!(calls, ["POST events ReconciliationPaused"]);
+    assert!(matches!(looked, Looked::Paused(_)), "{looked:?}");
+    assert_eq!(
+        calls,
+        [
+            "PATCH transports/t/status",
+            "POST events ReconciliationPaused"
+        ]
+    );
+    assert_eq!(world.condition("Paused")["status"], "True");
     let (_, calls) = world.look().await;
     assert!(calls.is_empty(), "{calls:?}");
     world.write(telnet());
@@ -305,7 +334,7 @@ async fn overrides_are_tried_before_anything_is_applied() {
         ))
     });
     let (looked, calls) = world.look().await;
-    assert!(matches!(looked, Looked::Refused), "{looked:?}");
+    assert!(matches!(looked, Looked::Refused(_)), "{looked:?}");
     assert_eq!(
         calls[2..],
         [
@@ -326,6 +355,7 @@ async fn overrides_are_tried_before_anything_is_applied() {
     );
     let calls = world.done().await;
     assert_eq!(calls[0], "PATCH deployments/transport-t (dry run)");
+    world.settle().await;
     world.silence().await;
 }
 
@@ -349,6 +379,7 @@ async fn an_object_of_somebody_else_is_not_taken_over() {
     assert_eq!(world.condition("Reconciling")["reason"], "ApplyFailed");
     world.server.mend();
     world.done().await;
+    world.settle().await;
     assert!(world.condition("Reconciling").is_null());
 }
 
@@ -365,6 +396,7 @@ async fn a_call_without_an_answer_ends() {
     assert_eq!(began.elapsed(), Duration::from_secs(10));
     world.server.mend();
     world.done().await;
+    world.settle().await;
     world.silence().await;
 }
 
@@ -384,11 +416,10 @@ async fn without_the_lease_nothing_is_written() {
 #[tokio::test(start_paused = true)]
 async fn of_an_object_whose_type_was_pruned_nothing_is_written() {
     let mut world = World::new().await;
-    world.write(telnet());
-    world.done().await;
+    world.running(telnet()).await;
     world.write(json!({"replicas": 1}));
     let (looked, calls) = world.look().await;
-    assert!(matches!(looked, Looked::Refused), "{looked:?}");
+    assert!(matches!(looked, Looked::Refused(_)), "{looked:?}");
     assert!(calls.is_empty(), "{calls:?}");
     assert!(world.child("Deployment").is_some());
 }
@@ -396,16 +427,9 @@ async fn of_an_object_whose_type_was_pruned_nothing_is_written() {
 #[tokio::test(start_paused = true)]
 async fn a_rotated_secret_touches_pods_and_replaces_none() {
     let mut world = World::new().await;
-    world.write(telnet());
-    world.done().await;
-    let labels =
-        world.child("Deployment").unwrap()["spec"]["template"]["metadata"]["labels"].clone();
+    world.running(telnet()).await;
     let pod = ObjectKind::named("Pod").unwrap();
-    let path = pod.path(NAMESPACE, "transport-t-1-a");
-    let object =
-        json!({"metadata": {"name": "transport-t-1-a", "namespace": NAMESPACE, "labels": labels}});
-    world.server.put(&path, object);
-    world.tell(pod, &path);
+    let path = pod.path(NAMESPACE, "transport-t-0");
     world.silence().await;
     let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
     let rotated =
@@ -417,7 +441,7 @@ async fn a_rotated_secret_touches_pods_and_replaces_none() {
         [
             "GET secrets/vumi-broker",
             "GET secrets/vumi-redis",
-            "PATCH pods/transport-t-1-a",
+            "PATCH pods/transport-t-0",
             "POST events SecretChanged",
         ]
     );

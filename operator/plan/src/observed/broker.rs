@@ -1,6 +1,7 @@
 //! What the broker says of a worker's queues.
 
-use std::collections::BTreeMap;
+use crate::status::{BACKLOG, class};
+use std::collections::{BTreeMap, BTreeSet};
 use vumi_api::{Flow, Resource};
 
 /// Readings of the queues of one virtual host.
@@ -57,7 +58,29 @@ pub struct Totals {
     pub declared: bool,
 }
 
+impl Queue {
+    /// Whether a status could tell of the difference to another reading.
+    fn is_news(&self, before: &Self) -> bool {
+        let sign = |queue: &Self| {
+            let idle = queue.handled.is_some_and(|rate| rate <= 0.0);
+            (class(queue.ready, BACKLOG), queue.consumers, idle)
+        };
+        sign(self) != sign(before)
+    }
+}
+
 impl Broker {
+    /// The queues of which a status could tell something else than after the last reading.
+    pub fn news(&self, before: &Self) -> BTreeSet<String> {
+        let new = self.queues.iter().filter(|(name, queue)| {
+            let before = before.queues.get(*name);
+            before.is_none_or(|before| queue.is_news(before))
+        });
+        let gone = before.queues.keys();
+        let gone = gone.filter(|name| !self.queues.contains_key(*name));
+        new.map(|(name, _)| name).chain(gone).cloned().collect()
+    }
+
     /// What a worker's queues hold. None if that is not known.
     pub fn totals(&self, resource: &Resource) -> Option<Totals> {
         if self.unread.is_some() {

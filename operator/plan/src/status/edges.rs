@@ -15,28 +15,54 @@ pub struct Edge {
     pub message: String,
 }
 
-/// What has changed from `before` to `after`, in the order of the conditions.
+/// What has changed from `before` to `after`, in the order of the conditions. What several conditions say for one reason is told
+/// once, by the one that asks for most.
 pub fn edges(before: &Status, after: &Status) -> Vec<Edge> {
-    let mut edges = Vec::new();
+    use ConditionType as T;
+    let mut edges: Vec<Edge> = Vec::new();
+    let mut add = |kind: ConditionType, edge: Edge| {
+        let same = edges.iter_mut().find(|told| told.reason == edge.reason);
+        match same {
+            Some(told) if edge.warning && (!told.warning || kind == ConditionType::Stalled) => {
+                *told = edge;
+            }
+            Some(_) => {}
+            None => edges.push(edge),
+        }
+    };
     for kind in ConditionType::ALL {
         let (old, new) = (before.condition(*kind), after.condition(*kind));
         let sign = |condition: &Condition| (condition.status, condition.reason.clone());
         if old.map(sign) == new.map(sign) {
             continue;
         }
+        // That all is well from the beginning is said by Ready.
+        let of_a_part = [
+            T::LinkUp,
+            T::BacklogKnown,
+            T::StateHealthy,
+            T::CredentialsValid,
+        ];
         match (old, new) {
-            (_, Some(condition)) => edges.push(Edge {
-                warning: is_bad(*kind, condition),
-                reason: condition.reason.clone(),
-                message: format!("{kind}: {}", condition.message, kind = kind.as_str()),
-            }),
+            (None, Some(condition)) if of_a_part.contains(kind) && !is_bad(*kind, condition) => {}
+            (_, Some(condition)) => add(
+                *kind,
+                Edge {
+                    warning: is_bad(*kind, condition),
+                    reason: condition.reason.clone(),
+                    message: format!("{kind}: {}", condition.message, kind = kind.as_str()),
+                },
+            ),
             // Ready says what became of a roll.
             (Some(_), None) if *kind == ConditionType::Reconciling => {}
-            (Some(condition), None) if is_bad(*kind, condition) => edges.push(Edge {
-                warning: false,
-                reason: condition.reason.clone(),
-                message: format!("{} is over: {}", kind.as_str(), condition.message),
-            }),
+            (Some(condition), None) if is_bad(*kind, condition) => add(
+                *kind,
+                Edge {
+                    warning: false,
+                    reason: condition.reason.clone(),
+                    message: format!("{} is over: {}", kind.as_str(), condition.message),
+                },
+            ),
             _ => {}
         }
     }
