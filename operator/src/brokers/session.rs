@@ -92,15 +92,15 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
     let (mut next, mut counted) = (Instant::now(), None::<(Instant, BTreeMap<String, Queue>)>);
     let mut refused_since = None;
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            Ok(()) = state.changed() => {}
+        let in_time = tokio::select! {
+            _ = tick.tick() => true,
+            Ok(()) = state.changed() => false,
             Ok(()) = connectors.changed() => {
                 let now = connectors.borrow_and_update().clone();
                 ears.hear(&now).await;
                 continue;
             }
-        }
+        };
         if credentials.are_old(engine, place) {
             tracing::info!(
                 broker = shown,
@@ -121,7 +121,11 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
                 ..
             } => {
                 link.deaf();
-                took(engine, link, reading(unread(Unread::Broker(error))));
+                // An attempt is made every few seconds, and it fails in one of several ways.
+                let said = matches!(link.broker().0.unread, Some(Unread::Broker(_)));
+                if in_time || !said {
+                    took(engine, link, reading(unread(Unread::Broker(error))));
+                }
                 let since = *refused_since.get_or_insert_with(Instant::now);
                 // The Secret may be another one, of which nobody has told yet.
                 if refused && since.elapsed() > PAUSE {

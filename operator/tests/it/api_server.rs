@@ -66,7 +66,7 @@ async fn the_operator_before_a_real_api_server() {
     apply_examples(&cluster, &examples, &broker);
     objects_appear(&cluster, &one, &examples).await;
     let works = one_runs(&cluster, &broker).await;
-    nothing_is_written(&proxy, &one, &mut observed).await;
+    nothing_is_written(&cluster, &proxy, &one, &mut observed).await;
     // Standing by, then leading, without a write: what is right is known from the objects themselves.
     let two = Running::start(&proxy, "two");
     until("the second to be ready", || two.health.ready().is_ok()).await;
@@ -75,7 +75,7 @@ async fn the_operator_before_a_real_api_server() {
     two.idle().await;
     let writes = observe(&proxy, &mut observed);
     assert!(writes.is_empty(), "{writes:#?}");
-    nothing_is_written(&proxy, &two, &mut observed).await;
+    nothing_is_written(&cluster, &proxy, &two, &mut observed).await;
     edits_and_drift(&cluster, &proxy, &two, &mut observed).await;
     faults(&cluster, &proxy, &two, &mut observed).await;
     a_secret_is_rotated(&cluster, &proxy, &two, &mut observed, &broker).await;
@@ -179,7 +179,12 @@ async fn one_runs(cluster: &Cluster, broker: &BrokerPlace) -> tokio::task::JoinH
 
 /// Once all that takes its time is told, nothing is written: with workers that say the same at a constant rate, and queues
 /// through which messages pass at one.
-async fn nothing_is_written(proxy: &Proxy, operator: &Running, observed: &mut Observed) {
+async fn nothing_is_written(
+    cluster: &Cluster,
+    proxy: &Proxy,
+    operator: &Running,
+    observed: &mut Observed,
+) {
     let deadline = tokio::time::Instant::now() + CALM;
     loop {
         observe(proxy, observed);
@@ -188,13 +193,36 @@ async fn nothing_is_written(proxy: &Proxy, operator: &Running, observed: &mut Ob
         if writes.is_empty() {
             break;
         }
-        assert!(tokio::time::Instant::now() < deadline, "{writes:#?}");
+        let now = tokio::time::Instant::now();
+        assert!(now < deadline, "{}", last_words(cluster, &writes));
     }
     let before = operator.metrics.writes();
     tokio::time::sleep(QUIET).await;
     let writes = observe(proxy, observed);
-    assert!(writes.is_empty(), "{writes:#?}");
+    assert!(writes.is_empty(), "{}", last_words(cluster, &writes));
     assert_eq!(operator.metrics.writes(), before);
+}
+
+/// What was written, and what was told last.
+fn last_words(cluster: &Cluster, writes: &[String]) -> String {
+    let events = cluster.get(&format!(
+        "/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events"
+    ));
+    let mut told: Vec<String> = events.unwrap()["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| {
+            format!(
+                "{} {} {}: {}",
+                event["eventTime"], event["regarding"]["name"], event["reason"], event["note"]
+            )
+        })
+        .collect();
+    told.sort();
+    let last = told.split_off(told.len().saturating_sub(10));
+    let status = cluster.get(TELNET).unwrap()["status"].clone();
+    format!("{writes:#?}\n{last:#?}\n{status:#}")
 }
 
 async fn edits_and_drift(
@@ -266,7 +294,7 @@ async fn edits_and_drift(
     operator.idle().await;
     cluster.merge(&deployment, &json!({"metadata": {"labels": {"team": "a"}}, "spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}}));
     operator.idle().await;
-    nothing_is_written(proxy, operator, observed).await;
+    nothing_is_written(cluster, proxy, operator, observed).await;
     let now = cluster.get(&deployment).unwrap();
     assert_eq!(now["metadata"]["labels"]["team"], "a");
     assert_eq!(
@@ -357,7 +385,7 @@ async fn faults(cluster: &Cluster, proxy: &Proxy, operator: &Running, observed: 
     })
     .await;
     operator.idle().await;
-    nothing_is_written(proxy, operator, observed).await;
+    nothing_is_written(cluster, proxy, operator, observed).await;
 }
 
 async fn a_secret_is_rotated(
@@ -387,7 +415,7 @@ async fn a_secret_is_rotated(
         now["metadata"]["generation"], deployment["metadata"]["generation"],
         "nothing rolls"
     );
-    nothing_is_written(proxy, operator, observed).await;
+    nothing_is_written(cluster, proxy, operator, observed).await;
 }
 
 /// Rolled back, they would lose what is written: so nothing is, until they are upgraded again (K2).

@@ -82,7 +82,7 @@ impl Running {
     /// Waits until nothing is left to do.
     pub async fn idle(&self) {
         until("the operator to have nothing to do", || {
-            self.engine.api.gate().leads() && self.engine.queue.is_idle(Duration::from_secs(1))
+            self.engine.api.gate().leads() && self.engine.queue.is_idle(Duration::from_millis(200))
         })
         .await;
     }
