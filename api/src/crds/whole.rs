@@ -11,12 +11,12 @@ pub(super) fn mark(spec: &mut Value) {
 }
 
 fn below(schema: &mut Value) {
-    if let Some(properties) = schema["properties"].as_object_mut() {
+    if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         properties.values_mut().for_each(part);
     }
     for inner in ["items", "additionalProperties"] {
-        if schema[inner].is_object() {
-            part(&mut schema[inner]);
+        if let Some(inner) = schema.get_mut(inner).filter(|inner| inner.is_object()) {
+            part(inner);
         }
     }
 }

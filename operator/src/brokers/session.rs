@@ -47,6 +47,18 @@ pub(super) async fn keep(engine: Arc<Engine>, link: Arc<Link>) {
 fn took(engine: &Engine, link: &Link, broker: Broker) {
     let new = broker.clone();
     let old = link.read(broker);
+    let kind = |unread: &Option<Unread>| unread.as_ref().map(std::mem::discriminant);
+    if kind(&new.unread) != kind(&old.unread) {
+        let Place { namespace, broker } = &link.place;
+        let secret = &broker.secret_ref.name;
+        match &new.unread {
+            Some(Unread::Broker(why) | Unread::Management(why) | Unread::Forbidden(why)) => {
+                tracing::warn!(namespace, secret, why, "a broker cannot be read");
+            }
+            Some(Unread::NotYet) => {}
+            None => tracing::info!(namespace, secret, "a broker is read"),
+        }
+    }
     let all = new.unread != old.unread || new.address != old.address && new.address.is_some();
     let news = new.news(&old);
     let concerned = engine.claims.readers(&link.place, |queues, scaled| {

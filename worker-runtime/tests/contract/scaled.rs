@@ -67,12 +67,12 @@ fn what_is_emptied_is_empty(server: &ApiServer) {
     };
     let secret = json!({"name": "vumi-broker"});
     let spec = apply(json!({
-        "httpRpc": {"deadline": "30s"}, "http": {"port": 8080},
+        "httpRpc": {"deadline": {"after": "30s", "text": "later"}}, "http": {"port": 8080},
         "broker": {"secretRef": secret, "tls": {"caSecretRef": {"name": "ca"}}},
         "service": {"annotations": {"a": "b"}},
         "overrides": {"spec": {"priorityClassName": "high"}},
     }));
-    assert_eq!(spec["httpRpc"]["deadline"], "30s");
+    assert_eq!(spec["httpRpc"]["deadline"]["after"], "30s");
     let spec = apply(json!({
         "httpRpc": {}, "http": {"port": 8080},
         "broker": {"secretRef": secret, "tls": {}},
