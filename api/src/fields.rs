@@ -2,7 +2,9 @@
 //! `vumi explain` and the reference pages.
 
 use crate::shared::quantity::{DURATION_PATTERN, SIZE_PATTERN};
-use crate::shared::shapes::{CONNECTOR_PATTERN, PATH_PATTERN};
+use crate::shared::shapes::{
+    CONNECTOR_PATTERN, CPU_PATTERN, HOST_PATTERN, PATH_PATTERN, PORT_NAME_PATTERN,
+};
 use serde_json::Value;
 
 /// One field.
@@ -123,6 +125,11 @@ fn limits(schema: &Value) -> Vec<String> {
             limits.push("lower-case letters, digits, `-` and `_`, in parts joined by dots".into());
         }
         Some(PATH_PATTERN) => limits.push("begins with `/`; no spaces, `?` or `#`".into()),
+        Some(HOST_PATTERN) => limits.push("a host name in lower case".into()),
+        Some(PORT_NAME_PATTERN) => {
+            limits.push("lower-case letters, digits and `-`, beginning with a letter".into());
+        }
+        Some(CPU_PATTERN) => limits.push("a number, or thousandths as in `250m`".into()),
         Some(other) => limits.push(format!("matches `{other}`")),
     }
     for rule in rules(schema) {

@@ -2,15 +2,16 @@
 //! beside it.
 
 use crate::applications::{
-    Calculator, Echo, Hangman, HttpRelay, MemoBot, Reverse, RockPaperScissors, StaticReply,
+    Calculator, Custom, Echo, Hangman, HttpRelay, MemoBot, Reverse, RockPaperScissors, StaticReply,
     TicTacToe, WordCount,
 };
 use crate::dispatchers::{RoutingTable, Simple};
 use crate::resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
 use crate::shared::shapes::HoldLimit;
 use crate::shared::{
-    BrokerRef, Classes, ConnectorName, Dedupe, Duration, HttpClient, HttpListener, MiddlewareItem,
-    OnUnknown, Ordering, RateLimit, Retention, Retry, StateRef,
+    Autoscaling, BrokerRef, Classes, ConnectorName, Dedupe, Deployment, Duration, HttpClient,
+    HttpListener, MiddlewareItem, NetworkPolicySettings, OnUnknown, Ordering, Overrides, RateLimit,
+    ResourceSettings, Retention, Retry, ServiceSettings, StateRef, StateVolume, UpdatePolicy,
 };
 use crate::transports::{DevNull, GenericHttp, HttpApi, HttpRpc, Mediafone, Telnet};
 use schemars::JsonSchema;
@@ -55,6 +56,7 @@ macro_rules! kind {
                 needs: <$type as WorkerConfig>::NEEDS,
                 honours: <$type as WorkerConfig>::HONOURS,
                 state: <$type as WorkerConfig>::STATE,
+                container: <$type as WorkerConfig>::CONTAINER,
                 state_of: |resource| <$type>::pick(resource).map(WorkerConfig::state),
                 source: include_str!(concat!($folder, "/", stringify!($field), ".rs")),
                 topology: |resource| <$type>::pick(resource).map(|c| c.topology(resource)),
@@ -110,6 +112,21 @@ macro_rules! worker_kind {
                 /// Run around every message, in order. Default: none.
                 #[schemars(length(max = 32))]
                 middleware: Vec<MiddlewareItem>,
+                /// How many pods, on a cluster. Default `1`.
+                #[schemars(range(min = 0, max = 1000))]
+                replicas: u16,
+                /// How the operator decides how many pods there are, on a cluster. Default: `replicas` says it.
+                autoscaling: Autoscaling,
+                /// Whether there are no pods for now, on a cluster. Messages wait. Default `false`.
+                suspend: bool,
+                /// When the pods take a new version of the runtime that the operator brings. Default `OnChange`.
+                update_policy: UpdatePolicy,
+                /// What each pod asks for and may use at most, on a cluster.
+                resources: ResourceSettings,
+                /// Who may reach the pods and whom they may reach, on a cluster. Default: no policy.
+                network_policy: NetworkPolicySettings,
+                /// Changes of the pod template, on a cluster.
+                overrides: Overrides,
             }
         }
 
@@ -125,6 +142,36 @@ macro_rules! worker_kind {
                     hold_limit: self.hold_limit,
                     backlog_limit: self.backlog_limit,
                     middleware: self.middleware.clone().unwrap_or_default(),
+                }
+            }
+
+            fn deployment(&self) -> Deployment {
+                Deployment {
+                    replicas: self.replicas,
+                    autoscaling: self.autoscaling.clone(),
+                    suspend: self.suspend.unwrap_or_default(),
+                    update_policy: self.update_policy.unwrap_or_default(),
+                    service: None,
+                    resources: self.resources.clone(),
+                    network_policy: self.network_policy.clone(),
+                    overrides: self.overrides.clone(),
+                }
+            }
+
+            /// Leaves what the worker itself reads (K9).
+            fn clear_deployment(&mut self) {
+                self.replicas = None;
+                self.autoscaling = None;
+                self.suspend = None;
+                self.update_policy = None;
+                self.resources = None;
+                self.network_policy = None;
+                self.overrides = None;
+                if let Some(broker) = self.broker.as_mut() {
+                    broker.management = None;
+                }
+                if let Some(volume) = self.state.as_mut().and_then(|state| state.volume.as_mut()) {
+                    *volume = StateVolume::default();
                 }
             }
         }
@@ -146,6 +193,8 @@ worker_kind! {
         mediafone: Mediafone = "mediafone",
         /// A simulated network: acks, receipts and replies without a provider.
         dev_null: DevNull = "devNull",
+        /// A program of your own in a container; on a cluster only.
+        custom: crate::transports::Custom = "custom",
     }
     settings {
         /// Name of its queues: `<transportName>.inbound`, `.outbound`, `.event`. Default `metadata.name`.
@@ -168,6 +217,8 @@ worker_kind! {
         /// Whether messages that will not be delivered are also published to `<transportName>.failures`, for a Vumi
         /// failure worker, which then only stores them. Default `false`.
         legacy_failures: bool,
+        /// How callers reach a worker that listens, on a cluster.
+        service: ServiceSettings,
     }
 }
 
@@ -194,6 +245,8 @@ worker_kind! {
         memo_bot: MemoBot = "memoBot",
         /// Relays messages and events by HTTP; the answer may be the reply.
         http_relay: HttpRelay = "httpRelay",
+        /// A program of your own in a container; on a cluster only.
+        custom: Custom = "custom",
     }
     settings {
         /// How the worker calls its endpoint; for types that do.
@@ -201,6 +254,8 @@ worker_kind! {
         /// Name of the connector it serves: a transport's, or one that a dispatcher exposes. Required.
         #[schemars(with = "Option<ConnectorName>")]
         transport_name: String,
+        /// How callers reach a worker that listens, on a cluster.
+        service: ServiceSettings,
     }
 }
 
@@ -257,6 +312,43 @@ impl Resource {
             Spec::Dispatcher(_) | Spec::MetricAggregator(_) => None,
         }
         .unwrap_or(&self.name)
+    }
+}
+
+impl Resource {
+    /// The settings about its pods.
+    pub fn deployment(&self) -> Deployment {
+        match &self.spec {
+            Spec::Transport(spec) => Deployment {
+                service: spec.service.clone(),
+                ..spec.deployment()
+            },
+            Spec::Application(spec) => Deployment {
+                service: spec.service.clone(),
+                ..spec.deployment()
+            },
+            Spec::Dispatcher(spec) => spec.deployment(),
+            Spec::MetricAggregator(_) => Deployment::default(),
+        }
+    }
+
+    /// The RuntimeView: the resource as the worker reads it, without settings about its pods. What is equal here is the same
+    /// worker (K9).
+    pub fn runtime_view(&self) -> Resource {
+        let mut view = self.clone();
+        match &mut view.spec {
+            Spec::Transport(spec) => {
+                spec.service = None;
+                spec.clear_deployment();
+            }
+            Spec::Application(spec) => {
+                spec.service = None;
+                spec.clear_deployment();
+            }
+            Spec::Dispatcher(spec) => spec.clear_deployment(),
+            Spec::MetricAggregator(_) => {}
+        }
+        view
     }
 }
 

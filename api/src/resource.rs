@@ -6,7 +6,9 @@ use crate::kinds::{
     MetricAggregatorSpec, TRANSPORT_TYPES, TransportSpec,
 };
 use crate::manifest::times;
-use crate::shared::{Class, Classes, OnUnknown, OrderingMode, StateNeed, middleware, state};
+use crate::shared::{
+    Class, Classes, OnUnknown, OrderingMode, StateNeed, deployment, middleware, state,
+};
 use crate::topology::{Flow, Topology};
 use serde::{Deserialize, Serialize};
 
@@ -75,6 +77,8 @@ pub struct WorkerType {
     pub honours: &'static [&'static str],
     /// How much it needs a state store, whatever its settings.
     pub state: StateNeed,
+    /// Whether it runs in a container of its own: a program of somebody else, which this runtime cannot start.
+    pub container: bool,
     /// How much a resource needs a state store, if it is of this type.
     pub state_of: fn(&Resource) -> Option<StateNeed>,
     /// Source of its config module, whose `//!` lines head the reference page.
@@ -91,7 +95,7 @@ impl WorkerType {
         Kind::ALL.into_iter().flat_map(|kind| kind.worker_types())
     }
 
-    /// The worker type with this key.
+    /// The worker type with this key; of one that several kinds have, that of the first.
     pub fn find(key: &str) -> Option<&'static WorkerType> {
         Self::all().find(|worker| worker.key == key)
     }
@@ -114,6 +118,33 @@ pub enum Spec {
     Dispatcher(Box<DispatcherSpec>),
     /// Spec of a `MetricAggregator`.
     MetricAggregator(Box<MetricAggregatorSpec>),
+}
+
+impl Spec {
+    /// The spec of a kind, as it stands in a manifest.
+    ///
+    /// # Errors
+    /// A field is not known, or its value is of another type.
+    pub fn from_json(kind: Kind, spec: serde_json::Value) -> Result<Self, serde_json::Error> {
+        use serde_json::from_value;
+        Ok(match kind {
+            Kind::Transport => Spec::Transport(from_value(spec)?),
+            Kind::Application => Spec::Application(from_value(spec)?),
+            Kind::Dispatcher => Spec::Dispatcher(from_value(spec)?),
+            Kind::MetricAggregator => Spec::MetricAggregator(from_value(spec)?),
+        })
+    }
+
+    /// As it stands in a manifest: what was written, nothing else.
+    pub fn to_json(&self) -> serde_json::Value {
+        let written = match self {
+            Spec::Transport(spec) => serde_json::to_value(spec),
+            Spec::Application(spec) => serde_json::to_value(spec),
+            Spec::Dispatcher(spec) => serde_json::to_value(spec),
+            Spec::MetricAggregator(spec) => serde_json::to_value(spec),
+        };
+        written.unwrap_or_default()
+    }
 }
 
 /// One worker as read from a manifest.
@@ -146,7 +177,14 @@ impl Resource {
             Spec::Dispatcher(spec) => spec.types_set(),
             Spec::MetricAggregator(spec) => spec.types_set(),
         };
-        set.first().and_then(|key| WorkerType::find(key))
+        let key = set.first()?;
+        let mut types = self.kind().worker_types().iter();
+        types.find(|worker| worker.key == *key)
+    }
+
+    /// Whether it is a program in a container of its own, which only a cluster runs.
+    pub fn in_container(&self) -> bool {
+        self.worker_type().is_some_and(|worker| worker.container)
     }
 
     /// Queues and addresses of this worker; empty if no worker type is set.
@@ -246,6 +284,7 @@ impl Resource {
             &settings.retention,
             settings.retry.as_ref(),
         ));
+        findings.extend(deployment::validate(self));
         findings
     }
 
@@ -272,6 +311,9 @@ pub trait WorkerConfig: Sized {
     const HONOURS: &'static [&'static str] = &[];
     /// How much it needs a state store, whatever its settings (K1).
     const STATE: StateNeed = StateNeed::None;
+
+    /// Whether it runs in a container of its own (K22).
+    const CONTAINER: bool = false;
 
     /// The config inside a resource, if the resource is of this type.
     fn pick(resource: &Resource) -> Option<&Self>;

@@ -5,7 +5,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 use vumi::commands::{
     batch, completions, conformance, convert, crds, diff, docs, doctor, erase, explain, inject,
-    journal, ledger, lint, new, parked, run as campaign, status, tap, test, top, why, worker,
+    journal, ledger, lint, new, parked, render, run as campaign, status, tap, test, top, why,
+    worker,
 };
 use vumi::error::CliError;
 
@@ -66,6 +67,8 @@ enum Command {
     Diff(diff::Arguments),
     /// Check manifests without running anything: names, types, rules, queues, ports, order, Secrets
     Lint(lint::Arguments),
+    /// Print the objects that the operator makes of manifests, without a cluster
+    Render(render::Arguments),
     /// Turn Vumi's configurations, supervisord files and Junebug channels into manifests
     Convert(convert::Arguments),
     /// Print the custom resource definitions of the four kinds
@@ -107,6 +110,7 @@ fn dispatch(command: Command) -> Result<(), CliError> {
         Command::Erase(arguments) => erase::run(&arguments),
         Command::Diff(arguments) => diff::run(&arguments),
         Command::Lint(arguments) => lint::run(&arguments),
+        Command::Render(arguments) => render::run(&arguments),
         Command::Convert(arguments) => convert::run(&arguments),
         Command::Crds(arguments) => crds::run(&arguments),
         Command::Docs(arguments) => docs::run(&arguments, Cli::command()),

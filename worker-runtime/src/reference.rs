@@ -2,6 +2,7 @@
 
 use crate::registry;
 use vumi_api::docs::{CodeText, Facts, MetricText, ReasonText, finding_codes};
+use vumi_api::{ConditionType, WorkerType};
 use vumi_core::message::{Actor, FailureClass};
 use vumi_core::worker::Dedupe;
 
@@ -16,7 +17,34 @@ pub fn codes() -> Vec<CodeText> {
         who: "",
     }));
     codes.extend(reasons().map(|reason| reason.text));
+    codes.extend(conditions().map(|reason| reason.text));
     codes
+}
+
+/// What the operator says of a resource: types of conditions, then reasons.
+fn conditions() -> impl Iterator<Item = ReasonText> {
+    let types = ConditionType::ALL.iter().map(|kind| ReasonText {
+        component: "",
+        text: CodeText {
+            name: kind.as_str(),
+            meaning: kind.meaning(),
+            fix: "",
+            who: "",
+        },
+    });
+    let reasons = vumi_plan::Reason::ALL.iter().map(|reason| {
+        let entry = reason.entry();
+        ReasonText {
+            component: entry.place,
+            text: CodeText {
+                name: entry.name,
+                meaning: entry.meaning,
+                fix: entry.fix,
+                who: "",
+            },
+        }
+    });
+    types.chain(reasons)
 }
 
 fn error_codes() -> Vec<CodeText> {
@@ -51,9 +79,11 @@ pub fn facts(examples: Vec<(String, String)>) -> Facts {
     Facts {
         codes: error_codes(),
         reasons: reasons().collect(),
+        conditions: conditions().collect(),
         metrics: metrics(),
         repeats: registry::all()
             .map(|r| (r.type_name.to_owned(), repeats(r.dedupe)))
+            .chain(in_containers())
             .collect(),
         examples,
     }
@@ -69,6 +99,15 @@ fn metrics() -> Vec<MetricText> {
             meaning: (*meaning).to_owned(),
         })
         .collect()
+}
+
+/// What is said of programs that are not ours.
+fn in_containers() -> impl Iterator<Item = (String, String)> {
+    let theirs = WorkerType::all().filter(|worker| worker.container);
+    theirs.map(|worker| {
+        let sentence = "recognising them is the program's own affair.";
+        (worker.key.to_owned(), sentence.to_owned())
+    })
 }
 
 fn repeats(dedupe: Dedupe) -> String {

@@ -27,7 +27,9 @@ mod tests {
         let tables: BTreeSet<_> = all()
             .map(|r| (r.kind, r.type_name, format!("{:?}", r.ordering)))
             .collect();
+        // A program in a container of its own is nobody's table.
         let schema: BTreeSet<_> = WorkerType::all()
+            .filter(|w| !w.container)
             .map(|w| (w.kind, w.key, format!("{:?}", w.ordering)))
             .collect();
         assert_eq!(tables, schema);

@@ -1,6 +1,7 @@
 //! One module per application type: its config struct, its topology and its pure validation.
 
 mod calculator;
+mod custom;
 mod echo;
 mod hangman;
 mod http_relay;
@@ -12,6 +13,7 @@ mod tic_tac_toe;
 mod word_count;
 
 pub use calculator::Calculator;
+pub use custom::{Custom, CustomPort, EnvVar, Probe, Probes, Reload};
 pub use echo::Echo;
 pub use hangman::Hangman;
 pub use http_relay::{HttpRelay, RelayedEvent, Signing};

@@ -1,13 +1,17 @@
 //! The custom resource definitions, made from the Rust types: schema, finishing pass, CEL rules, YAML.
 //! `deploy/crds` holds the result.
 
+mod pods;
 mod rules;
 mod schema;
+mod shown;
+mod whole;
 
-pub(crate) use rules::only_for;
 pub use rules::{CEL_WORDS, RESERVED_SETTINGS, UNSUPPORTED_KEYS, one_of};
+pub(crate) use rules::{of_our_own, only_for};
 
 use crate::kinds::{ApplicationSpec, DispatcherSpec, MetricAggregatorSpec, TransportSpec};
+use crate::manifest::to_yaml;
 use crate::resource::Kind;
 use serde_json::{Value, json};
 use std::sync::LazyLock;
@@ -39,6 +43,7 @@ fn build_root(kind: Kind) -> Value {
         Kind::MetricAggregator => schema::of::<MetricAggregatorSpec>(),
     };
     rules::finish_spec(kind, &mut spec);
+    whole::mark(&mut spec);
     let mut root = json!({
         "description": spec["description"],
         "type": "object",
@@ -66,6 +71,8 @@ pub fn crds() -> Vec<Value> {
 fn crd(kind: Kind) -> Value {
     let singular = kind.as_str().to_lowercase();
     let plural = kind.plural();
+    let mut root = root_schema(kind).clone();
+    root["properties"]["status"] = shown::status_schema();
     json!({
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
@@ -77,6 +84,7 @@ fn crd(kind: Kind) -> Value {
                 "kind": kind.as_str(),
                 "listKind": format!("{kind}List"),
                 "plural": plural,
+                "shortNames": [shown::short_name(kind)],
                 "singular": singular,
             },
             "scope": "Namespaced",
@@ -84,7 +92,9 @@ fn crd(kind: Kind) -> Value {
                 "name": VERSION,
                 "served": true,
                 "storage": true,
-                "schema": {"openAPIV3Schema": root_schema(kind)},
+                "schema": {"openAPIV3Schema": root},
+                "subresources": shown::subresources(kind),
+                "additionalPrinterColumns": shown::columns(),
             }],
         },
     })
@@ -96,31 +106,11 @@ pub fn crd_files() -> Vec<(String, String)> {
         .iter()
         .map(|crd| {
             let plural = crd["spec"]["names"]["plural"].as_str().unwrap_or_default();
-            let text = serde_yaml::to_string(&yaml(crd)).unwrap_or_default();
+            let text = to_yaml(crd);
             (
                 format!("{GROUP}_{plural}.yaml"),
                 format!("# Generated from the types in `api`; do not edit. Regenerate: make crds\n{text}"),
             )
         })
         .collect()
-}
-
-/// JSON as YAML values, number by number: a JSON number of arbitrary precision would otherwise become a map.
-fn yaml(value: &Value) -> serde_yaml::Value {
-    match value {
-        Value::Null => serde_yaml::Value::Null,
-        Value::Bool(bool) => (*bool).into(),
-        Value::Number(number) => match (number.as_i64(), number.as_f64()) {
-            (Some(integer), _) => integer.into(),
-            (None, float) => float.unwrap_or_default().into(),
-        },
-        Value::String(text) => text.as_str().into(),
-        Value::Array(items) => items.iter().map(yaml).collect::<Vec<_>>().into(),
-        Value::Object(fields) => serde_yaml::Value::Mapping(
-            fields
-                .iter()
-                .map(|(key, value)| (key.as_str().into(), yaml(value)))
-                .collect(),
-        ),
-    }
 }

@@ -1,7 +1,9 @@
 //! The rules that a schema cannot say, as CEL in `x-kubernetes-validations`, and the tables of names behind them. The
 //! API server evaluates them, and so does `vumi lint`.
 
-use crate::resource::Kind;
+use super::pods;
+use crate::resource::{Kind, WorkerType};
+use crate::shared::deployment::DEPLOYMENT_SETTINGS;
 use crate::shared::shapes;
 use serde_json::{Value, json};
 
@@ -44,11 +46,7 @@ pub const RESERVED_SETTINGS: &[&str] = &[
 ];
 
 /// Keys below `spec` that later versions will have, as (object, key).
-pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[
-    ("broker", "management"),
-    ("state.volume", "size"),
-    ("state.volume", "storageClassName"),
-];
+pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[("broker", "management")];
 
 /// Words of CEL, which no field of a rule may be called.
 pub const CEL_WORDS: &[&str] = &[
@@ -160,6 +158,31 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
             );
         }
     }
+    if !spec["properties"]["replicas"].is_null() {
+        // What was never written reads as one pod, also through the scale subresource (K8).
+        spec["properties"]["replicas"]["default"] = json!(1);
+        pods::rules(kind)
+            .into_iter()
+            .for_each(|rule| add(spec, rule));
+    }
+    if !spec["properties"]["service"].is_null() {
+        let http = match spec["properties"]["http"].is_null() {
+            true => "has(self.custom)",
+            false => "has(self.http) || has(self.custom)",
+        };
+        add(
+            spec,
+            json!({
+                "rule": format!("!has(self.service) || !has(self.service.expose) || {http}"),
+                "message": "service.expose is for workers that serve HTTP",
+                "fieldPath": ".service",
+            }),
+        );
+    }
+    for worker in kind.worker_types().iter().filter(|w| w.container) {
+        let refused = not_for_containers(kind, spec, worker);
+        add(spec, refused);
+    }
     if kind == Kind::Application {
         spec["required"] = json!(["transportName"]);
     }
@@ -172,6 +195,44 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
             }),
         );
     }
+}
+
+/// Settings that the operator reads, and so all that a program of somebody else can have (K22).
+const CONTAINER_SETTINGS: &[&str] = &["transportName", "broker"];
+
+/// Settings of a kind that only our own workers honour. Those of some types alone have a rule of their own.
+pub(crate) fn of_our_own(kind: Kind, spec: &Value) -> Vec<&str> {
+    let limited: Vec<&str> = only_for(kind).into_iter().map(|(name, _)| name).collect();
+    let settings = spec["properties"].as_object().into_iter();
+    settings
+        .flat_map(|properties| properties.keys())
+        .map(String::as_str)
+        .filter(|name| kind.worker_types().iter().all(|w| w.key != *name))
+        .filter(|name| !CONTAINER_SETTINGS.contains(name) && !DEPLOYMENT_SETTINGS.contains(name))
+        .filter(|name| !limited.contains(name))
+        .collect()
+}
+
+/// Refuses them beside a program of somebody else.
+fn not_for_containers(kind: Kind, spec: &Value, worker: &WorkerType) -> Value {
+    let ours = of_our_own(kind, spec);
+    let absent: Vec<String> = ours
+        .iter()
+        .map(|name| format!("!has(self.{name})"))
+        .collect();
+    let found: Vec<String> = ours
+        .iter()
+        .map(|name| format!("(has(self.{name}) ? ' {name}' : '')"))
+        .collect();
+    let key = worker.key;
+    let sentence =
+        format!("{key} is a program of its own, which knows nothing of some settings: remove");
+    json!({
+        "rule": format!("!has(self.{key}) || ({})", absent.join(" && ")),
+        "message": format!("{sentence} all but {} and those about pods", CONTAINER_SETTINGS.join(", ")),
+        "messageExpression": format!("'{sentence}' + {}", found.join(" + ")),
+        "fieldPath": format!(".{key}"),
+    })
 }
 
 /// Adds the rules of a whole resource of one kind.

@@ -107,6 +107,31 @@ pub(super) fn reasons_page(reasons: &[ReasonText]) -> String {
     text
 }
 
+pub(super) fn conditions_page(conditions: &[ReasonText]) -> String {
+    let mut text = String::from(
+        "# Conditions and their reasons\n\nWhat the operator says of a resource in `status.conditions`, in events and in `status.autoscaling`. \
+         `vumi explain REASON` prints an entry.\n\
+         \n| Condition | When it is `True` |\n|---|---|\n",
+    );
+    let (types, reasons): (Vec<&ReasonText>, Vec<&ReasonText>) =
+        conditions.iter().partition(|one| one.component.is_empty());
+    for one in types {
+        let _ = writeln!(text, "| `{}` | {} |", one.text.name, cell(one.text.meaning));
+    }
+    text.push_str("\n| Reason | Where | What it means | What to do |\n|---|---|---|---|\n");
+    for one in reasons {
+        let _ = writeln!(
+            text,
+            "| `{}` | {} | {} | {} |",
+            one.text.name,
+            one.component,
+            cell(one.text.meaning),
+            cell(one.text.fix)
+        );
+    }
+    text
+}
+
 pub(super) fn metrics_page(metrics: &[MetricText]) -> String {
     let mut text = String::from(
         "# Metrics\n\nServed as Prometheus text on `/metrics`. The engine counts around every worker, so all types have the same set.\n\

@@ -11,7 +11,7 @@ pub(crate) use header::Header;
 use crate::crds::spec_schema;
 use crate::resource::{Kind, WorkerType};
 use crate::shared::OrderingMode;
-use lists::{codes_page, metrics_page, reasons_page, settings_page};
+use lists::{codes_page, conditions_page, metrics_page, reasons_page, settings_page};
 use page::type_page;
 use std::fmt::Write;
 use text::cell;
@@ -70,6 +70,9 @@ pub struct Facts {
     pub codes: Vec<CodeText>,
     /// Reasons of components' statuses; without any, there is no page of them.
     pub reasons: Vec<ReasonText>,
+    /// Types of conditions, which stand nowhere, and their reasons, with the types where each stands; without any, there is no
+    /// page of them.
+    pub conditions: Vec<ReasonText>,
     /// Metrics; without any, there is no page of metrics.
     pub metrics: Vec<MetricText>,
     /// Worker type → how repeats of the peer's deliveries are recognised, as a sentence.
@@ -106,6 +109,10 @@ pub fn pages(facts: &Facts) -> Result<Vec<(String, String)>, String> {
     ];
     if !facts.reasons.is_empty() {
         pages.push(("status.md".to_owned(), reasons_page(&facts.reasons)));
+    }
+    if !facts.conditions.is_empty() {
+        let page = conditions_page(&facts.conditions);
+        pages.push(("conditions.md".to_owned(), page));
     }
     if !facts.metrics.is_empty() {
         pages.push(("metrics.md".to_owned(), metrics_page(&facts.metrics)));
@@ -155,6 +162,9 @@ fn index(facts: &Facts) -> String {
     if !facts.reasons.is_empty() {
         text.push_str("* [Status: components and reasons](status.md)\n");
     }
+    if !facts.conditions.is_empty() {
+        text.push_str("* [Conditions and their reasons](conditions.md)\n");
+    }
     if !facts.metrics.is_empty() {
         text.push_str("* [Metrics](metrics.md)\n");
     }
@@ -193,6 +203,26 @@ mod tests {
                     who: "operator",
                 },
             }],
+            conditions: vec![
+                ReasonText {
+                    component: "",
+                    text: CodeText {
+                        name: "Ready",
+                        meaning: "It works.",
+                        fix: "",
+                        who: "",
+                    },
+                },
+                ReasonText {
+                    component: "Ready",
+                    text: CodeText {
+                        name: "Running",
+                        meaning: "Pods run.",
+                        fix: "",
+                        who: "",
+                    },
+                },
+            ],
             metrics: vec![MetricText {
                 name: "vumi_received_total".into(),
                 kind: "counter".into(),
@@ -235,6 +265,9 @@ mod tests {
             "telnet does not honour http"
         );
         assert!(telnet.contains("Something a\\|b."));
+        let (_, text) = pages.iter().find(|(n, _)| n == "conditions.md").unwrap();
+        assert!(text.contains("| `Ready` | It works. |"));
+        assert!(text.contains("| `Running` | Ready | Pods run. |"));
     }
 
     #[test]

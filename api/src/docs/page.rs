@@ -4,7 +4,7 @@
 use super::header::{Header, code_names};
 use super::text::{anchor, cell, rule_list, sentence, table};
 use super::{CodeText, Facts, ordering_text};
-use crate::crds::{only_for, spec_schema};
+use crate::crds::{of_our_own, only_for, spec_schema};
 use crate::fields::{Field, fields, rules};
 use crate::resource::WorkerType;
 use std::fmt::Write;
@@ -103,6 +103,9 @@ pub(super) fn type_page(
 
 /// Whether a worker type honours a setting of its kind.
 fn honours(worker: &WorkerType, setting: &str) -> bool {
+    if worker.container && of_our_own(worker.kind, spec_schema(worker.kind)).contains(&setting) {
+        return false;
+    }
     only_for(worker.kind)
         .iter()
         .filter(|(name, _)| *name == setting)

@@ -245,7 +245,7 @@ impl Reader {
         silence_echoes(&mut report.findings, first);
         let Some(name) = name else { return };
         let spec = node.get("spec").map(Node::json).unwrap_or_default();
-        let resource = typed(kind, spec).map(|spec| Resource {
+        let resource = Spec::from_json(kind, spec).map(|spec| Resource {
             name,
             namespace: node
                 .get("metadata")
@@ -303,15 +303,6 @@ fn silence_echoes(findings: &mut Vec<super::Finding>, first: usize) {
             && slips.contains(&f.path);
         !echo
     });
-}
-
-fn typed(kind: Kind, spec: serde_json::Value) -> Result<Spec, serde_json::Error> {
-    Ok(match kind {
-        Kind::Transport => Spec::Transport(serde_json::from_value(spec)?),
-        Kind::Application => Spec::Application(serde_json::from_value(spec)?),
-        Kind::Dispatcher => Spec::Dispatcher(serde_json::from_value(spec)?),
-        Kind::MetricAggregator => Spec::MetricAggregator(serde_json::from_value(spec)?),
-    })
 }
 
 /// The place of the field that `path` (below `spec`) names, or of the nearest object around it.

@@ -16,11 +16,13 @@ mod secrets;
 pub(crate) mod times;
 mod tree;
 mod walk;
+mod write;
 
 pub use campaign::campaign_findings;
 pub use finding::{CODES, Finding, Severity};
 pub use scalar::other_reading;
 pub use secrets::{broker_findings, state_findings};
+pub use write::to_yaml;
 
 use crate::resource::Resource;
 use std::collections::BTreeMap;

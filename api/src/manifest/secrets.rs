@@ -187,7 +187,8 @@ impl Search<'_> {
 fn secret_references(value: &Value, path: String, into: &mut Vec<(String, String, String)>) {
     match value {
         Value::Object(fields) => {
-            for (field, below) in fields {
+            // What overrides name is of pods, and one process has none.
+            for (field, below) in fields.iter().filter(|(field, _)| *field != "overrides") {
                 let path = if path.is_empty() {
                     field.clone()
                 } else {

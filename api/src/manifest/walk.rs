@@ -11,7 +11,7 @@ use crate::crds::{RESERVED_SETTINGS, UNSUPPORTED_KEYS};
 use crate::names::{listed, nearest};
 use crate::resource::{Kind, WorkerType};
 use crate::shared::quantity::{DURATION_PATTERN, Duration, SIZE_PATTERN, Size};
-use crate::shared::shapes::{CONNECTOR_PATTERN, PATH_PATTERN};
+use crate::shared::shapes::{CONNECTOR_PATTERN, CPU_PATTERN, HOST_PATTERN, PATH_PATTERN};
 use serde_json::Value;
 
 /// The walk over one document.
@@ -369,6 +369,12 @@ fn mismatch(pattern: &str, text: &str) -> Option<String> {
         )),
         PATH_PATTERN => Some(format!(
             "{shown:?} is not a path: it begins with / and has no spaces, ? or #"
+        )),
+        HOST_PATTERN => Some(format!(
+            "{shown:?} is not a host name: letters, digits, - and ., as in sms.example.net"
+        )),
+        CPU_PATTERN => Some(format!(
+            "{shown:?} is not an amount of processor time; write e.g. 250m or \"1.5\""
         )),
         _ => Some(format!("{shown:?} does not match {pattern}")),
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 /// The broker of one worker. The Secret holds `connection_string`, or `host`, `port`, `username`, `password` and
 /// optionally `vhost`: the layout of the RabbitMQ cluster operator works as it is.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BrokerRef {
     /// Secret with address and credentials.
@@ -22,6 +22,20 @@ pub struct BrokerRef {
     /// TLS settings. With them, or with an `amqps` URL, the connection is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTls>,
+    /// The broker's management API, which the operator alone reads. Default: that of the broker's host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub management: Option<BrokerManagement>,
+}
+
+/// Where the management API of a broker is. The user is that of the broker's Secret, and needs the tag `monitoring`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BrokerManagement {
+    /// URL without `/api`, such as `https://rabbitmq.example.net:15671`. Default: the broker's host, with `http` and port 15672, or
+    /// with `https` and port 15671 where the connection to the broker is encrypted. A private certificate authority is that of
+    /// `tls`.
+    #[schemars(length(min = 1, max = 1024), regex(pattern = "^https?://[^@]+$"))]
+    pub url: String,
 }
 
 impl BrokerRef {
@@ -34,6 +48,7 @@ impl BrokerRef {
             vhost: None,
             profile: None,
             tls: None,
+            management: None,
         }
     }
 }

@@ -10,6 +10,12 @@ use std::borrow::Cow;
 pub const CONNECTOR_PATTERN: &str = r"^[a-z0-9][a-z0-9_-]*(\.[a-z0-9_-]+)*$";
 /// Pattern of a path in a URL.
 pub const PATH_PATTERN: &str = r"^/[^ ?#]*$";
+/// Pattern of a host name that callers use.
+pub const HOST_PATTERN: &str = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*$";
+/// Pattern of the name of a port.
+pub const PORT_NAME_PATTERN: &str = r"^[a-z]([-a-z0-9]*[a-z0-9])?$";
+/// Pattern of an amount of processor time.
+pub const CPU_PATTERN: &str = r"^[0-9]+(\.[0-9]{1,3}|m)?$";
 /// Longest connector name, so that every queue made from it stays below the broker's limit of 255 bytes.
 pub const CONNECTOR_MAX: u32 = 180;
 /// Port of health checks and metrics in every worker pod (K27).
@@ -186,6 +192,16 @@ shape!(
 );
 
 shape!(
+    /// A size of a volume.
+    VolumeSize, generator => bounded(
+        Size::json_schema(generator),
+        SIZE_PATTERN,
+        "quantity(self).compareTo(quantity('16Mi')) >= 0",
+        "at least 16Mi",
+    )
+);
+
+shape!(
     /// A size of a line: even if every byte of it is escaped by six, it fits into a message.
     LineSize, generator => bounded(
         Size::json_schema(generator),
@@ -208,6 +224,84 @@ shape!(
             ),
         }],
     })
+);
+
+shape!(
+    /// Ports of others.
+    Ports, _ => json_schema!({
+        "type": "array",
+        "minItems": 1,
+        "maxItems": 32,
+        "items": {"type": "integer", "minimum": 1, "maximum": u16::MAX},
+    })
+);
+
+shape!(
+    /// Words of a command line.
+    Words, _ => json_schema!({
+        "type": "array",
+        "maxItems": 64,
+        "items": {"type": "string", "maxLength": 4096},
+    })
+);
+
+shape!(
+    /// Name of a variable of the environment.
+    EnvName, _ => json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 128,
+        "pattern": "^[A-Za-z_][A-Za-z0-9_]*$",
+    })
+);
+
+shape!(
+    /// Name of a port.
+    PortName, _ => json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 15,
+        "pattern": PORT_NAME_PATTERN,
+    })
+);
+
+shape!(
+    /// A host name in an address that callers use.
+    ListenHost, _ => json_schema!({
+        "type": "string",
+        "minLength": 1,
+        "maxLength": 253,
+        "pattern": HOST_PATTERN,
+    })
+);
+
+shape!(
+    /// An amount of processor time.
+    CpuQuantity, _ => json_schema!({"type": "string", "maxLength": 20, "pattern": CPU_PATTERN})
+);
+
+shape!(
+    /// Labels that something has.
+    Labels, _ => json_schema!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 63},
+    })
+);
+
+shape!(
+    /// Annotations that something gets.
+    Annotations, _ => json_schema!({
+        "type": "object",
+        "maxProperties": 64,
+        "additionalProperties": {"type": "string", "maxLength": 4096},
+    })
+);
+
+shape!(
+    /// An object of somebody else, whose fields nobody here knows.
+    FreeObject, _ => json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true})
 );
 
 shape!(

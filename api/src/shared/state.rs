@@ -1,9 +1,9 @@
 //! Where workers keep what must outlive a message, and for how long (K1, R16, R20).
 
-use super::quantity::Duration;
+use super::quantity::{Duration, Size};
 use super::retry::Retry;
 use super::secret::SecretRef;
-use super::shapes::{Retained, RetainedTrail};
+use super::shapes::{Retained, RetainedTrail, VolumeSize};
 use super::tls::ClientTls;
 use crate::crds::one_of;
 use schemars::JsonSchema;
@@ -59,10 +59,19 @@ pub struct RedisRef {
 /// Pattern of a key prefix.
 pub const KEY_PREFIX_PATTERN: &str = r"^[A-Za-z0-9_.:#-]*$";
 
-/// A store on a disk of the worker's own.
+/// A store on a disk of the worker's own. On a cluster the disk is a volume claim, kept when the resource is deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct StateVolume {}
+pub struct StateVolume {
+    /// Size of the volume on a cluster; it is taken when the volume is made. Default `1Gi`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<VolumeSize>")]
+    pub size: Option<Size>,
+    /// Storage class of the volume on a cluster. Default: that of the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub storage_class_name: Option<String>,
+}
 
 /// How long things are kept. Each has a default.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -258,7 +258,7 @@ impl WorkerConfig for GenericHttp {
     const KIND: Kind = Kind::Transport;
     const TYPE: &'static str = "genericHttp";
     const ORDERING: OrderingMode = OrderingMode::None;
-    const HONOURS: &'static [&'static str] = &["http", "client", "dedupe"];
+    const HONOURS: &'static [&'static str] = &["http", "client", "dedupe", "service"];
 
     fn pick(resource: &Resource) -> Option<&Self> {
         resource.transport().and_then(|t| t.generic_http.as_ref())

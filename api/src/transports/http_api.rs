@@ -139,7 +139,7 @@ impl WorkerConfig for HttpApi {
     const TYPE: &'static str = "httpApi";
     const ORDERING: OrderingMode = OrderingMode::None;
     const NEEDS: &'static [&'static str] = &["http"];
-    const HONOURS: &'static [&'static str] = &["dedupe"];
+    const HONOURS: &'static [&'static str] = &["dedupe", "service"];
 
     fn pick(resource: &Resource) -> Option<&Self> {
         resource.transport().and_then(|t| t.http_api.as_ref())

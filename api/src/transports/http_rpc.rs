@@ -157,7 +157,7 @@ impl WorkerConfig for HttpRpc {
     const TYPE: &'static str = "httpRpc";
     const ORDERING: OrderingMode = OrderingMode::None;
     const NEEDS: &'static [&'static str] = &["http"];
-    const HONOURS: &'static [&'static str] = &["dedupe"];
+    const HONOURS: &'static [&'static str] = &["dedupe", "service"];
 
     fn pick(resource: &Resource) -> Option<&Self> {
         resource.transport().and_then(|t| t.http_rpc.as_ref())

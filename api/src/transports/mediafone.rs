@@ -43,7 +43,7 @@ impl WorkerConfig for Mediafone {
     const TYPE: &'static str = "mediafone";
     const ORDERING: OrderingMode = OrderingMode::None;
     const NEEDS: &'static [&'static str] = &["http"];
-    const HONOURS: &'static [&'static str] = &["client"];
+    const HONOURS: &'static [&'static str] = &["client", "service"];
 
     fn pick(resource: &Resource) -> Option<&Self> {
         resource.transport().and_then(|t| t.mediafone.as_ref())

@@ -87,6 +87,7 @@ impl WorkerConfig for Telnet {
     const KIND: Kind = Kind::Transport;
     const TYPE: &'static str = "telnet";
     const ORDERING: OrderingMode = OrderingMode::PerUser;
+    const HONOURS: &'static [&'static str] = &["service"];
 
     fn pick(resource: &Resource) -> Option<&Self> {
         resource.transport().and_then(|t| t.telnet.as_ref())

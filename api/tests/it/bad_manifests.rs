@@ -94,6 +94,55 @@ fn the_bounds_themselves_are_allowed() {
     }
 }
 
+/// Everything that `autoscaling` is for.
+#[test]
+fn what_may_be_scaled_is_accepted() {
+    for (kind, spec) in [
+        (
+            "Transport",
+            "devNull: {}, autoscaling: {minReplicas: 0, maxReplicas: 9}",
+        ),
+        (
+            "Transport",
+            "httpApi: {}, http: {port: 8080}, autoscaling: {maxReplicas: 4}",
+        ),
+        (
+            "Transport",
+            "custom: {image: a}, autoscaling: {minReplicas: 0, maxReplicas: 4}",
+        ),
+        // One pod or none: order is no matter.
+        (
+            "Application",
+            "echo: {}, transportName: t, autoscaling: {minReplicas: 0, maxReplicas: 1}",
+        ),
+        (
+            "Application",
+            "echo: {}, transportName: t, autoscaling: {maxReplicas: 8}, ordering: {mode: perUser, partitions: 8}",
+        ),
+        (
+            "Application",
+            "echo: {}, transportName: t, autoscaling: {maxReplicas: 8}, ordering: {mode: none}",
+        ),
+        (
+            "Application",
+            "staticReply: {text: x}, transportName: t, autoscaling: {minReplicas: 3, maxReplicas: 3}, replicas: 2",
+        ),
+        (
+            "Dispatcher",
+            "simple: {transports: [a], exposed: [b]}, autoscaling: {minReplicas: 0, maxReplicas: 1}",
+        ),
+    ] {
+        let text = format!(
+            "apiVersion: vumi.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: t}}\nspec: {{{spec}}}\n"
+        );
+        assert_eq!(
+            lines(&read(&text, Target::Cluster).findings),
+            [""; 0],
+            "{spec}"
+        );
+    }
+}
+
 #[test]
 fn one_mistake_gives_one_error() {
     for bad in BAD {
@@ -117,7 +166,7 @@ fn one_mistake_gives_one_error() {
 
 #[test]
 fn all_findings_come_at_once_in_the_order_of_places() {
-    let text = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: t}\nspec:\n  telnet:\n    prot: 9010\n    host: 5\n    idleTimeout: soon\n  replicas: 2\n---\napiVersion: vumi.dev/v1alpha1\nkind: Aplication\nmetadata: {name: a}\nspec: {}\n---\napiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: good}\nspec: {echo: {}, transportName: t}\n";
+    let text = "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: t}\nspec:\n  telnet:\n    prot: 9010\n    host: 5\n    idleTimeout: soon\n  placement: here\n---\napiVersion: vumi.dev/v1alpha1\nkind: Aplication\nmetadata: {name: a}\nspec: {}\n---\napiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: good}\nspec: {echo: {}, transportName: t}\n";
     let read = read(text, Target::Local);
     assert_eq!(
         lines(&read.findings),
@@ -126,7 +175,7 @@ fn all_findings_come_at_once_in_the_order_of_places() {
             "f.yaml:6:5 spec.telnet.prot: unknown field; did you mean port?",
             "f.yaml:7:11 spec.telnet.host: expected text, found the number 5; put it in quotes",
             "f.yaml:8:18 spec.telnet.idleTimeout: \"soon\" is not a duration; write e.g. 500ms, 30s, 1m30s or 2h",
-            "f.yaml:9:3 spec.replicas: not supported yet",
+            "f.yaml:9:3 spec.placement: not supported yet",
             "f.yaml:12:7 kind: unknown kind \"Aplication\"; did you mean Application?",
         ]
     );

@@ -66,9 +66,17 @@ fn files_hold_the_whole_definition() {
     }
 }
 
+/// Calls `check` on every schema of `status`.
+fn each_of_status(check: &mut dyn FnMut(&Value, &str)) {
+    for crd in vumi_api::crds::crds() {
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        each(&schema["properties"]["status"], "status", check);
+    }
+}
+
 #[test]
 fn everything_is_bounded() {
-    each_of_all_kinds(&mut |schema, path| {
+    let mut bounded = |schema: &Value, path: &str| {
         let has = |key: &str| schema[key].is_u64();
         match schema["type"].as_str() {
             Some("array") => assert!(has("maxItems"), "{path} has no maxItems"),
@@ -88,7 +96,69 @@ fn everything_is_bounded() {
             Some("object" | "boolean") => {}
             other => panic!("{path} has type {other:?}"),
         }
+    };
+    each_of_all_kinds(&mut bounded);
+    each_of_status(&mut bounded);
+}
+
+#[test]
+fn status_is_read_as_kubernetes_reads_it() {
+    each_of_status(&mut |schema, path| {
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            let text = field["description"].as_str().unwrap_or_default();
+            assert!(!text.is_empty(), "{path}.{name} has no description");
+            assert_eq!(field["nullable"], Value::Null, "{path}.{name}");
+        }
+        // A default would be stored for good, but for the one that says that nobody has looked.
+        assert_eq!(schema["default"].is_null(), path != "status", "{path}");
     });
+    for (kind, crd) in Kind::ALL.into_iter().zip(vumi_api::crds::crds()) {
+        let version = &crd["spec"]["versions"][0];
+        let root = &version["schema"]["openAPIV3Schema"]["properties"];
+        let status = &root["status"];
+        assert_eq!(status["default"]["observedGeneration"], -1);
+        let conditions = &status["properties"]["conditions"];
+        assert_eq!(conditions["x-kubernetes-list-type"], "map");
+        assert_eq!(conditions["x-kubernetes-list-map-keys"][0], "type");
+        let scale = &version["subresources"]["scale"];
+        let scales = !root["spec"]["properties"]["replicas"].is_null();
+        assert_eq!(scale.is_object(), scales, "{kind}");
+        assert_eq!(
+            root["spec"]["properties"]["replicas"]["default"] == 1,
+            scales,
+            "{kind}"
+        );
+        // Every path leads to a field of the schema.
+        let columns = version["additionalPrinterColumns"].as_array().unwrap();
+        let paths = columns.iter().map(|column| &column["jsonPath"]);
+        let paths = paths.chain(
+            scale
+                .as_object()
+                .into_iter()
+                .flat_map(|paths| paths.values()),
+        );
+        for path in paths.map(|path| path.as_str().unwrap()) {
+            let path = path.replace("conditions[?(@.type==\"Ready\")]", "conditions[]");
+            let mut schema = &version["schema"]["openAPIV3Schema"];
+            for part in path.trim_start_matches('.').split('.') {
+                let name = part.trim_end_matches("[]");
+                if name == "creationTimestamp" {
+                    continue;
+                }
+                schema = &schema["properties"][name];
+                assert!(!schema.is_null(), "{kind} {path}");
+                if part != name {
+                    schema = &schema["items"];
+                }
+            }
+        }
+        assert_eq!(crd["spec"]["names"]["categories"][0], "vumi");
+    }
+    let names: std::collections::BTreeSet<String> = vumi_api::crds::crds()
+        .iter()
+        .map(|crd| crd["spec"]["names"]["shortNames"][0].to_string())
+        .collect();
+    assert_eq!(names.len(), Kind::ALL.len());
 }
 
 #[test]
@@ -110,15 +180,21 @@ fn nothing_is_stored_or_refused_by_surprise() {
         "maxProperties",
         "minimum",
         "maximum",
+        "x-kubernetes-map-type",
         "x-kubernetes-validations",
         "x-kubernetes-preserve-unknown-fields",
     ];
     each_of_all_kinds(&mut |schema, path| {
         for key in schema.as_object().unwrap().keys() {
-            assert!(known.contains(&key.as_str()), "{path} has {key}");
+            let stored = key == "default" && path.ends_with(".spec.replicas");
+            assert!(stored || known.contains(&key.as_str()), "{path} has {key}");
         }
-        // Unknown fields are kept only where none may stand, so that they can be counted and refused.
-        if schema["x-kubernetes-preserve-unknown-fields"] == true {
+        // Unknown fields are kept only in objects of others, and where none may stand, so that they can be counted and
+        // refused.
+        let of_others = [".spec.overrides.spec", ".spec.custom.config"]
+            .iter()
+            .any(|object| path.ends_with(object));
+        if schema["x-kubernetes-preserve-unknown-fields"] == true && !of_others {
             assert_eq!(schema["maxProperties"], 0, "{path}");
         }
     });

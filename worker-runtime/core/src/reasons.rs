@@ -73,6 +73,9 @@ reasons! {
     STATE_NOT_DURABLE = "state", "state_not_durable", "What the worker keeps in its state store may be lost in a crash, and the broker would have kept it.",
         "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.", Operator;
 
+    NOTHING_KEPT = "journal", "nothing_kept", "No message waits in the worker's journals.", "", Nobody;
+    MESSAGES_KEPT = "journal", "messages_kept", "Messages wait in the worker's journals: for a retry, their turn or their time.", "", Nobody;
+
     LEDGER_ON = "ledger", "on", "Every outbound message has a row.", "", Nobody;
     LEDGER_OFF = "ledger", "off", "There is no state store: a message that comes again may be sent again, and `vumi why` knows nothing of it.",
         "Nothing, if that is meant; else name a store in spec.state.", Nobody;

@@ -3,8 +3,9 @@
 
 use super::crds::write_files;
 use crate::error::CliError;
-use crate::{output, reference, registry};
+use crate::{output, reference};
 use std::path::{Path, PathBuf};
+use vumi_api::WorkerType;
 use vumi_api::docs::{MARK, pages};
 
 /// Arguments of `vumi docs`.
@@ -96,13 +97,12 @@ fn manual(mut command: clap::Command) -> Result<Vec<(String, String)>, CliError>
     Ok(pages)
 }
 
-/// The examples of every registered type, as path below `folder` and text.
+/// The examples of every worker type, as path below `folder` and text.
 fn examples(folder: &Path) -> Result<Vec<(String, String)>, CliError> {
     let mut examples = Vec::new();
-    for registration in registry::all() {
+    for worker in WorkerType::all() {
         for file in ["minimal.yaml", "full.yaml"] {
-            let kind = registration.kind.plural();
-            let name = format!("{kind}/{}/{file}", registration.type_name);
+            let name = format!("{}/{}/{file}", worker.kind.plural(), worker.key);
             let path = folder.join(&name);
             let text = std::fs::read_to_string(&path).map_err(|error| {
                 CliError::environment(format!(

@@ -12,7 +12,8 @@ use crate::{output, reference};
   vumi explain spec.ordering        a shared setting
   vumi explain maxBody              every field of that name
   vumi explain route.none           a code of an error or a finding
-  vumi explain slowed_down          a reason of a component's status")]
+  vumi explain slowed_down          a reason of a component's status
+  vumi explain QueueClash           a condition of a resource on a cluster, or its reason")]
 pub struct Arguments {
     /// A kind, a worker type, a field, a code or a reason
     pub word: String,

@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod lint;
 pub mod new;
 pub mod parked;
+pub mod render;
 pub mod run;
 pub mod status;
 pub mod tap;

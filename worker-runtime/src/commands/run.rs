@@ -65,6 +65,7 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
         true => resources_of(&first),
         false => return Err(CliError::silent(CliError::VALIDATION)),
     };
+    let programs = programs_of(&first);
     let mut documents = first.documents;
     let secrets = Arc::new(Secrets::new(documents.clone(), arguments.secrets.clone()));
     let embedded = EmbeddedOptions {
@@ -102,13 +103,15 @@ async fn campaign(arguments: &Arguments) -> Result<(), CliError> {
     }
     let brokers = supervisor.describe_brokers();
     let stores = stores_of(&supervisor).await;
-    output::print(&greeting(
+    let mut greeting = greeting(
         &process,
         &resources,
         &brokers,
         &stores,
         arguments.state.as_deref(),
-    ))?;
+    );
+    greeting += &programs;
+    output::print(&greeting)?;
     // Whether the last edit could not be used.
     let mut invalid = false;
     let signal = loop {
@@ -210,9 +213,20 @@ fn say(read: &Campaign) {
     }
 }
 
+/// The workers that this process runs: all but the programs in containers.
 fn resources_of(read: &Campaign) -> Vec<Resource> {
     let loaded = read.manifests.resources.iter();
-    loaded.map(|loaded| loaded.resource.clone()).collect()
+    let resources = loaded.map(|loaded| &loaded.resource);
+    resources.filter(|r| !r.in_container()).cloned().collect()
+}
+
+/// What a campaign needs beside this process, in lines.
+fn programs_of(read: &Campaign) -> String {
+    let loaded = read.manifests.resources.iter();
+    let programs = loaded.filter(|loaded| loaded.resource.in_container());
+    let line =
+        |key: String| format!("{key} is a program of your own: start it beside this process\n");
+    programs.map(|loaded| line(loaded.resource.key())).collect()
 }
 
 /// The open state stores, with what they survive. Each is given a moment to answer.

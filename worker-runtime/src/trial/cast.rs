@@ -37,7 +37,10 @@ impl Cast {
         if !errors.is_empty() {
             return Err(CliError::validation(errors.join("\n")));
         }
-        let resources: Vec<Resource> = found.resources.into_iter().map(|r| r.resource).collect();
+        // An application in a container is a program of its own: the test plays its part.
+        let plays = |r: &Resource| r.in_container() && r.kind() != Kind::Transport;
+        let resources = found.resources.into_iter().map(|r| r.resource);
+        let resources: Vec<Resource> = resources.filter(|r| !plays(r)).collect();
         if resources.is_empty() {
             return Err(CliError::validation("there is no worker in the manifests"));
         }
@@ -48,10 +51,13 @@ impl Cast {
                 Some((resource.name.clone(), transport.transport_name().to_owned()))
             })
             .collect();
+        let programs = resources.iter().filter(|r| r.in_container());
+        let programs: BTreeSet<String> = programs.map(|r| r.name.clone()).collect();
         let named = spoken_to(file, test, &transports)?;
         let real: BTreeMap<String, String> = transports
             .into_iter()
             .filter(|(name, connector)| named.contains(name) || named.contains(connector))
+            .filter(|(name, _)| !programs.contains(name))
             .collect();
         let runs = |resource: &Resource| {
             resource.kind() != Kind::Transport || real.contains_key(&resource.name)

@@ -136,6 +136,16 @@ impl ApiServer {
         }
     }
 
+    /// Where it listens, on this machine, with a certificate of its own making.
+    pub fn url(&self) -> String {
+        format!("https://127.0.0.1:{}", self.port)
+    }
+
+    /// The token of somebody who may do everything.
+    pub fn token(&self) -> &'static str {
+        TOKEN
+    }
+
     /// The last lines of both logs.
     fn logs(&self) -> String {
         ["etcd.log", "kube-apiserver.log"]
@@ -168,7 +178,7 @@ impl ApiServer {
             curl.args(["--header", &format!("Content-Type: {media_type}")])
                 .args(["--data-binary", "@-"]);
         }
-        curl.arg(format!("https://127.0.0.1:{}{path}", self.port));
+        curl.arg(format!("{}{path}", self.url()));
         let mut child = curl.spawn().map_err(|error| missing("curl", &error))?;
         if let Some(mut stdin) = child.stdin.take()
             && let Some((_, text)) = body

@@ -11,7 +11,9 @@ mod campaign_tests;
 mod command_line;
 mod guarantees;
 mod reference;
+mod rendered;
 mod scaffold;
+mod scaled;
 
 use std::path::{Path, PathBuf};
 

@@ -290,6 +290,10 @@ pub trait Broker: Send + Sync + 'static {
     fn describe(&self) -> String;
     /// What a confirmation of a data publication means.
     fn durability(&self) -> Durability;
+    /// Name of the broker's cluster, as it says itself; none before the first connection, and where it has none.
+    fn cluster(&self) -> Option<String> {
+        None
+    }
     /// State of the connection.
     fn link(&self) -> watch::Receiver<LinkState>;
     /// Hands one message to the broker. Returns as soon as it is queued for sending (waits while the connection is

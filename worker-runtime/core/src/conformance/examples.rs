@@ -84,6 +84,10 @@ fn may_be_unset(worker: &Registration, spec: &serde_json::Value, path: &str) -> 
 /// Fields (or a field with one of its values) beside which another may not stand, by the rules of the schema.
 const EXCLUDED: &[(&str, &str)] = &[
     ("state.redis", "state.volume"),
+    ("service.expose.ingress", "service.expose.httpRoute"),
+    ("service.expose.httpRoute", "service.expose.ingress"),
+    // A type that speaks no HTTP.
+    ("service.type=LoadBalancer", "service.expose"),
     ("state.volume", "state.redis"),
     ("ordering.partitions", "ordering.standby"),
     ("ordering.standby", "ordering.partitions"),

@@ -37,6 +37,7 @@ fn reference(name: &str, tls: Option<ClientTls>) -> BrokerRef {
     BrokerRef {
         secret_ref: SecretRef { name: name.into() },
         vhost: None,
+        management: None,
         profile: None,
         tls,
     }

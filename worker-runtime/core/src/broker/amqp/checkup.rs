@@ -53,7 +53,11 @@ pub async fn checkup(config: &AmqpConfig, queues: &[String]) -> Vec<Finding> {
         Ok(endpoint) => dial::server(endpoint).await,
         Err(_) => None,
     };
-    found.push(version(&about, server.as_deref(), config.profile()));
+    found.push(version(
+        &about,
+        server.as_ref().map(|server| server.version.as_str()),
+        config.profile(),
+    ));
     let look = Look {
         connection: &connection,
         profile: config.profile(),

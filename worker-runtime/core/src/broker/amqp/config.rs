@@ -31,6 +31,7 @@ pub struct AmqpConfig {
     heartbeat: u16,
     holder_silence: Duration,
     name: String,
+    domain: Option<String>,
 }
 
 #[derive(Clone)]
@@ -144,6 +145,7 @@ impl AmqpConfig {
             heartbeat: HEARTBEAT,
             holder_silence: HOLDER_SILENCE,
             name: format!("vumi {}", std::process::id()),
+            domain: None,
         }
     }
 
@@ -185,6 +187,21 @@ impl AmqpConfig {
     pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
+    }
+
+    /// Looks for a host whose name has no dots in this domain: as somebody else, who lives there, means it.
+    pub fn within(mut self, domain: impl Into<String>) -> Self {
+        self.domain = Some(domain.into());
+        self
+    }
+
+    /// User and password, for what else the broker serves. Never to be printed.
+    ///
+    /// # Errors
+    /// The Secret is missing or wrong.
+    pub fn credentials(&self) -> Result<(String, String), WorkError> {
+        let user = self.locate()?.authority.userinfo;
+        Ok((user.username, user.password))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -243,6 +260,12 @@ impl AmqpConfig {
             // The cluster operator's Secret names the plain port although TLS is on as well.
             if uri.authority.port == PLAIN_PORT {
                 uri.authority.port = TLS_PORT;
+            }
+        }
+        if let Some(domain) = &self.domain {
+            let host = &mut uri.authority.host;
+            if !host.contains(['.', ':']) && host != "localhost" {
+                *host = format!("{host}.{domain}");
             }
         }
         uri.query.heartbeat.get_or_insert(self.heartbeat);
@@ -363,6 +386,7 @@ mod tests {
                 name: "broker".into(),
             },
             vhost: None,
+            management: None,
             profile: None,
             tls: None,
         }
@@ -458,6 +482,21 @@ mod tests {
         let endpoint = config.resolve().unwrap();
         assert_eq!(endpoint.uri.authority.userinfo.password, "p@/:");
         assert_eq!(endpoint.uri.query.heartbeat, Some(10));
+    }
+
+    #[test]
+    fn a_short_name_means_a_host_of_somebody_elses_domain() {
+        let host = |url: &str| {
+            let config = AmqpConfig::from_url(url).unwrap().within("campaign.svc");
+            config.identity().unwrap().host
+        };
+        assert_eq!(host("amqp://rabbitmq"), "rabbitmq.campaign.svc");
+        for whole in ["rabbitmq.other", "127.0.0.1", "localhost"] {
+            assert_eq!(host(&format!("amqp://{whole}")), whole);
+        }
+        assert_eq!(host("amqp://[::1]"), "::1");
+        let config = AmqpConfig::from_url("amqp://u:p@h").unwrap();
+        assert_eq!(config.credentials().unwrap(), ("u".into(), "p".into()));
     }
 
     #[test]

@@ -103,8 +103,17 @@ async fn other_speech(uri: &AMQPUri) -> Option<Failure> {
     })
 }
 
-/// Product and version of the broker, e.g. `RabbitMQ 4.0.5`; none if it does not say so quickly.
-pub(super) async fn server(endpoint: Endpoint) -> Option<String> {
+/// Who the broker says that it is.
+#[derive(Clone, Debug)]
+pub(super) struct Server {
+    /// Product and version, e.g. `RabbitMQ 4.0.5`.
+    pub(super) version: String,
+    /// Name of its cluster.
+    pub(super) cluster: Option<String>,
+}
+
+/// Who the broker is; none if it does not say so quickly.
+pub(super) async fn server(endpoint: Endpoint) -> Option<Server> {
     let tls = connector(&endpoint).ok()?;
     let asking = async {
         let runtime = lapin::runtime::default_runtime().ok()?;
@@ -121,7 +130,10 @@ pub(super) async fn server(endpoint: Endpoint) -> Option<String> {
         .await
         .ok()??;
     let (product, version) = (property(&start, "product")?, property(&start, "version")?);
-    Some(format!("{product} {version}"))
+    Some(Server {
+        version: format!("{product} {version}"),
+        cluster: property(&start, "cluster_name"),
+    })
 }
 
 /// How much a confirmation of this server means for a classic queue (R16: counted fsync calls). Unknown servers get

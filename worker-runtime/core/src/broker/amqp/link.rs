@@ -2,7 +2,7 @@
 //! Reconnecting backs off from 100 ms to 3 s with full jitter (S5); credentials are read anew at every attempt.
 
 use super::config::AmqpConfig;
-use super::dial::{self, Failure};
+use super::dial::{self, Failure, Server};
 use super::errors::Trouble;
 use super::profile::{self, Profile};
 use crate::backoff::Backoff;
@@ -88,7 +88,7 @@ pub(super) struct Hub {
 struct Sides {
     consume: Side,
     publish: Side,
-    server: Option<String>,
+    server: Option<Server>,
     /// Where the youngest connection leads.
     address: Option<String>,
     closed: bool,
@@ -130,8 +130,14 @@ impl Hub {
     pub(super) fn durability(&self) -> Durability {
         self.lock()
             .server
-            .as_deref()
-            .map_or(Durability::Process, dial::durability)
+            .as_ref()
+            .map_or(Durability::Process, |server| {
+                dial::durability(&server.version)
+            })
+    }
+
+    pub(super) fn cluster(&self) -> Option<String> {
+        self.lock().server.as_ref()?.cluster.clone()
     }
 
     /// Where we are connected, or were last; none before the first connection.
@@ -208,7 +214,10 @@ impl Hub {
             },
             Side::Blocked(why) => LinkState::Blocked(why.clone()),
             Side::Up => LinkState::Up {
-                server: sides.server.clone().unwrap_or_else(|| "RabbitMQ".into()),
+                server: match &sides.server {
+                    Some(server) => server.version.clone(),
+                    None => "RabbitMQ".into(),
+                },
             },
         };
         // Under the lock, so that two changes are shown in their order.
@@ -299,7 +308,7 @@ async fn attempt(config: &AmqpConfig, hub: &Hub, role: Role) -> Result<Connectio
                 refused: false,
             });
         };
-        profile::check_server(config.profile(), &server).map_err(|error| Failure {
+        profile::check_server(config.profile(), &server.version).map_err(|error| Failure {
             text: error.text,
             refused: true,
         })?;

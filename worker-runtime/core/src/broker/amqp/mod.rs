@@ -158,6 +158,10 @@ impl Broker for AmqpBroker {
         self.hub.watch()
     }
 
+    fn cluster(&self) -> Option<String> {
+        self.hub.cluster()
+    }
+
     async fn publish(&self, publication: Publication) -> Receipt {
         self.publisher.publish(publication, None).await
     }

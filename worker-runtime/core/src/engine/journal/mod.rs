@@ -10,6 +10,7 @@ mod exit;
 mod gauges;
 mod hold;
 mod import;
+mod kept;
 mod replay;
 mod store;
 mod turn;
@@ -17,6 +18,7 @@ mod turn;
 pub(super) use exit::{Exit, Takes};
 pub(super) use gauges::Gauges;
 pub(super) use hold::{Hold, Look, Schedules, millis};
+pub(super) use kept::JournalWatch;
 
 use super::consumer::PREFETCH;
 use super::lanes::Lane;

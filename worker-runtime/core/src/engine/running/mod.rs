@@ -10,6 +10,7 @@ pub use built::{BuiltWorker, build};
 
 use super::backlog::Backlog;
 use super::consumer::Watched;
+use super::journal::JournalWatch;
 use super::outlet::Outlet;
 use super::peer;
 use super::sending::{Keeper, Sending, Trail};
@@ -171,6 +172,8 @@ impl RunningWorker {
         );
         let (desk, stop) = (Arc::clone(&self.status), self.telling.halt.clone());
         let statuses = async move { desk.run(stop).await };
+        let queues = consumed.iter().map(|(_, metrics)| metrics.clone());
+        let queues: Vec<QueueMetrics> = queues.collect();
         let watching = self.guarded(watch.run(publishes, consumed));
         let telling = [self.guarded(beats), self.guarded(statuses)];
         self.watches.tasks.push(watching);
@@ -183,6 +186,12 @@ impl RunningWorker {
                 trouble: self.trouble.clone(),
             };
             self.watches.tasks.push(self.guarded(watch.run()));
+            let journals = JournalWatch {
+                store: Arc::clone(store),
+                status: Arc::clone(&self.status),
+                queues,
+            };
+            self.watches.tasks.push(self.guarded(journals.run()));
         }
         self.telling.tasks.extend(telling);
     }

@@ -3,13 +3,15 @@
 use super::{Change, Shown, Side};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use vumi_api::{Resource, Spec};
+use vumi_api::Resource;
 
-/// Every leaf that differs.
+/// Every leaf that differs, of what the worker reads: settings about pods concern the operator alone.
 pub(super) fn changes(old: &Side<'_>, new: &Side<'_>) -> Vec<Change> {
     let mut changes = Vec::new();
-    if old.entry.resource.spec != new.entry.resource.spec {
-        let (was, will) = (leaves(old.entry.resource), leaves(new.entry.resource));
+    let view = |side: &Side<'_>| side.entry.resource.runtime_view();
+    let (was, will) = (view(old), view(new));
+    if was.spec != will.spec {
+        let (was, will) = (leaves(&was), leaves(&will));
         let paths: BTreeSet<&String> = was.keys().chain(will.keys()).collect();
         for path in paths {
             let (a, b) = (was.get(path), will.get(path));
@@ -58,16 +60,8 @@ fn shown(path: &str, value: Option<&Value>) -> Shown {
 
 /// The spec as paths and values, without objects and lists around them.
 fn leaves(resource: &Resource) -> BTreeMap<String, Value> {
-    let spec = match &resource.spec {
-        Spec::Transport(spec) => serde_json::to_value(spec),
-        Spec::Application(spec) => serde_json::to_value(spec),
-        Spec::Dispatcher(spec) => serde_json::to_value(spec),
-        Spec::MetricAggregator(spec) => serde_json::to_value(spec),
-    };
     let mut found = BTreeMap::new();
-    if let Ok(spec) = spec {
-        collect("spec", spec, &mut found);
-    }
+    collect("spec", resource.spec.to_json(), &mut found);
     found
 }
 

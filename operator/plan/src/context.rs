@@ -1,0 +1,95 @@
+//! What was read about a resource's surroundings before anything is decided: the result of *dereference*. Plain facts, no
+//! secret values.
+
+use crate::names::{INPUT_HASH, TEMPLATE_HASH, TYPE};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// The surroundings of one resource.
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    /// Its namespace.
+    pub namespace: String,
+    /// Its `metadata.uid`, by which its children are owned. None offline.
+    pub uid: Option<String>,
+    /// The Secrets that it names, those that exist.
+    pub secrets: BTreeMap<String, SecretFacts>,
+    /// Its Deployment or StatefulSet as it runs. None for a new resource, and offline.
+    pub live: Option<Live>,
+    /// How many pods there are to be where something else than `spec.replicas` decides: the scaler
+    /// ([`crate::scaling::Decision::replicas`]), or a clash that is lost (none). `spec.suspend` goes before it.
+    pub replicas: Option<u16>,
+    /// What the cluster can do.
+    pub platform: Platform,
+}
+
+/// What is known of a Secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SecretFacts {
+    /// Its keys, those with an empty value excepted.
+    pub keys: BTreeSet<String>,
+    /// What its `metadata.resourceVersion` says: another one, another content.
+    pub revision: String,
+}
+
+impl SecretFacts {
+    /// Whether it holds a broker's address in parts.
+    pub fn is_split(&self) -> bool {
+        let parts = ["host", "username", "password"];
+        parts.into_iter().all(|key| self.keys.contains(key))
+    }
+}
+
+/// A workload as it runs.
+#[derive(Clone, Debug, Default)]
+pub struct Live {
+    /// Its annotation [`crate::names::INPUT_HASH`].
+    pub input_hash: String,
+    /// Its annotation [`crate::names::TEMPLATE_HASH`].
+    pub template_hash: String,
+    /// Worker type of its pods: label [`crate::names::TYPE`] of the template.
+    pub worker_type: String,
+    /// Its pod template, as it is: a newer API server has fields that no type here knows.
+    pub template: Value,
+    /// Its volume claim templates, which cannot be changed. Null for a Deployment.
+    pub claims: Value,
+    /// Whether old pods are still being stopped before new ones start: its strategy is `Recreate`, and its roll has not
+    /// finished.
+    pub recreating: bool,
+}
+
+impl Live {
+    /// What a Deployment or StatefulSet says, as the API server gives it. None if it is no such object.
+    pub fn of(object: &Value) -> Option<Self> {
+        let spec = &object["spec"];
+        let template = spec.get("template")?;
+        let annotation = |name: &str| {
+            let value = object["metadata"]["annotations"][name].as_str();
+            value.unwrap_or_default().to_owned()
+        };
+        let own_type = template["metadata"]["labels"][TYPE].as_str();
+        let status = &object["status"];
+        let wanted = spec["replicas"].as_i64().unwrap_or(1);
+        let number = |field: &str| status[field].as_i64().unwrap_or(0);
+        let rolled = status["observedGeneration"] == object["metadata"]["generation"]
+            && number("updatedReplicas") == wanted
+            && number("replicas") == wanted;
+        Some(Self {
+            input_hash: annotation(INPUT_HASH),
+            template_hash: annotation(TEMPLATE_HASH),
+            worker_type: own_type.unwrap_or_default().to_owned(),
+            template: template.clone(),
+            claims: spec["volumeClaimTemplates"].clone(),
+            recreating: spec["strategy"]["type"] == "Recreate" && !rolled,
+        })
+    }
+}
+
+/// What the cluster can do beside what every cluster can.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Platform {
+    /// It knows PodMonitors (`monitoring.coreos.com/v1`).
+    pub pod_monitor: bool,
+    /// It knows HTTPRoutes (`gateway.networking.k8s.io/v1`).
+    pub http_route: bool,
+}

@@ -1,0 +1,88 @@
+//! What is built: the objects, and what there is to say about them.
+
+use crate::hash::hash;
+use crate::names::HASH;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+/// One object as the operator applies it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    /// `apiVersion`, as in `apps/v1`.
+    pub api_version: String,
+    /// `kind`.
+    pub kind: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// Hash of the object: equal means that nothing is to be done. It stands in its annotation [`HASH`] too.
+    pub hash: String,
+    /// The whole object as JSON.
+    pub object: Value,
+}
+
+impl Child {
+    /// An object that holds apiVersion and kind already.
+    pub fn new(object: Value) -> Self {
+        let hash = hash(&object);
+        Self::with_hash(object, hash)
+    }
+
+    /// An object of which only a part says whether it has changed.
+    pub fn with_hash(mut object: Value, hash: String) -> Self {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let metadata = &mut object["metadata"];
+        if metadata["annotations"].is_null() {
+            metadata["annotations"] = json!({});
+        }
+        metadata["annotations"][HASH] = hash.as_str().into();
+        Self {
+            api_version: text(&object["apiVersion"]),
+            kind: text(&object["kind"]),
+            name: text(&object["metadata"]["name"]),
+            hash,
+            object,
+        }
+    }
+
+    /// A typed object of Kubernetes.
+    pub fn of<T: Serialize>(object: &T) -> Self {
+        Self::new(serde_json::to_value(object).unwrap_or_default())
+    }
+}
+
+/// All objects of one resource, in the order in which they are applied: what pods read before the pods.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Desired {
+    /// The objects.
+    pub children: Vec<Child>,
+    /// Hash of everything that may replace the pods (K12).
+    pub input_hash: String,
+    /// Whether a fresh template would differ from the one that is kept: another version of the runtime waits.
+    pub update_available: bool,
+    /// Image of the pods.
+    pub image: String,
+    /// Where callers inside the cluster reach it: `transport-sms.default.svc:8080`.
+    pub address: Option<String>,
+    /// What callers outside of the cluster use.
+    pub url: Option<String>,
+    /// What cannot be had here.
+    pub notes: Vec<Note>,
+}
+
+impl Desired {
+    /// The Deployment or StatefulSet.
+    pub fn workload(&self) -> Option<&Child> {
+        let workloads = ["Deployment", "StatefulSet"];
+        let mut children = self.children.iter();
+        children.find(|child| workloads.contains(&child.kind.as_str()))
+    }
+}
+
+/// Something that was asked for and that this cluster does not have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// A word for conditions and events, such as `GatewayMissing`.
+    pub reason: &'static str,
+    /// A sentence.
+    pub message: String,
+}

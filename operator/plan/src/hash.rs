@@ -1,0 +1,66 @@
+//! Hashes of what objects are made from. They stand in names and annotations, and they are what "unchanged" means.
+
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::fmt::Write;
+
+/// Length of a hash, in hexadecimal digits: 40 bits are enough to tell the versions of one worker apart, and leave room in
+/// names.
+const DIGITS: usize = 10;
+
+/// The hash of a value. The order of keys does not count, that of lists does.
+pub fn hash(value: &Value) -> String {
+    let mut text = String::new();
+    canonical(value, &mut text);
+    let digest = Sha256::digest(text.as_bytes());
+    let mut hex = String::new();
+    for byte in digest.iter().take(DIGITS / 2) {
+        let _ = write!(hex, "{byte:02x}");
+    }
+    hex
+}
+
+/// JSON with the keys of every object in order.
+fn canonical(value: &Value, into: &mut String) {
+    match value {
+        Value::Object(fields) => {
+            let mut fields: Vec<(&String, &Value)> = fields.iter().collect();
+            fields.sort_by_key(|(key, _)| *key);
+            into.push('{');
+            for (key, value) in fields {
+                let _ = write!(into, "{}:", Value::from(key.as_str()));
+                canonical(value, into);
+                into.push(',');
+            }
+            into.push('}');
+        }
+        Value::Array(items) => {
+            into.push('[');
+            for item in items {
+                canonical(item, into);
+                into.push(',');
+            }
+            into.push(']');
+        }
+        leaf => {
+            let _ = write!(into, "{leaf}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_order_of_keys_does_not_count_and_that_of_lists_does() {
+        assert_eq!(
+            hash(&json!({"a": 1, "b": {"c": 2, "d": 3}})),
+            hash(&json!({"b": {"d": 3, "c": 2}, "a": 1}))
+        );
+        assert_ne!(hash(&json!([1, 2])), hash(&json!([2, 1])));
+        assert_ne!(hash(&json!({"a": 1})), hash(&json!({"a": "1"})));
+        assert_eq!(hash(&json!({})).len(), DIGITS);
+    }
+}

@@ -1,0 +1,299 @@
+//! `Ready`, `Reconciling` and `Stalled` (K3, K13): the pods, the roll, and what stands in the way.
+
+use super::health::Health;
+use super::{Candidate, Observed, Wish};
+use crate::names::TEMPLATE_HASH;
+use crate::observed::{Pod, Problem, Unread, Workload};
+use crate::reasons::Reason;
+use crate::validate::{Outcome, Refusal};
+use k8s_openapi::jiff::SignedDuration;
+use vumi_api::{ConditionType, Status, Truth};
+
+/// A pod that is not ready for a moment, or one of several that starts, is no news.
+const A_MOMENT: SignedDuration = SignedDuration::from_secs(15);
+const A_START: SignedDuration = SignedDuration::from_secs(60);
+
+/// Reasons to reconcile that are no roll.
+const WAITS: &[Reason] = &[
+    Reason::SecretMissing,
+    Reason::SecretKeyMissing,
+    Reason::ApplyFailed,
+    Reason::GatewayMissing,
+];
+
+/// The three conditions.
+pub struct Readiness {
+    /// `Ready`.
+    pub ready: Wish,
+    /// `Reconciling`.
+    pub reconciling: Wish,
+    /// `Stalled`.
+    pub stalled: Wish,
+}
+
+impl Readiness {
+    fn ready(candidate: Candidate) -> Self {
+        Self {
+            ready: Wish::Is(candidate),
+            reconciling: Wish::Gone,
+            stalled: Wish::Gone,
+        }
+    }
+
+    /// Whether nothing is pending and nothing is stalled.
+    fn is_quiet(&self) -> bool {
+        matches!((&self.reconciling, &self.stalled), (Wish::Gone, Wish::Gone))
+    }
+
+    /// Something is pending.
+    fn pending(mut self, candidate: Candidate) -> Self {
+        if matches!(self.stalled, Wish::Gone) {
+            self.reconciling = Wish::Is(candidate);
+        }
+        self
+    }
+
+    /// Nothing goes on without an edit.
+    fn stalled(mut self, candidate: Candidate) -> Self {
+        self.reconciling = Wish::Gone;
+        self.stalled = Wish::Is(candidate);
+        self
+    }
+}
+
+fn holds(reason: Reason, text: &str) -> Candidate {
+    Candidate::new(Truth::True, reason, text.to_owned())
+}
+
+/// A sentence of the API server may be another one at every try; ours changes with an edit.
+fn as_refused(candidate: Candidate) -> Candidate {
+    match candidate.reason {
+        Reason::ApplyFailed => candidate.reworded_slowly(),
+        _ => candidate.reworded(),
+    }
+}
+
+fn not_ready(reason: Reason, text: &str) -> Candidate {
+    Candidate::new(Truth::False, reason, text.to_owned())
+}
+
+/// How many pods there are to be: as it is built, else as it runs.
+pub fn wanted(seen: &Observed<'_>) -> u32 {
+    let built = seen.plan.ok().and_then(|desired| {
+        let replicas = &desired.workload()?.object["spec"]["replicas"];
+        u32::try_from(replicas.as_u64()?).ok()
+    });
+    built.unwrap_or_else(|| seen.workload.map_or(0, |workload| workload.wanted))
+}
+
+/// The three conditions of a resource.
+pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readiness {
+    let refusal = match (seen.plan, seen.failure) {
+        (Err(refusal), _) | (Ok(_), Some(refusal)) => refusal,
+        (Ok(desired), None) => {
+            let readiness = of_pods(seen, previous, health);
+            // What was asked for, and what the cluster does not have.
+            let missing = Reason::GatewayMissing.as_str();
+            let note = desired.notes.iter().find(|note| note.reason == missing);
+            return match note {
+                Some(note) if readiness.is_quiet() => {
+                    readiness.pending(holds(Reason::GatewayMissing, &note.message))
+                }
+                _ => readiness,
+            };
+        }
+    };
+    // What is as it was applied last is judged by its pods, whatever is missing now.
+    let same = previous.applied_generation == Some(seen.generation);
+    let readiness = match same && refusal.reason != Reason::QueueClash {
+        true => of_pods(seen, previous, health),
+        false => Readiness::ready(as_refused(not_ready(refusal.reason, &refusal.message))),
+    };
+    let text = with_running(refusal, seen, previous);
+    match refusal.outcome {
+        Outcome::Stalled => readiness.stalled(as_refused(holds(refusal.reason, &text))),
+        Outcome::Waiting => readiness.pending(as_refused(holds(refusal.reason, &text))),
+    }
+}
+
+/// The sentence of a refusal, and what runs meanwhile (K3).
+fn with_running(refusal: &Refusal, seen: &Observed<'_>, previous: &Status) -> String {
+    let runs = seen.workload.is_some_and(|workload| workload.wanted > 0);
+    let message = &refusal.message;
+    match previous.applied_generation {
+        _ if !runs || refusal.reason == Reason::QueueClash => message.clone(),
+        Some(generation) => format!("{message}; running generation {generation}"),
+        None => message.clone(),
+    }
+}
+
+/// What follows from the pods and from the broker.
+fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readiness {
+    let wanted = wanted(seen);
+    if wanted == 0 {
+        let (reason, text) = match seen.sight.resource.deployment().suspend {
+            true => (Reason::Suspended, "spec.suspend is set; messages wait"),
+            false => (Reason::ScaledToZero, "no pods are wanted; messages wait"),
+        };
+        return Readiness::ready(Candidate::new(Truth::True, reason, text.to_owned()));
+    }
+    let first = previous.condition(ConditionType::Ready).is_none();
+    let Some(workload) = seen.workload else {
+        let text = "the first pods are being made";
+        let ready = not_ready(Reason::Starting, text);
+        return Readiness::ready(ready).pending(holds(Reason::Starting, text));
+    };
+    let rolls = !is_current(workload, seen) || workload.updated < workload.total;
+    // A roll ends when its pods are ready; more or fewer pods are none.
+    let reconciling = previous.condition(ConditionType::Reconciling);
+    let rolled =
+        reconciling.is_some_and(|c| !WAITS.iter().any(|reason| c.reason == reason.as_str()));
+    let unfinished = first || rolled;
+    let pending = rolls || unfinished && workload.ready < wanted;
+    let starting = |c: &vumi_api::Condition| c.reason == Reason::Starting.as_str();
+    let ready = previous.condition(ConditionType::Ready);
+    let starts = ready.is_none_or(starting) || reconciling.is_some_and(starting);
+    let (reason, text) = match starts {
+        true => (Reason::Starting, "the first pods start"),
+        false => (
+            Reason::RollingOut,
+            "pods are being replaced, one after the other",
+        ),
+    };
+    if workload.ready >= wanted && !rolls {
+        return match of_broker(seen, previous, health) {
+            Some(candidate) => Readiness::ready(candidate),
+            None => {
+                let text = "the pods run and the broker sees their consumers".to_owned();
+                Readiness::ready(Candidate::new(Truth::True, Reason::Running, text))
+            }
+        };
+    }
+    let cause = cause(seen, workload, health);
+    let short = format!("{} of {wanted} pods are ready", workload.ready.min(wanted));
+    let readiness = match &cause {
+        Some(cause) => {
+            let after = match pending || workload.ready == 0 {
+                true => SignedDuration::ZERO,
+                false => A_MOMENT,
+            };
+            let ready = not_ready(cause.reason, &cause.message).after(after);
+            Readiness::ready(ready)
+        }
+        None if pending => Readiness::ready(not_ready(reason, text)),
+        None => {
+            let woken = previous
+                .condition(ConditionType::Ready)
+                .is_some_and(|ready| {
+                    ["ScaledToZero", "Suspended"].contains(&ready.reason.as_str())
+                });
+            let after = match workload.ready > 0 || woken {
+                true => A_START,
+                false => A_MOMENT,
+            };
+            let ready = not_ready(Reason::PodsNotReady, &short).after(after);
+            Readiness::ready(ready.reworded_slowly())
+        }
+    };
+    let stalls = cause.as_ref().filter(|cause| cause.needs_edit);
+    match (stalls, &cause) {
+        (Some(stalls), _) => readiness.stalled(holds(stalls.reason, &stalls.message)),
+        (None, Some(cause)) if pending && of_a_roll(cause.reason) => {
+            readiness.pending(holds(cause.reason, &cause.message))
+        }
+        (None, _) if pending => readiness.pending(holds(reason, text)),
+        (None, _) => readiness,
+    }
+}
+
+/// Reasons that say why a roll goes no further.
+fn of_a_roll(reason: Reason) -> bool {
+    reason.entry().place.contains("Reconciling")
+}
+
+/// Whether the workload is the one that was built, and its controller has seen it. The number of its pods does not matter.
+pub fn is_current(workload: &Workload, seen: &Observed<'_>) -> bool {
+    let built = seen.plan.ok().and_then(|desired| {
+        let annotations = &desired.workload()?.object["metadata"]["annotations"];
+        annotations[TEMPLATE_HASH].as_str()
+    });
+    let same = built.is_none_or(|hash| hash == workload.template_hash);
+    same && workload.current
+}
+
+/// Why pods are not ready: what waiting cannot help first, then what workers say, the broker, the API server, the kubelet.
+fn cause(seen: &Observed<'_>, workload: &Workload, health: &Health<'_>) -> Option<Problem> {
+    let problems = || {
+        seen.sight
+            .pods
+            .iter()
+            .filter_map(|pod: &Pod| pod.problem.as_ref())
+    };
+    if let Some(problem) = problems().find(|problem| problem.needs_edit) {
+        return Some(problem.clone());
+    }
+    if let Some((reason, message, needs_edit)) = health.cause() {
+        return Some(Problem {
+            reason,
+            message,
+            needs_edit,
+        });
+    }
+    if let Some(Unread::Broker(why)) = &seen.sight.broker.unread {
+        // Pods that wait for the broker are neither late nor broken.
+        return Some(Problem {
+            reason: Reason::BrokerUnreachable,
+            message: why.clone(),
+            needs_edit: false,
+        });
+    }
+    if let Some(message) = &workload.refused {
+        return Some(Problem {
+            reason: Reason::PodsRefused,
+            message: message.clone(),
+            needs_edit: false,
+        });
+    }
+    let worst = problems().min_by_key(|problem| (problem.reason, problem.message.as_str()))?;
+    let hopeless = [
+        Reason::ImageUnavailable,
+        Reason::ContainerConfig,
+        Reason::CrashLooping,
+        Reason::OutOfMemory,
+    ];
+    Some(Problem {
+        needs_edit: workload.late && hopeless.contains(&worst.reason),
+        ..worst.clone()
+    })
+}
+
+/// Why a worker whose pods are ready is not; none if the broker sees its consumers.
+fn of_broker(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Option<Candidate> {
+    let ready_before = previous.is(ConditionType::Ready);
+    match &seen.sight.broker.unread {
+        Some(Unread::Broker(why)) => {
+            return Some(not_ready(Reason::BrokerUnreachable, why).after(A_MOMENT));
+        }
+        Some(Unread::NotYet) if ready_before => return None,
+        Some(Unread::NotYet) => {
+            let text = "the pods are ready; the broker has not been asked yet";
+            return Some(not_ready(Reason::Starting, text));
+        }
+        _ => {}
+    }
+    let link = health.link(&seen.sight);
+    let away = link.is_some_and(|(link, _)| link.truth == Truth::False);
+    // A worker that pauses on purpose is ready; who waits for its peer says so in LinkUp.
+    if away || health.says(&["too_many_parked", "backlog_full"]).is_some() {
+        return None;
+    }
+    let consumers = seen.sight.broker.consumers(seen.sight.resource);
+    let unread = consumers.iter().find(|(_, consumers)| *consumers == 0);
+    let (queue, _) = unread?;
+    let text = format!("the broker sees no consumer on {queue}");
+    let after = match ready_before {
+        true => A_MOMENT,
+        false => SignedDuration::ZERO,
+    };
+    Some(not_ready(Reason::NotConsuming, &text).after(after))
+}

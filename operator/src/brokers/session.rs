@@ -1,0 +1,264 @@
+//! Listening to one virtual host and reading its queues, with the credentials of the Secret as it is.
+
+use super::ears::Ears;
+use super::identify::identify;
+use super::link::{Link, unread};
+use super::management::Management;
+use super::{Place, tell};
+use crate::engine::Engine;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior};
+use vumi_core::broker::amqp::AmqpBroker;
+use vumi_core::broker::amqp::AmqpConfig;
+use vumi_core::broker::LinkState;
+use vumi_core::secrets::Secrets;
+use vumi_plan::{Broker, Queue, Unread};
+
+/// Between two readings of a virtual host (K19).
+const EVERY: Duration = Duration::from_secs(5);
+/// A reading takes at most one part of so many of the time: a large broker is read less often.
+const SHARE: u32 = 10;
+/// Where only consumers are counted, queue by queue, it is done less often.
+const COUNT: Duration = Duration::from_secs(30);
+/// After what cannot be helped by trying again at once.
+const PAUSE: Duration = Duration::from_secs(10);
+
+/// Keeps a session, for as long as it is polled.
+pub(super) async fn keep(engine: Arc<Engine>, link: Arc<Link>) {
+    loop {
+        if let Err(why) = session(&engine, &link).await {
+            took(&engine, &link, unread(Unread::Broker(why)));
+            tokio::time::sleep(PAUSE).await;
+        }
+        link.deaf();
+    }
+}
+
+/// Takes a reading, and has those looked at of whom it says something new.
+fn took(engine: &Engine, link: &Link, broker: Broker) {
+    let new = broker.clone();
+    let old = link.read(broker);
+    let kind = |unread: &Option<Unread>| unread.as_ref().map(std::mem::discriminant);
+    if kind(&new.unread) != kind(&old.unread) {
+        let Place { namespace, broker } = &link.place;
+        let secret = &broker.secret_ref.name;
+        match &new.unread {
+            Some(Unread::Broker(why) | Unread::Management(why) | Unread::Forbidden(why)) => {
+                tracing::warn!(namespace, secret, why, "a broker cannot be read");
+            }
+            Some(Unread::NotYet) => {}
+            None => tracing::info!(namespace, secret, "a broker is read"),
+        }
+    }
+    let all = new.unread != old.unread || new.address != old.address && new.address.is_some();
+    let news = new.news(&old);
+    let concerned = engine.claims.readers(&link.place, |queues, scaled| {
+        all || scaled || queues.iter().any(|queue| is_among(queue, &news))
+    });
+    tell(engine, concerned, Duration::ZERO);
+}
+
+/// Whether a queue, or a part of it, is among these.
+fn is_among(queue: &str, names: &BTreeSet<String>) -> bool {
+    let those = names.range::<str, _>((Bound::Included(queue), Bound::Unbounded));
+    let mut those = those.take_while(|name| name.starts_with(queue));
+    those.any(|name| name.len() == queue.len() || name.as_bytes()[queue.len()] == b'.')
+}
+
+/// Listens and reads until the Secret is another one.
+///
+/// # Errors
+/// Why nothing can be done with the Secret, in a sentence.
+async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
+    let place = &link.place;
+    let credentials = Credentials::read(engine, place).await?;
+    let name = format!("vumi-operator {}", engine.events.identity());
+    let config = AmqpConfig::from_secret(Arc::clone(&credentials.secrets), &place.broker)
+        .within(format!("{}.svc", place.namespace))
+        .with_name(name);
+    let identity = config.identity().map_err(|_| {
+        let secret = &place.broker.secret_ref.name;
+        format!("the Secret {secret} does not say where the broker is: it needs connection_string, or host, username and password")
+    })?;
+    let address = format!("{}:{}", identity.host, identity.port);
+    let shown = format!("{address}/{}", identity.vhost.trim_start_matches('/'));
+    let management = Management::new(&config, &place.broker, &credentials.secrets);
+    let mut management = management.map_err(Unread::Management);
+    let broker = AmqpBroker::connect(config);
+    let mut state = broker.link();
+    let mut connectors = link.connectors();
+    let mut ears = Ears::new(Arc::clone(engine), Arc::clone(link), Arc::clone(&broker));
+    let wanted = connectors.borrow_and_update().clone();
+    ears.hear(&wanted).await;
+    let mut tick = tokio::time::interval(EVERY);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut next, mut counted) = (Instant::now(), None::<(Instant, BTreeMap<String, Queue>)>);
+    let mut refused_since = None;
+    loop {
+        let in_time = tokio::select! {
+            _ = tick.tick() => true,
+            Ok(()) = state.changed() => false,
+            Ok(()) = connectors.changed() => {
+                let now = connectors.borrow_and_update().clone();
+                ears.hear(&now).await;
+                continue;
+            }
+        };
+        if credentials.are_old(engine, place) {
+            tracing::info!(
+                broker = shown,
+                "the broker's Secret has changed: connecting anew"
+            );
+            break;
+        }
+        let reading = |broker: Broker| Broker {
+            address: Some(shown.clone()),
+            ..broker
+        };
+        let up = state.borrow_and_update().clone();
+        match up {
+            LinkState::Connecting { error: None, .. } => continue,
+            LinkState::Connecting {
+                error: Some(error),
+                refused,
+                ..
+            } => {
+                link.deaf();
+                // An attempt is made every few seconds, and it fails in one of several ways.
+                let said = matches!(link.broker().0.unread, Some(Unread::Broker(_)));
+                if in_time || !said {
+                    took(engine, link, reading(unread(Unread::Broker(error))));
+                }
+                let since = *refused_since.get_or_insert_with(Instant::now);
+                // The Secret may be another one, of which nobody has told yet.
+                if refused && since.elapsed() > PAUSE {
+                    break;
+                }
+                continue;
+            }
+            LinkState::Up { .. } | LinkState::Blocked(_) => refused_since = None,
+            LinkState::Closed => break,
+        }
+        if let Some(cluster) = broker.cluster() {
+            let about = (cluster, address.clone(), identity.vhost.clone());
+            identify(engine, link, broker.as_ref(), about, &ears).await;
+        }
+        if !engine.api.gate().leads() {
+            // What was read before says nothing once this operator leads again.
+            if link.broker().0.unread != Some(Unread::NotYet) {
+                link.read(reading(unread(Unread::NotYet)));
+            }
+            continue;
+        }
+        if Instant::now() < next {
+            continue;
+        }
+        let began = Instant::now();
+        let read = match &mut management {
+            Ok(management) => management.queues().await,
+            Err(why) => Err(why.clone()),
+        };
+        next = Instant::now() + (began.elapsed() * SHARE).max(EVERY / 2);
+        let said = match read {
+            Ok(queues) => Broker {
+                queues,
+                ..Broker::default()
+            },
+            Err(why) => {
+                let due = counted.as_ref().is_none_or(|(at, _)| at.elapsed() >= COUNT);
+                if due {
+                    let names = engine.claims.queues(place);
+                    counted = Some((Instant::now(), count(broker.as_ref(), names).await));
+                }
+                let queues = counted.as_ref().map(|(_, queues)| queues.clone());
+                Broker {
+                    unread: Some(why),
+                    queues: queues.unwrap_or_default(),
+                    ..Broker::default()
+                }
+            }
+        };
+        took(engine, link, reading(said));
+    }
+    broker.close(Duration::from_secs(1)).await;
+    Ok(())
+}
+
+/// Consumers of queues, as the broker itself says.
+async fn count(
+    broker: &dyn vumi_core::broker::Broker,
+    names: BTreeSet<String>,
+) -> BTreeMap<String, Queue> {
+    let mut queues = BTreeMap::new();
+    for name in names {
+        match broker.depth(&name).await {
+            Ok(Some(depth)) => {
+                let queue = Queue {
+                    ready: depth.ready.into(),
+                    consumers: Some(depth.consumers),
+                    ..Queue::default()
+                };
+                queues.insert(name, queue);
+            }
+            Ok(None) => {}
+            Err(_) => break,
+        }
+    }
+    queues
+}
+
+/// What is known of the Secrets of a link.
+struct Credentials {
+    secrets: Arc<Secrets>,
+    /// Name and revision of each.
+    revisions: Vec<(String, String)>,
+}
+
+impl Credentials {
+    async fn read(engine: &Engine, place: &Place) -> Result<Self, String> {
+        let authority = place
+            .broker
+            .tls
+            .as_ref()
+            .and_then(|tls| tls.ca_secret_ref.as_ref());
+        let names = std::iter::once(&place.broker.secret_ref).chain(authority);
+        let (mut documents, mut revisions) = (BTreeMap::new(), Vec::new());
+        for name in names.map(|secret| secret.name.clone()) {
+            let found = engine.secrets.values(&place.namespace, &name).await;
+            let found =
+                found.map_err(|error| format!("the Secret {name} cannot be read: {error}"))?;
+            let (revision, values) =
+                found.ok_or_else(|| format!("the Secret {name} is not there"))?;
+            revisions.push((name.clone(), revision));
+            documents.insert(name, values);
+        }
+        Ok(Self {
+            secrets: Arc::new(Secrets::new(documents, None)),
+            revisions,
+        })
+    }
+
+    /// Whether one of them is known to be another one by now.
+    fn are_old(&self, engine: &Engine, place: &Place) -> bool {
+        self.revisions.iter().any(|(name, revision)| {
+            let known = engine.secrets.revision(&place.namespace, name);
+            known.is_some_and(|known| known != *revision)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_queue_are_told_from_other_queues() {
+        let names = BTreeSet::from(["sms.inbound.p1".to_owned(), "sms.outboundx".to_owned()]);
+        assert!(is_among("sms.inbound", &names));
+        assert!(!is_among("sms.outbound", &names));
+        assert!(is_among("sms.outboundx", &names));
+    }
+}

@@ -1,0 +1,290 @@
+//! What the cluster knows: whether the definitions of our kinds are as new as this operator (K2), and whether it has kinds that
+//! not every cluster has.
+
+use crate::client::{Api, ApiError};
+use crate::engine::kinds::{KINDS, ObjectKind};
+use crate::metrics::Metrics;
+use serde_json::Value;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+use vumi_api::Kind;
+use vumi_api::crds::{GROUP, VERSION, crds};
+use vumi_plan::Platform;
+
+/// How often the definitions are compared, beside whenever a watch of ours breaks.
+const LOOK: Duration = Duration::from_secs(20);
+/// How often other kinds are looked for.
+const DISCOVER: Duration = Duration::from_secs(3600);
+
+/// What is known of the definitions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Definitions {
+    /// Nothing yet.
+    Unknown,
+    /// They lack something that this operator knows, whose path that is: a write would destroy it.
+    Older(String),
+    /// They have all that this operator knows.
+    Current,
+}
+
+/// What the cluster knows.
+pub struct Cluster {
+    api: Api,
+    metrics: Metrics,
+    definitions: watch::Sender<Definitions>,
+    platform: watch::Sender<Platform>,
+    /// Where the schema was that was compared last: it changes with what it says.
+    compared: Mutex<Option<String>>,
+    again: Notify,
+}
+
+impl Cluster {
+    /// Nothing is known yet, and nothing may be written.
+    pub fn new(api: Api, metrics: Metrics) -> Arc<Self> {
+        api.gate()
+            .read_only(Some("the definitions are not known yet"));
+        metrics.definitions_current(false);
+        Arc::new(Self {
+            api,
+            metrics,
+            definitions: watch::Sender::new(Definitions::Unknown),
+            platform: watch::Sender::new(Platform::default()),
+            compared: Mutex::new(None),
+            again: Notify::new(),
+        })
+    }
+
+    /// What is known of the definitions, now and whenever it changes.
+    pub fn definitions(&self) -> watch::Receiver<Definitions> {
+        self.definitions.subscribe()
+    }
+
+    /// Which other kinds there are.
+    pub fn platform(&self) -> Platform {
+        *self.platform.borrow()
+    }
+
+    /// The same, whenever it changes.
+    pub fn platforms(&self) -> watch::Receiver<Platform> {
+        self.platform.subscribe()
+    }
+
+    /// Whether the cluster has a kind.
+    pub fn has(&self, kind: &ObjectKind) -> bool {
+        let platform = self.platform();
+        match kind.kind {
+            "HTTPRoute" => platform.http_route,
+            "PodMonitor" => platform.pod_monitor,
+            _ => true,
+        }
+    }
+
+    /// Something says that the definitions may be other ones.
+    pub fn look_again(&self) {
+        self.again.notify_one();
+    }
+
+    /// Looks again and again, for as long as it is polled.
+    pub async fn run(&self) {
+        let mut discovered: Option<Instant> = None;
+        loop {
+            if let Err(error) = self.compare().await {
+                tracing::warn!(%error, "the definitions cannot be read");
+            }
+            if discovered.is_none_or(|at| at.elapsed() >= DISCOVER) {
+                match self.discover().await {
+                    Ok(()) => discovered = Some(Instant::now()),
+                    Err(error) => tracing::warn!(%error, "the kinds of the cluster cannot be read"),
+                }
+            }
+            let pause = match *self.definitions.borrow() {
+                Definitions::Current => LOOK,
+                _ => LOOK / 4,
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.again.notified() => {}
+            }
+        }
+    }
+
+    fn compared(&self) -> MutexGuard<'_, Option<String>> {
+        self.compared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Compares the definitions with what this operator knows, if they have changed.
+    ///
+    /// # Errors
+    /// They cannot be read; what was known before holds.
+    pub async fn compare(&self) -> Result<(), ApiError> {
+        let index = self.api.get("/openapi/v3").await?;
+        let place = &index["paths"][format!("apis/{GROUP}/{VERSION}")]["serverRelativeURL"];
+        let known = self.compared().clone();
+        let found = match place.as_str() {
+            None => Definitions::Older("all kinds: they are not installed".into()),
+            Some(place) if known.as_deref() == Some(place) => return Ok(()),
+            Some(place) => {
+                let document = self.api.get(place).await?;
+                let found = judge(&document);
+                *self.compared() = Some(place.to_owned());
+                found
+            }
+        };
+        if !place.is_string() {
+            *self.compared() = None;
+        }
+        self.settle(found);
+        Ok(())
+    }
+
+    /// Opens or closes the gate by what was found.
+    fn settle(&self, found: Definitions) {
+        let current = found == Definitions::Current;
+        let why = (!current).then_some("the definitions (CRDs) are older than this operator");
+        self.api.gate().read_only(why);
+        self.metrics.definitions_current(current);
+        self.definitions.send_if_modified(|known| {
+            if *known == found {
+                return false;
+            }
+            match &found {
+                Definitions::Older(what) => tracing::error!(
+                    missing = what,
+                    "the definitions (CRDs) are older than this operator: nothing is written until they are upgraded"
+                ),
+                _ => tracing::info!("the definitions (CRDs) are as new as this operator"),
+            }
+            *known = found;
+            true
+        });
+    }
+
+    /// Looks for the kinds that not every cluster has.
+    async fn discover(&self) -> Result<(), ApiError> {
+        let mut found = Platform::default();
+        for kind in KINDS.iter().filter(|kind| kind.optional) {
+            let path = format!("/apis/{}/{}", kind.group, kind.version);
+            let there = match self.api.get(&path).await {
+                Ok(list) => {
+                    let mut names = list["resources"].as_array().into_iter().flatten();
+                    names.any(|resource| resource["name"] == kind.plural)
+                }
+                Err(error) if error.is_not_found() => false,
+                Err(error) => return Err(error),
+            };
+            match kind.kind {
+                "HTTPRoute" => found.http_route = there,
+                _ => found.pod_monitor = there,
+            }
+        }
+        self.platform.send_if_modified(|known| {
+            let before = std::mem::replace(known, found);
+            before != found
+        });
+        Ok(())
+    }
+}
+
+/// What an OpenAPI document of our group says of all kinds.
+fn judge(document: &Value) -> Definitions {
+    let schemas = document["components"]["schemas"].as_object();
+    let served = |kind: Kind| {
+        let is_it = |schema: &&Value| {
+            let names = schema["x-kubernetes-group-version-kind"].as_array();
+            names
+                .into_iter()
+                .flatten()
+                .any(|name| name["kind"] == kind.as_str())
+        };
+        schemas
+            .into_iter()
+            .flatten()
+            .map(|(_, schema)| schema)
+            .find(is_it)
+    };
+    for (kind, ours) in Kind::ALL.into_iter().zip(crds()) {
+        let Some(schema) = served(kind) else {
+            return Definitions::Older(kind.plural());
+        };
+        let ours = &ours["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        if let Some(path) = lacks(ours, schema) {
+            return Definitions::Older(format!("{}{path}", kind.as_str()));
+        }
+    }
+    Definitions::Current
+}
+
+/// The first property of `ours` that is not in `served`.
+fn lacks(ours: &Value, served: &Value) -> Option<String> {
+    let properties = ours["properties"].as_object().into_iter().flatten();
+    for (name, below) in properties {
+        let Some(there) = served["properties"].get(name) else {
+            return Some(format!(".{name}"));
+        };
+        if let Some(path) = lacks(below, there) {
+            return Some(format!(".{name}{path}"));
+        }
+    }
+    for inner in ["items", "additionalProperties"] {
+        if ours[inner].is_object()
+            && let Some(path) = lacks(&ours[inner], &served[inner])
+        {
+            return Some(format!("[]{path}"));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn document() -> Value {
+        let mut schemas = serde_json::Map::new();
+        for (kind, mut ours) in Kind::ALL.into_iter().zip(crds()) {
+            let mut schema = ours["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take();
+            schema["x-kubernetes-group-version-kind"] =
+                json!([{"group": GROUP, "kind": kind.as_str(), "version": VERSION}]);
+            schemas.insert(format!("dev.vumi.v1alpha1.{kind}"), schema);
+        }
+        json!({"components": {"schemas": schemas}})
+    }
+
+    #[test]
+    fn our_own_definitions_are_current() {
+        assert_eq!(judge(&document()), Definitions::Current);
+    }
+
+    #[test]
+    fn a_field_that_is_missing_anywhere_makes_them_older() {
+        for (path, named) in [
+            ("/properties/spec/properties/telnet", ".spec.telnet"),
+            (
+                "/properties/spec/properties/retry/properties/backoff",
+                ".spec.retry.backoff",
+            ),
+            ("/properties/status/properties/link", ".status.link"),
+        ] {
+            let mut document = document();
+            let (parent, field) = path.rsplit_once('/').unwrap();
+            let parent = format!("/components/schemas/dev.vumi.v1alpha1.Transport{parent}");
+            let parent = document
+                .pointer_mut(&parent)
+                .unwrap()
+                .as_object_mut()
+                .unwrap();
+            parent.remove(field).unwrap();
+            assert_eq!(
+                judge(&document),
+                Definitions::Older(format!("Transport{named}"))
+            );
+        }
+        let mut document = document();
+        let schemas = document["components"]["schemas"].as_object_mut().unwrap();
+        schemas.remove("dev.vumi.v1alpha1.Dispatcher").unwrap();
+        assert_eq!(judge(&document), Definitions::Older("dispatchers".into()));
+    }
+}

@@ -1,0 +1,50 @@
+//! The first step of looking at a resource: everything around it that decides what becomes of it, from the stores and from the
+//! Secrets that it names. No list, and no secret value.
+
+use crate::client::ApiError;
+use crate::engine::Engine;
+use crate::engine::seen::Held;
+use crate::engine::store::{Family, Key};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use vumi_api::Resource;
+use vumi_plan::{Context, Live, Names};
+
+/// The surroundings of a resource.
+///
+/// # Errors
+/// A Secret cannot be read, though it may be there.
+pub async fn dereference(
+    engine: &Engine,
+    key: &Key,
+    resource: &Resource,
+    family: &Family,
+) -> Result<Context, ApiError> {
+    let uid = family.resource.as_ref().map(|held| held.uid.clone());
+    let names = resource.secrets().into_keys().collect();
+    engine.secrets.used_by(key, &names);
+    let mut secrets = BTreeMap::new();
+    for name in names {
+        if let Some(facts) = engine.secrets.facts(&key.namespace, &name).await? {
+            secrets.insert(name, facts);
+        }
+    }
+    let child = Names::new(resource, &key.namespace, None).child();
+    let live = workload(family, &child).and_then(|held| Live::of(&held.object()));
+    Ok(Context {
+        namespace: key.namespace.clone(),
+        uid,
+        secrets,
+        live,
+        replicas: None,
+        platform: engine.cluster.platform(),
+    })
+}
+
+/// The workload that runs.
+pub fn workload<'a>(family: &'a Family, name: &str) -> Option<&'a Arc<Held>> {
+    let found = ["Deployment", "StatefulSet"]
+        .into_iter()
+        .find_map(|kind| family.child(kind, name));
+    found.filter(|held| !held.deleting)
+}

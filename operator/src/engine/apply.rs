@@ -1,0 +1,224 @@
+//! Applies what is wanted and not so: a child that is missing, one that is to be another one, and one of whose fields somebody
+//! else has taken (K23). Everything else is left alone, without a call.
+
+use super::Engine;
+use super::kinds::ObjectKind;
+use super::seen::{Held, Seen, hold};
+use super::store::{Family, Key};
+use crate::client::{ApiError, Apply};
+use serde_json::Value;
+use vumi_plan::names::{HASH, TEMPLATE_HASH};
+use vumi_plan::{Child, Desired};
+
+/// Why not everything could be applied.
+#[derive(Clone, Debug)]
+pub enum Fault {
+    /// A call went wrong.
+    Call {
+        /// Kind and name of the object.
+        object: String,
+        /// What was said.
+        error: ApiError,
+    },
+    /// An object that is not ours has the name.
+    Taken(String),
+    /// An object of that name is still being deleted.
+    Leaving(String),
+}
+
+/// What is done with a child, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// It is as it should be.
+    Nothing,
+    /// It is not there.
+    Create,
+    /// It is to be another one.
+    Change,
+    /// Somebody else has taken this field.
+    Drift(String),
+    /// It is in the way until it is gone.
+    Wait,
+}
+
+/// A child that was written.
+#[derive(Clone, Debug)]
+pub struct Written {
+    /// Its kind.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
+    /// Why.
+    pub need: Need,
+}
+
+/// What is to be written, in the order of writing.
+#[derive(Debug, Default)]
+pub struct Plan<'a> {
+    steps: Vec<(&'static ObjectKind, &'a Child, Value, Need)>,
+}
+
+impl Plan<'_> {
+    /// Whether everything is as it should be.
+    pub fn is_empty(&self) -> bool {
+        self.steps.is_empty()
+    }
+
+    /// The workload as it will be written, if it will.
+    pub fn workload(&self) -> Option<(&Value, &Need)> {
+        let workload = self.steps.iter().find(|(kind, ..)| kind.is_workload());
+        workload.map(|(_, _, object, need)| (object, need))
+    }
+}
+
+/// Compares what is wanted with what there is. `fresh` gives the workload as it would be built for a new resource: its template
+/// has no defaults of the server in it, so that its fields can be compared with those that are ours.
+pub fn plan<'a>(
+    family: &Family,
+    uid: &str,
+    desired: &'a Desired,
+    fresh: &dyn Fn() -> Option<Child>,
+) -> Plan<'a> {
+    let mut plan = Plan::default();
+    for child in &desired.children {
+        let Some(kind) = ObjectKind::named(&child.kind) else {
+            debug_assert!(false, "{} is not among the kinds", child.kind);
+            continue;
+        };
+        let held = family.child(kind.kind, &child.name).map(AsRef::as_ref);
+        // A template that is kept is read from what runs: it has defaults of the server in it, which are nobody's, and what
+        // others may have done to it. While an update waits, nobody can say what it was made of, and it is not compared.
+        let own_template = || {
+            let fresh = fresh().filter(|fresh| template_hash(fresh) == template_hash(child));
+            fresh.map_or(Value::Null, |fresh| {
+                fresh.object["spec"]["template"].clone()
+            })
+        };
+        let need = need(held, child, uid, || {
+            let mut object = child.object.clone();
+            if kind.is_workload() {
+                object["spec"]["template"] = own_template();
+            }
+            object
+        });
+        if need == Need::Nothing {
+            continue;
+        }
+        let mut object = child.object.clone();
+        // What runs may have been changed by others: where the same template can be built anew, that one is written.
+        if kind.is_workload()
+            && let template @ Value::Object(_) = own_template()
+        {
+            object["spec"]["template"] = template;
+        }
+        plan.steps.push((kind, child, object, need));
+    }
+    plan
+}
+
+fn template_hash(child: &Child) -> &Value {
+    &child.object["metadata"]["annotations"][TEMPLATE_HASH]
+}
+
+/// What a child needs.
+fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> Value) -> Need {
+    let Some(held) = held else {
+        return Need::Create;
+    };
+    let of_another = held.owner.as_deref().is_some_and(|owner| owner != uid);
+    if held.deleting || of_another {
+        return Need::Wait;
+    }
+    let same = held.annotation(HASH) == Some(child.hash.as_str())
+        && held.annotation(TEMPLATE_HASH) == template_hash(child).as_str();
+    match same {
+        false => Need::Change,
+        true => match held.lost(&child.hash, wanted) {
+            Some(path) => Need::Drift(path),
+            None => Need::Nothing,
+        },
+    }
+}
+
+/// Asks whether the API server would take the workload as it is planned: once for each version of it, before anything of it is
+/// applied (K21).
+///
+/// # Errors
+/// What it said.
+pub async fn try_workload(engine: &Engine, key: &Key, plan: &Plan<'_>) -> Result<(), ApiError> {
+    let step = plan.steps.iter().find(|(kind, ..)| kind.is_workload());
+    let Some((kind, child, object, Need::Create | Need::Change)) = step else {
+        return Ok(());
+    };
+    let how = Apply {
+        force: true,
+        dry_run: true,
+    };
+    let path = kind.path(&key.namespace, &child.name);
+    engine.metrics.wrote("dry-run");
+    engine.api.apply(&path, object, how).await.map(|_| ())
+}
+
+/// Writes what is planned, one after the other, and says what was written, even if something went wrong then.
+pub async fn apply(engine: &Engine, key: &Key, plan: &Plan<'_>) -> (Vec<Written>, Option<Fault>) {
+    let mut written = Vec::new();
+    let mut leaving = None;
+    for (kind, child, object, need) in &plan.steps {
+        let named = format!("{} {}", child.kind, child.name);
+        if *need == Need::Wait {
+            leaving = Some(Fault::Leaving(named));
+            continue;
+        }
+        // A new one must not take over what somebody else made.
+        let force = *need != Need::Create;
+        let path = kind.path(&key.namespace, &child.name);
+        let answer = engine
+            .api
+            .apply(
+                &path,
+                object,
+                Apply {
+                    force,
+                    dry_run: false,
+                },
+            )
+            .await;
+        match answer {
+            Ok(now) => {
+                engine.metrics.wrote(match need {
+                    Need::Create => "create",
+                    Need::Drift(_) => "drift",
+                    _ => "change",
+                });
+                remember(engine, kind, now);
+                written.push(Written {
+                    kind: child.kind.clone(),
+                    name: child.name.clone(),
+                    need: need.clone(),
+                });
+            }
+            Err(error) => {
+                let taken =
+                    !force && error.is_conflict() && error.to_string().starts_with("Apply failed");
+                let fault = match taken {
+                    true => Fault::Taken(named),
+                    false => Fault::Call {
+                        object: named,
+                        error,
+                    },
+                };
+                return (written, Some(fault));
+            }
+        }
+    }
+    (written, leaving)
+}
+
+/// Keeps the answer to a write, so that nobody decides by what was before it.
+pub fn remember(engine: &Engine, kind: &'static ObjectKind, answer: Value) {
+    if let Ok(seen) = serde_json::from_value::<Seen<false>>(answer)
+        && let Some((key, held)) = hold(kind, seen)
+    {
+        engine.stores.put(kind, &key, held);
+    }
+}

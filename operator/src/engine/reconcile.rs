@@ -1,0 +1,435 @@
+//! One look at a resource: dereference, validate, build, apply, prune, status. The same path for all kinds.
+
+use super::Engine;
+use super::apply::{self, Fault, Need, Plan, Written};
+use super::changes;
+use super::claims;
+use super::events::Event;
+use super::kinds::ObjectKind;
+use super::prune::prune;
+use super::queue::Ended;
+use super::rotate::rotate;
+use super::scale::decide;
+use super::seen::Held;
+use super::sight::Sighting;
+use super::status::{self, Finding};
+use super::store::{Family, Key};
+use crate::brokers::Place;
+use crate::client::ApiError;
+use crate::dereference::{dereference, workload};
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use vumi_api::{ConditionType, Resource, Spec, Status};
+use vumi_plan::validate::Outcome;
+use vumi_plan::{Context, Decision, Desired, Reason, Refusal, Validated, build, validate};
+
+/// Annotation: while it says `true`, nothing of the resource is touched.
+pub const PAUSED: &str = "vumi.dev/pause-reconciliation";
+/// For what is awaited that no watch tells of, such as a Secret, it is looked again after this time.
+const AWAITED: Duration = Duration::from_secs(10);
+/// For an object that is being deleted, it is looked again after this time.
+const LEAVING: Duration = Duration::from_secs(2);
+
+/// What a look came to. The times say when something may have lasted long enough to be told.
+#[derive(Debug)]
+pub enum Looked {
+    /// Everything is as it should be.
+    Done(Option<Duration>),
+    /// Something has to come into being, or to go.
+    Waiting(Duration),
+    /// Somebody has to do something.
+    Refused(Option<Duration>),
+    /// What somebody else had changed was put back. Whoever does that again and again is answered more and more slowly.
+    Corrected,
+    /// The annotation [`PAUSED`].
+    Paused(Option<Duration>),
+    /// It is not there, or being deleted: what it owns goes by itself.
+    Gone,
+    /// A call went wrong.
+    Failed(ApiError),
+}
+
+impl Looked {
+    /// As metrics have it.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Looked::Done(_) => "done",
+            Looked::Waiting(_) => "waiting",
+            Looked::Refused(_) => "refused",
+            Looked::Corrected => "corrected",
+            Looked::Paused(_) => "paused",
+            Looked::Gone => "gone",
+            Looked::Failed(_) => "failed",
+        }
+    }
+
+    /// What the queue does next.
+    pub fn ended(&self) -> Ended {
+        match self {
+            Looked::Done(again) | Looked::Refused(again) | Looked::Paused(again) => {
+                again.map_or(Ended::Well, Ended::Again)
+            }
+            Looked::Gone => Ended::Well,
+            Looked::Waiting(after) => Ended::Again(*after),
+            Looked::Corrected => Ended::Failed(None),
+            Looked::Failed(ApiError::Closed(_)) => Ended::Dropped,
+            Looked::Failed(error) => Ended::Failed(error.retry_after()),
+        }
+    }
+}
+
+/// Looks at a resource and makes what differs as it should be.
+pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
+    claims::settle(engine);
+    let family = engine.stores.family(key);
+    let Some(held) = family.resource.clone().filter(|held| !held.deleting) else {
+        engine.secrets.used_by(key, &BTreeSet::new());
+        engine.recall.forget(key);
+        return Looked::Gone;
+    };
+    let (resource, unreadable) = match read(key, &held) {
+        Ok(resource) => (resource, None),
+        // The API server has taken it, so that its definitions are newer than this operator.
+        Err(error) => {
+            let message = format!(
+                "spec: {error}; this operator ({}) is older than the CRDs: upgrade it",
+                env!("CARGO_PKG_VERSION")
+            );
+            let Ok(resource) = of_spec(key, json!({})) else {
+                tracing::warn!(resource = %key, "{message}");
+                return Looked::Refused(None);
+            };
+            (resource, Some(message))
+        }
+    };
+    let look = Look {
+        engine,
+        key,
+        held: &held,
+        resource: &resource,
+        sighting: &Sighting::new(engine, key, &resource, &family),
+    };
+    let looked = match unreadable {
+        Some(message) => {
+            let refusal = refusal(Outcome::Stalled, Reason::Invalid, message);
+            look.refuse(None, &refusal, None).await
+        }
+        None if held.annotation(PAUSED) == Some("true") && resource.worker_type().is_some() => {
+            look.leave_alone().await
+        }
+        None => look.through(&family).await,
+    };
+    match looked {
+        Ok(looked) => looked,
+        Err(error) => look.failed(error).await,
+    }
+}
+
+/// The resource as it is written.
+///
+/// # Errors
+/// This operator does not know something of it.
+pub fn read(key: &Key, held: &Held) -> Result<Resource, serde_json::Error> {
+    of_spec(key, held.body()["spec"].take())
+}
+
+fn of_spec(key: &Key, spec: Value) -> Result<Resource, serde_json::Error> {
+    Ok(Resource {
+        name: key.name.clone(),
+        namespace: Some(key.namespace.clone()),
+        spec: Spec::from_json(key.kind, spec)?,
+    })
+}
+
+fn refusal(outcome: Outcome, reason: Reason, message: String) -> Refusal {
+    Refusal {
+        outcome,
+        reason,
+        message,
+    }
+}
+
+/// One look.
+struct Look<'a> {
+    engine: &'a Engine,
+    key: &'a Key,
+    held: &'a Held,
+    resource: &'a Resource,
+    sighting: &'a Sighting,
+}
+
+impl Look<'_> {
+    async fn through(&self, family: &Family) -> Result<Looked, ApiError> {
+        let Self {
+            engine,
+            key,
+            held,
+            resource,
+            ..
+        } = *self;
+        let mut context = dereference(engine, key, resource, family).await?;
+        let scaling = decide(engine, key, held, resource, &context, self.sighting, family);
+        context.replicas = scaling.as_ref().map(|decision| decision.replicas);
+        let scaling = scaling.as_ref();
+        let validated = match validate(resource, &context, &engine.settings) {
+            Ok(validated) => validated,
+            Err(refusal) => return self.refuse(None, &refusal, scaling).await,
+        };
+        let clash = self.clash();
+        if clash.is_some() {
+            context.replicas = Some(0);
+        }
+        let desired = build(&validated, &context, &engine.settings);
+        let fresh = || fresh(engine, &validated, &context);
+        let plan = apply::plan(family, &held.uid, &desired, &fresh);
+        if resource.deployment().overrides.is_some()
+            && let Err(error) = apply::try_workload(engine, key, &plan).await
+        {
+            if error.is_about_the_object() && error.code() != Some(403) {
+                let message = format!("spec.overrides: {error}");
+                let refusal = refusal(Outcome::Stalled, Reason::OverridesInvalid, message);
+                return self.refuse(Some(&desired), &refusal, scaling).await;
+            }
+            return Err(error);
+        }
+        let before = self.running(family, &desired);
+        let (written, fault) = apply::apply(engine, key, &plan).await;
+        self.tell_written(&plan, before.as_ref(), &written).await;
+        match fault {
+            None => {}
+            Some(Fault::Leaving(object)) => {
+                tracing::debug!(resource = %key, object, "is still being deleted");
+                return Ok(Looked::Waiting(LEAVING));
+            }
+            Some(Fault::Taken(object)) => {
+                let message =
+                    format!("{object} exists already and is not ours: delete or rename it");
+                return self.not_taken(&desired, message, scaling).await;
+            }
+            Some(Fault::Call { error, .. }) if error.is_about_a_namespace_that_goes() => {
+                return Ok(Looked::Gone);
+            }
+            Some(Fault::Call { object, error }) if error.is_about_the_object() => {
+                let message = format!("the API server refuses {object}: {error}");
+                return self.not_taken(&desired, message, scaling).await;
+            }
+            Some(Fault::Call { object, error }) => {
+                tracing::debug!(resource = %key, object, %error, "could not be applied");
+                return Err(error);
+            }
+        }
+        let family = engine.stores.family(key);
+        let pruned = prune(engine, key, &family, &desired).await?;
+        if !pruned.is_empty() {
+            let event = Event::normal("Pruned", format!("deleted {}", pruned.join(", ")));
+            engine.events.tell(key, &held.uid, event).await;
+        }
+        let touched = rotate(engine, key, &family, &context).await?;
+        if touched > 0 {
+            let message =
+                format!("a Secret has changed: {touched} pods read it again, none is replaced");
+            let event = Event::normal("SecretChanged", message);
+            engine.events.tell(key, &held.uid, event).await;
+        }
+        let told = match &clash {
+            Some(refusal) => self.tell(Err(refusal), None, scaling),
+            None => self.tell(Ok(&desired), None, scaling),
+        };
+        let again = told.await?;
+        engine.events.all_is_well(&held.uid);
+        // What cannot be had here is told when something is applied, not by every new leader.
+        for note in desired.notes.iter().filter(|_| !written.is_empty()) {
+            let event = Event::warning(note.reason, note.message.clone());
+            engine.events.tell(key, &held.uid, event).await;
+        }
+        let drifted = |written: &Written| matches!(written.need, Need::Drift(_));
+        Ok(match written.iter().any(drifted) {
+            true => Looked::Corrected,
+            false if clash.is_some() => Looked::Refused(again),
+            false => Looked::Done(again),
+        })
+    }
+
+    /// Why it has to give way to another one, if it has to (K18). What a broker said last holds until it says who it is.
+    fn clash(&self) -> Option<Refusal> {
+        let engine = self.engine;
+        if let Some(clash) = engine.claims.lost(&self.held.uid) {
+            return Some(clash.refusal());
+        }
+        let place = Place {
+            namespace: self.key.namespace.clone(),
+            broker: self.resource.broker(),
+        };
+        let link = engine.brokers.link(&place);
+        if link.is_some_and(|link| link.identity().is_some()) {
+            return None;
+        }
+        let status = Status::of(&self.held.body());
+        let stalled = status.condition(ConditionType::Stalled)?;
+        let reason = Reason::QueueClash;
+        let clashed = stalled.reason == reason.as_str();
+        clashed.then(|| refusal(Outcome::Stalled, reason, stalled.message.clone()))
+    }
+
+    /// Tells of the resource. Returns when it is to be looked at again at the latest.
+    async fn tell(
+        &self,
+        plan: Result<&Desired, &Refusal>,
+        failure: Option<&Refusal>,
+        scaling: Option<&Decision>,
+    ) -> Result<Option<Duration>, ApiError> {
+        let finding = Finding {
+            resource: self.resource,
+            plan,
+            failure,
+            scaling,
+            left_alone: false,
+        };
+        status::tell(self.engine, self.key, self.held, self.sighting, &finding).await
+    }
+
+    /// The annotation asks for it.
+    async fn leave_alone(&self) -> Result<Looked, ApiError> {
+        let message = format!("nothing is touched while the annotation {PAUSED} says true");
+        let refusal = refusal(Outcome::Waiting, Reason::ReconciliationPaused, message);
+        let finding = Finding {
+            resource: self.resource,
+            plan: Err(&refusal),
+            failure: None,
+            scaling: None,
+            left_alone: true,
+        };
+        let told = status::tell(self.engine, self.key, self.held, self.sighting, &finding);
+        Ok(Looked::Paused(told.await?))
+    }
+
+    /// The workload as the stores know it.
+    fn running(&self, family: &Family, desired: &Desired) -> Option<Value> {
+        let child = desired.workload()?;
+        workload(family, &child.name).map(|held| held.object())
+    }
+
+    /// Nothing is applied, or not all of it, and nothing pruned: what runs goes on (K3). `desired` is what was built, if it was.
+    async fn refuse(
+        &self,
+        desired: Option<&Desired>,
+        refusal: &Refusal,
+        scaling: Option<&Decision>,
+    ) -> Result<Looked, ApiError> {
+        if refusal.reason == Reason::Pruned {
+            // The definitions may have been rolled back this moment.
+            self.engine.cluster.look_again();
+            tracing::warn!(resource = %self.key, "{}", refusal.message);
+            return Ok(Looked::Refused(None));
+        }
+        let again = match desired {
+            Some(desired) => self.tell(Ok(desired), Some(refusal), scaling).await?,
+            None => self.tell(Err(refusal), None, scaling).await?,
+        };
+        Ok(match refusal.outcome {
+            Outcome::Waiting => Looked::Waiting(again.map_or(AWAITED, |again| again.min(AWAITED))),
+            Outcome::Stalled => Looked::Refused(again),
+        })
+    }
+
+    /// Refused by the cluster, which may think better of it: it is tried again, with longer and longer pauses.
+    async fn not_taken(
+        &self,
+        desired: &Desired,
+        message: String,
+        scaling: Option<&Decision>,
+    ) -> Result<Looked, ApiError> {
+        let reason = Reason::ApplyFailed;
+        let refusal = refusal(Outcome::Waiting, reason, message.clone());
+        self.refuse(Some(desired), &refusal, scaling).await?;
+        let refused = ApiError::Refused {
+            code: 409,
+            reason: reason.as_str().into(),
+            message,
+            retry_after: Some(AWAITED),
+        };
+        Ok(Looked::Failed(refused))
+    }
+
+    /// A call went wrong.
+    async fn failed(&self, error: ApiError) -> Looked {
+        let Self {
+            engine, key, held, ..
+        } = *self;
+        match &error {
+            ApiError::Closed(why) => tracing::debug!(resource = %key, why, "left alone"),
+            // The namespace, or the resource itself, is going: there is nothing left to do.
+            error if error.is_not_found() => {
+                tracing::debug!(resource = %key, %error, "something is not there any more");
+            }
+            error if error.is_about_the_object() => {
+                let event = Event::warning("ReconcileFailed", error.to_string());
+                engine.events.tell_once(key, &held.uid, event).await;
+            }
+            error => tracing::warn!(resource = %key, %error, "failed; it is tried again"),
+        }
+        Looked::Failed(error)
+    }
+
+    /// Says what was written and why.
+    async fn tell_written(&self, plan: &Plan<'_>, before: Option<&Value>, written: &[Written]) {
+        let Self {
+            engine, key, held, ..
+        } = *self;
+        let workloads = |kind: &str| ObjectKind::named(kind).is_some_and(ObjectKind::is_workload);
+        let list = |wanted: &dyn Fn(&Written) -> bool| {
+            let those = written.iter().filter(|written| wanted(written));
+            let names = those.map(|written| format!("{} {}", written.kind, written.name));
+            names.collect::<Vec<_>>().join(", ")
+        };
+        let mut events = Vec::new();
+        let created = list(&|written| written.need == Need::Create);
+        if !created.is_empty() {
+            events.push(Event::normal("Created", format!("created {created}")));
+        }
+        for written in written {
+            if let Need::Drift(field) = &written.need {
+                let message = format!(
+                    "somebody else had taken {field} of {} {}: it is put back",
+                    written.kind, written.name
+                );
+                events.push(Event::warning("DriftCorrected", message));
+            }
+        }
+        let changed = list(&|written| written.need == Need::Change && !workloads(&written.kind));
+        if !changed.is_empty() {
+            events.push(Event::normal(
+                "Updated",
+                format!("changed {changed}: no pod is replaced"),
+            ));
+        }
+        let wrote_workload = written.iter().any(|written| workloads(&written.kind));
+        if let (true, Some(before), Some((after, Need::Change))) =
+            (wrote_workload, before, plan.workload())
+        {
+            let (old, new) = (&before["spec"], &after["spec"]);
+            if let Some((roll, message)) = changes::roll(&old["template"], &new["template"]) {
+                events.push(Event::normal(roll.reason(), message));
+            }
+            if old["replicas"] != new["replicas"] {
+                let message = format!("{} pods instead of {}", new["replicas"], old["replicas"]);
+                events.push(Event::normal("Scaled", message));
+            }
+        }
+        for event in events {
+            engine.events.tell(key, &held.uid, event).await;
+        }
+    }
+}
+
+/// The workload as it would be built for a new resource.
+fn fresh(engine: &Engine, validated: &Validated, context: &Context) -> Option<vumi_plan::Child> {
+    let context = Context {
+        live: None,
+        ..context.clone()
+    };
+    build(validated, &context, &engine.settings)
+        .workload()
+        .cloned()
+}

@@ -1,0 +1,59 @@
+//! How many pods a resource has, where that is decided here: one step for each reading of its broker.
+
+use super::Engine;
+use super::seen::Held;
+use super::sight::Sighting;
+use super::store::{Family, Key};
+use crate::dereference::workload;
+use vumi_api::shared::state::DEFAULT_STATE_SECRET;
+use vumi_api::{Resource, Status};
+use vumi_plan::{Context, Decision, Demand, Names, Scaler, Unread, Workload};
+
+/// What is decided now; none where somebody else decides.
+pub fn decide(
+    engine: &Engine,
+    key: &Key,
+    held: &Held,
+    resource: &Resource,
+    context: &Context,
+    sighting: &Sighting,
+    family: &Family,
+) -> Option<Decision> {
+    let deployment = resource.deployment();
+    engine.recall.with(key, &held.uid, |known| {
+        let Some(bounds) = &deployment.autoscaling else {
+            known.scaler = None;
+            return None;
+        };
+        let begun =
+            known
+                .scaler
+                .take()
+                .unwrap_or_else(|| match Status::of(&held.body()).autoscaling {
+                    Some(last) => Scaler::resume(&last, sighting.now),
+                    None => {
+                        let child = Names::new(resource, &key.namespace, None).child();
+                        let runs =
+                            workload(family, &child).map(|held| Workload::of(&held.object()));
+                        let replicas = runs.map_or(1, |runs| runs.wanted);
+                        Scaler::begin(u16::try_from(replicas).unwrap_or(u16::MAX), sighting.now)
+                    }
+                });
+        let looked = sighting.broker.unread != Some(Unread::NotYet);
+        let scaler = match looked && known.reading != sighting.reading && !deployment.suspend {
+            true => {
+                known.reading = sighting.reading;
+                let has_store = resource.settings().state.is_some()
+                    || context.secrets.contains_key(DEFAULT_STATE_SECRET);
+                let demand = Demand::of(&sighting.of(resource), has_store);
+                let ready = sighting.pods.iter().filter(|pod| pod.ready).count();
+                let ready = u32::try_from(ready).unwrap_or(u32::MAX);
+                begun.step(bounds, demand.as_ref(), ready, sighting.now)
+            }
+            false => begun,
+        };
+        let decision = scaler.decision().clone();
+        known.scaler = Some(scaler);
+        Some(decision)
+    })
+}

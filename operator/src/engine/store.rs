@@ -1,0 +1,270 @@
+//! What the watches have told, by the resource to which it belongs. Reconciling reads this and nothing else of the cluster.
+
+use super::kinds::{ObjectKind, Part};
+use super::seen::Held;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use vumi_api::Kind;
+
+/// Names a resource.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = self.kind.as_str().to_lowercase();
+        write!(f, "{kind}/{}/{}", self.namespace, self.name)
+    }
+}
+
+/// An object below a resource: its kind and name.
+pub type Place = (&'static str, String);
+
+/// A resource and what belongs to it.
+#[derive(Clone, Debug, Default)]
+pub struct Family {
+    /// The resource. None once it is gone, while something of it is still there.
+    pub resource: Option<Arc<Held>>,
+    /// Its children and what Kubernetes made for these.
+    pub others: BTreeMap<Place, Arc<Held>>,
+}
+
+impl Family {
+    /// The child of that kind and name.
+    pub fn child(&self, kind: &'static str, name: &str) -> Option<&Arc<Held>> {
+        self.others.get(&(kind, name.to_owned()))
+    }
+
+    /// All objects of a kind.
+    pub fn all(&self, kind: &'static str) -> impl Iterator<Item = &Arc<Held>> {
+        let those = self.others.iter().filter(move |((of, _), _)| *of == kind);
+        those.map(|(_, held)| held)
+    }
+}
+
+/// What changed with an object that was put in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// Nothing: it is as it was, or older than what is there.
+    None,
+    /// Something.
+    Some,
+    /// Somebody edited the resource itself, or it is new or gone.
+    Edit,
+}
+
+/// The stores.
+#[derive(Debug, Default)]
+pub struct Stores {
+    families: Mutex<HashMap<Key, Family>>,
+}
+
+impl Stores {
+    fn families(&self) -> MutexGuard<'_, HashMap<Key, Family>> {
+        self.families.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A resource and what belongs to it.
+    pub fn family(&self, key: &Key) -> Family {
+        self.families().get(key).cloned().unwrap_or_default()
+    }
+
+    /// Puts in an object as it is now. Older news than what is there change nothing: the answer to a write is often here
+    /// before the watch tells of it.
+    pub fn put(&self, kind: &'static ObjectKind, key: &Key, held: Held) -> Change {
+        let mut families = self.families();
+        let family = families.entry(key.clone()).or_default();
+        let older = |known: &Held| known.uid == held.uid && known.version >= held.version;
+        let Part::Resource(_) = kind.part else {
+            let place = (kind.kind, held.name.clone());
+            if family.others.get(&place).is_some_and(|known| older(known)) {
+                return Change::None;
+            }
+            family.others.insert(place, Arc::new(held));
+            return Change::Some;
+        };
+        let known = family.resource.as_deref();
+        if known.is_some_and(older) {
+            return Change::None;
+        }
+        let same = known.is_some_and(|known| {
+            known.uid == held.uid
+                && known.generation == held.generation
+                && known.deleting == held.deleting
+                && known.annotations == held.annotations
+        });
+        family.resource = Some(Arc::new(held));
+        if same { Change::Some } else { Change::Edit }
+    }
+
+    /// Takes out an object that is gone; one that was made anew under its name stays.
+    pub fn remove(&self, kind: &'static ObjectKind, key: &Key, name: &str, uid: &str) -> Change {
+        let mut families = self.families();
+        let Some(family) = families.get_mut(key) else {
+            return Change::None;
+        };
+        let change = match kind.part {
+            Part::Resource(_) => {
+                let gone = family.resource.take_if(|known| known.uid == uid);
+                if gone.is_some() {
+                    Change::Edit
+                } else {
+                    Change::None
+                }
+            }
+            _ => {
+                let place = (kind.kind, name.to_owned());
+                let gone = family
+                    .others
+                    .get(&place)
+                    .is_some_and(|known| known.uid == uid);
+                if gone {
+                    family.others.remove(&place);
+                }
+                if gone { Change::Some } else { Change::None }
+            }
+        };
+        if family.resource.is_none() && family.others.is_empty() {
+            families.remove(key);
+        }
+        change
+    }
+
+    /// Takes out all objects of a kind, of one namespace or all, that a new list did not have. Returns whose they were.
+    pub fn sweep(
+        &self,
+        kind: &'static ObjectKind,
+        namespace: Option<&str>,
+        listed: &HashSet<(String, String)>,
+    ) -> Vec<Key> {
+        let mut touched = Vec::new();
+        let mut families = self.families();
+        families.retain(|key, family| {
+            if namespace.is_some_and(|namespace| namespace != key.namespace) {
+                return true;
+            }
+            let known = |name: &str| listed.contains(&(key.namespace.clone(), name.to_owned()));
+            let before = (family.resource.is_some(), family.others.len());
+            match kind.part {
+                Part::Resource(of) if of == key.kind => {
+                    family.resource.take_if(|held| !known(&held.name));
+                }
+                Part::Resource(_) => {}
+                _ => family
+                    .others
+                    .retain(|(of, name), _| *of != kind.kind || known(name)),
+            }
+            if before != (family.resource.is_some(), family.others.len()) {
+                touched.push(key.clone());
+            }
+            family.resource.is_some() || !family.others.is_empty()
+        });
+        touched
+    }
+
+    /// All resources.
+    pub fn keys(&self) -> Vec<Key> {
+        let families = self.families();
+        let there = families
+            .iter()
+            .filter(|(_, family)| family.resource.is_some());
+        there.map(|(key, _)| key.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key {
+            kind: Kind::Transport,
+            namespace: "n".into(),
+            name: "t".into(),
+        }
+    }
+
+    fn held(name: &str, uid: &str, version: u64, generation: i64) -> Held {
+        let mut held = Held::default();
+        (held.name, held.uid) = (name.into(), uid.into());
+        (held.version, held.generation) = (version, generation);
+        held
+    }
+
+    fn kind(name: &str) -> &'static ObjectKind {
+        ObjectKind::named(name).unwrap()
+    }
+
+    #[test]
+    fn older_news_change_nothing() {
+        let stores = Stores::default();
+        let service = kind("Service");
+        assert_eq!(
+            stores.put(service, &key(), held("s", "1", 7, 0)),
+            Change::Some
+        );
+        assert_eq!(
+            stores.put(service, &key(), held("s", "1", 7, 0)),
+            Change::None
+        );
+        assert_eq!(
+            stores.put(service, &key(), held("s", "1", 6, 0)),
+            Change::None
+        );
+        assert_eq!(
+            stores.put(service, &key(), held("s", "2", 5, 0)),
+            Change::Some,
+            "made anew"
+        );
+        assert_eq!(
+            stores.remove(service, &key(), "s", "1"),
+            Change::None,
+            "the old one"
+        );
+        assert_eq!(stores.remove(service, &key(), "s", "2"), Change::Some);
+        assert!(stores.families().is_empty());
+    }
+
+    #[test]
+    fn an_edit_is_told_from_a_status() {
+        let stores = Stores::default();
+        let transport = kind("Transport");
+        assert_eq!(
+            stores.put(transport, &key(), held("t", "1", 1, 1)),
+            Change::Edit
+        );
+        assert_eq!(
+            stores.put(transport, &key(), held("t", "1", 2, 1)),
+            Change::Some
+        );
+        assert_eq!(
+            stores.put(transport, &key(), held("t", "1", 3, 2)),
+            Change::Edit
+        );
+        assert_eq!(stores.remove(transport, &key(), "t", "1"), Change::Edit);
+        assert!(stores.keys().is_empty());
+    }
+
+    #[test]
+    fn what_a_new_list_lacks_is_gone() {
+        let stores = Stores::default();
+        stores.put(kind("Transport"), &key(), held("t", "1", 1, 1));
+        stores.put(kind("Service"), &key(), held("a", "2", 1, 1));
+        stores.put(kind("Service"), &key(), held("b", "3", 1, 1));
+        let listed = HashSet::from([("n".to_owned(), "a".to_owned())]);
+        assert_eq!(stores.sweep(kind("Service"), Some("other"), &listed), []);
+        assert_eq!(stores.sweep(kind("Service"), None, &listed), [key()]);
+        assert_eq!(stores.sweep(kind("Application"), None, &listed), []);
+        let family = stores.family(&key());
+        assert!(family.child("Service", "a").is_some() && family.child("Service", "b").is_none());
+        assert!(family.resource.is_some());
+    }
+}

@@ -1,0 +1,292 @@
+//! What is known of Secrets: which keys they have and which revision they are; values only pass through (K15). They are read by name, with
+//! the verb `get` alone; each is read once for all its users, again every minute, and when one of these is looked at.
+
+use crate::client::{Api, ApiError};
+use crate::engine::kinds::{ObjectKind, plain};
+use crate::engine::store::Key;
+use rand::RngExt;
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use vumi_plan::SecretFacts;
+
+/// A change is noticed within this time.
+const EVERY: Duration = Duration::from_secs(60);
+/// What was read so lately is not read again.
+const FRESH: Duration = Duration::from_secs(5);
+/// Secrets that are read at one time, at most.
+const AT_ONCE: usize = 4;
+
+static SECRET: ObjectKind = plain("", "v1", "Secret", "secrets");
+
+/// Names a Secret: namespace and name.
+type Name = (String, String);
+
+#[derive(Default)]
+struct Entry {
+    /// What it was when it was last read; none if it was not there.
+    facts: Option<SecretFacts>,
+    read: Option<Instant>,
+    /// When it is read again.
+    due: Option<Instant>,
+    users: HashSet<Key>,
+    /// One reader at a time; others take what it found.
+    reading: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What is known of Secrets.
+pub struct Secrets {
+    api: Api,
+    entries: Mutex<HashMap<Name, Entry>>,
+    /// Resources one of whose Secrets is another one than their pods were told of.
+    rotated: Mutex<HashSet<Key>>,
+    /// Users of one that has changed who have not heard of it.
+    concerned: Mutex<HashSet<Key>>,
+}
+
+impl Secrets {
+    /// Nothing is known yet.
+    pub fn new(api: Api) -> Self {
+        Self {
+            api,
+            entries: Mutex::default(),
+            rotated: Mutex::default(),
+            concerned: Mutex::default(),
+        }
+    }
+
+    fn entries(&self) -> MutexGuard<'_, HashMap<Name, Entry>> {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn rotated(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.rotated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn concerned(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.concerned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Notes which Secrets a resource reads; it does not read others any more.
+    pub fn used_by(&self, key: &Key, names: &BTreeSet<String>) {
+        let mut entries = self.entries();
+        entries.retain(|(namespace, name), entry| {
+            let used = *namespace == key.namespace && names.contains(name);
+            if !used {
+                entry.users.remove(key);
+            }
+            !entry.users.is_empty()
+        });
+        for name in names {
+            let entry = entries
+                .entry((key.namespace.clone(), name.clone()))
+                .or_default();
+            entry.users.insert(key.clone());
+        }
+        if names.is_empty() {
+            self.rotated().remove(key);
+        }
+    }
+
+    /// What a Secret is. None if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn facts(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<SecretFacts>, ApiError> {
+        let place = (namespace.to_owned(), name.to_owned());
+        self.read(&place).await?;
+        Ok(self
+            .entries()
+            .get(&place)
+            .and_then(|entry| entry.facts.clone()))
+    }
+
+    /// Revision and values of a Secret, for whoever speaks to what it is for; they are kept nowhere here. None if it is not there.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub async fn values(
+        &self,
+        namespace: &str,
+        name: &str,
+    ) -> Result<Option<(String, BTreeMap<String, String>)>, ApiError> {
+        if !is_name(name) {
+            return Ok(None);
+        }
+        match self.api.get(&SECRET.path(namespace, name)).await {
+            Ok(secret) => Ok(Some((facts(&secret).revision, values(&secret)))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The revision that a Secret had when it was last read, if it was.
+    pub fn revision(&self, namespace: &str, name: &str) -> Option<String> {
+        let place = (namespace.to_owned(), name.to_owned());
+        let entries = self.entries();
+        let facts = entries.get(&place)?.facts.as_ref()?;
+        Some(facts.revision.clone())
+    }
+
+    /// Reads a Secret, unless somebody just did.
+    async fn read(&self, place: &Name) -> Result<(), ApiError> {
+        let reading = Arc::clone(&self.entries().entry(place.clone()).or_default().reading);
+        let _turn = reading.lock().await;
+        let fresh = |entry: &Entry| entry.read.is_some_and(|read| read.elapsed() < FRESH);
+        if self.entries().get(place).is_some_and(fresh) {
+            return Ok(());
+        }
+        let (namespace, name) = place;
+        let found = match is_name(name) {
+            true => self.api.get(&SECRET.path(namespace, name)).await,
+            // No Secret is called so, and no other object is to be read in its place.
+            false => Ok(Value::Null),
+        };
+        let facts = match found {
+            Ok(Value::Null) => None,
+            Ok(secret) => Some(facts(&secret)),
+            Err(error) if error.is_not_found() => None,
+            Err(error) => {
+                // Not at once again, but not much later either.
+                if let Some(entry) = self.entries().get_mut(place) {
+                    entry.due = Some(Instant::now() + FRESH);
+                }
+                return Err(error);
+            }
+        };
+        let now = Instant::now();
+        let mut entries = self.entries();
+        let Some(entry) = entries.get_mut(place) else {
+            return Ok(());
+        };
+        let first = entry.read.is_none();
+        let changed = !first && entry.facts != facts;
+        if changed && entry.facts.is_some() && facts.is_some() {
+            self.rotated().extend(entry.users.iter().cloned());
+        }
+        entry.facts = facts;
+        entry.read = Some(now);
+        // At most the whole time after the last one, and not all in step.
+        entry.due = Some(now + EVERY.mul_f64(rand::rng().random_range(0.75..=0.95)));
+        // Whoever found it, all of them have to hear of it.
+        if changed {
+            self.concerned().extend(entry.users.iter().cloned());
+        }
+        Ok(())
+    }
+
+    /// Whether the pods of a resource are still to be told of another revision. Asking clears it.
+    pub fn take_rotated(&self, key: &Key) -> bool {
+        self.rotated().remove(key)
+    }
+
+    /// They could not be told: next time.
+    pub fn put_back_rotated(&self, key: &Key) {
+        self.rotated().insert(key.clone());
+    }
+
+    /// Reads again what is due, for as long as it is polled; `changed` hears of every user of one that changed.
+    pub async fn run(&self, changed: impl Fn(Key)) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let now = Instant::now();
+            let due: Vec<Name> = {
+                let entries = self.entries();
+                let due = |entry: &Entry| entry.due.is_some_and(|due| due <= now);
+                let due = entries.iter().filter(|(_, entry)| due(entry));
+                due.map(|(place, _)| place.clone()).collect()
+            };
+            for some in due.chunks(AT_ONCE) {
+                let read = some.iter().map(|place| self.read(place));
+                for (result, (namespace, name)) in
+                    futures::future::join_all(read).await.into_iter().zip(some)
+                {
+                    if let Err(error) = result {
+                        tracing::warn!(namespace, secret = name, %error, "a Secret cannot be read");
+                    }
+                }
+            }
+            let concerned = std::mem::take(&mut *self.concerned());
+            concerned.into_iter().for_each(&changed);
+        }
+    }
+}
+
+/// Which keys it has and which revision it is: all that is ever known of it.
+fn facts(secret: &Value) -> SecretFacts {
+    let keys = secret["data"].as_object().into_iter().flatten();
+    let full = keys.filter(|(_, value)| value.as_str().is_some_and(|value| !is_blank(value)));
+    let revision = secret["metadata"]["resourceVersion"].as_str();
+    SecretFacts {
+        keys: full.map(|(key, _)| key.clone()).collect(),
+        revision: revision.unwrap_or_default().to_owned(),
+    }
+}
+
+/// What its keys hold, as text.
+fn values(secret: &Value) -> BTreeMap<String, String> {
+    let keys = secret["data"].as_object().into_iter().flatten();
+    let text = |value: &Value| String::from_utf8(decoded(value.as_str()?)?).ok();
+    let line = |text: String| text.trim_end_matches(['\r', '\n']).to_owned();
+    keys.filter_map(|(key, value)| Some((key.clone(), line(text(value)?))))
+        .collect()
+}
+
+fn decoded(encoded: &str) -> Option<Vec<u8>> {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD
+        .decode(encoded)
+        .ok()
+}
+
+/// Whether a value in base64 says nothing but white space.
+fn is_blank(encoded: &str) -> bool {
+    decoded(encoded).is_some_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace))
+}
+
+/// Whether an object can have that name.
+fn is_name(name: &str) -> bool {
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    !name.is_empty()
+        && name.len() <= 253
+        && name.chars().all(|c| letter(c) || c == '-' || c == '.')
+        && name.starts_with(letter)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn of_a_secret_keys_and_revision_are_kept() {
+        let secret = json!({
+            "metadata": {"resourceVersion": "7"},
+            "data": {"password": "aHVudGVyMg==", "empty": "", "blank": "ICAK"},
+        });
+        let facts = facts(&secret);
+        assert_eq!(facts.keys, BTreeSet::from(["password".to_owned()]));
+        assert_eq!(facts.revision, "7");
+        let shown = format!("{facts:?}");
+        assert!(
+            !shown.contains("aHVudGVyMg") && !shown.contains("hunter2"),
+            "{shown}"
+        );
+    }
+
+    #[test]
+    fn no_name_leads_to_another_object() {
+        for name in ["", "../pods", "a/b", "a?b", "A", "-a", ".."] {
+            assert!(!is_name(name), "{name}");
+        }
+        assert!(is_name("vumi-broker") && is_name("9.a"));
+    }
+}

@@ -1,0 +1,265 @@
+//! A real API server with our definitions, an operator with the rights of its manifests before it, and what tests ask of them.
+
+use crate::proxy::Proxy;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use vumi_api::manifest::load;
+use vumi_api::{Resource, Target, WorkerType};
+use vumi_operator::bounded::{Bounded, Deadlines};
+use vumi_operator::engine::Engine;
+use vumi_operator::engine::kinds::ObjectKind;
+use vumi_operator::engine::lease::Times;
+use vumi_operator::health::Health;
+use vumi_operator::metrics::Metrics;
+use vumi_operator::run::{Operator, Options};
+use vumi_plan::Settings;
+use vumi_testkit::kubernetes::ApiServer;
+
+pub const NAMESPACE: &str = "campaign";
+const ACCOUNT: &str = "system:serviceaccount:vumi-system:vumi-operator";
+/// Within this time everything is as it should be.
+const SOON: Duration = Duration::from_secs(90);
+/// For so long it is watched that nothing is written.
+pub const QUIET: Duration = Duration::from_secs(10);
+
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+/// An operator that runs.
+pub struct Running {
+    pub engine: Arc<Engine>,
+    pub health: Arc<Health>,
+    pub metrics: Metrics,
+    stop: CancellationToken,
+    task: JoinHandle<Result<(), String>>,
+}
+
+impl Running {
+    pub fn start(proxy: &Proxy, identity: &str) -> Self {
+        let mut config = kube::Config::new(proxy.url().parse().unwrap());
+        config.default_retry = false;
+        config.auth_info = Default::default();
+        // The rights of its account alone.
+        config.headers = vec![(
+            http::HeaderName::from_static("impersonate-user"),
+            http::HeaderValue::from_static(ACCOUNT),
+        )];
+        let metrics = Metrics::new();
+        let service = kube::client::ClientBuilder::try_from(config).unwrap();
+        let counted = metrics.clone();
+        let deadlines = Deadlines::of(Duration::from_secs(2));
+        let service = service.with_layer(&tower::layer::layer_fn(move |inner| {
+            Bounded::new(inner, deadlines, counted.clone())
+        }));
+        let options = Options {
+            settings: Settings::default(),
+            namespaces: Vec::new(),
+            concurrency: 8,
+            lease: ("vumi-system".into(), "vumi-operator".into()),
+            times: Times::default(),
+            identity: identity.into(),
+        };
+        let operator = Operator::new(service.build(), options, metrics.clone());
+        let (engine, health) = (operator.engine(), operator.health());
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(operator.run(stop.clone()));
+        Self {
+            engine,
+            health,
+            metrics,
+            stop,
+            task,
+        }
+    }
+
+    /// Waits until nothing is left to do.
+    pub async fn idle(&self) {
+        until("the operator to have nothing to do", || {
+            self.engine.api.gate().leads() && self.engine.queue.is_idle(Duration::from_millis(200))
+        })
+        .await;
+    }
+
+    pub async fn end(self) {
+        self.stop.cancel();
+        self.task.await.unwrap().unwrap();
+    }
+}
+
+/// Waits until something holds, however long that takes within reason.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = tokio::time::Instant::now() + SOON;
+    while !holds() {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "still waiting for {what}"
+        );
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The server and what the test asks of it.
+pub struct Cluster {
+    pub server: ApiServer,
+}
+
+impl Cluster {
+    pub fn get(&self, path: &str) -> Option<Value> {
+        let (status, object) = self.server.request("GET", path, None).unwrap();
+        (status == 200).then_some(object)
+    }
+
+    pub fn apply(&self, path: &str, object: &Value) {
+        let (status, answer) = self.server.apply(path, &object.to_string()).unwrap();
+        assert!(
+            [200, 201].contains(&status),
+            "{path}: {status} {}",
+            answer["message"]
+        );
+    }
+
+    pub fn merge(&self, path: &str, change: &Value) {
+        let body = change.to_string();
+        let body = Some(("application/merge-patch+json", body.as_str()));
+        let (status, answer) = self.server.request("PATCH", path, body).unwrap();
+        assert_eq!(status, 200, "{path}: {}", answer["message"]);
+    }
+
+    /// The Secret of the broker.
+    pub fn broker(&self, url: &str) {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vumi-broker"},
+            "stringData": {"connection_string": url},
+        });
+        self.apply(
+            &format!("/api/v1/namespaces/{NAMESPACE}/secrets/vumi-broker"),
+            &secret,
+        );
+    }
+
+    /// What a controller or the kubelet says of an object.
+    pub fn said(&self, path: &str, status: Value) {
+        self.merge(&format!("{path}/status"), &json!({"status": status}));
+    }
+
+    pub fn secret(&self, name: &str, keys: &BTreeSet<String>, value: &str) {
+        let data: serde_json::Map<String, Value> =
+            keys.iter().map(|key| (key.clone(), value.into())).collect();
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": data,
+        });
+        self.apply(
+            &format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}"),
+            &secret,
+        );
+    }
+}
+
+pub fn path(resource: &Resource) -> String {
+    ObjectKind::of(resource.kind()).path(NAMESPACE, &resource.name)
+}
+
+pub fn child(kind: &str, name: &str) -> String {
+    ObjectKind::named(kind).unwrap().path(NAMESPACE, name)
+}
+
+/// The resources of all examples of worker types, with their documents. Names are unique among them.
+pub fn examples() -> Vec<(Resource, Value)> {
+    let mut found = Vec::new();
+    for worker in WorkerType::all() {
+        for file in ["minimal.yaml", "full.yaml"] {
+            let place = root()
+                .join("examples")
+                .join(worker.kind.plural())
+                .join(worker.key)
+                .join(file);
+            let text = std::fs::read_to_string(&place).unwrap();
+            for loaded in load(&[(file, text)], Target::Cluster).resources {
+                found.push((loaded.resource.clone(), loaded.document()));
+            }
+        }
+    }
+    let names: BTreeSet<String> = found.iter().map(|(resource, _)| resource.key()).collect();
+    assert_eq!(names.len(), found.len());
+    found
+}
+
+/// Definitions, namespaces and the operator's account with its rights. Returns the rules that it has.
+pub fn install(cluster: &Cluster) -> Vec<Value> {
+    for definition in definitions() {
+        cluster.server.establish(&definition).unwrap();
+    }
+    let mut rules = Vec::new();
+    for file in ["1-namespace.yaml", "2-rights.yaml"] {
+        let text = std::fs::read_to_string(root().join("deploy/operator").join(file)).unwrap();
+        for document in serde_yaml::Deserializer::from_str(&text) {
+            let object = Value::deserialize(document).unwrap();
+            let (kind, name) = (
+                object["kind"].as_str().unwrap(),
+                object["metadata"]["name"].as_str().unwrap(),
+            );
+            let plural = format!("{}s", kind.to_lowercase());
+            let group = match kind {
+                "Namespace" | "ServiceAccount" => "api/v1",
+                _ => "apis/rbac.authorization.k8s.io/v1",
+            };
+            let path = match object["metadata"]["namespace"].as_str() {
+                Some(namespace) => format!("/{group}/namespaces/{namespace}/{plural}/{name}"),
+                None => format!("/{group}/{plural}/{name}"),
+            };
+            cluster.apply(&path, &object);
+            rules.extend(object["rules"].as_array().cloned().unwrap_or_default());
+        }
+    }
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    cluster.apply(&format!("/api/v1/namespaces/{NAMESPACE}"), &namespace);
+    rules
+}
+
+/// Our definitions.
+pub fn definitions() -> Vec<Value> {
+    vumi_api::crds::crds()
+}
+
+/// The broker of those examples that do not say which. Many of them have the same connector, and give way to each other: one has
+/// a virtual host of its own.
+pub struct BrokerPlace {
+    pub url: String,
+    pub management: String,
+}
+
+pub fn apply_examples(cluster: &Cluster, examples: &[(Resource, Value)], broker: &BrokerPlace) {
+    let mut secrets = std::collections::BTreeMap::<String, BTreeSet<String>>::new();
+    for (resource, _) in examples {
+        for (name, used) in resource.secrets() {
+            secrets.entry(name).or_default().extend(used.keys);
+        }
+    }
+    for (name, keys) in &secrets {
+        cluster.secret(name, keys, "planted-value");
+    }
+    let place = format!("/api/v1/namespaces/{NAMESPACE}/secrets/vumi-broker");
+    cluster.server.request("DELETE", &place, None).unwrap();
+    cluster.broker(&broker.url);
+    for (resource, document) in examples {
+        let mut document = document.clone();
+        if document["spec"]["broker"].is_null() {
+            document["spec"]["broker"] = json!({
+                "secretRef": {"name": "vumi-broker"},
+                "management": {"url": broker.management},
+            });
+            if resource.name != "telnet" {
+                document["spec"]["broker"]["vhost"] = "others".into();
+            }
+        }
+        cluster.apply(&path(resource), &document);
+    }
+}

@@ -1,0 +1,15 @@
+//! The operator before a mocked and before a real API server.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
+mod api_server;
+mod around;
+mod brokers;
+mod cluster;
+mod fake;
+mod lease;
+mod program;
+mod proxy;
+mod rights;
+mod scenarios;
+mod world;

@@ -1,0 +1,104 @@
+//! The program itself: it gets ready, leads, and gives the lease back when it is told to stop.
+
+use crate::cluster::{Cluster, until};
+use serde_json::json;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// Ends with the test, however that ends.
+struct Program(std::process::Child);
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The status and body of an answer of the admin port.
+fn asked(port: u16, path: &str) -> Option<(String, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
+    stream.set_read_timeout(Some(Duration::from_secs(5))).ok()?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).ok()?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
+}
+
+pub async fn it_leads_and_stops(cluster: &Cluster) {
+    let folder = tempfile::tempdir().unwrap();
+    let kubeconfig = folder.path().join("kubeconfig");
+    let text = json!({
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "test",
+        "clusters": [{
+            "name": "test",
+            "cluster": {"server": cluster.server.url(), "insecure-skip-tls-verify": true},
+        }],
+        "users": [{"name": "test", "user": {"token": cluster.server.token()}}],
+        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
+    });
+    std::fs::write(&kubeconfig, text.to_string()).unwrap();
+    let port = vumi_testkit::free_port().unwrap();
+    let program = Command::new(env!("CARGO_BIN_EXE_vumi-operator"))
+        .env("KUBECONFIG", &kubeconfig)
+        .args([
+            "--lease-namespace",
+            "vumi-system",
+            "--lease-name",
+            "program",
+            "--identity",
+            "program",
+        ])
+        .args([
+            "--admin",
+            &format!("127.0.0.1:{port}"),
+            "--log-format",
+            "json",
+        ])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut program = Program(program);
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/vumi-system/leases/program";
+    let holder = || {
+        cluster
+            .get(lease)
+            .map(|lease| lease["spec"]["holderIdentity"].clone())
+    };
+    until("the program to lead", || holder() == Some("program".into())).await;
+    assert_eq!(
+        asked(port, "/readyz").unwrap(),
+        ("200".into(), "ok\n".into())
+    );
+    assert_eq!(asked(port, "/healthz").unwrap().0, "200");
+    let (_, metrics) = asked(port, "/metrics").unwrap();
+    assert!(metrics.contains("vumi_operator_leading 1"), "{metrics}");
+    let id = program.0.id().to_string();
+    assert!(
+        Command::new("kill")
+            .args(["-TERM", &id])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let status = program.0.wait().unwrap();
+    assert!(status.success(), "{status}");
+    assert_eq!(holder(), Some("".into()));
+    let mut log = String::new();
+    program
+        .0
+        .stderr
+        .take()
+        .unwrap()
+        .read_to_string(&mut log)
+        .unwrap();
+    assert!(log.contains("the lease is given back"), "{log}");
+    assert!(!log.contains("planted-value"), "{log}");
+}
