@@ -4,10 +4,10 @@ SHELL := /bin/bash
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 RUN_ARGS ?=
 
-.PHONY: help run test loss soak setup fmt lint check crds docs bench deny clean
+.PHONY: help run test e2e cluster-up cluster-down loss soak setup fmt lint check crds docs bench deny clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build, then run a campaign (telnet echo and an HTTP API) on the embedded broker in one process
 	@scripts/setup build
@@ -19,6 +19,15 @@ setup: ## Install what the tests need: Debian packages, both RabbitMQ versions, 
 
 test: setup ## Run every test below the cluster, on real brokers and a real API server
 	scripts/test
+
+e2e: ## Run the tests on a whole Kubernetes cluster: one of our own, or that of KUBECONFIG
+	@tests/e2e/cluster/test $(E2E_ARGS)
+
+cluster-up: ## Start a Kubernetes cluster for tests on this machine, or give the running one the newest images
+	@tests/e2e/cluster/up
+
+cluster-down: ## End that cluster
+	@tests/e2e/cluster/down
 
 loss: setup ## Run the loss test with 100 000 messages (VUMI_LOSS_SEED repeats a run)
 	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-100000} cargo test -p vumi --test it loss:: -- --nocapture

@@ -9,6 +9,7 @@ use crate::commands::status::Which;
 use crate::error::CliError;
 use crate::output::{self, Format};
 use crate::process;
+use bytes::Bytes;
 use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
 use progress::Progress;
@@ -306,8 +307,8 @@ async fn send(
     let (began, mut noted) = (Instant::now(), Instant::now());
     // Since when something is handed over that may not be sent.
     let mut since: Option<Instant> = None;
-    let (mut read, mut valid, mut invalid, mut sent) = (0, 0, 0, 0u64);
-    let mut repeats = Repeats::default();
+    let mut turn = Turn::new(before, known, arguments.skip_invalid);
+    let mut sent = 0u64;
     let end: Result<(), CliError> = loop {
         let lingering = tokio::time::sleep_until(since.unwrap_or(began) + LINGER);
         let next = tokio::select! {
@@ -319,57 +320,26 @@ async fn send(
             },
             () = lingering, if since.is_some() => None,
         };
-        let handed = match next {
-            None => {
-                since = None;
-                tokio::select! {
-                    flushed = sink.flush() => flushed.map_err(CliError::from),
-                    _ = &mut interrupt => Err(CliError::signal(2)),
-                }
+        let body = match next.map(|record| turn.of(record?)).transpose() {
+            Ok(Some(None)) => continue,
+            Ok(body) => body.flatten(),
+            Err(error) => break Err(error),
+        };
+        since = body.is_some().then(|| since.unwrap_or_else(Instant::now));
+        let handing = async {
+            let Some(body) = body else {
+                return sink.flush().await;
+            };
+            if let Some(rate) = arguments.rate {
+                let at = Duration::from_secs_f64(sent as f64 / rate);
+                tokio::time::sleep_until(began + at).await;
             }
-            Some(record) => {
-                let record = match record {
-                    Ok(record) => record,
-                    Err(error) => break Err(error),
-                };
-                read += 1;
-                if known.is_none() {
-                    repeats.look(&record);
-                }
-                let body = match record.body {
-                    Ok(body) => body,
-                    Err(_) if arguments.skip_invalid => {
-                        invalid += 1;
-                        continue;
-                    }
-                    Err(why) => {
-                        invalid += 1;
-                        // Only what can be read once comes this far unchecked.
-                        break Err(CliError::validation(format!(
-                            "{}: {why}; what stands before it was sent",
-                            record.place
-                        )));
-                    }
-                };
-                valid += 1;
-                if valid <= before {
-                    continue;
-                }
-                let turn = async {
-                    if let Some(rate) = arguments.rate {
-                        let at = Duration::from_secs_f64(sent as f64 / rate);
-                        tokio::time::sleep_until(began + at).await;
-                    }
-                    sink.send(body).await
-                };
-                let handed = tokio::select! {
-                    handed = turn => handed.map_err(CliError::from),
-                    _ = &mut interrupt => Err(CliError::signal(2)),
-                };
-                sent += 1;
-                since = since.or(Some(Instant::now()));
-                handed
-            }
+            sent += 1;
+            sink.send(body).await
+        };
+        let handed = tokio::select! {
+            handed = handing => handed.map_err(CliError::from),
+            _ = &mut interrupt => Err(CliError::signal(2)),
         };
         if let Err(error) = handed {
             break Err(error);
@@ -395,7 +365,7 @@ async fn send(
     };
     let end = end.and(rest);
     bar.finish_and_clear();
-    if let Some(repeats) = repeats.sentence() {
+    if let Some(repeats) = turn.repeats.sentence() {
         output::note(&format!("note: {repeats}"));
     }
     progress.confirmed = before + sink.confirmed();
@@ -405,10 +375,10 @@ async fn send(
     let seconds = began.elapsed().as_secs_f64();
     let confirmed = sink.confirmed();
     let counts = Counts {
-        read,
-        before: before.min(valid),
+        read: turn.read,
+        before: before.min(turn.valid),
         confirmed,
-        invalid,
+        invalid: turn.invalid,
         unconfirmed: sent - confirmed.min(sent),
         repeated: sink.repeated(),
         seconds: (seconds * 1e3).round() / 1e3,
@@ -426,6 +396,58 @@ async fn send(
         // There is nothing to go on from.
         false => error,
     })
+}
+
+/// Which records are to be sent, in turn.
+struct Turn {
+    /// Valid ones that an earlier run has sent.
+    before: u64,
+    /// Whether ids are looked at: those of a source that can be read twice were before.
+    looks: bool,
+    skip_invalid: bool,
+    read: u64,
+    valid: u64,
+    invalid: u64,
+    repeats: Repeats,
+}
+
+impl Turn {
+    fn new(before: u64, known: Option<u64>, skip_invalid: bool) -> Self {
+        Self {
+            before,
+            looks: known.is_none(),
+            skip_invalid,
+            read: 0,
+            valid: 0,
+            invalid: 0,
+            repeats: Repeats::default(),
+        }
+    }
+
+    /// What is to be sent of a record; none if nothing is.
+    fn of(&mut self, record: Record) -> Result<Option<Bytes>, CliError> {
+        self.read += 1;
+        if self.looks {
+            self.repeats.look(&record);
+        }
+        match record.body {
+            Ok(body) => {
+                self.valid += 1;
+                Ok((self.valid > self.before).then_some(body))
+            }
+            Err(why) => {
+                self.invalid += 1;
+                if self.skip_invalid {
+                    return Ok(None);
+                }
+                // Only what can be read once comes this far unchecked.
+                Err(CliError::validation(format!(
+                    "{}: {why}; what stands before it was sent",
+                    record.place
+                )))
+            }
+        }
+    }
 }
 
 /// Reads in a thread of its own: standard input may be silent for hours.

@@ -234,13 +234,13 @@ impl ApiServer {
     }
 }
 
-/// The binary that `scripts/kube-apiserver` built, if it did.
+/// The binary that `scripts/kubernetes` built, if it did.
 fn kube_apiserver() -> Result<PathBuf, KubernetesError> {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kube-apiserver");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../scripts/kubernetes");
     let output = Command::new(&script)
-        .arg("--print-path")
+        .args(["path", "kube-apiserver"])
         .output()
-        .map_err(|e| failed("scripts/kube-apiserver", e))?;
+        .map_err(|e| failed("scripts/kubernetes", e))?;
     let path = PathBuf::from(String::from_utf8_lossy(&output.stdout).trim());
     match path.is_file() {
         true => Ok(path),

@@ -137,7 +137,7 @@ around! { RateLimits "rateLimits" {
 } }
 
 around! { Suspects "suspects" {
-    suspect(queue: &str, id: &str, keep: Duration) -> u32;
+    suspect(queue: &str, id: &str, life: u64, keep: Duration) -> u32;
     acquit(queue: &str, id: &str) -> ();
 } }
 

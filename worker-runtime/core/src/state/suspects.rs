@@ -4,12 +4,19 @@ use crate::error::WorkError;
 use async_trait::async_trait;
 use std::time::Duration;
 
-/// Operations on suspects. `queue` is a consumed queue, `id` names a message in it.
+/// Operations on suspects. `queue` is a consumed queue, `id` names a message in it, `life` a process from its start to its
+/// end.
 #[async_trait]
 pub trait Suspects: Send + Sync + 'static {
-    /// Counts one more time that a message is begun although someone began it before; the count, this time included.
-    /// Forgotten after `keep`.
-    async fn suspect(&self, queue: &str, id: &str, keep: Duration) -> Result<u32, WorkError>;
+    /// Notes that a message is begun although someone began it before; in how many lives it was, this one included. A life
+    /// in which it is begun more than once has survived it. Forgotten after `keep`.
+    async fn suspect(
+        &self,
+        queue: &str,
+        id: &str,
+        life: u64,
+        keep: Duration,
+    ) -> Result<u32, WorkError>;
 
     /// It did no harm: forgotten.
     async fn acquit(&self, queue: &str, id: &str) -> Result<(), WorkError>;

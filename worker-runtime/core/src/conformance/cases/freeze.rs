@@ -49,7 +49,8 @@ pub(super) async fn another_takes_over(rig: &mut Rig<Inside>) -> Result<(), Stri
 
     rig.run().await?;
     for (_, id) in &sent {
-        rig.far_end.output_of(id).await?;
+        let output = rig.far_end.output_of(id).await;
+        output.map_err(|missing| format!("{missing}; {:?}", rig.counts()))?;
     }
     rig.settle().await?;
 

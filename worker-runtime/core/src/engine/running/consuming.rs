@@ -54,8 +54,8 @@ impl RunningWorker {
         let lasting = !matches!(queue, QueueSpec::Reply(_));
         // A reply queue vanishes with its process, and what would have killed it.
         let trial = self.environment.state.as_ref().filter(|_| lasting);
-        let trial =
-            trial.map(|store| Trial::new(Arc::clone(store), &name, settings.retention.suspects()));
+        let keep = settings.retention.suspects();
+        let trial = trial.map(|store| Trial::new(Arc::clone(store), &name, keep, self.life));
         let stage = if intake { &self.intake } else { &self.replies };
         // A reply queue ends with its replica: nothing of it can wait longer.
         let store = match queue {

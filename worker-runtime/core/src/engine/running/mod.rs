@@ -52,6 +52,8 @@ pub struct RunningWorker {
     status: Arc<StatusDesk>,
     /// What the journals tell the watch of the store.
     trouble: Trouble,
+    /// Of this version of the worker, in this process.
+    life: u64,
     metrics: Arc<WorkerMetrics>,
     accepting: Arc<AtomicBool>,
     abandoned: CancellationToken,
@@ -85,6 +87,7 @@ impl BuiltWorker {
             backlog: self.backlog,
             status: self.status,
             trouble: Trouble::default(),
+            life: rand::random(),
             metrics: self.metrics,
             accepting: self.accepting,
             abandoned: self.abandoned,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
-/// A message begun in vain so often is set aside.
+/// A message begun in vain in so many lives is set aside.
 const CRASHES: u32 = 3;
 
 /// The trials of one consumed queue.
@@ -18,6 +18,8 @@ pub(in crate::engine) struct Trial {
     queue: String,
     /// For how long a suspicion is kept.
     keep: Duration,
+    /// Of this process: a message that comes again within it, since a channel was lost, has not ended it.
+    life: u64,
     one: Arc<Mutex<()>>,
 }
 
@@ -60,11 +62,17 @@ impl Suspect {
 }
 
 impl Trial {
-    pub(in crate::engine) fn new(store: Arc<dyn StateStore>, queue: &str, keep: Duration) -> Self {
+    pub(in crate::engine) fn new(
+        store: Arc<dyn StateStore>,
+        queue: &str,
+        keep: Duration,
+        life: u64,
+    ) -> Self {
         Self {
             store,
             queue: queue.to_owned(),
             keep,
+            life,
             one: Arc::default(),
         }
     }
@@ -80,7 +88,7 @@ impl Trial {
             return Err(Unpublished::Interrupted);
         }
         let count = stubborn(interrupted, || {
-            self.store.suspect(&self.queue, id, self.keep)
+            self.store.suspect(&self.queue, id, self.life, self.keep)
         })
         .await?;
         Ok(Suspect {

@@ -1,5 +1,6 @@
 //! The state store in a folder of this process, in an embedded database (fjall). Every operation is one transaction of
-//! the writer thread, which commits (and syncs) together what gathered; readers use snapshots on other threads.
+//! the writer thread, which commits (and syncs) together what gathered; readers use snapshots on other threads. An
+//! operation that was handed over is carried out whether or not its caller goes on, so that no caller holds up others.
 
 mod batches;
 mod disk;
@@ -10,6 +11,7 @@ mod keys;
 mod ledger;
 mod leftovers;
 mod rate_limits;
+mod readers;
 mod sessions;
 mod signs;
 mod suspects;
@@ -25,15 +27,13 @@ use async_trait::async_trait;
 use disk::{Disk, Failure, Look, Tx};
 use fjall::PersistMode;
 use leftovers::Temporary;
+use readers::Readers;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use timetable::Fronts;
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use writer::{Job, Operation, Writer};
-
-/// Reads at a time; each takes a thread.
-const READERS: usize = 4;
 
 /// Where an embedded store keeps things, and how safely.
 #[derive(Clone, Debug, Default)]
@@ -47,8 +47,8 @@ pub struct EmbeddedStoreOptions {
 /// The state store in a folder. One process has it at a time (R20).
 pub struct EmbeddedStore {
     disk: Arc<Disk>,
-    jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
-    readers: Semaphore,
+    jobs: Mutex<Option<mpsc::UnboundedSender<Box<dyn Job>>>>,
+    readers: Readers,
     signs: signs::Signs,
     movers: Arc<journal::Movers>,
     health: watch::Receiver<StoreHealth>,
@@ -90,7 +90,9 @@ impl EmbeddedStore {
             None => format!("embedded {}", folder.display()),
         };
         let disk = Arc::new(Disk::open(folder, mode)?);
-        let (jobs, waiting) = mpsc::channel(writer::WAITING);
+        let readers = Readers::start(&disk)
+            .map_err(|e| cannot("start the threads that read the state store", e))?;
+        let (jobs, waiting) = mpsc::unbounded_channel();
         let (health, told) = watch::channel(StoreHealth::Up);
         let (alive, finished) = watch::channel(());
         let writer = Writer {
@@ -110,7 +112,7 @@ impl EmbeddedStore {
         Ok(Arc::new(Self {
             disk,
             jobs: Mutex::new(Some(jobs)),
-            readers: Semaphore::new(READERS),
+            readers,
             signs: signs::Signs::default(),
             movers: Arc::default(),
             health: told,
@@ -149,9 +151,7 @@ impl EmbeddedStore {
             relaxed,
             reply,
         };
-        jobs.send(Box::new(operation))
-            .await
-            .map_err(|_| self.closed())?;
+        jobs.send(Box::new(operation)).map_err(|_| self.closed())?;
         drop(jobs);
         answer.await.map_err(|_| self.closed())?
     }
@@ -169,17 +169,18 @@ impl EmbeddedStore {
         &self,
         work: impl FnOnce(&Disk) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, WorkError> {
-        let _turn = self.readers.acquire().await;
         if self.jobs().is_none() {
             return Err(self.closed());
         }
-        let disk = Arc::clone(&self.disk);
-        tokio::task::spawn_blocking(move || work(&disk).map_err(|e| disk.error(e)))
+        let answer = self
+            .readers
+            .ask(move |disk| work(disk).map_err(|e| disk.error(e)));
+        answer
             .await
             .map_err(|_| self.disk.error(Failure::Disk("reading it failed".into())))?
     }
 
-    fn jobs(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Box<dyn Job>>>> {
+    fn jobs(&self) -> std::sync::MutexGuard<'_, Option<mpsc::UnboundedSender<Box<dyn Job>>>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

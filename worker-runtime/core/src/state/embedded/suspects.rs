@@ -1,28 +1,34 @@
-//! Suspects in the embedded store: a count and an end per message.
+//! Suspects in the embedded store: an end, and the lives in which it was begun, per message.
 
 use super::EmbeddedStore;
 use super::disk::{Failure, Space, View, millis};
-use super::keys::{Key, Parts, fits, pack, tag, unpack};
+use super::keys::{Key, Parts, fits, tag};
 use super::sweep::{self, NEVER};
 use crate::error::WorkError;
 use crate::state::Suspects;
 use async_trait::async_trait;
 use std::time::Duration;
 
-const SUSPECT: Failure = Failure::Damaged("a suspect's count");
+const SUSPECT: Failure = Failure::Damaged("a suspect's lives");
 
 fn key(queue: &str, id: &str) -> Key {
     Key::new(tag::SUSPECT).name(queue).name(id)
 }
 
-fn get(view: &impl View, key: &[u8]) -> Result<Option<[u64; 2]>, Failure> {
-    let value = view.get(Space::Index, key)?;
-    value.map(|value| unpack(&value).ok_or(SUSPECT)).transpose()
+/// Its end, and the lives.
+fn get(view: &impl View, key: &[u8]) -> Result<Option<(u64, Vec<u64>)>, Failure> {
+    let Some(value) = view.get(Space::Index, key)? else {
+        return Ok(None);
+    };
+    let (numbers, rest) = value.as_chunks::<8>();
+    let mut numbers = numbers.iter().map(|number| u64::from_be_bytes(*number));
+    let ends = numbers.next().filter(|_| rest.is_empty()).ok_or(SUSPECT)?;
+    Ok(Some((ends, numbers.collect())))
 }
 
 /// When it is forgotten.
 pub(super) fn ends(view: &impl View, key: &[u8]) -> Result<Option<u64>, Failure> {
-    Ok(get(view, key)?.map(|[_, ends]| ends))
+    Ok(get(view, key)?.map(|(ends, _)| ends))
 }
 
 /// The message in a suspect's key.
@@ -33,21 +39,32 @@ pub(super) fn message(key: &[u8]) -> Result<&str, Failure> {
 
 #[async_trait]
 impl Suspects for EmbeddedStore {
-    async fn suspect(&self, queue: &str, id: &str, keep: Duration) -> Result<u32, WorkError> {
+    async fn suspect(
+        &self,
+        queue: &str,
+        id: &str,
+        life: u64,
+        keep: Duration,
+    ) -> Result<u32, WorkError> {
         fits([queue, id])?;
         let key = key(queue, id);
         self.write(move |tx| {
             let now = tx.now();
             let old = get(tx, key.as_ref())?;
-            let before = match old {
-                Some([count, ends]) if ends > now => count,
-                _ => 0,
+            let reminded = old.as_ref().map(|(ends, _)| *ends);
+            let mut lives = match old {
+                Some((ends, lives)) if ends > now => lives,
+                _ => Vec::new(),
             };
+            if !lives.contains(&life) {
+                lives.push(life);
+            }
             let ends = now.saturating_add(millis(keep)).min(NEVER - 1);
-            let count = before.saturating_add(1);
-            tx.insert(Space::Index, &key, pack([count, ends]));
-            sweep::remind(tx, key.as_ref(), old.map(|[_, ends]| ends), ends);
-            Ok(u32::try_from(count).unwrap_or(u32::MAX))
+            let numbers = std::iter::once(&ends).chain(&lives);
+            let value: Vec<u8> = numbers.flat_map(|number| number.to_be_bytes()).collect();
+            tx.insert(Space::Index, &key, value);
+            sweep::remind(tx, key.as_ref(), reminded, ends);
+            Ok(u32::try_from(lives.len()).unwrap_or(u32::MAX))
         })
         .await
     }

@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Operations that may wait for the writer.
-pub(super) const WAITING: usize = 1024;
 /// Most operations of one transaction.
 const GROUP: usize = 256;
 /// Between attempts to open the folder again, doubling.
@@ -82,7 +80,8 @@ where
 /// What the writer thread holds.
 pub(super) struct Writer {
     pub(super) disk: Arc<Disk>,
-    pub(super) jobs: mpsc::Receiver<Box<dyn Job>>,
+    /// As many as there are callers: each waits for its answer.
+    pub(super) jobs: mpsc::UnboundedReceiver<Box<dyn Job>>,
     pub(super) health: watch::Sender<StoreHealth>,
     pub(super) fronts: Fronts,
 }
@@ -193,7 +192,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let disk = Disk::open(folder.path().to_owned(), Some(PersistMode::SyncData));
         let disk = Arc::new(disk.expect("open"));
-        let (sender, jobs) = mpsc::channel::<Box<dyn Job>>(WAITING);
+        let (sender, jobs) = mpsc::unbounded_channel::<Box<dyn Job>>();
         let commits = Arc::new(AtomicUsize::new(0));
         let mut answers = Vec::new();
         for n in 0..200u8 {
@@ -212,7 +211,7 @@ mod tests {
                 relaxed: false,
                 reply,
             };
-            assert!(sender.try_send(Box::new(operation)).is_ok());
+            assert!(sender.send(Box::new(operation)).is_ok());
             answers.push(answer);
         }
         drop(sender);

@@ -169,6 +169,11 @@ async fn examine(connection: &mut MultiplexedConnection, name: &str) -> Result<S
     {
         return Err(Trouble::while_connecting(&error));
     }
+    // One that still reads its data tells about itself, and does nothing else.
+    redis::cmd("PING")
+        .exec_async(connection)
+        .await
+        .map_err(|e| Trouble::while_connecting(&e))?;
     let info: String = redis::cmd("INFO")
         .query_async(connection)
         .await

@@ -113,7 +113,7 @@ impl Keys {
         format!("{}R:{key}", self.root)
     }
 
-    /// How often a message was begun again.
+    /// The lives in which a message was begun again.
     pub(super) fn suspect(&self, queue: &str, id: &str) -> String {
         format!("{}S:{}:{}", self.root, part(queue), part(id))
     }

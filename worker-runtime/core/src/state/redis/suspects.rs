@@ -1,4 +1,4 @@
-//! Suspects: a counter with an end for each message that was begun again.
+//! Suspects: a set of lives, with an end, for each message that was begun again.
 
 use super::RedisStore;
 use super::script::{millis, script};
@@ -9,9 +9,15 @@ use std::time::Duration;
 
 #[async_trait]
 impl Suspects for RedisStore {
-    async fn suspect(&self, queue: &str, id: &str, keep: Duration) -> Result<u32, WorkError> {
+    async fn suspect(
+        &self,
+        queue: &str,
+        id: &str,
+        life: u64,
+        keep: Duration,
+    ) -> Result<u32, WorkError> {
         let mut call = script!("suspect").key(self.keys.suspect(queue, id));
-        call.arg(millis(keep));
+        call.arg(life).arg(millis(keep));
         self.link.script(&call).await
     }
 

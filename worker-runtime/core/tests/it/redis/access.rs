@@ -23,7 +23,7 @@ fn write(folder: &Path, secret: &str, pairs: &[(&str, &str)]) {
 
 async fn works(store: &RedisStore) {
     up(store).await;
-    let times = store.suspect("q", "m", Duration::from_secs(60)).await;
+    let times = store.suspect("q", "m", 1, Duration::from_secs(60)).await;
     assert!(times.expect("an answer") >= 1);
 }
 
@@ -42,7 +42,7 @@ async fn tls_with_a_private_authority() {
     let strict = RedisStore::open(config());
     let why = away(&strict, "certificate").await;
     let error = strict
-        .suspect("q", "m", Duration::from_secs(1))
+        .suspect("q", "m", 1, Duration::from_secs(1))
         .await
         .expect_err("untrusted");
     assert_eq!((error.class, error.text), (ErrorClass::Connect, why));
@@ -100,7 +100,7 @@ async fn a_user_with_few_rights_is_enough() {
     let elsewhere = RedisStore::open(elsewhere.with_key_prefix("other"));
     up(&elsewhere).await;
     let denied = elsewhere
-        .suspect("q", "m", Duration::from_secs(60))
+        .suspect("q", "m", 1, Duration::from_secs(60))
         .await
         .expect_err("denied");
     assert_eq!(

@@ -43,7 +43,10 @@ async fn a_replica_takes_over_under_load() {
             tokio::spawn(async move {
                 let mut last = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    match store.suspect("q", &format!("{writer}"), KEEP).await {
+                    match store
+                        .suspect("q", &format!("{writer}"), rand::random(), KEEP)
+                        .await
+                    {
                         Ok(count) => {
                             last = count;
                             done.fetch_add(1, Ordering::Relaxed);
@@ -79,7 +82,7 @@ async fn a_replica_takes_over_under_load() {
     for (writer, task) in writers.into_iter().enumerate() {
         let last = task.await.expect("a writer");
         let next = store
-            .suspect("q", &writer.to_string(), KEEP)
+            .suspect("q", &writer.to_string(), rand::random(), KEEP)
             .await
             .expect("answers");
         assert_eq!(next, last + 1, "the new master has what it confirmed");

@@ -305,24 +305,21 @@ pub async fn sessions_of_racing_changes_lose_none(source: &impl Source) {
 pub async fn suspects_are_counted_and_forgotten(source: &impl Source) {
     let (store, other) = (source.client().await, source.client().await);
     let (queue, id) = (unique("q"), unique("m"));
-    for count in 1..=3 {
-        assert_eq!(
-            store.suspect(&queue, &id, LONG).await.expect("suspect"),
-            count
-        );
+    let begun = async |store: &dyn StateStore, queue: &str, life, keep| {
+        let count = store.suspect(queue, &id, life, keep).await;
+        count.expect("suspect")
+    };
+    for life in 1..=3 {
+        assert_eq!(begun(&*store, &queue, life.into(), LONG).await, life);
     }
-    assert_eq!(
-        store
-            .suspect(&unique("q"), &id, LONG)
-            .await
-            .expect("suspect"),
-        1
-    );
+    // A life that was there before.
+    assert_eq!(begun(&*other, &queue, 2, LONG).await, 3);
+    assert_eq!(begun(&*store, &unique("q"), 1, LONG).await, 1);
     other.acquit(&queue, &id).await.expect("acquit");
     other.acquit(&queue, &id).await.expect("again");
-    assert_eq!(store.suspect(&queue, &id, SOON).await.expect("suspect"), 1);
+    assert_eq!(begun(&*store, &queue, 1, SOON).await, 1);
     until("it is forgotten", || async {
-        let another = store.suspect(&queue, &id, SOON).await.expect("suspect");
+        let another = begun(&*store, &queue, rand::random(), SOON).await;
         if another > 1 {
             tokio::time::sleep(SOON * 2).await;
         }
@@ -331,7 +328,10 @@ pub async fn suspects_are_counted_and_forgotten(source: &impl Source) {
     .await;
     let counts = (0..10).map(|n| {
         let (store, queue, id) = ([&store, &other][n % 2], &queue, "raced");
-        async move { store.suspect(queue, id, LONG).await.expect("suspect") }
+        async move {
+            let count = store.suspect(queue, id, n as u64, LONG).await;
+            count.expect("suspect")
+        }
     });
     let mut counts = futures::future::join_all(counts).await;
     counts.sort();

@@ -75,7 +75,7 @@ pub async fn erase_removes_one_person_everywhere(source: &impl Source) {
             step: step(now(), "passed"),
         };
         store.note(&[note], LONG).await.expect("note");
-        store.suspect(&queue, id, LONG).await.expect("suspect");
+        store.suspect(&queue, id, 1, LONG).await.expect("suspect");
     }
     for (id, who) in [("1", &person), ("2", &Person::new(&stranger))] {
         let answer = Bytes::from_static(b"welcome");
@@ -124,9 +124,15 @@ pub async fn erase_removes_one_person_everywhere(source: &impl Source) {
     );
     assert!(store.row(&others).await.expect("row").is_some());
     assert_eq!(store.trail(&others).await.expect("trail").len(), 1);
-    assert_eq!(store.suspect(&queue, &own, LONG).await.expect("suspect"), 1);
     assert_eq!(
-        store.suspect(&queue, &others, LONG).await.expect("suspect"),
+        store.suspect(&queue, &own, 1, LONG).await.expect("suspect"),
+        1
+    );
+    assert_eq!(
+        store
+            .suspect(&queue, &others, 2, LONG)
+            .await
+            .expect("suspect"),
         2
     );
     let again = store.erase(&person).await.expect("erase");

@@ -100,7 +100,7 @@ async fn a_copy_that_waits_for_another_replica_holds_up_no_other_suspect() {
     });
     let (_, mut desk) = bench.desk(&Life::until(0), Some(Arc::clone(&store)), worker);
     let keep = vumi_api::shared::Retention::SUSPECTS;
-    desk.trial = Some(Trial::new(Arc::clone(&store), "t.outbound", keep));
+    desk.trial = Some(Trial::new(Arc::clone(&store), "t.outbound", keep, 1));
     let desk = Arc::new(desk);
     let copy = tokio::spawn(Arc::clone(&desk).work(delivery(&twice, true)));
     // It is begun first, and waits.

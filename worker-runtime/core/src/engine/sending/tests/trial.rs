@@ -19,6 +19,7 @@ async fn a_message_that_kills_again_and_again_is_set_aside_and_its_neighbours_ar
             Arc::clone(&store),
             "t.outbound",
             vumi_api::shared::Retention::SUSPECTS,
+            rand::random(),
         ));
         tokio::select! {
             finished = Arc::new(desk).work(delivery(message, redelivered)) => Some(finished.verdict),
@@ -41,4 +42,21 @@ async fn a_message_that_kills_again_and_again_is_set_aside_and_its_neighbours_ar
     // What was acquitted, or requeued by a person, begins anew.
     assert_eq!(work(&neighbour, true, 1).await, None);
     assert_eq!(work(&poison, true, 0).await, Some(Verdict::Done));
+}
+
+#[tokio::test]
+async fn a_message_that_comes_again_and_again_to_a_process_that_lives_is_no_killer() {
+    let store = store();
+    let lives = |life| {
+        let keep = vumi_api::shared::Retention::SUSPECTS;
+        Trial::new(Arc::clone(&store), "t.outbound", keep, life)
+    };
+    let guilty = async |trial: &Trial| trial.begin("m", &|| false).await.unwrap().is_guilty();
+    let first = lives(1);
+    for _ in 0..5 {
+        // Its channel was lost before the attempt was over.
+        assert!(!guilty(&first).await);
+    }
+    assert!(!guilty(&lives(2)).await);
+    assert!(guilty(&lives(3)).await);
 }

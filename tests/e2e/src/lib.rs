@@ -1,0 +1,290 @@
+//! What the tests on a cluster share: `kubectl`, a namespace of one's own, waiting, and brokers in pods. The cluster is
+//! the one of `KUBECONFIG` if that is set, else the one that `make cluster-up` started.
+
+use serde_json::Value;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// The top of the source tree.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+/// Runs `kubectl`, with this text as its standard input.
+///
+/// # Panics
+/// If it cannot be started.
+pub fn kubectl(arguments: &[&str], input: &str) -> Output {
+    let mut child = spawn(arguments);
+    if let Some(mut stdin) = child.stdin.take() {
+        // One that reads no input may have ended already.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    child
+        .wait_with_output()
+        .unwrap_or_else(|e| panic!("kubectl: {e}"))
+}
+
+fn spawn(arguments: &[&str]) -> Child {
+    Command::new(root().join("tests/e2e/cluster/kubectl"))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|e| panic!("tests/e2e/cluster/kubectl: {e}"))
+}
+
+/// What `kubectl` printed.
+///
+/// # Panics
+/// With what it said if it failed.
+pub fn succeed(arguments: &[&str], input: &str) -> String {
+    let output = kubectl(arguments, input);
+    assert!(
+        output.status.success(),
+        "kubectl {}: {}{}",
+        arguments.join(" "),
+        String::from_utf8_lossy(&output.stderr),
+        String::from_utf8_lossy(&output.stdout)
+    );
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Asks again until there is an answer.
+///
+/// # Panics
+/// With the last reason why there was none, after so many seconds.
+pub fn wait_for<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Result<T, String>) -> T {
+    let deadline = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        match ask() {
+            Ok(answer) => return answer,
+            Err(reason) if Instant::now() > deadline => {
+                panic!("{what}: not within {seconds} s; {reason}")
+            }
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+        }
+    }
+}
+
+/// The name of one of our images (`vumi:e2e`): in the registry of `VUMI_E2E_IMAGES`, or as built here.
+pub fn image(name: &str) -> String {
+    let registry = std::env::var("VUMI_E2E_IMAGES").unwrap_or_else(|_| "localhost".into());
+    format!("{}/{name}", registry.trim_end_matches('/'))
+}
+
+/// A file of this source tree.
+///
+/// # Panics
+/// If it cannot be read.
+pub fn file(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// A version of RabbitMQ that there is an image of.
+#[derive(Clone, Copy)]
+pub enum RabbitMq {
+    /// 3.10, as older installations of Vumi have it.
+    V3_10,
+    /// 4.0.
+    V4_0,
+}
+
+/// A namespace of one test, in which only pods of the `restricted` standard may run. It is deleted when this is dropped,
+/// unless the test failed and `VUMI_E2E_KEEP` is set.
+pub struct Namespace {
+    /// Its name, new in each run.
+    pub name: String,
+}
+
+impl Namespace {
+    /// Creates one whose name begins so.
+    pub fn create(prefix: &str) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let process = std::process::id();
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{prefix}-{process}-{number}");
+        succeed(&["create", "namespace", &name], "");
+        let label = "pod-security.kubernetes.io/enforce=restricted";
+        succeed(&["label", "namespace", &name, label], "");
+        Self { name }
+    }
+
+    /// `kubectl` in this namespace.
+    pub fn kubectl(&self, arguments: &[&str], input: &str) -> Output {
+        kubectl(&self.within(arguments), input)
+    }
+
+    /// What `kubectl` printed in this namespace; panics if it failed.
+    pub fn succeed(&self, arguments: &[&str], input: &str) -> String {
+        succeed(&self.within(arguments), input)
+    }
+
+    fn within<'a>(&'a self, arguments: &[&'a str]) -> Vec<&'a str> {
+        let mut all = vec!["--namespace", &self.name];
+        all.extend(arguments);
+        all
+    }
+
+    /// Applies manifests on the server's side, with the images of this run.
+    pub fn apply(&self, manifests: &str) {
+        let manifests = manifests.replace("localhost/", &image(""));
+        let apply = ["apply", "--server-side", "--validate=strict", "-f", "-"];
+        self.succeed(&apply, &manifests);
+    }
+
+    /// Starts a RabbitMQ, without waiting for it, as Service `rabbitmq` and Secret `vumi-broker`.
+    pub fn rabbitmq(&self, version: RabbitMq) {
+        let manifests = file("tests/e2e/manifests/rabbitmq.yaml");
+        self.apply(&match version {
+            RabbitMq::V4_0 => manifests,
+            RabbitMq::V3_10 => manifests.replace("rabbitmq:4.0", "rabbitmq:3.10"),
+        });
+    }
+
+    /// Starts a Redis, without waiting for it, as Service `redis` and Secret `vumi-redis`.
+    pub fn redis(&self) {
+        self.apply(&file("tests/e2e/manifests/redis.yaml"));
+    }
+
+    /// Starts a pod with a shell and small programs, from which `exec` reaches what only the cluster reaches.
+    pub fn client(&self) {
+        self.apply(&file("tests/e2e/manifests/client.yaml"));
+        self.ready("pod/client", 60);
+    }
+
+    /// What a shell command printed in the pod `client`, or why it failed.
+    pub fn in_client(&self, command: &str) -> Result<String, String> {
+        let output = self.kubectl(&["exec", "client", "--", "sh", "-c", command], "");
+        let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        match output.status.success() {
+            true => Ok(said(&output.stdout)),
+            false => Err(said(&output.stderr) + &said(&output.stdout)),
+        }
+    }
+
+    /// Connects the pod `client` to a port.
+    pub fn connect(&self, host: &str, port: u16) -> Conversation {
+        let port = port.to_string();
+        Conversation::start(&self.within(&["exec", "-i", "client", "--", "nc", host, &port]))
+    }
+
+    /// Waits until a pod or the pods of a Deployment are ready.
+    ///
+    /// # Panics
+    /// With the state and the logs of all pods here if they are not within so many seconds.
+    pub fn ready(&self, what: &str, seconds: u64) {
+        let timeout = format!("--timeout={seconds}s");
+        let output = match what.starts_with("pod/") {
+            true => self.kubectl(&["wait", "--for=condition=Ready", what, &timeout], ""),
+            false => self.kubectl(&["rollout", "status", what, &timeout], ""),
+        };
+        if !output.status.success() {
+            let reason = String::from_utf8_lossy(&output.stderr).into_owned();
+            panic!("{what} is not ready: {reason}{}", self.situation());
+        }
+    }
+
+    /// Pods, events and ends of logs, for a message about a failure.
+    fn situation(&self) -> String {
+        let said = |arguments: &[&str]| {
+            let output = self.kubectl(arguments, "");
+            String::from_utf8_lossy(&output.stdout).into_owned()
+        };
+        let pods = said(&["get", "pods", "--output", "wide"]);
+        let events = said(&["events"]);
+        let logs: String = said(&["get", "pods", "--output", "name"])
+            .lines()
+            .map(|pod| {
+                let log = said(&["logs", "--tail=15", "--all-containers", pod]);
+                format!("{pod}:\n{log}\n")
+            })
+            .collect();
+        format!("{pods}\n{events}\n{logs}")
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        if std::thread::panicking() && std::env::var_os("VUMI_E2E_KEEP").is_some() {
+            eprintln!("namespace {} is kept", self.name);
+            return;
+        }
+        let _ = kubectl(&["delete", "namespace", &self.name, "--wait=false"], "");
+    }
+}
+
+/// A connection over which lines are exchanged. It ends when this is dropped.
+pub struct Conversation {
+    process: Child,
+    stdin: ChildStdin,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Conversation {
+    fn start(arguments: &[&str]) -> Self {
+        let mut process = spawn(arguments);
+        let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
+            panic!("kubectl has no standard streams");
+        };
+        let (sender, lines) = mpsc::channel();
+        // Ends with the connection.
+        std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    return;
+                }
+            }
+        });
+        Self {
+            process,
+            stdin,
+            lines,
+        }
+    }
+
+    /// Sends a line.
+    ///
+    /// # Panics
+    /// If the connection has ended.
+    pub fn send(&mut self, line: &str) {
+        let sent = writeln!(self.stdin, "{line}").and_then(|()| self.stdin.flush());
+        sent.unwrap_or_else(|e| panic!("{line:?} cannot be sent: {e}"));
+    }
+
+    /// The next line of the other side, without its end; `None` if it hung up.
+    ///
+    /// # Panics
+    /// If neither happens within so many seconds.
+    pub fn hear(&mut self, seconds: u64) -> Option<String> {
+        match self.lines.recv_timeout(Duration::from_secs(seconds)) {
+            Ok(line) => Some(line.trim_end().to_owned()),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("nothing was said in {seconds} s"),
+        }
+    }
+}
+
+impl Drop for Conversation {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// An object as the API server gives it.
+///
+/// # Panics
+/// If it is not there.
+pub fn get(arguments: &[&str]) -> Value {
+    let mut all = vec!["get", "--output", "json"];
+    all.extend(arguments);
+    let text = succeed(&all, "");
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("kubectl get: {e}: {text}"))
+}
