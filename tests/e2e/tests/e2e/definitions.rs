@@ -34,6 +34,8 @@ fn examples_are_taken_and_compare_as_equal() {
             let difference = here.kubectl(&["diff", way, "-f", &path], "");
             let told = String::from_utf8_lossy(&difference.stdout);
             assert!(difference.status.success(), "{way} {path}: {told}");
+            // The next one may have the same names.
+            here.succeed(&["delete", "--ignore-not-found", "-f", &path], "");
         }
     }
 }

@@ -13,7 +13,7 @@ fn a_new_password_reaches_exactly_those_who_use_it_without_a_restart() {
     here.client();
     here.rabbitmq(RabbitMq::V4_0);
     here.ready("deployment/rabbitmq", 180);
-    user(&here, "first");
+    user(&here, "before-rotation");
     here.apply(SECRET);
     campaign(&here);
     let own = r#"{"spec": {"broker": {"secretRef": {"name": "echo-broker"}}}}"#;
@@ -28,8 +28,8 @@ fn a_new_password_reaches_exactly_those_who_use_it_without_a_restart() {
     let telnet = told(&before.0[0].name);
     let echo = told(&before.1[0].name);
 
-    user(&here, "second");
-    let new = r#"{"stringData": {"password": "second"}}"#;
+    user(&here, "after-rotation");
+    let new = r#"{"stringData": {"password": "after-rotation"}}"#;
     here.succeed(&["patch", "secret/echo-broker", "--patch", new], "");
     let changed = Instant::now();
     here.wait_for("its reader is told", 60, || {
@@ -49,7 +49,11 @@ fn a_new_password_reaches_exactly_those_who_use_it_without_a_restart() {
             again.then_some(()).ok_or(format!("{now:?}"))
         });
     }
-    let (mut ann, _) = call(&here, TELNET);
+    // While the broker is away, callers are told so.
+    let mut ann = here.wait_for("a caller is answered", 60, || {
+        let (caller, said) = call(&here, TELNET);
+        said.is_empty().then_some(caller).ok_or(said)
+    });
     ann.send("hello");
     assert_eq!(ann.hear(60).as_deref(), Some("hello"));
     here.settled(&[TELNET, ECHO], 120);
@@ -59,10 +63,9 @@ fn a_new_password_reaches_exactly_those_who_use_it_without_a_restart() {
     // Neither is to be read anywhere.
     let all = "vumi,deployments,configmaps,events.events.k8s.io";
     let shown = here.succeed(&["get", all, "--output", "yaml"], "");
-    assert!(
-        !shown.contains("second") && !shown.contains("not-guest"),
-        "{shown}"
-    );
+    for password in ["not-guest", "before-rotation", "after-rotation"] {
+        assert!(!shown.contains(password), "{password} in {shown}");
+    }
 }
 
 /// Makes the user `echo` with this password, or gives it to the one that is there.
@@ -80,5 +83,5 @@ const SECRET: &str = r#"
 apiVersion: v1
 kind: Secret
 metadata: {name: echo-broker}
-stringData: {host: rabbitmq, port: "5672", username: echo, password: first}
+stringData: {host: rabbitmq, port: "5672", username: echo, password: before-rotation}
 "#;
