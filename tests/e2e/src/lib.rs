@@ -10,7 +10,7 @@ mod turns;
 pub use faults::{answers, kill_containers, kill_part, own_cluster};
 pub use operator::{Operator, documents};
 pub use resources::Pod;
-pub use turns::{Turn, alone, beside_others};
+pub use turns::{Alone, Turn, alone, beside_others};
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};

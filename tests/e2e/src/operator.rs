@@ -1,25 +1,40 @@
 //! An operator as users install it, for the namespaces of one test.
 
-use crate::{Namespace, Pod, definitions, file, image, succeed, wait_for};
+use crate::{Alone, Namespace, Pod, definitions, file, image, kubectl, succeed, wait_for};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The operator of `deploy/operator`, in a namespace of its own, with rights in some namespaces only and watching those:
-/// operators of other tests beside it have nothing to do with it.
+/// The operator of `deploy/operator`, in a namespace of its own. It is deleted when this is dropped.
 pub struct Operator {
     /// Where it runs.
     pub place: Namespace,
+    everywhere: bool,
 }
 
 impl Operator {
-    /// Installs it for these namespaces, and waits until both of its pods are ready.
+    /// Installs it with rights in these namespaces only and watching those, so that operators of other tests beside it have
+    /// nothing to do with it, and waits until both of its pods are ready.
     ///
     /// # Panics
     /// With their logs if they are not.
     pub fn start(watched: &[&Namespace]) -> Self {
+        assert!(!watched.is_empty(), "for which namespaces?");
+        Self::install(watched)
+    }
+
+    /// Installs it for the whole cluster, as it is shipped; so no other test may run.
+    ///
+    /// # Panics
+    /// With the logs of its pods if they do not become ready.
+    pub fn everywhere(_: &Alone) -> Self {
+        Self::install(&[])
+    }
+
+    fn install(watched: &[&Namespace]) -> Self {
         let place = Namespace::create("operator");
         definitions();
-        let operator = Self { place };
+        let everywhere = watched.is_empty();
+        let operator = Self { place, everywhere };
         operator.apply("vumi:e2e", watched);
         operator
     }
@@ -55,7 +70,7 @@ impl Operator {
                     subject["namespace"] = json!(self.place.name);
                 }
                 match object["kind"].as_str() {
-                    Some("ClusterRoleBinding") => {
+                    Some("ClusterRoleBinding") if !self.everywhere => {
                         object["kind"] = json!("RoleBinding");
                         for namespace in watched {
                             object["metadata"]["namespace"] = json!(namespace.name);
@@ -101,6 +116,16 @@ impl Operator {
                 None => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
             }
         })
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if self.everywhere {
+            // Before others begin, who have operators of their own.
+            let _ = kubectl(&["delete", "clusterrolebinding", "vumi-operator"], "");
+            let _ = kubectl(&["delete", "namespace", &self.place.name], "");
+        }
     }
 }
 

@@ -19,8 +19,10 @@ thread_local! {
 }
 
 /// The right to use the cluster; it ends when all that the test took are dropped.
-#[derive(Clone)]
 pub struct Turn(#[allow(dead_code, reason = "held, not read")] Rc<Hold>);
+
+/// The right to use the cluster while no other test does.
+pub struct Alone(#[allow(dead_code, reason = "held, not read")] Turn);
 
 /// Uses the cluster beside other tests; waits while one of them disturbs it. A [`crate::Namespace`] does so by itself.
 pub fn beside_others() -> Turn {
@@ -28,9 +30,16 @@ pub fn beside_others() -> Turn {
     take(|| Hold::Shared(CLUSTER.read().unwrap_or_else(|e| e.into_inner())))
 }
 
-/// Waits until no other test uses the cluster, and keeps them off it.
-pub fn alone() -> Turn {
-    take(|| Hold::Alone(CLUSTER.write().unwrap_or_else(|e| e.into_inner())))
+/// Waits until no other test uses the cluster, and keeps them off it. It comes first in a test: one that uses the cluster
+/// beside others already would wait for itself.
+///
+/// # Panics
+/// In a test that uses the cluster already.
+pub fn alone() -> Alone {
+    let used = MINE.with_borrow(|mine| mine.strong_count() > 0);
+    assert!(!used, "alone() comes first in a test");
+    let exclusive = || Hold::Alone(CLUSTER.write().unwrap_or_else(|e| e.into_inner()));
+    Alone(take(exclusive))
 }
 
 fn take(hold: impl FnOnce() -> Hold) -> Turn {

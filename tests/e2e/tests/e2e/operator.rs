@@ -1,7 +1,7 @@
 //! What a user sees who applies a campaign to a cluster with the operator.
 
 use serde_json::json;
-use vumi_e2e::{Conversation, Namespace, Operator, RabbitMq, root};
+use vumi_e2e::{Conversation, Namespace, Operator, RabbitMq, alone, root};
 
 pub const TELNET: &str = "transport/telnet";
 pub const ECHO: &str = "application/echo";
@@ -77,4 +77,19 @@ fn an_applied_campaign_is_ready_answers_and_rolls_what_is_edited() {
     let (mut bob, _) = call(&here, TELNET);
     bob.send("after the edit");
     assert_eq!(bob.hear(30).as_deref(), Some("after the edit"));
+}
+
+/// As it is shipped, one operator serves every namespace, those that come later as well.
+#[test]
+fn an_operator_for_the_whole_cluster_serves_every_namespace() {
+    let alone = alone();
+    let here = Namespace::create("campaign");
+    here.rabbitmq(RabbitMq::V4_0);
+    let _operator = Operator::everywhere(&alone);
+    campaign(&here);
+    here.settled(&[TELNET, ECHO], 240);
+    let later = Namespace::create("campaign");
+    campaign(&later);
+    let why = later.condition(TELNET, "Ready", "False", 60);
+    assert!(why.contains("vumi-broker"), "{why}");
 }
