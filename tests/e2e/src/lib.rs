@@ -1,6 +1,17 @@
 //! What the tests on a cluster share: `kubectl`, a namespace of one's own, waiting, and brokers in pods. The cluster is
 //! the one of `KUBECONFIG` if that is set, else the one that `make cluster-up` started.
 
+mod faults;
+mod load;
+mod operator;
+mod resources;
+mod turns;
+
+pub use faults::{answers, kill_containers, kill_part, own_cluster};
+pub use operator::{Operator, documents};
+pub use resources::Pod;
+pub use turns::{Alone, Turn, alone, beside_others};
+
 use serde_json::Value;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -59,14 +70,18 @@ pub fn succeed(arguments: &[&str], input: &str) -> String {
 ///
 /// # Panics
 /// With the last reason why there was none, after so many seconds.
-pub fn wait_for<T>(what: &str, seconds: u64, mut ask: impl FnMut() -> Result<T, String>) -> T {
+pub fn wait_for<T>(what: &str, seconds: u64, ask: impl FnMut() -> Result<T, String>) -> T {
+    ask_until(seconds, ask)
+        .unwrap_or_else(|reason| panic!("{what}: not within {seconds} s; {reason}"))
+}
+
+/// The answer, or the last reason why there was none within so many seconds.
+fn ask_until<T>(seconds: u64, mut ask: impl FnMut() -> Result<T, String>) -> Result<T, String> {
     let deadline = Instant::now() + Duration::from_secs(seconds);
     loop {
         match ask() {
-            Ok(answer) => return answer,
-            Err(reason) if Instant::now() > deadline => {
-                panic!("{what}: not within {seconds} s; {reason}")
-            }
+            Ok(answer) => return Ok(answer),
+            Err(reason) if Instant::now() > deadline => return Err(reason),
             Err(_) => std::thread::sleep(Duration::from_millis(200)),
         }
     }
@@ -86,6 +101,16 @@ pub fn file(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
+/// Applies the custom resource definitions, and waits until they serve.
+pub fn definitions() {
+    let folder = root().join("deploy/crds");
+    let folder = folder.to_string_lossy();
+    // Several tests may do so at once: what is equal conflicts with nobody.
+    succeed(&["apply", "--server-side", "-f", &folder], "");
+    let established = ["wait", "--for=condition=Established", "--timeout=60s"];
+    succeed(&[established.as_slice(), &["-f", &folder]].concat(), "");
+}
+
 /// A version of RabbitMQ that there is an image of.
 #[derive(Clone, Copy)]
 pub enum RabbitMq {
@@ -100,19 +125,21 @@ pub enum RabbitMq {
 pub struct Namespace {
     /// Its name, new in each run.
     pub name: String,
+    _turn: Turn,
 }
 
 impl Namespace {
     /// Creates one whose name begins so.
     pub fn create(prefix: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
+        let turn = beside_others();
         let process = std::process::id();
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         let name = format!("{prefix}-{process}-{number}");
         succeed(&["create", "namespace", &name], "");
         let label = "pod-security.kubernetes.io/enforce=restricted";
         succeed(&["label", "namespace", &name, label], "");
-        Self { name }
+        Self { name, _turn: turn }
     }
 
     /// `kubectl` in this namespace.
@@ -188,6 +215,22 @@ impl Namespace {
             let reason = String::from_utf8_lossy(&output.stderr).into_owned();
             panic!("{what} is not ready: {reason}{}", self.situation());
         }
+    }
+
+    /// Asks again until there is an answer.
+    ///
+    /// # Panics
+    /// With the last reason why there was none and what happened here, after so many seconds.
+    pub fn wait_for<T>(
+        &self,
+        what: &str,
+        seconds: u64,
+        ask: impl FnMut() -> Result<T, String>,
+    ) -> T {
+        ask_until(seconds, ask).unwrap_or_else(|reason| {
+            let situation = self.situation();
+            panic!("{what}: not within {seconds} s; {reason}\n{situation}")
+        })
     }
 
     /// Pods, events and ends of logs, for a message about a failure.

@@ -1,10 +1,11 @@
 //! What the other tests rely on: nodes, names, Services, brokers.
 
 use serde_json::json;
-use vumi_e2e::{Namespace, RabbitMq, get, wait_for};
+use vumi_e2e::{Namespace, RabbitMq, beside_others, get, wait_for};
 
 #[test]
 fn every_node_is_ready() {
+    let _turn = beside_others();
     let nodes = get(&["nodes"]);
     let nodes = nodes["items"].as_array().unwrap();
     assert!(!nodes.is_empty());

@@ -2,4 +2,10 @@
 
 mod cluster;
 mod definitions;
+mod operator;
+mod operator_custom;
+mod operator_ends;
+mod operator_faults;
+mod operator_secrets;
+mod operator_upgrade;
 mod worker;

@@ -1,0 +1,95 @@
+//! What a user sees who applies a campaign to a cluster with the operator.
+
+use serde_json::json;
+use vumi_e2e::{Conversation, Namespace, Operator, RabbitMq, alone, root};
+
+pub const TELNET: &str = "transport/telnet";
+pub const ECHO: &str = "application/echo";
+
+/// Applies the shipped example, a transport `telnet` and an application `echo`, as a user does.
+pub fn campaign(here: &Namespace) {
+    let example = root().join("examples/telnet-echo");
+    here.succeed(&["apply", "-f", &example.to_string_lossy()], "");
+}
+
+/// Calls the address that the status of the transport names, and hears its first line.
+pub fn call(here: &Namespace, transport: &str) -> (Conversation, String) {
+    let status = here.get(transport).unwrap()["status"].clone();
+    let address = status["address"].as_str().and_then(|a| a.rsplit_once(':'));
+    let (host, port) = address.unwrap_or_else(|| panic!("no address: {status}"));
+    let mut caller = here.connect(host, port.parse().unwrap());
+    let said = caller
+        .hear(30)
+        .unwrap_or_else(|| panic!("{host}:{port} hung up"));
+    (caller, said)
+}
+
+/// The shipped example becomes pods that answer on a Service through RabbitMQ; an edit replaces the pods of that worker, and
+/// nobody else notices.
+#[test]
+fn an_applied_campaign_is_ready_answers_and_rolls_what_is_edited() {
+    let here = Namespace::create("campaign");
+    let _operator = Operator::start(&[&here]);
+    here.client();
+    // The Secret and a broker that is still starting.
+    here.rabbitmq(RabbitMq::V4_0);
+    campaign(&here);
+    let why = here.condition("application/echo", "Reconciling", "True", 60);
+    assert!(why.len() > "Reconciling: ".len(), "{why}");
+    here.settled(&[TELNET, ECHO], 180);
+    for resource in [TELNET, ECHO] {
+        let status = here.get(resource).unwrap()["status"].clone();
+        assert_eq!(status["replicas"], json!(1), "{status}");
+        assert_eq!(status["readyReplicas"], json!(1), "{status}");
+        assert_eq!(status["appliedGeneration"], json!(1), "{status}");
+        assert_eq!(status.get("why"), None, "{status}");
+    }
+    let (mut ann, said) = call(&here, TELNET);
+    // The echo of the session's start, which has no text.
+    assert_eq!(said, "");
+    ann.send("grüße ☎");
+    assert_eq!(ann.hear(30).as_deref(), Some("grüße ☎"));
+    // The table that answers the first question.
+    let table = here.succeed(&["get", "vumi"], "");
+    let mut lines = table.lines().filter(|line| !line.is_empty());
+    assert!(
+        lines.next().is_some_and(|line| line.contains("READY")),
+        "{table}"
+    );
+    assert!(table.contains("transport.vumi.dev/telnet"), "{table}");
+
+    let before = (here.pods(TELNET), here.pods(ECHO));
+    let edit = json!({"spec": {"telnet": {"maxLine": "2Ki"}}}).to_string();
+    here.succeed(&["patch", TELNET, "--type=merge", "--patch", &edit], "");
+    here.wait_for("the edited worker has new pods only", 120, || {
+        let now = here.pods(TELNET);
+        let kept = now
+            .iter()
+            .any(|pod| before.0.iter().any(|old| old.uid == pod.uid));
+        (!now.is_empty() && !kept)
+            .then_some(())
+            .ok_or(format!("{now:?}"))
+    });
+    here.settled(&[TELNET, ECHO], 120);
+    assert_eq!(here.pods(ECHO), before.1);
+    let events = here.succeed(&["get", "events.events.k8s.io"], "");
+    assert!(events.contains("ConfigChanged"), "{events}");
+    let (mut bob, _) = call(&here, TELNET);
+    bob.send("after the edit");
+    assert_eq!(bob.hear(30).as_deref(), Some("after the edit"));
+}
+
+/// As it is shipped, one operator serves every namespace, those that come later as well.
+#[test]
+fn an_operator_for_the_whole_cluster_serves_every_namespace() {
+    let alone = alone();
+    let here = Namespace::create("campaign");
+    here.rabbitmq(RabbitMq::V4_0);
+    let _operator = Operator::everywhere(&alone);
+    campaign(&here);
+    here.settled(&[TELNET, ECHO], 240);
+    let later = Namespace::create("campaign");
+    campaign(&later);
+    let why = later.condition(TELNET, "Ready", "False", 60);
+    assert!(why.contains("vumi-broker"), "{why}");
+}
