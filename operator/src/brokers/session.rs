@@ -11,9 +11,9 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior};
+use vumi_core::broker::LinkState;
 use vumi_core::broker::amqp::AmqpBroker;
 use vumi_core::broker::amqp::AmqpConfig;
-use vumi_core::broker::LinkState;
 use vumi_core::secrets::Secrets;
 use vumi_plan::{Broker, Queue, Unread};
 
