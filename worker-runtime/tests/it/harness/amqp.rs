@@ -164,7 +164,8 @@ impl Amqp {
     }
 
     /// Consumes a queue with prefetch `window`: each body goes to `saw`, with whether the broker delivered it before, and
-    /// is acknowledged afterwards, several at once.
+    /// is acknowledged afterwards, several at once. Nobody else consumes it meanwhile, not even an earlier reader whose
+    /// connection has not ended yet: what that was given and did not read would come later.
     /// Ends with the connection, or after `silence` without a message.
     pub async fn consume(
         self,
@@ -176,7 +177,10 @@ impl Amqp {
         self.channel
             .basic_qos(window, BasicQosOptions::default())
             .await?;
-        let options = BasicConsumeOptions::default();
+        let options = BasicConsumeOptions {
+            exclusive: true,
+            ..BasicConsumeOptions::default()
+        };
         let none = FieldTable::default();
         let mut consumer = self
             .channel
