@@ -17,6 +17,8 @@ use vumi_api::{Flow, Port};
 
 /// Messages that wait to be read; an older one makes room for a newer one.
 const KEPT: usize = 10_000;
+/// Bytes of their bodies, likewise: a reader that stands still must not take the memory of the process that is looked at.
+const KEPT_BYTES: usize = 16 << 20;
 /// Window of the subscription. It is acknowledged at once, so it only has to cover the way to the broker.
 const WINDOW: u16 = 1000;
 
@@ -78,7 +80,9 @@ pub enum Told {
 
 #[derive(Default)]
 struct Ring {
-    waiting: VecDeque<Told>,
+    /// With the length of its body each.
+    waiting: VecDeque<(Told, usize)>,
+    bytes: usize,
     dropped: u64,
 }
 
@@ -89,13 +93,16 @@ struct Shared {
 }
 
 impl Shared {
-    fn put(&self, told: Told) {
+    fn put(&self, told: Told, length: usize) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        if ring.waiting.len() >= KEPT {
-            ring.waiting.pop_front();
+        while (ring.waiting.len() >= KEPT || ring.bytes + length > KEPT_BYTES)
+            && let Some((_, oldest)) = ring.waiting.pop_front()
+        {
+            ring.bytes -= oldest;
             ring.dropped += 1;
         }
-        ring.waiting.push_back(told);
+        ring.bytes += length;
+        ring.waiting.push_back((told, length));
         drop(ring);
         self.more.notify_one();
     }
@@ -103,7 +110,11 @@ impl Shared {
     fn take(&self) -> Option<Told> {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         match std::mem::take(&mut ring.dropped) {
-            0 => ring.waiting.pop_front(),
+            0 => {
+                let (told, length) = ring.waiting.pop_front()?;
+                ring.bytes -= length;
+                Some(told)
+            }
             dropped => Some(Told::Dropped(dropped)),
         }
     }
@@ -134,14 +145,14 @@ impl Tap {
         let into = Arc::clone(&shared);
         let reader = tokio::spawn(async move {
             let mut told = watch_state(&mut subscription.state).await;
-            into.put(told.clone());
+            into.put(told.clone(), 0);
             while told == Told::Open {
                 tokio::select! {
                     biased;
                     delivery = subscription.deliveries.recv() => match delivery {
                         Some(raw) => {
                             if let Some(seen) = seen(&raw.routing_key, &raw.body, &filter) {
-                                into.put(Told::Seen(seen));
+                                into.put(Told::Seen(seen), raw.body.len());
                             }
                             subscription.acker.ack(raw.generation, raw.tag, false);
                         }
@@ -153,7 +164,7 @@ impl Tap {
                 }
             }
             if told != Told::Open {
-                into.put(told);
+                into.put(told, 0);
             }
             subscription.acker.close();
         });
@@ -292,5 +303,33 @@ mod tests {
             panic!("a message is seen")
         };
         assert_eq!(first.message["content"], "25");
+    }
+
+    #[tokio::test]
+    async fn large_messages_that_nobody_reads_take_a_bounded_memory() {
+        const LARGE: usize = 1 << 20;
+        let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
+        let mut tap = Tap::open(&*broker, &inbound(), Filter::default()).await;
+        assert_eq!(tap.next().await, Told::Open);
+        let text = "x".repeat(LARGE);
+        let count = 2 * KEPT_BYTES / LARGE;
+        for _ in 0..count {
+            say(&*broker, "2782", &text).await;
+        }
+        let dropped = || tap.shared.ring.lock().unwrap().dropped;
+        while dropped() < count as u64 / 2 {
+            tokio::task::yield_now().await;
+        }
+        say(&*broker, "2782", "the last one").await;
+        let mut seen = 0;
+        loop {
+            match tap.next().await {
+                Told::Seen(last) if last.message["content"] == "the last one" => break,
+                Told::Seen(_) => seen += 1,
+                told => assert!(matches!(told, Told::Dropped(_)), "{told:?}"),
+            }
+        }
+        assert!(seen <= KEPT_BYTES / LARGE, "{seen}");
+        assert_eq!(tap.shared.ring.lock().unwrap().bytes, 0);
     }
 }

@@ -86,8 +86,8 @@ impl Answer {
     }
 
     /// As it is kept for whoever asks the same again: status, headers and body. Of one that is too long, the headers but
-    /// the content type are left out; of one that still is, the body.
-    pub fn kept(&self) -> Bytes {
+    /// the content type are left out; none of one that still is.
+    pub fn kept(&self) -> Option<Bytes> {
         let all = |_: &HeaderName| true;
         let kind = |name: &HeaderName| name == CONTENT_TYPE;
         let kept = self.written(all);
@@ -95,13 +95,16 @@ impl Answer {
             true => self.written(kind),
             false => kept,
         };
-        match kept.len() > MAX_ANSWER {
-            true => {
-                let text = "This request was answered before; the answer was too long to be kept.";
-                Self::error(StatusCode::GONE, text).kept()
-            }
-            false => kept.into(),
-        }
+        (kept.len() <= MAX_ANSWER).then(|| kept.into())
+    }
+
+    /// The same where the answer cannot be made again: in the place of one that is too long, an error that says so.
+    pub fn kept_or_gone(&self) -> Bytes {
+        self.kept().unwrap_or_else(|| {
+            let text = "This request was answered before; the answer was too long to be kept.";
+            let gone = Self::error(StatusCode::GONE, text);
+            gone.written(|_| true).into()
+        })
     }
 
     /// As HTTP writes it: a line with the status, a line for each header, an empty line, the body.
@@ -242,7 +245,7 @@ mod tests {
             },
         ];
         for answer in answers {
-            assert_eq!(Answer::from_kept(&answer.kept()), Some(answer));
+            assert_eq!(Answer::from_kept(&answer.kept_or_gone()), Some(answer));
         }
         assert_eq!(Answer::from_kept(&Bytes::new()), None);
         let large = HeaderValue::from_str(&"h".repeat(MAX_ANSWER)).unwrap();
@@ -250,9 +253,10 @@ mod tests {
         let headed = plain
             .clone()
             .with(HeaderName::from_static("x-large"), large);
-        assert_eq!(Answer::from_kept(&headed.kept()), Some(plain));
-        let long = Answer::text(StatusCode::OK, "x".repeat(MAX_ANSWER)).kept();
-        let kept = Answer::from_kept(&long).map(|answer| answer.status);
+        assert_eq!(Answer::from_kept(&headed.kept_or_gone()), Some(plain));
+        let long = Answer::text(StatusCode::OK, "x".repeat(MAX_ANSWER));
+        assert_eq!(long.kept(), None);
+        let kept = Answer::from_kept(&long.kept_or_gone()).map(|answer| answer.status);
         assert_eq!(
             kept,
             Some(StatusCode::GONE),

@@ -170,6 +170,26 @@ pub fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A JSON value. Of members of an object that have one name the first counts, as of repeated parameters; deeper ones are
+/// as `serde_json` reads them.
+///
+/// # Errors
+/// It is none, in UTF-8.
+pub fn json(body: &[u8]) -> serde_json::Result<Value> {
+    let value: Value = serde_json::from_slice(body)?;
+    let Value::Object(mut object) = value else {
+        return Ok(value);
+    };
+    let Members(members) = serde_json::from_slice(body)?;
+    if members.len() > object.len() {
+        object.clear();
+        for (name, value) in members {
+            object.entry(name).or_insert(value);
+        }
+    }
+    Ok(Value::Object(object))
+}
+
 /// The members of a JSON object in order, repeated names included.
 struct Members(Vec<(String, Value)>);
 
@@ -236,6 +256,14 @@ mod tests {
     fn pairs(list: &[(&str, &str)]) -> Vec<(String, Option<String>)> {
         let owned = |(n, v): &(&str, &str)| ((*n).to_owned(), Some((*v).to_owned()));
         list.iter().map(owned).collect()
+    }
+
+    #[test]
+    fn of_members_with_one_name_the_first_counts() {
+        let value = json(br#"{"a": 1, "b": {"c": 1, "c": 2}, "a": 2, "a": null}"#).unwrap();
+        assert_eq!(value, serde_json::json!({"a": 1, "b": {"c": 2}}));
+        assert_eq!(json(b"[1, 2]").unwrap(), serde_json::json!([1, 2]));
+        assert!(json(b"{\"a\": \"\xff\"}").is_err());
     }
 
     #[test]

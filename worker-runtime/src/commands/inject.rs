@@ -1,5 +1,6 @@
 //! `vumi inject`: publishes messages from files, lines, CSV or JSON lines, each until the broker confirmed it.
 
+mod pace;
 mod progress;
 mod records;
 mod repeats;
@@ -12,6 +13,7 @@ use crate::process;
 use bytes::Bytes;
 use clap::builder::NonEmptyStringValueParser;
 use indicatif::{ProgressBar, ProgressStyle};
+use pace::Pace;
 use progress::Progress;
 use records::{Layout, Record, Source, Template};
 use repeats::Repeats;
@@ -307,6 +309,7 @@ async fn send(
     let (began, mut noted) = (Instant::now(), Instant::now());
     // Since when something is handed over that may not be sent.
     let mut since: Option<Instant> = None;
+    let mut pace = arguments.rate.map(|rate| Pace::new(rate, began));
     let mut turn = Turn::new(before, known, arguments.skip_invalid);
     let mut sent = 0u64;
     let end: Result<(), CliError> = loop {
@@ -330,9 +333,8 @@ async fn send(
             let Some(body) = body else {
                 return sink.flush().await;
             };
-            if let Some(rate) = arguments.rate {
-                let at = Duration::from_secs_f64(sent as f64 / rate);
-                tokio::time::sleep_until(began + at).await;
+            if let Some(pace) = &mut pace {
+                tokio::time::sleep_until(pace.next(Instant::now())).await;
             }
             sent += 1;
             sink.send(body).await

@@ -237,6 +237,7 @@ state: {redis: {secretRef: {name: hangman-redis}, keyPrefix: demo}}",
         "program:sms_in: --sentry is not converted: errors are logged and counted",
         "program:transport: vumi.transports.smpp.SmppTransport has no counterpart in this version",
         "program:smsc: it runs no Vumi worker; leave it to supervisord",
+        "program:hangman: random_word_url is not converted: words come from hangman.words",
     ];
     for part in expected {
         assert!(

@@ -124,13 +124,16 @@ impl Template {
                     .or_insert_with(|| endpoint.clone().into());
             }
         }
-        let (needed, option) = match self.flow() {
-            Flow::Inbound => ("from_addr", "--from"),
-            Flow::Outbound => ("to_addr", "--to"),
-            Flow::Event => ("user_message_id", "it in the record"),
+        let (needed, cure) = match self.flow() {
+            Flow::Inbound => ("from_addr", "give --from, or a column"),
+            Flow::Outbound => ("to_addr", "give --to, or a column"),
+            Flow::Event => (
+                "user_message_id",
+                "events are given as JSON, one in a line, with all of their fields",
+            ),
         };
         if whole.get(needed).is_none_or(Value::is_null) {
-            return Err(format!("it has no {needed}; give {option}, or a column"));
+            return Err(format!("it has no {needed}; {cure}"));
         }
         for address in ["from_addr", "to_addr"] {
             if whole.get(address).is_some_and(|given| given == "") {

@@ -289,9 +289,9 @@ impl Front {
         let taken = match repeatable {
             true => {
                 let id = message.message_id().to_owned();
-                self.cx
-                    .accept_once(message, &id, answer.kept(), limit)
-                    .await
+                // One that is too long to be kept is made again from the repeat.
+                let kept = answer.kept().unwrap_or_default();
+                self.cx.accept_once(message, &id, kept, limit).await
             }
             false => self
                 .cx

@@ -28,7 +28,7 @@ impl Front {
             Ok(answer) => answer,
             Err(error) => return self.refuse(&error),
         };
-        let first = provider_id.map(|id| (message_id(&self.cx, &id), answer.kept()));
+        let first = provider_id.map(|id| (message_id(&self.cx, &id), answer.kept_or_gone()));
         let (answer, written) = Reply::watched(answer);
         let (moves, cx) = (Arc::clone(&self.moves), Arc::clone(&self.cx));
         self.settling.spawn(async move {

@@ -69,7 +69,9 @@ impl Front {
         self.settle(self.provider.replied(message), false).await;
         if self.provider.has_ids() {
             let person = message.to_addr().map(Person::new);
-            self.cx.answered(request, answer.kept(), person).await;
+            self.cx
+                .answered(request, answer.kept_or_gone(), person)
+                .await;
         }
         self.cx.traffic(Traffic::Outbound);
         self.report_time(age);
@@ -111,7 +113,7 @@ impl Front {
     /// Whoever repeats a request whose reply cannot be delivered is told so, unless it was answered before.
     async fn leave_unanswered(&self, request: &str, code: Code) {
         if self.provider.has_ids() {
-            let answer = unanswered(code).kept();
+            let answer = unanswered(code).kept_or_gone();
             self.cx.answered(request, answer, None).await;
         }
     }

@@ -76,7 +76,7 @@ impl Front {
             Ok(told) => told,
             Err(error) => return self.refuse(&error),
         };
-        let kept = (taken && self.provider.has_ids()).then(|| answer.kept());
+        let kept = (taken && self.provider.has_ids()).then(|| answer.kept_or_gone());
         let known = async {
             if let Some(kept) = kept {
                 let (cx, id) = (Arc::clone(&self.cx), message.message_id().to_owned());

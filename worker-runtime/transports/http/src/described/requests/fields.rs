@@ -87,7 +87,7 @@ pub(super) fn read(
             Ok(values) => found = values,
             Err(why) => problem = Some(why),
         },
-        ("application/json", _) => match serde_json::from_slice(&request.body) {
+        ("application/json", _) => match vumi_http::json(&request.body) {
             Ok(body) => json = body,
             Err(_) => problem = Some("it is no JSON in UTF-8".to_owned()),
         },
