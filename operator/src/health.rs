@@ -61,7 +61,7 @@ impl Health {
                     "the definitions (CRDs) are older than this operator, they lack {what}: upgrade them; until then nothing is written"
                 ));
             }
-            Definitions::Current { .. } => {}
+            Definitions::Current => {}
         }
         let awaited = lock(&self.awaited);
         match awaited.is_empty() {

@@ -42,16 +42,18 @@ pub struct Secrets {
     entries: Mutex<HashMap<Name, Entry>>,
     /// Resources one of whose Secrets is another one than their pods were told of.
     rotated: Mutex<HashSet<Key>>,
+    /// Users of one that has changed who have not heard of it.
+    concerned: Mutex<HashSet<Key>>,
 }
 
 impl Secrets {
     /// Nothing is known yet.
     pub fn new(api: Api) -> Self {
-        let (entries, rotated) = (Mutex::default(), Mutex::default());
         Self {
             api,
-            entries,
-            rotated,
+            entries: Mutex::default(),
+            rotated: Mutex::default(),
+            concerned: Mutex::default(),
         }
     }
 
@@ -61,6 +63,12 @@ impl Secrets {
 
     fn rotated(&self) -> MutexGuard<'_, HashSet<Key>> {
         self.rotated.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn concerned(&self) -> MutexGuard<'_, HashSet<Key>> {
+        self.concerned
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes which Secrets a resource reads; it does not read others any more.
@@ -128,13 +136,13 @@ impl Secrets {
         Some(facts.revision.clone())
     }
 
-    /// Reads a Secret, unless somebody just did. Returns who has to hear of what changed.
-    async fn read(&self, place: &Name) -> Result<Vec<Key>, ApiError> {
+    /// Reads a Secret, unless somebody just did.
+    async fn read(&self, place: &Name) -> Result<(), ApiError> {
         let reading = Arc::clone(&self.entries().entry(place.clone()).or_default().reading);
         let _turn = reading.lock().await;
         let fresh = |entry: &Entry| entry.read.is_some_and(|read| read.elapsed() < FRESH);
         if self.entries().get(place).is_some_and(fresh) {
-            return Ok(Vec::new());
+            return Ok(());
         }
         let (namespace, name) = place;
         let found = match is_name(name) {
@@ -157,7 +165,7 @@ impl Secrets {
         let now = Instant::now();
         let mut entries = self.entries();
         let Some(entry) = entries.get_mut(place) else {
-            return Ok(Vec::new());
+            return Ok(());
         };
         let first = entry.read.is_none();
         let changed = !first && entry.facts != facts;
@@ -168,10 +176,11 @@ impl Secrets {
         entry.read = Some(now);
         // At most the whole time after the last one, and not all in step.
         entry.due = Some(now + EVERY.mul_f64(rand::rng().random_range(0.75..=0.95)));
-        match changed {
-            true => Ok(entry.users.iter().cloned().collect()),
-            false => Ok(Vec::new()),
+        // Whoever found it, all of them have to hear of it.
+        if changed {
+            self.concerned().extend(entry.users.iter().cloned());
         }
+        Ok(())
     }
 
     /// Whether the pods of a resource are still to be told of another revision. Asking clears it.
@@ -200,14 +209,13 @@ impl Secrets {
                 for (result, (namespace, name)) in
                     futures::future::join_all(read).await.into_iter().zip(some)
                 {
-                    match result {
-                        Ok(users) => users.into_iter().for_each(&changed),
-                        Err(error) => {
-                            tracing::warn!(namespace, secret = name, %error, "a Secret cannot be read");
-                        }
+                    if let Err(error) = result {
+                        tracing::warn!(namespace, secret = name, %error, "a Secret cannot be read");
                     }
                 }
             }
+            let concerned = std::mem::take(&mut *self.concerned());
+            concerned.into_iter().for_each(&changed);
         }
     }
 }

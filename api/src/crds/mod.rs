@@ -5,6 +5,7 @@ mod pods;
 mod rules;
 mod schema;
 mod shown;
+mod whole;
 
 pub use rules::{CEL_WORDS, RESERVED_SETTINGS, UNSUPPORTED_KEYS, one_of};
 pub(crate) use rules::{of_our_own, only_for};
@@ -42,6 +43,7 @@ fn build_root(kind: Kind) -> Value {
         Kind::MetricAggregator => schema::of::<MetricAggregatorSpec>(),
     };
     rules::finish_spec(kind, &mut spec);
+    whole::mark(&mut spec);
     let mut root = json!({
         "description": spec["description"],
         "type": "object",

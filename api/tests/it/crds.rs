@@ -180,6 +180,7 @@ fn nothing_is_stored_or_refused_by_surprise() {
         "maxProperties",
         "minimum",
         "maximum",
+        "x-kubernetes-map-type",
         "x-kubernetes-validations",
         "x-kubernetes-preserve-unknown-fields",
     ];

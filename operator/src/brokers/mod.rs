@@ -1,6 +1,8 @@
 //! What brokers say: for each virtual host that resources name there is one link, over which the reports of workers come and
 //! queues are read. Every operator listens, the one that writes reads as well.
 
+mod ears;
+mod identify;
 mod link;
 mod management;
 mod reports;

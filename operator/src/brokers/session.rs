@@ -1,21 +1,21 @@
 //! Listening to one virtual host and reading its queues, with the credentials of the Secret as it is.
 
-use super::link::{Known, Link, report, unread};
+use super::ears::Ears;
+use super::identify::identify;
+use super::link::{Link, unread};
 use super::management::Management;
-use super::{Place, identified, tell};
+use super::{Place, tell};
 use crate::engine::Engine;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
+use vumi_core::broker::LinkState;
 use vumi_core::broker::amqp::AmqpBroker;
 use vumi_core::broker::amqp::AmqpConfig;
-use vumi_core::broker::{Access, ConsumerState, EXCHANGE, LinkState, QueueSpec, Subscribe};
-use vumi_core::message::TransportStatus;
 use vumi_core::secrets::Secrets;
-use vumi_plan::{Broker, BrokerIdentity, Queue, Unread};
+use vumi_plan::{Broker, Queue, Unread};
 
 /// Between two readings of a virtual host (K19).
 const EVERY: Duration = Duration::from_secs(5);
@@ -25,12 +25,6 @@ const SHARE: u32 = 10;
 const COUNT: Duration = Duration::from_secs(30);
 /// After what cannot be helped by trying again at once.
 const PAUSE: Duration = Duration::from_secs(10);
-/// Unacknowledged reports.
-const PREFETCH: u16 = 200;
-/// Consumers beside the first, each for connectors that came later, before there is one for all again.
-const CONSUMERS: usize = 8;
-/// In this time what happens is taken together.
-const TOGETHER: Duration = Duration::from_millis(200);
 
 /// Keeps a session, for as long as it is polled.
 pub(super) async fn keep(engine: Arc<Engine>, link: Arc<Link>) {
@@ -47,6 +41,18 @@ pub(super) async fn keep(engine: Arc<Engine>, link: Arc<Link>) {
 fn took(engine: &Engine, link: &Link, broker: Broker) {
     let new = broker.clone();
     let old = link.read(broker);
+    let kind = |unread: &Option<Unread>| unread.as_ref().map(std::mem::discriminant);
+    if kind(&new.unread) != kind(&old.unread) {
+        let Place { namespace, broker } = &link.place;
+        let secret = &broker.secret_ref.name;
+        match &new.unread {
+            Some(Unread::Broker(why) | Unread::Management(why) | Unread::Forbidden(why)) => {
+                tracing::warn!(namespace, secret, why, "a broker cannot be read");
+            }
+            Some(Unread::NotYet) => {}
+            None => tracing::info!(namespace, secret, "a broker is read"),
+        }
+    }
     let all = new.unread != old.unread || new.address != old.address && new.address.is_some();
     let news = new.news(&old);
     let concerned = engine.claims.readers(&link.place, |queues, scaled| {
@@ -92,15 +98,15 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
     let (mut next, mut counted) = (Instant::now(), None::<(Instant, BTreeMap<String, Queue>)>);
     let mut refused_since = None;
     loop {
-        tokio::select! {
-            _ = tick.tick() => {}
-            Ok(()) = state.changed() => {}
+        let in_time = tokio::select! {
+            _ = tick.tick() => true,
+            Ok(()) = state.changed() => false,
             Ok(()) = connectors.changed() => {
                 let now = connectors.borrow_and_update().clone();
                 ears.hear(&now).await;
                 continue;
             }
-        }
+        };
         if credentials.are_old(engine, place) {
             tracing::info!(
                 broker = shown,
@@ -121,7 +127,11 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
                 ..
             } => {
                 link.deaf();
-                took(engine, link, reading(unread(Unread::Broker(error))));
+                // An attempt is made every few seconds, and it fails in one of several ways.
+                let said = matches!(link.broker().0.unread, Some(Unread::Broker(_)));
+                if in_time || !said {
+                    took(engine, link, reading(unread(Unread::Broker(error))));
+                }
                 let since = *refused_since.get_or_insert_with(Instant::now);
                 // The Secret may be another one, of which nobody has told yet.
                 if refused && since.elapsed() > PAUSE {
@@ -200,74 +210,6 @@ async fn count(
     queues
 }
 
-/// Finds out which broker it is among those that call themselves the same. Names of clusters are often the same: two
-/// addresses lead to one broker only where one sees a queue that the other has made (K18).
-async fn identify(
-    engine: &Engine,
-    link: &Link,
-    broker: &dyn vumi_core::broker::Broker,
-    (cluster, address, vhost): (String, String, String),
-    ears: &Ears,
-) {
-    let (queue, listening) = ears.first();
-    let known = link.known();
-    let same = known.as_ref().filter(|known| {
-        known.cluster == cluster && known.address == address && known.identity.vhost == vhost
-    });
-    if let Some(known) = same {
-        if known.queue != queue || known.listening != listening {
-            link.know(Known {
-                queue,
-                listening,
-                ..known.clone()
-            });
-        }
-        return;
-    }
-    let _turn = engine.brokers.identifying.lock().await;
-    let mut identity = None;
-    for other in engine.brokers.all() {
-        let Some(other) = other
-            .known()
-            .filter(|_| !std::ptr::eq(other.as_ref(), link))
-        else {
-            continue;
-        };
-        if other.cluster != cluster || other.identity.vhost != vhost || identity.is_some() {
-            continue;
-        }
-        if other.address == address {
-            identity = Some(other.identity);
-        } else if !other.listening {
-            // It cannot be told now.
-            return;
-        } else {
-            match broker.depth(&other.queue).await {
-                // It is not there.
-                Ok(None) => {}
-                Ok(Some(_)) => identity = Some(other.identity),
-                // It is there and not for us, unless the broker is away.
-                Err(_) => match *broker.link().borrow() {
-                    LinkState::Up { .. } => identity = Some(other.identity),
-                    _ => return,
-                },
-            }
-        }
-    }
-    let identity = identity.unwrap_or_else(|| BrokerIdentity {
-        cluster: format!("{cluster} at {address}"),
-        vhost,
-    });
-    link.know(Known {
-        identity,
-        cluster,
-        address,
-        queue,
-        listening,
-    });
-    identified(engine);
-}
-
 /// What is known of the Secrets of a link.
 struct Credentials {
     secrets: Arc<Secrets>,
@@ -305,104 +247,6 @@ impl Credentials {
             let known = engine.secrets.revision(&place.namespace, name);
             known.is_some_and(|known| known != *revision)
         })
-    }
-}
-
-/// Our own copies of what workers say (K6).
-struct Ears {
-    engine: Arc<Engine>,
-    link: Arc<Link>,
-    broker: Arc<dyn vumi_core::broker::Broker>,
-    heard: BTreeSet<String>,
-    /// The first one hears all that there was when it began.
-    names: Vec<String>,
-    state: Option<tokio::sync::watch::Receiver<ConsumerState>>,
-    listeners: JoinSet<()>,
-}
-
-impl Ears {
-    fn new(
-        engine: Arc<Engine>,
-        link: Arc<Link>,
-        broker: Arc<dyn vumi_core::broker::Broker>,
-    ) -> Self {
-        Self {
-            engine,
-            link,
-            broker,
-            heard: BTreeSet::new(),
-            names: Vec::new(),
-            state: None,
-            listeners: JoinSet::new(),
-        }
-    }
-
-    /// A queue of ours, and whether it is there.
-    fn first(&self) -> (String, bool) {
-        let name = self.names.first().cloned().unwrap_or_default();
-        let consuming = |state: &tokio::sync::watch::Receiver<ConsumerState>| {
-            *state.borrow() == ConsumerState::Consuming
-        };
-        (name, self.state.as_ref().is_some_and(consuming))
-    }
-
-    /// Hears these connectors from now on. What is not heard any more costs little until the next time that all is heard anew.
-    async fn hear(&mut self, connectors: &BTreeSet<String>) {
-        let new: BTreeSet<String> = connectors.difference(&self.heard).cloned().collect();
-        if new.is_empty() {
-            return;
-        }
-        let anew = self.names.len() >= CONSUMERS;
-        let old = anew.then(|| std::mem::take(&mut self.listeners));
-        let wanted = match anew || self.names.is_empty() {
-            true => connectors,
-            false => &new,
-        };
-        let name = format!("vumi.operator.{:016x}", rand::random::<u64>());
-        let mut subscription = self
-            .broker
-            .subscribe(Subscribe {
-                queue: QueueSpec::Copy {
-                    name: name.clone(),
-                    exchange: EXCHANGE.to_owned(),
-                    keys: wanted
-                        .iter()
-                        .map(|connector| TransportStatus::routing_key(connector))
-                        .collect(),
-                },
-                prefetch: PREFETCH,
-                access: Access::Shared,
-                tag: name.clone(),
-            })
-            .await;
-        if anew {
-            self.names.clear();
-        }
-        if self.names.is_empty() {
-            self.state = Some(subscription.state.clone());
-        }
-        self.names.push(name);
-        self.heard.clone_from(connectors);
-        let (engine, link) = (Arc::clone(&self.engine), Arc::clone(&self.link));
-        let mut state = subscription.state.clone();
-        self.listeners.spawn(async move {
-            while let Some(raw) = subscription.deliveries.recv().await {
-                if let Some(report) = report(&raw.routing_key, &raw.body, engine.clock.now()) {
-                    let connector = report.connector.clone();
-                    if link.hear(report) {
-                        let keys = engine.claims.speakers(&link.place, &connector);
-                        tell(&engine, keys, TOGETHER);
-                    }
-                }
-                subscription.acker.ack(raw.generation, raw.tag, false);
-            }
-        });
-        if let Some(old) = old {
-            // Two hear for a moment, rather than nobody.
-            let up = state.wait_for(|state| *state == ConsumerState::Consuming);
-            let _ = tokio::time::timeout(PAUSE, up).await;
-            drop(old);
-        }
     }
 }
 

@@ -1,17 +1,23 @@
 //! The operator before a real API server, with the rights that its manifests give it and no others: the objects of every
 //! example appear, then nothing is written; edits, drift, faults, another leader, older definitions.
 
+use crate::brokers::{Worker, rabbit};
 use crate::cluster::{
-    Cluster, NAMESPACE, QUIET, Running, apply_examples, child, definitions, examples, install,
-    path, until,
+    BrokerPlace, Cluster, NAMESPACE, QUIET, Running, apply_examples, child, definitions, examples,
+    install, path, until,
 };
 use crate::proxy::{Fault, Proxy};
 use crate::rights::{Observed, declared_rights_are_used, observe};
 use serde_json::{Value, json};
-use vumi_api::manifest::load;
-use vumi_api::{Resource, Target};
+use vumi_api::Resource;
 use vumi_plan::Names;
 use vumi_testkit::kubernetes::{ApiServer, KubernetesError};
+use vumi_testkit::rabbitmq::Version;
+
+const TELNET: &str = "/apis/vumi.dev/v1alpha1/namespaces/campaign/transports/telnet";
+const POD: &str = "transport-telnet-0";
+/// What has to last has lasted by then.
+const CALM: std::time::Duration = std::time::Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_before_a_real_api_server() {
@@ -29,14 +35,38 @@ async fn the_operator_before_a_real_api_server() {
     upstream.auth_info.token = Some(server.token().to_owned().into());
     let proxy = Proxy::before(kube::Client::try_from(upstream).unwrap()).await;
     let cluster = Cluster { server };
+    let Some(rabbit) = rabbit(Version::V4_0).await else {
+        return;
+    };
+    let tags = ["monitoring"];
+    rabbit
+        .add_user("planted", "planted-value", &tags)
+        .await
+        .unwrap();
+    rabbit.add_vhost("others", None).await.unwrap();
+    let allowed = [
+        "set_permissions",
+        "-p",
+        "others",
+        "planted",
+        ".*",
+        ".*",
+        ".*",
+    ];
+    rabbit.ctl(&allowed).await.unwrap();
+    let broker = BrokerPlace {
+        url: rabbit.url_as("planted", "planted-value", "/"),
+        management: rabbit.management_url(),
+    };
     let rules = install(&cluster);
     let examples = examples();
     let mut observed = Observed::new();
 
     let one = Running::start(&proxy, "one");
-    apply_examples(&cluster, &examples);
+    apply_examples(&cluster, &examples, &broker);
     objects_appear(&cluster, &one, &examples).await;
-    nothing_is_written(&proxy, &one, &mut observed).await;
+    let works = one_runs(&cluster, &broker).await;
+    nothing_is_written(&cluster, &proxy, &one, &mut observed).await;
     // Standing by, then leading, without a write: what is right is known from the objects themselves.
     let two = Running::start(&proxy, "two");
     until("the second to be ready", || two.health.ready().is_ok()).await;
@@ -45,14 +75,15 @@ async fn the_operator_before_a_real_api_server() {
     two.idle().await;
     let writes = observe(&proxy, &mut observed);
     assert!(writes.is_empty(), "{writes:#?}");
-    nothing_is_written(&proxy, &two, &mut observed).await;
+    nothing_is_written(&cluster, &proxy, &two, &mut observed).await;
     edits_and_drift(&cluster, &proxy, &two, &mut observed).await;
     faults(&cluster, &proxy, &two, &mut observed).await;
-    a_secret_is_rotated(&cluster, &proxy, &two, &mut observed).await;
+    a_secret_is_rotated(&cluster, &proxy, &two, &mut observed, &broker).await;
     older_definitions(&cluster, &proxy, &two, &mut observed).await;
     let text = two.metrics.render();
     assert!(!text.contains("code=\"403\""), "{text}");
     two.end().await;
+    works.abort();
     observe(&proxy, &mut observed);
     declared_rights_are_used(&rules, &observed);
     crate::program::it_leads_and_stops(&cluster).await;
@@ -90,7 +121,11 @@ async fn objects_appear(cluster: &Cluster, operator: &Running, examples: &[(Reso
         );
     }
     // What only Secrets say stands nowhere else.
-    for kind in ["ConfigMap", "Deployment", "StatefulSet"] {
+    let ours = vumi_api::Kind::ALL.map(|kind| kind.as_str());
+    for kind in ["ConfigMap", "Deployment", "StatefulSet"]
+        .into_iter()
+        .chain(ours)
+    {
         let all = cluster.get(&child(kind, "")).unwrap();
         assert!(!all.to_string().contains("planted-value"), "{kind}");
     }
@@ -104,13 +139,90 @@ async fn objects_appear(cluster: &Cluster, operator: &Running, examples: &[(Reso
     assert!(!json!(events).to_string().contains("planted-value"));
 }
 
-async fn nothing_is_written(proxy: &Proxy, operator: &Running, observed: &mut Observed) {
-    observe(proxy, observed);
+/// Controllers and the kubelet, which are not there, say that one worker runs; it speaks to the broker at a constant rate.
+async fn one_runs(cluster: &Cluster, broker: &BrokerPlace) -> tokio::task::JoinHandle<()> {
+    let place = child("Deployment", "transport-telnet");
+    let deployment = cluster.get(&place).unwrap();
+    let pod = json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": POD, "labels": deployment["spec"]["template"]["metadata"]["labels"]},
+        "spec": {"containers": [{"name": "worker", "image": "vumi:1"}]},
+    });
+    cluster.apply(&child("Pod", POD), &pod);
+    let conditions = json!([{"type": "Ready", "status": "True"}]);
+    let status = json!({"phase": "Running", "conditions": conditions});
+    cluster.said(&child("Pod", POD), status);
+    let generation = &deployment["metadata"]["generation"];
+    let status = json!({
+        "observedGeneration": generation, "replicas": 1, "updatedReplicas": 1, "readyReplicas": 1, "availableReplicas": 1,
+    });
+    cluster.said(&place, status);
+    let works = Worker::start(&broker.url, "telnet", POD).await.at_work();
+    until("the worker to be ready, and its peer to be up", || {
+        let status = cluster.get(TELNET).unwrap()["status"].clone();
+        let ready = status["conditions"].as_array().unwrap();
+        let ready = ready.iter().find(|condition| condition["type"] == "Ready");
+        ready.is_some_and(|ready| ready["status"] == "True") && status["link"] == "UP"
+    })
+    .await;
+    let stored = cluster.get(TELNET).unwrap();
+    assert_eq!(stored["status"]["replicas"], 1, "{stored}");
+    assert_eq!(stored["status"]["type"], "telnet");
+    let scale = cluster.get(&format!("{TELNET}/scale")).unwrap();
+    assert_eq!(scale["status"]["replicas"], 1);
+    assert_eq!(
+        scale["status"]["selector"],
+        "vumi.dev/kind=Transport,vumi.dev/name=telnet"
+    );
+    works
+}
+
+/// Once all that takes its time is told, nothing is written: with workers that say the same at a constant rate, and queues
+/// through which messages pass at one.
+async fn nothing_is_written(
+    cluster: &Cluster,
+    proxy: &Proxy,
+    operator: &Running,
+    observed: &mut Observed,
+) {
+    let deadline = tokio::time::Instant::now() + CALM;
+    loop {
+        observe(proxy, observed);
+        tokio::time::sleep(QUIET).await;
+        let writes = observe(proxy, observed);
+        if writes.is_empty() {
+            break;
+        }
+        let now = tokio::time::Instant::now();
+        assert!(now < deadline, "{}", last_words(cluster, &writes));
+    }
     let before = operator.metrics.writes();
     tokio::time::sleep(QUIET).await;
     let writes = observe(proxy, observed);
-    assert!(writes.is_empty(), "{writes:#?}");
+    assert!(writes.is_empty(), "{}", last_words(cluster, &writes));
     assert_eq!(operator.metrics.writes(), before);
+}
+
+/// What was written, and what was told last.
+fn last_words(cluster: &Cluster, writes: &[String]) -> String {
+    let events = cluster.get(&format!(
+        "/apis/events.k8s.io/v1/namespaces/{NAMESPACE}/events"
+    ));
+    let mut told: Vec<String> = events.unwrap()["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|event| {
+            format!(
+                "{} {} {}: {}",
+                event["eventTime"], event["regarding"]["name"], event["reason"], event["note"]
+            )
+        })
+        .collect();
+    told.sort();
+    let last = told.split_off(told.len().saturating_sub(10));
+    let status = cluster.get(TELNET).unwrap()["status"].clone();
+    format!("{writes:#?}\n{last:#?}\n{status:#}")
 }
 
 async fn edits_and_drift(
@@ -120,7 +232,7 @@ async fn edits_and_drift(
     observed: &mut Observed,
 ) {
     let deployment = child("Deployment", "transport-telnet");
-    let resource = "/apis/vumi.dev/v1alpha1/namespaces/campaign/transports/telnet";
+    let resource = TELNET;
     let template = |object: &Value| object["spec"]["template"].clone();
     let first = template(&cluster.get(&deployment).unwrap());
     // Without order, it may have several pods.
@@ -182,7 +294,7 @@ async fn edits_and_drift(
     operator.idle().await;
     cluster.merge(&deployment, &json!({"metadata": {"labels": {"team": "a"}}, "spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}}));
     operator.idle().await;
-    nothing_is_written(proxy, operator, observed).await;
+    nothing_is_written(cluster, proxy, operator, observed).await;
     let now = cluster.get(&deployment).unwrap();
     assert_eq!(now["metadata"]["labels"]["team"], "a");
     assert_eq!(
@@ -228,7 +340,7 @@ async fn edits_and_drift(
 
 async fn faults(cluster: &Cluster, proxy: &Proxy, operator: &Running, observed: &mut Observed) {
     let deployment = child("Deployment", "transport-telnet");
-    let resource = "/apis/vumi.dev/v1alpha1/namespaces/campaign/transports/telnet";
+    let resource = TELNET;
     for (replicas, fault) in [
         Fault::Status(429),
         Fault::Status(409),
@@ -273,7 +385,7 @@ async fn faults(cluster: &Cluster, proxy: &Proxy, operator: &Running, observed: 
     })
     .await;
     operator.idle().await;
-    nothing_is_written(proxy, operator, observed).await;
+    nothing_is_written(cluster, proxy, operator, observed).await;
 }
 
 async fn a_secret_is_rotated(
@@ -281,29 +393,15 @@ async fn a_secret_is_rotated(
     proxy: &Proxy,
     operator: &Running,
     observed: &mut Observed,
+    broker: &BrokerPlace,
 ) {
     let deployment = cluster
         .get(&child("Deployment", "transport-telnet"))
         .unwrap();
-    let pod = json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "telnet-1", "labels": deployment["spec"]["template"]["metadata"]["labels"]},
-        "spec": {"containers": [{"name": "worker", "image": "vumi:1"}]},
-    });
-    let place = child("Pod", "telnet-1");
-    cluster.apply(&place, &pod);
+    let place = child("Pod", POD);
     operator.idle().await;
-    let secrets = load(
-        &[(
-            "t.yaml",
-            "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: t}\nspec: {telnet: {port: 9010}}\n",
-        )],
-        Target::Cluster,
-    );
-    let keys = secrets.resources[0].resource.secrets()["vumi-broker"]
-        .keys
-        .clone();
-    cluster.secret("vumi-broker", &keys, "planted-value-2");
+    // Another user of the same broker, with another password.
+    cluster.broker(&broker.url.replace("planted:planted-value", "guest:guest"));
     let revision = || {
         cluster.get(&place).unwrap()["metadata"]["annotations"]["vumi.dev/secret-revision"].clone()
     };
@@ -317,7 +415,7 @@ async fn a_secret_is_rotated(
         now["metadata"]["generation"], deployment["metadata"]["generation"],
         "nothing rolls"
     );
-    nothing_is_written(proxy, operator, observed).await;
+    nothing_is_written(cluster, proxy, operator, observed).await;
 }
 
 /// Rolled back, they would lose what is written: so nothing is, until they are upgraded again (K2).
@@ -327,7 +425,7 @@ async fn older_definitions(
     operator: &Running,
     observed: &mut Observed,
 ) {
-    let resource = "/apis/vumi.dev/v1alpha1/namespaces/campaign/transports/telnet";
+    let resource = TELNET;
     let mut older = definitions().remove(0);
     let spec = &mut older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let removed = spec["properties"]

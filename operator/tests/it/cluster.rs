@@ -26,7 +26,7 @@ const ACCOUNT: &str = "system:serviceaccount:vumi-system:vumi-operator";
 /// Within this time everything is as it should be.
 const SOON: Duration = Duration::from_secs(90);
 /// For so long it is watched that nothing is written.
-pub const QUIET: Duration = Duration::from_secs(6);
+pub const QUIET: Duration = Duration::from_secs(10);
 
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -82,7 +82,7 @@ impl Running {
     /// Waits until nothing is left to do.
     pub async fn idle(&self) {
         until("the operator to have nothing to do", || {
-            self.engine.api.gate().leads() && self.engine.queue.is_idle(Duration::from_secs(1))
+            self.engine.api.gate().leads() && self.engine.queue.is_idle(Duration::from_millis(200))
         })
         .await;
     }
@@ -130,6 +130,23 @@ impl Cluster {
         let body = Some(("application/merge-patch+json", body.as_str()));
         let (status, answer) = self.server.request("PATCH", path, body).unwrap();
         assert_eq!(status, 200, "{path}: {}", answer["message"]);
+    }
+
+    /// The Secret of the broker.
+    pub fn broker(&self, url: &str) {
+        let secret = json!({
+            "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vumi-broker"},
+            "stringData": {"connection_string": url},
+        });
+        self.apply(
+            &format!("/api/v1/namespaces/{NAMESPACE}/secrets/vumi-broker"),
+            &secret,
+        );
+    }
+
+    /// What a controller or the kubelet says of an object.
+    pub fn said(&self, path: &str, status: Value) {
+        self.merge(&format!("{path}/status"), &json!({"status": status}));
     }
 
     pub fn secret(&self, name: &str, keys: &BTreeSet<String>, value: &str) {
@@ -212,7 +229,14 @@ pub fn definitions() -> Vec<Value> {
     vumi_api::crds::crds()
 }
 
-pub fn apply_examples(cluster: &Cluster, examples: &[(Resource, Value)]) {
+/// The broker of those examples that do not say which. Many of them have the same connector, and give way to each other: one has
+/// a virtual host of its own.
+pub struct BrokerPlace {
+    pub url: String,
+    pub management: String,
+}
+
+pub fn apply_examples(cluster: &Cluster, examples: &[(Resource, Value)], broker: &BrokerPlace) {
     let mut secrets = std::collections::BTreeMap::<String, BTreeSet<String>>::new();
     for (resource, _) in examples {
         for (name, used) in resource.secrets() {
@@ -222,7 +246,20 @@ pub fn apply_examples(cluster: &Cluster, examples: &[(Resource, Value)]) {
     for (name, keys) in &secrets {
         cluster.secret(name, keys, "planted-value");
     }
+    let place = format!("/api/v1/namespaces/{NAMESPACE}/secrets/vumi-broker");
+    cluster.server.request("DELETE", &place, None).unwrap();
+    cluster.broker(&broker.url);
     for (resource, document) in examples {
-        cluster.apply(&path(resource), document);
+        let mut document = document.clone();
+        if document["spec"]["broker"].is_null() {
+            document["spec"]["broker"] = json!({
+                "secretRef": {"name": "vumi-broker"},
+                "management": {"url": broker.management},
+            });
+            if resource.name != "telnet" {
+                document["spec"]["broker"]["vhost"] = "others".into();
+            }
+        }
+        cluster.apply(&path(resource), &document);
     }
 }

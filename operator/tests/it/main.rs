@@ -4,6 +4,7 @@
 
 mod api_server;
 mod around;
+mod brokers;
 mod cluster;
 mod fake;
 mod lease;

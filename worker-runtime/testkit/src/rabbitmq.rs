@@ -55,6 +55,8 @@ pub struct Options {
     /// Close channels that hold a delivery longer than this. RabbitMQ looks once per channel tick, which is shortened
     /// to a fifth of it.
     pub consumer_timeout: Option<Duration>,
+    /// Also serve the management API.
+    pub management: bool,
 }
 
 /// A running RabbitMQ. Dropping it kills it and removes its folder.
@@ -77,6 +79,7 @@ struct Ports {
     amqp: u16,
     tls: u16,
     distribution: u16,
+    management: u16,
 }
 
 impl Ports {
@@ -86,6 +89,7 @@ impl Ports {
             amqp: port()?,
             tls: port()?,
             distribution: port()?,
+            management: port()?,
         })
     }
 }
@@ -171,6 +175,11 @@ impl RabbitMq {
         self.home.join("tls/ca.pem")
     }
 
+    /// URL of the management API, which answers soon after AMQP does. Only with [`Options::management`].
+    pub fn management_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports.management)
+    }
+
     /// URL of a virtual host as user `guest`.
     pub fn url(&self, vhost: &str) -> String {
         self.url_as("guest", "guest", vhost)
@@ -215,6 +224,12 @@ impl RabbitMq {
                 self.ports.tls
             ));
         }
+        if self.options.management {
+            let port = self.ports.management;
+            conf.push_str(&format!(
+                "management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {port}\n"
+            ));
+        }
         let write = |name: &str, content: &str| {
             std::fs::write(folder.join(name), content)
                 .map_err(|e| Error::Io("writing the broker's config", e))
@@ -229,7 +244,11 @@ impl RabbitMq {
             )
         });
         write("advanced.config", &advanced)?;
-        write("enabled_plugins", "[].")?;
+        let plugins = match self.options.management {
+            true => "[rabbitmq_management].",
+            false => "[].",
+        };
+        write("enabled_plugins", plugins)?;
         write(".erlang.cookie", COOKIE)?;
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
         std::fs::set_permissions(folder.join(".erlang.cookie"), private)

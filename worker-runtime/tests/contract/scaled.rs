@@ -49,8 +49,40 @@ pub fn resources_scale_and_have_a_status(server: &ApiServer) {
         &json!({"spec": {"replicas": 4}}),
     );
     assert_eq!((code, &answer["spec"]["replicas"]), (200, &json!(4)));
+    what_is_emptied_is_empty(server);
     an_ordered_worker_is_not_scaled(server);
     autoscaling_freezes_replicas(server);
+}
+
+/// Who stops writing the last field of an object still has the object.
+fn what_is_emptied_is_empty(server: &ApiServer) {
+    let apply = |spec: Value| {
+        let object = json!({
+            "apiVersion": "vumi.dev/v1alpha1", "kind": "Transport", "metadata": {"name": "emptied"}, "spec": spec,
+        });
+        let path = "emptied?fieldManager=test&fieldValidation=Strict";
+        let (code, answer) = patch(server, path, APPLY, &object);
+        assert!([200, 201].contains(&code), "{}", answer["message"]);
+        answer["spec"].clone()
+    };
+    let secret = json!({"name": "vumi-broker"});
+    let spec = apply(json!({
+        "httpRpc": {"deadline": {"after": "30s", "text": "later"}}, "http": {"port": 8080},
+        "broker": {"secretRef": secret, "tls": {"caSecretRef": {"name": "ca"}}},
+        "service": {"annotations": {"a": "b"}},
+        "overrides": {"spec": {"priorityClassName": "high"}},
+    }));
+    assert_eq!(spec["httpRpc"]["deadline"]["after"], "30s");
+    let spec = apply(json!({
+        "httpRpc": {}, "http": {"port": 8080},
+        "broker": {"secretRef": secret, "tls": {}},
+        "service": {"annotations": {}},
+        "overrides": {},
+    }));
+    assert_eq!(spec["httpRpc"], json!({}));
+    assert_eq!(spec["broker"]["tls"], json!({}));
+    assert_eq!(spec["service"]["annotations"], json!({}));
+    assert_eq!(spec["overrides"], json!({}));
 }
 
 fn status_is_kept_and_scale_reads_it(server: &ApiServer) {

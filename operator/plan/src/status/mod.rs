@@ -78,7 +78,9 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
     }
     let applied = seen.plan.is_ok() && seen.failure.is_none();
     let behind = |workload: &Workload| applied && !ready::is_current(workload, seen);
-    let behind = seen.workload.is_some_and(behind);
+    // Of a new resource nothing was said that could stay.
+    let is_new = previous.observed_generation < 0;
+    let behind = seen.workload.is_some_and(behind) && !is_new;
     // What the workload says is about another template or number still. To call that a roll would be wrong for most, to call it
     // ready worse.
     if !settling.lasts("workload", behind, BEHIND) && behind {

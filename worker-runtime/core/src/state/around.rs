@@ -138,6 +138,7 @@ around! { RateLimits "rateLimits" {
 
 around! { Suspects "suspects" {
     suspect(queue: &str, id: &str, life: u64, keep: Duration) -> u32;
+    spare(queue: &str, id: &str, life: u64) -> ();
     acquit(queue: &str, id: &str) -> ();
 } }
 

@@ -18,6 +18,9 @@ pub trait Suspects: Send + Sync + 'static {
         keep: Duration,
     ) -> Result<u32, WorkError>;
 
+    /// It is not at work in this life any more, or not yet: its end would not be the message's doing.
+    async fn spare(&self, queue: &str, id: &str, life: u64) -> Result<(), WorkError>;
+
     /// It did no harm: forgotten.
     async fn acquit(&self, queue: &str, id: &str) -> Result<(), WorkError>;
 }

@@ -31,6 +31,18 @@ impl RabbitMq {
         Ok(())
     }
 
+    /// Adds a user that may do everything on the virtual host `/`, and gives it tags, such as `monitoring`.
+    pub async fn add_user(&self, name: &str, password: &str, tags: &[&str]) -> Result<(), Error> {
+        let tags = tags.join(", ");
+        self.eval(&format!(
+            "ok = rabbit_auth_backend_internal:add_user(<<\"{name}\">>, <<\"{password}\">>, <<\"testkit\">>), \
+             ok = rabbit_auth_backend_internal:set_tags(<<\"{name}\">>, [{tags}], <<\"testkit\">>), \
+             ok = rabbit_auth_backend_internal:set_permissions(<<\"{name}\">>, <<\"/\">>, <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"testkit\">>)"
+        ))
+        .await?;
+        Ok(())
+    }
+
     /// Runs `rabbitmqctl` and returns what it printed. Takes a second or two; [`RabbitMq::eval`] takes milliseconds.
     pub async fn ctl(&self, arguments: &[&str]) -> Result<String, Error> {
         let program = self.mapper.sbin()?.join("rabbitmqctl");

@@ -215,6 +215,9 @@ async fn nothing_is_lost_under_faults() {
     observing.iter().for_each(JoinHandle::abort);
     for (side, judgement) in network.judge(SETTLES) {
         eprintln!("loss test: {side} of the campaign: {judgement}");
+        for user in network.disorder(&judgement) {
+            eprintln!("loss test: out of order: {user}");
+        }
         let good = judgement.require();
         good.unwrap_or_else(|finding| panic!("{side}: {finding}"));
     }

@@ -135,6 +135,32 @@ impl Network {
         [("ends", ends), ("recipients", order)]
     }
 
+    /// When the answers came of those whose order is wrong, in the order in which they came, with some before and behind.
+    pub fn disorder(&self, judgement: &Judgement) -> Vec<String> {
+        const AROUND: usize = 12;
+        let books = self.books.lock().unwrap();
+        let mut users: BTreeMap<&str, HashSet<&str>> = BTreeMap::new();
+        for (user, token) in &judgement.disorder {
+            users.entry(user).or_default().insert(token);
+        }
+        let told = users.into_iter().map(|(user, wrong)| {
+            let of_user = |token: &str| token.split_once('.').is_some_and(|(of, _)| of == user);
+            let answers: Vec<_> = books.answers.iter().filter(|(t, ..)| of_user(t)).collect();
+            let is_wrong = |(token, ..): &&(String, String, Duration)| wrong.contains(&**token);
+            let first = answers.iter().copied().position(|a| is_wrong(&a));
+            let last = answers.iter().copied().rposition(|a| is_wrong(&a));
+            let from = first.unwrap_or_default().saturating_sub(AROUND);
+            let to = (last.unwrap_or_default() + AROUND).min(answers.len());
+            let shown = answers[from..to].iter().map(|(token, _, at)| {
+                let number = token.split_once('.').map_or("", |(_, number)| number);
+                let mark = if wrong.contains(&**token) { "!" } else { "" };
+                format!("{number}{mark} {:.1}", at.as_secs_f64())
+            });
+            format!("{user}: {}", shown.collect::<Vec<_>>().join(", "))
+        });
+        told.collect()
+    }
+
     /// Messages that have both an ack and a nack.
     pub fn contradicted(&self) -> Vec<String> {
         let books = self.books.lock().unwrap();

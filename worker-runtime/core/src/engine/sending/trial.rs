@@ -3,7 +3,9 @@
 
 use super::book::{Interrupted, stubborn};
 use crate::engine::outlet::Unpublished;
+use crate::error::WorkError;
 use crate::state::StateStore;
+use futures::FutureExt;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, OwnedMutexGuard};
@@ -15,7 +17,7 @@ const CRASHES: u32 = 3;
 #[derive(Clone)]
 pub(in crate::engine) struct Trial {
     store: Arc<dyn StateStore>,
-    queue: String,
+    queue: Arc<str>,
     /// For how long a suspicion is kept.
     keep: Duration,
     /// Of this process: a message that comes again within it, since a channel was lost, has not ended it.
@@ -31,20 +33,30 @@ pub(in crate::engine) struct Suspect {
 }
 
 /// Held during a suspect's first attempt: no other suspect runs beside it.
-pub(in crate::engine) struct Alone(OwnedMutexGuard<()>);
+pub(in crate::engine) struct Alone {
+    one: OwnedMutexGuard<()>,
+    trial: Trial,
+    id: String,
+}
 
 impl Alone {
-    /// Lets other suspects run while this one only waits.
+    /// Lets other suspects run while this one only waits. If the process ends meanwhile, that was not its doing.
     pub(in crate::engine) async fn aside<T>(
         alone: &mut Option<Self>,
         waits: impl Future<Output = T>,
     ) -> T {
-        let one = alone.take();
-        let one = one.map(|alone| Arc::clone(OwnedMutexGuard::mutex(&alone.0)));
-        let waited = waits.await;
-        if let Some(one) = one {
-            *alone = Some(Self(one.lock_owned().await));
+        let mut waits = std::pin::pin!(waits);
+        if let Some(waited) = waits.as_mut().now_or_never() {
+            return waited;
         }
+        let Some(Self { one, trial, id }) = alone.take() else {
+            return waits.await;
+        };
+        drop(one);
+        let (waited, ()) = tokio::join!(waits, trial.spare(&id));
+        let one = Arc::clone(&trial.one).lock_owned().await;
+        trial.begin_again(&id).await;
+        *alone = Some(Self { one, trial, id });
         waited
     }
 }
@@ -70,7 +82,7 @@ impl Trial {
     ) -> Self {
         Self {
             store,
-            queue: queue.to_owned(),
+            queue: queue.into(),
             keep,
             life,
             one: Arc::default(),
@@ -83,7 +95,7 @@ impl Trial {
         id: &str,
         interrupted: Interrupted<'_>,
     ) -> Result<Suspect, Unpublished> {
-        let alone = Arc::clone(&self.one).lock_owned().await;
+        let one = Arc::clone(&self.one).lock_owned().await;
         if interrupted() {
             return Err(Unpublished::Interrupted);
         }
@@ -93,17 +105,37 @@ impl Trial {
         .await?;
         Ok(Suspect {
             id: id.to_owned(),
-            alone: Some(Alone(alone)),
+            alone: Some(Alone {
+                one,
+                trial: self.clone(),
+                id: id.to_owned(),
+            }),
             guilty: count >= CRASHES,
         })
+    }
+
+    /// It only waits.
+    async fn spare(&self, id: &str) {
+        unless_stored(id, self.store.spare(&self.queue, id, self.life).await);
+    }
+
+    /// It goes on after it waited.
+    async fn begin_again(&self, id: &str) {
+        let counted = self.store.suspect(&self.queue, id, self.life, self.keep);
+        unless_stored(id, counted.await);
     }
 
     /// Its attempt is over, and it did no harm. If that cannot be stored, it is forgotten later by itself.
     pub(in crate::engine) async fn acquit(&self, suspect: Suspect) {
         let Suspect { id, alone, .. } = suspect;
         drop(alone);
-        if let Err(error) = self.store.acquit(&self.queue, &id).await {
-            tracing::debug!(message_id = id, code = %error.code, "an acquittal is not stored");
-        }
+        unless_stored(&id, self.store.acquit(&self.queue, &id).await);
+    }
+}
+
+/// A suspicion more or less for once hurts nobody.
+fn unless_stored<T>(id: &str, stored: Result<T, WorkError>) {
+    if let Err(error) = stored {
+        tracing::debug!(message_id = id, code = %error.code, "what is known of a suspect is not stored");
     }
 }

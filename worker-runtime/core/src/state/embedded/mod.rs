@@ -29,10 +29,10 @@ use fjall::PersistMode;
 use leftovers::Temporary;
 use readers::Readers;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::Duration;
 use timetable::Fronts;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 use writer::{Job, Operation, Writer};
 
 /// Where an embedded store keeps things, and how safely.
@@ -47,7 +47,7 @@ pub struct EmbeddedStoreOptions {
 /// The state store in a folder. One process has it at a time (R20).
 pub struct EmbeddedStore {
     disk: Arc<Disk>,
-    jobs: Mutex<Option<mpsc::UnboundedSender<Box<dyn Job>>>>,
+    jobs: Mutex<Option<mpsc::Sender<Box<dyn Job>>>>,
     readers: Readers,
     signs: signs::Signs,
     movers: Arc<journal::Movers>,
@@ -92,7 +92,7 @@ impl EmbeddedStore {
         let disk = Arc::new(Disk::open(folder, mode)?);
         let readers = Readers::start(&disk)
             .map_err(|e| cannot("start the threads that read the state store", e))?;
-        let (jobs, waiting) = mpsc::unbounded_channel();
+        let (jobs, waiting) = mpsc::channel();
         let (health, told) = watch::channel(StoreHealth::Up);
         let (alive, finished) = watch::channel(());
         let writer = Writer {
@@ -180,7 +180,7 @@ impl EmbeddedStore {
             .map_err(|_| self.disk.error(Failure::Disk("reading it failed".into())))?
     }
 
-    fn jobs(&self) -> std::sync::MutexGuard<'_, Option<mpsc::UnboundedSender<Box<dyn Job>>>> {
+    fn jobs(&self) -> std::sync::MutexGuard<'_, Option<mpsc::Sender<Box<dyn Job>>>> {
         self.jobs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

@@ -26,6 +26,12 @@ fn get(view: &impl View, key: &[u8]) -> Result<Option<(u64, Vec<u64>)>, Failure>
     Ok(Some((ends, numbers.collect())))
 }
 
+/// What [`get`] reads.
+fn packed(ends: u64, lives: &[u64]) -> Vec<u8> {
+    let numbers = std::iter::once(&ends).chain(lives);
+    numbers.flat_map(|number| number.to_be_bytes()).collect()
+}
+
 /// When it is forgotten.
 pub(super) fn ends(view: &impl View, key: &[u8]) -> Result<Option<u64>, Failure> {
     Ok(get(view, key)?.map(|(ends, _)| ends))
@@ -60,11 +66,22 @@ impl Suspects for EmbeddedStore {
                 lives.push(life);
             }
             let ends = now.saturating_add(millis(keep)).min(NEVER - 1);
-            let numbers = std::iter::once(&ends).chain(&lives);
-            let value: Vec<u8> = numbers.flat_map(|number| number.to_be_bytes()).collect();
-            tx.insert(Space::Index, &key, value);
+            tx.insert(Space::Index, &key, packed(ends, &lives));
             sweep::remind(tx, key.as_ref(), reminded, ends);
             Ok(u32::try_from(lives.len()).unwrap_or(u32::MAX))
+        })
+        .await
+    }
+
+    async fn spare(&self, queue: &str, id: &str, life: u64) -> Result<(), WorkError> {
+        fits([queue, id])?;
+        let key = key(queue, id);
+        self.write(move |tx| {
+            if let Some((ends, mut lives)) = get(tx, key.as_ref())? {
+                lives.retain(|other| *other != life);
+                tx.insert(Space::Index, &key, packed(ends, &lives));
+            }
+            Ok(())
         })
         .await
     }

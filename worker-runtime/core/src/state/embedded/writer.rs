@@ -7,9 +7,9 @@ use crate::error::WorkError;
 use crate::state::StoreHealth;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::sync::mpsc::{self, TryRecvError};
 use std::time::{Duration, Instant};
-use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 /// Most operations of one transaction.
 const GROUP: usize = 256;
@@ -81,7 +81,7 @@ where
 pub(super) struct Writer {
     pub(super) disk: Arc<Disk>,
     /// As many as there are callers: each waits for its answer.
-    pub(super) jobs: mpsc::UnboundedReceiver<Box<dyn Job>>,
+    pub(super) jobs: mpsc::Receiver<Box<dyn Job>>,
     pub(super) health: watch::Sender<StoreHealth>,
     pub(super) fronts: Fronts,
 }
@@ -89,7 +89,7 @@ pub(super) struct Writer {
 impl Writer {
     /// Writes until the store is closed and nothing waits.
     pub(super) fn run(mut self) {
-        while let Some(first) = self.jobs.blocking_recv() {
+        while let Ok(first) = self.jobs.recv() {
             let mut group = vec![first];
             while group.len() < GROUP
                 && let Ok(job) = self.jobs.try_recv()
@@ -192,7 +192,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let disk = Disk::open(folder.path().to_owned(), Some(PersistMode::SyncData));
         let disk = Arc::new(disk.expect("open"));
-        let (sender, jobs) = mpsc::unbounded_channel::<Box<dyn Job>>();
+        let (sender, jobs) = mpsc::channel::<Box<dyn Job>>();
         let commits = Arc::new(AtomicUsize::new(0));
         let mut answers = Vec::new();
         for n in 0..200u8 {

@@ -21,6 +21,13 @@ impl Suspects for RedisStore {
         self.link.script(&call).await
     }
 
+    async fn spare(&self, queue: &str, id: &str, life: u64) -> Result<(), WorkError> {
+        let key = self.keys.suspect(queue, id);
+        self.link
+            .command(redis::cmd("SREM").arg(key).arg(life))
+            .await
+    }
+
     async fn acquit(&self, queue: &str, id: &str) -> Result<(), WorkError> {
         let key = self.keys.suspect(queue, id);
         self.link.command(redis::cmd("DEL").arg(key)).await

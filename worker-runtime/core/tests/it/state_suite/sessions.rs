@@ -314,6 +314,10 @@ pub async fn suspects_are_counted_and_forgotten(source: &impl Source) {
     }
     // A life that was there before.
     assert_eq!(begun(&*other, &queue, 2, LONG).await, 3);
+    // In one of them it only waited.
+    other.spare(&queue, &id, 3).await.expect("spare");
+    other.spare(&queue, "unknown", 3).await.expect("spare");
+    assert_eq!(begun(&*store, &queue, 2, LONG).await, 2);
     assert_eq!(begun(&*store, &unique("q"), 1, LONG).await, 1);
     other.acquit(&queue, &id).await.expect("acquit");
     other.acquit(&queue, &id).await.expect("again");

@@ -109,6 +109,9 @@ async fn a_copy_that_waits_for_another_replica_holds_up_no_other_suspect() {
     let neighbour = tokio::time::timeout(Duration::from_secs(30), neighbour).await;
     assert_eq!(neighbour.unwrap().verdict, Verdict::Done);
     assert!(!copy.is_finished(), "it waits");
+    // If its process ended now, that would not be its doing.
+    let lives_before = store.suspect("t.outbound", twice.message_id(), 2, keep);
+    assert_eq!(lives_before.await.unwrap(), 1, "that one alone");
     slow.answers.add_permits(1);
     assert_eq!(first.await.unwrap(), Verdict::Done);
     assert_eq!(copy.await.unwrap().verdict, Verdict::Done);

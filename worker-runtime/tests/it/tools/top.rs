@@ -1,0 +1,112 @@
+//! `vumi top`: rates between two looks, and what waits.
+
+use super::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn top_looks_twice_and_shows_rates() {
+    let campaign = Campaign::example("telnet-echo", &[9010]);
+    let _run = campaign.run(&[]);
+    let _user = greeted(campaign.port(9010), PATIENCE).await;
+    let once = run(campaign.path(), &["top", "--once", "--interval", "100ms"]);
+    assert_eq!(once.status.code(), Some(0), "{}", said(&once));
+    let text = said(&once);
+    assert!(text.starts_with("2 workers: "), "{text}");
+    assert!(
+        text.contains("application/echo") && text.contains("OLDEST"),
+        "{text}"
+    );
+    assert!(!text.contains('\x1b'), "not a terminal: {text}");
+    let json = run(
+        campaign.path(),
+        &["top", "--once", "--interval", "100ms", "--format", "json"],
+    );
+    let rows = json_of(&json);
+    assert_eq!(rows.as_array().unwrap().len(), 2);
+    assert_eq!(rows[0]["worker"], "application/echo");
+    assert_eq!(rows[0]["parked"], 0);
+    // Lines in which something happens show it.
+    wait_for("a rate above zero", PATIENCE, || async {
+        let injecting = fed(
+            campaign.path(),
+            &[
+                "inject",
+                "--connector",
+                "telnet",
+                "--from",
+                "1",
+                "--content",
+                "x",
+                "--count",
+                "200",
+            ],
+            "",
+        );
+        assert_eq!(injecting.status.code(), Some(0), "{}", said(&injecting));
+        let mut looking = Process::start(
+            campaign.path(),
+            "top",
+            &["top", "--once", "--interval", "2s", "--format", "json"],
+        );
+        let more = fed(
+            campaign.path(),
+            &[
+                "inject",
+                "--connector",
+                "telnet",
+                "--from",
+                "1",
+                "--content",
+                "x",
+                "--count",
+                "200",
+            ],
+            "",
+        );
+        assert_eq!(more.status.code(), Some(0), "{}", said(&more));
+        assert_eq!(looking.ends(PATIENCE).await.code(), Some(0));
+        let log = looking.log();
+        let last = log.lines().last().unwrap_or_default().to_owned();
+        let rows: Value =
+            serde_json::from_str(&last).map_err(|error| format!("{error}: {last}"))?;
+        match rows[0]["receivedPerSecond"].as_f64() {
+            Some(rate) if rate > 0.0 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let none = run(Path::new("/"), &["top", "--once", "--name", "nobody"]);
+    assert_eq!(none.status.code(), Some(3), "{}", said(&none));
+}
+
+/// What nobody has taken yet is no zero.
+#[tokio::test(flavor = "multi_thread")]
+async fn top_shows_what_waits_on_the_broker() {
+    const ALL: u64 = 3000;
+    let campaign = Campaign::empty();
+    campaign.write(
+        "slow.yaml",
+        "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: slow}\nspec: {devNull: {latency: 1h}}\n",
+    );
+    let _run = campaign.run(&[]);
+    wait_for("all are sent", PATIENCE, || async {
+        let count = ALL.to_string();
+        let slow = ["inject", "--connector", "slow", "--kind", "outbound"];
+        let what = ["--to", "1", "--content", "x", "--count", &count];
+        let sent = run(campaign.path(), &[&slow[..], &what].concat());
+        match sent.status.code() {
+            Some(0) => Ok(()),
+            _ => Err(said(&sent)),
+        }
+    })
+    .await;
+    wait_for("the rest waits on the broker", PATIENCE, || async {
+        let look = ["top", "--once", "--interval", "100ms", "--format", "json"];
+        let rows = json_of(&run(campaign.path(), &look));
+        let (held, queued) = (rows[0]["inFlight"].as_u64(), rows[0]["queued"].as_u64());
+        match held.zip(queued) {
+            Some((held, queued)) if queued > 0 && held + queued == ALL => Ok(()),
+            _ => Err(rows.to_string()),
+        }
+    })
+    .await;
+}
