@@ -54,6 +54,7 @@ fn spawn(arguments: &[&str]) -> Child {
 ///
 /// # Panics
 /// With what it said if it failed.
+#[track_caller]
 pub fn succeed(arguments: &[&str], input: &str) -> String {
     let output = kubectl(arguments, input);
     assert!(
@@ -70,6 +71,7 @@ pub fn succeed(arguments: &[&str], input: &str) -> String {
 ///
 /// # Panics
 /// With the last reason why there was none, after so many seconds.
+#[track_caller]
 pub fn wait_for<T>(what: &str, seconds: u64, ask: impl FnMut() -> Result<T, String>) -> T {
     ask_until(seconds, ask)
         .unwrap_or_else(|reason| panic!("{what}: not within {seconds} s; {reason}"))
@@ -148,6 +150,7 @@ impl Namespace {
     }
 
     /// What `kubectl` printed in this namespace; panics if it failed.
+    #[track_caller]
     pub fn succeed(&self, arguments: &[&str], input: &str) -> String {
         succeed(&self.within(arguments), input)
     }
@@ -205,6 +208,7 @@ impl Namespace {
     ///
     /// # Panics
     /// With the state and the logs of all pods here if they are not within so many seconds.
+    #[track_caller]
     pub fn ready(&self, what: &str, seconds: u64) {
         let timeout = format!("--timeout={seconds}s");
         let output = match what.starts_with("pod/") {
@@ -221,6 +225,7 @@ impl Namespace {
     ///
     /// # Panics
     /// With the last reason why there was none and what happened here, after so many seconds.
+    #[track_caller]
     pub fn wait_for<T>(
         &self,
         what: &str,
@@ -295,6 +300,7 @@ impl Conversation {
     ///
     /// # Panics
     /// If the connection has ended.
+    #[track_caller]
     pub fn send(&mut self, line: &str) {
         let sent = writeln!(self.stdin, "{line}").and_then(|()| self.stdin.flush());
         sent.unwrap_or_else(|e| panic!("{line:?} cannot be sent: {e}"));
@@ -304,6 +310,7 @@ impl Conversation {
     ///
     /// # Panics
     /// If neither happens within so many seconds.
+    #[track_caller]
     pub fn hear(&mut self, seconds: u64) -> Option<String> {
         match self.lines.recv_timeout(Duration::from_secs(seconds)) {
             Ok(line) => Some(line.trim_end().to_owned()),

@@ -9,29 +9,28 @@ const MANAGEMENT: &str = "http://vumi:not-guest@rabbitmq:15672/api";
 const PORTION: usize = 1000;
 
 impl Namespace {
-    /// Starts a pod `load` that publishes messages with the contents 1, 2, … to a connector, each from a user of its own. It
-    /// goes on where it was interrupted, until the broker has confirmed them all.
-    pub fn load(&self, connector: &str, count: usize, rate: usize) {
+    /// Starts a pod that publishes messages with the contents `NAME 1`, `NAME 2`, … to a connector, each from a user of its
+    /// own, so many a second, and waits until it has begun. It goes on where it was interrupted, until the broker has
+    /// confirmed them all.
+    pub fn load(&self, name: &str, connector: &str, count: usize, rate: usize) {
         let manifest = LOAD
+            .replace("NAME", name)
             .replace("CONNECTOR", connector)
             .replace("COUNT", &count.to_string())
             .replace("RATE", &rate.to_string());
         self.apply(&manifest);
-        self.wait_for("the load has begun", 60, || {
-            match self.load_phase()?.as_str() {
-                "Running" => Ok(()),
-                other => Err(other.to_owned()),
-            }
-        });
+        self.load_is(name, "Running", 60);
     }
 
-    /// What the pod `load` is at: `Running`, or `Succeeded` when all is confirmed.
-    pub fn load_phase(&self) -> Result<String, String> {
-        let pod = self.get("pod/load")?;
-        Ok(pod["status"]["phase"]
-            .as_str()
-            .unwrap_or_default()
-            .to_owned())
+    /// Waits until that pod is at this: `Running`, or `Succeeded` when all is confirmed.
+    pub fn load_is(&self, name: &str, phase: &str, seconds: u64) {
+        self.wait_for(&format!("load {name} is {phase}"), seconds, || {
+            let pod = self.get(&format!("pod/load-{name}"))?;
+            let now = pod["status"]["phase"].as_str().unwrap_or_default();
+            (now == phase)
+                .then_some(())
+                .ok_or_else(|| pod["status"].to_string())
+        });
     }
 
     /// What the management API of RabbitMQ answers to a POST of this JSON.
@@ -63,7 +62,7 @@ impl Namespace {
 const LOAD: &str = r#"
 apiVersion: v1
 kind: Pod
-metadata: {name: load}
+metadata: {name: load-NAME}
 spec:
   restartPolicy: OnFailure
   automountServiceAccountToken: false
@@ -77,9 +76,9 @@ spec:
       args:
         - inject
         - --connector=CONNECTOR
-        - --from=2782{i}
+        - --from=NAME-{i}
         - --to=12345
-        - --content={i}
+        - --content=NAME {i}
         - --count=COUNT
         - --rate=RATE
         - --resume=/progress/load

@@ -34,6 +34,7 @@ impl Namespace {
     ///
     /// # Panics
     /// With their status and what happened here if that does not come within so many seconds.
+    #[track_caller]
     pub fn settled(&self, resources: &[&str], seconds: u64) {
         for resource in resources {
             let this = || {
@@ -56,6 +57,7 @@ impl Namespace {
     ///
     /// # Panics
     /// With its status and what happened here if that does not come within so many seconds.
+    #[track_caller]
     pub fn condition(&self, resource: &str, kind: &str, status: &str, seconds: u64) -> String {
         self.wait_for(&format!("{resource}: {kind}={status}"), seconds, || {
             let object = self.get(resource)?;
@@ -73,6 +75,7 @@ impl Namespace {
     ///
     /// # Panics
     /// If they cannot be listed.
+    #[track_caller]
     pub fn pods(&self, resource: &str) -> Vec<Pod> {
         let (kind, name) = resource.split_once('/').unwrap_or((resource, ""));
         let kind = match kind {
@@ -88,6 +91,7 @@ impl Namespace {
     ///
     /// # Panics
     /// If they cannot be listed.
+    #[track_caller]
     pub fn pods_by(&self, selector: &str) -> Vec<Pod> {
         let list = self.succeed(
             &["get", "pods", "--selector", selector, "--output", "json"],

@@ -58,6 +58,17 @@ fn an_applied_campaign_is_ready_answers_and_rolls_what_is_edited() {
     );
     assert!(table.contains("transport.vumi.dev/telnet"), "{table}");
 
+    // What the operator writes is no difference to what was applied.
+    let example = root().join("examples/telnet-echo");
+    here.succeed(&["diff", "-f", &example.to_string_lossy()], "");
+    // A listener that keeps its sessions to itself cannot be two.
+    let two = here.kubectl(&["scale", TELNET, "--replicas=2"], "");
+    let told = String::from_utf8_lossy(&two.stderr);
+    assert!(
+        !two.status.success() && told.contains("ordering.standby: true"),
+        "{told}"
+    );
+
     let before = (here.pods(TELNET), here.pods(ECHO));
     let edit = json!({"spec": {"telnet": {"maxLine": "2Ki"}}}).to_string();
     here.succeed(&["patch", TELNET, "--type=merge", "--patch", &edit], "");
@@ -74,6 +85,10 @@ fn an_applied_campaign_is_ready_answers_and_rolls_what_is_edited() {
     assert_eq!(here.pods(ECHO), before.1);
     let events = here.succeed(&["get", "events.events.k8s.io"], "");
     assert!(events.contains("ConfigChanged"), "{events}");
+    // As long as the old pod stops it reads the replies, also those to callers of the new one, who hear nothing: not yet shown
+    // is that whoever calls meanwhile is answered.
+    let old = format!("pod/{}", before.0[0].name);
+    here.succeed(&["wait", "--for=delete", &old, "--timeout=60s"], "");
     let (mut bob, _) = call(&here, TELNET);
     bob.send("after the edit");
     assert_eq!(bob.hear(30).as_deref(), Some("after the edit"));
