@@ -51,36 +51,51 @@ impl AdminServer {
 
     /// Serves until the future is dropped.
     pub async fn serve(self, supervisor: Arc<Supervisor>) {
-        let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            // Never closed.
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-                return;
-            };
-            match self.listener.accept().await {
-                Ok((stream, _)) => {
-                    let supervisor = Arc::clone(&supervisor);
-                    tokio::spawn(async move {
-                        converse(stream, supervisor).await;
-                        drop(place);
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "the admin port could not take a connection");
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
+        let answered = move |method: Method, path: String| {
+            let supervisor = Arc::clone(&supervisor);
+            async move { answer(&method, &path, &supervisor).await }
+        };
+        serve(self.listener, answered).await;
+    }
+}
+
+/// Serves an admin port until the future is dropped; `answer` says what a method and a path get.
+pub async fn serve<A, F>(listener: TcpListener, answer: A)
+where
+    A: Fn(Method, String) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Full<Bytes>>> + Send,
+{
+    let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    loop {
+        // Never closed.
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let answer = answer.clone();
+                tokio::spawn(async move {
+                    converse(stream, answer).await;
+                    drop(place);
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the admin port could not take a connection");
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
     }
 }
 
-async fn converse(stream: TcpStream, supervisor: Arc<Supervisor>) {
+async fn converse<A, F>(stream: TcpStream, answer: A)
+where
+    A: Fn(Method, String) -> F,
+    F: Future<Output = Response<Full<Bytes>>>,
+{
     let service = service_fn(move |request: Request<Incoming>| {
-        let supervisor = Arc::clone(&supervisor);
-        async move {
-            let answer = answer(request.method(), request.uri().path(), &supervisor).await;
-            Ok::<_, Infallible>(answer)
-        }
+        let path = request.uri().path().to_owned();
+        let answer = answer(request.method().clone(), path);
+        async move { Ok::<_, Infallible>(answer.await) }
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -94,11 +109,8 @@ async fn converse(stream: TcpStream, supervisor: Arc<Supervisor>) {
 }
 
 async fn answer(method: &Method, path: &str, supervisor: &Supervisor) -> Response<Full<Bytes>> {
-    if method != Method::GET && method != Method::HEAD {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n".into());
-        let allowed = HeaderValue::from_static("GET, HEAD");
-        response.headers_mut().insert(ALLOW, allowed);
-        return response;
+    if let Some(refusal) = refused(method) {
+        return refusal;
     }
     match path {
         "/" => text(StatusCode::OK, INDEX.into()),
@@ -108,23 +120,41 @@ async fn answer(method: &Method, path: &str, supervisor: &Supervisor) -> Respons
         "/metrics" => {
             // Gauges of readiness follow the snapshots.
             supervisor.snapshots().await;
-            let mut response = text(StatusCode::OK, supervisor.telemetry().render());
-            let prometheus = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            response.headers_mut().insert(CONTENT_TYPE, prometheus);
-            response
+            metrics(supervisor.telemetry().render())
         }
         _ => text(StatusCode::NOT_FOUND, INDEX.into()),
     }
 }
 
-fn judged(verdict: Result<(), String>) -> Response<Full<Bytes>> {
+/// What a method gets that is not served.
+pub fn refused(method: &Method) -> Option<Response<Full<Bytes>>> {
+    if method == Method::GET || method == Method::HEAD {
+        return None;
+    }
+    let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "use GET\n".into());
+    let allowed = HeaderValue::from_static("GET, HEAD");
+    response.headers_mut().insert(ALLOW, allowed);
+    Some(response)
+}
+
+/// Metrics in Prometheus text format.
+pub fn metrics(rendered: String) -> Response<Full<Bytes>> {
+    let mut response = text(StatusCode::OK, rendered);
+    let prometheus = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+    response.headers_mut().insert(CONTENT_TYPE, prometheus);
+    response
+}
+
+/// 200 `ok`, or 503 with the reason.
+pub fn judged(verdict: Result<(), String>) -> Response<Full<Bytes>> {
     match verdict {
         Ok(()) => text(StatusCode::OK, "ok\n".into()),
         Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")),
     }
 }
 
-fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+/// A plain text, never to be cached.
+pub fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
     let headers = response.headers_mut();
