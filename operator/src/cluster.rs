@@ -4,7 +4,6 @@
 use crate::client::{Api, ApiError};
 use crate::engine::kinds::{KINDS, ObjectKind};
 use crate::metrics::Metrics;
-use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};

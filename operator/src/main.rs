@@ -5,10 +5,10 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use vumi_core::logging;
 use vumi_operator::arguments::Arguments;
 use vumi_operator::metrics::Metrics;
 use vumi_operator::run::Operator;
-use vumi_core::logging;
 use vumi_operator::{admin, client};
 
 /// Why the command did not end well: its exit code and a sentence.

@@ -122,7 +122,10 @@ impl Secrets {
             return Ok(None);
         }
         match self.api.get(&SECRET.path(namespace, name)).await {
-            Ok(secret) => Ok(Some((secret::facts(&secret).revision, secret::values(&secret)))),
+            Ok(secret) => Ok(Some((
+                secret::facts(&secret).revision,
+                secret::values(&secret),
+            ))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }

@@ -60,7 +60,10 @@ fn shown(host: &str, port: u16, vhost: &str) -> String {
 /// # Errors
 /// Its Secret cannot be read or used, or there is no way there.
 pub async fn of(cluster: &Cluster, namespace: &str, broker: &BrokerRef) -> Result<Way, CliError> {
-    let authority = broker.tls.as_ref().and_then(|tls| tls.ca_secret_ref.as_ref());
+    let authority = broker
+        .tls
+        .as_ref()
+        .and_then(|tls| tls.ca_secret_ref.as_ref());
     let mut documents = BTreeMap::new();
     for reference in std::iter::once(&broker.secret_ref).chain(authority) {
         let name = &reference.name;
@@ -164,7 +167,10 @@ async fn forward(
     let pod = pod.ok_or_else(|| nowhere("has no pod that is ready"))?;
     let target = target(service, pod, port);
     let target = target.ok_or_else(|| nowhere(&format!("has no port {port}")))?;
-    let pod = pod["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+    let pod = pod["metadata"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned();
     let listener = TcpListener::bind("127.0.0.1:0").await;
     let listener = listener.map_err(|error| CliError::environment(format!("no port: {error}")))?;
     let own = listener.local_addr();
@@ -199,7 +205,9 @@ async fn forward(
 fn target(service: &Value, pod: &Value, port: u16) -> Option<u16> {
     let number = |value: &Value| u16::try_from(value.as_u64()?).ok();
     let ports = service["spec"]["ports"].as_array()?;
-    let found = ports.iter().find(|one| number(&one["port"]) == Some(port))?;
+    let found = ports
+        .iter()
+        .find(|one| number(&one["port"]) == Some(port))?;
     match &found["targetPort"] {
         Value::Null => Some(port),
         Value::String(name) => {
@@ -229,7 +237,8 @@ mod tests {
 
     #[test]
     fn a_port_of_a_service_leads_to_one_of_a_pod() {
-        let pod = json!({"spec": {"containers": [{"ports": [{"name": "amqp", "containerPort": 5673}]}]}});
+        let pod =
+            json!({"spec": {"containers": [{"ports": [{"name": "amqp", "containerPort": 5673}]}]}});
         for (target_port, expected) in [
             (Value::Null, Some(5672)),
             (json!(5680), Some(5680)),

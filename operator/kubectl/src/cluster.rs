@@ -145,9 +145,8 @@ impl Cluster {
                 DEADLINE.as_secs()
             ))
         })?;
-        serde_json::from_str(&answer?).map_err(|error| {
-            failed(format!("the API server's answer cannot be read: {error}"))
-        })
+        serde_json::from_str(&answer?)
+            .map_err(|error| failed(format!("the API server's answer cannot be read: {error}")))
     }
 
     /// An object, or anything else that is JSON. None if it is not there.
@@ -192,9 +191,8 @@ impl Cluster {
         object: &Value,
         manager: &str,
     ) -> Result<Value, Failed> {
-        let path = format!(
-            "{path}?fieldManager={manager}&fieldValidation=Strict&force=true&dryRun=All"
-        );
+        let path =
+            format!("{path}?fieldManager={manager}&fieldValidation=Strict&force=true&dryRun=All");
         let body = Some(("application/apply-patch+yaml", object));
         self.send(Method::PATCH, &path, body).await
     }

@@ -29,7 +29,10 @@ impl Context {
     /// When somebody asked for new pods last. Whoever takes the annotation away asks for nothing: pods have the one that they
     /// were made with.
     pub fn restarted(&self) -> Option<&str> {
-        let running = self.live.as_ref().and_then(|live| live.restarted.as_deref());
+        let running = self
+            .live
+            .as_ref()
+            .and_then(|live| live.restarted.as_deref());
         self.restarted.as_deref().or(running)
     }
 }

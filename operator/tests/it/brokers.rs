@@ -275,7 +275,14 @@ async fn a_broker_that_is_away_is_named_without_its_password() {
     assert!(!metrics.contains("planted"), "{metrics}");
     // Whoever does not use it any more leaves nothing behind.
     let kind = ObjectKind::of(Kind::Transport);
-    let uid = world.engine.stores.family(&key).resource.unwrap().uid.clone();
+    let uid = world
+        .engine
+        .stores
+        .family(&key)
+        .resource
+        .unwrap()
+        .uid
+        .clone();
     world.engine.stores.remove(kind, &key, "t", &uid);
     claims::note(&world.engine, &key);
     until("its metrics to be gone", || {

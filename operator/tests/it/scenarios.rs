@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vumi_api::Kind;
 use vumi_operator::engine::kinds::{KINDS, ObjectKind};
-use vumi_operator::engine::queue::Ended;
 use vumi_operator::engine::looked::Looked;
+use vumi_operator::engine::queue::Ended;
 use vumi_plan::names::{PAUSED, RESTARTED};
 
 fn telnet() -> Value {
@@ -329,7 +329,8 @@ async fn who_asks_for_new_pods_gets_them_and_silence_after_that() {
     let written = ["PATCH deployments/transport-t", "POST events Restarted"];
     assert_eq!(calls[..2], written, "{calls:?}");
     let after = world.child("Deployment").unwrap();
-    let annotations = |object: &Value| object["spec"]["template"]["metadata"]["annotations"].clone();
+    let annotations =
+        |object: &Value| object["spec"]["template"]["metadata"]["annotations"].clone();
     assert_eq!(annotations(&after)[RESTARTED], "2026-11-26T12:00:00Z");
     assert_eq!(annotations(&before).get(RESTARTED), None);
     assert_eq!(

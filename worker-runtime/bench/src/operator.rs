@@ -81,7 +81,10 @@ impl Bench {
     async fn start(rabbit: &RabbitMq, count: usize) -> Result<Self, AnyError> {
         let server = tokio::task::spawn_blocking(ApiServer::start).await??;
         let folder = tempfile::tempdir()?;
-        std::fs::write(folder.path().join("kubeconfig"), server.kubeconfig(NAMESPACE))?;
+        std::fs::write(
+            folder.path().join("kubeconfig"),
+            server.kubeconfig(NAMESPACE),
+        )?;
         for definition in vumi_api::crds::crds() {
             server.establish(&definition)?;
         }
@@ -228,7 +231,9 @@ impl Bench {
         let metrics = first.metrics().await?;
         let written = metrics.writes() - before;
         report.row(
-            &what(&format!("writes in {idle} s in which nothing happens, the Lease excepted")),
+            &what(&format!(
+                "writes in {idle} s in which nothing happens, the Lease excepted"
+            )),
             format!("{written}"),
             "0",
             Some(written == 0.0),
@@ -358,11 +363,7 @@ impl Operator {
             }
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
-        Err(format!(
-            "the operator still writes after {} s",
-            PATIENCE.as_secs()
-        )
-        .into())
+        Err(format!("the operator still writes after {} s", PATIENCE.as_secs()).into())
     }
 }
 

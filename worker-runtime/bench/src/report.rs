@@ -56,10 +56,7 @@ impl Report {
             .and_then(|kib| kib.parse().ok())
             .unwrap_or(0);
         Self {
-            head: format!(
-                "Machine: {cores} cores, {} GiB. {how}",
-                memory >> 20
-            ),
+            head: format!("Machine: {cores} cores, {} GiB. {how}", memory >> 20),
             rows: Vec::new(),
         }
     }

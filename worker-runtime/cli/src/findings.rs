@@ -64,8 +64,14 @@ mod tests {
             Finding::new(Level::Problem, "b", "is not", "Mend it."),
         ];
         let text = table(&findings);
-        assert!(text.starts_with("ok    a: is well\nFAIL  b: is not\n       Mend it.\n"), "{text}");
-        assert!(text.ends_with("2 looked at: 1 problem, 0 warnings\n"), "{text}");
+        assert!(
+            text.starts_with("ok    a: is well\nFAIL  b: is not\n       Mend it.\n"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("2 looked at: 1 problem, 0 warnings\n"),
+            "{text}"
+        );
         assert_eq!(tell(&findings, Format::Json).unwrap_err().code, 1);
         assert!(tell(&findings[..1], Format::Json).is_ok());
     }

@@ -67,10 +67,7 @@ pub fn check(folders: &[Folder<'_>]) -> Result<(), CliError> {
 ///
 /// # Errors
 /// One cannot be made, which is a bug.
-pub fn manual(
-    mut command: clap::Command,
-    mark: &str,
-) -> Result<Vec<(String, String)>, CliError> {
+pub fn manual(mut command: clap::Command, mark: &str) -> Result<Vec<(String, String)>, CliError> {
     // Long options of a page are shown with those of all its parents only after this.
     command.build();
     let mut pages = Vec::new();

@@ -268,7 +268,11 @@ fn place(object: &Value) -> String {
         None if kind.ends_with('s') => format!("{kind}es"),
         None => format!("{kind}s"),
     };
-    let root = if api_version.contains('/') { "apis" } else { "api" };
+    let root = if api_version.contains('/') {
+        "apis"
+    } else {
+        "api"
+    };
     let name = text(&object["metadata"]["name"]);
     match object["metadata"]["namespace"].as_str() {
         Some(namespace) => format!("/{root}/{api_version}/namespaces/{namespace}/{plural}/{name}"),
@@ -340,9 +344,7 @@ mod tests {
 
     #[test]
     fn objects_are_where_their_kind_is() {
-        let object = |api_version: &str, kind: &str, namespace: Option<&str>| {
-            json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a", "namespace": namespace}})
-        };
+        let object = |api_version: &str, kind: &str, namespace: Option<&str>| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a", "namespace": namespace}});
         for (object, path) in [
             (object("v1", "Namespace", None), "/api/v1/namespaces/a"),
             (

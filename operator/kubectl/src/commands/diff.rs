@@ -161,7 +161,9 @@ async fn settings(arguments: &Arguments, cluster: &Cluster) -> Result<Settings, 
         Err(failed) if failed.is_forbidden() => None,
         Err(failed) => return Err(failed.into()),
     };
-    let text = found.as_ref().and_then(|m| m["data"]["settings.yaml"].as_str());
+    let text = found
+        .as_ref()
+        .and_then(|m| m["data"]["settings.yaml"].as_str());
     match text {
         Some(text) => parsed(text, &format!("of the operator in {namespace}")),
         None => {
@@ -248,7 +250,8 @@ async fn difference(
         text += &unified(&name, before.as_ref(), Some(&after));
     }
     if let Some(live) = &wanted.live {
-        for (name, object) in left_over(cluster, live, resource, namespace, &desired, platform).await?
+        for (name, object) in
+            left_over(cluster, live, resource, namespace, &desired, platform).await?
         {
             text += &unified(&name, Some(&object), None);
         }
@@ -305,7 +308,10 @@ async fn context(
         (false, Some(scaling)) if scaled => Some(scaling.desired_replicas),
         _ => None,
     };
-    let uid = wanted.live.as_ref().and_then(|o| o["metadata"]["uid"].as_str());
+    let uid = wanted
+        .live
+        .as_ref()
+        .and_then(|o| o["metadata"]["uid"].as_str());
     Ok(Context {
         namespace: namespace.to_owned(),
         uid: uid.map(str::to_owned),
@@ -336,8 +342,14 @@ async fn left_over(
         let maps = maps.filter_map(|volume| volume["configMap"]["name"].as_str());
         named.extend(maps.map(str::to_owned));
     }
-    let more = [(platform.http_route, HTTP_ROUTE), (platform.pod_monitor, POD_MONITOR)];
-    let more = more.into_iter().filter(|(there, _)| *there).map(|(_, kind)| kind);
+    let more = [
+        (platform.http_route, HTTP_ROUTE),
+        (platform.pod_monitor, POD_MONITOR),
+    ];
+    let more = more
+        .into_iter()
+        .filter(|(there, _)| *there)
+        .map(|(_, kind)| kind);
     let mut found = Vec::new();
     for (api_version, kind) in CHILDREN.iter().copied().chain(more) {
         for mut object in cluster
@@ -345,8 +357,14 @@ async fn left_over(
             .await?
         {
             let owners = object["metadata"]["ownerReferences"].as_array();
-            let ours = owners.into_iter().flatten().any(|owner| owner["uid"] == *uid);
-            let name = object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+            let ours = owners
+                .into_iter()
+                .flatten()
+                .any(|owner| owner["uid"] == *uid);
+            let name = object["metadata"]["name"]
+                .as_str()
+                .unwrap_or_default()
+                .to_owned();
             let wanted = desired.children.iter();
             let mut wanted = wanted.filter(|child| child.kind == kind);
             let stays = wanted.any(|child| child.name == name)
@@ -435,6 +453,9 @@ mod tests {
         );
         assert!(text.contains("\n-  a: 2\n+  a: 3\n"), "{text}");
         let gone = unified("n/Service s", Some(&before), None);
-        assert!(gone.lines().skip(3).all(|line| line.starts_with('-')), "{gone}");
+        assert!(
+            gone.lines().skip(3).all(|line| line.starts_with('-')),
+            "{gone}"
+        );
     }
 }

@@ -160,8 +160,7 @@ async fn operator(cluster: &Cluster, namespace: &str) -> Result<Vec<Finding>, Cl
         }
         Err(failed) => return Err(failed.into()),
     }
-    let path =
-        format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/vumi-operator");
+    let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/vumi-operator");
     let about = format!("lease in {namespace}");
     match cluster.get(&path).await {
         Ok(lease) => found.extend(of_lease(&about, lease.as_ref(), Timestamp::now())),
@@ -295,11 +294,13 @@ async fn rights_of_operator(cluster: &Cluster, namespace: &str) -> Result<Vec<Fi
     let (mut everywhere, mut here, mut all) = (Vec::new(), Vec::new(), 0);
     for right in shipped(namespace) {
         all += 1;
-        let review = |right: &Right| json!({
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SubjectAccessReview",
-            "spec": {"user": account, "resourceAttributes": right.attributes()},
-        });
+        let review = |right: &Right| {
+            json!({
+                "apiVersion": "authorization.k8s.io/v1",
+                "kind": "SubjectAccessReview",
+                "spec": {"user": account, "resourceAttributes": right.attributes()},
+            })
+        };
         let path = format!("{REVIEWS}/subjectaccessreviews");
         let ask = async |right: &Right| {
             let answer = cluster.create(&path, &review(right)).await?;
@@ -318,7 +319,9 @@ async fn rights_of_operator(cluster: &Cluster, namespace: &str) -> Result<Vec<Fi
                 }
                 everywhere.push(right.to_string());
             }
-            Err(failed) if failed.is_forbidden() => return Ok(vec![not_seen(&about, &failed.text)]),
+            Err(failed) if failed.is_forbidden() => {
+                return Ok(vec![not_seen(&about, &failed.text)]);
+            }
             Err(failed) => return Err(failed.into()),
         }
     }
@@ -337,7 +340,11 @@ async fn rights_of_operator(cluster: &Cluster, namespace: &str) -> Result<Vec<Fi
         (false, false) => Finding::new(
             Level::Problem,
             &about,
-            format!("in namespace {} it may not {}", cluster.namespace, some(&here)),
+            format!(
+                "in namespace {} it may not {}",
+                cluster.namespace,
+                some(&here)
+            ),
             fix,
         ),
     }])
@@ -345,7 +352,12 @@ async fn rights_of_operator(cluster: &Cluster, namespace: &str) -> Result<Vec<Fi
 
 /// The first of many.
 fn some(names: &[String]) -> String {
-    let shown = names.iter().take(NAMED).cloned().collect::<Vec<_>>().join(", ");
+    let shown = names
+        .iter()
+        .take(NAMED)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
     match names.len().saturating_sub(NAMED) {
         0 => shown,
         more => format!("{shown} and {more} more"),
@@ -380,7 +392,10 @@ async fn own_rights(cluster: &Cluster) -> Result<Vec<Finding>, CliError> {
         }
     }
     if found.is_empty() {
-        found.push(Finding::good(&about, "every command of this program may be used"));
+        found.push(Finding::good(
+            &about,
+            "every command of this program may be used",
+        ));
     }
     Ok(found)
 }
@@ -544,7 +559,10 @@ mod tests {
                 "observedGeneration": 1, "broker": broker, "runtimeVersion": "0.1.0",
                 "conditions": conditions,
             });
-            (Kind::Transport, json!({"metadata": {"name": name}, "status": status}))
+            (
+                Kind::Transport,
+                json!({"metadata": {"name": name}, "status": status}),
+            )
         };
         let condition = |kind: &str, reason: &str| {
             json!({
@@ -555,8 +573,16 @@ mod tests {
         let found = judge(&[
             resource("a", "one:5672/", json!([])),
             resource("b", "one:5672/", json!([])),
-            resource("c", "two:5672/", json!([condition("Ready", "BrokerUnreachable")])),
-            resource("d", "three:5672/", json!([condition("BacklogKnown", "NotPermitted")])),
+            resource(
+                "c",
+                "two:5672/",
+                json!([condition("Ready", "BrokerUnreachable")]),
+            ),
+            resource(
+                "d",
+                "three:5672/",
+                json!([condition("BacklogKnown", "NotPermitted")]),
+            ),
             (Kind::Application, json!({"metadata": {"name": "e"}})),
         ]);
         let level = |about: &str| found.iter().find(|f| f.about == about).map(|f| f.level);
@@ -566,7 +592,9 @@ mod tests {
         assert_eq!(level("resources"), Some(Level::Problem));
         assert_eq!(level("versions of workers"), Some(Level::Good));
         assert!(
-            found.iter().all(|f| f.level == Level::Good || !f.fix.is_empty()),
+            found
+                .iter()
+                .all(|f| f.level == Level::Good || !f.fix.is_empty()),
             "{found:?}"
         );
     }

@@ -3,7 +3,7 @@
 use crate::cluster::{Cluster, Connection};
 use crate::named::Named;
 use crate::pods::{self, CONTAINER};
-use futures::{AsyncBufReadExt, StreamExt, TryStreamExt};
+use futures::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::LogParams;
@@ -133,7 +133,7 @@ async fn stream(
     };
     let lines = api.log_stream(&name, &parameters).await;
     let lines = lines.map_err(|error| unread(&crate::cluster::Failed::from(error).text))?;
-    let mut lines = lines.lines().into_stream().boxed();
+    let mut lines = std::pin::pin!(lines.lines());
     while let Some(line) = lines.next().await {
         let line = line.map_err(|error| unread(&error))?;
         let mut out = std::io::stdout().lock();

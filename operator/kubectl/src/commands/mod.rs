@@ -12,7 +12,6 @@ pub mod tap;
 
 use crate::cluster::{Cluster, resources};
 use crate::named::Named;
-use crate::named::of;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -29,8 +28,9 @@ async fn chosen(cluster: &Cluster, named: &[Named]) -> Result<Vec<(Kind, Value)>
     let mut found = Vec::new();
     if named.is_empty() {
         for kind in Kind::ALL {
-            let all = cluster.list(&resources(kind, Some(&cluster.namespace)), "");
-            found.extend(all.await?.into_iter().map(|object| (kind, object)));
+            let path = resources(kind, Some(&cluster.namespace));
+            let all = cluster.list(&path, "").await?;
+            found.extend(all.into_iter().map(|object| (kind, object)));
         }
         return Ok(found);
     }
@@ -58,10 +58,10 @@ fn manifests(paths: &[PathBuf]) -> Result<Manifests, CliError> {
 }
 
 /// Looks again and again until something holds; `look` says what is still missing.
-async fn until<F>(timeout: Duration, mut look: impl FnMut() -> F) -> Result<(), CliError>
-where
-    F: Future<Output = Result<Option<String>, CliError>>,
-{
+async fn until(
+    timeout: Duration,
+    mut look: impl AsyncFnMut() -> Result<Option<String>, CliError>,
+) -> Result<(), CliError> {
     let deadline = tokio::time::Instant::now() + timeout;
     loop {
         let Some(missing) = look().await? else {
@@ -75,9 +75,4 @@ where
         }
         tokio::time::sleep(LOOK).await;
     }
-}
-
-/// Kind and name of objects.
-fn names(found: &[(Kind, Value)]) -> Vec<Named> {
-    found.iter().map(|(kind, object)| of(*kind, object)).collect()
 }

@@ -31,7 +31,11 @@ pods (right: create pods/portforward).
 Exit codes: 0 deleted, or nothing is there · 1 something is left, --yes or --with-messages is missing · 2 the worker may still work, or a manifest is not valid · 3 the cluster or the broker.")]
 pub struct Arguments {
     /// Resources of the cluster: transport/NAME, application/NAME, …
-    #[arg(value_name = "KIND/NAME", required_unless_present = "files", conflicts_with = "files")]
+    #[arg(
+        value_name = "KIND/NAME",
+        required_unless_present = "files",
+        conflicts_with = "files"
+    )]
     pub workers: Vec<Named>,
     /// Manifests of resources that may be gone: files, directories, or - for standard input
     #[arg(short, long = "file", value_name = "PATH")]
@@ -137,10 +141,7 @@ async fn one(
 }
 
 /// The resources whose queues are meant; none of them may still work.
-async fn resources(
-    arguments: &Arguments,
-    cluster: &Cluster,
-) -> Result<Vec<Resource>, CliError> {
+async fn resources(arguments: &Arguments, cluster: &Cluster) -> Result<Vec<Resource>, CliError> {
     let mut found = Vec::new();
     let mut there = Vec::new();
     for worker in &arguments.workers {

@@ -128,6 +128,10 @@ mod tests {
         let said = missing(&workload, "noon").unwrap();
         assert!(said.contains("3 are there"), "{said}");
         workload["status"]["observedGeneration"] = 2.into();
-        assert!(missing(&workload, "noon").unwrap().contains("not taken it up"));
+        assert!(
+            missing(&workload, "noon")
+                .unwrap()
+                .contains("not taken it up")
+        );
     }
 }

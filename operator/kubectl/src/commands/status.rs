@@ -73,7 +73,8 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
 /// Whether a resource is ready as it is written now.
 fn is_ready(object: &Value) -> bool {
     let status = Status::of(object);
-    status.is(ConditionType::Ready) && object["metadata"]["generation"] == status.observed_generation
+    status.is(ConditionType::Ready)
+        && object["metadata"]["generation"] == status.observed_generation
 }
 
 /// What is told of a resource.
@@ -102,8 +103,10 @@ fn table(found: &[(Kind, Value)], namespaces: bool, now: Timestamp) -> String {
         head.push("NAMESPACE".into());
     }
     head.extend(
-        ["NAME", "TYPE", "READY", "LINK", "PODS", "BACKLOG", "PARKED", "BROKER", "RUNTIME"]
-            .map(str::to_owned),
+        [
+            "NAME", "TYPE", "READY", "LINK", "PODS", "BACKLOG", "PARKED", "BROKER", "RUNTIME",
+        ]
+        .map(str::to_owned),
     );
     let mut rows = vec![head];
     let mut notes = String::new();

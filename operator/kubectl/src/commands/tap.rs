@@ -7,7 +7,8 @@ use crate::pods::{self, CONTAINER};
 use k8s_openapi::api::core::v1::Pod;
 use kube::Api;
 use kube::api::AttachParams;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use std::io::Write;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use vumi_cli::error::CliError;
 use vumi_cli::output::{self, Format};
 
@@ -108,12 +109,7 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
     let mut process = begun.map_err(unreachable)?;
     let (out, err) = (process.stdout(), process.stderr());
     let status = process.take_status();
-    let copied = async {
-        tokio::join!(
-            copy(out, tokio::io::stdout()),
-            copy(err, tokio::io::stderr())
-        )
-    };
+    let copied = async { tokio::join!(copy(out, std::io::stdout()), copy(err, std::io::stderr())) };
     tokio::select! {
         _ = copied => {}
         // The other side ends with its next message, which nobody takes.
@@ -155,14 +151,17 @@ fn code(status: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Status) -> u8 {
 }
 
 /// Passes on what comes, until it ends or nobody takes it.
-async fn copy(from: Option<impl AsyncRead + Unpin>, mut to: impl AsyncWrite + Unpin) {
+async fn copy(from: Option<impl AsyncRead + Unpin>, mut to: impl Write) {
     let Some(mut from) = from else { return };
     let mut some = vec![0; 8192];
     while let Ok(length) = from.read(&mut some).await
         && length > 0
     {
-        let written = to.write_all(&some[..length]).await;
-        if written.is_err() || to.flush().await.is_err() {
+        if to
+            .write_all(&some[..length])
+            .and_then(|()| to.flush())
+            .is_err()
+        {
             return;
         }
     }

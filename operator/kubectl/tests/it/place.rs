@@ -226,7 +226,11 @@ impl Place {
 /// What stands around the calls of an operator.
 fn tower_layer<S>(metrics: Metrics) -> impl tower::Layer<S, Service = Bounded<S>> {
     tower::layer::layer_fn(move |inner| {
-        Bounded::new(inner, Deadlines::of(Duration::from_secs(10)), metrics.clone())
+        Bounded::new(
+            inner,
+            Deadlines::of(Duration::from_secs(10)),
+            metrics.clone(),
+        )
     })
 }
 

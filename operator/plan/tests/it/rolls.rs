@@ -282,7 +282,10 @@ fn new_pods_that_somebody_asked_for_keep_their_runtime() {
     // The next edit takes the waiting one along, and what was asked for is not asked for again.
     let (edited, _) = first(&format!("{ECHO}, holdLimit: 20s"));
     let next = restarted(&edited, &after, "vumi:next", Some("noon"));
-    assert_eq!((next.image.as_str(), next.update_available), ("vumi:next", false));
+    assert_eq!(
+        (next.image.as_str(), next.update_available),
+        ("vumi:next", false)
+    );
     let again = restarted(&edited, &next, "vumi:next", Some("noon"));
     assert_eq!(template(&again), template(&next));
 }

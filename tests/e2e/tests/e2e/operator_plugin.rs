@@ -48,7 +48,9 @@ fn taps(here: &Namespace) {
             ann.send("a secret word");
             tap.overhear(1)
         });
-        let line = lines.next().unwrap_or_else(|| panic!("the tap hears nothing"));
+        let line = lines
+            .next()
+            .unwrap_or_else(|| panic!("the tap hears nothing"));
         assert!(line.contains("inbound"), "{line}");
         assert_eq!(line.contains("a secret word"), shown, "{line}");
     }
@@ -81,7 +83,9 @@ fn restarts(here: &Namespace) {
     assert_eq!(code, Some(0), "{out}{err}");
     let after = here.pods(ECHO);
     assert!(
-        after.iter().all(|pod| before.iter().all(|old| old.uid != pod.uid)),
+        after
+            .iter()
+            .all(|pod| before.iter().all(|old| old.uid != pod.uid)),
         "{before:?} {after:?}"
     );
     here.settled(&[ECHO], 120);
@@ -120,7 +124,8 @@ fn drains_and_purges(here: &Namespace) {
     std::fs::write(&file, manifest.to_string()).unwrap();
     let path = file.to_string_lossy();
     let purged = here.wait_for("the queues are gone", 60, || {
-        let (code, out, err) = said(&here.vumi(&["purge", "-f", &path, "--yes", "--with-messages"]));
+        let (code, out, err) =
+            said(&here.vumi(&["purge", "-f", &path, "--yes", "--with-messages"]));
         // The broker may not have seen yet that nobody reads them.
         match code {
             Some(0) => Ok(out),

@@ -28,11 +28,7 @@ impl Remover {
         let connected = dial::connect(config.resolve()?, "vumi purge".into()).await;
         let connection = connected.map_err(|failure| match failure.refused {
             true => WorkError::new(ErrorClass::Auth, codes::BROKER_REFUSED, failure.text),
-            false => WorkError::new(
-                ErrorClass::Connect,
-                codes::BROKER_UNREACHABLE,
-                failure.text,
-            ),
+            false => WorkError::new(ErrorClass::Connect, codes::BROKER_UNREACHABLE, failure.text),
         })?;
         Ok(Self { connection })
     }
@@ -45,7 +41,8 @@ impl Remover {
         // What is not there closes the channel.
         let asked = async {
             let channel = channels::open(&self.connection).await;
-            depth(&channel.map_err(|error| Trouble::of(&error))?, queue).await
+            let channel = channel.map_err(|error| Trouble::of(&error))?;
+            depth(&channel, queue).await
         };
         match asked.await {
             Ok(depth) => Ok(Some(depth)),
@@ -67,7 +64,9 @@ impl Remover {
             let gone = channel.queue_delete(name, QueueDeleteOptions::default());
             gone.await.map_err(|error| Trouble::of(&error))
         };
-        deleted.await.map_err(|trouble| work_error((trouble, queue.to_owned())))
+        deleted
+            .await
+            .map_err(|trouble| work_error((trouble, queue.to_owned())))
     }
 
     /// Says goodbye.
