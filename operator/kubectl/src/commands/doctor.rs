@@ -1,38 +1,21 @@
 //! `kubectl vumi doctor`: definitions, rights, operator, brokers and versions of a cluster, each with what to do about it.
 
-use crate::cluster::{Cluster, Connection, resources};
-use crate::named::of;
+mod resources;
+mod rights;
+
+use crate::cluster::{Cluster, Connection};
 use k8s_openapi::jiff::Timestamp;
-use serde::Deserialize;
-use serde_json::{Value, json};
-use std::collections::{BTreeMap, BTreeSet};
+use serde_json::Value;
 use vumi_api::crds::{GROUP, VERSION, lacking};
-use vumi_api::{ConditionType, Kind, Status, Truth};
 use vumi_cli::error::CliError;
 use vumi_cli::findings;
 use vumi_cli::output::Format;
 use vumi_core::checkup::{Finding, Level};
 
-/// What the operator may do, as it is shipped.
-const RIGHTS: &str = include_str!("../../../../deploy/operator/2-rights.yaml");
 /// The oldest Kubernetes that is supported: minor version of 1.
 const OLDEST: u32 = 33;
-/// Group and resource of access reviews.
-const REVIEWS: &str = "/apis/authorization.k8s.io/v1";
 /// Names that are shown of many.
 const NAMED: usize = 5;
-/// What the commands of this program need: verb, group, resource, and which command that is.
-const OWN: &[(&str, &str, &str, &str)] = &[
-    ("list", "vumi.dev", "transports", "status"),
-    ("patch", "vumi.dev", "transports", "restart, drain"),
-    ("get", "", "secrets", "diff, purge"),
-    ("patch", "apps", "deployments", "diff (a dry run)"),
-    ("list", "", "pods", "logs, tap, drain"),
-    ("get", "", "pods/log", "logs"),
-    ("create", "", "pods/exec", "tap"),
-    ("create", "", "pods/portforward", "purge"),
-];
-
 /// Arguments of `kubectl vumi doctor`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
@@ -66,11 +49,11 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
     let installed = definitions(&cluster, &mut found).await?;
     let namespace = &arguments.operator_namespace;
     found.extend(operator(&cluster, namespace).await?);
-    found.extend(rights_of_operator(&cluster, namespace).await?);
-    found.extend(own_rights(&cluster).await?);
+    found.extend(rights::of_operator(&cluster, namespace).await?);
+    found.extend(rights::own(&cluster).await?);
     if installed {
         let place = (!arguments.all_namespaces).then_some(cluster.namespace.as_str());
-        found.extend(of_resources(&cluster, place).await?);
+        found.extend(resources::said(&cluster, place).await?);
     }
     findings::tell(&found, arguments.format)
 }
@@ -225,131 +208,6 @@ fn of_lease(about: &str, lease: Option<&Value>, now: Timestamp) -> Vec<Finding> 
     }]
 }
 
-/// One thing that somebody may do or not.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Right {
-    namespace: Option<String>,
-    group: String,
-    resource: String,
-    verb: String,
-}
-
-impl Right {
-    fn attributes(&self) -> Value {
-        let (resource, below) = match self.resource.split_once('/') {
-            Some((resource, below)) => (resource, below),
-            None => (self.resource.as_str(), ""),
-        };
-        json!({
-            "namespace": self.namespace,
-            "group": self.group,
-            "resource": resource,
-            "subresource": below,
-            "verb": self.verb,
-        })
-    }
-}
-
-impl std::fmt::Display for Right {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.verb, self.resource)
-    }
-}
-
-/// The rights that the operator is shipped with.
-fn shipped(operator_namespace: &str) -> Vec<Right> {
-    let mut rights = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(RIGHTS) {
-        let Ok(object) = Value::deserialize(document) else {
-            debug_assert!(false, "deploy/operator/2-rights.yaml is YAML");
-            continue;
-        };
-        let namespace = (object["kind"] == "Role").then(|| operator_namespace.to_owned());
-        let texts = |value: &Value| -> Vec<String> {
-            let texts = value.as_array().into_iter().flatten();
-            texts.filter_map(Value::as_str).map(str::to_owned).collect()
-        };
-        for rule in object["rules"].as_array().into_iter().flatten() {
-            for group in texts(&rule["apiGroups"]) {
-                for resource in texts(&rule["resources"]) {
-                    for verb in texts(&rule["verbs"]) {
-                        rights.push(Right {
-                            namespace: namespace.clone(),
-                            group: group.clone(),
-                            resource: resource.clone(),
-                            verb,
-                        });
-                    }
-                }
-            }
-        }
-    }
-    rights
-}
-
-/// Whether the operator's account may do what the operator does.
-async fn rights_of_operator(cluster: &Cluster, namespace: &str) -> Result<Vec<Finding>, CliError> {
-    let about = format!("rights of the operator in {namespace}");
-    let account = format!("system:serviceaccount:{namespace}:vumi-operator");
-    let (mut everywhere, mut here, mut all) = (Vec::new(), Vec::new(), 0);
-    for right in shipped(namespace) {
-        all += 1;
-        let review = |right: &Right| {
-            json!({
-                "apiVersion": "authorization.k8s.io/v1",
-                "kind": "SubjectAccessReview",
-                "spec": {"user": account, "resourceAttributes": right.attributes()},
-            })
-        };
-        let path = format!("{REVIEWS}/subjectaccessreviews");
-        let ask = async |right: &Right| {
-            let answer = cluster.create(&path, &review(right)).await?;
-            Ok::<_, crate::cluster::Failed>(answer["status"]["allowed"] == true)
-        };
-        match ask(&right).await {
-            Ok(true) => {}
-            Ok(false) => {
-                // Bound in some namespaces only, it has them there.
-                let of_namespace = Right {
-                    namespace: Some(right.namespace.clone().unwrap_or(cluster.namespace.clone())),
-                    ..right.clone()
-                };
-                if !ask(&of_namespace).await? {
-                    here.push(right.to_string());
-                }
-                everywhere.push(right.to_string());
-            }
-            Err(failed) if failed.is_forbidden() => {
-                return Ok(vec![not_seen(&about, &failed.text)]);
-            }
-            Err(failed) => return Err(failed.into()),
-        }
-    }
-    let fix = "kubectl apply --server-side -f deploy/operator/2-rights.yaml; for some namespaces only, bind its ClusterRole by a RoleBinding in each of them";
-    Ok(vec![match (everywhere.is_empty(), here.is_empty()) {
-        (true, _) => Finding::good(&about, format!("all {all} are there, in every namespace")),
-        (false, true) => Finding::new(
-            Level::Note,
-            &about,
-            format!(
-                "all {all} are there in namespace {}, not in every one",
-                cluster.namespace
-            ),
-            "That is as it should be if the operator is told --namespace.",
-        ),
-        (false, false) => Finding::new(
-            Level::Problem,
-            &about,
-            format!(
-                "in namespace {} it may not {}",
-                cluster.namespace,
-                some(&here)
-            ),
-            fix,
-        ),
-    }])
-}
-
 /// The first of many.
 fn some(names: &[String]) -> String {
     let shown = names
@@ -364,174 +222,10 @@ fn some(names: &[String]) -> String {
     }
 }
 
-/// Whether whoever asks may use the commands of this program.
-async fn own_rights(cluster: &Cluster) -> Result<Vec<Finding>, CliError> {
-    let about = format!("your rights in {}", cluster.namespace);
-    let mut found = Vec::new();
-    for (verb, group, resource, command) in OWN {
-        let right = Right {
-            namespace: Some(cluster.namespace.clone()),
-            group: (*group).to_owned(),
-            resource: (*resource).to_owned(),
-            verb: (*verb).to_owned(),
-        };
-        let review = json!({
-            "apiVersion": "authorization.k8s.io/v1",
-            "kind": "SelfSubjectAccessReview",
-            "spec": {"resourceAttributes": right.attributes()},
-        });
-        let path = format!("{REVIEWS}/selfsubjectaccessreviews");
-        let answer = cluster.create(&path, &review).await?;
-        if answer["status"]["allowed"] != true {
-            found.push(Finding::new(
-                Level::Note,
-                &about,
-                format!("you may not {right}, which `kubectl vumi` needs for {command}"),
-                "Ask for it if you need that command.",
-            ));
-        }
-    }
-    if found.is_empty() {
-        found.push(Finding::good(
-            &about,
-            "every command of this program may be used",
-        ));
-    }
-    Ok(found)
-}
-
-/// What resources say of their brokers, their peers' credentials, and their versions.
-async fn of_resources(cluster: &Cluster, place: Option<&str>) -> Result<Vec<Finding>, CliError> {
-    let mut all = Vec::new();
-    for kind in Kind::ALL {
-        match cluster.list(&resources(kind, place), "").await {
-            Ok(found) => all.extend(found.into_iter().map(|object| (kind, object))),
-            Err(failed) if failed.is_forbidden() => {
-                return Ok(vec![not_seen("resources", &failed.text)]);
-            }
-            Err(failed) => return Err(failed.into()),
-        }
-    }
-    Ok(judge(&all))
-}
-
-/// The findings about resources, as their statuses have them.
-fn judge(all: &[(Kind, Value)]) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let mut unseen = Vec::new();
-    // By broker: whether it is reached, and what was said of it.
-    let mut brokers: BTreeMap<String, (usize, BTreeSet<String>)> = BTreeMap::new();
-    let mut versions: BTreeMap<String, usize> = BTreeMap::new();
-    let mut credentials = Vec::new();
-    for (kind, object) in all {
-        let status = Status::of(object);
-        let named = of(*kind, object).to_string();
-        if status.observed_generation < 0 {
-            unseen.push(named);
-            continue;
-        }
-        if let Some(version) = &status.runtime_version {
-            *versions.entry(version.clone()).or_default() += 1;
-        }
-        if let Some(broker) = &status.broker {
-            let (users, said) = brokers.entry(broker.clone()).or_default();
-            *users += 1;
-            for kind in [ConditionType::Ready, ConditionType::BacklogKnown] {
-                let condition = status.condition(kind);
-                let bad = condition.filter(|c| c.status == Truth::False);
-                let bad = bad.filter(|c| {
-                    kind == ConditionType::BacklogKnown || c.reason == "BrokerUnreachable"
-                });
-                said.extend(bad.map(|c| format!("{} [{}]", c.message, c.reason)));
-            }
-        }
-        let refused = status.condition(ConditionType::CredentialsValid);
-        if let Some(condition) = refused.filter(|c| c.status == Truth::False) {
-            credentials.push(format!("{named}: {}", condition.message));
-        }
-    }
-    if !unseen.is_empty() {
-        found.push(Finding::new(
-            Level::Problem,
-            "resources",
-            format!("no operator has ever seen {}", some(&unseen)),
-            "Is the operator running, and does it watch this namespace (--namespace)?",
-        ));
-    }
-    for (broker, (users, said)) in brokers {
-        let about = format!("broker {broker}");
-        match said.is_empty() {
-            true => found.push(Finding::good(
-                &about,
-                format!("the operator reads it, for {users} resources"),
-            )),
-            false => {
-                let said: Vec<String> = said.into_iter().collect();
-                let unreachable = said.iter().any(|text| text.contains("[BrokerUnreachable]"));
-                let (level, fix) = match unreachable {
-                    true => (
-                        Level::Problem,
-                        "See that RabbitMQ runs, that the Secret names it, and that a NetworkPolicy lets the operator through.",
-                    ),
-                    false => (
-                        Level::Warning,
-                        "Give the user of the Secret the tag monitoring, or name the management API in broker.management.",
-                    ),
-                };
-                found.push(Finding::new(level, &about, some(&said), fix));
-            }
-        }
-    }
-    if !credentials.is_empty() {
-        found.push(Finding::new(
-            Level::Problem,
-            "credentials",
-            some(&credentials),
-            "Correct the Secret; it is read again within a minute.",
-        ));
-    }
-    if !versions.is_empty() {
-        let list: Vec<String> = versions
-            .iter()
-            .map(|(version, count)| format!("{count} of {version}"))
-            .collect();
-        found.push(match versions.len() {
-            1 => Finding::good("versions of workers", some(&list)),
-            _ => Finding::new(
-                Level::Note,
-                "versions of workers",
-                some(&list),
-                "A worker takes the operator's version along with its next edit; updatePolicy: Immediate takes it at once.",
-            ),
-        });
-    }
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_rights_are_those_that_are_shipped() {
-        let rights = shipped("system");
-        let has = |verb: &str, resource: &str, namespace: Option<&str>| {
-            rights.iter().any(|right| {
-                right.verb == verb
-                    && right.resource == resource
-                    && right.namespace.as_deref() == namespace
-            })
-        };
-        assert!(has("patch", "transports/status", None));
-        assert!(has("get", "secrets", None) && !has("list", "secrets", None));
-        assert!(has("patch", "leases", Some("system")));
-        let attributes = rights
-            .iter()
-            .find(|right| right.resource == "transports/status")
-            .map(Right::attributes)
-            .unwrap();
-        assert_eq!(attributes["subresource"], "status");
-    }
+    use serde_json::json;
 
     #[test]
     fn a_lease_says_who_leads() {
@@ -550,52 +244,5 @@ mod tests {
         assert_eq!(level(Some(&lease("a", old, own))), Level::Problem);
         assert_eq!(level(Some(&lease("", fresh, own))), Level::Problem);
         assert_eq!(level(None), Level::Problem);
-    }
-
-    #[test]
-    fn brokers_are_judged_by_what_resources_say() {
-        let resource = |name: &str, broker: &str, conditions: Value| {
-            let status = json!({
-                "observedGeneration": 1, "broker": broker, "runtimeVersion": "0.1.0",
-                "conditions": conditions,
-            });
-            (
-                Kind::Transport,
-                json!({"metadata": {"name": name}, "status": status}),
-            )
-        };
-        let condition = |kind: &str, reason: &str| {
-            json!({
-                "type": kind, "status": "False", "reason": reason, "message": "why",
-                "lastTransitionTime": "2026-11-26T12:00:00Z",
-            })
-        };
-        let found = judge(&[
-            resource("a", "one:5672/", json!([])),
-            resource("b", "one:5672/", json!([])),
-            resource(
-                "c",
-                "two:5672/",
-                json!([condition("Ready", "BrokerUnreachable")]),
-            ),
-            resource(
-                "d",
-                "three:5672/",
-                json!([condition("BacklogKnown", "NotPermitted")]),
-            ),
-            (Kind::Application, json!({"metadata": {"name": "e"}})),
-        ]);
-        let level = |about: &str| found.iter().find(|f| f.about == about).map(|f| f.level);
-        assert_eq!(level("broker one:5672/"), Some(Level::Good));
-        assert_eq!(level("broker two:5672/"), Some(Level::Problem));
-        assert_eq!(level("broker three:5672/"), Some(Level::Warning));
-        assert_eq!(level("resources"), Some(Level::Problem));
-        assert_eq!(level("versions of workers"), Some(Level::Good));
-        assert!(
-            found
-                .iter()
-                .all(|f| f.level == Level::Good || !f.fix.is_empty()),
-            "{found:?}"
-        );
     }
 }

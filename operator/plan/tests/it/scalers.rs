@@ -1,4 +1,4 @@
-//! What docs/operator.md tells other autoscalers to do is what our kinds and workers do (K8).
+//! What docs/operator.md tells other autoscalers to do is what our kinds and workers do.
 
 use crate::{examples, resource};
 use serde::Deserialize;
