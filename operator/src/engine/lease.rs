@@ -118,10 +118,10 @@ impl Lease {
                 held_until = None;
             }
             self.tell(held_until, &leading);
-            // Candidates look more often, so that one that is given back does not lie about, and not in step.
+            // Candidates look more often, so that one that is given back lies about for half a second at most, and not in step.
             let retry = match held_until {
                 Some(_) => self.times.retry,
-                None => (self.times.retry / 2).mul_f64(rand::rng().random_range(0.7..=1.0)),
+                None => (self.times.retry / 4).mul_f64(rand::rng().random_range(0.7..=1.0)),
             };
             let next = Instant::now() + retry;
             let next = self.free_at.take().map_or(next, |free| free.min(next));

@@ -20,8 +20,8 @@ use vumi_cli::output;
   kubectl vumi logs application/echo --follow --tail 20
   kubectl vumi logs transport/sms --previous
 
-With several pods each line begins with the name of its pod. With --follow, pods that come later are followed as well, until
-Ctrl-C.
+With several pods, and with --follow, each line begins with the name of its pod. With --follow, pods that come later are followed as
+well, until Ctrl-C.
 Exit codes: 0 printed · 3 there is no such resource, or it has no pods.")]
 pub struct Arguments {
     /// The worker: transport/NAME, application/NAME, …
