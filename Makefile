@@ -4,10 +4,10 @@ SHELL := /bin/bash
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 RUN_ARGS ?=
 
-.PHONY: help run test e2e cluster-up cluster-down loss soak setup fmt lint check crds docs bench deny clean
+.PHONY: help run test e2e cluster-up cluster-down loss soak setup fmt lint check crds docs bench bench-operator deny clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## Build, then run a campaign (telnet echo and an HTTP API) on the embedded broker in one process
 	@scripts/setup build
@@ -52,11 +52,17 @@ crds: ## Write deploy/crds from the types
 
 docs: ## Write docs/reference from the types, docs/man from the commands
 	cargo run -q -p vumi -- docs --out docs/reference --man docs/man
+	cargo run -q -p kubectl-vumi -- man --out docs/man
 
 bench: ## Measure ratios against a bare client in the same run
 	@scripts/setup bench
 	cargo build --release -p vumi -p vumi-bench
 	target/release/vumi-bench $(BENCH_ARGS)
+
+bench-operator: ## Measure the operator with 1 000 and 5 000 resources on a real API server
+	@scripts/setup test
+	cargo build --release -p vumi-operator -p vumi-bench
+	target/release/vumi-bench operator $(BENCH_ARGS)
 
 deny: ## Check licences and sources of all dependencies, and known vulnerabilities where their list can be reached
 	scripts/deny

@@ -2,11 +2,11 @@
 
 use crate::bounded::Deadlines;
 use crate::engine::lease::Times;
-use crate::logging::LogFormat;
 use crate::run::Options;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use vumi_api::Duration;
+use vumi_core::logging::LogFormat;
 use vumi_plan::Settings;
 
 /// What the operator may be told.
@@ -65,8 +65,8 @@ pub struct Arguments {
     /// Where health checks and metrics are served
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:9464")]
     pub admin: SocketAddr,
-    /// Shape of the log on standard error
-    #[arg(long, value_name = "FORMAT", value_enum, default_value = "text")]
+    /// Shape of the log on standard error: text or json
+    #[arg(long, value_name = "FORMAT", default_value = "text")]
     pub log_format: LogFormat,
     /// What is logged: error, warn, info, debug, or by part as in vumi_operator=debug,info
     #[arg(long, value_name = "FILTER", default_value = "info")]

@@ -4,13 +4,11 @@
 use crate::client::{Api, ApiError};
 use crate::engine::kinds::{KINDS, ObjectKind};
 use crate::metrics::Metrics;
-use serde_json::Value;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
-use vumi_api::Kind;
-use vumi_api::crds::{GROUP, VERSION, crds};
+use vumi_api::crds::{GROUP, VERSION, lacking};
 use vumi_plan::Platform;
 
 /// How often the definitions are compared, beside whenever a watch of ours breaks.
@@ -127,7 +125,10 @@ impl Cluster {
             Some(place) if known.as_deref() == Some(place) => return Ok(()),
             Some(place) => {
                 let document = self.api.get(place).await?;
-                let found = judge(&document);
+                let found = match lacking(&document) {
+                    Some(what) => Definitions::Older(what),
+                    None => Definitions::Current,
+                };
                 *self.compared() = Some(place.to_owned());
                 found
             }
@@ -184,107 +185,5 @@ impl Cluster {
             before != found
         });
         Ok(())
-    }
-}
-
-/// What an OpenAPI document of our group says of all kinds.
-fn judge(document: &Value) -> Definitions {
-    let schemas = document["components"]["schemas"].as_object();
-    let served = |kind: Kind| {
-        let is_it = |schema: &&Value| {
-            let names = schema["x-kubernetes-group-version-kind"].as_array();
-            names
-                .into_iter()
-                .flatten()
-                .any(|name| name["kind"] == kind.as_str())
-        };
-        schemas
-            .into_iter()
-            .flatten()
-            .map(|(_, schema)| schema)
-            .find(is_it)
-    };
-    for (kind, ours) in Kind::ALL.into_iter().zip(crds()) {
-        let Some(schema) = served(kind) else {
-            return Definitions::Older(kind.plural());
-        };
-        let ours = &ours["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-        if let Some(path) = lacks(ours, schema) {
-            return Definitions::Older(format!("{}{path}", kind.as_str()));
-        }
-    }
-    Definitions::Current
-}
-
-/// The first property of `ours` that is not in `served`.
-fn lacks(ours: &Value, served: &Value) -> Option<String> {
-    let properties = ours["properties"].as_object().into_iter().flatten();
-    for (name, below) in properties {
-        let Some(there) = served["properties"].get(name) else {
-            return Some(format!(".{name}"));
-        };
-        if let Some(path) = lacks(below, there) {
-            return Some(format!(".{name}{path}"));
-        }
-    }
-    for inner in ["items", "additionalProperties"] {
-        if ours[inner].is_object()
-            && let Some(path) = lacks(&ours[inner], &served[inner])
-        {
-            return Some(format!("[]{path}"));
-        }
-    }
-    None
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn document() -> Value {
-        let mut schemas = serde_json::Map::new();
-        for (kind, mut ours) in Kind::ALL.into_iter().zip(crds()) {
-            let mut schema = ours["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take();
-            schema["x-kubernetes-group-version-kind"] =
-                json!([{"group": GROUP, "kind": kind.as_str(), "version": VERSION}]);
-            schemas.insert(format!("dev.vumi.v1alpha1.{kind}"), schema);
-        }
-        json!({"components": {"schemas": schemas}})
-    }
-
-    #[test]
-    fn our_own_definitions_are_current() {
-        assert_eq!(judge(&document()), Definitions::Current);
-    }
-
-    #[test]
-    fn a_field_that_is_missing_anywhere_makes_them_older() {
-        for (path, named) in [
-            ("/properties/spec/properties/telnet", ".spec.telnet"),
-            (
-                "/properties/spec/properties/retry/properties/backoff",
-                ".spec.retry.backoff",
-            ),
-            ("/properties/status/properties/link", ".status.link"),
-        ] {
-            let mut document = document();
-            let (parent, field) = path.rsplit_once('/').unwrap();
-            let parent = format!("/components/schemas/dev.vumi.v1alpha1.Transport{parent}");
-            let parent = document
-                .pointer_mut(&parent)
-                .unwrap()
-                .as_object_mut()
-                .unwrap();
-            parent.remove(field).unwrap();
-            assert_eq!(
-                judge(&document),
-                Definitions::Older(format!("Transport{named}"))
-            );
-        }
-        let mut document = document();
-        let schemas = document["components"]["schemas"].as_object_mut().unwrap();
-        schemas.remove("dev.vumi.v1alpha1.Dispatcher").unwrap();
-        assert_eq!(judge(&document), Definitions::Older("dispatchers".into()));
     }
 }

@@ -8,6 +8,7 @@ use crate::engine::store::{Family, Key};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vumi_api::Resource;
+use vumi_plan::names::RESTARTED;
 use vumi_plan::{Context, Live, Names};
 
 /// The surroundings of a resource.
@@ -20,7 +21,10 @@ pub async fn dereference(
     resource: &Resource,
     family: &Family,
 ) -> Result<Context, ApiError> {
-    let uid = family.resource.as_ref().map(|held| held.uid.clone());
+    let held = family.resource.as_ref();
+    let uid = held.map(|held| held.uid.clone());
+    let restarted = held.and_then(|held| held.annotation(RESTARTED));
+    let restarted = restarted.map(str::to_owned);
     let names = resource.secrets().into_keys().collect();
     engine.secrets.used_by(key, &names);
     let mut secrets = BTreeMap::new();
@@ -37,6 +41,7 @@ pub async fn dereference(
         secrets,
         live,
         replicas: None,
+        restarted,
         platform: engine.cluster.platform(),
     })
 }

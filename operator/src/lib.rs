@@ -13,7 +13,6 @@ pub mod dereference;
 pub mod engine;
 pub mod gate;
 pub mod health;
-pub mod logging;
 pub mod metrics;
 pub mod run;
 pub mod secrets;

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use vumi_core::logging;
 use vumi_operator::arguments::Arguments;
 use vumi_operator::metrics::Metrics;
 use vumi_operator::run::Operator;
-use vumi_operator::{admin, client, logging};
+use vumi_operator::{admin, client};
 
 /// Why the command did not end well: its exit code and a sentence.
 struct Failure(u8, String);
@@ -25,7 +26,7 @@ fn main() -> ExitCode {
 
 fn start(arguments: &Arguments) -> Result<(), Failure> {
     let invalid = |text| Failure(2, text);
-    logging::start(arguments.log_format, &arguments.log_level).map_err(invalid)?;
+    logging::start(arguments.log_format, Some(&arguments.log_level)).map_err(invalid)?;
     // What is wrong is said before anything else is tried.
     arguments.options("default").map_err(invalid)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -1,4 +1,5 @@
-//! Metrics of the operator: every name and label in one place. Labels are bounded: never the name of an object.
+//! Metrics of the operator: every name and label in one place. Labels are bounded: never the name of an object. Brokers are named by
+//! host, port and virtual host, as in statuses; the operator uses few.
 
 use prometheus::{
     Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -55,6 +56,20 @@ const RESTARTS: (&str, &str) = (
     "Watches that broke and began again.",
 );
 
+const BROKER_READS: (&str, &str) = (
+    "vumi_operator_broker_reads_total",
+    "Readings of a virtual host by outcome: ok, management (its API does not answer), forbidden (it refuses the user), connection (the broker itself is away).",
+);
+const BROKER_OUTCOMES: [&str; 4] = ["ok", "management", "forbidden", "connection"];
+const BROKER_SECONDS: (&str, &str) = (
+    "vumi_operator_broker_read_seconds",
+    "How long the management API took for all queues of a virtual host.",
+);
+const BROKER_UP: (&str, &str) = (
+    "vumi_operator_broker_up",
+    "1 if the last reading of a virtual host was one.",
+);
+
 /// The metrics.
 #[derive(Clone)]
 pub struct Metrics(Arc<Families>);
@@ -74,6 +89,9 @@ struct Families {
     synced: IntGauge,
     current: IntGauge,
     restarts: IntCounterVec,
+    broker_reads: IntCounterVec,
+    broker_seconds: HistogramVec,
+    broker_up: IntGaugeVec,
 }
 
 impl Default for Metrics {
@@ -120,6 +138,12 @@ impl Metrics {
             synced: gauge(SYNCED),
             current: gauge(CURRENT),
             restarts: counter(RESTARTS, &["kind"]),
+            broker_reads: counter(BROKER_READS, &["broker", "outcome"]),
+            broker_seconds: seconds(BROKER_SECONDS, &["broker"]),
+            broker_up: add(
+                &registry,
+                IntGaugeVec::new(Opts::new(BROKER_UP.0, BROKER_UP.1), &["broker"]),
+            ),
             registry,
         }))
     }
@@ -183,6 +207,28 @@ impl Metrics {
         self.0.restarts.with_label_values(&[kind]).inc();
     }
 
+    /// A virtual host was read, or could not be; how long its management API took, if that was asked.
+    pub fn broker_read(&self, broker: &str, outcome: &str, took: Option<Duration>) {
+        let reads = &self.0.broker_reads;
+        reads.with_label_values(&[broker, outcome]).inc();
+        if let Some(took) = took {
+            let seconds = self.0.broker_seconds.with_label_values(&[broker]);
+            seconds.observe(took.as_secs_f64());
+        }
+        let up = self.0.broker_up.with_label_values(&[broker]);
+        up.set((outcome == "ok").into());
+    }
+
+    /// A virtual host is not read any more.
+    pub fn broker_gone(&self, broker: &str) {
+        for outcome in BROKER_OUTCOMES {
+            // There is none for what never happened.
+            let _ = self.0.broker_reads.remove_label_values(&[broker, outcome]);
+        }
+        let _ = self.0.broker_seconds.remove_label_values(&[broker]);
+        let _ = self.0.broker_up.remove_label_values(&[broker]);
+    }
+
     /// All in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = Vec::new();
@@ -223,6 +269,8 @@ mod tests {
         metrics.reconciled("Transport", "done", Duration::from_millis(3));
         metrics.resources("Transport", 2);
         metrics.watch_broke("Pod");
+        metrics.broker_read("rabbit:5672/", "ok", Some(Duration::from_millis(3)));
+        metrics.broker_read("other:5672/", "connection", None);
         assert_eq!(metrics.writes(), 1);
         let text = metrics.render();
         for name in [
@@ -234,8 +282,14 @@ mod tests {
             RESOURCES,
             LEADING,
             RESTARTS,
+            BROKER_READS,
+            BROKER_SECONDS,
+            BROKER_UP,
         ] {
             assert!(text.contains(name.0), "{} in\n{text}", name.0);
         }
+        assert!(text.contains("vumi_operator_broker_up{broker=\"other:5672/\"} 0"));
+        metrics.broker_gone("other:5672/");
+        assert!(!metrics.render().contains("other:5672/"));
     }
 }

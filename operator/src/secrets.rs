@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
-use vumi_plan::SecretFacts;
+use vumi_plan::{SecretFacts, secret};
 
 /// A change is noticed within this time.
 const EVERY: Duration = Duration::from_secs(60);
@@ -122,7 +122,10 @@ impl Secrets {
             return Ok(None);
         }
         match self.api.get(&SECRET.path(namespace, name)).await {
-            Ok(secret) => Ok(Some((facts(&secret).revision, values(&secret)))),
+            Ok(secret) => Ok(Some((
+                secret::facts(&secret).revision,
+                secret::values(&secret),
+            ))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -152,7 +155,7 @@ impl Secrets {
         };
         let facts = match found {
             Ok(Value::Null) => None,
-            Ok(secret) => Some(facts(&secret)),
+            Ok(secret) => Some(secret::facts(&secret)),
             Err(error) if error.is_not_found() => None,
             Err(error) => {
                 // Not at once again, but not much later either.
@@ -220,38 +223,6 @@ impl Secrets {
     }
 }
 
-/// Which keys it has and which revision it is: all that is ever known of it.
-fn facts(secret: &Value) -> SecretFacts {
-    let keys = secret["data"].as_object().into_iter().flatten();
-    let full = keys.filter(|(_, value)| value.as_str().is_some_and(|value| !is_blank(value)));
-    let revision = secret["metadata"]["resourceVersion"].as_str();
-    SecretFacts {
-        keys: full.map(|(key, _)| key.clone()).collect(),
-        revision: revision.unwrap_or_default().to_owned(),
-    }
-}
-
-/// What its keys hold, as text.
-fn values(secret: &Value) -> BTreeMap<String, String> {
-    let keys = secret["data"].as_object().into_iter().flatten();
-    let text = |value: &Value| String::from_utf8(decoded(value.as_str()?)?).ok();
-    let line = |text: String| text.trim_end_matches(['\r', '\n']).to_owned();
-    keys.filter_map(|(key, value)| Some((key.clone(), line(text(value)?))))
-        .collect()
-}
-
-fn decoded(encoded: &str) -> Option<Vec<u8>> {
-    use base64::Engine as _;
-    base64::engine::general_purpose::STANDARD
-        .decode(encoded)
-        .ok()
-}
-
-/// Whether a value in base64 says nothing but white space.
-fn is_blank(encoded: &str) -> bool {
-    decoded(encoded).is_some_and(|bytes| bytes.iter().all(u8::is_ascii_whitespace))
-}
-
 /// Whether an object can have that name.
 fn is_name(name: &str) -> bool {
     let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
@@ -264,23 +235,6 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
-
-    #[test]
-    fn of_a_secret_keys_and_revision_are_kept() {
-        let secret = json!({
-            "metadata": {"resourceVersion": "7"},
-            "data": {"password": "aHVudGVyMg==", "empty": "", "blank": "ICAK"},
-        });
-        let facts = facts(&secret);
-        assert_eq!(facts.keys, BTreeSet::from(["password".to_owned()]));
-        assert_eq!(facts.revision, "7");
-        let shown = format!("{facts:?}");
-        assert!(
-            !shown.contains("aHVudGVyMg") && !shown.contains("hunter2"),
-            "{shown}"
-        );
-    }
 
     #[test]
     fn no_name_leads_to_another_object() {

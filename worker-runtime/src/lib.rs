@@ -2,15 +2,15 @@
 
 pub mod brokers;
 pub mod commands;
-pub mod error;
 pub mod junit;
 pub mod kept;
 pub mod manifests;
 pub mod moments;
-pub mod output;
 pub mod process;
 pub mod reference;
 pub mod registry;
 pub mod stores;
 pub mod trial;
 pub mod watch;
+
+pub use vumi_cli::{error, output};

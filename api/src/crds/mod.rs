@@ -4,11 +4,13 @@
 mod pods;
 mod rules;
 mod schema;
+mod served;
 mod shown;
 mod whole;
 
 pub use rules::{CEL_WORDS, RESERVED_SETTINGS, UNSUPPORTED_KEYS, one_of};
 pub(crate) use rules::{of_our_own, only_for};
+pub use served::{lacking, openapi};
 
 use crate::kinds::{ApplicationSpec, DispatcherSpec, MetricAggregatorSpec, TransportSpec};
 use crate::manifest::to_yaml;

@@ -1,7 +1,7 @@
 //! What was read about a resource's surroundings before anything is decided: the result of *dereference*. Plain facts, no
 //! secret values.
 
-use crate::names::{INPUT_HASH, TEMPLATE_HASH, TYPE};
+use crate::names::{INPUT_HASH, RESTARTED, TEMPLATE_HASH, TYPE};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +19,22 @@ pub struct Context {
     /// How many pods there are to be where something else than `spec.replicas` decides: the scaler
     /// ([`crate::scaling::Decision::replicas`]), or a clash that is lost (none). `spec.suspend` goes before it.
     pub replicas: Option<u16>,
+    /// When somebody asked for new pods last: annotation [`RESTARTED`] of the resource.
+    pub restarted: Option<String>,
     /// What the cluster can do.
     pub platform: Platform,
+}
+
+impl Context {
+    /// When somebody asked for new pods last. Whoever takes the annotation away asks for nothing: pods have the one that they
+    /// were made with.
+    pub fn restarted(&self) -> Option<&str> {
+        let running = self
+            .live
+            .as_ref()
+            .and_then(|live| live.restarted.as_deref());
+        self.restarted.as_deref().or(running)
+    }
 }
 
 /// What is known of a Secret.
@@ -53,6 +67,8 @@ pub struct Live {
     pub template: Value,
     /// Its volume claim templates, which cannot be changed. Null for a Deployment.
     pub claims: Value,
+    /// Annotation [`RESTARTED`] of its pod template.
+    pub restarted: Option<String>,
     /// Whether old pods are still being stopped before new ones start: its strategy is `Recreate`, and its roll has not
     /// finished.
     pub recreating: bool,
@@ -78,6 +94,9 @@ impl Live {
             input_hash: annotation(INPUT_HASH),
             template_hash: annotation(TEMPLATE_HASH),
             worker_type: own_type.unwrap_or_default().to_owned(),
+            restarted: template["metadata"]["annotations"][RESTARTED]
+                .as_str()
+                .map(str::to_owned),
             template: template.clone(),
             claims: spec["volumeClaimTemplates"].clone(),
             recreating: spec["strategy"]["type"] == "Recreate" && !rolled,

@@ -15,12 +15,13 @@ pub mod names;
 pub mod observed;
 pub mod reasons;
 pub mod scaling;
+pub mod secret;
 pub mod settings;
 pub mod status;
 pub mod validate;
 
 pub use build::build;
-pub use clashes::{BrokerIdentity, Claim, Clash, clashes};
+pub use clashes::{BrokerIdentity, Claim, Clash, clashes, consumed};
 pub use context::{Context, Live, Platform, SecretFacts};
 pub use desired::{Child, Desired, Note};
 pub use names::Names;

@@ -22,6 +22,11 @@ pub const TEMPLATE_HASH: &str = "vumi.dev/template-hash";
 pub const SECRET_REVISION: &str = "vumi.dev/secret-revision";
 /// Annotation of a template: the hash of the Secrets of a program that is started anew when one changes.
 pub const SECRETS_HASH: &str = "vumi.dev/secrets-hash";
+/// Annotation of a resource, and of the templates of its pods: when somebody asked for new pods last. Another value, other
+/// pods.
+pub const RESTARTED: &str = "vumi.dev/restarted-at";
+/// Annotation of a resource: while it says `true`, nothing of the resource is touched.
+pub const PAUSED: &str = "vumi.dev/pause-reconciliation";
 /// What `app.kubernetes.io/managed-by` says.
 pub const MANAGER: &str = "vumi-operator";
 

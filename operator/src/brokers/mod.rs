@@ -89,7 +89,10 @@ pub async fn keep(engine: Arc<Engine>) {
             let used = wanted.contains_key(place);
             if !used {
                 task.abort();
-                engine.brokers.links().remove(place);
+                let gone = engine.brokers.links().remove(place);
+                if let Some(address) = gone.and_then(|link| link.broker().0.address.clone()) {
+                    engine.metrics.broker_gone(&address);
+                }
             }
             used
         });

@@ -130,7 +130,10 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
                 // An attempt is made every few seconds, and it fails in one of several ways.
                 let said = matches!(link.broker().0.unread, Some(Unread::Broker(_)));
                 if in_time || !said {
-                    took(engine, link, reading(unread(Unread::Broker(error))));
+                    engine.metrics.broker_read(&shown, "connection", None);
+                    let secret = &place.broker.secret_ref.name;
+                    let why = away(&shown, secret, &error, refused);
+                    took(engine, link, reading(unread(Unread::Broker(why))));
                 }
                 let since = *refused_since.get_or_insert_with(Instant::now);
                 // The Secret may be another one, of which nobody has told yet.
@@ -162,6 +165,13 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
             Err(why) => Err(why.clone()),
         };
         next = Instant::now() + (began.elapsed() * SHARE).max(EVERY / 2);
+        let outcome = match &read {
+            Ok(_) => "ok",
+            Err(Unread::Forbidden(_)) => "forbidden",
+            Err(_) => "management",
+        };
+        let elapsed = Some(began.elapsed());
+        engine.metrics.broker_read(&shown, outcome, elapsed);
         let said = match read {
             Ok(queues) => Broker {
                 queues,
@@ -183,8 +193,21 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
         };
         took(engine, link, reading(said));
     }
+    engine.metrics.broker_gone(&shown);
     broker.close(Duration::from_secs(1)).await;
     Ok(())
+}
+
+/// Which broker is away, why, and what to do. No credentials stand in it.
+fn away(broker: &str, secret: &str, error: &str, refused: bool) -> String {
+    match refused {
+        true => format!(
+            "the broker {broker} refuses us: {error}; correct user, password and virtual host in the Secret {secret}, which is read again by itself"
+        ),
+        false => format!(
+            "the broker {broker} cannot be reached: {error}; see that it runs and listens there, and that the Secret {secret} names the right host; work goes on by itself"
+        ),
+    }
 }
 
 /// Consumers of queues, as the broker itself says.
@@ -253,6 +276,17 @@ impl Credentials {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_broker_that_is_away_is_named_with_the_cure() {
+        let text = away("rabbit:5672/campaign", "vumi-broker", "no route", false);
+        assert_eq!(
+            text,
+            "the broker rabbit:5672/campaign cannot be reached: no route; see that it runs and listens there, and that the Secret vumi-broker names the right host; work goes on by itself"
+        );
+        let text = away("rabbit:5672/", "vumi-broker", "ACCESS_REFUSED", true);
+        assert!(text.contains("refuses us") && text.contains("vumi-broker"));
+    }
 
     #[test]
     fn parts_of_a_queue_are_told_from_other_queues() {

@@ -1,7 +1,7 @@
 //! What a new pod template changes, in words: pods that are replaced have a reason that is told.
 
 use serde_json::Value;
-use vumi_plan::names::SECRETS_HASH;
+use vumi_plan::names::{RESTARTED, SECRETS_HASH};
 
 /// Paths that are named at most.
 const NAMED: usize = 5;
@@ -15,6 +15,8 @@ pub enum Roll {
     Image,
     /// A Secret of a program that is started anew for it.
     Secret,
+    /// Somebody asked for it.
+    Restart,
     /// Anything else: resources, overrides.
     Template,
 }
@@ -26,6 +28,7 @@ impl Roll {
             Roll::Config => "ConfigChanged",
             Roll::Image => "ImageChanged",
             Roll::Secret => "SecretChanged",
+            Roll::Restart => "Restarted",
             Roll::Template => "PodTemplateChanged",
         }
     }
@@ -35,6 +38,7 @@ impl Roll {
             Roll::Config => "what the worker reads has changed",
             Roll::Image => "they get another image",
             Roll::Secret => "a Secret has changed that the program reads at its start",
+            Roll::Restart => "somebody asked for new ones",
             Roll::Template => "their template has changed",
         }
     }
@@ -47,14 +51,18 @@ pub fn roll(running: &Value, wanted: &Value) -> Option<(Roll, String)> {
     if paths.is_empty() {
         return None;
     }
-    let annotation = |template: &Value| template["metadata"]["annotations"][SECRETS_HASH].clone();
+    let annotation =
+        |template: &Value, name: &str| template["metadata"]["annotations"][name].clone();
+    let other = |name: &str| annotation(running, name) != annotation(wanted, name);
     let has = |part: &str| paths.iter().any(|path| path.contains(part));
     let roll = if has(".configMap.name") {
         Roll::Config
     } else if paths.iter().any(|path| path.ends_with(".image")) {
         Roll::Image
-    } else if annotation(running) != annotation(wanted) {
+    } else if other(SECRETS_HASH) {
         Roll::Secret
+    } else if other(RESTARTED) && paths.len() == 1 {
+        Roll::Restart
     } else {
         Roll::Template
     };
@@ -148,5 +156,7 @@ mod tests {
         wanted = template("c-1", "vumi:1");
         wanted["metadata"] = json!({"annotations": {SECRETS_HASH: "x"}});
         assert_eq!(roll(&running(), &wanted).unwrap().0, Roll::Secret);
+        wanted["metadata"] = json!({"annotations": {RESTARTED: "x"}});
+        assert_eq!(roll(&running(), &wanted).unwrap().0, Roll::Restart);
     }
 }

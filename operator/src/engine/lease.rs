@@ -118,10 +118,10 @@ impl Lease {
                 held_until = None;
             }
             self.tell(held_until, &leading);
-            // Candidates look more often, so that one that is given back does not lie about, and not in step.
+            // Candidates look more often, so that one that is given back lies about for half a second at most, and not in step.
             let retry = match held_until {
                 Some(_) => self.times.retry,
-                None => (self.times.retry / 2).mul_f64(rand::rng().random_range(0.7..=1.0)),
+                None => (self.times.retry / 4).mul_f64(rand::rng().random_range(0.7..=1.0)),
             };
             let next = Instant::now() + retry;
             let next = self.free_at.take().map_or(next, |free| free.min(next));
@@ -201,7 +201,10 @@ impl Lease {
     /// Writes over the record that was read, if nobody else has.
     async fn write(&mut self, lease: &Value, spec: Value) -> Result<bool, ApiError> {
         let version = &lease["metadata"]["resourceVersion"];
-        let change = json!({"metadata": {"resourceVersion": version}, "spec": spec});
+        let change = json!({
+            "metadata": {"resourceVersion": version, "labels": {VERSION: env!("CARGO_PKG_VERSION")}},
+            "spec": spec,
+        });
         match self
             .api
             .merge_unguarded(&self.path(&self.name), &change)
@@ -217,7 +220,11 @@ impl Lease {
         let lease = json!({
             "apiVersion": LEASE.api_version(),
             "kind": LEASE.kind,
-            "metadata": {"name": self.name, "namespace": self.namespace},
+            "metadata": {
+                "name": self.name,
+                "namespace": self.namespace,
+                "labels": {VERSION: env!("CARGO_PKG_VERSION")},
+            },
             "spec": self.spec(0),
         });
         match self.api.create_unguarded(&self.path(""), &lease).await {
@@ -261,6 +268,9 @@ impl Lease {
         }
     }
 }
+
+/// Label of the lease: the version of the operator that wrote it last.
+const VERSION: &str = "app.kubernetes.io/version";
 
 static LEASE: ObjectKind = plain("coordination.k8s.io", "v1", "Lease", "leases");
 

@@ -7,6 +7,7 @@ pub mod dispatch;
 pub mod events;
 pub mod kinds;
 pub mod lease;
+pub mod looked;
 pub mod ownership;
 pub mod prune;
 pub mod queue;
@@ -19,6 +20,7 @@ pub mod sight;
 pub mod status;
 pub mod store;
 pub mod watch;
+pub mod written;
 
 use crate::brokers::Brokers;
 use crate::bucket::Bucket;

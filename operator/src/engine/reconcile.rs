@@ -1,19 +1,18 @@
 //! One look at a resource: dereference, validate, build, apply, prune, status. The same path for all kinds.
 
 use super::Engine;
-use super::apply::{self, Fault, Need, Plan, Written};
-use super::changes;
+use super::apply::{self, Fault, Need, Written};
 use super::claims;
 use super::events::Event;
-use super::kinds::ObjectKind;
+use super::looked::Looked;
 use super::prune::prune;
-use super::queue::Ended;
 use super::rotate::rotate;
 use super::scale::decide;
 use super::seen::Held;
 use super::sight::Sighting;
 use super::status::{self, Finding};
 use super::store::{Family, Key};
+use super::written;
 use crate::brokers::Place;
 use crate::client::ApiError;
 use crate::dereference::{dereference, workload};
@@ -21,63 +20,14 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use vumi_api::{ConditionType, Resource, Spec, Status};
+use vumi_plan::names::PAUSED;
 use vumi_plan::validate::Outcome;
 use vumi_plan::{Context, Decision, Desired, Reason, Refusal, Validated, build, validate};
 
-/// Annotation: while it says `true`, nothing of the resource is touched.
-pub const PAUSED: &str = "vumi.dev/pause-reconciliation";
 /// For what is awaited that no watch tells of, such as a Secret, it is looked again after this time.
 const AWAITED: Duration = Duration::from_secs(10);
 /// For an object that is being deleted, it is looked again after this time.
 const LEAVING: Duration = Duration::from_secs(2);
-
-/// What a look came to. The times say when something may have lasted long enough to be told.
-#[derive(Debug)]
-pub enum Looked {
-    /// Everything is as it should be.
-    Done(Option<Duration>),
-    /// Something has to come into being, or to go.
-    Waiting(Duration),
-    /// Somebody has to do something.
-    Refused(Option<Duration>),
-    /// What somebody else had changed was put back. Whoever does that again and again is answered more and more slowly.
-    Corrected,
-    /// The annotation [`PAUSED`].
-    Paused(Option<Duration>),
-    /// It is not there, or being deleted: what it owns goes by itself.
-    Gone,
-    /// A call went wrong.
-    Failed(ApiError),
-}
-
-impl Looked {
-    /// As metrics have it.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Looked::Done(_) => "done",
-            Looked::Waiting(_) => "waiting",
-            Looked::Refused(_) => "refused",
-            Looked::Corrected => "corrected",
-            Looked::Paused(_) => "paused",
-            Looked::Gone => "gone",
-            Looked::Failed(_) => "failed",
-        }
-    }
-
-    /// What the queue does next.
-    pub fn ended(&self) -> Ended {
-        match self {
-            Looked::Done(again) | Looked::Refused(again) | Looked::Paused(again) => {
-                again.map_or(Ended::Well, Ended::Again)
-            }
-            Looked::Gone => Ended::Well,
-            Looked::Waiting(after) => Ended::Again(*after),
-            Looked::Corrected => Ended::Failed(None),
-            Looked::Failed(ApiError::Closed(_)) => Ended::Dropped,
-            Looked::Failed(error) => Ended::Failed(error.retry_after()),
-        }
-    }
-}
 
 /// Looks at a resource and makes what differs as it should be.
 pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
@@ -195,7 +145,9 @@ impl Look<'_> {
         }
         let before = self.running(family, &desired);
         let (written, fault) = apply::apply(engine, key, &plan).await;
-        self.tell_written(&plan, before.as_ref(), &written).await;
+        for event in written::events(&plan, before.as_ref(), &written) {
+            engine.events.tell(key, &held.uid, event).await;
+        }
         match fault {
             None => {}
             Some(Fault::Leaving(object)) => {
@@ -371,62 +323,13 @@ impl Look<'_> {
         }
         Looked::Failed(error)
     }
-
-    /// Says what was written and why.
-    async fn tell_written(&self, plan: &Plan<'_>, before: Option<&Value>, written: &[Written]) {
-        let Self {
-            engine, key, held, ..
-        } = *self;
-        let workloads = |kind: &str| ObjectKind::named(kind).is_some_and(ObjectKind::is_workload);
-        let list = |wanted: &dyn Fn(&Written) -> bool| {
-            let those = written.iter().filter(|written| wanted(written));
-            let names = those.map(|written| format!("{} {}", written.kind, written.name));
-            names.collect::<Vec<_>>().join(", ")
-        };
-        let mut events = Vec::new();
-        let created = list(&|written| written.need == Need::Create);
-        if !created.is_empty() {
-            events.push(Event::normal("Created", format!("created {created}")));
-        }
-        for written in written {
-            if let Need::Drift(field) = &written.need {
-                let message = format!(
-                    "somebody else had taken {field} of {} {}: it is put back",
-                    written.kind, written.name
-                );
-                events.push(Event::warning("DriftCorrected", message));
-            }
-        }
-        let changed = list(&|written| written.need == Need::Change && !workloads(&written.kind));
-        if !changed.is_empty() {
-            events.push(Event::normal(
-                "Updated",
-                format!("changed {changed}: no pod is replaced"),
-            ));
-        }
-        let wrote_workload = written.iter().any(|written| workloads(&written.kind));
-        if let (true, Some(before), Some((after, Need::Change))) =
-            (wrote_workload, before, plan.workload())
-        {
-            let (old, new) = (&before["spec"], &after["spec"]);
-            if let Some((roll, message)) = changes::roll(&old["template"], &new["template"]) {
-                events.push(Event::normal(roll.reason(), message));
-            }
-            if old["replicas"] != new["replicas"] {
-                let message = format!("{} pods instead of {}", new["replicas"], old["replicas"]);
-                events.push(Event::normal("Scaled", message));
-            }
-        }
-        for event in events {
-            engine.events.tell(key, &held.uid, event).await;
-        }
-    }
 }
 
 /// The workload as it would be built for a new resource.
 fn fresh(engine: &Engine, validated: &Validated, context: &Context) -> Option<vumi_plan::Child> {
     let context = Context {
         live: None,
+        restarted: context.restarted().map(str::to_owned),
         ..context.clone()
     };
     build(validated, &context, &engine.settings)

@@ -7,7 +7,7 @@ use vumi_api::Kind;
 use vumi_operator::brokers::unread;
 use vumi_operator::engine::claims;
 use vumi_operator::engine::kinds::ObjectKind;
-use vumi_operator::engine::reconcile::Looked;
+use vumi_operator::engine::looked::Looked;
 use vumi_operator::engine::store::Key;
 use vumi_plan::Unread;
 

@@ -251,3 +251,43 @@ async fn a_user_without_the_tag_is_told_so_and_consumers_are_counted_all_the_sam
     assert_eq!(link.broker().0.queues["t.outbound"].unacked, None);
     task.abort();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_is_away_is_named_without_its_password() {
+    let world = World::new().await;
+    let port = vumi_testkit::free_port().unwrap();
+    let url = format!("amqp://planted:planted-value@127.0.0.1:{port}/campaign");
+    let (key, link) = resource(&world, "t", &broker(&world, "first", &url, None));
+    let task = tokio::spawn(keep(Arc::clone(&world.engine)));
+    let named = format!("the broker 127.0.0.1:{port}/campaign cannot be reached: ");
+    until("the sentence", || {
+        matches!(&link.broker().0.unread, Some(Unread::Broker(why))
+            if why.starts_with(&named) && why.contains("the Secret first names the right host"))
+    })
+    .await;
+    let said = format!("{:?}", link.broker().0);
+    assert!(!said.contains("planted"), "{said}");
+    let metrics = world.engine.metrics.render();
+    let series = format!(
+        "vumi_operator_broker_reads_total{{broker=\"127.0.0.1:{port}/campaign\",outcome=\"connection\"}}"
+    );
+    assert!(metrics.contains(&series), "{metrics}");
+    assert!(!metrics.contains("planted"), "{metrics}");
+    // Whoever does not use it any more leaves nothing behind.
+    let kind = ObjectKind::of(Kind::Transport);
+    let uid = world
+        .engine
+        .stores
+        .family(&key)
+        .resource
+        .unwrap()
+        .uid
+        .clone();
+    world.engine.stores.remove(kind, &key, "t", &uid);
+    claims::note(&world.engine, &key);
+    until("its metrics to be gone", || {
+        !world.engine.metrics.render().contains(&port.to_string())
+    })
+    .await;
+    task.abort();
+}

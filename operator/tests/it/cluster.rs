@@ -125,6 +125,16 @@ impl Cluster {
         );
     }
 
+    /// Applies an object where those of its kind are.
+    pub fn put(&self, object: &Value) {
+        let (status, answer) = self.server.apply_object(object).unwrap();
+        assert!(
+            [200, 201].contains(&status),
+            "{object}: {status} {}",
+            answer["message"]
+        );
+    }
+
     pub fn merge(&self, path: &str, change: &Value) {
         let body = change.to_string();
         let body = Some(("application/merge-patch+json", body.as_str()));
@@ -201,26 +211,12 @@ pub fn install(cluster: &Cluster) -> Vec<Value> {
         let text = std::fs::read_to_string(root().join("deploy/operator").join(file)).unwrap();
         for document in serde_yaml::Deserializer::from_str(&text) {
             let object = Value::deserialize(document).unwrap();
-            let (kind, name) = (
-                object["kind"].as_str().unwrap(),
-                object["metadata"]["name"].as_str().unwrap(),
-            );
-            let plural = format!("{}s", kind.to_lowercase());
-            let group = match kind {
-                "Namespace" | "ServiceAccount" => "api/v1",
-                _ => "apis/rbac.authorization.k8s.io/v1",
-            };
-            let path = match object["metadata"]["namespace"].as_str() {
-                Some(namespace) => format!("/{group}/namespaces/{namespace}/{plural}/{name}"),
-                None => format!("/{group}/{plural}/{name}"),
-            };
-            cluster.apply(&path, &object);
+            cluster.put(&object);
             rules.extend(object["rules"].as_array().cloned().unwrap_or_default());
         }
     }
-    let namespace =
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    cluster.apply(&format!("/api/v1/namespaces/{NAMESPACE}"), &namespace);
+    let name = json!({"name": NAMESPACE});
+    cluster.put(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": name}));
     rules
 }
 

@@ -8,8 +8,7 @@ use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use vumi_api::Kind;
-use vumi_api::crds::{GROUP, VERSION, crds};
+use vumi_api::crds::{GROUP, VERSION, openapi};
 use vumi_operator::bounded::{Bounded, Deadlines};
 use vumi_operator::client::Api;
 use vumi_operator::gate::Gate;
@@ -168,7 +167,7 @@ impl State {
                     json!({"paths": {format!("apis/{GROUP}/{VERSION}"): {"serverRelativeURL": place}}}),
                 )
             }
-            ("GET", path) if path.starts_with("/openapi/") => (200, definitions()),
+            ("GET", path) if path.starts_with("/openapi/") => (200, openapi()),
             ("GET", path) => match self.objects.get(path) {
                 Some(object) => (200, object.clone()),
                 None => (404, failure(404, "not found")),
@@ -288,16 +287,4 @@ fn held(value: &Value) -> Value {
         }
         _ => json!({}),
     }
-}
-
-/// The OpenAPI document of our kinds.
-fn definitions() -> Value {
-    let mut schemas = Map::new();
-    for (kind, mut ours) in Kind::ALL.into_iter().zip(crds()) {
-        let mut schema = ours["spec"]["versions"][0]["schema"]["openAPIV3Schema"].take();
-        schema["x-kubernetes-group-version-kind"] =
-            json!([{"group": GROUP, "kind": kind.as_str(), "version": VERSION}]);
-        schemas.insert(format!("dev.vumi.v1alpha1.{kind}"), schema);
-    }
-    json!({"components": {"schemas": schemas}})
 }

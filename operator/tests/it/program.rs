@@ -1,7 +1,6 @@
 //! The program itself: it gets ready, leads, and gives the lease back when it is told to stop.
 
 use crate::cluster::{Cluster, until};
-use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -33,18 +32,8 @@ fn asked(port: u16, path: &str) -> Option<(String, String)> {
 pub async fn it_leads_and_stops(cluster: &Cluster) {
     let folder = tempfile::tempdir().unwrap();
     let kubeconfig = folder.path().join("kubeconfig");
-    let text = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "current-context": "test",
-        "clusters": [{
-            "name": "test",
-            "cluster": {"server": cluster.server.url(), "insecure-skip-tls-verify": true},
-        }],
-        "users": [{"name": "test", "user": {"token": cluster.server.token()}}],
-        "contexts": [{"name": "test", "context": {"cluster": "test", "user": "test"}}],
-    });
-    std::fs::write(&kubeconfig, text.to_string()).unwrap();
+    let text = cluster.server.kubeconfig("default");
+    std::fs::write(&kubeconfig, text).unwrap();
     let port = vumi_testkit::free_port().unwrap();
     let program = Command::new(env!("CARGO_BIN_EXE_vumi-operator"))
         .env("KUBECONFIG", &kubeconfig)

@@ -7,8 +7,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use vumi_api::Kind;
 use vumi_operator::engine::kinds::{KINDS, ObjectKind};
+use vumi_operator::engine::looked::Looked;
 use vumi_operator::engine::queue::Ended;
-use vumi_operator::engine::reconcile::{Looked, PAUSED};
+use vumi_plan::names::{PAUSED, RESTARTED};
 
 fn telnet() -> Value {
     json!({"telnet": {"port": 9010}, "replicas": 1})
@@ -315,6 +316,29 @@ async fn while_paused_nothing_is_touched() {
             .await
             .contains(&"PATCH deployments/transport-t".to_owned())
     );
+}
+
+/// Server-side apply must not take back what was asked for, and it is asked for once.
+#[tokio::test(start_paused = true)]
+async fn who_asks_for_new_pods_gets_them_and_silence_after_that() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    let before = world.child("Deployment").unwrap();
+    world.write_with(telnet(), json!({RESTARTED: "2026-11-26T12:00:00Z"}));
+    let calls = world.done().await;
+    let written = ["PATCH deployments/transport-t", "POST events Restarted"];
+    assert_eq!(calls[..2], written, "{calls:?}");
+    let after = world.child("Deployment").unwrap();
+    let annotations =
+        |object: &Value| object["spec"]["template"]["metadata"]["annotations"].clone();
+    assert_eq!(annotations(&after)[RESTARTED], "2026-11-26T12:00:00Z");
+    assert_eq!(annotations(&before).get(RESTARTED), None);
+    assert_eq!(
+        after["spec"]["template"]["spec"],
+        before["spec"]["template"]["spec"]
+    );
+    world.settle().await;
+    world.silence().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -55,6 +55,17 @@ cluster_kubectl() {
   on_its_network "$pid" "$(binary kubectl)" --kubeconfig "$kubeconfig" "$@"
 }
 
+# The plugin of kubectl that this source tree makes, for the same cluster.
+cluster_plugin() {
+  local program pid profile=${VUMI_E2E_PROFILE:-dev}
+  program=${CARGO_TARGET_DIR:-$root/target}/${profile/#dev/debug}/kubectl-vumi
+  [ -x "$program" ] || die "$program is not there: cargo build -p kubectl-vumi"
+  [ -z "${KUBECONFIG:-}" ] || exec "$program" "$@"
+  pid=$(sandbox_pid) || die "no cluster is running: make cluster-up starts one"
+  export KUBECONFIG=$kubeconfig
+  on_its_network "$pid" "$program" "$@"
+}
+
 # The mount points of the cgroup hierarchies: several with version 1, one with version 2.
 hierarchies() { awk '$3 == "cgroup" || $3 == "cgroup2" { print $3, $2 }' /proc/self/mounts; }
 

@@ -30,24 +30,29 @@ pub fn root() -> PathBuf {
 /// # Panics
 /// If it cannot be started.
 pub fn kubectl(arguments: &[&str], input: &str) -> Output {
-    let mut child = spawn(arguments);
+    run("kubectl", arguments, input)
+}
+
+/// Runs one of the programs that know the cluster, `kubectl` or `kubectl-vumi`, with this text as its standard input.
+fn run(program: &str, arguments: &[&str], input: &str) -> Output {
+    let mut child = spawn(program, arguments);
     if let Some(mut stdin) = child.stdin.take() {
         // One that reads no input may have ended already.
         let _ = stdin.write_all(input.as_bytes());
     }
     child
         .wait_with_output()
-        .unwrap_or_else(|e| panic!("kubectl: {e}"))
+        .unwrap_or_else(|e| panic!("{program}: {e}"))
 }
 
-fn spawn(arguments: &[&str]) -> Child {
-    Command::new(root().join("tests/e2e/cluster/kubectl"))
+fn spawn(program: &str, arguments: &[&str]) -> Child {
+    Command::new(root().join("tests/e2e/cluster").join(program))
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .unwrap_or_else(|e| panic!("tests/e2e/cluster/kubectl: {e}"))
+        .unwrap_or_else(|e| panic!("tests/e2e/cluster/{program}: {e}"))
 }
 
 /// What `kubectl` printed.
@@ -149,6 +154,16 @@ impl Namespace {
         kubectl(&self.within(arguments), input)
     }
 
+    /// `kubectl vumi` in this namespace.
+    pub fn vumi(&self, arguments: &[&str]) -> Output {
+        run("kubectl-vumi", &self.within(arguments), "")
+    }
+
+    /// `kubectl vumi` in this namespace, line by line while it runs.
+    pub fn follow(&self, arguments: &[&str]) -> Conversation {
+        Conversation::start("kubectl-vumi", &self.within(arguments))
+    }
+
     /// What `kubectl` printed in this namespace; panics if it failed.
     #[track_caller]
     pub fn succeed(&self, arguments: &[&str], input: &str) -> String {
@@ -201,7 +216,8 @@ impl Namespace {
     /// Connects the pod `client` to a port.
     pub fn connect(&self, host: &str, port: u16) -> Conversation {
         let port = port.to_string();
-        Conversation::start(&self.within(&["exec", "-i", "client", "--", "nc", host, &port]))
+        let nc = ["exec", "-i", "client", "--", "nc", host, &port];
+        Conversation::start("kubectl", &self.within(&nc))
     }
 
     /// Waits until a pod or the pods of a Deployment are ready.
@@ -275,10 +291,10 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    fn start(arguments: &[&str]) -> Self {
-        let mut process = spawn(arguments);
+    fn start(program: &str, arguments: &[&str]) -> Self {
+        let mut process = spawn(program, arguments);
         let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
-            panic!("kubectl has no standard streams");
+            panic!("{program} has no standard streams");
         };
         let (sender, lines) = mpsc::channel();
         // Ends with the connection.
@@ -304,6 +320,12 @@ impl Conversation {
     pub fn send(&mut self, line: &str) {
         let sent = writeln!(self.stdin, "{line}").and_then(|()| self.stdin.flush());
         sent.unwrap_or_else(|e| panic!("{line:?} cannot be sent: {e}"));
+    }
+
+    /// The next line of the other side, if one comes within so many seconds.
+    pub fn overhear(&mut self, seconds: u64) -> Option<String> {
+        let line = self.lines.recv_timeout(Duration::from_secs(seconds)).ok()?;
+        Some(line.trim_end().to_owned())
     }
 
     /// The next line of the other side, without its end; `None` if it hung up.

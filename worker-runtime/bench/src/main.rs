@@ -1,4 +1,4 @@
-//! `make bench`: what Vumi's runtime costs beside a bare client that gives the same guarantees, measured in one run.
+//! `make bench` and `make bench-operator`: what Vumi's runtime costs beside a bare client that gives the same guarantees, measured in one run.
 //! Prints a table of ratios, medians of alternating runs with their spread, and CPU per message.
 
 mod bare;
@@ -7,6 +7,7 @@ mod guarantees;
 mod hop;
 mod http;
 mod inject;
+mod operator;
 mod process;
 mod relay;
 mod replay;
@@ -44,7 +45,7 @@ struct Arguments {
     write: Option<PathBuf>,
 }
 
-/// Parts that run as processes of their own, so that their CPU time is theirs alone.
+/// The operator; and parts that run as processes of their own, so that their CPU time is theirs alone.
 #[derive(Subcommand)]
 enum Part {
     /// The baseline: consume, publish, confirm, acknowledge in batches.
@@ -53,6 +54,8 @@ enum Part {
     /// A worker whose handler holds one user's message for ever.
     #[command(hide = true)]
     Held(hop::HeldOptions),
+    /// The operator before a real API server: `make bench-operator`.
+    Operator(operator::Options),
     /// A dispatcher hop on the embedded broker.
     #[command(hide = true)]
     Embedded(embedded::Options),
@@ -69,6 +72,7 @@ fn main() -> Result<(), AnyError> {
             Some(Part::Bare(options)) => bare::run(options).await,
             Some(Part::Held(options)) => hop::run_held(options).await,
             Some(Part::Embedded(options)) => embedded::run(options).await,
+            Some(Part::Operator(options)) => operator::run(options).await,
             None => measure(arguments).await,
         }
     })
@@ -81,7 +85,10 @@ async fn measure(arguments: Arguments) -> Result<(), AnyError> {
             .as_deref()
             .is_none_or(|only| name.contains(only))
     };
-    let mut report = Report::new(arguments.messages);
+    let mut report = Report::new(&format!(
+        "Medians with (smallest–largest of how many runs); where a baseline is named, runs alternate with it. {} messages of 600 bytes per run.",
+        arguments.messages
+    ));
     if wanted("start") {
         start::rows(&mut report).await?;
     }
@@ -114,7 +121,7 @@ async fn measure(arguments: Arguments) -> Result<(), AnyError> {
     let table = report.to_markdown();
     println!("{table}");
     if let Some(path) = arguments.write {
-        report::write_between_markers(&path, &table)?;
+        report::write_between_markers(&path, "measured", &table)?;
         println!("written to {}", path.display());
     }
     Ok(())

@@ -37,16 +37,16 @@ impl Measured {
             .map_or(f64::NAN, |kib| kib / 1024.0)
     }
 
-    /// Stops its clock, as it were: it holds its connections and does nothing.
-    pub async fn freeze(&self) -> Result<(), AnyError> {
+    /// Sends it a signal: `STOP` holds its connections and does nothing, `TERM` asks it to end.
+    pub async fn signal(&self, name: &str) -> Result<(), AnyError> {
         let id = self.id.to_string();
         let status = Command::new("/bin/sh")
-            .args(["-c", "kill -STOP \"$0\"", &id])
+            .args(["-c", "kill -\"$1\" \"$0\"", &id, name])
             .status()
             .await?;
         match status.success() {
             true => Ok(()),
-            false => Err("a process could not be frozen".into()),
+            false => Err(format!("a process does not take signal {name}").into()),
         }
     }
 
@@ -81,12 +81,17 @@ pub fn this_program() -> Result<PathBuf, AnyError> {
 
 /// The `vumi` binary beside this one.
 pub fn vumi() -> Result<PathBuf, AnyError> {
-    let path = this_program()?.with_file_name("vumi");
+    beside("vumi")
+}
+
+/// A binary beside this one, named as its package.
+pub fn beside(name: &str) -> Result<PathBuf, AnyError> {
+    let path = this_program()?.with_file_name(name);
     if path.exists() {
         Ok(path)
     } else {
         Err(format!(
-            "{} is missing: cargo build --release -p vumi",
+            "{} is missing: cargo build --release -p {name}",
             path.display()
         )
         .into())
@@ -99,9 +104,20 @@ pub fn spawn(
     arguments: &[&str],
     folder: Option<tempfile::TempDir>,
 ) -> Result<Measured, AnyError> {
+    spawn_with(program, arguments, &[], folder)
+}
+
+/// Starts a program with more variables in its environment.
+pub fn spawn_with(
+    program: &Path,
+    arguments: &[&str],
+    variables: &[(&str, &std::ffi::OsStr)],
+    folder: Option<tempfile::TempDir>,
+) -> Result<Measured, AnyError> {
     let log = std::env::var_os("VUMI_BENCH_LOG").is_some();
     let child = Command::new(program)
         .args(arguments)
+        .envs(variables.iter().copied())
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(if log { Stdio::inherit() } else { Stdio::null() })

@@ -45,8 +45,8 @@ pub struct Report {
 }
 
 impl Report {
-    /// An empty table for this machine.
-    pub fn new(messages: u32) -> Self {
+    /// An empty table for this machine, with what is to be known of how it was made.
+    pub fn new(how: &str) -> Self {
         let cores = std::thread::available_parallelism().map_or(0, std::num::NonZero::get);
         let memory = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
         let memory: u64 = memory
@@ -56,10 +56,7 @@ impl Report {
             .and_then(|kib| kib.parse().ok())
             .unwrap_or(0);
         Self {
-            head: format!(
-                "Machine: {cores} cores, {} GiB. Medians with (smallest–largest of how many runs); where a baseline is named, runs alternate with it. {messages} messages of 600 bytes per run.",
-                memory >> 20
-            ),
+            head: format!("Machine: {cores} cores, {} GiB. {how}", memory >> 20),
             rows: Vec::new(),
         }
     }
@@ -89,16 +86,17 @@ impl Report {
     }
 }
 
-const BEGIN: &str = "<!-- measured: begin -->";
-const END: &str = "<!-- measured: end -->";
-
-/// Replaces what stands between the two marker lines of a file.
-pub fn write_between_markers(path: &Path, table: &str) -> Result<(), AnyError> {
+/// Replaces what stands between the two marker lines of a file: `<!-- NAME: begin -->` and `<!-- NAME: end -->`.
+pub fn write_between_markers(path: &Path, name: &str, table: &str) -> Result<(), AnyError> {
+    let (begin, end) = (
+        format!("<!-- {name}: begin -->"),
+        format!("<!-- {name}: end -->"),
+    );
     let text = std::fs::read_to_string(path)?;
-    let (Some(begin), Some(end)) = (text.find(BEGIN), text.find(END)) else {
-        return Err(format!("{} has no lines {BEGIN} and {END}", path.display()).into());
+    let (Some(from), Some(to)) = (text.find(&begin), text.find(&end)) else {
+        return Err(format!("{} has no lines {begin} and {end}", path.display()).into());
     };
-    let new = format!("{}{BEGIN}\n{table}{}", &text[..begin], &text[end..]);
+    let new = format!("{}{begin}\n{table}{}", &text[..from], &text[to..]);
     std::fs::write(path, new)?;
     Ok(())
 }

@@ -66,7 +66,7 @@ async fn takeover(url: &str, plain: &str, freeze: bool) -> Result<f64, AnyError>
     let began = Instant::now();
     let frozen = match freeze {
         true => {
-            holder.freeze().await?;
+            holder.signal("STOP").await?;
             Some(holder)
         }
         false => {

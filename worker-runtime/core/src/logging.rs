@@ -1,5 +1,5 @@
 //! Logs of the process: one line per event on stderr, as text or JSON. Message contents never appear in them, user
-//! addresses only as [`hashed_address`], and what the AMQP client logs not at all.
+//! addresses only as [`hashed_address`], and what the clients of brokers and of Kubernetes log not at all.
 
 use crate::broker::amqp;
 use crate::numbers::by_form;
@@ -17,6 +17,10 @@ pub const FILTER_VARIABLE: &str = "VUMI_LOG";
 
 /// Environment variable with the key of [`hashed_address`], for logs whose addresses can be compared across processes.
 pub const KEY_VARIABLE: &str = "VUMI_LOG_KEY";
+
+/// Beginning of the log targets of the client of the Kubernetes API, which is never logged: whole answers that it cannot read, which
+/// may be Secrets, and every failure as an error, whatever comes of it. What concerns anybody the operator says itself.
+const KUBERNETES: &str = "kube_client";
 
 /// Digits of an address that stay readable.
 const DIGITS_SHOWN: usize = 3;
@@ -77,9 +81,8 @@ where
     };
     // Not a directive of the filter: a more exact one, such as `lapin::channel=warn`, would win over it.
     let silent = filter_fn(|about| {
-        !amqp::SILENT
-            .iter()
-            .any(|start| about.target().starts_with(start))
+        let mut starts = amqp::SILENT.iter().chain([&KUBERNETES]);
+        !starts.any(|start| about.target().starts_with(start))
     });
     let registry = tracing_subscriber::registry().with(filter).with(silent);
     registry.with(lines).into()
@@ -204,6 +207,7 @@ mod tests {
                 tracing::error!(target: "lapin", "a whole message");
                 tracing::warn!(target: "lapin::channel", "a whole message");
                 tracing::error!(target: "amq_protocol_tcp", "a whole message");
+                tracing::error!(target: "kube_client::client", "a whole message");
                 tracing::warn!("something of ours");
             });
             let text = lines.0.lock().expect("not poisoned").clone();

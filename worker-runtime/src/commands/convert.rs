@@ -5,13 +5,13 @@ mod manifest;
 mod shapes;
 mod table;
 
-use crate::commands::crds::write_files;
 use crate::error::CliError;
 use crate::output;
 use inputs::Found;
 use manifest::Names;
 use std::path::PathBuf;
 use vumi_api::Target;
+use vumi_cli::generated::write_files;
 
 /// Said first, whatever is converted.
 const BROKER: &str = "Vumi 0.6 speaks AMQP 0-8, which RabbitMQ 4 refuses: while old and new workers run beside each other, use RabbitMQ 3.x";

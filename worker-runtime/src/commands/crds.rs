@@ -2,7 +2,8 @@
 
 use crate::error::CliError;
 use crate::output;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use vumi_cli::generated::write_files;
 
 /// Arguments of `vumi crds`.
 #[derive(clap::Args, Debug)]
@@ -25,29 +26,4 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             output::print(&texts.join("---\n"))
         }
     }
-}
-
-/// Writes `files`, given as path below `folder` and text; folders are made as needed, unchanged files left untouched.
-pub(super) fn write_files(folder: &Path, files: &[(String, String)]) -> Result<(), CliError> {
-    for (name, text) in files {
-        let path = folder.join(name);
-        if std::fs::read_to_string(&path).is_ok_and(|held| held == *text) {
-            continue;
-        }
-        let parent = path.parent().unwrap_or(folder);
-        std::fs::create_dir_all(parent)
-            .and_then(|()| std::fs::write(&path, text))
-            .map_err(|error| {
-                CliError::environment(format!(
-                    "cannot write {}: {error}; choose another --out directory or check its permissions",
-                    path.display()
-                ))
-            })?;
-        println_path(&path)?;
-    }
-    Ok(())
-}
-
-fn println_path(path: &Path) -> Result<(), CliError> {
-    output::print(&format!("wrote {}\n", path.display()))
 }

@@ -4,15 +4,15 @@ use crate::brokers::{self, Brokers, Url};
 use crate::commands::status::live_sockets;
 use crate::error::CliError;
 use crate::manifests;
-use crate::output::{self, Format};
+use crate::output::Format;
 use crate::process::{self, Backing};
 use crate::stores::{self, RedisUrl, Stores};
-use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::sync::Arc;
 use vumi_api::{Resource, Severity, Target};
+use vumi_cli::findings;
 use vumi_core::broker::amqp::{self, AmqpConfig};
 use vumi_core::broker::embedded::EmbeddedOptions;
 use vumi_core::checkup::{Finding, Level};
@@ -77,17 +77,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         }
         Ok(found)
     })?;
-    output::print(&match arguments.format {
-        Format::Table => table(&findings),
-        Format::Json => format!("{}\n", json!(findings)),
-    })?;
-    match findings
-        .iter()
-        .any(|finding| finding.level == Level::Problem)
-    {
-        true => Err(CliError::silent(CliError::RUNTIME)),
-        false => Ok(()),
-    }
+    findings::tell(&findings, arguments.format)
 }
 
 type Read = (
@@ -336,41 +326,10 @@ fn open_files() -> Option<Finding> {
     })
 }
 
-fn table(findings: &[Finding]) -> String {
-    let mut text = String::new();
-    for finding in findings {
-        let word = match finding.level {
-            Level::Good => "ok   ",
-            Level::Note => "note ",
-            Level::Warning => "WARN ",
-            Level::Problem => "FAIL ",
-        };
-        text += &format!("{word} {}: {}\n", finding.about, finding.says);
-        if !finding.fix.is_empty() {
-            text += &format!("       {}\n", finding.fix);
-        }
-    }
-    let count = |level| {
-        findings
-            .iter()
-            .filter(|finding| finding.level == level)
-            .count()
-    };
-    let counted = |level, one: &str| match count(level) {
-        1 => format!("1 {one}"),
-        many => format!("{many} {one}s"),
-    };
-    text + &format!(
-        "{} looked at: {}, {}\n",
-        findings.len(),
-        counted(Level::Problem, "problem"),
-        counted(Level::Warning, "warning")
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn resource(port: u16) -> Resource {
         let text = format!(
@@ -414,7 +373,7 @@ mod tests {
             Finding::new(Level::Problem, "b", "it is not", "Do this."),
         ];
         assert_eq!(
-            table(&found),
+            findings::table(&found),
             "ok    a: it is well\nFAIL  b: it is not\n       Do this.\n2 looked at: 1 problem, 0 warnings\n"
         );
     }

@@ -6,6 +6,7 @@ use crate::{output, process};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
+pub use vumi_cli::table::{ago, aligned};
 use vumi_core::supervisor::control::{Request, ask, runtime_folder, socket_path};
 use vumi_core::supervisor::status::{ProcessStatus, WorkerStatus};
 
@@ -255,38 +256,6 @@ fn row(worker: &WorkerStatus, now: SystemTime) -> Vec<String> {
         ago(now.saturating_sub(worker.since)),
         worker.listens.join(" "),
     ]
-}
-
-/// A length of time in its two largest units.
-pub fn ago(seconds: u64) -> String {
-    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86400);
-    match (days, hours, minutes) {
-        (0, 0, 0) => format!("{seconds}s"),
-        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
-        (0, _, _) => format!("{hours}h{}m", minutes % 60),
-        _ => format!("{days}d{}h", hours % 24),
-    }
-}
-
-/// Columns of equal width.
-pub fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns)
-        .map(|column| {
-            let cells = rows.iter().filter_map(|row| row.get(column));
-            cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
-        .collect();
-    rows.iter()
-        .map(|row| {
-            let cells: Vec<String> = row
-                .iter()
-                .zip(&widths)
-                .map(|(cell, width)| format!("{cell:width$}"))
-                .collect();
-            format!("{}\n", cells.join("  ").trim_end())
-        })
-        .collect()
 }
 
 #[cfg(test)]

@@ -146,6 +146,25 @@ impl ApiServer {
         TOKEN
     }
 
+    /// A kubeconfig for whoever takes one, with this namespace.
+    pub fn kubeconfig(&self, namespace: &str) -> String {
+        json!({
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [{
+                "name": "test",
+                "cluster": {"server": self.url(), "insecure-skip-tls-verify": true},
+            }],
+            "users": [{"name": "test", "user": {"token": TOKEN}}],
+            "contexts": [{
+                "name": "test",
+                "context": {"cluster": "test", "user": "test", "namespace": namespace},
+            }],
+        })
+        .to_string()
+    }
+
     /// The last lines of both logs.
     fn logs(&self) -> String {
         ["etcd.log", "kube-apiserver.log"]
@@ -206,6 +225,11 @@ impl ApiServer {
         )
     }
 
+    /// The same where objects of its kind are: in the namespace that it names, else in none.
+    pub fn apply_object(&self, object: &Value) -> Result<(u16, Value), KubernetesError> {
+        self.apply(&place(object), &object.to_string())
+    }
+
     /// Applies a custom resource definition and waits until its resources are served.
     pub fn establish(&self, definition: &Value) -> Result<(), KubernetesError> {
         let name = definition["metadata"]["name"].as_str().unwrap_or_default();
@@ -231,6 +255,28 @@ impl ApiServer {
             }
             std::thread::sleep(Duration::from_millis(50));
         }
+    }
+}
+
+/// The path of an object. Plurals follow the rule by which Kubernetes guesses them.
+fn place(object: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let api_version = text(&object["apiVersion"]);
+    let kind = text(&object["kind"]).to_lowercase();
+    let plural = match kind.strip_suffix('y') {
+        Some(stem) => format!("{stem}ies"),
+        None if kind.ends_with('s') => format!("{kind}es"),
+        None => format!("{kind}s"),
+    };
+    let root = if api_version.contains('/') {
+        "apis"
+    } else {
+        "api"
+    };
+    let name = text(&object["metadata"]["name"]);
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("/{root}/{api_version}/namespaces/{namespace}/{plural}/{name}"),
+        None => format!("/{root}/{api_version}/{plural}/{name}"),
     }
 }
 
@@ -290,4 +336,27 @@ fn service_account_key(path: &Path) -> Result<(), KubernetesError> {
 fn free_ports() -> Result<[u16; 3], KubernetesError> {
     let port = || crate::free_port().map_err(|e| failed("free port", e));
     Ok([port()?, port()?, port()?])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn objects_are_where_their_kind_is() {
+        let object = |api_version: &str, kind: &str, namespace: Option<&str>| json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "a", "namespace": namespace}});
+        for (object, path) in [
+            (object("v1", "Namespace", None), "/api/v1/namespaces/a"),
+            (
+                object("networking.k8s.io/v1", "Ingress", Some("n")),
+                "/apis/networking.k8s.io/v1/namespaces/n/ingresses/a",
+            ),
+            (
+                object("networking.k8s.io/v1", "NetworkPolicy", Some("n")),
+                "/apis/networking.k8s.io/v1/namespaces/n/networkpolicies/a",
+            ),
+        ] {
+            assert_eq!(place(&object), path);
+        }
+    }
 }

@@ -49,9 +49,50 @@ pub fn resources_scale_and_have_a_status(server: &ApiServer) {
         &json!({"spec": {"replicas": 4}}),
     );
     assert_eq!((code, &answer["spec"]["replicas"]), (200, &json!(4)));
+    others_scale_it(server);
     what_is_emptied_is_empty(server);
     an_ordered_worker_is_not_scaled(server);
     autoscaling_freezes_replicas(server);
+}
+
+/// As a HorizontalPodAutoscaler and KEDA do it: they read the scale, find pods by its selector, and put it back with another
+/// number, none at all included.
+fn others_scale_it(server: &ApiServer) {
+    let put = |scale: &Value| {
+        let body = scale.to_string();
+        let path = format!("{COLLECTION}/scaled/scale");
+        server
+            .request("PUT", &path, Some(("application/json", &body)))
+            .unwrap()
+    };
+    let (_, first) = get(server, "scaled/scale");
+    assert_eq!(first["kind"], "Scale");
+    let selector = first["status"]["selector"].as_str().unwrap();
+    let labels: Vec<_> = selector
+        .split(',')
+        .filter_map(|one| one.split_once('='))
+        .collect();
+    assert_eq!(
+        labels,
+        [("vumi.dev/kind", "Transport"), ("vumi.dev/name", "scaled")]
+    );
+    for replicas in [0, 3] {
+        let (_, mut scale) = get(server, "scaled/scale");
+        scale["spec"]["replicas"] = replicas.into();
+        let (code, answer) = put(&scale);
+        // None at all is not written out.
+        let told = answer["spec"]["replicas"].as_i64().unwrap_or(0);
+        assert_eq!((code, told), (200, replicas));
+        let (_, resource) = get(server, "scaled");
+        assert_eq!(resource["spec"]["replicas"], replicas);
+        // They do not touch what the operator says.
+        assert_eq!(resource["status"]["selector"], selector);
+    }
+    // Who read it before somebody else changed it is told so.
+    assert_eq!(put(&first).0, 409);
+    let path = "scaled/scale";
+    let (code, _) = patch(server, path, MERGE, &json!({"spec": {"replicas": 4}}));
+    assert_eq!(code, 200);
 }
 
 /// Who stops writing the last field of an object still has the object.

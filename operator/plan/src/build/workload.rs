@@ -6,7 +6,7 @@ use crate::context::Live;
 use crate::desired::Child;
 use crate::hash::hash;
 use crate::merge;
-use crate::names::{INPUT_HASH, TEMPLATE_HASH, TYPE};
+use crate::names::{INPUT_HASH, RESTARTED, TEMPLATE_HASH, TYPE};
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment, StatefulSet,
     StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
@@ -76,12 +76,13 @@ pub fn workload(cx: &Cx<'_>, view_hash: &str, input_hash: &str) -> Workload {
 /// Which template the pods get: the one they have, or a fresh one.
 fn settle(cx: &Cx<'_>, view_hash: &str, input_hash: &str) -> Settled {
     let deployment = cx.resource.deployment();
-    let fresh = |image: &str| {
+    let fresh = |image: &str, restarted: Option<&str>| {
         let template = pods::template(cx, view_hash, image);
         let mut template = serde_json::to_value(template).unwrap_or_default();
         if let Some(changes) = &deployment.overrides {
             merge::overrides(&mut template, changes);
         }
+        restart(&mut template, restarted);
         let hash = hash(&template);
         Settled {
             image: image_of(&template).unwrap_or_else(|| image.to_owned()),
@@ -90,27 +91,49 @@ fn settle(cx: &Cx<'_>, view_hash: &str, input_hash: &str) -> Settled {
             update_available: false,
         }
     };
-    let newest = fresh(&cx.settings.image);
+    let restarted = cx.context.restarted();
+    let newest = fresh(&cx.settings.image, restarted);
     let Some(live) = &cx.context.live else {
         return newest;
     };
-    let template = live.template.clone();
-    let running = image_of(&template);
+    let running = image_of(&live.template);
     match (deployment.update_policy, live.input_hash == input_hash) {
         (UpdatePolicy::Immediate, _) | (UpdatePolicy::OnChange, false) => newest,
-        (UpdatePolicy::OnChange | UpdatePolicy::Manual, true) => Settled {
-            image: running.unwrap_or_default(),
-            template,
-            hash: live.template_hash.clone(),
-            update_available: newest.hash != live.template_hash,
-        },
+        (UpdatePolicy::OnChange | UpdatePolicy::Manual, true) => {
+            let asked = live.restarted.as_deref() != restarted;
+            let as_it_runs = fresh(&cx.settings.image, live.restarted.as_deref());
+            let update_available = as_it_runs.hash != live.template_hash;
+            let mut template = live.template.clone();
+            let hash = match (asked, update_available) {
+                (true, false) => return newest,
+                (false, _) => live.template_hash.clone(),
+                // Who asks for new pods does not ask for another runtime.
+                (true, true) => {
+                    restart(&mut template, restarted);
+                    hash(&json!([live.template_hash, restarted]))
+                }
+            };
+            Settled {
+                image: running.unwrap_or_default(),
+                template,
+                hash,
+                update_available,
+            }
+        }
         (UpdatePolicy::Manual, false) => match running {
             Some(image) => Settled {
                 update_available: image != newest.image,
-                ..fresh(&image)
+                ..fresh(&image, restarted)
             },
             None => newest,
         },
+    }
+}
+
+/// Pods of a template that says another time are other pods.
+fn restart(template: &mut Value, at: Option<&str>) {
+    if let Some(at) = at {
+        template["metadata"]["annotations"][RESTARTED] = at.into();
     }
 }
 

@@ -7,6 +7,7 @@ mod clashes;
 mod demand;
 mod golden;
 mod rolls;
+mod scalers;
 mod scaling;
 mod status;
 mod surroundings;

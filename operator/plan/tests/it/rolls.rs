@@ -231,3 +231,61 @@ fn a_rotated_secret_replaces_only_pods_that_cannot_reload() {
         assert_eq!(template(&after) != template(&before), rolls, "{spec}");
     }
 }
+
+/// What is built where somebody has asked for new pods.
+fn restarted(resource: &Resource, before: &Desired, image: &str, at: Option<&str>) -> Desired {
+    let context = Context {
+        live: Some(live(before)),
+        restarted: at.map(str::to_owned),
+        ..context(resource)
+    };
+    let settings = Settings {
+        image: image.into(),
+        ..Settings::default()
+    };
+    let validated = validate(resource, &context, &settings).unwrap();
+    build(&validated, &context, &settings)
+}
+
+#[test]
+fn who_asks_for_new_pods_gets_them_once() {
+    let (resource, before) = first(ECHO);
+    let image = before.image.clone();
+    let after = restarted(&resource, &before, &image, Some("noon"));
+    assert_ne!(template(&after), template(&before));
+    let annotations = &template(&after)["metadata"]["annotations"];
+    assert_eq!(annotations["vumi.dev/restarted-at"], "noon");
+    assert!(!after.update_available);
+    for at in [Some("noon"), None] {
+        let again = restarted(&resource, &after, &image, at);
+        assert_eq!(template(&again), template(&after), "{at:?}");
+        assert_eq!(
+            again.workload().unwrap().object["metadata"],
+            after.workload().unwrap().object["metadata"]
+        );
+        assert!(!again.update_available);
+    }
+    let later = restarted(&resource, &after, &image, Some("one o'clock"));
+    assert_ne!(template(&later), template(&after));
+}
+
+#[test]
+fn new_pods_that_somebody_asked_for_keep_their_runtime() {
+    let (resource, before) = first(ECHO);
+    let image = before.image.clone();
+    let after = restarted(&resource, &before, "vumi:next", Some("noon"));
+    assert_ne!(template(&after), template(&before));
+    assert_eq!((&after.image, after.update_available), (&image, true));
+    let again = restarted(&resource, &after, "vumi:next", Some("noon"));
+    assert_eq!(template(&again), template(&after));
+    assert!(again.update_available);
+    // The next edit takes the waiting one along, and what was asked for is not asked for again.
+    let (edited, _) = first(&format!("{ECHO}, holdLimit: 20s"));
+    let next = restarted(&edited, &after, "vumi:next", Some("noon"));
+    assert_eq!(
+        (next.image.as_str(), next.update_available),
+        ("vumi:next", false)
+    );
+    let again = restarted(&edited, &next, "vumi:next", Some("noon"));
+    assert_eq!(template(&again), template(&next));
+}

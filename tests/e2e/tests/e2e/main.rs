@@ -6,6 +6,7 @@ mod operator;
 mod operator_custom;
 mod operator_ends;
 mod operator_faults;
+mod operator_plugin;
 mod operator_secrets;
 mod operator_upgrade;
 mod worker;

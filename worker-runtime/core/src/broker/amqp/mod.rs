@@ -14,6 +14,7 @@ mod link;
 mod orders;
 mod profile;
 mod publisher;
+mod remover;
 mod shelf;
 mod spare;
 mod topology;
@@ -21,6 +22,7 @@ mod topology;
 pub use checkup::checkup;
 pub use config::{AmqpConfig, Identity};
 pub use profile::Profile;
+pub use remover::Remover;
 
 use super::{
     Broker, Durability, LinkState, Publication, QueueDepth, QueueSpec, Receipt, Shelf, Subscribe,

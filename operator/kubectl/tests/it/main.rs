@@ -1,0 +1,321 @@
+//! `kubectl vumi` before a real API server and a real RabbitMQ, with an operator that works there. What needs a kubelet is
+//! tested on a whole cluster, in `tests/e2e`.
+
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
+mod man;
+mod place;
+
+use place::{NAMESPACE, Place, TELNET, deployment};
+use serde_json::{Value, json};
+use std::time::Duration;
+use vumi_testkit::kubernetes::{ApiServer, KubernetesError};
+use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_people_ask_of_a_cluster() {
+    let server = match ApiServer::start() {
+        Ok(server) => server,
+        Err(missing @ KubernetesError::Missing(_)) => {
+            return vumi_testkit::skip(&missing.to_string());
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let Some(rabbit) = RabbitMq::start_or_skip(Version::V4_0, Options::default()).await else {
+        return;
+    };
+    let place = Place::new(server);
+    doctor_before_anything_is_installed(&place);
+    place.install();
+    place.campaign(&rabbit.url("/"));
+    diff_before_the_operator(&place);
+    let operator = place.operator().await;
+    diff_is_clean(&place);
+    status_says_what_is_wrong(&place);
+    doctor_knows_the_operator(&place);
+    operator.end().await;
+    diff_sees_what_others_changed(&place);
+    let operator = place.operator().await;
+    restart_is_the_operators(&place).await;
+    there_is_nothing_to_look_at_without_pods(&place);
+    drain_waits_and_says_what_remains(&place).await;
+    purge_takes_what_nobody_needs(&place, &rabbit).await;
+    operator.end().await;
+}
+
+fn doctor_before_anything_is_installed(place: &Place) {
+    let asked = place.vumi(&["doctor"]);
+    assert_eq!(asked.code, 1, "{asked:?}");
+    for text in [
+        "definitions (CRDs): are not installed",
+        "kubectl apply --server-side -f deploy/crds",
+        "there is no Deployment vumi-operator",
+        "there is none: no operator has ever led",
+        "ok    Kubernetes: is v1.",
+        "every command of this program may be used",
+    ] {
+        assert!(asked.out.contains(text), "{text} in {}", asked.out);
+    }
+}
+
+fn diff_before_the_operator(place: &Place) {
+    let asked = place.vumi(&["diff", "-f", &place.example()]);
+    assert_eq!(asked.code, 1, "{asked:?}");
+    for text in [
+        "+++ wanted campaign/Deployment transport-telnet",
+        "+++ wanted campaign/Deployment application-echo",
+        "+kind: ServiceAccount",
+        "vumi.dev/name: telnet",
+    ] {
+        assert!(asked.out.contains(text), "{text} in {}", asked.out);
+    }
+    let taken = |line: &str| line.starts_with('-') && !line.starts_with("--- live");
+    assert!(!asked.out.lines().any(taken), "{}", asked.out);
+    let said = place.vumi(&["diff", "transprot/telnet"]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.err.contains("did you mean transport?"), "{said:?}");
+    let said = place.vumi(&["diff", "transport/absent"]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(
+        said.err.contains("there is no transport/absent"),
+        "{said:?}"
+    );
+    let file = place.file("bad.yaml", "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {name: bad}\nspec: {telnett: {}}\n");
+    let said = place.vumi(&["diff", "-f", &file]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.err.contains("telnett"), "{said:?}");
+    let missing = place.file("none.yaml", "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {name: none}\nspec: {echo: {}, transportName: t, broker: {secretRef: {name: absent}}}\n");
+    let said = place.vumi(&["diff", "-f", &missing]);
+    assert_eq!(said.code, 2, "{said:?}");
+    assert!(said.err.contains("[SecretMissing]"), "{said:?}");
+}
+
+/// What the operator has done is no difference, of what is applied and of the manifests.
+fn diff_is_clean(place: &Place) {
+    let example = place.example();
+    for arguments in [vec!["diff"], vec!["diff", "-f", &example]] {
+        let asked = place.vumi(&arguments);
+        assert_eq!((asked.code, asked.out.as_str()), (0, ""), "{asked:?}");
+    }
+}
+
+/// There are no pods, since there is no kubelet.
+fn status_says_what_is_wrong(place: &Place) {
+    let asked = place.vumi(&["status"]);
+    assert_eq!(asked.code, 1, "{asked:?}");
+    assert!(asked.out.starts_with("NAME "), "{}", asked.out);
+    assert!(
+        asked.out.contains("transport/telnet  telnet"),
+        "{}",
+        asked.out
+    );
+    assert!(
+        asked.out.contains("\ntransport/telnet: not Ready for "),
+        "{}",
+        asked.out
+    );
+    let asked = place.vumi(&["status", "-A", "--format", "json"]);
+    let all: Value = serde_json::from_str(&asked.out).unwrap();
+    assert_eq!(all.as_array().unwrap().len(), 2, "{all}");
+    assert!(all.as_array().unwrap().iter().all(|r| r["ready"] == false));
+    assert_eq!(place.vumi(&["status", "-n", "default"]).code, 0);
+}
+
+fn doctor_knows_the_operator(place: &Place) {
+    let asked = place.vumi(&["doctor"]);
+    for text in [
+        "ok    definitions (CRDs): have all of version",
+        "leads, of version",
+        "are there, in every namespace",
+        "FAIL  operator in vumi-system: 0 of 2 pods are ready",
+    ] {
+        assert!(asked.out.contains(text), "{text} in {}", asked.out);
+    }
+    assert_eq!(asked.code, 1, "{asked:?}");
+    // The pods are the controller's business, of which there is none; all else is well.
+    place.merge(
+        "/apis/apps/v1/namespaces/vumi-system/deployments/vumi-operator/status",
+        &json!({"status": {"replicas": 2, "readyReplicas": 2}}),
+    );
+    let asked = place.vumi(&["doctor"]);
+    assert!(asked.out.contains("2 of 2 pods are ready"), "{}", asked.out);
+    // Without the rights it says what is missing.
+    place.delete("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/vumi-operator");
+    let mut asked = place.vumi(&["doctor"]);
+    // The API server hears of it a moment later.
+    for _ in 0..50 {
+        if asked.out.contains("it may not") {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+        asked = place.vumi(&["doctor"]);
+    }
+    assert!(
+        asked
+            .out
+            .contains("in namespace campaign it may not list transports"),
+        "{}",
+        asked.out
+    );
+    place.rights();
+}
+
+/// An operator that is not there takes back nothing, and the plugin sees what one would.
+fn diff_sees_what_others_changed(place: &Place) {
+    place.merge(&deployment(), &json!({"spec": {"replicas": 5}}));
+    let asked = place.vumi(&["diff", "transport/telnet"]);
+    assert_eq!(asked.code, 1, "{asked:?}");
+    assert!(
+        asked.out.contains("\n-  replicas: 5\n+  replicas: 1\n"),
+        "{}",
+        asked.out
+    );
+    assert!(!asked.out.contains("ServiceAccount"), "{}", asked.out);
+    assert_eq!(place.vumi(&["diff", "application/echo"]).code, 0);
+    // An edit that takes an object away.
+    let edited = place.edited("networkPolicy: {}");
+    let asked = place.vumi(&["diff", "-f", &edited]);
+    assert!(asked.out.contains("+kind: NetworkPolicy"), "{}", asked.out);
+}
+
+async fn restart_is_the_operators(place: &Place) {
+    place.until("the drift to be corrected", |place| {
+        place.get(&deployment())["spec"]["replicas"] == 1
+    });
+    let asked = place.vumi(&["restart", "transport/telnet"]);
+    assert_eq!(asked.code, 0, "{asked:?}");
+    let at = |object: &Value, path: &str| object.pointer(path).cloned().unwrap_or_default();
+    let asked_for = at(
+        &place.get(TELNET),
+        "/metadata/annotations/vumi.dev~1restarted-at",
+    );
+    assert!(asked_for.is_string());
+    let path = "/spec/template/metadata/annotations/vumi.dev~1restarted-at";
+    place.until("the operator to pass it on", |place| {
+        at(&place.get(&deployment()), path) == asked_for
+    });
+    // Nobody takes it back.
+    diff_is_clean(place);
+    assert_eq!(at(&place.get(&deployment()), path), asked_for);
+    // There is no controller that makes pods: it waits, and says for what.
+    let asked = place.vumi(&["restart", "transport/telnet", "--wait", "--timeout", "2s"]);
+    assert_eq!(asked.code, 1, "{asked:?}");
+    assert!(
+        asked.err.contains("not within 2s: transport/telnet"),
+        "{asked:?}"
+    );
+    place.merge(
+        TELNET,
+        &json!({"metadata": {"annotations": {"vumi.dev/pause-reconciliation": "true"}}}),
+    );
+    let asked = place.vumi(&["restart", "transport/telnet"]);
+    assert_eq!(asked.code, 2, "{asked:?}");
+    assert!(
+        asked.err.contains("leaves transport/telnet alone"),
+        "{asked:?}"
+    );
+    place.merge(
+        TELNET,
+        &json!({"metadata": {"annotations": {"vumi.dev/pause-reconciliation": null}}}),
+    );
+}
+
+fn there_is_nothing_to_look_at_without_pods(place: &Place) {
+    for command in ["logs", "tap"] {
+        let asked = place.vumi(&[command, "transport/telnet"]);
+        assert_eq!(asked.code, 3, "{asked:?}");
+        assert!(
+            asked.err.contains("transport/telnet has no pod"),
+            "{asked:?}"
+        );
+        let asked = place.vumi(&[command, "transport/absent"]);
+        assert!(
+            asked.err.contains("there is no transport/absent"),
+            "{asked:?}"
+        );
+    }
+}
+
+async fn drain_waits_and_says_what_remains(place: &Place) {
+    let asked = place.vumi(&["drain", "transport/telnet", "--timeout", "60s"]);
+    assert_eq!(asked.code, 0, "{asked:?}");
+    assert!(
+        asked.out.contains("transport/telnet: no pod is left; "),
+        "{asked:?}"
+    );
+    assert_eq!(place.get(TELNET)["spec"]["suspend"], true);
+    assert_eq!(place.get(&deployment())["spec"]["replicas"], 0);
+}
+
+async fn purge_takes_what_nobody_needs(place: &Place, rabbit: &RabbitMq) {
+    let connection = lapin::Connection::connect(&rabbit.url("/"), Default::default())
+        .await
+        .unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    for queue in [
+        "telnet.outbound",
+        "telnet.outbound.parked",
+        "telnet.inbound",
+    ] {
+        let options = lapin::options::QueueDeclareOptions {
+            durable: true,
+            ..Default::default()
+        };
+        let declared = channel.queue_declare(queue.into(), options, Default::default());
+        declared.await.unwrap();
+    }
+    let confirm = channel.confirm_select(Default::default());
+    confirm.await.unwrap();
+    let published = channel.basic_publish(
+        "".into(),
+        "telnet.outbound.parked".into(),
+        Default::default(),
+        b"kept",
+        Default::default(),
+    );
+    published.await.unwrap().await.unwrap();
+    let depth = async |queue: &str| {
+        let channel = connection.create_channel().await.unwrap();
+        let options = lapin::options::QueueDeclareOptions {
+            passive: true,
+            ..Default::default()
+        };
+        let asked = channel.queue_declare(queue.into(), options, Default::default());
+        asked.await.ok().map(|queue| queue.message_count())
+    };
+    // The echo application is still there and may work.
+    let asked = place.vumi(&["purge", "application/echo", "--yes"]);
+    assert_eq!(asked.code, 2, "{asked:?}");
+    assert!(asked.err.contains("kubectl vumi drain"), "{asked:?}");
+    // The transport is drained. Nothing happens unless it is said.
+    let asked = place.vumi(&["purge", "transport/telnet"]);
+    assert_eq!(asked.code, 1, "{asked:?}");
+    assert!(asked.out.contains("would be deleted"), "{asked:?}");
+    assert!(
+        asked.out.contains("would be kept: messages wait"),
+        "{asked:?}"
+    );
+    assert_eq!(depth("telnet.outbound").await, Some(0));
+    let asked = place.vumi(&["purge", "transport/telnet", "--yes"]);
+    assert_eq!(asked.code, 1, "{asked:?}");
+    assert_eq!(depth("telnet.outbound").await, None);
+    assert_eq!(depth("telnet.outbound.parked").await, Some(1));
+    // Its resource is gone, and the manifest says what is meant.
+    place.delete(TELNET);
+    place.until("the transport to be gone", |place| {
+        place.get(TELNET).is_null()
+    });
+    let manifest = place.telnet();
+    let asked = place.vumi(&["purge", "-f", &manifest, "--yes", "--with-messages"]);
+    assert_eq!(asked.code, 0, "{asked:?}");
+    assert_eq!(depth("telnet.outbound.parked").await, None);
+    // What it publishes to is the application's.
+    assert_eq!(depth("telnet.inbound").await, Some(0));
+    let asked = place.vumi(&["purge", "-f", &manifest, "--yes"]);
+    assert_eq!(asked.code, 0, "{asked:?}");
+    assert!(
+        asked.err.contains("there is no queue of these"),
+        "{asked:?}"
+    );
+    assert!(!asked.out.contains(NAMESPACE));
+}
