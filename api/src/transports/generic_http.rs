@@ -96,16 +96,20 @@
 //! the user says. What is kept goes only when it was read, or when the broker has the message of the redial.
 
 mod check;
+mod numbers;
 mod requests;
 mod sending;
 mod sessions;
 mod xml;
 
 pub use crate::shared::RequestMethod;
+pub(crate) use check::check_access;
+pub(crate) use numbers::WITHOUT_COUNTRY;
+pub use numbers::{NumberForm, UnclearNumbers};
 pub use requests::{
     Access, MessageRule, ReceiptRule, ReceiptStatus, RequestRule, Signature, SignatureEncoding,
 };
-pub use sending::{NumberForm, Outcome, OutcomeRule, ParametersIn, RefusalRule, SendRule};
+pub use sending::{Outcome, OutcomeRule, ParametersIn, RefusalRule, SendRule};
 pub use sessions::{DeadlineRule, Redial, SessionRule};
 pub use xml::{XmlPath, XmlStep};
 
@@ -160,6 +164,10 @@ pub struct GenericHttp {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 2), regex(pattern = "^[A-Z]{2}$"))]
     pub numbers_of: Option<String>,
+    /// What becomes of a message from or to a number that belongs to no numbering plan, or to two. Either is a status, a log
+    /// line and a count. Default `refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclear_numbers: Option<UnclearNumbers>,
     /// How the provider shows who it is, beside `http.auth`. Default: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,

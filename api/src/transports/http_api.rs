@@ -76,10 +76,13 @@
 //! {"missing_parameter":["to_addr","from_addr"]}
 //! ```
 
+use super::generic_http::{
+    Access, DeadlineRule, UnclearNumbers, WITHOUT_COUNTRY, check_access,
+};
 use crate::names::{listed, nearest};
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::shapes::ShortText;
-use crate::shared::{HttpListener, OrderingMode};
+use crate::shared::{HttpListener, OrderingMode, SecretValue};
 use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -132,6 +135,25 @@ pub struct HttpApi {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub id_field: Option<String>,
+    /// Country of numbers without a country code (ISO 3166, such as `ZA`): with it, `from_addr` is written as `+27…`, and as
+    /// it came in `transport_metadata.from_addr`. Default: numbers stay as they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 2), regex(pattern = "^[A-Z]{2}$"))]
+    pub numbers_of: Option<String>,
+    /// What becomes of a message from a number that belongs to no numbering plan, or to two. Either is a status, a log
+    /// line and a count. Default `refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclear_numbers: Option<UnclearNumbers>,
+    /// What templates of `access` find under `config`, and nobody may read. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub secrets: Option<BTreeMap<String, SecretValue>>,
+    /// How callers show who they are, beside `http.auth`. Default: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// How long the caller's network waits for a reply; needs `replyExpected`. Default: as long as `http.requestTimeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DeadlineRule>,
 }
 
 impl WorkerConfig for HttpApi {
@@ -219,6 +241,19 @@ impl WorkerConfig for HttpApi {
         {
             let sentence = format!("{event:?} is not one of {}", SESSION_EVENTS.join(", "));
             refuse("fieldDefaults.session_event".into(), sentence);
+        }
+        if self.unclear_numbers.is_some() && self.numbers_of.is_none() {
+            refuse("unclearNumbers".into(), WITHOUT_COUNTRY.into());
+        }
+        if self.deadline.is_some() && !self.reply_expected.unwrap_or(false) {
+            let sentence = "has no effect without replyExpected: true; no request waits for a reply";
+            refuse("deadline".into(), sentence.into());
+        }
+        if let Some(sentence) = self.deadline.as_ref().and_then(|d| d.too_late(http)) {
+            refuse("deadline.after".into(), sentence);
+        }
+        for (path, sentence) in check_access(self.access.as_ref(), self.secrets.as_ref()) {
+            refuse(path, sentence);
         }
         findings
     }

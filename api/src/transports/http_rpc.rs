@@ -34,12 +34,15 @@
 //!
 //! The reply is acked once its last byte is written. One that nobody waits for any more gets a nack event, where Vumi acked it.
 
-use super::generic_http::{DeadlineRule, RequestMethod};
+use super::generic_http::{
+    Access, DeadlineRule, RequestMethod, UnclearNumbers, WITHOUT_COUNTRY, check_access,
+};
 use crate::resource::{Kind, Resource, WorkerConfig};
-use crate::shared::{HttpListener, OrderingMode};
+use crate::shared::{HttpListener, OrderingMode, SecretValue};
 use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Holds each request until the application replies; parameters have names of your own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -71,11 +74,22 @@ pub struct HttpRpc {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub id_field: Option<String>,
-    /// Country of numbers without a country code (ISO 3166, such as `ZA`): with it, `from_addr` is written as `+27…`.
-    /// Default: numbers stay as they come.
+    /// Country of numbers without a country code (ISO 3166, such as `ZA`): with it, `from_addr` is written as `+27…`, and as
+    /// it came in `transport_metadata.from_addr`. Default: numbers stay as they come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 2), regex(pattern = "^[A-Z]{2}$"))]
     pub numbers_of: Option<String>,
+    /// What becomes of a message from or to a number that belongs to no numbering plan, or to two. Either is a status, a log
+    /// line and a count. Default `refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclear_numbers: Option<UnclearNumbers>,
+    /// What templates of `access` find under `config`, and nobody may read. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub secrets: Option<BTreeMap<String, SecretValue>>,
+    /// How callers show who they are, beside `http.auth`. Default: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
     /// Content type of replies. Default `text/plain; charset=utf-8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 127))]
@@ -218,6 +232,12 @@ impl WorkerConfig for HttpRpc {
         }
         if let Some(text) = self.deadline.as_ref().and_then(|d| d.too_late(http)) {
             refuse("httpRpc.deadline.after", text);
+        }
+        if self.unclear_numbers.is_some() && self.numbers_of.is_none() {
+            refuse("httpRpc.unclearNumbers", WITHOUT_COUNTRY.into());
+        }
+        for (path, text) in check_access(self.access.as_ref(), self.secrets.as_ref()) {
+            refuse(&format!("httpRpc.{path}"), text);
         }
         findings
     }

@@ -61,6 +61,12 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// Whether its session is over afterwards.
+    pub(super) fn ends(&self) -> bool {
+        let event = self.message.as_ref().and_then(|m| m.get("session_event"));
+        event.and_then(Value::as_str) == Some("close")
+    }
+
     pub(super) fn check(&self) -> Result<(), String> {
         let expects = self.response.is_some() || self.event.is_some() || self.error.is_some();
         match (self.request.is_some(), self.send.is_some()) {
@@ -166,6 +172,35 @@ impl CaseFile {
     pub(super) fn path(&self) -> &str {
         let http = self.resource.transport().and_then(|t| t.http.as_ref());
         http.and_then(|http| http.path.as_deref()).unwrap_or("/")
+    }
+
+    /// Whether requests come in at all.
+    pub(super) fn has_door(&self) -> bool {
+        self.resource.transport().is_some_and(|t| t.http.is_some())
+    }
+
+    /// What holds the provider's own id of a message, if there is one: a parameter, or a template that names it.
+    pub(super) fn ids(&self) -> Option<String> {
+        let transport = self.resource.transport()?;
+        let api = transport.http_api.as_ref();
+        let rpc = transport.http_rpc.as_ref();
+        let described = transport.generic_http.as_ref();
+        let rules = described.and_then(|described| described.requests.as_ref());
+        let mut messages = rules.into_iter().flatten().filter_map(|rule| rule.message.as_ref());
+        api.and_then(|api| api.id_field.clone())
+            .or(rpc.and_then(|rpc| rpc.id_field.clone()))
+            .or(messages.find_map(|message| message.id.clone()))
+    }
+
+    /// Whether a request has the provider's own id.
+    pub(super) fn has_ids(&self, sent: &Sent) -> bool {
+        let Some(id) = self.ids() else { return false };
+        let form = sent.form.iter().flatten();
+        let mut names = sent.query.iter().chain(form).map(|(name, _)| name.as_str());
+        let members = sent.json.as_ref().and_then(Value::as_object);
+        let mut members = members.into_iter().flatten().map(|(name, _)| name.as_str());
+        let is_id = |name: &str| id == name || id.contains(&format!("params.{name} "));
+        names.any(is_id) || members.any(is_id)
     }
 
     /// The same at another path.

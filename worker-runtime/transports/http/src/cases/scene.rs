@@ -60,6 +60,14 @@ impl Caller for Made {
     }
 }
 
+/// What requests made that no step looked at.
+#[derive(Debug)]
+pub(super) struct Came {
+    /// Ids of messages.
+    pub(super) messages: Vec<String>,
+    pub(super) receipts: usize,
+}
+
 pub(super) struct Scene {
     pub(super) engine: Arc<StandIn>,
     worker: Arc<dyn Worker>,
@@ -127,6 +135,18 @@ impl Scene {
         self.closing.cancel();
         let closed = tokio::time::timeout(PATIENCE, self.worker.close()).await;
         closed.unwrap();
+    }
+
+    /// Looks at what came since the last look.
+    pub(super) fn came(&mut self) -> Came {
+        let (outputs, receipts) = (self.engine.outputs(), self.engine.receipts().len());
+        let messages = outputs[self.outputs..].iter();
+        let came = Came {
+            messages: messages.map(|output| output.message.id().to_owned()).collect(),
+            receipts: receipts - self.receipts,
+        };
+        (self.outputs, self.receipts) = (outputs.len(), receipts);
+        came
     }
 
     /// Everything has been looked at, and the worker ends.
