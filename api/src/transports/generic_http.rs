@@ -10,7 +10,8 @@
 //!
 //! Limits: one level of parameters in a JSON body that is sent; deeper ones are written as `body`. A request carries one
 //! message or receipt. XML is read where the description has paths for it, in UTF-8, at most 32 elements deep and 10,000 in
-//! all, without a document type or entities of its own. `multipart/form-data` is not read: no provider is known to send it.
+//! all, without a document type or entities of its own. Of `multipart/form-data` the names
+//! and bytes of the parts count, also of files.
 //! At most 10,000 connections and 64 MiB of bodies at one time, 1,000 parameters, 30 s each for a request's head, for its body and
 //! for reading the answer, and 75 s between two requests of a connection. A caller that closes its connection, or its half of
 //! it, before the answer is not waited for. A receipt whose message nobody knows is asked for again for ten minutes, and then

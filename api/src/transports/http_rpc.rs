@@ -4,17 +4,19 @@
 //! Provider's specification: none; the rules are those of the transport on which Vumi builds its HTTP transports.
 //!
 //! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` ok,
-//! degraded (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was.
+//! degraded (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was; with
+//! `numbersOf`, `numbers` degraded after one that is unclear.
 //!
 //! Limits: it is called and calls nobody, so a message that answers no request gets a nack event. Without `idField` a request
-//! that comes again is another message. Sessions are the caller's to know: what `session_event` says is passed on.
+//! that comes again is another message. Sessions are the caller's to know: what `session_event` says is passed on,
+//! and after the `deadline` nothing is kept: who dials again begins anew.
 //!
 //! Codes: `listen.failed`, `message.invalid`, `message.too_large`, `reply.missing_fields`, `reply.holder_gone`,
 //! `reply.session_closed`, `backlog.full`, `broker.unreachable`, `secret.missing`, `secret.empty`.
 //!
 //! ## Requests and answers
 //!
-//! A request to `http.path`, or below it, carries its parameters in the query, a form, or a JSON object. The parameters that
+//! A request to `http.path`, or below it, carries its parameters in the query, a form (`multipart/form-data` too), or a JSON object. The parameters that
 //! `fields` names are the message; each must be there unless `defaults` or `optional` says otherwise, and may be empty, but
 //! for the addresses. A request whose session event is `close` waits for no reply: its user has left. In mode `strict` no others may be there, and members of a JSON body that are lists or objects are named as well.
 //!
@@ -23,8 +25,9 @@
 //! | 200 | the content of the reply, as `contentType` |
 //! | 200 | nothing, where the session event is `close`: as soon as the broker has the message |
 //! | 200 | `deadline.text`, if the network will not wait longer; a later reply ends as `reply.session_closed` |
-//! | 400 | `{"missing_parameter": ["to_addr"], "unexpected_parameter": ["foo"], "invalid_parameter": []}`, of which only the lists that have names; or the body cannot be read |
+//! | 400 | `{"missing_parameter": ["to_addr"], "unexpected_parameter": ["foo"], "invalid_parameter": []}`, of which only the lists that have names; `{"unclear_number": ["msisdn"]}`, where a number belongs to no numbering plan or to two; or the body cannot be read |
 //! | 401 | `http.auth` is set, and user name or password is missing or wrong |
+//! | 403 | `access` is set, and what it asks for is missing or wrong; `access.refused` says otherwise |
 //! | 404, 405 | another path; another method (`Allow` names the right ones) |
 //! | 408, 413, 415 | the body is too slow; body or message is too large; the body has another type |
 //! | 431 | the head, with the URL and all headers, has more than 16 KiB; the connection is closed |

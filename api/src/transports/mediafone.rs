@@ -4,7 +4,8 @@
 //! Provider's specification: none that is public; the parameters and answers are those of Vumi's Mediafone transport.
 //!
 //! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` as the last
-//! answer was in time; `provider` ok while messages are taken, else degraded or down.
+//! answer was in time; `provider` ok while messages are taken, else degraded or down; with `numbersOf`,
+//! `numbers` degraded after one that is unclear.
 //!
 //! Limits: the provider gives no ids and no receipts: a message that it took is at its end, and a request that comes again is
 //! another message. The sender's address is not sent. What Vumi refused for good, a failing provider included, is tried
@@ -15,7 +16,8 @@
 //!
 //! ## On the wire
 //!
-//! In: GET or POST with `to`, `from` and `sms`; answered with `{"message_id": "…"}`. Out: GET with `username`, `password`, `phone`
+//! In: GET or POST with `to`, `from` and `sms`; answered with `{"message_id": "…"}`, or with 400 and
+//! `{"unclear_number": ["from"]}`, where the number belongs to no numbering plan or to two. Out: GET with `username`, `password`, `phone`
 //! and `msg`; 200 means that the message is taken.
 
 use super::generic_http::{UnclearNumbers, WITHOUT_COUNTRY};

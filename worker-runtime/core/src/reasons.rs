@@ -163,9 +163,9 @@ reasons! {
         "Look at the application that replies: `vumi why` shows how far the message came.", Operator;
     RESPONSE_SENT = "response", "response_sent", "Responses are sent in time.", "", Nobody;
     NO_LATE_RESPONSE = "response", "no_late_response", "No response was late for a while.", "", Nobody;
-    SLOW_RESPONSE = "response", "slow_response", "A response took longer than a second.",
+    SLOW_RESPONSE = "response", "slow_response", "A response took longer than http.degradedAfter.",
         "Look at the application that replies, and at how many messages wait before it.", Operator;
-    VERY_SLOW_RESPONSE = "response", "very_slow_response", "A response took longer than ten seconds.",
+    VERY_SLOW_RESPONSE = "response", "very_slow_response", "A response took longer than http.downAfter.",
         "Look at the application that replies, and at how many messages wait before it.", Operator;
     NO_RESPONSE = "response", "timeout", "No reply that could be delivered came in time, and the caller got an error.",
         "Look at the application that replies: `vumi why` shows how far the message came.", Operator;

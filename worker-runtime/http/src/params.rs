@@ -199,7 +199,9 @@ impl Params {
 /// Whether a body is a form of either type.
 pub fn is_form(request: &Request) -> bool {
     let kind = request.head.content_type();
-    [FORM, MULTIPART].iter().any(|form| kind.eq_ignore_ascii_case(form))
+    [FORM, MULTIPART]
+        .iter()
+        .any(|form| kind.eq_ignore_ascii_case(form))
 }
 
 /// `%41` as `A`, `+` as a space; a malformed `%` stays as it is.
@@ -300,7 +302,7 @@ mod tests {
             began: tokio::time::Instant::now(),
             room: None,
         };
-        let params = Params::read(&request)?;
+        let params = futures::executor::block_on(Params::read(&request))?;
         Ok(params
             .names()
             .map(|name| {
@@ -413,17 +415,67 @@ mod tests {
         }
         let deep = format!("{{\"a\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(read(Method::POST, json, &deep).is_err());
-        for kind in [
-            Some("multipart/form-data; boundary=x"),
-            Some("text/xml"),
-            None,
-        ] {
+        for kind in [Some("text/xml"), None] {
             let error = read(Method::POST, kind, "a=form").unwrap_err();
             assert_eq!(error.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
         }
-        for method in [Method::POST, Method::PUT, Method::GET] {
-            let kind = Some("Multipart/Form-Data; boundary=x");
-            assert_eq!(read(method, kind, ""), Err(ParamError::Type));
+    }
+
+    /// RFC 7578: names and bytes of parts, whatever else is said of them.
+    #[test]
+    fn parts_count_as_a_form_does() {
+        let kind = Some("Multipart/Form-Data; boundary=\"x y\"");
+        let part = |head: &str, body: &str| {
+            format!("--x y\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n")
+        };
+        let body = [
+            part("name=\"a\"", "Zo\u{eb} & y=1\r\n--x"),
+            part("name=\"a\"", "second"),
+            part(
+                "name=\"file\"; filename=\"f.txt\"\r\nContent-Type: text/plain",
+                "what is in it",
+            ),
+            part("name=\"empty\"", ""),
+            "--x y--\r\n".to_owned(),
+        ]
+        .concat();
+        let read = |method, body: &[u8]| read(method, "a=query&b=2", kind, body);
+        let all = [
+            ("a", "Zo\u{eb} & y=1\r\n--x"),
+            ("file", "what is in it"),
+            ("empty", ""),
+            ("b", "2"),
+        ];
+        assert_eq!(read(Method::POST, body.as_bytes()), Ok(pairs(&all)));
+        let query = Ok(pairs(&[("a", "query"), ("b", "2")]));
+        assert_eq!(read(Method::PUT, body.as_bytes()), query);
+        assert_eq!(read(Method::POST, b"--x y--"), query);
+        let no_text = [part("name=\"a\"", "?"), "--x y--".into()].concat();
+        let no_text = no_text.replace('?', "\u{1}").into_bytes();
+        let no_text: Vec<u8> = no_text
+            .into_iter()
+            .map(|byte| if byte == 1 { 0xff } else { byte })
+            .collect();
+        let found = read(Method::POST, &no_text).unwrap();
+        assert_eq!(found[0], ("a".to_owned(), None));
+        for bad in [
+            String::new(),
+            "a=form".into(),
+            body.replace("--x y--", ""),
+            body[..body.len() / 2].to_owned(),
+            part("filename=\"f\"", "no name") + "--x y--",
+        ] {
+            let error = read(Method::POST, bad.as_bytes()).unwrap_err();
+            assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{bad}");
+            assert!(matches!(error, ParamError::Multipart(_)), "{error}");
         }
+        let many: String = (0..=MAX_PARAMETERS)
+            .map(|n| part(&format!("name=\"p{n}\""), "x"))
+            .collect();
+        let many = many + "--x y--";
+        assert_eq!(
+            read(Method::POST, many.as_bytes()),
+            Err(ParamError::TooMany)
+        );
     }
 }

@@ -28,7 +28,11 @@ pub(crate) fn check_access(
     secrets: Option<&BTreeMap<String, SecretValue>>,
 ) -> Vec<(String, String)> {
     let mut check = Check {
-        config: secrets.into_iter().flat_map(BTreeMap::keys).cloned().collect(),
+        config: secrets
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+            .cloned()
+            .collect(),
         session: None,
         findings: Vec::new(),
     };

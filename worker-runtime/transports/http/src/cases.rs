@@ -22,6 +22,7 @@ mod agree;
 mod file;
 mod interrupted;
 mod log;
+mod long;
 mod mangle;
 mod orphans;
 mod scene;

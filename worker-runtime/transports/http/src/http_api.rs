@@ -74,26 +74,33 @@ impl Api {
         })
     }
 
-    /// The parameters of a request that shows who it is.
-    async fn params(&self, request: &Request) -> Result<Params, Refused> {
+    /// The parameters of a request that shows who it is, and names of those that anybody may have added to a signed one.
+    async fn params(&self, request: &Request) -> Result<(Params, Vec<String>), Refused> {
+        let bad = |error: ParamError| unread(&error);
         let Some(door) = &self.door else {
-            return Params::read(request).await.map_err(|error| unread(&error));
+            return Ok((Params::read(request).await.map_err(bad)?, Vec::new()));
         };
         // Whoever does not show who it is gets no JSON read: what that is made into takes many times its bytes.
         let inside = Params::may_hold_json(request);
-        let read = match inside {
+        let outside = match inside {
             true => Params::encoded(&request.head.query, b""),
             false => Params::read(request).await,
         };
-        let outside = read.map_err(|error| unread(&error))?;
+        let outside = outside.map_err(bad)?;
         door.check(request, &outside, inside)?;
-        if !inside {
-            return Ok(outside);
+        let params = match inside {
+            true => Params::read(request).await.map_err(bad)?,
+            false => outside,
+        };
+        if inside {
+            door.check_inside(request, &params)?;
         }
-        let params = Params::read(request).await;
-        let params = params.map_err(|error| unread(&error))?;
-        door.check_inside(request, &params)?;
-        Ok(params)
+        if !door.signs() {
+            return Ok((params, Vec::new()));
+        }
+        let query = Params::encoded(&request.head.query, b"").map_err(bad)?;
+        let unsigned = query.names().filter(|name| !door.asks(name));
+        Ok((params, unsigned.collect()))
     }
 
     /// The user's number in its one spelling. One that is unclear was told already.
@@ -162,8 +169,11 @@ impl Provider for Api {
     }
 
     async fn request(&self, request: &Request, _: &str) -> Result<Carried, Refused> {
-        let params = self.params(request).await?;
+        let (params, unsigned) = self.params(request).await?;
         let mut findings = Findings::default();
+        for name in unsigned {
+            findings.add("unsigned_parameter", &name);
+        }
         let known = |name: &String| self.may_set(name) || self.shows_who(name);
         for name in params.names().filter(|name| !known(name)) {
             findings.add("unexpected_parameter", &name);

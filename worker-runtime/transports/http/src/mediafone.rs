@@ -23,7 +23,11 @@ impl WorkerType for Def {
             .text("url", Some(config.url))
             .text("username", Some(config.username))
             .secret("password", Some(config.password))
-            .numbers(config.numbers_of, config.unclear_numbers, NumberForm::Digits);
+            .numbers(
+                config.numbers_of,
+                config.unclear_numbers,
+                NumberForm::Digits,
+            );
         Described::build(include_str!("mediafone.yaml"), settings, cx)
     }
 

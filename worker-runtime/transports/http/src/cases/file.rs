@@ -89,10 +89,20 @@ pub(super) struct Sent {
     #[serde(default)]
     pub(super) query: BTreeMap<String, String>,
     pub(super) form: Option<BTreeMap<String, String>>,
+    /// A form in the parts of a body.
+    pub(super) parts: Option<BTreeMap<String, String>>,
     pub(super) json: Option<Value>,
     pub(super) body: Option<String>,
     #[serde(default)]
     pub(super) headers: BTreeMap<String, String>,
+}
+
+impl Sent {
+    /// Its parameters outside of JSON.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&String, &String)> {
+        let body = [&self.form, &self.parts].into_iter().flatten().flatten();
+        self.query.iter().chain(body)
+    }
 }
 
 /// An answer.
@@ -186,7 +196,10 @@ impl CaseFile {
         let rpc = transport.http_rpc.as_ref();
         let described = transport.generic_http.as_ref();
         let rules = described.and_then(|described| described.requests.as_ref());
-        let mut messages = rules.into_iter().flatten().filter_map(|rule| rule.message.as_ref());
+        let mut messages = rules
+            .into_iter()
+            .flatten()
+            .filter_map(|rule| rule.message.as_ref());
         api.and_then(|api| api.id_field.clone())
             .or(rpc.and_then(|rpc| rpc.id_field.clone()))
             .or(messages.find_map(|message| message.id.clone()))
@@ -195,12 +208,12 @@ impl CaseFile {
     /// Whether a request has the provider's own id.
     pub(super) fn has_ids(&self, sent: &Sent) -> bool {
         let Some(id) = self.ids() else { return false };
-        let form = sent.form.iter().flatten();
-        let mut names = sent.query.iter().chain(form).map(|(name, _)| name.as_str());
-        let members = sent.json.as_ref().and_then(Value::as_object);
-        let mut members = members.into_iter().flatten().map(|(name, _)| name.as_str());
-        let is_id = |name: &str| id == name || id.contains(&format!("params.{name} "));
-        names.any(is_id) || members.any(is_id)
+        let is_id = |name: &String| *name == id || id.contains(&format!("params.{name} "));
+        let body = sent.body.as_deref().unwrap_or_default();
+        let body: Option<Value> = serde_json::from_str(body).ok();
+        let members = [&sent.json, &body].into_iter().flatten();
+        let members = members.filter_map(Value::as_object);
+        sent.pairs().any(|(name, _)| is_id(name)) || members.flatten().any(|(name, _)| is_id(name))
     }
 
     /// The same at another path.
@@ -228,12 +241,11 @@ impl CaseFile {
 
     /// Words that must not be in a log: secrets, and the texts and addresses of the cases.
     pub(super) fn private(&self) -> Vec<String> {
-        let mut private: Vec<String> = self
-            .secrets
-            .values()
-            .flat_map(|s| s.values())
-            .cloned()
-            .collect();
+        let secrets = self.secrets.values().flat_map(BTreeMap::values);
+        let mut private: Vec<String> = secrets.cloned().collect();
+        if let Ok(manifest) = serde_json::to_value(&self.resource) {
+            plain(&manifest, &mut private);
+        }
         for step in self.cases.iter().flat_map(|case| &case.steps) {
             let fields = [&step.message, &step.send];
             let fields = fields.into_iter().flatten();
@@ -241,8 +253,24 @@ impl CaseFile {
                 fields.flat_map(|m| ["content", "from_addr", "to_addr"].map(|name| m.get(name)));
             private.extend(texts.flatten().filter_map(Value::as_str).map(str::to_owned));
             private.extend(step.reply.iter().filter_map(|reply| reply.content.clone()));
+            // Whether they are taken or not.
+            for sent in &step.request {
+                private.extend(sent.pairs().map(|(_, text)| text.clone()));
+            }
         }
         private.retain(|word| word.len() > 5);
         private
+    }
+}
+
+/// Secrets that stand in a manifest themselves.
+fn plain(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => match (members.get("value"), members.len()) {
+            (Some(Value::String(secret)), 1) => found.push(secret.clone()),
+            _ => members.values().for_each(|member| plain(member, found)),
+        },
+        Value::Array(items) => items.iter().for_each(|item| plain(item, found)),
+        _ => {}
     }
 }

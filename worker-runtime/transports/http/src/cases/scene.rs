@@ -142,7 +142,9 @@ impl Scene {
         let (outputs, receipts) = (self.engine.outputs(), self.engine.receipts().len());
         let messages = outputs[self.outputs..].iter();
         let came = Came {
-            messages: messages.map(|output| output.message.id().to_owned()).collect(),
+            messages: messages
+                .map(|output| output.message.id().to_owned())
+                .collect(),
             receipts: receipts - self.receipts,
         };
         (self.outputs, self.receipts) = (outputs.len(), receipts);
@@ -347,6 +349,10 @@ impl Scene {
             headers.entry(http::header::CONTENT_TYPE).or_insert(header);
         };
         let body = match (&sent.form, &sent.json, &sent.body) {
+            _ if sent.parts.is_some() => {
+                kind("multipart/form-data; boundary=edge");
+                in_parts(sent.parts.iter().flatten())
+            }
             (Some(form), ..) => {
                 kind("application/x-www-form-urlencoded");
                 encoded(form)
@@ -405,4 +411,12 @@ fn encoded(pairs: &BTreeMap<String, String>) -> String {
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(pairs)
         .finish()
+}
+
+/// A body in parts (RFC 7578), between lines of `edge`.
+fn in_parts<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let parts = pairs.map(|(name, text)| {
+        format!("--edge\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n")
+    });
+    format!("{}--edge--\r\n", parts.collect::<String>())
 }

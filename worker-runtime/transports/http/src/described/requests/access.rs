@@ -53,6 +53,11 @@ impl Door {
         self.access.parameters().any(|asked| asked == name)
     }
 
+    /// Whether a request must be signed: then nothing in its query is.
+    pub(crate) fn signs(&self) -> bool {
+        self.access.signature.is_some()
+    }
+
     /// Refuses a request that does not show who it is. `params` are those that are read so far; with `more`, others may be
     /// in the body, and are left for [`Self::check_inside`].
     pub(crate) fn check(
