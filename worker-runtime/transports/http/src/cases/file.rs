@@ -13,6 +13,8 @@ use vumi_api::{Manifests, Resource};
 pub(super) struct CaseFile {
     pub(super) resource: Resource,
     pub(super) secrets: BTreeMap<String, BTreeMap<String, String>>,
+    /// Secrets that stand in the manifest itself.
+    plain: Vec<String>,
     pub(super) cases: Vec<Case>,
 }
 
@@ -171,7 +173,13 @@ impl CaseFile {
                     .map_err(|what| format!("{}: {what}", case.name))?;
             }
         }
+        let mut plain = Vec::new();
+        for document in manifest.split("\n---") {
+            let document = serde_yaml::from_str(document).map_err(|e| e.to_string())?;
+            plain_in(&document, &mut plain);
+        }
         Ok(Self {
+            plain,
             resource: resources.remove(0).resource,
             secrets,
             cases: written.cases,
@@ -243,9 +251,7 @@ impl CaseFile {
     pub(super) fn private(&self) -> Vec<String> {
         let secrets = self.secrets.values().flat_map(BTreeMap::values);
         let mut private: Vec<String> = secrets.cloned().collect();
-        if let Ok(manifest) = serde_json::to_value(&self.resource) {
-            plain(&manifest, &mut private);
-        }
+        private.extend(self.plain.iter().cloned());
         for step in self.cases.iter().flat_map(|case| &case.steps) {
             let fields = [&step.message, &step.send];
             let fields = fields.into_iter().flatten();
@@ -254,7 +260,7 @@ impl CaseFile {
             private.extend(texts.flatten().filter_map(Value::as_str).map(str::to_owned));
             private.extend(step.reply.iter().filter_map(|reply| reply.content.clone()));
             // Whether they are taken or not.
-            for sent in &step.request {
+            if let Some(sent) = &step.request {
                 private.extend(sent.pairs().map(|(_, text)| text.clone()));
             }
         }
@@ -264,13 +270,13 @@ impl CaseFile {
 }
 
 /// Secrets that stand in a manifest themselves.
-fn plain(value: &Value, found: &mut Vec<String>) {
+fn plain_in(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Object(members) => match (members.get("value"), members.len()) {
             (Some(Value::String(secret)), 1) => found.push(secret.clone()),
-            _ => members.values().for_each(|member| plain(member, found)),
+            _ => members.values().for_each(|member| plain_in(member, found)),
         },
-        Value::Array(items) => items.iter().for_each(|item| plain(item, found)),
+        Value::Array(items) => items.iter().for_each(|item| plain_in(item, found)),
         _ => {}
     }
 }

@@ -371,6 +371,14 @@ impl Scene {
         }
     }
 
+    /// A request that was made for another worker of the same file.
+    pub(super) fn here(&self, mut call: Call) -> Call {
+        let path = call.url.path_and_query().map_or("/", |path| path.as_str());
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        call.url = url.parse().unwrap();
+        call
+    }
+
     /// Asks, and replies to whatever message waits for it, as an application would.
     pub(super) async fn converse(&self, call: Call) -> Result<Answer, String> {
         let seen = self.engine.outputs().len();
