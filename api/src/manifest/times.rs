@@ -153,23 +153,30 @@ fn http(worker: &LoadedResource) -> Vec<Finding> {
     };
     let described = transport.generic_http.as_ref();
     let rpc = transport.http_rpc.as_ref();
-    let deadline = described.and_then(|d| d.deadline.as_ref());
-    let deadline = deadline.or(rpc.and_then(|rpc| rpc.deadline.as_ref()));
+    let api = transport.http_api.as_ref();
+    let deadlines = [
+        (
+            "genericHttp.deadline.after",
+            described.and_then(|described| described.deadline.as_ref()),
+        ),
+        (
+            "httpRpc.deadline.after",
+            rpc.and_then(|rpc| rpc.deadline.as_ref()),
+        ),
+        (
+            "httpApi.deadline.after",
+            api.and_then(|api| api.deadline.as_ref()),
+        ),
+    ];
+    let mut deadlines = deadlines.into_iter();
     if let Some(http) = &transport.http {
         let request = Said::of("http.requestTimeout", http.request_timeout, seconds(240));
         let slow = Said::of("http.degradedAfter", http.degraded_after, seconds(1));
         let very = Said::of("http.downAfter", http.down_after, seconds(10));
-        let end = match (deadline, rpc.is_some()) {
-            (Some(deadline), is_rpc) => {
-                let path = if is_rpc {
-                    "httpRpc.deadline.after"
-                } else {
-                    "genericHttp.deadline.after"
-                };
-                Said::of(path, Some(deadline.after), seconds(0))
-            }
-            (None, _) => request,
-        };
+        let end = deadlines.find_map(|(path, deadline)| Some((path, deadline?)));
+        let end = end.map_or(request, |(path, deadline)| {
+            Said::of(path, Some(deadline.after), seconds(0))
+        });
         for slow in [slow, very] {
             if slow.is_written && slow.time >= end.time {
                 odd(

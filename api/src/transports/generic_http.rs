@@ -10,7 +10,8 @@
 //!
 //! Limits: one level of parameters in a JSON body that is sent; deeper ones are written as `body`. A request carries one
 //! message or receipt. XML is read where the description has paths for it, in UTF-8, at most 32 elements deep and 10,000 in
-//! all, without a document type or entities of its own. `multipart/form-data` is not read: no provider is known to send it.
+//! all, without a document type or entities of its own. Of `multipart/form-data` the names
+//! and bytes of the parts count, also of files.
 //! At most 10,000 connections and 64 MiB of bodies at one time, 1,000 parameters, 30 s each for a request's head, for its body and
 //! for reading the answer, and 75 s between two requests of a connection. A caller that closes its connection, or its half of
 //! it, before the answer is not waited for. A receipt whose message nobody knows is asked for again for ten minutes, and then
@@ -96,16 +97,20 @@
 //! the user says. What is kept goes only when it was read, or when the broker has the message of the redial.
 
 mod check;
+mod numbers;
 mod requests;
 mod sending;
 mod sessions;
 mod xml;
 
 pub use crate::shared::RequestMethod;
+pub(crate) use check::check_access;
+pub(crate) use numbers::WITHOUT_COUNTRY;
+pub use numbers::{NumberForm, UnclearNumbers};
 pub use requests::{
     Access, MessageRule, ReceiptRule, ReceiptStatus, RequestRule, Signature, SignatureEncoding,
 };
-pub use sending::{NumberForm, Outcome, OutcomeRule, ParametersIn, RefusalRule, SendRule};
+pub use sending::{Outcome, OutcomeRule, ParametersIn, RefusalRule, SendRule};
 pub use sessions::{DeadlineRule, Redial, SessionRule};
 pub use xml::{XmlPath, XmlStep};
 
@@ -160,6 +165,10 @@ pub struct GenericHttp {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 2), regex(pattern = "^[A-Z]{2}$"))]
     pub numbers_of: Option<String>,
+    /// What becomes of a message from or to a number that belongs to no numbering plan, or to two. Either is a status, a log
+    /// line and a count. Default `refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclear_numbers: Option<UnclearNumbers>,
     /// How the provider shows who it is, beside `http.auth`. Default: it does not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,

@@ -2,10 +2,12 @@
 //!
 //! Provider's specification: none; the request fields are those of Vumi's HTTP API transport.
 //!
-//! Statuses: `listener` ok while the port is open; `response` ok, degraded (over 1 s), or down (over 10 s, or no reply in
-//! time) as the last response was; ok again with the next one in time, or when none was late for a minute.
+//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` ok, degraded
+//! (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was; ok again with the
+//! next one in time, or when none was late for a minute; with `numbersOf`, `numbers` degraded after one that is unclear.
 //!
-//! Limits: without `replyExpected`, replies have nowhere to go and get a nack event. A reply that is refused is not
+//! Limits: sessions are the caller's to know: what `session_event` says is passed on, and a request waits for its reply
+//! whatever it says. After the `deadline` nothing is kept: who comes again begins anew. Without `replyExpected`, replies have nowhere to go and get a nack event. A reply that is refused is not
 //! waited for again: its caller gets 502 at once, and the nack event says why. A caller that closes its connection, or its
 //! half of it, before the answer is not waited for. At most 10,000 connections and 64 MiB of bodies at one time, 1,000 parameters, 30 s
 //! each for a request's head, for its body and for reading the answer, and 75 s between two requests of a connection.
@@ -18,9 +20,9 @@
 //! GET, POST and PUT on `http.path`, or below it, carry one message each. Its fields are request parameters, read from
 //!
 //! * the query string, for every method: pairs separated by `&` or `;`, percent-encoded UTF-8, `+` for a space;
-//! * the body of a POST: `application/x-www-form-urlencoded`, or `application/json` with one object of text values. A field
-//!   in the body counts before one in the query. Bodies of other types are refused with 415; the bodies of GET and PUT are
-//!   not read, and `multipart/form-data` is refused with every method.
+//! * the body of a POST: `application/x-www-form-urlencoded`, `multipart/form-data` (of a part the name and the bytes count,
+//!   also of a file), or `application/json` with one object of text values. A field in the body counts before one in the
+//!   query. Bodies of other types are refused with 415; the bodies of GET and PUT are not read.
 //!
 //! Names are case-sensitive, and of a repeated name the first value counts.
 //!
@@ -36,18 +38,25 @@
 //! `allowedFields` replaces the first five names of this list: others are refused, and what is left out is not needed. A
 //! field in `fieldDefaults` is not needed either.
 //!
-//! GET on `http.healthPath` needs no credentials and answers `{"pending_requests": 0}`; 503 once the worker stops.
+//! With `access`, callers show who they are by a header, a parameter (beside the fields above) or a signature of the body, by
+//! either of two secrets while one is replaced; what is signed stands in the body, so that such
+//! callers post, and fields in the query of theirs are refused. With `numbersOf`,
+//! `from_addr` gets its one spelling.
+//!
+//! HEAD says that the path is there, and makes no message. GET on `http.healthPath` needs no credentials and answers `{"pending_requests": 0}`; 503 once the worker stops.
 //!
 //! ## Answers
 //!
 //! A 200 means that the broker has the message. Its body is `{"message_id": "…"}` (`application/json`); with
-//! `replyExpected` it is the content of the reply (`text/plain; charset=utf-8`), and is sent once that arrives.
+//! `replyExpected` it is the content of the reply (`text/plain; charset=utf-8`), and is sent once that arrives, or
+//! `deadline.text` where it does not in time; a later reply ends as `reply.session_closed`.
 //!
 //! | Status | When |
 //! |---|---|
 //! | 200 | as above |
-//! | 400 | parameters are wrong: `{"missing_parameter": ["to_addr"], "unexpected_parameter": [], "invalid_parameter": []}`, of which only the lists that have names; or the JSON body cannot be read |
+//! | 400 | parameters are wrong: `{"missing_parameter": ["to_addr"], "unexpected_parameter": [], "invalid_parameter": []}`, of which only the lists that have names; `{"unclear_number": ["from_addr"]}`, where a number belongs to no numbering plan or to two; `unsigned_parameter`, of those in the query beside a signature; or the body cannot be read |
 //! | 401 | `http.auth` is set, and user name or password is missing or wrong |
+//! | 403 | `access` is set, and what it asks for is missing or wrong; `access.refused` says otherwise |
 //! | 404, 405 | another path; another method (`Allow` names the right ones) |
 //! | 408, 413, 415 | the body is too slow; body or message is too large; the body has another type |
 //! | 431 | the head, with the URL and all headers, has more than 16 KiB; the connection is closed |
@@ -76,10 +85,11 @@
 //! {"missing_parameter":["to_addr","from_addr"]}
 //! ```
 
+use super::generic_http::{Access, DeadlineRule, UnclearNumbers, WITHOUT_COUNTRY, check_access};
 use crate::names::{listed, nearest};
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::shapes::ShortText;
-use crate::shared::{HttpListener, OrderingMode};
+use crate::shared::{HttpListener, OrderingMode, SecretValue};
 use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -132,6 +142,25 @@ pub struct HttpApi {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub id_field: Option<String>,
+    /// Country of numbers without a country code (ISO 3166, such as `ZA`): with it, `from_addr` is written as `+27…`, and as
+    /// it came in `transport_metadata.from_addr`. Default: numbers stay as they come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 2), regex(pattern = "^[A-Z]{2}$"))]
+    pub numbers_of: Option<String>,
+    /// What becomes of a message from a number that belongs to no numbering plan, or to two. Either is a status, a log
+    /// line and a count. Default `refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclear_numbers: Option<UnclearNumbers>,
+    /// What templates of `access` find under `config`, and nobody may read. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub secrets: Option<BTreeMap<String, SecretValue>>,
+    /// How callers show who they are, beside `http.auth`. Default: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
+    /// How long the caller's network waits for a reply; needs `replyExpected`. Default: as long as `http.requestTimeout`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline: Option<DeadlineRule>,
 }
 
 impl WorkerConfig for HttpApi {
@@ -219,6 +248,20 @@ impl WorkerConfig for HttpApi {
         {
             let sentence = format!("{event:?} is not one of {}", SESSION_EVENTS.join(", "));
             refuse("fieldDefaults.session_event".into(), sentence);
+        }
+        if self.unclear_numbers.is_some() && self.numbers_of.is_none() {
+            refuse("unclearNumbers".into(), WITHOUT_COUNTRY.into());
+        }
+        if self.deadline.is_some() && !self.reply_expected.unwrap_or(false) {
+            let sentence =
+                "has no effect without replyExpected: true; no request waits for a reply";
+            refuse("deadline".into(), sentence.into());
+        }
+        if let Some(sentence) = self.deadline.as_ref().and_then(|d| d.too_late(http)) {
+            refuse("deadline.after".into(), sentence);
+        }
+        for (path, sentence) in check_access(self.access.as_ref(), self.secrets.as_ref()) {
+            refuse(path, sentence);
         }
         findings
     }

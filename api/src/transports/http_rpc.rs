@@ -4,17 +4,19 @@
 //! Provider's specification: none; the rules are those of the transport on which Vumi builds its HTTP transports.
 //!
 //! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` ok,
-//! degraded (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was.
+//! degraded (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was; with
+//! `numbersOf`, `numbers` degraded after one that is unclear.
 //!
 //! Limits: it is called and calls nobody, so a message that answers no request gets a nack event. Without `idField` a request
-//! that comes again is another message. Sessions are the caller's to know: what `session_event` says is passed on.
+//! that comes again is another message. Sessions are the caller's to know: what `session_event` says is passed on,
+//! and after the `deadline` nothing is kept: who dials again begins anew.
 //!
 //! Codes: `listen.failed`, `message.invalid`, `message.too_large`, `reply.missing_fields`, `reply.holder_gone`,
 //! `reply.session_closed`, `backlog.full`, `broker.unreachable`, `secret.missing`, `secret.empty`.
 //!
 //! ## Requests and answers
 //!
-//! A request to `http.path`, or below it, carries its parameters in the query, a form, or a JSON object. The parameters that
+//! A request to `http.path`, or below it, carries its parameters in the query, a form (`multipart/form-data` too), or a JSON object. The parameters that
 //! `fields` names are the message; each must be there unless `defaults` or `optional` says otherwise, and may be empty, but
 //! for the addresses. A request whose session event is `close` waits for no reply: its user has left. In mode `strict` no others may be there, and members of a JSON body that are lists or objects are named as well.
 //!
@@ -23,8 +25,9 @@
 //! | 200 | the content of the reply, as `contentType` |
 //! | 200 | nothing, where the session event is `close`: as soon as the broker has the message |
 //! | 200 | `deadline.text`, if the network will not wait longer; a later reply ends as `reply.session_closed` |
-//! | 400 | `{"missing_parameter": ["to_addr"], "unexpected_parameter": ["foo"], "invalid_parameter": []}`, of which only the lists that have names; or the body cannot be read |
+//! | 400 | `{"missing_parameter": ["to_addr"], "unexpected_parameter": ["foo"], "invalid_parameter": []}`, of which only the lists that have names; `{"unclear_number": ["msisdn"]}`, where a number belongs to no numbering plan or to two; or the body cannot be read |
 //! | 401 | `http.auth` is set, and user name or password is missing or wrong |
+//! | 403 | `access` is set, and what it asks for is missing or wrong; `access.refused` says otherwise |
 //! | 404, 405 | another path; another method (`Allow` names the right ones) |
 //! | 408, 413, 415 | the body is too slow; body or message is too large; the body has another type |
 //! | 431 | the head, with the URL and all headers, has more than 16 KiB; the connection is closed |
@@ -34,12 +37,15 @@
 //!
 //! The reply is acked once its last byte is written. One that nobody waits for any more gets a nack event, where Vumi acked it.
 
-use super::generic_http::{DeadlineRule, RequestMethod};
+use super::generic_http::{
+    Access, DeadlineRule, RequestMethod, UnclearNumbers, WITHOUT_COUNTRY, check_access,
+};
 use crate::resource::{Kind, Resource, WorkerConfig};
-use crate::shared::{HttpListener, OrderingMode};
+use crate::shared::{HttpListener, OrderingMode, SecretValue};
 use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Holds each request until the application replies; parameters have names of your own.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -71,11 +77,22 @@ pub struct HttpRpc {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub id_field: Option<String>,
-    /// Country of numbers without a country code (ISO 3166, such as `ZA`): with it, `from_addr` is written as `+27…`.
-    /// Default: numbers stay as they come.
+    /// Country of numbers without a country code (ISO 3166, such as `ZA`): with it, `from_addr` is written as `+27…`, and as
+    /// it came in `transport_metadata.from_addr`. Default: numbers stay as they come.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 2), regex(pattern = "^[A-Z]{2}$"))]
     pub numbers_of: Option<String>,
+    /// What becomes of a message from or to a number that belongs to no numbering plan, or to two. Either is a status, a log
+    /// line and a count. Default `refuse`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unclear_numbers: Option<UnclearNumbers>,
+    /// What templates of `access` find under `config`, and nobody may read. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 64))]
+    pub secrets: Option<BTreeMap<String, SecretValue>>,
+    /// How callers show who they are, beside `http.auth`. Default: they do not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub access: Option<Access>,
     /// Content type of replies. Default `text/plain; charset=utf-8`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 127))]
@@ -218,6 +235,12 @@ impl WorkerConfig for HttpRpc {
         }
         if let Some(text) = self.deadline.as_ref().and_then(|d| d.too_late(http)) {
             refuse("httpRpc.deadline.after", text);
+        }
+        if self.unclear_numbers.is_some() && self.numbers_of.is_none() {
+            refuse("httpRpc.unclearNumbers", WITHOUT_COUNTRY.into());
+        }
+        for (path, text) in check_access(self.access.as_ref(), self.secrets.as_ref()) {
+            refuse(&format!("httpRpc.{path}"), text);
         }
         findings
     }

@@ -449,6 +449,12 @@ fn times_of_http_that_make_no_sense_together_are_told() {
             "http.downAfter (9s) and httpRpc.deadline.after (8s)",
         ),
         (
+            with_store(
+                "  httpApi: {replyExpected: true, deadline: {after: 8s, text: x}}\n  http: {port: 8080, downAfter: 9s}\n",
+            ),
+            "http.downAfter (9s) and httpApi.deadline.after (8s)",
+        ),
+        (
             rpc(
                 "idField: id",
                 "  http: {port: 8080}\n  dedupe: {window: 2m}\n",

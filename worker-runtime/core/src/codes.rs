@@ -146,8 +146,8 @@ codes! {
         "The user has left; reply to the message that came from the connection, not to a stored address.";
     REPLY_FIELDS = "reply.missing_fields", "An outbound message lacks fields that this transport needs.",
         "The reason names them; correct the application that sent it.";
-    NUMBER_UNCLEAR = "number.unclear", "The recipient's number cannot be read by any numbering plan, or in two ways, and the provider wants it in one.",
-        "Write numbers with + and the country code, as in +27820000001; look at numbersOf and send.numbersAs.";
+    NUMBER_UNCLEAR = "number.unclear", "The recipient's number cannot be read by any numbering plan, or in two ways, so that nobody knows whom it would reach.",
+        "Write numbers with + and the country code, as in +27820000001; look at numbersOf, send.numbersAs and unclearNumbers.";
     PEER_REFUSED = "peer.refused", "The network refused the message for good.",
         "The reason and the provider's code say why; correct the message or ask the provider.";
     ERROR_TABLE = "peer.error_table", "The file with a provider's error codes is wrong.",

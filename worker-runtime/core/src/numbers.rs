@@ -1,9 +1,12 @@
 //! Phone numbers. [`normalised`] and [`written`] go by the numbering plans of the countries (ITU-T E.164): a number gets one
-//! spelling where it comes in, and the provider's where it goes out, so that nobody is two people. By the crate phonenumber,
+//! spelling where it comes in, and the provider's where it goes out, so that nobody is two people; [`Numbers`] does
+//! both for a transport, and says what becomes of one that is unclear. By the crate phonenumber,
 //! which has the plans of Google's libphonenumber. [`by_form`] asks no plan, and serves to compare what is there.
 
+mod edge;
 mod form;
 
+pub use edge::{Came, Numbers};
 pub(crate) use form::{LONGEST, by_form, without_plus};
 
 use phonenumber::country::Id;

@@ -155,16 +155,17 @@ reasons! {
     ENDPOINT_REFUSES = "endpoint", "endpoint_refuses", "The endpoint refused a message for good, redirects, or answered what cannot be used; the message was set aside.",
         "Correct the URL, or the endpoint; then `vumi parked requeue` delivers what was set aside.", Operator;
 
-    NUMBER_UNCLEAR = "numbers", "number_unclear", "A number belongs to no numbering plan, or to two. A message that came in went on with the number as it came; one to be sent was refused.",
-        "Look at numbersOf; a user whose number is written in two ways is two people.", Operator;
+    NUMBER_UNCLEAR = "numbers", "number_unclear", "A number belongs to no numbering plan, or to two. Its message was refused, or went on with the number as it is where unclearNumbers says `pass`.",
+        "Look at numbersOf; let the provider write numbers with the country code. A user whose number is written in two ways is two people.", Operator;
+    NUMBERS_CLEAR = "numbers", "numbers_clear", "No number was unclear for a while.", "", Nobody;
 
     DEADLINE = "response", "deadline", "The network would not have waited longer: a user was answered without the application.",
         "Look at the application that replies: `vumi why` shows how far the message came.", Operator;
     RESPONSE_SENT = "response", "response_sent", "Responses are sent in time.", "", Nobody;
     NO_LATE_RESPONSE = "response", "no_late_response", "No response was late for a while.", "", Nobody;
-    SLOW_RESPONSE = "response", "slow_response", "A response took longer than a second.",
+    SLOW_RESPONSE = "response", "slow_response", "A response took longer than http.degradedAfter.",
         "Look at the application that replies, and at how many messages wait before it.", Operator;
-    VERY_SLOW_RESPONSE = "response", "very_slow_response", "A response took longer than ten seconds.",
+    VERY_SLOW_RESPONSE = "response", "very_slow_response", "A response took longer than http.downAfter.",
         "Look at the application that replies, and at how many messages wait before it.", Operator;
     NO_RESPONSE = "response", "timeout", "No reply that could be delivered came in time, and the caller got an error.",
         "Look at the application that replies: `vumi why` shows how far the message came.", Operator;

@@ -135,6 +135,8 @@ metrics! {
         "Requests that were answered without the application, because the network would not have waited longer.";
     late_replies: IntCounterVec = "vumi_late_reply_total" ["worker"]
         "Replies whose request had ended.";
+    unclear_numbers: IntCounterVec = "vumi_unclear_numbers_total" ["worker", "direction"]
+        "Numbers of users that belong to no numbering plan, or to two: inbound in requests, outbound in messages to be sent.";
     receipts: IntCounterVec = "vumi_receipts_total" ["worker", "state"]
         "Receipts of the provider by what they say: delivered, failed, pending, unknown (a status that nobody wrote down), orphan (of no message that is known).";
     peer_restarts: IntCounterVec = "vumi_peer_restarts_total" ["worker"]
@@ -297,6 +299,8 @@ pub enum HttpSeen {
     DeadlineMissed,
     /// A reply came when its request had ended.
     LateReply,
+    /// A number belongs to no numbering plan, or to two.
+    UnclearNumber(Traffic),
     /// A receipt came: `delivered`, `failed`, `pending`, `unknown` or `orphan`; `given_up` is an orphan that was answered
     /// as if it were taken.
     Receipt(&'static str),
@@ -464,6 +468,13 @@ impl WorkerMetrics {
                 self.families.http_open.with_label_values(&[key]).set(open);
             }
             HttpSeen::DeadlineMissed => self.families.deadlines.with_label_values(&[key]).inc(),
+            HttpSeen::UnclearNumber(direction) => {
+                let labels = &[key, direction.as_str()];
+                self.families
+                    .unclear_numbers
+                    .with_label_values(labels)
+                    .inc();
+            }
             HttpSeen::LateReply => self.families.late_replies.with_label_values(&[key]).inc(),
             HttpSeen::Receipt(state) => {
                 let labels = &[key, state];

@@ -19,6 +19,6 @@ pub use auth::{credentials_match, equal, unauthorized};
 pub use callee::{Callee, ENDPOINT, PROVIDER};
 pub use client::{Call, CallError, Caller, Client, class_of, retry_after};
 pub use http::{HeaderMap, Method, StatusCode};
-pub use params::{FORM, MAX_PARAMETERS, ParamError, Params, json, unescape};
+pub use params::{FORM, MAX_PARAMETERS, MULTIPART, ParamError, Params, is_form, json, unescape};
 pub use server::{BodyRoom, Ended, Head, Limits, Request, Server, Service, Trouble};
 pub use signature::{Encoding, SignatureError, Signed};

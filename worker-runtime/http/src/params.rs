@@ -4,19 +4,22 @@
 //! * Pairs are separated by `&` or `;`; a pair without `=` is dropped; `+` is a space; a malformed `%` stays literal.
 //! * Names are case-sensitive. Of repeated names the first value counts.
 //! * More than [`MAX_PARAMETERS`] are refused, repeated ones included.
-//! * The body of a POST with `application/x-www-form-urlencoded` counts before the query string; bodies of other
-//!   methods are not read. Added to that: a POST with `application/json`, an object of text values, where null means
-//!   absent; a body of any other type is refused, because its sender means it to be read, and `multipart/form-data` with
-//!   every method.
+//! * The body of a POST with `application/x-www-form-urlencoded` or `multipart/form-data` (RFC 7578) counts before the
+//!   query string; bodies of other methods are not read. Of a part only its name and its bytes count, also of one that is a
+//!   file. Added to that: a POST with `application/json`, an object of text values, where null means absent; a body of any
+//!   other type is refused, because its sender means it to be read.
 
 use crate::server::Request;
 use http::{Method, StatusCode};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::convert::Infallible;
 
 /// Content type of parameters in a body.
 pub const FORM: &str = "application/x-www-form-urlencoded";
+/// Content type of parameters in the parts of a body.
+pub const MULTIPART: &str = "multipart/form-data";
 /// Most parameters of one request. No provider is known to send a tenth of it.
 pub const MAX_PARAMETERS: usize = 1000;
 
@@ -28,9 +31,12 @@ pub enum ParamError {
     Json(String),
     /// The body has another type, or none.
     #[error(
-        "The Content-Type of a body must be application/x-www-form-urlencoded or application/json"
+        "The Content-Type of a body must be application/x-www-form-urlencoded, multipart/form-data or application/json"
     )]
     Type,
+    /// The parts of the body cannot be told apart.
+    #[error("The body cannot be read as multipart/form-data: {0}")]
+    Multipart(String),
     /// There are too many.
     #[error("A request may have at most {MAX_PARAMETERS} parameters")]
     TooMany,
@@ -40,7 +46,9 @@ impl ParamError {
     /// Status of the answer.
     pub fn status(&self) -> StatusCode {
         match self {
-            ParamError::Json(_) | ParamError::TooMany => StatusCode::BAD_REQUEST,
+            ParamError::Json(_) | ParamError::Multipart(_) | ParamError::TooMany => {
+                StatusCode::BAD_REQUEST
+            }
             ParamError::Type => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         }
     }
@@ -59,20 +67,44 @@ pub struct Params {
 
 impl Params {
     /// Reads query and body.
-    pub fn read(request: &Request) -> Result<Self, ParamError> {
-        let mut params = Self::default();
-        let kind = request.head.content_type();
-        if kind.eq_ignore_ascii_case("multipart/form-data") {
+    ///
+    /// # Errors
+    /// As [`ParamError`] says.
+    pub async fn read(request: &Request) -> Result<Self, ParamError> {
+        if Self::may_hold_json(request) {
+            let mut params = Self::default();
+            params.add_json(&request.body)?;
+            params.add_encoded(request.head.query.as_bytes())?;
+            return Ok(params);
+        }
+        if request.head.method != Method::POST {
+            return Self::encoded(&request.head.query, b"");
+        }
+        let is_form = is_form(request);
+        if !is_form && !request.body.is_empty() {
             return Err(ParamError::Type);
         }
-        if request.head.method == Method::POST {
-            if kind.eq_ignore_ascii_case(FORM) {
-                params.add_encoded(&request.body)?;
-            } else if kind.eq_ignore_ascii_case("application/json") {
-                params.add_json(&request.body)?;
-            } else if !request.body.is_empty() {
-                return Err(ParamError::Type);
-            }
+        Self::of_form(request).await
+    }
+
+    /// Whether [`Self::read`] reads the body as JSON.
+    pub fn may_hold_json(request: &Request) -> bool {
+        let kind = request.head.content_type();
+        request.head.method == Method::POST && kind.eq_ignore_ascii_case("application/json")
+    }
+
+    /// Of the query, and before it of the body where that is a form: [`FORM`] or [`MULTIPART`], whatever the method.
+    ///
+    /// # Errors
+    /// [`ParamError::TooMany`] and [`ParamError::Multipart`].
+    pub async fn of_form(request: &Request) -> Result<Self, ParamError> {
+        let kind = request.head.content_type();
+        if kind.eq_ignore_ascii_case(FORM) {
+            return Self::encoded(&request.head.query, &request.body);
+        }
+        let mut params = Self::default();
+        if kind.eq_ignore_ascii_case(MULTIPART) {
+            params.add_parts(request).await?;
         }
         params.add_encoded(request.head.query.as_bytes())?;
         Ok(params)
@@ -131,6 +163,25 @@ impl Params {
         Ok(())
     }
 
+    /// The parts of a body: it is here as a whole, and within its limit.
+    async fn add_parts(&mut self, request: &Request) -> Result<(), ParamError> {
+        let bad = |error: multer::Error| ParamError::Multipart(error.to_string());
+        let kind = request.head.headers.get(http::header::CONTENT_TYPE);
+        let kind = kind.and_then(|kind| kind.to_str().ok()).unwrap_or_default();
+        let boundary = multer::parse_boundary(kind).map_err(bad)?;
+        let body = Ok::<_, Infallible>(request.body.clone());
+        let body = futures::stream::once(std::future::ready(body));
+        let mut parts = multer::Multipart::new(body, boundary);
+        while let Some(part) = parts.next_field().await.map_err(bad)? {
+            let Some(name) = part.name().map(|name| name.as_bytes().to_vec()) else {
+                return Err(ParamError::Multipart("a part has no name".into()));
+            };
+            let value = part.bytes().await.map_err(bad)?;
+            self.add(name, value.into())?;
+        }
+        Ok(())
+    }
+
     fn add_json(&mut self, body: &[u8]) -> Result<(), ParamError> {
         let bad = |text: String| ParamError::Json(text);
         let members: Members = serde_json::from_slice(body).map_err(|e| bad(e.to_string()))?;
@@ -143,6 +194,14 @@ impl Params {
         }
         Ok(())
     }
+}
+
+/// Whether a body is a form of either type.
+pub fn is_form(request: &Request) -> bool {
+    let kind = request.head.content_type();
+    [FORM, MULTIPART]
+        .iter()
+        .any(|form| kind.eq_ignore_ascii_case(form))
 }
 
 /// `%41` as `A`, `+` as a space; a malformed `%` stays as it is.
@@ -243,7 +302,7 @@ mod tests {
             began: tokio::time::Instant::now(),
             room: None,
         };
-        let params = Params::read(&request)?;
+        let params = futures::executor::block_on(Params::read(&request))?;
         Ok(params
             .names()
             .map(|name| {
@@ -356,17 +415,67 @@ mod tests {
         }
         let deep = format!("{{\"a\": {}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
         assert!(read(Method::POST, json, &deep).is_err());
-        for kind in [
-            Some("multipart/form-data; boundary=x"),
-            Some("text/xml"),
-            None,
-        ] {
+        for kind in [Some("text/xml"), None] {
             let error = read(Method::POST, kind, "a=form").unwrap_err();
             assert_eq!(error.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
         }
-        for method in [Method::POST, Method::PUT, Method::GET] {
-            let kind = Some("Multipart/Form-Data; boundary=x");
-            assert_eq!(read(method, kind, ""), Err(ParamError::Type));
+    }
+
+    /// RFC 7578: names and bytes of parts, whatever else is said of them.
+    #[test]
+    fn parts_count_as_a_form_does() {
+        let kind = Some("Multipart/Form-Data; boundary=\"x y\"");
+        let part = |head: &str, body: &str| {
+            format!("--x y\r\nContent-Disposition: form-data; {head}\r\n\r\n{body}\r\n")
+        };
+        let body = [
+            part("name=\"a\"", "Zo\u{eb} & y=1\r\n--x"),
+            part("name=\"a\"", "second"),
+            part(
+                "name=\"file\"; filename=\"f.txt\"\r\nContent-Type: text/plain",
+                "what is in it",
+            ),
+            part("name=\"empty\"", ""),
+            "--x y--\r\n".to_owned(),
+        ]
+        .concat();
+        let read = |method, body: &[u8]| read(method, "a=query&b=2", kind, body);
+        let all = [
+            ("a", "Zo\u{eb} & y=1\r\n--x"),
+            ("file", "what is in it"),
+            ("empty", ""),
+            ("b", "2"),
+        ];
+        assert_eq!(read(Method::POST, body.as_bytes()), Ok(pairs(&all)));
+        let query = Ok(pairs(&[("a", "query"), ("b", "2")]));
+        assert_eq!(read(Method::PUT, body.as_bytes()), query);
+        assert_eq!(read(Method::POST, b"--x y--"), query);
+        let no_text = [part("name=\"a\"", "?"), "--x y--".into()].concat();
+        let no_text = no_text.replace('?', "\u{1}").into_bytes();
+        let no_text: Vec<u8> = no_text
+            .into_iter()
+            .map(|byte| if byte == 1 { 0xff } else { byte })
+            .collect();
+        let found = read(Method::POST, &no_text).unwrap();
+        assert_eq!(found[0], ("a".to_owned(), None));
+        for bad in [
+            String::new(),
+            "a=form".into(),
+            body.replace("--x y--", ""),
+            body[..body.len() / 2].to_owned(),
+            part("filename=\"f\"", "no name") + "--x y--",
+        ] {
+            let error = read(Method::POST, bad.as_bytes()).unwrap_err();
+            assert_eq!(error.status(), StatusCode::BAD_REQUEST, "{bad}");
+            assert!(matches!(error, ParamError::Multipart(_)), "{error}");
         }
+        let many: String = (0..=MAX_PARAMETERS)
+            .map(|n| part(&format!("name=\"p{n}\""), "x"))
+            .collect();
+        let many = many + "--x y--";
+        assert_eq!(
+            read(Method::POST, many.as_bytes()),
+            Err(ParamError::TooMany)
+        );
     }
 }

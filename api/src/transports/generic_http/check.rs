@@ -2,10 +2,10 @@
 //! never apply.
 
 use super::{
-    Answer, DeadlineRule, GenericHttp, MESSAGE_FIELDS, MessageRule, Redial, RequestRule, SendRule,
-    SessionRule, Signature, XmlPath,
+    Access, Answer, DeadlineRule, GenericHttp, MESSAGE_FIELDS, MessageRule, Redial, RequestRule,
+    SendRule, SessionRule, Signature, WITHOUT_COUNTRY, XmlPath,
 };
-use crate::shared::ProviderCode;
+use crate::shared::{ProviderCode, SecretValue};
 use crate::template::{Names, Template};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,6 +20,28 @@ struct Check {
     config: BTreeSet<String>,
     session: Option<BTreeSet<String>>,
     findings: Vec<(String, String)>,
+}
+
+/// What is wrong with `access`, of which templates find nothing but `secrets` under `config`; paths begin with `access`.
+pub(crate) fn check_access(
+    access: Option<&Access>,
+    secrets: Option<&BTreeMap<String, SecretValue>>,
+) -> Vec<(String, String)> {
+    let mut check = Check {
+        config: secrets
+            .into_iter()
+            .flat_map(BTreeMap::keys)
+            .cloned()
+            .collect(),
+        session: None,
+        findings: Vec::new(),
+    };
+    match access {
+        Some(access) => check.access(access),
+        None if secrets.is_some() => check.refuse("secrets", "has no effect without `access`"),
+        None => {}
+    }
+    check.findings
 }
 
 /// See [`GenericHttp::check`].
@@ -131,13 +153,10 @@ impl Check {
         }
         let request = self.of_request(None);
         if let Some(access) = &provider.access {
-            let base = self.base();
-            self.map("access.parameters", access.parameters.as_ref(), &base);
-            self.headers("access.headers", access.headers.as_ref(), &base);
-            self.answer("access.refused", access.refused.as_ref(), &request);
-            if let Some(signature) = &access.signature {
-                self.signature(signature);
-            }
+            self.access(access);
+        }
+        if provider.unclear_numbers.is_some() && provider.numbers_of.is_none() {
+            self.refuse("unclearNumbers", WITHOUT_COUNTRY);
         }
         self.paths("xml", provider.xml.as_ref());
         let rules = provider.requests.as_deref().unwrap_or_default();
@@ -184,6 +203,16 @@ impl Check {
         }
         for (n, field, problem) in ProviderCode::check(codes) {
             self.refuse(format!("codes[{n}].{field}"), problem);
+        }
+    }
+
+    fn access(&mut self, access: &Access) {
+        let (base, request) = (self.base(), self.of_request(None));
+        self.map("access.parameters", access.parameters.as_ref(), &base);
+        self.headers("access.headers", access.headers.as_ref(), &base);
+        self.answer("access.refused", access.refused.as_ref(), &request);
+        if let Some(signature) = &access.signature {
+            self.signature(signature);
         }
     }
 

@@ -75,7 +75,7 @@ pub struct Signature {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RequestRule {
-    /// Name, as metrics have it.
+    /// Name, for whoever reads the description; each rule has its own.
     #[schemars(length(min = 1, max = 32), regex(pattern = r"^[a-z][a-z0-9-]*$"))]
     pub name: String,
     /// Path below `http.path`; a part in braces, as in `/{session}/start`, matches anything and has a value under `path`.

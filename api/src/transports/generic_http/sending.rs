@@ -1,6 +1,6 @@
 //! How a message becomes a request to the provider, and what the provider's answer means.
 
-use super::{RequestMethod, TemplateMap};
+use super::{NumberForm, RequestMethod, TemplateMap};
 use crate::shared::shapes::{ShortText, Template};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -17,18 +17,6 @@ pub enum ParametersIn {
     Form,
     /// In the body, as the members of a JSON object; numbers and truth values keep their type.
     Json,
-}
-
-/// How a provider wants the numbers of users.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub enum NumberForm {
-    /// `+27820000001`.
-    E164,
-    /// `27820000001`.
-    Digits,
-    /// `0820000001`: as inside the country of `numbersOf`; numbers of other countries cannot be sent to.
-    National,
 }
 
 /// The request for one message.
@@ -64,8 +52,8 @@ pub struct SendRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), inner(length(min = 1, max = 63)))]
     pub needs: Option<Vec<String>>,
-    /// How `message.to_addr` is written in the templates of the request, by the numbering plan of `numbersOf`. A message to
-    /// a number that cannot be read, or in two ways, is refused. Default: as it is.
+    /// How `message.to_addr` is written in the templates of the request, by the numbering plan of `numbersOf`. Default: as it
+    /// is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub numbers_as: Option<NumberForm>,
     /// Messages that are not sent: each is refused with a code of `codes`. Default: none.

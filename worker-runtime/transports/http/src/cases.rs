@@ -22,6 +22,7 @@ mod agree;
 mod file;
 mod interrupted;
 mod log;
+mod long;
 mod mangle;
 mod orphans;
 mod scene;
@@ -175,4 +176,24 @@ fn what_is_not_as_the_file_says_is_found() {
     assert!(CaseFile::parse(&unknown, &path).is_err_and(|what| what.contains("respones")));
     let step: Step = serde_yaml::from_str("request: {path: /x}").unwrap();
     assert!(step.check().is_err(), "a step without expectations");
+}
+
+/// Nor does one pass that had nothing to look at.
+#[test]
+fn a_check_without_anything_to_look_at_fails() {
+    let acme = folder().join("acme.yaml");
+    let text = std::fs::read_to_string(&acme).unwrap();
+    let mut file = CaseFile::parse(&text.replace(", id: m-", ", parts: m-"), &acme).unwrap();
+    let found = logged(&file, unwritten::repeat(&file));
+    assert!(found.is_err_and(|what| what.contains("no case has a request with one")));
+    file.cases
+        .retain(|case| case.steps.iter().all(|step| step.request.is_none()));
+    assert!(!file.cases.is_empty());
+    for found in [
+        logged(&file, unwritten::oversize(&file)),
+        logged(&file, unwritten::mangled(&file)),
+        logged(&file, unwritten::repeat(&file)),
+    ] {
+        assert!(found.is_err_and(|what| what.contains("no case has a request that is taken")));
+    }
 }

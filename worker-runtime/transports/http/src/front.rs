@@ -171,6 +171,11 @@ impl Front {
                 }
             }
         }
+        // RFC 9110, 9.3.2: HEAD is where GET is, and changes nothing. So it says what is there, and makes no message.
+        if head.method == Method::HEAD && methods.contains(&Method::GET) {
+            let stays = !self.cx.closing().is_cancelled();
+            return stays.then(|| self.nothing());
+        }
         (!methods.contains(&head.method)).then(|| not_allowed(&methods))
     }
 
@@ -312,9 +317,8 @@ impl Front {
 
     /// Number of held requests; 503 once the intake is closed, so that load balancers go elsewhere.
     fn health(&self, method: &Method) -> Answer {
-        const METHODS: &[Method] = &[Method::GET, Method::HEAD];
-        if !METHODS.contains(method) {
-            return not_allowed(METHODS);
+        if ![Method::GET, Method::HEAD].contains(method) {
+            return not_allowed(&[Method::GET]);
         }
         let status = if self.cx.closing().is_cancelled() {
             StatusCode::SERVICE_UNAVAILABLE
@@ -375,8 +379,10 @@ pub(crate) fn first_answer(taken: &Taken) -> Option<Answer> {
     }
 }
 
+/// 405, with the methods that there are: where GET is, HEAD is.
 fn not_allowed(methods: &[Method]) -> Answer {
-    let names: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    let head = methods.contains(&Method::GET).then_some(&Method::HEAD);
+    let names: Vec<&str> = methods.iter().chain(head).map(Method::as_str).collect();
     let names = names.join(", ");
     let text = format!("Use one of these methods: {names}.");
     let answer = Answer::error(StatusCode::METHOD_NOT_ALLOWED, &text);

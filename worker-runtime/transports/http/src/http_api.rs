@@ -1,16 +1,20 @@
 //! `httpApi`: other programs post messages by GET, POST or PUT, and wait for the reply if `replyExpected` is set. Field
 //! names, checks and answers are those of Vumi's HTTP API; what made its requests hang is answered with 400 here.
 
-use crate::engine::{AnswerOnce, Carried, Engine, Inbound, Provider, Refused};
+use crate::described::Door;
+use crate::engine::{AnswerOnce, Carried, Engine, Inbound, Provider, Refused, SessionMove};
 use crate::findings::Findings;
 use async_trait::async_trait;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 use vumi_api::transports::HttpApi;
+use vumi_api::transports::generic_http::DeadlineRule;
 use vumi_core::conformance::Fixture;
 use vumi_core::error::WorkError;
 use vumi_core::message::{SessionEvent, UserMessage};
+use vumi_core::numbers::Numbers;
 use vumi_core::reasons;
 use vumi_core::worker::{Dedupe, Worker, WorkerContext, WorkerType};
 use vumi_http::{Answer, Method, ParamError, Params, Request, StatusCode};
@@ -27,6 +31,9 @@ struct Api {
     allowed: Vec<String>,
     defaults: BTreeMap<String, String>,
     id_field: Option<String>,
+    door: Option<Door>,
+    numbers: Option<Numbers>,
+    deadline: Option<DeadlineRule>,
 }
 
 #[async_trait]
@@ -35,7 +42,7 @@ impl WorkerType for Def {
     const DEDUPE: Dedupe = Dedupe::ProviderId("the request field named by `idField`, if set");
 
     async fn build(config: HttpApi, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
-        Engine::build_listening(Arc::new(Api::new(config)), cx)
+        Engine::build_listening(Arc::new(Api::new(config, &cx)?), cx)
     }
 
     fn fixture() -> Fixture {
@@ -48,18 +55,82 @@ impl WorkerType for Def {
 
 impl Api {
     /// The config is a valid one: `HttpApi::validate` has seen it.
-    fn new(config: HttpApi) -> Self {
+    ///
+    /// # Errors
+    /// A secret is not there, or a country is none.
+    fn new(config: HttpApi, cx: &Arc<WorkerContext>) -> Result<Self, WorkError> {
         let allowed = config.allowed_fields;
-        Self {
+        let (access, secrets) = (config.access, config.secrets);
+        Ok(Self {
             holds: config.reply_expected.unwrap_or(false),
             allowed: allowed.unwrap_or_else(|| ALLOWED.map(str::to_owned).to_vec()),
             defaults: config.field_defaults.unwrap_or_default(),
             id_field: config.id_field,
+            door: access
+                .map(|access| Door::new(&access, secrets, cx))
+                .transpose()?,
+            numbers: Numbers::new(config.numbers_of.as_deref(), config.unclear_numbers, cx)?,
+            deadline: config.deadline,
+        })
+    }
+
+    /// The parameters of a request that shows who it is, and names of those that anybody may have added to a signed one.
+    async fn params(&self, request: &Request) -> Result<(Params, Vec<String>), Refused> {
+        let bad = |error: ParamError| unread(&error);
+        let Some(door) = &self.door else {
+            return Ok((Params::read(request).await.map_err(bad)?, Vec::new()));
+        };
+        // Whoever does not show who it is gets no JSON read: what that is made into takes many times its bytes.
+        let inside = Params::may_hold_json(request);
+        let outside = match inside {
+            true => Params::encoded(&request.head.query, b""),
+            false => Params::read(request).await,
+        };
+        let outside = outside.map_err(bad)?;
+        door.check(request, &outside, inside)?;
+        let params = match inside {
+            true => Params::read(request).await.map_err(bad)?,
+            false => outside,
+        };
+        if inside {
+            door.check_inside(request, &params)?;
+        }
+        if !door.signs() {
+            return Ok((params, Vec::new()));
+        }
+        let query = Params::encoded(&request.head.query, b"").map_err(bad)?;
+        let unsigned = query.names().filter(|name| !door.asks(name));
+        Ok((params, unsigned.collect()))
+    }
+
+    /// The user's number in its one spelling. One that is unclear was told already.
+    fn number(&self, message: &mut UserMessage) -> Result<(), Refused> {
+        let (Some(numbers), Some(number)) = (&self.numbers, message.from_addr()) else {
+            return Ok(());
+        };
+        match numbers.came(number.to_owned()) {
+            Ok(came) => {
+                came.mark(message);
+                Ok(())
+            }
+            Err(_) => {
+                let mut findings = Findings::default();
+                findings.add_ours("unclear_number", "from_addr");
+                Err(Refused {
+                    answer: Box::new(findings.answer()),
+                    why: None,
+                })
+            }
         }
     }
 
     fn may_set(&self, name: &str) -> bool {
         self.allowed.iter().any(|field| field == name) || self.id_field.as_deref() == Some(name)
+    }
+
+    /// Whether a parameter is no field and may be there all the same.
+    fn shows_who(&self, name: &str) -> bool {
+        self.door.as_ref().is_some_and(|door| door.asks(name))
     }
 }
 
@@ -71,6 +142,16 @@ fn may_be(field: &str, text: &str) -> bool {
         "to_addr" | "from_addr" => !text.trim().is_empty(),
         _ => true,
     }
+}
+
+/// A request whose parameters cannot be read.
+fn unread(error: &ParamError) -> Refused {
+    let answer = Answer::error(error.status(), &error.to_string());
+    let why = match error {
+        ParamError::TooMany => "a request has too many parameters",
+        _ => "a request has a body that cannot be read",
+    };
+    Refused::new(answer, reasons::INVALID_REQUEST, why)
 }
 
 #[async_trait]
@@ -88,18 +169,13 @@ impl Provider for Api {
     }
 
     async fn request(&self, request: &Request, _: &str) -> Result<Carried, Refused> {
-        let params = Params::read(request).map_err(|error| {
-            let answer = Answer::error(error.status(), &error.to_string());
-            let why = match error {
-                ParamError::TooMany => "a request has too many parameters",
-                ParamError::Json(_) | ParamError::Type => {
-                    "a request has a body that cannot be read"
-                }
-            };
-            Refused::new(answer, reasons::INVALID_REQUEST, why)
-        })?;
+        let (params, unsigned) = self.params(request).await?;
         let mut findings = Findings::default();
-        for name in params.names().filter(|name| !self.may_set(name)) {
+        for name in unsigned {
+            findings.add("unsigned_parameter", &name);
+        }
+        let known = |name: &String| self.may_set(name) || self.shows_who(name);
+        for name in params.names().filter(|name| !known(name)) {
             findings.add("unexpected_parameter", &name);
         }
         for name in REQUIRED.into_iter().filter(|name| self.may_set(name)) {
@@ -133,6 +209,7 @@ impl Provider for Api {
             let (answer, text) = (findings.answer(), findings.sentence());
             return Err(Refused::new(answer, reasons::INVALID_REQUEST, text));
         }
+        self.number(&mut message)?;
         let answer: AnswerOnce = Box::new(|message| {
             let body = json!({"message_id": message.message_id()});
             Ok(Answer::json(StatusCode::OK, &body))
@@ -148,5 +225,15 @@ impl Provider for Api {
     fn reply(&self, message: &UserMessage) -> Result<Answer, WorkError> {
         let text = message.content().unwrap_or_default().to_owned();
         Ok(Answer::text(StatusCode::OK, text))
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        self.deadline.as_ref().map(|deadline| deadline.after.0)
+    }
+
+    fn cut_off(&self, message: &UserMessage) -> Result<(Answer, Option<SessionMove>), WorkError> {
+        let text = self.deadline.as_ref().map(|deadline| &*deadline.text);
+        let told = message.reply("deadline", 0, text, true);
+        Ok((self.reply(&told)?, None))
     }
 }

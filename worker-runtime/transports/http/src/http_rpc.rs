@@ -70,6 +70,9 @@ fn description(config: HttpRpc) -> GenericHttp {
         transport_type: Some(config.transport_type.unwrap_or_else(|| "http_rpc".into())),
         settings: Some(settings),
         numbers_of: config.numbers_of,
+        unclear_numbers: config.unclear_numbers,
+        secrets: config.secrets,
+        access: config.access,
         requests: Some(vec![RequestRule {
             name: "rpc".into(),
             methods: Some(config.methods.unwrap_or(all)),

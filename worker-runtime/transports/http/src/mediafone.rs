@@ -4,6 +4,7 @@ use crate::described::{Described, Settings};
 use async_trait::async_trait;
 use std::sync::Arc;
 use vumi_api::transports::Mediafone;
+use vumi_api::transports::generic_http::NumberForm;
 use vumi_core::conformance::Fixture;
 use vumi_core::error::WorkError;
 use vumi_core::worker::{Worker, WorkerContext, WorkerType};
@@ -21,7 +22,12 @@ impl WorkerType for Def {
         let settings = Settings::default()
             .text("url", Some(config.url))
             .text("username", Some(config.username))
-            .secret("password", Some(config.password));
+            .secret("password", Some(config.password))
+            .numbers(
+                config.numbers_of,
+                config.unclear_numbers,
+                NumberForm::Digits,
+            );
         Described::build(include_str!("mediafone.yaml"), settings, cx)
     }
 

@@ -13,6 +13,8 @@ use vumi_api::{Manifests, Resource};
 pub(super) struct CaseFile {
     pub(super) resource: Resource,
     pub(super) secrets: BTreeMap<String, BTreeMap<String, String>>,
+    /// Secrets that stand in the manifest itself.
+    plain: Vec<String>,
     pub(super) cases: Vec<Case>,
 }
 
@@ -61,6 +63,12 @@ pub(super) struct Step {
 }
 
 impl Step {
+    /// Whether its session is over afterwards.
+    pub(super) fn ends(&self) -> bool {
+        let event = self.message.as_ref().and_then(|m| m.get("session_event"));
+        event.and_then(Value::as_str) == Some("close")
+    }
+
     pub(super) fn check(&self) -> Result<(), String> {
         let expects = self.response.is_some() || self.event.is_some() || self.error.is_some();
         match (self.request.is_some(), self.send.is_some()) {
@@ -83,10 +91,20 @@ pub(super) struct Sent {
     #[serde(default)]
     pub(super) query: BTreeMap<String, String>,
     pub(super) form: Option<BTreeMap<String, String>>,
+    /// A form in the parts of a body.
+    pub(super) parts: Option<BTreeMap<String, String>>,
     pub(super) json: Option<Value>,
     pub(super) body: Option<String>,
     #[serde(default)]
     pub(super) headers: BTreeMap<String, String>,
+}
+
+impl Sent {
+    /// Its parameters outside of JSON.
+    pub(super) fn pairs(&self) -> impl Iterator<Item = (&String, &String)> {
+        let body = [&self.form, &self.parts].into_iter().flatten().flatten();
+        self.query.iter().chain(body)
+    }
 }
 
 /// An answer.
@@ -155,7 +173,13 @@ impl CaseFile {
                     .map_err(|what| format!("{}: {what}", case.name))?;
             }
         }
+        let mut plain = Vec::new();
+        for document in manifest.split("\n---") {
+            let document = serde_yaml::from_str(document).map_err(|e| e.to_string())?;
+            plain_in(&document, &mut plain);
+        }
         Ok(Self {
+            plain,
             resource: resources.remove(0).resource,
             secrets,
             cases: written.cases,
@@ -166,6 +190,38 @@ impl CaseFile {
     pub(super) fn path(&self) -> &str {
         let http = self.resource.transport().and_then(|t| t.http.as_ref());
         http.and_then(|http| http.path.as_deref()).unwrap_or("/")
+    }
+
+    /// Whether requests come in at all.
+    pub(super) fn has_door(&self) -> bool {
+        self.resource.transport().is_some_and(|t| t.http.is_some())
+    }
+
+    /// What holds the provider's own id of a message, if there is one: a parameter, or a template that names it.
+    pub(super) fn ids(&self) -> Option<String> {
+        let transport = self.resource.transport()?;
+        let api = transport.http_api.as_ref();
+        let rpc = transport.http_rpc.as_ref();
+        let described = transport.generic_http.as_ref();
+        let rules = described.and_then(|described| described.requests.as_ref());
+        let mut messages = rules
+            .into_iter()
+            .flatten()
+            .filter_map(|rule| rule.message.as_ref());
+        api.and_then(|api| api.id_field.clone())
+            .or(rpc.and_then(|rpc| rpc.id_field.clone()))
+            .or(messages.find_map(|message| message.id.clone()))
+    }
+
+    /// Whether a request has the provider's own id.
+    pub(super) fn has_ids(&self, sent: &Sent) -> bool {
+        let Some(id) = self.ids() else { return false };
+        let is_id = |name: &String| *name == id || id.contains(&format!("params.{name} "));
+        let body = sent.body.as_deref().unwrap_or_default();
+        let body: Option<Value> = serde_json::from_str(body).ok();
+        let members = [&sent.json, &body].into_iter().flatten();
+        let members = members.filter_map(Value::as_object);
+        sent.pairs().any(|(name, _)| is_id(name)) || members.flatten().any(|(name, _)| is_id(name))
     }
 
     /// The same at another path.
@@ -193,12 +249,9 @@ impl CaseFile {
 
     /// Words that must not be in a log: secrets, and the texts and addresses of the cases.
     pub(super) fn private(&self) -> Vec<String> {
-        let mut private: Vec<String> = self
-            .secrets
-            .values()
-            .flat_map(|s| s.values())
-            .cloned()
-            .collect();
+        let secrets = self.secrets.values().flat_map(BTreeMap::values);
+        let mut private: Vec<String> = secrets.cloned().collect();
+        private.extend(self.plain.iter().cloned());
         for step in self.cases.iter().flat_map(|case| &case.steps) {
             let fields = [&step.message, &step.send];
             let fields = fields.into_iter().flatten();
@@ -206,8 +259,24 @@ impl CaseFile {
                 fields.flat_map(|m| ["content", "from_addr", "to_addr"].map(|name| m.get(name)));
             private.extend(texts.flatten().filter_map(Value::as_str).map(str::to_owned));
             private.extend(step.reply.iter().filter_map(|reply| reply.content.clone()));
+            // Whether they are taken or not.
+            if let Some(sent) = &step.request {
+                private.extend(sent.pairs().map(|(_, text)| text.clone()));
+            }
         }
         private.retain(|word| word.len() > 5);
         private
+    }
+}
+
+/// Secrets that stand in a manifest themselves.
+fn plain_in(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => match (members.get("value"), members.len()) {
+            (Some(Value::String(secret)), 1) => found.push(secret.clone()),
+            _ => members.values().for_each(|member| plain_in(member, found)),
+        },
+        Value::Array(items) => items.iter().for_each(|item| plain_in(item, found)),
+        _ => {}
     }
 }

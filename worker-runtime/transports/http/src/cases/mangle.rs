@@ -8,6 +8,7 @@ use vumi_http::Call;
 /// Every way in which a request is wrong, with its name.
 pub(super) fn all(scene: &Scene, sent: &Sent) -> Result<Vec<(String, Call)>, String> {
     let mut wrong = parameters(scene, sent)?;
+    wrong.extend(parts(scene, sent));
     wrong.extend(json_bodies(scene, sent));
     wrong.extend(bytes(scene, sent));
     Ok(wrong)
@@ -47,6 +48,28 @@ fn parameters(scene: &Scene, sent: &Sent) -> Result<Vec<(String, Call)>, String>
         }
     }
     Ok(wrong)
+}
+
+/// Without a part; with one twice, the first of which is no text; and with one that has no name.
+fn parts(scene: &Scene, sent: &Sent) -> Vec<(String, Call)> {
+    let mut wrong = Vec::new();
+    for name in sent.parts.iter().flatten().map(|(name, _)| name) {
+        let mut without = sent.clone();
+        without.parts.as_mut().and_then(|parts| parts.remove(name));
+        wrong.push((format!("without part {name}"), scene.call(&without)));
+        for (how, head) in [
+            ("is no text", format!("form-data; name=\"{name}\"")),
+            ("has no name", "form-data".to_owned()),
+        ] {
+            let part = format!("--edge\r\nContent-Disposition: {head}\r\n\r\n");
+            let mut call = scene.call(sent);
+            call.body = [part.as_bytes(), b"\xff\xfe\r\n", &call.body]
+                .concat()
+                .into();
+            wrong.push((format!("part {name} {how}"), call));
+        }
+    }
+    wrong
 }
 
 /// Without a member, at any depth, and with one of another type; and other values than an object.

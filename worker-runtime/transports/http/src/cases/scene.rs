@@ -60,6 +60,14 @@ impl Caller for Made {
     }
 }
 
+/// What requests made that no step looked at.
+#[derive(Debug)]
+pub(super) struct Came {
+    /// Ids of messages.
+    pub(super) messages: Vec<String>,
+    pub(super) receipts: usize,
+}
+
 pub(super) struct Scene {
     pub(super) engine: Arc<StandIn>,
     worker: Arc<dyn Worker>,
@@ -127,6 +135,20 @@ impl Scene {
         self.closing.cancel();
         let closed = tokio::time::timeout(PATIENCE, self.worker.close()).await;
         closed.unwrap();
+    }
+
+    /// Looks at what came since the last look.
+    pub(super) fn came(&mut self) -> Came {
+        let (outputs, receipts) = (self.engine.outputs(), self.engine.receipts().len());
+        let messages = outputs[self.outputs..].iter();
+        let came = Came {
+            messages: messages
+                .map(|output| output.message.id().to_owned())
+                .collect(),
+            receipts: receipts - self.receipts,
+        };
+        (self.outputs, self.receipts) = (outputs.len(), receipts);
+        came
     }
 
     /// Everything has been looked at, and the worker ends.
@@ -327,6 +349,10 @@ impl Scene {
             headers.entry(http::header::CONTENT_TYPE).or_insert(header);
         };
         let body = match (&sent.form, &sent.json, &sent.body) {
+            _ if sent.parts.is_some() => {
+                kind("multipart/form-data; boundary=edge");
+                in_parts(sent.parts.iter().flatten())
+            }
             (Some(form), ..) => {
                 kind("application/x-www-form-urlencoded");
                 encoded(form)
@@ -343,6 +369,14 @@ impl Scene {
             headers,
             body: body.into(),
         }
+    }
+
+    /// A request that was made for another worker of the same file.
+    pub(super) fn here(&self, mut call: Call) -> Call {
+        let path = call.url.path_and_query().map_or("/", |path| path.as_str());
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        call.url = url.parse().unwrap();
+        call
     }
 
     /// Asks, and replies to whatever message waits for it, as an application would.
@@ -385,4 +419,12 @@ fn encoded(pairs: &BTreeMap<String, String>) -> String {
     form_urlencoded::Serializer::new(String::new())
         .extend_pairs(pairs)
         .finish()
+}
+
+/// A body in parts (RFC 7578), between lines of `edge`.
+fn in_parts<'a>(pairs: impl Iterator<Item = (&'a String, &'a String)>) -> String {
+    let parts = pairs.map(|(name, text)| {
+        format!("--edge\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{text}\r\n")
+    });
+    format!("{}--edge--\r\n", parts.collect::<String>())
 }

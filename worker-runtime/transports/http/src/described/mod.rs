@@ -12,6 +12,7 @@ use crate::engine::{Carried, Engine, Provider, Refused, Sent, SessionMove};
 use answers::Answers;
 use async_trait::async_trait;
 use http::HeaderValue;
+pub(crate) use requests::Door;
 use requests::Requests;
 use scope::{Config, Scope};
 use sending::Sending;
@@ -22,12 +23,13 @@ use std::time::Duration;
 use vumi_api::SecretValue;
 use vumi_api::template::{Template, TemplateError};
 use vumi_api::transports::GenericHttp;
+use vumi_api::transports::generic_http::{NumberForm, UnclearNumbers};
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{SessionEvent, UserMessage};
+use vumi_core::numbers::Numbers;
 use vumi_core::outcome::table::ErrorTable;
 use vumi_core::reasons;
-use vumi_core::status::{StatusLevel, StatusReport};
 use vumi_core::worker::{Worker, WorkerContext};
 use vumi_http::{Answer, Caller, Client, Method, Request};
 
@@ -62,10 +64,12 @@ impl Described {
         });
         let rules = provider.requests.as_deref().unwrap_or_default();
         let mut messages = rules.iter().filter_map(|rule| rule.message.as_ref());
+        let (region, unclear) = (provider.numbers_of.as_deref(), provider.unclear_numbers);
+        let numbers = Numbers::new(region, unclear, cx)?.map(Arc::new);
         let sending = provider.send.as_ref();
         let sessions = provider.session.as_ref();
         Ok(Self {
-            requests: Requests::new(provider, Arc::clone(&table), cx)?,
+            requests: Requests::new(provider, Arc::clone(&table), numbers.clone(), cx)?,
             reply: match &provider.reply {
                 Some(reply) => Answers::new(reply)?,
                 None => Answers::of_content()?,
@@ -78,10 +82,7 @@ impl Described {
                 .as_ref()
                 .map(|d| (d.after.0, d.text.clone())),
             sending: sending
-                .map(|rule| {
-                    let region = provider.numbers_of.clone();
-                    Sending::new(rule, region, table, caller, &config)
-                })
+                .map(|rule| Sending::new(rule, numbers, table, caller, &config))
                 .transpose()?,
             holds: provider.holds(),
             has_ids: messages.any(|message| message.id.is_some()),
@@ -107,6 +108,8 @@ pub(crate) struct Settings {
     names: Vec<&'static str>,
     texts: BTreeMap<String, String>,
     secrets: BTreeMap<String, SecretValue>,
+    /// The country of its numbers, what becomes of unclear ones, and how they go out.
+    numbers: Option<(String, Option<UnclearNumbers>, NumberForm)>,
 }
 
 impl Settings {
@@ -114,6 +117,17 @@ impl Settings {
     pub(crate) fn text(mut self, name: &'static str, text: Option<String>) -> Self {
         self.names.push(name);
         self.texts.extend(text.map(|text| (name.to_owned(), text)));
+        self
+    }
+
+    /// As well how numbers are read, if the manifest names their country, and how they go out then.
+    pub(crate) fn numbers(
+        mut self,
+        country: Option<String>,
+        unclear: Option<UnclearNumbers>,
+        form: NumberForm,
+    ) -> Self {
+        self.numbers = country.map(|country| (country, unclear, form));
         self
     }
 
@@ -150,6 +164,13 @@ impl Described {
             .secrets
             .get_or_insert_default()
             .extend(settings.secrets);
+        if let Some((country, unclear, form)) = settings.numbers {
+            provider.numbers_of = Some(country);
+            provider.unclear_numbers = unclear;
+            if let Some(send) = &mut provider.send {
+                send.numbers_as = Some(form);
+            }
+        }
         if let Some((path, text)) = provider.check(&settings.names).into_iter().next() {
             return Err(wrong(format!("{path}: {text}")));
         }
@@ -206,17 +227,6 @@ fn failed(error: &TemplateError) -> WorkError {
 /// That what a template makes of one message or request cannot be used.
 fn unfit(text: String) -> WorkError {
     WorkError::new(ErrorClass::BadInput, codes::TEMPLATE_FAILED, text)
-}
-
-/// A number that cannot be read as one is a log line and a status.
-fn number_unclear(cx: &WorkerContext, text: String) {
-    tracing::warn!(
-        worker = cx.worker_name(),
-        reason = text,
-        "a number is unclear"
-    );
-    let (level, reason) = (StatusLevel::Degraded, reasons::NUMBER_UNCLEAR);
-    cx.report(StatusReport::new("numbers", level, reason, text));
 }
 
 fn closes(message: &UserMessage) -> bool {

@@ -15,11 +15,13 @@ use super::xml::Paths;
 use crate::engine::{Carried, Refused};
 use crate::findings::Findings;
 use access::Access;
+pub(crate) use access::Door;
 use rule::Rule;
 use std::sync::Arc;
 use vumi_api::template::{Value, of_json};
 use vumi_api::transports::GenericHttp;
 use vumi_core::error::WorkError;
+use vumi_core::numbers::Numbers;
 use vumi_core::outcome::table::ErrorTable;
 use vumi_core::reasons;
 use vumi_core::worker::WorkerContext;
@@ -29,7 +31,7 @@ use vumi_http::{Answer, Method, Request, StatusCode};
 pub(super) struct Requests {
     cx: Arc<WorkerContext>,
     transport_type: String,
-    numbers_of: Option<String>,
+    numbers: Option<Arc<Numbers>>,
     access: Access,
     xml: Option<Paths>,
     rules: Vec<Rule>,
@@ -40,6 +42,7 @@ impl Requests {
     pub(super) fn new(
         provider: &GenericHttp,
         table: Arc<ErrorTable>,
+        numbers: Option<Arc<Numbers>>,
         cx: &Arc<WorkerContext>,
     ) -> Result<Self, WorkError> {
         let access = Access::new(provider.access.as_ref(), cx)?;
@@ -50,7 +53,7 @@ impl Requests {
                 .transport_type
                 .clone()
                 .unwrap_or_else(|| "sms".into()),
-            numbers_of: provider.numbers_of.clone(),
+            numbers,
             xml: provider.xml.as_ref().map(Paths::new).transpose()?,
             rules: rules.collect::<Result<_, WorkError>>()?,
             invalid: provider.invalid.as_ref().map(Answers::new).transpose()?,
@@ -79,13 +82,13 @@ impl Requests {
         sessions: Option<&SessionBook>,
     ) -> Result<Carried, Refused> {
         // Whoever does not show who it is gets no body read: what JSON is made into takes many times its bytes.
-        let params = fields::params(request, self.xml.as_ref())?;
+        let (params, problem) = fields::params(request, self.xml.as_ref()).await?;
         let scope = fields::outside(&params, request).with("config", config.clone());
         let inside = fields::may_hold_more(request, self.xml.as_ref());
         if let Some(refused) = self.access.check(request, &scope, inside)? {
             return Err(refused);
         }
-        let read = fields::read(request, &params, self.xml.as_ref())?;
+        let read = fields::read(request, &params, problem, self.xml.as_ref())?;
         let scope = read.scope(request).with("config", config);
         if inside && let Some(refused) = self.access.check_inside(&scope)? {
             return Err(refused);

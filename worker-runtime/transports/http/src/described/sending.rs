@@ -3,7 +3,7 @@
 use super::answers::Headers;
 use super::scope::{Config, Scope};
 use super::xml::Paths;
-use super::{failed, number_unclear, template, unfit};
+use super::{failed, template, unfit};
 use crate::engine::Sent;
 use bytes::Bytes;
 use form_urlencoded::Serializer;
@@ -18,7 +18,7 @@ use vumi_api::transports::generic_http::{
 use vumi_core::codes::{self, Code};
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::message::{Actor, FailureClass, UserMessage};
-use vumi_core::numbers;
+use vumi_core::numbers::Numbers;
 use vumi_core::outcome::Refusal;
 use vumi_core::outcome::table::ErrorTable;
 use vumi_core::worker::WorkerContext;
@@ -39,7 +39,8 @@ pub(super) struct Sending {
     needs: Vec<String>,
     /// Messages that are not sent, and the code of the reason.
     refuse: Vec<(Template, String)>,
-    numbers: Option<(NumberForm, String)>,
+    numbers: Option<Arc<Numbers>>,
+    numbers_as: Option<NumberForm>,
     xml: Option<Paths>,
     outcomes: Vec<Meaning>,
     table: Arc<ErrorTable>,
@@ -83,7 +84,7 @@ impl Meaning {
 impl Sending {
     pub(super) fn new(
         rule: &SendRule,
-        region: Option<String>,
+        numbers: Option<Arc<Numbers>>,
         table: Arc<ErrorTable>,
         caller: Arc<dyn Caller>,
         config: &Config,
@@ -128,7 +129,8 @@ impl Sending {
             headers: Headers::new(rule.headers.as_ref())?,
             needs: rule.needs.clone().unwrap_or(needs.into()),
             refuse: refuse.collect::<Result<_, WorkError>>()?,
-            numbers: rule.numbers_as.zip(region),
+            numbers,
+            numbers_as: rule.numbers_as,
             xml: rule.xml.as_ref().map(Paths::new).transpose()?,
             outcomes: outcomes.collect::<Result<_, WorkError>>()?,
             table,
@@ -177,25 +179,15 @@ impl Sending {
         }
         let call = match &self.numbers {
             None => self.call(&scope)?,
-            Some((form, region)) => {
+            Some(numbers) => {
                 let number = message.to_addr().unwrap_or_default();
-                match numbers::written(number, region, *form) {
+                match numbers.goes(number, self.numbers_as) {
                     Ok(number) => {
                         let mut message = message.clone();
                         message.set_field("to_addr", number);
                         self.call(&scope.clone().with_message(&message))?
                     }
-                    Err(unclear) => {
-                        number_unclear(&self.cx, format!("{unclear}; the message is refused"));
-                        let (class, code) = (FailureClass::Recipient, codes::NUMBER_UNCLEAR);
-                        let text = format!("The recipient cannot be written to: {unclear}.");
-                        return Ok(Sent::Refused(Refusal::new(
-                            class,
-                            code,
-                            text,
-                            Actor::Campaign,
-                        )));
-                    }
+                    Err(refusal) => return Ok(Sent::Refused(refusal)),
                 }
             }
         };

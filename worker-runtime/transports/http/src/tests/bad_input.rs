@@ -63,8 +63,9 @@ async fn bodies_of_a_kind_that_cannot_be_read_say_so() {
         (
             "Content-Type: multipart/form-data; boundary=x\r\n",
             b"--x",
-            415,
+            400,
         ),
+        ("Content-Type: multipart/form-data\r\n", b"--x--", 400),
         ("Content-Type: text/xml\r\n", b"<content/>", 415),
         ("", b"content=hi", 415),
         (
@@ -181,11 +182,11 @@ fn bad_requests() -> Vec<Bad> {
         bad(
             "multipart",
             request(
-                "PUT /?content=hi&to_addr=5&from_addr=1",
+                "POST /?content=hi&to_addr=5&from_addr=1",
                 "Content-Type: multipart/form-data; boundary=x\r\n",
                 b"--x",
             ),
-            415,
+            400,
             "invalid_request",
         ),
         bad(

@@ -1,13 +1,16 @@
 //! How the provider shows who it is: parameters, headers, a signature.
 
 use super::super::answers::Answers;
-use super::super::scope::Scope;
+use super::super::scope::{Config, Scope};
 use super::super::{failed, template};
-use super::broken;
+use super::{broken, fields};
 use crate::engine::Refused;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
+use vumi_api::SecretValue;
 use vumi_api::template::Template;
+use vumi_api::transports::GenericHttp;
 use vumi_api::transports::generic_http::{self, Signature, SignatureEncoding};
 use vumi_core::clock;
 use vumi_core::codes;
@@ -15,7 +18,74 @@ use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::reasons::{self, Reason};
 use vumi_core::worker::WorkerContext;
 use vumi_http::webhook::{self, signing_key};
-use vumi_http::{Answer, Encoding, Request, Signed, StatusCode, equal};
+use vumi_http::{Answer, Encoding, Params, Request, Signed, StatusCode, equal};
+
+/// [`Access`] for a provider that is programmed: with what its templates find under `config`.
+pub(crate) struct Door {
+    access: Access,
+    config: Config,
+}
+
+impl Door {
+    /// As a manifest has it.
+    ///
+    /// # Errors
+    /// A template that cannot be read, or a secret that is not there.
+    pub(crate) fn new(
+        access: &generic_http::Access,
+        secrets: Option<BTreeMap<String, SecretValue>>,
+        cx: &Arc<WorkerContext>,
+    ) -> Result<Self, WorkError> {
+        let described = GenericHttp {
+            secrets,
+            ..GenericHttp::default()
+        };
+        let config = Config::new(&described, Arc::clone(cx));
+        config.value()?;
+        Ok(Self {
+            access: Access::new(Some(access), cx)?,
+            config,
+        })
+    }
+
+    /// Parameters that are asked for.
+    pub(crate) fn asks(&self, name: &str) -> bool {
+        self.access.parameters().any(|asked| asked == name)
+    }
+
+    /// Whether a request must be signed: then nothing in its query is.
+    pub(crate) fn signs(&self) -> bool {
+        self.access.signature.is_some()
+    }
+
+    /// Refuses a request that does not show who it is. `params` are those that are read so far; with `more`, others may be
+    /// in the body, and are left for [`Self::check_inside`].
+    pub(crate) fn check(
+        &self,
+        request: &Request,
+        params: &Params,
+        more: bool,
+    ) -> Result<(), Refused> {
+        let scope = self.scope(request, params)?;
+        match self.access.check(request, &scope, more)? {
+            None => Ok(()),
+            Some(refused) => Err(refused),
+        }
+    }
+
+    /// The same by all parameters of a request.
+    pub(crate) fn check_inside(&self, request: &Request, params: &Params) -> Result<(), Refused> {
+        match self.access.check_inside(&self.scope(request, params)?)? {
+            None => Ok(()),
+            Some(refused) => Err(refused),
+        }
+    }
+
+    fn scope(&self, request: &Request, params: &Params) -> Result<Scope, Refused> {
+        let config = self.config.value().map_err(|error| broken(&error))?;
+        Ok(fields::outside(params, request).with("config", config))
+    }
+}
 
 pub(super) struct Access {
     parameters: Vec<(String, Template)>,
@@ -32,7 +102,7 @@ impl Access {
         cx: &Arc<WorkerContext>,
     ) -> Result<Self, WorkError> {
         let access = access.cloned().unwrap_or_default();
-        let compiled = |map: Option<std::collections::BTreeMap<String, String>>| {
+        let compiled = |map: Option<BTreeMap<String, String>>| {
             let entries = map.into_iter().flatten();
             let entries = entries.map(|(name, source)| Ok((name, template(&source)?)));
             entries.collect::<Result<Vec<_>, WorkError>>()

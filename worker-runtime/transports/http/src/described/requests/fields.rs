@@ -13,7 +13,9 @@ use vumi_api::template::{Template, Value, of_json, to_json};
 use vumi_api::transports::generic_http::RequestRule;
 use vumi_core::error::WorkError;
 use vumi_core::reasons;
-use vumi_http::{Answer, FORM, MAX_PARAMETERS, ParamError, Params, Request, StatusCode, unescape};
+use vumi_http::{
+    Answer, FORM, MAX_PARAMETERS, MULTIPART, ParamError, Params, Request, StatusCode, unescape,
+};
 
 /// A request, read.
 pub(super) struct Read {
@@ -37,14 +39,24 @@ fn too_many(error: &ParamError) -> Refused {
     Refused::new(answer, reasons::INVALID_REQUEST, text)
 }
 
-/// The parameters in the query and in a form.
-pub(super) fn params(request: &Request, xml: Option<&Paths>) -> Result<Params, Refused> {
-    let kind = kind(request);
-    let form: &[u8] = match kind == FORM && !(xml.is_some() && is_xml(&kind, &request.body)) {
-        true => &request.body,
-        false => b"",
+/// The parameters in the query and in a form, and why that could not be read.
+pub(super) async fn params(
+    request: &Request,
+    xml: Option<&Paths>,
+) -> Result<(Params, Option<String>), Refused> {
+    let query = &request.head.query;
+    let read = match xml.is_some() && is_xml(&kind(request), &request.body) {
+        true => Params::encoded(query, b""),
+        false => Params::of_form(request).await,
     };
-    Params::encoded(&request.head.query, form).map_err(|error| too_many(&error))
+    let (read, problem) = match read {
+        Err(ParamError::Multipart(_)) => {
+            let problem = "it is no multipart/form-data".to_owned();
+            (Params::encoded(query, b""), Some(problem))
+        }
+        read => (read, None),
+    };
+    Ok((read.map_err(|error| too_many(&error))?, problem))
 }
 
 /// Whether there may be parameters that [`params`] does not see: in JSON, or in XML.
@@ -76,11 +88,11 @@ fn scope(params: Value, json: &Json, request: &Request) -> Scope {
 pub(super) fn read(
     request: &Request,
     params: &Params,
+    mut problem: Option<String>,
     xml: Option<&Paths>,
 ) -> Result<Read, Refused> {
     let mut json = Json::Null;
     let mut found = Vec::new();
-    let mut problem = None;
     let kind = kind(request);
     match (kind.as_str(), xml) {
         (kind, Some(paths)) if is_xml(kind, &request.body) => match paths.read(&request.body) {
@@ -91,12 +103,12 @@ pub(super) fn read(
             Ok(body) => json = body,
             Err(_) => problem = Some("it is no JSON in UTF-8".to_owned()),
         },
-        (FORM, _) => {}
-        (kind, _) if request.body.is_empty() && kind != "multipart/form-data" => {}
+        (FORM | MULTIPART, _) => {}
+        _ if request.body.is_empty() => {}
         (_, xml) => {
             let text = match xml {
                 None => {
-                    "The Content-Type of a body must be application/x-www-form-urlencoded or application/json."
+                    "The Content-Type of a body must be application/x-www-form-urlencoded, multipart/form-data or application/json."
                 }
                 Some(_) => "A body must be a form, JSON or XML, as its Content-Type says.",
             };

@@ -5,7 +5,6 @@ use super::super::sessions::{Found, REDIAL, Redialled, SessionBook};
 use super::super::{failed, template};
 use super::rule::Rule;
 use super::{Requests, broken};
-use crate::described::number_unclear;
 use crate::engine::{AnswerOnce, Carried, Cut, Inbound, Late, Refused, SessionMove, message_id};
 use crate::findings::Findings;
 use crate::front::first_answer;
@@ -14,8 +13,8 @@ use vumi_api::template::{Template, Value, to_json};
 use vumi_api::transports::generic_http::MessageRule;
 use vumi_core::error::WorkError;
 use vumi_core::message::{SessionEvent, UserMessage};
-use vumi_core::numbers;
-use vumi_core::reasons;
+use vumi_core::numbers::Came;
+use vumi_core::reasons::{self, Reason};
 use vumi_core::worker::Taken;
 
 /// The fields of a message.
@@ -59,16 +58,6 @@ impl Message {
     }
 }
 
-/// A user's address.
-#[derive(Default)]
-struct Address {
-    /// In its one spelling, where numbers have one.
-    text: Option<String>,
-    /// As it came, where that is another.
-    came_as: Option<String>,
-    unclear: bool,
-}
-
 /// Who dialled, and what.
 struct Dialled<'a> {
     user: Option<&'a str>,
@@ -98,6 +87,19 @@ fn is_nobody(address: Option<&str>) -> bool {
     address.is_some_and(|address| address.trim().is_empty())
 }
 
+/// A finding about a field of the message: the parameters that its template reads are named.
+fn named(kind: &str, field: &str, template: &Template, scope: &Scope) -> Findings {
+    let mut findings = Findings::default();
+    let asked = template.asks("params", &scope.value());
+    for name in &asked {
+        findings.add_ours(kind, name);
+    }
+    if asked.is_empty() {
+        findings.add_ours(kind, field);
+    }
+    findings
+}
+
 impl Requests {
     pub(super) async fn message(
         &self,
@@ -112,7 +114,7 @@ impl Requests {
         if is_nobody(from_addr.as_deref()) {
             return Err(self.wrong("from_addr", &from.from_addr, &scope));
         }
-        let address = self.address(from_addr);
+        let address = self.address(from_addr, &from.from_addr, &scope)?;
         let event = match &from.session_event {
             Some(template) => text(template)?,
             None => None,
@@ -128,7 +130,7 @@ impl Requests {
             },
             Some((sessions, found)) => {
                 let dialled = Dialled {
-                    user: address.text.as_deref(),
+                    user: address.as_ref().map(|address| address.number.as_str()),
                     service: text(&from.to_addr)?,
                     id: provider_id.as_deref(),
                 };
@@ -255,7 +257,7 @@ impl Requests {
         rule: &Rule,
         from: &Message,
         scope: Scope,
-        address: Address,
+        address: Option<Came>,
         place: Place<'_>,
         provider_id: Option<String>,
     ) -> Result<Carried, Refused> {
@@ -305,19 +307,14 @@ impl Requests {
                 );
             }
         }
-        message.set_from_addr(address.text.as_deref());
-        let metadata = message.transport_metadata_mut();
-        if let Some(number) = address.came_as {
-            metadata.insert("from_addr".into(), number.into());
+        if let Some(address) = address {
+            address.mark(&mut message);
         }
         if let Some((sessions, id)) = place.session {
             sessions.marks(id, &mut message);
         }
-        let metadata = message.helper_metadata_mut();
-        if address.unclear {
-            metadata.insert("number".into(), "unclear".into());
-        }
         if place.redialled.is_some() {
+            let metadata = message.helper_metadata_mut();
             metadata.insert(REDIAL.into(), true.into());
         }
         let answer = rule.answer.clone().map(|answers| {
@@ -332,42 +329,32 @@ impl Requests {
         })))
     }
 
-    /// A field of the message cannot be what the request says: the parameters that its template reads are named.
+    /// A field of the message cannot be what the request says.
     fn wrong(&self, field: &str, template: &Template, scope: &Scope) -> Refused {
-        let mut findings = Findings::default();
-        let asked = template.asks("params", &scope.value());
-        for name in &asked {
-            findings.add_ours("invalid_parameter", name);
-        }
-        if asked.is_empty() {
-            findings.add_ours("invalid_parameter", field);
-        }
+        let findings = named("invalid_parameter", field, template, scope);
         self.invalid(findings, scope)
     }
 
-    /// The user's address, in its one spelling where numbers have one.
-    fn address(&self, given: Option<String>) -> Address {
-        let (Some(region), Some(number)) = (&self.numbers_of, &given) else {
-            return Address {
-                text: given,
-                ..Address::default()
-            };
+    /// The user's address, in its one spelling where numbers have one. One that is unclear was told already.
+    fn address(
+        &self,
+        given: Option<String>,
+        template: &Template,
+        scope: &Scope,
+    ) -> Result<Option<Came>, Refused> {
+        let (Some(number), Some(numbers)) = (given.clone(), &self.numbers) else {
+            return Ok(given.map(Came::unread));
         };
-        match numbers::normalised(number, region) {
-            Ok(normal) => Address {
-                came_as: given.filter(|number| *number != normal),
-                text: Some(normal),
-                unclear: false,
-            },
-            Err(unclear) => {
-                // Passed on as it is, and said: the address may become a second person.
-                let text = format!("{unclear}; the message goes on with it as it came");
-                number_unclear(&self.cx, text);
-                Address {
-                    text: given,
-                    unclear: true,
-                    ..Address::default()
-                }
+        match numbers.came(number) {
+            Ok(came) => Ok(Some(came)),
+            Err(_) => {
+                let findings = named("unclear_number", "from_addr", template, scope);
+                let refused = self.invalid(findings, scope);
+                let untold = |why: &(Reason, String)| why.0 != reasons::INVALID_REQUEST;
+                Err(Refused {
+                    why: refused.why.filter(untold),
+                    ..refused
+                })
             }
         }
     }
