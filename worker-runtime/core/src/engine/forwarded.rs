@@ -3,16 +3,17 @@
 //! messages wait for those.
 
 use super::lanes::Lane;
-use super::outlet::{Outlet, Unpublished};
-use crate::broker::RawDelivery;
+use super::outlet::Outlet;
+use super::peer::ReplyQueue;
+use crate::broker::{ConsumerState, RawDelivery};
 use crate::message::random_id;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// A mark that did not arrive in this time was lost with its channel, and another one is sent.
-const ARRIVES: Duration = Duration::from_secs(2);
+/// A mark that did not arrive in this time was lost, and another one is sent.
+const ARRIVES: Duration = Duration::from_millis(500);
 
 /// What one consumer of a replica knows of replies that others handed on.
 pub(super) struct Forwarded {
@@ -24,6 +25,8 @@ pub(super) struct Forwarded {
 /// The reply queue of a replica.
 struct Replies {
     queue: String,
+    /// How its consumer stands.
+    state: ReplyQueue,
     outlet: Arc<Outlet>,
     /// How our marks begin.
     token: String,
@@ -48,9 +51,10 @@ pub(super) struct Passing {
 }
 
 impl Forwarded {
-    pub(super) fn new(queue: String, outlet: Arc<Outlet>) -> Arc<Self> {
+    pub(super) fn new(queue: String, state: ReplyQueue, outlet: Arc<Outlet>) -> Arc<Self> {
         let replies = Arc::new(Replies {
             queue,
+            state,
             outlet,
             token: random_id(),
             seen: Mutex::default(),
@@ -129,24 +133,28 @@ impl Forwarded {
 impl Replies {
     /// Waits until everything that was in the reply queue has arrived: the queue is in order, so a mark shows it.
     async fn all_arrived(&self, interrupted: &(dyn Fn() -> bool + Sync)) -> bool {
-        loop {
+        // Without a consumer there is no queue, and nothing in it.
+        while self.is_read() {
             let mark = format!("{}{}", self.token, random_id());
             self.lock().mark = Some(mark.clone());
-            let body = bytes::Bytes::new();
-            let sent = self.outlet.offer(&self.queue, &mark, body, interrupted);
-            let arrived = match sent.await {
-                Ok(true) => {
-                    let arrived = self.until(|seen| seen.mark.is_none());
-                    tokio::time::timeout(ARRIVES, arrived).await.is_ok()
-                }
-                // Without the queue there is nothing in it.
-                Ok(false) => true,
-                Err(Unpublished::Interrupted | Unpublished::Failed(_)) => return false,
+            let arrives = async {
+                self.outlet.mark(&self.queue, mark).await;
+                self.until(|seen| seen.mark.is_none()).await;
             };
-            if arrived || interrupted() {
-                return arrived;
+            let arrived = tokio::time::timeout(ARRIVES, arrives).await;
+            if interrupted() {
+                return false;
+            }
+            if arrived.is_ok() {
+                return true;
             }
         }
+        !interrupted()
+    }
+
+    fn is_read(&self) -> bool {
+        let state = self.state.get();
+        state.is_some_and(|state| *state.borrow() == ConsumerState::Consuming)
     }
 
     async fn until(&self, is_so: impl Fn(&Seen) -> bool) {

@@ -107,8 +107,10 @@ impl BuiltWorker {
         };
         let mut consumed = Vec::new();
         let ordered = running.cx.resource().ordering_mode() != OrderingMode::None;
-        let forwarded = (ordered && self.topology.holds == Some(Holds::Sessions))
-            .then(|| Forwarded::new(running.cx.reply_queue(), Arc::clone(&self.outlet)));
+        let forwarded = (ordered && self.topology.holds == Some(Holds::Sessions)).then(|| {
+            let (queue, state) = (running.cx.reply_queue(), Arc::clone(&self.replies));
+            Forwarded::new(queue, state, Arc::clone(&self.outlet))
+        });
         let parts = Consumed {
             forwarded,
             holds: self.topology.holds,

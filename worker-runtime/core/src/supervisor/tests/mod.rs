@@ -714,10 +714,10 @@ async fn a_shutdown_during_a_reload_ends_both() {
     let supervisor = supervisor(&world);
     let port = free_port();
     let release = holding(&world, "transport/t");
-    supervisor.apply(set(&[telnet("t", port, 1)])).await;
+    supervisor.apply(set(&[plain("t", port, 10)])).await;
     let reload = {
         let supervisor = Arc::clone(&supervisor);
-        tokio::spawn(async move { supervisor.apply(set(&[telnet("t", port, 2)])).await })
+        tokio::spawn(async move { supervisor.apply(set(&[plain("t", port, 20)])).await })
     };
     until("the reload began", async || {
         world.times("close transport/t") == 1
@@ -741,7 +741,7 @@ async fn a_shutdown_during_a_reload_ends_both() {
     );
     assert!(
         supervisor
-            .apply(set(&[telnet("t", port, 3)]))
+            .apply(set(&[plain("t", port, 30)]))
             .await
             .plan
             .steps
