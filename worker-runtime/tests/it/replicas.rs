@@ -238,6 +238,11 @@ async fn caller(application: &Amqp, port: u16, line: &str) -> (Telnet, Value) {
     });
     let mut telnet = telnet.await;
     telnet.say(line).await.unwrap();
+    wait_for("the replica has declared its queues", PATIENCE, || async {
+        let ready = application.ready("telnet.inbound").await;
+        ready.ok_or_else(|| "there is no queue yet".to_owned())
+    })
+    .await;
     loop {
         let message = application.next("telnet.inbound", ANSWER).await;
         if message["content"] == line {
