@@ -27,4 +27,4 @@ pub use resource::{Kind, Resource, Spec, WorkerConfig, WorkerType};
 pub use secret_use::SecretUse;
 pub use shared::{Duration, OrderingMode, SecretKeyRef, SecretValue, Size};
 pub use status::{AutoscalingStatus, Condition, ConditionType, Status, Truth};
-pub use topology::{Flow, Port, Topology};
+pub use topology::{Flow, Holds, Port, Topology};

@@ -55,6 +55,15 @@ impl std::fmt::Display for Port {
     }
 }
 
+/// What a replica of a transport holds in its process and no other can answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Holds {
+    /// Requests of the peer, each open until its one reply comes. Replies have no order among each other.
+    Requests,
+    /// Sessions: connections that last, whose messages have the order of the transport.
+    Sessions,
+}
+
 /// What one worker touches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Topology {
@@ -66,8 +75,8 @@ pub struct Topology {
     pub publishes: Vec<Port>,
     /// `(address, port)` pairs it listens on.
     pub listens: Vec<(String, u16)>,
-    /// True for request/reply transports, whose replicas forward replies to the holder of the request (R19).
-    pub holds_requests: bool,
+    /// What each replica of a transport holds in its process, so that replies must find that replica (R19).
+    pub holds: Option<Holds>,
     /// True for transports that answer requests and can send nothing of their own.
     pub only_answers: bool,
 }

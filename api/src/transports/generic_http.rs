@@ -117,7 +117,7 @@ pub use xml::{XmlPath, XmlStep};
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::shapes::{ShortText, Template, TemplateMap};
 use crate::shared::{HttpListener, OrderingMode, ProviderCode, SecretValue, StateNeed};
-use crate::topology::Topology;
+use crate::topology::{Holds, Topology};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -257,7 +257,7 @@ impl GenericHttp {
     /// Queues and address of a transport that works by this description.
     pub fn topology(&self, resource: &Resource) -> Topology {
         let mut topology = Topology::listening(resource);
-        topology.holds_requests = self.holds();
+        topology.holds = self.holds().then_some(Holds::Requests);
         topology.only_answers = self.send.is_none();
         topology
     }

@@ -90,7 +90,7 @@ use crate::names::{listed, nearest};
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::shapes::ShortText;
 use crate::shared::{HttpListener, OrderingMode, SecretValue};
-use crate::topology::Topology;
+use crate::topology::{Holds, Topology};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -176,7 +176,10 @@ impl WorkerConfig for HttpApi {
 
     fn topology(&self, resource: &Resource) -> Topology {
         let mut t = Topology::listening(resource);
-        t.holds_requests = self.reply_expected.unwrap_or(false);
+        t.holds = self
+            .reply_expected
+            .unwrap_or(false)
+            .then_some(Holds::Requests);
         t.only_answers = true;
         t
     }

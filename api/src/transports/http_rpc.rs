@@ -42,7 +42,7 @@ use super::generic_http::{
 };
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::{HttpListener, OrderingMode, SecretValue};
-use crate::topology::Topology;
+use crate::topology::{Holds, Topology};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -182,7 +182,7 @@ impl WorkerConfig for HttpRpc {
 
     fn topology(&self, resource: &Resource) -> Topology {
         let mut topology = Topology::listening(resource);
-        topology.holds_requests = true;
+        topology.holds = Some(Holds::Requests);
         topology.only_answers = true;
         topology
     }

@@ -39,6 +39,8 @@
 //! When the worker stops, lines are no longer read and no client is taken. Lines taken before still get their answers for as
 //! long as a stop waits (`vumi run --drain`), no longer: then every client hears goodbye and its session is closed.
 //!
+//! With several replicas each caller is answered by the one that they reached, whichever consumes the replies.
+//!
 //! ## Negotiation
 //!
 //! DO is answered with WONT and WILL with DONT; WONT, DONT, subnegotiation and other commands are read over. Only Erase Line is
@@ -47,7 +49,7 @@
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::shapes::{LineSize, ListenPort};
 use crate::shared::{Duration, OrderingMode, Size};
-use crate::topology::Topology;
+use crate::topology::{Holds, Topology};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +99,7 @@ impl WorkerConfig for Telnet {
         let mut t = Topology::transport(resource.transport_name());
         let host = self.host.clone().unwrap_or_else(|| "0.0.0.0".into());
         t.listens.push((host, self.port));
+        t.holds = Some(Holds::Sessions);
         t
     }
 

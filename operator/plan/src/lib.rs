@@ -25,7 +25,9 @@ pub use clashes::{BrokerIdentity, Claim, Clash, clashes, consumed};
 pub use context::{Context, Live, Platform, SecretFacts};
 pub use desired::{Child, Desired, Note};
 pub use names::Names;
-pub use observed::{Broker, Identity, Level, Pod, Problem, Queue, Report, Sight, Unread, Workload};
+pub use observed::{
+    Broker, Identity, Level, Pod, Problem, Queue, Report, Sight, TEMPLATE_LABELS, Unread, Workload,
+};
 pub use reasons::Reason;
 pub use scaling::{Decision, Demand, Scaler};
 pub use settings::Settings;

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use vumi_plan::TEMPLATE_LABELS;
 use vumi_plan::names::{KIND, NAME};
 
 /// An object as the API server gives it; of its metadata alone if `META`.
@@ -74,6 +75,10 @@ pub struct Held {
     pub created: Option<Timestamp>,
     /// Whether it is being deleted.
     pub deleting: bool,
+    /// When it is to be gone, if it is being deleted.
+    pub ends: Option<Timestamp>,
+    /// The pod template that a pod was made from: the label of its controller, and what that says.
+    pub template: Option<(&'static str, String)>,
     /// Uid of the object that controls it.
     pub owner: Option<String>,
     /// Its annotations that begin with `vumi.dev/`.
@@ -116,8 +121,11 @@ impl Held {
             "name": self.name,
             "annotations": self.annotations,
             "generation": self.generation,
-            "deletionTimestamp": self.deleting.then_some(""),
+            "deletionTimestamp": self.ends.map(|at| at.to_string()),
         });
+        if let Some((label, template)) = &self.template {
+            object["metadata"]["labels"] = json!({*label: template});
+        }
         object
     }
 
@@ -211,6 +219,11 @@ pub fn hold<const META: bool>(kind: &ObjectKind, object: Seen<META>) -> Option<(
             _ => None,
         },
         deleting: meta.deletion_timestamp.is_some(),
+        ends: meta.deletion_timestamp.map(|time| time.0),
+        template: TEMPLATE_LABELS
+            .into_iter()
+            .filter(|_| kind.kind == "Pod")
+            .find_map(|label| Some((label, labels.get(label)?.clone()))),
         owner: controller.map(|owner| owner.uid),
         annotations,
         config_maps,

@@ -19,6 +19,7 @@ pub mod erase;
 pub mod error;
 mod folder;
 pub mod heartbeat;
+pub mod holding;
 pub mod inject;
 pub mod journal_desk;
 pub mod logging;

@@ -67,11 +67,12 @@ pub trait Worker: Send + Sync + 'static {
     /// May be called again for the same input: outputs must come out with equal ids.
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError>;
 
-    /// The reply queue of the replica that holds the request which `message` answers, if that is not this one. The
-    /// engine hands the message on (R19), before the ledger says that it is being sent.
-    fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
+    /// Whether this replica took what `message` answers, as far as it remembers, and so is the one to handle it. Asked
+    /// where the topology says that requests or sessions are held: what it does not know goes to whom the message names
+    /// (R19).
+    fn holds(&self, message: &UserMessage) -> bool {
         let _ = message;
-        None
+        false
     }
 
     /// How many parts the peer gets `message` in, for rate limits that count parts.
@@ -231,14 +232,9 @@ impl WorkerContext {
         self.resource.transport_name()
     }
 
-    /// A name of this replica, unique on the broker: its reply queue is `<transport_name>.reply.<instance>`.
+    /// A name of this replica, unique on the broker.
     pub fn instance(&self) -> &str {
         &self.instance
-    }
-
-    /// The reply queue of this replica (R19).
-    pub fn reply_queue(&self) -> String {
-        format!("{}.reply.{}", self.transport_name(), self.instance)
     }
 
     /// Secrets.

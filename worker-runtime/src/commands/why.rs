@@ -416,6 +416,7 @@ mod tests {
             text: "no answer".into(),
             who: String::new(),
             caused: Vec::new(),
+            holder: None,
         };
         let timeline = Timeline {
             moments: vec![Moment {

@@ -31,6 +31,7 @@ fn step(at: u64, worker: &str, text: &str, caused: &[&str]) -> Step {
         text: text.into(),
         who: String::new(),
         caused: caused.iter().map(|id| (*id).to_owned()).collect(),
+        holder: None,
     }
 }
 

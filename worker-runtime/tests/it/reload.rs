@@ -344,31 +344,39 @@ async fn a_telnet_line_gets_its_answer_before_the_session_ends() {
     let question = application.next().await;
 
     let reload = campaign.applying(&[telnet("telnet", port, 11)]);
-    until("the old intake is closed", async || {
-        campaign.supervisor.listening().await.is_err()
-    })
-    .await;
-    // A caller who comes now waits in the socket's backlog; or hears the old intake's goodbye, if it was not quite closed.
-    let dial = async || {
-        let stream = TcpStream::connect(("127.0.0.1", port)).await;
-        stream.expect("not refused")
+    // Who calls now is served by the new version while the old one waits for the answer. Before that the old one may take
+    // the caller, or say goodbye.
+    let holder = |message: &UserMessage| {
+        let metadata = message.transport_metadata().cloned().unwrap_or_default();
+        metadata["vumi_holder"].clone()
     };
-    let mut new = dial().await;
-    application.reply(&question, "the answer").await;
-    // Both may come in one piece.
-    let heard = hear(&mut old, "Goodbye").await;
-    assert!(heard.contains("the answer"), "{heard:?}");
-    assert!(reload.await.unwrap().is_empty());
-    let next = loop {
+    let deadline = Instant::now() + PATIENCE;
+    let (mut new, next) = loop {
+        assert!(Instant::now() < deadline, "nobody new takes callers");
+        let stream = TcpStream::connect(("127.0.0.1", port)).await;
+        let mut new = stream.expect("not refused");
         let _ = new.write_all(b"next question\r\n").await;
         tokio::select! {
-            next = application.next() => break next,
-            _ = hear(&mut new, "Goodbye") => new = dial().await,
+            next = application.next() => {
+                if holder(&next) != holder(&question) {
+                    break (new, next);
+                }
+                application.reply(&next, "by the old one").await;
+            }
+            _ = hear(&mut new, "Goodbye") => {}
+            // The old one took the caller and did not read on: the goodbye comes at its end.
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
         }
     };
     assert_eq!(next.content(), Some("next question"));
     application.reply(&next, "next answer").await;
     hear(&mut new, "next answer").await;
+    assert!(!reload.is_finished(), "the old one still waits");
+    application.reply(&question, "the answer").await;
+    // Both may come in one piece.
+    let heard = hear(&mut old, "Goodbye").await;
+    assert!(heard.contains("the answer"), "{heard:?}");
+    assert!(reload.await.unwrap().is_empty());
     campaign.supervisor.shutdown().await;
 }
 

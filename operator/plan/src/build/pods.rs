@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 use vumi_api::shared::shapes::ADMIN_PORT;
 use vumi_api::shared::{ResourceAmounts, ResourceSettings};
-use vumi_api::{Resource, SecretUse};
+use vumi_api::{Holds, Resource, SecretUse};
 
 /// Name of the worker's container, by which overrides change it.
 pub const CONTAINER: &str = "worker";
@@ -55,9 +55,9 @@ pub fn request_timeout(resource: &Resource) -> Duration {
 
 /// For how long a stop waits for the replies to what was taken: until the last held request has had its time (R8).
 fn drain(resource: &Resource) -> Duration {
-    match resource.topology().holds_requests {
-        true => request_timeout(resource).max(DRAIN),
-        false => DRAIN,
+    match resource.topology().holds {
+        Some(Holds::Requests) => request_timeout(resource).max(DRAIN),
+        Some(Holds::Sessions) | None => DRAIN,
     }
 }
 

@@ -6,7 +6,7 @@ mod pods;
 mod reports;
 
 pub use broker::{Broker, Queue, Totals, Unread};
-pub use pods::{Pod, Problem};
+pub use pods::{Pod, Problem, TEMPLATE_LABELS};
 pub use reports::{Identity, Level, Report};
 
 use crate::names::TEMPLATE_HASH;

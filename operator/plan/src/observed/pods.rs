@@ -1,7 +1,11 @@
 //! Pods and what is wrong with them.
 
 use crate::reasons::Reason;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
+
+/// Labels by which controllers tell the pods of one template from those of another: of a Deployment, of a StatefulSet.
+pub const TEMPLATE_LABELS: [&str; 2] = ["pod-template-hash", "controller-revision-hash"];
 
 /// One pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,6 +16,10 @@ pub struct Pod {
     pub ready: bool,
     /// Whether it is on its way out.
     pub ending: bool,
+    /// When it is gone at the latest, if it is on its way out.
+    pub ends: Option<Timestamp>,
+    /// Which pod template it was made from, as its controller says.
+    pub template: String,
     /// What is wrong with it.
     pub problem: Option<Problem>,
 }
@@ -50,7 +58,12 @@ impl Pod {
         }
         let name = object["metadata"]["name"].as_str().unwrap_or_default();
         let ready = is(status, "Ready", "True").is_some();
-        let ending = !object["metadata"]["deletionTimestamp"].is_null();
+        let ends = &object["metadata"]["deletionTimestamp"];
+        let ending = !ends.is_null();
+        let labels = &object["metadata"]["labels"];
+        let template = TEMPLATE_LABELS
+            .iter()
+            .find_map(|label| labels[*label].as_str());
         let problem = match ready || ending {
             true => None,
             false => problem(status),
@@ -59,6 +72,8 @@ impl Pod {
             name: name.to_owned(),
             ready: ready && !ending,
             ending,
+            ends: ends.as_str().and_then(|at| at.parse().ok()),
+            template: template.unwrap_or_default().to_owned(),
             problem,
         })
     }
@@ -196,6 +211,14 @@ mod tests {
     }
 
     #[test]
+    fn the_template_of_a_pod_is_told_by_its_controller() {
+        for label in TEMPLATE_LABELS {
+            let pod = Pod::of(&json!({"metadata": {"name": "a", "labels": {label: "6d4f"}}}));
+            assert_eq!(pod.unwrap().template, "6d4f");
+        }
+    }
+
+    #[test]
     fn one_that_ends_is_not_ready_and_one_that_has_ended_is_none() {
         let ready = json!([{"type": "Ready", "status": "True"}]);
         let object = |metadata: Value, phase: &str| {
@@ -205,6 +228,7 @@ mod tests {
         let ending = json!({"name": "a", "deletionTimestamp": "2026-11-26T16:00:00Z"});
         let ending = object(ending, "Running").unwrap();
         assert!(!ending.ready && ending.ending);
+        assert_eq!(ending.ends, "2026-11-26T16:00:00Z".parse().ok());
         assert_eq!(object(json!({"name": "a"}), "Failed"), None);
     }
 }

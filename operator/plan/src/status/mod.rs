@@ -145,6 +145,8 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
     };
     classes(seen, &mut status, &mut settling);
     status.why = why(&status);
+    let ends = seen.sight.pods.iter().filter_map(ready::gone);
+    ends.for_each(|at| settling.look_again(at));
     for report in seen.sight.reports {
         report
             .expires()

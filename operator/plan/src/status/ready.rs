@@ -6,7 +6,7 @@ use crate::names::TEMPLATE_HASH;
 use crate::observed::{Pod, Problem, Unread, Workload};
 use crate::reasons::Reason;
 use crate::validate::{Outcome, Refusal};
-use k8s_openapi::jiff::SignedDuration;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use vumi_api::{ConditionType, Status, Truth};
 
 /// A pod that is not ready for a moment, or one of several that starts, is no news.
@@ -143,7 +143,8 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         let ready = not_ready(Reason::Starting, text);
         return Readiness::ready(ready).pending(holds(Reason::Starting, text));
     };
-    let rolls = !is_current(workload, seen) || workload.updated < workload.total;
+    let replaced = !is_current(workload, seen) || workload.updated < workload.total;
+    let rolls = replaced || old_pods_end(seen);
     // A roll ends when its pods are ready; more or fewer pods are none.
     let reconciling = previous.condition(ConditionType::Reconciling);
     let rolled =
@@ -155,9 +156,13 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
     let starts = ready.is_none_or(starting) || reconciling.is_some_and(starting);
     let (reason, text) = match starts {
         true => (Reason::Starting, "the first pods start"),
-        false => (
+        false if replaced || workload.ready < wanted => (
             Reason::RollingOut,
             "pods are being replaced, one after the other",
+        ),
+        false => (
+            Reason::RollingOut,
+            "the new pods run, and an old one finishes what it holds",
         ),
     };
     if workload.ready >= wanted && !rolls {
@@ -204,6 +209,20 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         (None, _) if pending => readiness.pending(holds(reason, text)),
         (None, _) => readiness,
     }
+}
+
+/// Whether pods of another template than the one that stays are still on their way out. Their controller counts them no
+/// more, but they read and answer until they are gone. One that outlives its time stands on a node that nobody hears of.
+fn old_pods_end(seen: &Observed<'_>) -> bool {
+    let (pods, now) = (seen.sight.pods, seen.sight.now);
+    let old = |pod: &&Pod| pods.iter().any(|p| !p.ending && p.template != pod.template);
+    let lives = |pod: &Pod| gone(pod).is_none_or(|at| now < at);
+    pods.iter().filter(|pod| pod.ending).filter(old).any(lives)
+}
+
+/// When a pod that ends is not waited for any more.
+pub fn gone(pod: &Pod) -> Option<Timestamp> {
+    pod.ends?.checked_add(A_MOMENT).ok()
 }
 
 /// Reasons that say why a roll goes no further.

@@ -331,11 +331,16 @@ impl Broker for Faults {
     async fn subscribe(&self, subscribe: Subscribe) -> Subscription {
         let mut given_up = self.given_up.subscribe();
         let _ = given_up.wait_for(|given_up| !given_up).await;
+        // A replica's own queue goes with its connection: what is acknowledged there promises nothing to anybody.
+        let acks = match subscribe.queue {
+            QueueSpec::Reply(_) => Arc::default(),
+            _ => Arc::clone(&self.acks),
+        };
         let (line, subscription) = Line::open(
             (&self.home, Arc::clone(&self.inner)),
             self.away.subscribe(),
             subscribe,
-            Arc::clone(&self.acks),
+            acks,
         );
         lock(&self.lines).push(Arc::downgrade(&line));
         subscription

@@ -166,11 +166,11 @@ impl Rig<Inside> {
         // The first poll closes the intake.
         let mut ended = stopping.as_mut().now_or_never().is_some();
         everything_turns().await;
-        // Workers that hold requests are made to run beside each other, others share their queues in turn.
+        // Workers that hold something are made to run beside each other, others share their queues in turn.
         let starting = async {
             let mut built = Some(built);
             let mut new = None;
-            if self.topology.holds_requests
+            if self.topology.holds.is_some()
                 && let Some(built) = built.take()
             {
                 new = Some(built.start().await);
@@ -232,7 +232,7 @@ impl Rig<Inside> {
         };
         let built = engine::build(registration, Arc::new(resource), environment).await;
         let worker = built.map_err(|e| e.to_string())?.start().await;
-        self.under.consuming(&worker).await?;
+        self.under.up(&worker, true).await?;
         let make = self.under.peer.ok_or("its fixture has no peer")?;
         Ok(Replica {
             worker,
@@ -306,12 +306,21 @@ impl Inside {
     }
 
     async fn consuming(&self, worker: &RunningWorker) -> Result<(), String> {
+        self.up(worker, false).await
+    }
+
+    /// Waits until it is ready and its consumers consume, or stand by behind those of another replica if they may.
+    async fn up(&self, worker: &RunningWorker, behind: bool) -> Result<(), String> {
         let topology = self.resource.topology();
         let queues = topology.intake.len() + topology.replies.len();
         eventually("all its consumers consume and it is ready", async || {
             let snapshot = worker.snapshot();
             let all = snapshot.consumers.iter();
-            let consuming = all.clone().all(|(_, s)| *s == ConsumerState::Consuming);
+            let consuming = all.clone().all(|(_, state)| match state {
+                ConsumerState::Consuming => true,
+                ConsumerState::Standby(_) => behind,
+                _ => false,
+            });
             let open = snapshot.accepting.unwrap_or(true);
             match snapshot.ready && consuming && open && all.count() >= queues {
                 true => Ok(()),

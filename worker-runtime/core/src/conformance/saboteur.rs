@@ -148,8 +148,8 @@ impl Worker for Saboteur {
         self.worker.handle(input).await
     }
 
-    fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
-        self.worker.holder_elsewhere(message)
+    fn holds(&self, message: &UserMessage) -> bool {
+        self.worker.holds(message)
     }
 
     fn parts(&self, message: &UserMessage) -> u32 {

@@ -10,6 +10,7 @@ mod retry;
 
 use super::backoff::RetryPolicy;
 use super::consumer::{Counters, Seat};
+use super::forwarded::{Forwarded, Passing};
 use super::journal::{Exit, Replay, Takes, millis};
 use super::labels::Labels;
 use super::lanes::Lane;
@@ -51,6 +52,8 @@ pub(super) struct Delivery {
     pub(super) replay: Option<Box<Replay>>,
     /// Its place among those of its batch in the window, where these are counted.
     pub(super) seat: Option<Seat>,
+    /// Of what another replica forwarded.
+    pub(super) passing: Option<Passing>,
 }
 
 impl Delivery {
@@ -159,6 +162,8 @@ pub(super) struct Desk {
     pub(super) sending: Option<Arc<Sending>>,
     /// Whether the queue outlives this process, and its messages with it.
     pub(super) lasting: bool,
+    /// What other replicas forward to this one, if that has an order among what it reads itself.
+    pub(super) forwarded: Option<Arc<Forwarded>>,
     /// Where hops are noted, if there is a state store.
     pub(super) trail: Option<Arc<Trail>>,
     /// Judges messages that may have killed a process, if there is a state store.
@@ -199,8 +204,9 @@ impl Desk {
             received,
             replay,
             seat,
+            passing,
         } = delivery;
-        let _seat = seat;
+        let (_seat, _passing) = (seat, passing);
         let past = match &replay {
             Some(replay) => replay.about.clone(),
             None => about(&raw, Reason::Backoff, received),
@@ -246,16 +252,24 @@ impl Desk {
         if interrupted() {
             return Verdict::Returned;
         }
+        // What comes out of the journal has no generation of its own: it is of the one that lives.
+        let generation = match (term, &self.acker) {
+            (Some(_), Some(acker)) => acker.generation(),
+            _ => Some(raw.generation),
+        };
         if let Some(layout) = &self.layout {
-            // What comes out of the journal has no generation of its own: it is of the one that lives.
-            let generation = match (term, &self.acker) {
-                (Some(_), Some(acker)) => acker.generation(),
-                _ => Some(raw.generation),
-            };
             let Some(generation) = generation else {
                 return Verdict::Returned;
             };
             if !layout.agreed(generation, &interrupted).await {
+                return Verdict::Returned;
+            }
+        }
+        if let Some(forwarded) = self.forwarded.as_ref().filter(|_| self.lasting) {
+            let Some(generation) = generation else {
+                return Verdict::Returned;
+            };
+            if !forwarded.come_first(generation, lane, &interrupted).await {
                 return Verdict::Returned;
             }
         }

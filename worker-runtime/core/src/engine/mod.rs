@@ -5,6 +5,7 @@ mod backlog;
 mod backoff;
 mod consumer;
 mod delivery;
+mod forwarded;
 mod insist;
 mod journal;
 mod labels;

@@ -179,6 +179,19 @@ impl Outlet {
         let _ = receipt.confirmation().await;
     }
 
+    /// Puts a word without a body into a queue of our own, as far as that is there; it may get lost.
+    pub(super) async fn mark(&self, queue: &str, id: String) {
+        let publication = Publication {
+            exchange: String::new(),
+            routing_key: queue.to_owned(),
+            message_id: Some(id),
+            body: bytes::Bytes::new(),
+            class: PublicationClass::Telemetry,
+        };
+        // It shows by arriving.
+        drop(self.broker.publish(publication).await);
+    }
+
     /// Publishes a delivery to another queue as it is, body and properties, and waits until the broker has it.
     pub(super) async fn pass_on(
         &self,

@@ -3,9 +3,10 @@
 use super::backoff::Backoff;
 use super::outlet::{Outlet, Unpublished};
 use super::sending::{Happened, Hop, Once, Place, Sending, Trail};
-use crate::broker::{Broker, LinkState};
+use crate::broker::{Broker, ConsumerState, LinkState};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::holding::HOLDER;
 use crate::message::Message;
 use crate::outcome::Receipt;
 use crate::reasons;
@@ -18,8 +19,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -53,7 +54,12 @@ pub(super) struct Counter {
     pub(super) once: Option<Arc<Once>>,
     /// The state store itself, for workers that keep something.
     pub(super) state: Option<Arc<dyn StateStore>>,
+    /// How the consumer of the reply queue stands, if there is one.
+    pub(super) replies: ReplyQueue,
 }
+
+/// How the consumer of a replica's reply queue stands, once it is started.
+pub(super) type ReplyQueue = Arc<OnceLock<watch::Receiver<ConsumerState>>>;
 
 #[async_trait]
 impl Services for Counter {
@@ -159,8 +165,20 @@ impl Counter {
             return Err(error);
         }
         self.broker_is_there().await?;
+        if holder(&output.message).is_some() {
+            self.replies_are_read().await;
+        }
         let interrupted = || self.abandoned.is_cancelled();
         self.outcome(self.outlet.publish(output, &interrupted).await)
+    }
+
+    /// Waits a moment until our reply queue is there: whoever hands on a reply to what we publish would not find it. The
+    /// connection that consumes may be back a little later than the one that publishes.
+    async fn replies_are_read(&self) {
+        if let Some(mut state) = self.replies.get().cloned() {
+            let read = state.wait_for(|state| !matches!(state, ConsumerState::Connecting(_)));
+            let _ = tokio::time::timeout(AWAY, read).await;
+        }
     }
 
     /// What the trail will say of a message of the peer.
@@ -169,7 +187,7 @@ impl Counter {
         let hop = Trail::hop(output.port.flow, &output.message)?;
         let text = format!("taken over from the peer, to {}", output.port);
         let caused = vec![output.message.id().to_owned()];
-        let happened = Happened::caused(text, caused);
+        let happened = Happened::caused(text, caused).held(holder(&output.message));
         Some((trail, trail.place().await, hop, happened))
     }
 
@@ -213,6 +231,15 @@ impl Counter {
         self.metrics.error(&error);
         Err(error)
     }
+}
+
+/// The reply queue that a message of the peer names.
+fn holder(message: &Message) -> Option<String> {
+    let Message::User(message) = message else {
+        return None;
+    };
+    let named = message.transport_metadata()?.get(HOLDER)?;
+    named.as_str().map(str::to_owned)
 }
 
 /// A message of the peer is with the broker.

@@ -6,6 +6,7 @@ mod costs;
 mod desk;
 mod divisions;
 mod flow;
+mod forwarded;
 mod lost_channels;
 mod moves;
 mod partitions;

@@ -138,6 +138,10 @@ pub struct Step {
     /// Messages that this step caused; the message itself among them if it was passed on.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub caused: Vec<String>,
+    /// The reply queue of the replica that holds the request or session whose message was taken over here; none where
+    /// none is held.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
 }
 
 impl Step {
@@ -153,6 +157,7 @@ impl Step {
             text: text.to_owned(),
             who: String::new(),
             caused: Vec::new(),
+            holder: None,
         }
     }
 }
@@ -435,6 +440,7 @@ mod tests {
                 text: "went on".into(),
                 who: String::new(),
                 caused: Vec::new(),
+                holder: None,
             },
             state,
             patience: Duration::from_secs(60),

@@ -31,6 +31,7 @@ impl Known {
             text: about.reason.clone(),
             who: String::new(),
             caused: Vec::new(),
+            holder: None,
         };
         Self {
             trail: vec![step],
@@ -240,6 +241,7 @@ mod tests {
             text: text.into(),
             who: String::new(),
             caused: caused.iter().map(|id| (*id).to_owned()).collect(),
+            holder: None,
         }
     }
 

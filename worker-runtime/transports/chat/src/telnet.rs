@@ -21,7 +21,7 @@ use vumi_api::transports::Telnet;
 use vumi_core::codes;
 use vumi_core::conformance::Fixture;
 use vumi_core::error::{ErrorClass, WorkError};
-use vumi_core::message::{Actor, FailureClass, SessionEvent};
+use vumi_core::message::{Actor, FailureClass, SessionEvent, UserMessage};
 use vumi_core::outcome::Refusal;
 use vumi_core::reasons::{self, Reason};
 use vumi_core::status::{StatusLevel, StatusReport};
@@ -189,6 +189,13 @@ impl Worker for TelnetServer {
             client.gone.cancel();
         }
         Ok(vec![self.cx.ack(message, id)])
+    }
+
+    fn holds(&self, message: &UserMessage) -> bool {
+        let client = message
+            .to_addr()
+            .and_then(|address| self.clients.get(address));
+        client.is_some_and(|client| client.said(message.in_reply_to().unwrap_or_default()))
     }
 
     async fn run(&self, cx: Arc<WorkerContext>) -> Result<(), WorkError> {

@@ -306,10 +306,9 @@ impl Worker for Engine {
         }])
     }
 
-    fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
-        let answers = message.in_reply_to().is_some_and(|id| !id.is_empty());
-        let holds = answers && self.front.provider.holds();
-        holds.then(|| self.front.holder_elsewhere(message))?
+    fn holds(&self, message: &UserMessage) -> bool {
+        let request = message.in_reply_to();
+        request.is_some_and(|request| self.front.pending.holds(request))
     }
 
     async fn run(&self, cx: Arc<WorkerContext>) -> Result<(), WorkError> {

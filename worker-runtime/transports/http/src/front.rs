@@ -8,8 +8,6 @@ mod sessions;
 mod statuses;
 mod waiting;
 
-pub(crate) use replies::HOLDER;
-
 use crate::engine::{Carried, Inbound, Provider, Refused, SessionMove, message_id};
 use crate::pending::{Opened, Pending};
 use async_trait::async_trait;
@@ -227,9 +225,7 @@ impl Front {
                 .answer_at_once(message, repeatable, session, answer, since)
                 .await;
         }
-        message
-            .transport_metadata_mut()
-            .insert(HOLDER.into(), self.cx.reply_queue().into());
+        self.cx.hold(&mut message);
         if !self.provider.waits(&message) {
             let nothing = self.nothing();
             let answer = Box::new(|_: &UserMessage| Ok(nothing));

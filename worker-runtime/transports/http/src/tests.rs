@@ -52,6 +52,15 @@ async fn built(
     Ok((worker, cx, closing))
 }
 
+/// The reply queue to hand a message on to, seen from a replica.
+fn elsewhere(worker: &dyn Worker, instance: &str, message: &UserMessage) -> Option<String> {
+    let own = holding::reply_queue("api", instance);
+    match Holder::of(message, "api", &own, worker) {
+        Holder::Elsewhere(queue) => Some(queue),
+        Holder::Here | Holder::Unsaid => None,
+    }
+}
+
 /// A running transport; `http` is merged into its listener settings.
 async fn server(config: Value, http: Value) -> Server {
     let mut listener = json!({"host": "127.0.0.1", "port": 8080});

@@ -3,7 +3,7 @@
 use super::{ECHO, World, at};
 use crate::{built, context, resource};
 use vumi_api::ConditionType as T;
-use vumi_plan::{Edge, Outcome, Problem, Reason, Refusal, Unread, Workload, edges, status};
+use vumi_plan::{Edge, Outcome, Pod, Problem, Reason, Refusal, Unread, Workload, edges, status};
 
 fn refused(outcome: Outcome, reason: Reason) -> Refusal {
     Refusal {
@@ -100,6 +100,54 @@ fn an_edit_rolls_and_no_green_light_comes_before_its_pods() {
     world.look();
     assert_eq!(world.three(), ["True/Running", "", ""]);
     assert_eq!(world.status.applied_generation, Some(2));
+}
+
+/// Its controller counts a pod that ends no more, but it reads the queue of its successor until it is gone.
+#[test]
+fn a_roll_lasts_until_the_old_pods_are_gone() {
+    let mut world = World::running("Application", ECHO);
+    world.generation = 2;
+    world.resource = resource("Application", &format!("{ECHO}, holdLimit: 20s"));
+    world.desired = built(&world.resource, &context(&world.resource));
+    world.second = 100;
+    world.runs(1);
+    let old = Pod {
+        name: "old".into(),
+        ending: true,
+        ends: Some(at(130)),
+        template: "before".into(),
+        ..Pod::default()
+    };
+    world.pods[0].template = "after".into();
+    world.pods.push(old.clone());
+    world.pass(30);
+    assert_eq!(world.three(), ["False/RollingOut", "True/RollingOut", ""]);
+    assert_eq!(world.kstatus(), "InProgress");
+    let message = world.message(T::Reconciling);
+    assert!(message.contains("an old one finishes"), "{message}");
+    world.pods.pop();
+    world.look();
+    assert_eq!(world.three(), ["True/Running", "", ""]);
+
+    // A node that nobody hears of keeps its pods for long; their time is over.
+    world.pods.push(old.clone());
+    world.second = 130;
+    world.look();
+    assert_eq!(world.three(), ["False/RollingOut", "True/RollingOut", ""]);
+    let outlook = status(&world.observed(), &world.status, &world.memory).unwrap();
+    assert_eq!(outlook.again, Some(at(145)));
+    world.pass(15);
+    assert_eq!(world.three(), ["True/Running", "", ""]);
+
+    // One less of the same template is no roll.
+    let mut world = World::running("Application", ECHO);
+    world.pods.push(Pod {
+        template: String::new(),
+        ..old
+    });
+    world.pods[1].ends = Some(at(30));
+    world.look();
+    assert_eq!(world.three(), ["True/Running", "", ""]);
 }
 
 #[test]

@@ -10,6 +10,7 @@ mod outage;
 mod peer;
 mod rebalance;
 mod reload;
+mod replicas;
 mod stop;
 mod surface;
 mod unroutable;
@@ -25,14 +26,14 @@ use crate::worker::Registration;
 use futures::future::LocalBoxFuture;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use vumi_api::{Flow, Kind, OrderingMode, Port};
+use vumi_api::{Flow, Holds, Kind, OrderingMode, Port};
 
 /// What decides whether a case applies to a worker type.
 pub(super) struct Subject {
     pub(super) kind: Kind,
     pub(super) has_peer: bool,
     pub(super) ordering: OrderingMode,
-    pub(super) holds_requests: bool,
+    pub(super) holds: Option<Holds>,
     /// Its queues may be divided into partitions.
     pub(super) divisible: bool,
 }
@@ -48,7 +49,7 @@ impl Subject {
             kind: registration.kind,
             has_peer: fixture.peer.is_some(),
             ordering: registration.ordering,
-            holds_requests: topology.is_ok_and(|t| t.holds_requests),
+            holds: topology.ok().and_then(|t| t.holds),
             divisible,
         }
     }
@@ -59,7 +60,7 @@ impl Subject {
             kind,
             has_peer: false,
             ordering: OrderingMode::PerUser,
-            holds_requests: false,
+            holds: None,
             divisible: false,
         }
     }
@@ -106,7 +107,14 @@ fn with_peer(subject: &Subject) -> bool {
 }
 
 fn holders(subject: &Subject) -> bool {
-    subject.has_peer && subject.holds_requests
+    subject.has_peer && subject.holds.is_some()
+}
+
+/// Holders whose replies have an order.
+fn session_holders(subject: &Subject) -> bool {
+    subject.has_peer
+        && subject.holds == Some(Holds::Sessions)
+        && subject.ordering != OrderingMode::None
 }
 
 fn transports(subject: &Subject) -> bool {
@@ -269,7 +277,9 @@ cases! {
     "peer-broker-away" with_peer outage::peer_waits;
     "peer-reload" with_peer reload::peers_are_served;
     "drain" with_peer peer::replies_during_a_stop;
-    "replicas" holders peer::replicas;
+    "replicas" holders replicas::replies_find_their_replica;
+    "replicas-nameless" holders replicas::nameless_replies_find_their_replica;
+    "replicas-takeover" session_holders replicas::replies_keep_their_order;
 }
 
 /// Notes that `id` must come out, in the order of its user.

@@ -10,7 +10,7 @@ use crate::conformance::inside::Inside;
 use crate::conformance::rig::{MARK, Rig, UnderTest, eventually};
 use crate::message::random_id;
 use tokio::time::Instant;
-use vumi_api::{Flow, Port};
+use vumi_api::{Flow, Holds, Port};
 
 /// Where nothing at all is taken, not even a word to the sender, every message is set aside with the reason; when queues
 /// are there again, the flow goes on.
@@ -88,7 +88,7 @@ pub(super) async fn peer_is_told<W: UnderTest>(rig: &mut Rig<W>) -> Result<(), S
     let asked = format!("{MARK} {}", random_id());
     if peer.send(0, &asked).await.is_ok() {
         let answered = is_told(&mut peer, 0).await?;
-        if answered && rig.topology.holds_requests {
+        if answered && rig.topology.holds == Some(Holds::Requests) {
             return Err("a request that no queue took was answered as if one had".into());
         }
     }

@@ -82,6 +82,8 @@ pub(super) struct Consumer {
     backlog: Arc<Backlog>,
     phase: watch::Receiver<Phase>,
     ordered: bool,
+    /// Its queue is this replica's own and ends with it: nobody else can have what is in it.
+    own: bool,
     prefetch: u16,
     mode: OrderingMode,
     chooser: LaneChooser,
@@ -118,6 +120,7 @@ pub(super) struct Consumer {
 impl Consumer {
     pub(super) async fn subscribe(parts: Parts) -> (Self, Watched) {
         let queue = parts.queue.name().to_owned();
+        let own = matches!(parts.queue, QueueSpec::Reply(_));
         let halt = parts.desk.halt.clone();
         let journal = parts
             .journal
@@ -126,8 +129,8 @@ impl Consumer {
             .broker
             .subscribe(Subscribe {
                 access: match parts.mode {
-                    OrderingMode::None => Access::Shared,
-                    OrderingMode::PerUser | OrderingMode::PerQueue => Access::Fenced,
+                    OrderingMode::PerUser | OrderingMode::PerQueue if !own => Access::Fenced,
+                    _ => Access::Shared,
                 },
                 queue: parts.queue,
                 prefetch: parts.prefetch,
@@ -138,6 +141,7 @@ impl Consumer {
         let desk = Arc::new(Desk {
             exit: exit.or_else(|| parts.desk.exit.clone()),
             acker: Some(Arc::clone(&subscription.acker)),
+            forwarded: parts.desk.forwarded.as_ref().map(|f| f.of_another()),
             ..(*parts.desk).clone()
         });
         let has_rows = desk.sending.as_ref().is_some_and(|s| s.has_rows());
@@ -172,6 +176,7 @@ impl Consumer {
             backlog: parts.backlog,
             phase: parts.phase,
             ordered: parts.mode != OrderingMode::None,
+            own,
             mode: parts.mode,
             journal,
             hold: parts.hold,
@@ -220,7 +225,12 @@ impl Consumer {
             self.turned
                 .store(turned.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
             let draining = *phase.borrow_and_update() == Phase::Drain;
-            if draining {
+            if draining && self.own {
+                self.take_no_more();
+                if self.has_nothing_left() {
+                    break;
+                }
+            } else if draining {
                 self.let_others_have_it();
                 let waiting = self.lanes.clear_waiting();
                 self.return_all(waiting);
@@ -234,7 +244,11 @@ impl Consumer {
             let pause = pauses.borrow_and_update().clone();
             self.note_pause(self.backlog.reason(&pause, self.desk.port.flow));
             self.turn_journal(draining);
-            let reading = !draining && self.paused_at.is_none() && self.has_room();
+            let reading = match draining {
+                true => self.own,
+                false => self.paused_at.is_none(),
+            };
+            let reading = reading && self.has_room();
             let ack_at = self.ack_at.or_else(|| self.acks.next_due());
             tokio::select! {
                 biased;
@@ -291,10 +305,16 @@ impl Consumer {
                 return;
             }
         }
-        self.counters.received.fetch_add(1, Ordering::SeqCst);
-        self.desk.metrics.received.inc();
         self.acks.open(raw.tag);
         self.window.open(raw.tag, &raw.body);
+        let forwarded = self.desk.forwarded.clone().filter(|_| self.own);
+        if forwarded.as_ref().is_some_and(|f| f.is_mark(&raw)) {
+            // No message, and not counted as one.
+            self.finished_with(raw.tag, received);
+            return;
+        }
+        self.counters.received.fetch_add(1, Ordering::SeqCst);
+        self.desk.metrics.received.inc();
         self.known.arrives(&raw);
         if self.known.comes_again(&raw, None) {
             // It has its verdict already, and no place in its lane.
@@ -307,6 +327,7 @@ impl Consumer {
             Err(_) => Lane::Free,
         };
         let delivery = Delivery {
+            passing: forwarded.map(|forwarded| forwarded.arrives(lane)),
             raw,
             message,
             lane,

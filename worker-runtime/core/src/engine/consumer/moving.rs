@@ -382,6 +382,7 @@ impl Consumer {
             received: Instant::now(),
             replay: Some(replay),
             seat: None,
+            passing: None,
         };
         let look = match waited {
             true => Look::GoOn,

@@ -1,6 +1,7 @@
 //! Pauses: what was not begun is given to others, and after a long while everything.
 
 use super::Consumer;
+use crate::broker::ConsumerState;
 use crate::engine::backlog::Reason;
 use crate::engine::journal::LaneJournal;
 use std::time::Duration;
@@ -34,7 +35,7 @@ impl Consumer {
     /// Gives what was not begun to other consumers at once. Only where no order is kept: giving up a fence while
     /// something still runs behind it would let a successor overtake it.
     pub(super) fn let_others_have_it(&mut self) {
-        if self.ordered {
+        if self.ordered || self.own {
             return;
         }
         self.acker.cancel();
@@ -43,13 +44,26 @@ impl Consumer {
         }
     }
 
+    /// Has a queue of this replica's own take nothing more: whoever forwards is told so, and what is here is finished.
+    pub(super) fn take_no_more(&mut self) {
+        if *self.state.borrow() == ConsumerState::Consuming {
+            self.acker.cancel();
+        }
+    }
+
+    /// Whether everything of a queue of our own is finished that will ever come.
+    pub(super) fn has_nothing_left(&self) -> bool {
+        let ended = *self.state.borrow() != ConsumerState::Consuming;
+        ended && self.running.is_empty() && self.deliveries.is_empty()
+    }
+
     /// A pause that lasts: gives everything back, the fence included, once nothing runs any more. A standby may go on
     /// where this one may not, and the broker does not close the channel for holding messages too long.
     pub(super) fn give_back_in_a_long_pause(&mut self) {
         let long = self.paused_at.is_some_and(|at| at.elapsed() >= LONG_PAUSE);
         let idle =
             self.running.is_empty() && self.journal.as_ref().is_none_or(LaneJournal::is_idle);
-        if !self.ordered || self.released || !long || !idle {
+        if !self.ordered || self.own || self.released || !long || !idle {
             return;
         }
         self.acknowledge();

@@ -174,7 +174,7 @@ impl Desk {
             } else {
                 self.chain.consume(&self.port, message).await?
             };
-            let input = Input {
+            let mut input = Input {
                 port: self.port.clone(),
                 message,
                 attempt,
@@ -193,7 +193,7 @@ impl Desk {
             };
             let worker = self.worker.as_ref();
             match sending
-                .before(case, worker, &input, &self.halt, interrupted)
+                .before(case, worker, &mut input, &self.halt, interrupted)
                 .await?
             {
                 Before::Nothing | Before::Again => Ok(Tried::Done),

@@ -4,7 +4,7 @@ use crate::codes;
 use crate::engine::Environment;
 use crate::engine::backlog::Backlog;
 use crate::engine::outlet::Outlet;
-use crate::engine::peer::Counter;
+use crate::engine::peer::{Counter, ReplyQueue};
 use crate::engine::sending::{self, Names, Once, Sending, Trail};
 use crate::error::{ErrorClass, WorkError};
 use crate::middleware::Chain;
@@ -37,6 +37,7 @@ pub struct BuiltWorker {
     pub(super) abandoned: CancellationToken,
     pub(super) sending: Option<Arc<Sending>>,
     pub(super) trail: Option<Arc<Trail>>,
+    pub(super) replies: ReplyQueue,
 }
 
 /// Builds a worker (phase three): may read secrets and make clients and opens its listening sockets; nothing else that
@@ -95,6 +96,7 @@ pub async fn build(
     let trail = store
         .and_then(|store| Trail::new(Arc::clone(store), &names, Arc::clone(&metrics)))
         .map(Arc::new);
+    let replies = ReplyQueue::default();
     let services: Arc<dyn Services> = Arc::new(Counter {
         outlet: Arc::clone(&outlet),
         status: Arc::clone(&status),
@@ -107,6 +109,7 @@ pub async fn build(
         trail: trail.clone(),
         state: store.cloned(),
         once,
+        replies: Arc::clone(&replies),
     });
     let cx = WorkerContext::new(
         resource,
@@ -146,5 +149,6 @@ pub async fn build(
         abandoned,
         sending,
         trail,
+        replies,
     })
 }

@@ -5,6 +5,7 @@ use crate::broker::{Durability, QueueSpec};
 use crate::engine::backoff::RetryPolicy;
 use crate::engine::consumer::{Consumer, PREFETCH, Parts};
 use crate::engine::delivery::{Desk, Duty};
+use crate::engine::forwarded::Forwarded;
 use crate::engine::journal::{self, Hold, Schedules};
 use crate::engine::outlet::Outlet;
 use crate::engine::partitions::{self, Plan};
@@ -14,7 +15,8 @@ use crate::telemetry::QueueMetrics;
 use crate::worker::HOLD_LIMIT;
 use futures::FutureExt;
 use std::sync::Arc;
-use vumi_api::{Flow, Kind, OrderingMode, Port};
+use tokio_util::sync::CancellationToken;
+use vumi_api::{Flow, Holds, Kind, OrderingMode, Port};
 
 /// What the consumers of a worker share.
 pub(super) struct Consumed {
@@ -22,6 +24,10 @@ pub(super) struct Consumed {
     pub(super) chain: Arc<Chain>,
     pub(super) sending: Option<Arc<Sending>>,
     pub(super) trail: Option<Arc<Trail>>,
+    /// What each replica holds.
+    pub(super) holds: Option<Holds>,
+    /// Of a worker that holds sessions.
+    pub(super) forwarded: Option<Arc<Forwarded>>,
 }
 
 impl RunningWorker {
@@ -35,9 +41,9 @@ impl RunningWorker {
     ) -> (String, QueueMetrics) {
         let resource = self.cx.resource();
         let settings = resource.settings();
-        // Replies that were forwarded to this replica have no order to keep: their requests wait side by side.
-        let mode = match queue {
-            QueueSpec::Reply(_) => OrderingMode::None,
+        // Requests wait side by side: replies to them that were forwarded have no order to keep.
+        let mode = match (&queue, parts.holds) {
+            (QueueSpec::Reply(_), Some(Holds::Requests)) => OrderingMode::None,
             _ => resource.ordering_mode(),
         };
         let data = match &queue {
@@ -98,12 +104,20 @@ impl RunningWorker {
             counters: Arc::default(),
             worker_metrics: Arc::clone(&self.metrics),
             generation: Arc::default(),
-            halt: stage.halt.clone(),
+            halt: match lasting {
+                true => stage.halt.clone(),
+                // Nothing brings back what was forwarded to us: it is finished as long as a stop lasts.
+                false => CancellationToken::new(),
+            },
             sending: parts
                 .sending
                 .clone()
                 .filter(|_| port.flow == Flow::Outbound),
             lasting,
+            forwarded: parts
+                .forwarded
+                .clone()
+                .filter(|_| port.flow == Flow::Outbound),
             trail: parts.trail.clone(),
             trial,
             legacy_failures: resource.transport().and_then(|t| t.legacy_failures) == Some(true),

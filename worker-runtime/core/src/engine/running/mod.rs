@@ -10,6 +10,7 @@ pub use built::{BuiltWorker, build};
 
 use super::backlog::Backlog;
 use super::consumer::Watched;
+use super::forwarded::Forwarded;
 use super::journal::JournalWatch;
 use super::outlet::Outlet;
 use super::peer;
@@ -36,7 +37,7 @@ use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use vumi_api::{Flow, Port};
+use vumi_api::{Flow, Holds, OrderingMode, Port};
 
 /// Statuses not told yet at a stop have this long.
 const LAST_WORDS: Duration = Duration::from_millis(200);
@@ -105,7 +106,14 @@ impl BuiltWorker {
             since: SystemTime::now(),
         };
         let mut consumed = Vec::new();
+        let ordered = running.cx.resource().ordering_mode() != OrderingMode::None;
+        let forwarded = (ordered && self.topology.holds == Some(Holds::Sessions)).then(|| {
+            let (queue, state) = (running.cx.reply_queue(), Arc::clone(&self.replies));
+            Forwarded::new(queue, state, Arc::clone(&self.outlet))
+        });
         let parts = Consumed {
+            forwarded,
+            holds: self.topology.holds,
             outlet: self.outlet,
             chain: self.chain,
             sending: self.sending,
@@ -119,10 +127,13 @@ impl BuiltWorker {
             let queue = QueueSpec::Data(port.queue());
             consumed.push(running.consume(&parts, port, queue, false).await);
         }
-        if self.topology.holds_requests {
+        if self.topology.holds.is_some() {
             let port = Port::new(running.cx.transport_name(), Flow::Outbound);
             let queue = QueueSpec::Reply(running.cx.reply_queue());
             running.consume(&parts, &port, queue, false).await;
+            if let Some(watched) = running.watched.last() {
+                let _ = self.replies.set(watched.state.clone());
+            }
         }
         running.keep_watch(self.topology.publishes, consumed, parts.outlet);
         running.keep_ledger(parts.sending);

@@ -13,13 +13,16 @@ impl Sending {
         &self,
         case: &mut Case,
         worker: &dyn Worker,
-        input: &Input,
+        input: &mut Input,
         halt: &CancellationToken,
         interrupted: Interrupted<'_>,
     ) -> Result<Before, Unpublished> {
+        let elsewhere = match &self.holding {
+            Some(holding) => holding.elsewhere(case, worker, input, interrupted).await?,
+            None => None,
+        };
         let message = input.to_deliver()?;
         let labels = Labels::of(&input.message);
-        let elsewhere = worker.holder_elsewhere(message);
         let Some(book) = &self.book else {
             if let Some(holder) = elsewhere {
                 let (id, body) = (message.message_id(), case.body.clone().unwrap_or_default());
@@ -182,7 +185,7 @@ impl Sending {
         Ok(found)
     }
 
-    /// Hands a reply to the replica that holds its request. None when that replica has it, or its sender was told that
+    /// Hands a reply to the replica that holds its request or session. None when that replica has it, or its sender was told that
     /// there is none; else the row that somebody moved meanwhile.
     pub(super) async fn forward(
         &self,

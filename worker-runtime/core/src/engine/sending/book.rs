@@ -175,6 +175,7 @@ impl Book {
             text: news.text,
             who: news.who,
             caused: Vec::new(),
+            holder: None,
         };
         let mut next = row.after(Change {
             step,

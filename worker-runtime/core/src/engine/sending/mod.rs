@@ -1,12 +1,13 @@
 //! What every transport does around handing a message to its peer, by registration: a row in the ledger before the first
-//! byte and after the answer (R10, R17), one ack or nack ever (R11), replies at the replica that holds their request
-//! (R19), and the rate limit.
+//! byte and after the answer (R10, R17), one ack or nack ever (R11), replies at the replica that holds their request or
+//! session (R19), and the rate limit.
 
 mod alive;
 mod before;
 mod book;
 mod failed;
 mod gate;
+mod holding;
 mod keeper;
 mod line;
 mod local;
@@ -35,6 +36,7 @@ use super::orders::Orders;
 use super::outlet::{Outlet, Unpublished};
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::holding::reply_queue;
 use crate::message::{
     Actor, DeliveryStatus, Event, EventType, FailureClass, Fate, Message, UserMessage,
 };
@@ -50,6 +52,7 @@ use book::{Book, Interrupted, News};
 use bytes::Bytes;
 use failed::{Doubts, OnUnknown, unknown};
 use gate::Gate;
+use holding::Holding;
 use rate::Rate;
 use standing::Standing;
 use std::sync::Arc;
@@ -73,6 +76,8 @@ pub(super) struct Names {
     content: KeptContent,
     /// For how long trails are kept from the first hop; none where hops are not noted.
     trail: Option<Duration>,
+    /// The reply queue of this replica, if it holds requests or sessions.
+    reply_queue: Option<String>,
 }
 
 impl Names {
@@ -84,6 +89,10 @@ impl Names {
             keep: retention.ledger(),
             content: retention.content(),
             trail: retention.trail(),
+            reply_queue: resource
+                .topology()
+                .holds
+                .map(|_| reply_queue(resource.transport_name(), &environment.instance)),
         }
     }
 }
@@ -123,6 +132,8 @@ pub(super) struct Sending {
     turns: Arc<Turns>,
     /// Where the provider's repeats are answered from, if they are.
     once: Option<Arc<Once>>,
+    /// How it finds the replica that a reply is for, if replicas hold anything.
+    holding: Option<Holding>,
     alive: alive::Alive,
     on_unknown: OnUnknown,
     doubts: Doubts,
@@ -145,6 +156,8 @@ pub(super) struct Case {
     redelivered: bool,
     /// It comes again if this process dies.
     lasting: bool,
+    /// Who holds what it is for, if that was looked up.
+    looked_up: Option<Option<String>>,
     /// How long it waited for the rate limit, or for another replica: not a matter of its own.
     pub(super) waited: Duration,
     /// When it was sent last, or began to be.
@@ -215,6 +228,7 @@ impl Sending {
             classes,
         } = policy;
         let connector = names.connector.clone();
+        let holding = Holding::new(&names, state);
         let default_class = classes.as_ref().map(Classes::default_class);
         let room = classes.as_ref();
         let room = room.map(|classes| Arc::new(Gate::new(PREFETCH.into(), Some(classes))));
@@ -231,6 +245,7 @@ impl Sending {
             doubts,
             receipts,
             lately: receipts::Lately::default(),
+            holding,
             turns: Arc::default(),
             alive: alive::Alive::default(),
             connector,
@@ -264,6 +279,7 @@ impl Sending {
                 body: Some(body.clone()),
                 redelivered,
                 lasting,
+                looked_up: None,
                 waited: Duration::ZERO,
                 sent: Instant::now(),
                 room: None,
@@ -281,6 +297,7 @@ impl Sending {
             body: None,
             redelivered: true,
             lasting: false,
+            looked_up: None,
             waited: Duration::ZERO,
             sent: Instant::now(),
             room: None,

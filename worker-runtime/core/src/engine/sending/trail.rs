@@ -49,6 +49,7 @@ pub(in crate::engine) struct Happened {
     state: Option<RowState>,
     news: News,
     caused: Vec<String>,
+    holder: Option<String>,
 }
 
 impl Happened {
@@ -58,7 +59,13 @@ impl Happened {
             state: None,
             news: News::said(text),
             caused,
+            holder: None,
         }
+    }
+
+    /// What it belongs to is held here: replies find this replica by its reply queue.
+    pub(in crate::engine) fn held(self, holder: Option<String>) -> Self {
+        Self { holder, ..self }
     }
 
     /// It was set aside.
@@ -67,6 +74,7 @@ impl Happened {
             state: Some(RowState::Parked),
             news: error.into(),
             caused: Vec::new(),
+            holder: None,
         }
     }
 
@@ -76,6 +84,7 @@ impl Happened {
             state: Some(RowState::Failed),
             news: fate.into(),
             caused: Vec::new(),
+            holder: None,
         }
     }
 }
@@ -156,6 +165,7 @@ impl Trail {
             state,
             news,
             caused,
+            holder,
         } = happened;
         let note = Note {
             message_id: hop.message_id,
@@ -170,6 +180,7 @@ impl Trail {
                 text: news.text,
                 who: news.who,
                 caused,
+                holder,
             },
         };
         let mut waiting = self.lock();

@@ -32,10 +32,17 @@ async fn operations(
     kind: Kind,
     settings: serde_json::Value,
     attempts: u32,
+    takes: bool,
 ) -> BTreeMap<&'static str, f64> {
     let name = scripted(move |input, cx| async move {
         if input.attempt < attempts {
             return Err(temporary());
+        }
+        if takes {
+            let mut said = UserMessage::new("sms", Some("555"), Some("u"));
+            said.set_message_id(&format!("from the peer {}", input.message.id()));
+            cx.hold(&mut said);
+            cx.accept(said).await?;
         }
         Ok(match (&input.message, kind) {
             (Message::User(message), Kind::Transport) => vec![cx.ack(message, "remote")],
@@ -96,6 +103,15 @@ async fn a_message_costs_the_store_no_more_operations_than_the_page_says() {
         json!({"holdLimit": "1ms", "retry": {"backoff": {"initial": "20ms", "max": "20ms"}}});
     let none = json!({"retention": {"trail": "0s"}});
     let rate = json!({"rateLimit": {"rate": 5000, "burst": 5000}});
+    let transport = operations(Kind::Transport, json!({}), 1, false).await;
+    // Who holds it goes along with the hop of a message of the peer.
+    let takes = operations(Kind::Transport, json!({}), 1, true).await;
+    let sum = |operations: &BTreeMap<&str, f64>| operations.values().sum::<f64>();
+    println!("a transport that takes a message each: {takes:?}");
+    assert!(
+        sum(&takes) <= sum(&transport) + 0.5,
+        "{takes:?}, {transport:?}"
+    );
     for (what, kind, settings, attempts, most) in [
         ("a transport", Kind::Transport, json!({}), 1, 2.3),
         ("it, with a rate limit", Kind::Transport, rate, 1, 3.3),
@@ -104,7 +120,7 @@ async fn a_message_costs_the_store_no_more_operations_than_the_page_says() {
         ("it, with a retry", Kind::Application, held, 2, 4.0),
         ("it, without a trail", Kind::Application, none, 1, 0.0),
     ] {
-        let operations = operations(kind, settings, attempts).await;
+        let operations = operations(kind, settings, attempts, false).await;
         let sum: f64 = operations.values().sum();
         println!("{what}: {sum:.2}, {operations:?}");
         assert!(sum <= most, "{what}: {sum:.2}, {operations:?}");

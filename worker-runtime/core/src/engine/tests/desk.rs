@@ -54,6 +54,7 @@ impl DeskRig {
             halt: Default::default(),
             sending: None,
             lasting: true,
+            forwarded: None,
             trail: None,
             trial: None,
             legacy_failures: false,
@@ -79,6 +80,7 @@ impl DeskRig {
             received: tokio::time::Instant::now(),
             replay: None,
             seat: None,
+            passing: None,
         };
         Arc::clone(&self.desk).work(delivery).await
     }

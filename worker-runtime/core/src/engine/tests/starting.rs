@@ -117,6 +117,7 @@ async fn a_peer_hears_that_the_broker_is_away() {
         sending: None,
         trail: None,
         once: None,
+        replies: peer::ReplyQueue::default(),
         state: None,
     };
     let begin = tokio::time::Instant::now();

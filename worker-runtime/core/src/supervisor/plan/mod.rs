@@ -269,8 +269,8 @@ fn wait_for(old: &Side<'_>, new: &Side<'_>) -> Option<Wait> {
     // On another broker there is no queue that both would consume.
     let shared_queue = old.consumes().any(|a| new.consumes().any(|b| a == b));
     if (shared_queue || old.key == new.key) && !leaves_broker(old, new) {
-        // Workers that hold requests are made to run as several replicas: replies find their way between them (R19).
-        let replicas = old.topology.holds_requests && new.topology.holds_requests;
+        // Workers that hold requests or sessions may run beside each other: replies find their way between them (R19).
+        let replicas = old.topology.holds.is_some() && new.topology.holds.is_some();
         until = until.max(Some(match replicas {
             true => Until::IntakeClosed,
             false => Until::Stopped,

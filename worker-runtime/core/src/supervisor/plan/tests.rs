@@ -85,7 +85,7 @@ fn a_replaced_worker_waits_for_itself_and_keeps_its_port() {
     let plan = planned(&old, &new);
     assert_eq!(
         waits(&plan, "transport/a"),
-        [("transport/a".to_owned(), Until::Stopped)]
+        [("transport/a".to_owned(), Until::IntakeClosed)]
     );
     let text = plan.to_string();
     assert!(text.contains("keeps 0.0.0.0:9010 open"), "{text}");
@@ -97,11 +97,21 @@ fn a_replaced_worker_waits_for_itself_and_keeps_its_port() {
 }
 
 #[test]
-fn a_transport_that_holds_requests_only_waits_for_the_intake() {
+fn a_transport_that_holds_requests_or_sessions_only_waits_for_the_intake() {
     let plan = planned(&http("h", 9011, ""), &http("h", 9011, ", holdLimit: 5s"));
     assert_eq!(
         waits(&plan, "transport/h"),
         [("transport/h".to_owned(), Until::IntakeClosed)]
+    );
+    // One that answers at once shares its queue with nobody.
+    let plain = |hold: &str| {
+        let spec = format!("{{httpApi: {{}}, http: {{port: 9011}}, holdLimit: {hold}}}");
+        document("Transport", "p", &spec)
+    };
+    let plan = planned(&plain("5s"), &plain("6s"));
+    assert_eq!(
+        waits(&plan, "transport/p"),
+        [("transport/p".to_owned(), Until::Stopped)]
     );
 }
 

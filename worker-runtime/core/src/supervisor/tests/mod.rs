@@ -297,6 +297,13 @@ fn http(name: &str, port: u16, seconds: u32) -> String {
     )
 }
 
+/// One that listens and holds nothing.
+fn plain(name: &str, port: u16, hold: u32) -> String {
+    format!(
+        "---\napiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: {name}}}\nspec: {{httpApi: {{}}, http: {{host: 127.0.0.1, port: {port}}}, holdLimit: {hold}s}}\n"
+    )
+}
+
 fn echo(name: &str, connector: &str, hold: u32) -> String {
     format!(
         "---\napiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {{name: {name}}}\nspec: {{echo: {{}}, transportName: {connector}, holdLimit: {hold}s}}\n"
@@ -388,11 +395,11 @@ async fn a_replaced_worker_keeps_its_port_and_refuses_nobody() {
             ..Behaviour::default()
         },
     );
-    supervisor.apply(set(&[telnet("t", port, 1)])).await;
+    supervisor.apply(set(&[plain("t", port, 10)])).await;
     assert_eq!(who(port).await, "transport/t");
     let reload = {
         let supervisor = Arc::clone(&supervisor);
-        tokio::spawn(async move { supervisor.apply(set(&[telnet("t", port, 2)])).await })
+        tokio::spawn(async move { supervisor.apply(set(&[plain("t", port, 20)])).await })
     };
     until("the old intake closed", async || {
         world.times("close transport/t") == 1
@@ -422,30 +429,29 @@ async fn a_replaced_worker_keeps_its_port_and_refuses_nobody() {
 }
 
 #[tokio::test]
-async fn a_transport_that_holds_requests_is_followed_at_once() {
-    let world = Arc::new(World::default());
-    let supervisor = supervisor(&world);
-    let port = free_port();
-    let release = holding(&world, "transport/h");
-    supervisor.apply(set(&[http("h", port, 10)])).await;
-    let reload = {
-        let supervisor = Arc::clone(&supervisor);
-        tokio::spawn(async move { supervisor.apply(set(&[http("h", port, 20)])).await })
-    };
-    until("the new one runs beside the draining one", async || {
-        world.times("start transport/h") == 2
-    })
-    .await;
-    assert_eq!(who(port).await, "transport/h");
-    assert_eq!(
-        world.times("gone transport/h here-1"),
-        0,
-        "still holds requests"
-    );
-    release.send(true).expect("heard");
-    reload.await.expect("reloaded");
-    assert_eq!(world.times("gone transport/h here-1"), 1);
-    supervisor.shutdown().await;
+async fn a_transport_that_holds_requests_or_sessions_is_followed_at_once() {
+    for (name, kind) in [("h", http as fn(&str, u16, u32) -> String), ("t", telnet)] {
+        let world = Arc::new(World::default());
+        let supervisor = supervisor(&world);
+        let (port, key) = (free_port(), format!("transport/{name}"));
+        let release = holding(&world, &key);
+        supervisor.apply(set(&[kind(name, port, 10)])).await;
+        let reload = {
+            let supervisor = Arc::clone(&supervisor);
+            tokio::spawn(async move { supervisor.apply(set(&[kind(name, port, 20)])).await })
+        };
+        until("the new one runs beside the draining one", async || {
+            world.times(&format!("start {key}")) == 2
+        })
+        .await;
+        assert_eq!(who(port).await, key);
+        let gone = format!("gone {key} here-1");
+        assert_eq!(world.times(&gone), 0, "still holds something");
+        release.send(true).expect("heard");
+        reload.await.expect("reloaded");
+        assert_eq!(world.times(&gone), 1);
+        supervisor.shutdown().await;
+    }
 }
 
 #[tokio::test]
@@ -708,10 +714,10 @@ async fn a_shutdown_during_a_reload_ends_both() {
     let supervisor = supervisor(&world);
     let port = free_port();
     let release = holding(&world, "transport/t");
-    supervisor.apply(set(&[telnet("t", port, 1)])).await;
+    supervisor.apply(set(&[plain("t", port, 10)])).await;
     let reload = {
         let supervisor = Arc::clone(&supervisor);
-        tokio::spawn(async move { supervisor.apply(set(&[telnet("t", port, 2)])).await })
+        tokio::spawn(async move { supervisor.apply(set(&[plain("t", port, 20)])).await })
     };
     until("the reload began", async || {
         world.times("close transport/t") == 1
@@ -735,7 +741,7 @@ async fn a_shutdown_during_a_reload_ends_both() {
     );
     assert!(
         supervisor
-            .apply(set(&[telnet("t", port, 3)]))
+            .apply(set(&[plain("t", port, 30)]))
             .await
             .plan
             .steps

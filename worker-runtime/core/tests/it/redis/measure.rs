@@ -112,6 +112,7 @@ async fn what_operations_cost() {
                     text: "to sms.outbound".into(),
                     who: String::new(),
                     caused: vec![format!("{n:032x}")],
+                    holder: None,
                 },
             };
             store.note(&[note], LONG).await.expect("note");

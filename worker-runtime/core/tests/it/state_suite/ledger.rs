@@ -17,6 +17,7 @@ pub fn step(at: u64, text: &str) -> Step {
         text: text.into(),
         who: String::new(),
         caused: Vec::new(),
+        holder: None,
     }
 }
 
@@ -256,6 +257,7 @@ pub async fn ledger_keeps_trails(source: &impl Source) {
         person: None,
         step: Step {
             caused: vec!["another".into()],
+            holder: Some("sms.reply.one".into()),
             ..step(at, text)
         },
     };

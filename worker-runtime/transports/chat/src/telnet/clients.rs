@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 /// A client that takes nothing for so long is disconnected.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Ids remembered per client: of messages written, and of lines that wait for an answer.
+/// Ids remembered per client: of lines, of those that wait for an answer, and of messages written.
 const REMEMBERED: usize = 64;
 
 /// One connection.
@@ -27,6 +27,8 @@ pub(super) struct Client {
 
 #[derive(Default)]
 struct Ids {
+    /// What the client said last.
+    taken: VecDeque<String>,
     written: VecDeque<String>,
     unanswered: VecDeque<String>,
 }
@@ -73,10 +75,13 @@ impl Client {
     /// A line was accepted as message `id`: someone may answer it.
     pub(super) fn expect_answer(&self, id: String) {
         let mut ids = self.ids();
-        if ids.unanswered.len() == REMEMBERED {
-            ids.unanswered.pop_front();
-        }
-        ids.unanswered.push_back(id);
+        remember(&mut ids.taken, id.clone());
+        remember(&mut ids.unanswered, id);
+    }
+
+    /// Whether message `id` came from this client, as far as is remembered.
+    pub(super) fn said(&self, id: &str) -> bool {
+        self.ids().taken.iter().any(|taken| taken == id)
     }
 
     /// The line was not accepted after all.
@@ -89,10 +94,7 @@ impl Client {
     /// greet a new session, or to answer two lines one by one.
     pub(super) fn note_written(&self, id: &str, in_reply_to: Option<&str>) {
         let mut ids = self.ids();
-        if ids.written.len() == REMEMBERED {
-            ids.written.pop_front();
-        }
-        ids.written.push_back(id.to_owned());
+        remember(&mut ids.written, id.to_owned());
         if let Some(at) = in_reply_to.and_then(|answered| {
             ids.unanswered
                 .iter()
@@ -128,6 +130,13 @@ impl Client {
     fn ids(&self) -> MutexGuard<'_, Ids> {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn remember(ids: &mut VecDeque<String>, id: String) {
+    if ids.len() == REMEMBERED {
+        ids.pop_front();
+    }
+    ids.push_back(id);
 }
 
 /// All clients by address.

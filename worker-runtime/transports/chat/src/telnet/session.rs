@@ -150,6 +150,8 @@ impl Session {
         );
         message.set_content(content.as_deref());
         message.set_session_event(Some(event));
+        // Whoever answers finds the connection by this.
+        shared.cx.hold(&mut message);
         let id = message.message_id().to_owned();
         if event != SessionEvent::Close {
             self.client.expect_answer(id.clone());

@@ -3,7 +3,6 @@
 use super::agree::{agree, called, fill, respond, with_id};
 use super::file::{CaseFile, Reply, Response, Sent, Step};
 use crate::described::MADE;
-use crate::front::HOLDER;
 use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, VecDeque};
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use vumi_api::{Flow, Port};
 use vumi_core::conformance::stand_in::{PATIENCE, StandIn};
 use vumi_core::error::ErrorClass;
+use vumi_core::holding::HOLDER;
 use vumi_core::message::{Message, UserMessage};
 use vumi_core::outcome::ReceiptOutcome;
 use vumi_core::outside::Outside;

@@ -5,6 +5,7 @@ use crate::pending::Finished;
 use std::time::Duration;
 use vumi_core::codes::{self, Code};
 use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::holding::HOLDER;
 use vumi_core::message::{Actor, FailureClass, UserMessage};
 use vumi_core::outcome::Refusal;
 use vumi_core::state::Person;
@@ -12,8 +13,6 @@ use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::Traffic;
 use vumi_http::{Answer, StatusCode};
 
-/// Key in `transport_metadata` that names the reply queue of the replica that holds the request.
-pub(crate) const HOLDER: &str = "vumi_holder";
 /// How long a caller may take to read their answer.
 pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(15);
 
@@ -116,18 +115,6 @@ impl Front {
             let answer = unanswered(code).kept_or_gone();
             self.cx.answered(request, answer, None).await;
         }
-    }
-
-    /// The reply queue to forward to: another replica of this transport holds the request, and nobody repeated it here.
-    pub(crate) fn holder_elsewhere(&self, message: &UserMessage) -> Option<String> {
-        if self.pending.holds(message.in_reply_to()?) {
-            return None;
-        }
-        let holder = message.transport_metadata()?.get(HOLDER)?.as_str()?;
-        // Never to a queue that is not ours, whatever a message says.
-        let ours = format!("{}.reply.", self.cx.transport_name());
-        let elsewhere = holder.starts_with(&ours) && holder != self.cx.reply_queue();
-        elsewhere.then(|| holder.to_owned())
     }
 }
 

@@ -131,7 +131,7 @@ async fn a_refused_reply_is_told_to_its_caller_at_once_by_the_replica_that_holds
         let index = one.engine.outputs().len();
         let (mut caller, message) = one.held(GOOD, index).await;
         let reply = message.reply("a", 0, content, false);
-        let holder = two.holder_elsewhere(&reply);
+        let holder = elsewhere(&*two, "two", &reply);
         assert_eq!(holder.as_deref(), Some("api.reply.one"));
 
         let first = event(one.outbound(&reply).await);
@@ -294,11 +294,11 @@ async fn a_reply_goes_to_a_repeat_that_waits_here() {
     let mut reply = message.reply("a", 0, Some("for you"), false);
     let metadata = reply.transport_metadata_mut();
     metadata.insert("vumi_holder".into(), "api.reply.gone".into());
-    assert_eq!(server.worker.holder_elsewhere(&reply), None);
+    assert_eq!(elsewhere(&*server.worker, "one", &reply), None);
     let mut other = reply.clone();
     other.set_field("in_reply_to", Some("of another request"));
     assert_eq!(
-        server.worker.holder_elsewhere(&other).as_deref(),
+        elsewhere(&*server.worker, "one", &other).as_deref(),
         Some("api.reply.gone")
     );
 }
@@ -322,7 +322,7 @@ async fn two_replicas_forward_to_the_holder() {
     let (two, _, _) = built(&StandIn::new(), "two", spec).await.unwrap();
     let (mut caller, message) = one.held(GOOD, 0).await;
     let reply = message.reply("a", 0, Some("pong"), false);
-    let holder = two.holder_elsewhere(&reply);
+    let holder = elsewhere(&*two, "two", &reply);
     assert_eq!(holder.as_deref(), Some("api.reply.one"));
 
     assert_eq!(
@@ -331,7 +331,7 @@ async fn two_replicas_forward_to_the_holder() {
     );
     assert_eq!(read_all(&mut caller).await.body, "pong");
     // The holder itself never forwards, so a reply cannot travel in circles.
-    assert_eq!(one.worker.holder_elsewhere(&reply), None);
+    assert_eq!(elsewhere(&*one.worker, "one", &reply), None);
     let late = message.reply("a", 1, Some("late"), false);
     assert_eq!(
         refused(one.outbound(&late).await),

@@ -167,6 +167,7 @@ fn delivery(message: &UserMessage, redelivered: bool) -> Delivery {
         message: Ok(message.clone().into()),
         replay: None,
         seat: None,
+        passing: None,
         received: tokio::time::Instant::now(),
     }
 }
@@ -314,6 +315,7 @@ impl Bench {
             keep: Duration::from_secs(3600),
             content: resource.settings().retention.content(),
             trail: None,
+            reply_queue: None,
         };
         let policy = Policy::of(&resource, self.receipts, store.is_some());
         let sending = Arc::new(Sending::new(
@@ -348,6 +350,7 @@ impl Bench {
             halt: CancellationToken::new(),
             sending: Some(Arc::clone(&sending)),
             lasting: true,
+            forwarded: None,
             trail: None,
             trial: None,
             legacy_failures: false,

@@ -37,6 +37,7 @@ async fn hops_that_come_together_are_stored_together() {
         keep: Duration::from_secs(3600),
         content: KeptContent::None,
         trail: Some(Duration::from_secs(3600)),
+        reply_queue: None,
     };
     let metrics = Telemetry::new().worker("application/a");
     let trail = Arc::new(Trail::new(counted, &names, Arc::clone(&metrics)).unwrap());
