@@ -196,9 +196,11 @@ mod tests {
             "kind": "Transport", "metadata": {"name": "api"},
             "spec": {"httpApi": {}, "http": {"port": 8080}},
         });
-        let resource = resource(&manifest).unwrap();
+        let resource = resource(&manifest).expect("valid");
         let cx = engine.context(resource, "one", CancellationToken::new());
-        Numbers::new(Some("ZA"), unclear, &cx).unwrap().unwrap()
+        Numbers::new(Some("ZA"), unclear, &cx)
+            .expect("known")
+            .expect("given")
     }
 
     fn last(engine: &StandIn) -> Option<String> {

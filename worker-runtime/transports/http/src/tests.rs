@@ -12,6 +12,7 @@ use vumi_api::{Flow, Port, WorkerConfig};
 use vumi_core::codes;
 use vumi_core::conformance::stand_in::{PATIENCE, StandIn, resource};
 use vumi_core::error::{ErrorClass, WorkError};
+use vumi_core::holding::{self, Holder};
 use vumi_core::message::{Event, EventType, Message, SessionEvent, UserMessage};
 use vumi_core::status::StatusLevel;
 use vumi_core::worker::{Input, Output, Worker, WorkerType};
