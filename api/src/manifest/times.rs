@@ -189,11 +189,10 @@ fn http(worker: &LoadedResource) -> Vec<Finding> {
         }
         let dedupe = transport.dedupe.clone().unwrap_or_default();
         let window = Said::of("dedupe.window", dedupe.window, dedupe.window());
-        let waits = Said::of("http.requestTimeout", http.request_timeout, seconds(240));
-        if window.time < waits.time && transport.dedupe.is_some() {
+        if window.time < end.time && transport.dedupe.is_some() {
             odd(
                 &window,
-                &waits,
+                &end,
                 "a request that comes again while its first copy still waits for the reply is another message",
                 "remember deliveries for longer than requests wait",
             );

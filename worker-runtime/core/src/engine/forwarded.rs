@@ -14,6 +14,8 @@ use tokio::sync::Notify;
 
 /// A mark that did not arrive in this time was lost, and another one is sent.
 const ARRIVES: Duration = Duration::from_millis(500);
+/// Whoever waits for a lane looks this often whether it is to stop.
+const LOOKS: Duration = Duration::from_millis(100);
 
 /// What one consumer of a replica knows of replies that others handed on.
 pub(super) struct Forwarded {
@@ -117,7 +119,12 @@ impl Forwarded {
             }
         }
         let passed = |seen: &Seen| !seen.lanes.contains_key(&lane);
-        self.replies.until(passed).await;
+        let patience = || tokio::time::timeout(LOOKS, self.replies.until(passed));
+        while patience().await.is_err() {
+            if interrupted() {
+                return false;
+            }
+        }
         !interrupted()
     }
 

@@ -95,12 +95,8 @@ impl Api {
         if inside {
             door.check_inside(request, &params)?;
         }
-        if !door.signs() {
-            return Ok((params, Vec::new()));
-        }
-        let query = Params::encoded(&request.head.query, b"").map_err(bad)?;
-        let unsigned = query.names().filter(|name| !door.asks(name));
-        Ok((params, unsigned.collect()))
+        let unsigned = door.unsigned(request).map_err(bad)?;
+        Ok((params, unsigned))
     }
 
     /// The user's number in its one spelling. One that is unclear was told already.

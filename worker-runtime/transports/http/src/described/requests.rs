@@ -93,6 +93,8 @@ impl Requests {
         if inside && let Some(refused) = self.access.check_inside(&scope)? {
             return Err(refused);
         }
+        let unsigned = self.access.unsigned(request);
+        let unsigned = unsigned.map_err(|error| fields::too_many(&error))?;
         let (rule, scope) = self.rule(request, below, scope)?;
         let found = match (&rule.message, sessions) {
             (Some(_), Some(sessions)) => sessions.find(&scope).await.map_err(|e| broken(&e))?,
@@ -103,6 +105,9 @@ impl Requests {
             None => scope,
         };
         let mut findings = rule.fields.findings(&read, &scope)?;
+        for name in unsigned {
+            findings.add("unsigned_parameter", &name);
+        }
         if let Some(problem) = read.problem {
             findings.add("invalid_body", &problem);
         }

@@ -21,8 +21,15 @@ impl Front {
     pub(crate) fn is_for_a_request(&self, message: &UserMessage) -> bool {
         let answers = message.in_reply_to().is_some_and(|id| !id.is_empty());
         let metadata = message.transport_metadata();
-        let held = metadata.is_some_and(|metadata| metadata.contains_key(HOLDER));
-        self.provider.holds() && answers && (held || !self.provider.sends())
+        let named = metadata.is_some_and(|metadata| metadata.contains_key(HOLDER));
+        // An application may have dropped the name; what waits here is known without it.
+        let held = || {
+            named
+                || self
+                    .pending
+                    .holds(message.in_reply_to().unwrap_or_default())
+        };
+        self.provider.holds() && answers && (!self.provider.sends() || held())
     }
 
     /// Gives `message` to the caller who waits for it; why it could not, if so.

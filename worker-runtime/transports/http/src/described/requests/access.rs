@@ -18,7 +18,7 @@ use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::reasons::{self, Reason};
 use vumi_core::worker::WorkerContext;
 use vumi_http::webhook::{self, signing_key};
-use vumi_http::{Answer, Encoding, Params, Request, Signed, StatusCode, equal};
+use vumi_http::{Answer, Encoding, ParamError, Params, Request, Signed, StatusCode, equal};
 
 /// [`Access`] for a provider that is programmed: with what its templates find under `config`.
 pub(crate) struct Door {
@@ -53,9 +53,9 @@ impl Door {
         self.access.parameters().any(|asked| asked == name)
     }
 
-    /// Whether a request must be signed: then nothing in its query is.
-    pub(crate) fn signs(&self) -> bool {
-        self.access.signature.is_some()
+    /// See [`Access::unsigned`].
+    pub(crate) fn unsigned(&self, request: &Request) -> Result<Vec<String>, ParamError> {
+        self.access.unsigned(request)
     }
 
     /// Refuses a request that does not show who it is. `params` are those that are read so far; with `more`, others may be
@@ -127,6 +127,17 @@ impl Access {
     /// Parameters that are asked for.
     pub(super) fn parameters(&self) -> impl Iterator<Item = &str> {
         self.parameters.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Parameters of a query that nobody vouches for: beside a signature, which is of the body, whoever has a signed request
+    /// could add to it.
+    pub(super) fn unsigned(&self, request: &Request) -> Result<Vec<String>, ParamError> {
+        if self.signature.is_none() {
+            return Ok(Vec::new());
+        }
+        let query = Params::encoded(&request.head.query, b"")?;
+        let asked = |name: &String| self.parameters().any(|asked| asked == name);
+        Ok(query.names().filter(|name| !asked(name)).collect())
     }
 
     /// Why a request is refused by what stands outside its body, or by its signature, if it is. Parameters that are not

@@ -33,7 +33,7 @@ fn kind(request: &Request) -> String {
     request.head.content_type().to_ascii_lowercase()
 }
 
-fn too_many(error: &ParamError) -> Refused {
+pub(super) fn too_many(error: &ParamError) -> Refused {
     let answer = Answer::error(error.status(), &format!("{error}."));
     let text = "a request has too many parameters";
     Refused::new(answer, reasons::INVALID_REQUEST, text)
