@@ -7,7 +7,7 @@ mod man;
 mod place;
 mod purge;
 
-use place::{NAMESPACE, Place, TELNET, deployment};
+use place::{Place, TELNET, deployment};
 use serde_json::{Value, json};
 use std::time::Duration;
 use vumi_testkit::kubernetes::{ApiServer, KubernetesError};

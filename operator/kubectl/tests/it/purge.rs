@@ -11,7 +11,8 @@ struct Queues(lapin::Connection);
 
 impl Queues {
     async fn open(rabbit: &RabbitMq) -> Self {
-        let connected = lapin::Connection::connect(&rabbit.url("/"), Default::default());
+        let url = rabbit.url("/");
+        let connected = lapin::Connection::connect(&url, Default::default());
         Self(connected.await.unwrap())
     }
 
