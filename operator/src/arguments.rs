@@ -56,7 +56,7 @@ pub struct Arguments {
     /// For so long after its last renewal the holder of the lease writes
     #[arg(long, value_name = "DURATION", default_value = "12s")]
     pub lease_renew_deadline: Duration,
-    /// Between attempts to get or renew the lease
+    /// Between attempts to renew the lease; who waits for it looks four times as often
     #[arg(long, value_name = "DURATION", default_value = "2s")]
     pub lease_retry: Duration,
     /// How long one attempt may take

@@ -55,11 +55,15 @@ fn shown(host: &str, port: u16, vhost: &str) -> String {
     format!("{host}:{port}/{}", vhost.trim_start_matches('/'))
 }
 
-/// The way to the broker that a resource of a namespace means.
+/// What the Secret of a broker says, as a resource of this namespace means it.
 ///
 /// # Errors
-/// Its Secret cannot be read or used, or there is no way there.
-pub async fn of(cluster: &Cluster, namespace: &str, broker: &BrokerRef) -> Result<Way, CliError> {
+/// The Secret cannot be read.
+pub async fn config(
+    cluster: &Cluster,
+    namespace: &str,
+    broker: &BrokerRef,
+) -> Result<AmqpConfig, CliError> {
     let authority = broker
         .tls
         .as_ref()
@@ -82,7 +86,15 @@ pub async fn of(cluster: &Cluster, namespace: &str, broker: &BrokerRef) -> Resul
         documents.insert(name.clone(), secret::values(&found));
     }
     let secrets = Arc::new(Secrets::new(documents, None));
-    let direct = AmqpConfig::from_secret(secrets, broker);
+    Ok(AmqpConfig::from_secret(secrets, broker))
+}
+
+/// The way to the broker that a resource of a namespace means.
+///
+/// # Errors
+/// Its Secret cannot be read or used, or there is no way there.
+pub async fn of(cluster: &Cluster, namespace: &str, broker: &BrokerRef) -> Result<Way, CliError> {
+    let direct = config(cluster, namespace, broker).await?;
     let identity = direct.identity()?;
     let (host, port) = (identity.host.clone(), identity.port);
     let shown = shown(&host, port, &identity.vhost);
@@ -100,16 +112,8 @@ pub async fn of(cluster: &Cluster, namespace: &str, broker: &BrokerRef) -> Resul
         )));
     }
     let forward = forward(cluster, &service, &place, port).await?;
-    let (user, password) = direct.credentials()?;
-    let url = format!(
-        "amqp://{}:{}@127.0.0.1:{}/{}",
-        encoded(&user),
-        encoded(&password),
-        forward.port,
-        encoded(&identity.vhost)
-    );
     Ok(Way {
-        config: AmqpConfig::from_url(&url)?,
+        config: direct.through(forward.port),
         shown,
         _forward: Some(forward),
     })
@@ -220,16 +224,6 @@ fn target(service: &Value, pod: &Value, port: u16) -> Option<u16> {
     }
 }
 
-/// A part of a URL.
-fn encoded(text: &str) -> String {
-    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-._~".contains(byte);
-    let encoded = text.bytes().map(|byte| match plain(&byte) {
-        true => char::from(byte).to_string(),
-        false => format!("%{byte:02X}"),
-    });
-    encoded.collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +249,6 @@ mod tests {
     fn a_url_says_where_without_saying_who() {
         let way = at("amqp://user:hidden@rabbit:5672/campaign").unwrap();
         assert_eq!(way.shown, "rabbit:5672/campaign");
-        assert_eq!(encoded("p@ss/ü"), "p%40ss%2F%C3%BC");
         assert!(at("http://rabbit/").is_err());
     }
 }

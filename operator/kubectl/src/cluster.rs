@@ -207,6 +207,19 @@ impl Cluster {
         self.send(Method::PATCH, &path, body).await
     }
 
+    /// The OpenAPI document of our group, as the API server has it. None if our definitions are not installed.
+    ///
+    /// # Errors
+    /// See [`Failed`].
+    pub async fn definitions(&self) -> Result<Option<Value>, Failed> {
+        let index = self.get("/openapi/v3").await?.unwrap_or_default();
+        let place = &index["paths"][format!("apis/{GROUP}/{VERSION}")]["serverRelativeURL"];
+        match place.as_str() {
+            Some(place) => Ok(Some(self.get(place).await?.unwrap_or_default())),
+            None => Ok(None),
+        }
+    }
+
     /// Asks the API server something that is an object itself, such as an access review.
     ///
     /// # Errors

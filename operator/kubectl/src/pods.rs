@@ -8,34 +8,46 @@ use vumi_cli::error::CliError;
 /// Name of the worker's container.
 pub const CONTAINER: &str = "worker";
 
-/// A pod.
+/// A pod that has not ended for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// Its name.
     pub name: String,
-    /// Whether its containers run, or have run.
-    pub begun: bool,
+    /// `metadata.uid`: the next one of a StatefulSet has the same name.
+    pub uid: String,
     /// Whether it is ready.
     pub ready: bool,
     /// Whether it is being stopped.
     pub leaving: bool,
+    /// Whether its worker runs now.
+    pub running: bool,
+    /// Whether its worker runs, or has run.
+    pub begun: bool,
+    /// How often its worker was started again.
+    pub restarts: u64,
 }
 
 impl Pod {
-    fn of(object: &Value) -> Self {
-        let conditions = object["status"]["conditions"].as_array();
-        let mut conditions = conditions.into_iter().flatten();
+    fn of(object: &Value) -> Option<Self> {
+        let seen = vumi_plan::Pod::of(object)?;
         let states = object["status"]["containerStatuses"].as_array();
-        let begun = |state: &Value| state["state"].get("waiting").is_none();
-        Self {
-            name: object["metadata"]["name"]
+        let mut states = states.into_iter().flatten();
+        let worker = states.find(|state| state["name"] == CONTAINER);
+        let worker = worker.unwrap_or(&Value::Null);
+        let state = |name: &str| worker["state"][name].is_object();
+        let restarts = worker["restartCount"].as_u64().unwrap_or(0);
+        Some(Self {
+            name: seen.name,
+            uid: object["metadata"]["uid"]
                 .as_str()
                 .unwrap_or_default()
                 .to_owned(),
-            begun: states.into_iter().flatten().any(begun),
-            ready: conditions.any(|c| c["type"] == "Ready" && c["status"] == "True"),
-            leaving: object["metadata"]["deletionTimestamp"].is_string(),
-        }
+            ready: seen.ready,
+            leaving: seen.ending,
+            running: state("running"),
+            begun: state("running") || state("terminated") || restarts > 0,
+            restarts,
+        })
     }
 }
 
@@ -46,7 +58,7 @@ impl Pod {
 pub async fn of(cluster: &Cluster, named: &Named) -> Result<Vec<Pod>, CliError> {
     let path = objects("v1", "Pod", &cluster.namespace);
     let found = cluster.list(&path, &named.selector()).await?;
-    let mut pods: Vec<Pod> = found.iter().map(Pod::of).collect();
+    let mut pods: Vec<Pod> = found.iter().filter_map(Pod::of).collect();
     pods.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(pods)
 }
@@ -57,7 +69,7 @@ pub async fn of(cluster: &Cluster, named: &Named) -> Result<Vec<Pod>, CliError> 
 /// There is none, and why that may be.
 pub async fn one(cluster: &Cluster, named: &Named) -> Result<Pod, CliError> {
     let pods = of(cluster, named).await?;
-    let mut there = pods.iter().filter(|pod| pod.begun && !pod.leaving);
+    let mut there = pods.iter().filter(|pod| pod.running && !pod.leaving);
     let ready = there.clone().find(|pod| pod.ready);
     if let Some(pod) = ready.or_else(|| there.next()) {
         return Ok(pod.clone());
@@ -76,16 +88,29 @@ mod tests {
 
     #[test]
     fn what_a_pod_says_of_itself() {
-        let pod = Pod::of(&json!({
-            "metadata": {"name": "p", "deletionTimestamp": "2026-11-26T12:00:00Z"},
-            "status": {
-                "conditions": [{"type": "Ready", "status": "True"}],
-                "containerStatuses": [{"state": {"running": {}}}],
-            },
-        }));
-        assert!(pod.begun && pod.ready && pod.leaving);
-        let waiting = json!({"status": {"containerStatuses": [{"state": {"waiting": {}}}]}});
-        assert!(!Pod::of(&waiting).begun);
-        assert!(!Pod::of(&json!({})).begun);
+        let pod = |phase: &str, container: Value| {
+            Pod::of(&json!({
+                "metadata": {"name": "p", "uid": "u"},
+                "status": {"phase": phase, "containerStatuses": [container]},
+            }))
+        };
+        let runs = pod(
+            "Running",
+            json!({"name": "worker", "restartCount": 2, "state": {"running": {}}}),
+        );
+        let runs = runs.unwrap();
+        assert!(runs.running && runs.begun && runs.restarts == 2);
+        // Between two starts there is a log of the last one, and nothing can be run in it.
+        let waits = pod(
+            "Running",
+            json!({"name": "worker", "restartCount": 2, "state": {"waiting": {}}}),
+        );
+        let waits = waits.unwrap();
+        assert!(!waits.running && waits.begun);
+        let other = json!({"name": "sidecar", "state": {"running": {}}});
+        assert!(!pod("Running", other).unwrap().begun);
+        // One that was evicted stands there and is none.
+        let evicted = json!({"name": "worker", "state": {"terminated": {}}});
+        assert_eq!(pod("Failed", evicted), None);
     }
 }

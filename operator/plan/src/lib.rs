@@ -20,7 +20,7 @@ pub mod settings;
 pub mod status;
 pub mod validate;
 
-pub use build::build;
+pub use build::{build, own_template};
 pub use clashes::{BrokerIdentity, Claim, Clash, clashes, consumed};
 pub use context::{Context, Live, Platform, SecretFacts};
 pub use desired::{Child, Desired, Note};

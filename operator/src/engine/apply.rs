@@ -71,13 +71,13 @@ impl Plan<'_> {
     }
 }
 
-/// Compares what is wanted with what there is. `fresh` gives the workload as it would be built for a new resource: its template
-/// has no defaults of the server in it, so that its fields can be compared with those that are ours.
+/// Compares what is wanted with what there is. `own` gives the template of the workload as it is built anew
+/// ([`vumi_plan::own_template`]): it has no defaults of the server in it, so that its fields can be compared with those that are ours.
 pub fn plan<'a>(
     family: &Family,
     uid: &str,
     desired: &'a Desired,
-    fresh: &dyn Fn() -> Option<Child>,
+    own: &dyn Fn(&Child) -> Option<Value>,
 ) -> Plan<'a> {
     let mut plan = Plan::default();
     for child in &desired.children {
@@ -86,18 +86,11 @@ pub fn plan<'a>(
             continue;
         };
         let held = family.child(kind.kind, &child.name).map(AsRef::as_ref);
-        // A template that is kept is read from what runs: it has defaults of the server in it, which are nobody's, and what
-        // others may have done to it. While an update waits, nobody can say what it was made of, and it is not compared.
-        let own_template = || {
-            let fresh = fresh().filter(|fresh| template_hash(fresh) == template_hash(child));
-            fresh.map_or(Value::Null, |fresh| {
-                fresh.object["spec"]["template"].clone()
-            })
-        };
         let need = need(held, child, uid, || {
             let mut object = child.object.clone();
             if kind.is_workload() {
-                object["spec"]["template"] = own_template();
+                // While an update waits, it is not compared.
+                object["spec"]["template"] = own(child).unwrap_or_default();
             }
             object
         });
@@ -107,7 +100,7 @@ pub fn plan<'a>(
         let mut object = child.object.clone();
         // What runs may have been changed by others: where the same template can be built anew, that one is written.
         if kind.is_workload()
-            && let template @ Value::Object(_) = own_template()
+            && let Some(template) = own(child)
         {
             object["spec"]["template"] = template;
         }

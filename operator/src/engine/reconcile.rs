@@ -22,7 +22,7 @@ use std::time::Duration;
 use vumi_api::{ConditionType, Resource, Spec, Status};
 use vumi_plan::names::PAUSED;
 use vumi_plan::validate::Outcome;
-use vumi_plan::{Context, Decision, Desired, Reason, Refusal, Validated, build, validate};
+use vumi_plan::{Child, Decision, Desired, Reason, Refusal, build, own_template, validate};
 
 /// For what is awaited that no watch tells of, such as a Secret, it is looked again after this time.
 const AWAITED: Duration = Duration::from_secs(10);
@@ -131,8 +131,8 @@ impl Look<'_> {
             context.replicas = Some(0);
         }
         let desired = build(&validated, &context, &engine.settings);
-        let fresh = || fresh(engine, &validated, &context);
-        let plan = apply::plan(family, &held.uid, &desired, &fresh);
+        let own = |workload: &Child| own_template(&validated, &context, &engine.settings, workload);
+        let plan = apply::plan(family, &held.uid, &desired, &own);
         if resource.deployment().overrides.is_some()
             && let Err(error) = apply::try_workload(engine, key, &plan).await
         {
@@ -323,16 +323,4 @@ impl Look<'_> {
         }
         Looked::Failed(error)
     }
-}
-
-/// The workload as it would be built for a new resource.
-fn fresh(engine: &Engine, validated: &Validated, context: &Context) -> Option<vumi_plan::Child> {
-    let context = Context {
-        live: None,
-        restarted: context.restarted().map(str::to_owned),
-        ..context.clone()
-    };
-    build(validated, &context, &engine.settings)
-        .workload()
-        .cloned()
 }

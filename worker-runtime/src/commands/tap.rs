@@ -65,6 +65,9 @@ pub struct Arguments {
     /// PEM file of the private certificate authority of that broker
     #[arg(long, value_name = "FILE", requires = "broker")]
     pub broker_ca: Option<PathBuf>,
+    /// End at the end of standard input, as that of somebody far away does when the connection breaks
+    #[arg(long, hide = true)]
+    pub until_eof: bool,
     /// The process whose messages are shown.
     #[command(flatten)]
     pub which: Which,
@@ -144,6 +147,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         let followed = tokio::select! {
             followed = follow(arguments, &mut source) => followed,
             _ = tokio::signal::ctrl_c() => Ok(()),
+            () = input_ends(), if arguments.until_eof => Ok(()),
         };
         if let Source::Broker(tap, broker) = source {
             drop(tap);
@@ -151,6 +155,17 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         }
         followed
     })
+}
+
+/// Waits for the end of standard input. A thread of its own waits, since nobody can end such a read.
+async fn input_ends() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        // An error is an end as well.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
 }
 
 async fn follow(arguments: &Arguments, source: &mut Source) -> Result<(), CliError> {

@@ -13,11 +13,12 @@ use vumi_cli::error::CliError;
 use vumi_cli::output;
 use vumi_plan::names::{MANAGER, PAUSED, RESTARTED};
 use vumi_plan::{
-    Context, Desired, Live, Names, Platform, Reason, SecretFacts, Settings, build, secret, validate,
+    Context, Desired, Live, Names, Platform, Reason, SecretFacts, Settings, build, own_template,
+    secret, validate,
 };
 
 /// Kinds of objects that the operator makes, and deletes when they are not wanted any more.
-const CHILDREN: &[(&str, &str)] = &[
+pub(super) const CHILDREN: &[(&str, &str)] = &[
     ("v1", "ServiceAccount"),
     ("v1", "ConfigMap"),
     ("v1", "Service"),
@@ -232,7 +233,14 @@ async fn difference(
             child.name
         );
         let before = cluster.get(&path).await?;
-        let after = cluster.try_apply(&path, &child.object, MANAGER).await;
+        let mut object = child.object.clone();
+        // What the operator writes: what others did to the template that runs is taken back.
+        if desired.workload() == Some(child)
+            && let Some(template) = own_template(&validated, &context, settings, child)
+        {
+            object["spec"]["template"] = template;
+        }
+        let after = cluster.try_apply(&path, &object, MANAGER).await;
         let after = after.map_err(|failed| {
             let named = format!("{} {}", child.kind, child.name);
             match failed.is_forbidden() {

@@ -6,7 +6,7 @@ mod rights;
 use crate::cluster::{Cluster, Connection};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
-use vumi_api::crds::{GROUP, VERSION, lacking};
+use vumi_api::crds::lacking;
 use vumi_cli::error::CliError;
 use vumi_cli::findings;
 use vumi_cli::output::Format;
@@ -82,9 +82,7 @@ async fn kubernetes(cluster: &Cluster) -> Result<Finding, CliError> {
 /// The definitions. Returns whether there are any.
 async fn definitions(cluster: &Cluster, found: &mut Vec<Finding>) -> Result<bool, CliError> {
     let about = "definitions (CRDs)";
-    let index = cluster.get("/openapi/v3").await?.unwrap_or_default();
-    let place = &index["paths"][format!("apis/{GROUP}/{VERSION}")]["serverRelativeURL"];
-    let Some(place) = place.as_str() else {
+    let Some(document) = cluster.definitions().await? else {
         found.push(Finding::new(
             Level::Problem,
             about,
@@ -93,7 +91,6 @@ async fn definitions(cluster: &Cluster, found: &mut Vec<Finding>) -> Result<bool
         ));
         return Ok(false);
     };
-    let document = cluster.get(place).await?.unwrap_or_default();
     found.push(match lacking(&document) {
         Some(what) => Finding::new(
             Level::Problem,

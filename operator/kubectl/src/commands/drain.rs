@@ -19,7 +19,7 @@ use vumi_cli::output;
 Sets spec.suspend (right: patch) and waits until the last pod is gone: intake closes first, requests that wait for their reply still
 get it, what is in hand is finished, and nothing is lost. Then says what waits in its queues. Where manifests come from a
 repository, set `suspend: true` there as well, or the next synchronisation undoes it.
-Exit codes: 0 no pod is left · 1 not within --timeout · 3 there is no such resource, or it cannot be written.")]
+Exit codes: 0 no pod is left · 1 not within --timeout · 2 it must not be written now · 3 there is no such resource, or it cannot be written.")]
 pub struct Arguments {
     /// The workers: transport/NAME, application/NAME, …
     #[arg(value_name = "KIND/NAME", required = true)]
@@ -38,9 +38,7 @@ pub struct Arguments {
 /// One cannot be written, or its pods do not go.
 pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError> {
     let cluster = Cluster::open(at).await?;
-    for worker in &arguments.workers {
-        worker.get(&cluster).await?;
-    }
+    super::writable(&cluster, &arguments.workers).await?;
     let suspend = match arguments.undo {
         true => Value::Null,
         false => true.into(),
@@ -71,14 +69,10 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
 async fn left(cluster: &Cluster, worker: &Named) -> Result<Option<String>, CliError> {
     let object = worker.get(cluster).await?;
     let status = Status::of(&object);
-    let ready = status.condition(ConditionType::Ready);
-    let suspended = ready.is_some_and(|ready| ready.reason == "Suspended");
-    if object["metadata"]["generation"] != status.observed_generation || !suspended {
-        return Ok(Some(format!(
-            "{worker}: the operator has not taken it up yet; `kubectl vumi doctor` says whether it runs"
-        )));
-    }
-    let pods = pods::of(cluster, worker).await?;
+    let pods = match pending(object["metadata"]["generation"].as_i64(), &status) {
+        Some(why) => return Ok(Some(format!("{worker}: {why}"))),
+        None => pods::of(cluster, worker).await?,
+    };
     let names: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
     Ok((!names.is_empty()).then(|| {
         format!(
@@ -88,6 +82,35 @@ async fn left(cluster: &Cluster, worker: &Named) -> Result<Option<String>, CliEr
             names.join(", ")
         )
     }))
+}
+
+/// Why the operator has not suspended it yet. None if it has.
+fn pending(generation: Option<i64>, status: &Status) -> Option<String> {
+    let ready = status.condition(ConditionType::Ready);
+    let suspended = ready.is_some_and(|ready| ready.reason == "Suspended");
+    if generation != Some(status.observed_generation) {
+        return Some(
+            "the operator has not taken it up yet; `kubectl vumi doctor` says whether it runs"
+                .into(),
+        );
+    }
+    if suspended {
+        return None;
+    }
+    let mut said = [
+        ConditionType::Stalled,
+        ConditionType::Reconciling,
+        ConditionType::Ready,
+    ]
+    .into_iter()
+    .filter_map(|kind| {
+        let held = kind == ConditionType::Ready || status.is(kind);
+        status.condition(kind).filter(|_| held)
+    });
+    Some(match said.next() {
+        Some(condition) => format!("{} [{}]", condition.message, condition.reason),
+        None => "the operator says nothing of it".into(),
+    })
 }
 
 /// What waits in its queues.
@@ -106,6 +129,32 @@ fn remains(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_keeps_it_is_what_the_operator_says() {
+        let status = |conditions: Value| {
+            Status::of(&json!({"status": {"observedGeneration": 2, "conditions": conditions}}))
+        };
+        let condition = |kind: &str, truth: &str, reason: &str| {
+            json!({
+                "type": kind, "status": truth, "reason": reason, "message": "why",
+                "lastTransitionTime": "2026-11-26T12:00:00Z",
+            })
+        };
+        let suspended = status(json!([condition("Ready", "False", "Suspended")]));
+        assert_eq!(pending(Some(2), &suspended), None);
+        assert!(
+            pending(Some(3), &suspended)
+                .unwrap()
+                .contains("not taken it up")
+        );
+        let stalled = status(json!([
+            condition("Ready", "False", "Progressing"),
+            condition("Reconciling", "False", "Done"),
+            condition("Stalled", "True", "SecretMissing"),
+        ]));
+        assert_eq!(pending(Some(2), &stalled).unwrap(), "why [SecretMissing]");
+    }
 
     #[test]
     fn what_remains_is_said() {

@@ -5,9 +5,10 @@ use crate::named::Named;
 use crate::pods::{self, CONTAINER};
 use futures::{AsyncBufReadExt, StreamExt};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::LogParams;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::Write;
 use tokio::task::JoinSet;
 use vumi_cli::error::CliError;
@@ -53,9 +54,21 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
     }
 }
 
+/// One run of a pod's container: the next pod of a StatefulSet has the same name, and a container that was started again the same pod.
+type Run = (String, u64);
+
+/// What is known of a run.
+struct Followed {
+    /// Whether its log is read now.
+    streams: bool,
+    /// When its last line was written that was printed.
+    seen: Option<Timestamp>,
+}
+
 async fn print(arguments: &Arguments, cluster: &Cluster) -> Result<(), CliError> {
     let worker = &arguments.worker;
-    let (mut known, mut streams) = (BTreeSet::new(), JoinSet::new());
+    let mut known: BTreeMap<Run, Followed> = BTreeMap::new();
+    let mut streams = JoinSet::new();
     let mut first = true;
     loop {
         let pods = pods::of(cluster, worker).await?;
@@ -68,37 +81,47 @@ async fn print(arguments: &Arguments, cluster: &Cluster) -> Result<(), CliError>
             }
             output::note(&format!("{worker} has no pods yet; waiting for one"));
         }
-        let begun: Vec<String> = pods
-            .into_iter()
-            .filter(|pod| pod.begun)
-            .map(|pod| pod.name)
-            .collect();
+        let begun: Vec<pods::Pod> = pods.into_iter().filter(|pod| pod.begun).collect();
         let prefixed = arguments.follow || begun.len() > 1;
-        for name in begun {
-            if known.insert(name.clone()) {
-                let tail = match first {
-                    true => arguments.tail,
-                    // Of one that came while we looked nothing was missed.
-                    false => None,
-                };
-                let parameters = LogParams {
-                    container: Some(CONTAINER.into()),
-                    follow: arguments.follow,
-                    previous: arguments.previous,
-                    tail_lines: tail.map(i64::from),
-                    since_seconds: arguments
-                        .since
-                        .and_then(|since| i64::try_from(since.0.as_secs()).ok()),
-                    ..LogParams::default()
-                };
-                let api = Api::namespaced(cluster.client.clone(), &cluster.namespace);
-                streams.spawn(stream(api, name, parameters, prefixed));
+        for pod in begun {
+            let run = (pod.uid.clone(), pod.restarts);
+            let before = known.get(&run);
+            if before.is_some_and(|before| before.streams || !pod.running) {
+                continue;
             }
+            let seen = before.and_then(|before| before.seen);
+            let stream = Stream {
+                api: Api::namespaced(cluster.client.clone(), &cluster.namespace),
+                pod: pod.name,
+                prefixed,
+                seen,
+            };
+            // Of one that came while we looked nothing was missed.
+            let tail = arguments.tail.filter(|_| first && seen.is_none());
+            let since = arguments.since.filter(|_| seen.is_none());
+            let parameters = LogParams {
+                container: Some(CONTAINER.into()),
+                follow: arguments.follow,
+                previous: arguments.previous,
+                tail_lines: tail.map(i64::from),
+                since_seconds: since.and_then(|since| i64::try_from(since.0.as_secs()).ok()),
+                since_time: seen,
+                timestamps: true,
+                ..LogParams::default()
+            };
+            let streams_now = Followed {
+                streams: true,
+                seen,
+            };
+            known.insert(run.clone(), streams_now);
+            streams.spawn(async move { (run, stream.print(parameters).await) });
         }
         first = false;
         if !arguments.follow {
             while let Some(ended) = streams.join_next().await {
-                ended.map_err(|error| CliError::runtime(error.to_string()))??;
+                let (_, (_, result)) =
+                    ended.map_err(|error| CliError::runtime(error.to_string()))?;
+                result?;
             }
             return Ok(());
         }
@@ -108,12 +131,14 @@ async fn print(arguments: &Arguments, cluster: &Cluster) -> Result<(), CliError>
             tokio::select! {
                 () = &mut look => break,
                 Some(ended) = streams.join_next() => {
-                    // One that has stopped, or whose stream broke, is no reason to leave the others.
-                    match ended {
-                        Ok(Ok(true)) => {}
-                        Ok(Ok(false)) => return Ok(()),
-                        Ok(Err(error)) => output::note(&format!("note: {error}")),
-                        Err(error) => return Err(CliError::runtime(error.to_string())),
+                    let (run, (seen, result)) = ended.map_err(|error| CliError::runtime(error.to_string()))?;
+                    // If its container still runs, it goes on where it broke.
+                    known.insert(run, Followed { streams: false, seen });
+                    match result {
+                        Ok(true) => {}
+                        Ok(false) => return Ok(()),
+                        // That of one is no reason to leave the others.
+                        Err(error) => output::note(&format!("note: {error}")),
                     }
                 }
             }
@@ -121,29 +146,75 @@ async fn print(arguments: &Arguments, cluster: &Cluster) -> Result<(), CliError>
     }
 }
 
-/// Prints the log of a pod. False if nobody reads what is printed.
-async fn stream(
+/// The log of one run.
+struct Stream {
     api: Api<Pod>,
-    name: String,
-    parameters: LogParams,
+    pod: String,
+    /// Whether lines begin with the name of the pod.
     prefixed: bool,
-) -> Result<bool, CliError> {
-    let unread = |error: &dyn std::fmt::Display| {
-        CliError::environment(format!("the log of pod {name} cannot be read: {error}"))
-    };
-    let lines = api.log_stream(&name, &parameters).await;
-    let lines = lines.map_err(|error| unread(&crate::cluster::Failed::from(error).text))?;
-    let mut lines = std::pin::pin!(lines.lines());
-    while let Some(line) = lines.next().await {
-        let line = line.map_err(|error| unread(&error))?;
-        let mut out = std::io::stdout().lock();
-        let written = match prefixed {
-            true => writeln!(out, "{name} {line}"),
-            false => writeln!(out, "{line}"),
-        };
-        if written.and_then(|()| out.flush()).is_err() {
-            return Ok(false);
-        }
+    /// Lines until then were printed.
+    seen: Option<Timestamp>,
+}
+
+impl Stream {
+    /// Prints it. Returns when the last line was written, and false if nobody reads what is printed.
+    async fn print(mut self, parameters: LogParams) -> (Option<Timestamp>, Result<bool, CliError>) {
+        let result = self.lines(&parameters).await;
+        (self.seen, result)
     }
-    Ok(true)
+
+    async fn lines(&mut self, parameters: &LogParams) -> Result<bool, CliError> {
+        let pod = self.pod.clone();
+        let unread = |error: &dyn std::fmt::Display| {
+            CliError::environment(format!("the log of pod {pod} cannot be read: {error}"))
+        };
+        let lines = self.api.log_stream(&pod, parameters).await;
+        let lines = lines.map_err(|error| unread(&crate::cluster::Failed::from(error).text))?;
+        let mut lines = std::pin::pin!(lines.lines());
+        let before = self.seen;
+        while let Some(line) = lines.next().await {
+            let line = line.map_err(|error| unread(&error))?;
+            let (at, text) = timed(&line);
+            // The API server begins with the second.
+            if at.is_some() && at <= before {
+                continue;
+            }
+            self.seen = at.or(self.seen);
+            let mut out = std::io::stdout().lock();
+            let written = match self.prefixed {
+                true => writeln!(out, "{pod} {text}"),
+                false => writeln!(out, "{text}"),
+            };
+            if written.and_then(|()| out.flush()).is_err() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// When a line was written, and the line.
+fn timed(line: &str) -> (Option<Timestamp>, &str) {
+    let parts = line.split_once(' ').unwrap_or((line, ""));
+    match parts.0.parse() {
+        Ok(at) => (Some(at), parts.1),
+        // What is not of the container, as when a log was rotated away.
+        Err(_) => (None, line),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_says_when_it_was_written() {
+        let at: Timestamp = "2026-11-26T12:00:00.5Z".parse().unwrap();
+        assert_eq!(
+            timed("2026-11-26T12:00:00.500000000Z a b"),
+            (Some(at), "a b")
+        );
+        assert_eq!(timed("2026-11-26T12:00:00.500000000Z"), (Some(at), ""));
+        assert_eq!(timed("unable to read"), (None, "unable to read"));
+    }
 }

@@ -11,14 +11,17 @@ pub mod status;
 pub mod tap;
 
 use crate::cluster::{Cluster, resources};
-use crate::named::Named;
+use crate::named::{Named, read};
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
+use vumi_api::crds::lacking;
 use vumi_api::manifest::{Manifests, load};
 use vumi_api::{Kind, Severity, Target};
 use vumi_cli::error::CliError;
 use vumi_cli::files;
+use vumi_cli::output;
+use vumi_plan::names::PAUSED;
 
 /// Between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_secs(1);
@@ -40,6 +43,37 @@ async fn chosen(cluster: &Cluster, named: &[Named]) -> Result<Vec<(Kind, Value)>
     Ok(found)
 }
 
+/// Whether all of these may be written to; asked before any of them is. Definitions that are older than what somebody wrote make the API
+/// server leave out what they do not know, and the least write makes that loss last.
+async fn writable(cluster: &Cluster, workers: &[Named]) -> Result<(), CliError> {
+    let document = cluster.definitions().await?;
+    if let Some(what) = document.as_ref().and_then(lacking) {
+        return Err(CliError::validation(format!(
+            "the definitions (CRDs) are older than this program ({}): they lack {what}, and a write would destroy what they do not know; kubectl apply --server-side -f deploy/crds first",
+            env!("CARGO_PKG_VERSION")
+        )));
+    }
+    for worker in workers {
+        untouched(worker, &worker.get(cluster).await?)?;
+    }
+    Ok(())
+}
+
+/// Refuses what must not be written to.
+fn untouched(worker: &Named, object: &Value) -> Result<(), CliError> {
+    if read(worker.kind, object)?.worker_type().is_none() {
+        return Err(CliError::validation(format!(
+            "{worker} has no worker type: the definitions (CRDs) that are installed do not know the one it was given, and a write would destroy what is stored of it; upgrade the CRDs first"
+        )));
+    }
+    if object["metadata"]["annotations"][PAUSED] == "true" {
+        return Err(CliError::validation(format!(
+            "the operator leaves {worker} alone while the annotation {PAUSED} says true; remove that first"
+        )));
+    }
+    Ok(())
+}
+
 /// The manifests of files, if they are valid.
 fn manifests(paths: &[PathBuf]) -> Result<Manifests, CliError> {
     let manifests = load(&files::read(paths)?, Target::Cluster);
@@ -57,12 +91,13 @@ fn manifests(paths: &[PathBuf]) -> Result<Manifests, CliError> {
     }
 }
 
-/// Looks again and again until something holds; `look` says what is still missing.
+/// Looks again and again until something holds; `look` says what is still missing, which is told when it changes.
 async fn until(
     timeout: Duration,
     mut look: impl AsyncFnMut() -> Result<Option<String>, CliError>,
 ) -> Result<(), CliError> {
     let deadline = tokio::time::Instant::now() + timeout;
+    let mut told = String::new();
     loop {
         let Some(missing) = look().await? else {
             return Ok(());
@@ -73,6 +108,31 @@ async fn until(
                 vumi_api::Duration(timeout)
             )));
         }
+        if told != missing {
+            output::note(&format!("waiting: {missing}"));
+            told = missing;
+        }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_write_would_destroy_or_nobody_would_see_is_not_written() {
+        let worker: Named = "transport/sms".parse().unwrap();
+        let refused = |object: Value| {
+            let refused = untouched(&worker, &object);
+            refused.err().map(|error| error.text).unwrap_or_default()
+        };
+        let telnet = json!({"telnet": {"port": 2323}});
+        let paused = json!({"annotations": {PAUSED: "true"}});
+        assert_eq!(refused(json!({"metadata": {}, "spec": telnet})), "");
+        assert!(refused(json!({"metadata": {}, "spec": {}})).contains("no worker type"));
+        let said = refused(json!({"metadata": paused, "spec": telnet}));
+        assert!(said.contains("leaves transport/sms alone"), "{said}");
     }
 }

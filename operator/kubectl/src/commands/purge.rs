@@ -1,10 +1,14 @@
 //! `kubectl vumi purge`: the queues that a worker leaves at its broker. Deleting a resource keeps them, since messages may wait
 //! in them; this deletes them when somebody says so.
 
+mod claims;
+
 use crate::broker::{self, Way};
 use crate::cluster::{Cluster, Connection};
 use crate::named::{Named, read};
 use crate::pods;
+use claims::Claims;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use vumi_api::shared::BrokerRef;
@@ -23,9 +27,10 @@ use vumi_core::parking::parked_queue;
   kubectl vumi purge transport/sms --yes --with-messages
   kubectl vumi purge -f sms.yaml --broker amqp://user@localhost:5672/ --yes
 
-Without --yes it says what it would delete: each queue that the worker reads, its parts, and what was set aside of it. Queues of
-others are not touched, and neither is one that anybody reads. A resource that is still there must be suspended (`kubectl vumi drain`)
-and have no pods.
+Without --yes it says what it would delete: each queue that the worker reads, its parts, and what was set aside of it. A queue that
+anybody reads is kept, and one that another resource is to read, even if that has no pods now: those of all namespaces are looked at if
+they may be listed, otherwise those of the namespaces that are named. A resource that is still there must be suspended
+(`kubectl vumi drain`), and none may have pods that still finish what they have in hand.
 The broker is that of the resource: its Secret is read (right: get secrets), and a Service of the cluster is reached through one of its
 pods (right: create pods/portforward).
 Exit codes: 0 deleted, or nothing is there · 1 something is left, --yes or --with-messages is missing · 2 the worker may still work, or a manifest is not valid · 3 the cluster or the broker.")]
@@ -58,6 +63,7 @@ pub struct Arguments {
 pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError> {
     let cluster = Cluster::open(at).await?;
     let resources = resources(arguments, &cluster).await?;
+    let mut claims = Claims::of_others(&cluster, &resources).await?;
     let mut rows = vec![
         ["QUEUE", "BROKER", "MESSAGES", "CONSUMERS", ""]
             .map(str::to_owned)
@@ -69,9 +75,10 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
             Some(url) => broker::at(url)?,
             None => broker::of(&cluster, &place.0, &place.1).await?,
         };
-        let remover = Remover::open(&way.config).await?;
+        let mut remover = Remover::open(&way.config).await?;
         for queue in queues {
-            match one(arguments, &remover, &way, &queue).await {
+            let holder = claims.holder(&cluster, &place, &way, &queue).await;
+            match one(arguments, &mut remover, &way, &queue, holder).await {
                 Ok(Some((row, deleted))) => {
                     rows.push(row);
                     left += usize::from(!deleted);
@@ -106,48 +113,57 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
     }
 }
 
-/// What is done with one queue. None if it is not there.
+/// What is done with one queue, which is kept if it has a holder. None if it is not there.
 async fn one(
     arguments: &Arguments,
-    remover: &Remover,
+    remover: &mut Remover,
     way: &Way,
     queue: &str,
+    holder: Option<String>,
 ) -> Result<Option<(Vec<String>, bool)>, CliError> {
     let Some(depth) = remover.depth(queue).await? else {
         return Ok(None);
     };
     let mut messages = depth.ready;
-    let said = if depth.consumers > 0 {
-        "kept: somebody reads it"
+    let mut deleted = false;
+    let said = if let Some(holder) = holder {
+        format!("kept: {holder}")
+    } else if depth.consumers > 0 {
+        "kept: somebody reads it".into()
     } else if messages > 0 && !arguments.with_messages {
         match arguments.yes {
             true => "kept: messages wait in it (--with-messages deletes them)",
             false => "would be kept: messages wait in it (--with-messages)",
         }
+        .into()
     } else if !arguments.yes {
-        "would be deleted"
+        "would be deleted".into()
     } else {
-        messages = remover.delete(queue).await?;
-        "deleted"
+        match remover.delete(queue, arguments.with_messages).await? {
+            Some(gone) => {
+                (messages, deleted) = (gone, true);
+                "deleted".into()
+            }
+            None => "kept: somebody began to use it".into(),
+        }
     };
     let row = vec![
         queue.to_owned(),
         way.shown.clone(),
         messages.to_string(),
         depth.consumers.to_string(),
-        said.to_owned(),
+        said,
     ];
-    Ok(Some((row, said == "deleted")))
+    Ok(Some((row, deleted)))
 }
 
 /// The resources whose queues are meant; none of them may still work.
 async fn resources(arguments: &Arguments, cluster: &Cluster) -> Result<Vec<Resource>, CliError> {
     let mut found = Vec::new();
-    let mut there = Vec::new();
     for worker in &arguments.workers {
         let object = worker.get(cluster).await?;
         found.push(read(worker.kind, &object)?);
-        there.push((worker.clone(), cluster.clone(), object));
+        rests(cluster, worker, Some(&object)).await?;
     }
     if !arguments.files.is_empty() {
         for loaded in super::manifests(&arguments.files)?.resources {
@@ -160,24 +176,36 @@ async fn resources(arguments: &Arguments, cluster: &Cluster) -> Result<Vec<Resou
             if let Some(namespace) = &resource.namespace {
                 place.namespace.clone_from(namespace);
             }
-            if let Some(object) = place.get(&named.path(&place.namespace)).await? {
-                there.push((named, place, object));
-            }
+            let object = place.get(&named.path(&place.namespace)).await?;
+            rests(&place, &named, object.as_ref()).await?;
             found.push(resource);
         }
     }
-    for (named, place, object) in there {
-        let status = Status::of(&object);
+    Ok(found)
+}
+
+/// Refuses a resource that may still work, whether it is there or was deleted: its last pods read no more, and have messages in hand.
+async fn rests(place: &Cluster, named: &Named, object: Option<&Value>) -> Result<(), CliError> {
+    if let Some(object) = object {
+        let status = Status::of(object);
         let ready = status.condition(ConditionType::Ready);
-        let suspended = read(named.kind, &object)?.deployment().suspend
+        let suspended = read(named.kind, object)?.deployment().suspend
             && ready.is_some_and(|ready| ready.reason == "Suspended");
-        if !suspended || !pods::of(&place, &named).await?.is_empty() {
+        if !suspended {
             return Err(CliError::validation(format!(
                 "{named} is still there and may work: delete it, or stop it with `kubectl vumi drain {named}`"
             )));
         }
     }
-    Ok(found)
+    let pods = pods::of(place, named).await?;
+    let pods: Vec<&str> = pods.iter().map(|pod| pod.name.as_str()).collect();
+    match pods.is_empty() {
+        true => Ok(()),
+        false => Err(CliError::validation(format!(
+            "{named} still has pods, which finish what they have in hand: {}; wait until they are gone",
+            pods.join(", ")
+        ))),
+    }
 }
 
 type Place = (String, BrokerRef);

@@ -5,11 +5,11 @@ use crate::cluster::{Cluster, Connection, objects};
 use crate::named::{Named, read};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use vumi_api::Duration;
+use vumi_api::{Duration, Status};
 use vumi_cli::error::CliError;
 use vumi_cli::output;
 use vumi_plan::Names;
-use vumi_plan::names::{PAUSED, RESTARTED};
+use vumi_plan::names::RESTARTED;
 
 /// Arguments of `kubectl vumi restart`.
 #[derive(clap::Args, Debug)]
@@ -18,8 +18,9 @@ use vumi_plan::names::{PAUSED, RESTARTED};
   kubectl vumi restart application/echo application/menu --wait
 
 Writes the annotation vumi.dev/restarted-at of the resource (right: patch). The operator replaces its pods as after an edit: the
-new pod first, as a standby, then the old one goes. Pods keep the version of the runtime that they have.
-Exit codes: 0 asked for, or done with --wait · 1 not done within --timeout · 3 there is no such resource, or it cannot be written.")]
+new pod first, as a standby, then the old one goes; with state.volume the old one goes first, since both cannot have the volume. Pods
+keep the version of the runtime that they have.
+Exit codes: 0 asked for, or done with --wait · 1 not done within --timeout · 2 it must not be written now · 3 there is no such resource, or it cannot be written.")]
 pub struct Arguments {
     /// The workers: transport/NAME, application/NAME, …
     #[arg(value_name = "KIND/NAME", required = true)]
@@ -38,25 +39,18 @@ pub struct Arguments {
 /// A resource cannot be written, or the pods do not come.
 pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError> {
     let cluster = Cluster::open(at).await?;
-    // All of them are looked at before any is touched.
-    for worker in &arguments.workers {
-        let object = worker.get(&cluster).await?;
-        if object["metadata"]["annotations"][PAUSED] == "true" {
-            return Err(CliError::validation(format!(
-                "the operator leaves {worker} alone while the annotation {PAUSED} says true; remove that first"
-            )));
-        }
-    }
+    super::writable(&cluster, &arguments.workers).await?;
     let now = Timestamp::now();
     let now = format!("{now:.0}");
     let change = json!({"metadata": {"annotations": {RESTARTED: now}}});
     for worker in &arguments.workers {
         let path = worker.path(&cluster.namespace);
         let object = cluster.merge(&path, &change).await?;
-        let none = read(worker.kind, &object)?.deployment().suspend;
-        let note = match none {
-            true => " has no pods: it is suspended",
-            false => ": its pods are being replaced",
+        let suspended = read(worker.kind, &object)?.deployment().suspend;
+        let note = match (suspended, Status::of(&object).replicas) {
+            (true, _) => " has no pods: it is suspended",
+            (false, 0) => " has no pods now",
+            (false, _) => ": its pods are being replaced",
         };
         output::print(&format!("{worker}{note}\n"))?;
     }

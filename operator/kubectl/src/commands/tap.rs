@@ -12,6 +12,9 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use vumi_cli::error::CliError;
 use vumi_cli::output::{self, Format};
 
+/// `vumi tap` ends with its standard input, which ends with our connection.
+const UNTIL_EOF: &str = "--until-eof";
+
 /// Arguments of `kubectl vumi tap`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
@@ -20,7 +23,7 @@ use vumi_cli::output::{self, Format};
   kubectl vumi tap application/echo --format json --count 10
 
 Runs `vumi tap` in one of the worker's pods (right: create pods/exec). One is enough: copies are made by the broker, so messages
-of all its pods are seen, and nobody misses one.
+of all its pods are seen, and nobody misses one. It ends there when it ends here.
 Without --show an address is a hash and its last three digits, and of a content only its length is shown.
 Exit codes: 0 ended by --count or Ctrl-C · 2 there is nothing to tap · 3 no pod runs, or it cannot be reached.")]
 pub struct Arguments {
@@ -52,7 +55,7 @@ pub struct Arguments {
 
 /// What runs in the pod.
 fn command(arguments: &Arguments) -> Vec<String> {
-    let mut command: Vec<String> = ["vumi", "tap"].map(str::to_owned).into();
+    let mut command: Vec<String> = ["vumi", "tap", UNTIL_EOF].map(str::to_owned).into();
     for kind in &arguments.kind {
         command.extend(["--kind".to_owned(), kind.clone()]);
     }
@@ -102,37 +105,39 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
     };
     let attach = AttachParams::default()
         .container(CONTAINER)
-        .stdin(false)
+        .stdin(true)
         .stdout(true)
         .stderr(true);
     let begun = api.exec(&pod.name, command(arguments), &attach).await;
     let mut process = begun.map_err(unreachable)?;
+    // As long as this is there, the other side follows.
+    let _stdin = process.stdin();
     let (out, err) = (process.stdout(), process.stderr());
     let status = process.take_status();
-    let copied = async { tokio::join!(copy(out, std::io::stdout()), copy(err, std::io::stderr())) };
-    tokio::select! {
-        _ = copied => {}
-        // The other side ends with its next message, which nobody takes.
-        _ = tokio::signal::ctrl_c() => {
-            process.abort();
-            return Ok(());
-        }
+    let copied =
+        async { tokio::try_join!(copy(out, std::io::stdout()), copy(err, std::io::stderr())) };
+    let done = tokio::select! {
+        copied = copied => copied.is_err(),
+        _ = tokio::signal::ctrl_c() => true,
+    };
+    if done {
+        process.abort();
+        return Ok(());
     }
     let status = match status {
         Some(status) => status.await,
         None => None,
     };
-    ended(status.as_ref().and_then(|status| {
-        let failed = status.status.as_deref() == Some("Failure");
-        failed.then(|| code(status))
-    }))
-}
-
-/// How the command in the pod ended is how this one ends: its reason was printed already.
-fn ended(failed: Option<u8>) -> Result<(), CliError> {
-    match failed {
-        None => Ok(()),
-        Some(code) => Err(CliError::silent(code)),
+    match status {
+        None => Err(CliError::environment(format!(
+            "the connection to pod {} broke; is it still there? Messages that pass meanwhile are not shown",
+            pod.name
+        ))),
+        Some(status) if status.status.as_deref() == Some("Failure") => {
+            // Its reason was printed already.
+            Err(CliError::silent(code(&status)))
+        }
+        Some(_) => Ok(()),
     }
 }
 
@@ -150,21 +155,17 @@ fn code(status: &k8s_openapi::apimachinery::pkg::apis::meta::v1::Status) -> u8 {
     written.unwrap_or(CliError::ENVIRONMENT)
 }
 
-/// Passes on what comes, until it ends or nobody takes it.
-async fn copy(from: Option<impl AsyncRead + Unpin>, mut to: impl Write) {
-    let Some(mut from) = from else { return };
+/// Passes on what comes, until it ends; or until nobody takes it, which is the error.
+async fn copy(from: Option<impl AsyncRead + Unpin>, mut to: impl Write) -> std::io::Result<()> {
+    let Some(mut from) = from else { return Ok(()) };
     let mut some = vec![0; 8192];
     while let Ok(length) = from.read(&mut some).await
         && length > 0
     {
-        if to
-            .write_all(&some[..length])
-            .and_then(|()| to.flush())
-            .is_err()
-        {
-            return;
-        }
+        to.write_all(&some[..length])?;
+        to.flush()?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -183,7 +184,7 @@ mod tests {
 
     #[test]
     fn nothing_is_shown_in_the_pod_unless_it_is_asked_for() {
-        assert_eq!(parsed(&[]), ["vumi", "tap", "--"]);
+        assert_eq!(parsed(&[]), ["vumi", "tap", "--until-eof", "--"]);
         let all = [
             "sms",
             "--kind",
@@ -200,6 +201,7 @@ mod tests {
             [
                 "vumi",
                 "tap",
+                "--until-eof",
                 "--kind",
                 "event",
                 "--address=-1",

@@ -5,8 +5,9 @@
 
 mod man;
 mod place;
+mod purge;
 
-use place::{NAMESPACE, Place, TELNET, deployment};
+use place::{Place, TELNET, deployment};
 use serde_json::{Value, json};
 use std::time::Duration;
 use vumi_testkit::kubernetes::{ApiServer, KubernetesError};
@@ -35,11 +36,14 @@ async fn what_people_ask_of_a_cluster() {
     doctor_knows_the_operator(&place);
     operator.end().await;
     diff_sees_what_others_changed(&place);
+    nothing_is_written_under_older_definitions(&place);
     let operator = place.operator().await;
     restart_is_the_operators(&place).await;
     there_is_nothing_to_look_at_without_pods(&place);
     drain_waits_and_says_what_remains(&place).await;
-    purge_takes_what_nobody_needs(&place, &rabbit).await;
+    purge::takes_what_nobody_needs(&place, &rabbit).await;
+    purge::leaves_what_others_are_to_read(&place, &rabbit).await;
+    purge::is_refused_by_the_broker_once_somebody_uses_a_queue(&rabbit).await;
     operator.end().await;
 }
 
@@ -171,11 +175,62 @@ fn diff_sees_what_others_changed(place: &Place) {
         asked.out
     );
     assert!(!asked.out.contains("ServiceAccount"), "{}", asked.out);
+    // As `kubectl set image` does.
+    let mut containers = place.get(&deployment())["spec"]["template"]["spec"]["containers"].take();
+    let image = containers[0]["image"].as_str().unwrap().to_owned();
+    containers[0]["image"] = "elsewhere/other:1".into();
+    let template = json!({"spec": {"containers": containers}});
+    place.merge(&deployment(), &json!({"spec": {"template": template}}));
+    let asked = place.vumi(&["diff", "transport/telnet"]);
+    let has = |sign: &str, image: &str| {
+        let mut lines = asked.out.lines();
+        lines.any(|line| line.starts_with(sign) && line.ends_with(&format!("image: {image}")))
+    };
+    assert!(
+        has("-", "elsewhere/other:1") && has("+", &image),
+        "{}",
+        asked.out
+    );
     assert_eq!(place.vumi(&["diff", "application/echo"]).code, 0);
     // An edit that takes an object away.
     let edited = place.edited("networkPolicy: {}");
     let asked = place.vumi(&["diff", "-f", &edited]);
     assert!(asked.out.contains("+kind: NetworkPolicy"), "{}", asked.out);
+}
+
+/// The API server leaves out what older definitions do not know, and a write makes that last.
+fn nothing_is_written_under_older_definitions(place: &Place) {
+    let crd = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/transports.vumi.dev";
+    let mut versions = place.get(crd)["spec"]["versions"].take();
+    let whole = versions.clone();
+    let spec = &mut versions[0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    let gone = spec["properties"]
+        .as_object_mut()
+        .unwrap()
+        .remove("updatePolicy");
+    assert!(gone.is_some());
+    place.merge(crd, &json!({"spec": {"versions": versions}}));
+    // The API server publishes them a moment later.
+    place.until("the older definitions", |place| {
+        place
+            .vumi(&["doctor"])
+            .out
+            .contains("they lack Transport.spec.updatePolicy")
+    });
+    let before = place.get(TELNET);
+    for command in ["restart", "drain"] {
+        let asked = place.vumi(&[command, "transport/telnet"]);
+        assert_eq!(asked.code, 2, "{asked:?}");
+        assert!(
+            asked.err.contains("they lack Transport.spec.updatePolicy"),
+            "{asked:?}"
+        );
+    }
+    assert_eq!(place.get(TELNET), before);
+    place.merge(crd, &json!({"spec": {"versions": whole}}));
+    place.until("the definitions", |place| {
+        place.vumi(&["doctor"]).out.contains("have all of version")
+    });
 }
 
 async fn restart_is_the_operators(place: &Place) {
@@ -208,12 +263,14 @@ async fn restart_is_the_operators(place: &Place) {
         TELNET,
         &json!({"metadata": {"annotations": {"vumi.dev/pause-reconciliation": "true"}}}),
     );
-    let asked = place.vumi(&["restart", "transport/telnet"]);
-    assert_eq!(asked.code, 2, "{asked:?}");
-    assert!(
-        asked.err.contains("leaves transport/telnet alone"),
-        "{asked:?}"
-    );
+    for command in ["restart", "drain"] {
+        let asked = place.vumi(&[command, "transport/telnet"]);
+        assert_eq!(asked.code, 2, "{asked:?}");
+        assert!(
+            asked.err.contains("leaves transport/telnet alone"),
+            "{asked:?}"
+        );
+    }
     place.merge(
         TELNET,
         &json!({"metadata": {"annotations": {"vumi.dev/pause-reconciliation": null}}}),
@@ -245,77 +302,4 @@ async fn drain_waits_and_says_what_remains(place: &Place) {
     );
     assert_eq!(place.get(TELNET)["spec"]["suspend"], true);
     assert_eq!(place.get(&deployment())["spec"]["replicas"], 0);
-}
-
-async fn purge_takes_what_nobody_needs(place: &Place, rabbit: &RabbitMq) {
-    let connection = lapin::Connection::connect(&rabbit.url("/"), Default::default())
-        .await
-        .unwrap();
-    let channel = connection.create_channel().await.unwrap();
-    for queue in [
-        "telnet.outbound",
-        "telnet.outbound.parked",
-        "telnet.inbound",
-    ] {
-        let options = lapin::options::QueueDeclareOptions {
-            durable: true,
-            ..Default::default()
-        };
-        let declared = channel.queue_declare(queue.into(), options, Default::default());
-        declared.await.unwrap();
-    }
-    let confirm = channel.confirm_select(Default::default());
-    confirm.await.unwrap();
-    let published = channel.basic_publish(
-        "".into(),
-        "telnet.outbound.parked".into(),
-        Default::default(),
-        b"kept",
-        Default::default(),
-    );
-    published.await.unwrap().await.unwrap();
-    let depth = async |queue: &str| {
-        let channel = connection.create_channel().await.unwrap();
-        let options = lapin::options::QueueDeclareOptions {
-            passive: true,
-            ..Default::default()
-        };
-        let asked = channel.queue_declare(queue.into(), options, Default::default());
-        asked.await.ok().map(|queue| queue.message_count())
-    };
-    // The echo application is still there and may work.
-    let asked = place.vumi(&["purge", "application/echo", "--yes"]);
-    assert_eq!(asked.code, 2, "{asked:?}");
-    assert!(asked.err.contains("kubectl vumi drain"), "{asked:?}");
-    // The transport is drained. Nothing happens unless it is said.
-    let asked = place.vumi(&["purge", "transport/telnet"]);
-    assert_eq!(asked.code, 1, "{asked:?}");
-    assert!(asked.out.contains("would be deleted"), "{asked:?}");
-    assert!(
-        asked.out.contains("would be kept: messages wait"),
-        "{asked:?}"
-    );
-    assert_eq!(depth("telnet.outbound").await, Some(0));
-    let asked = place.vumi(&["purge", "transport/telnet", "--yes"]);
-    assert_eq!(asked.code, 1, "{asked:?}");
-    assert_eq!(depth("telnet.outbound").await, None);
-    assert_eq!(depth("telnet.outbound.parked").await, Some(1));
-    // Its resource is gone, and the manifest says what is meant.
-    place.delete(TELNET);
-    place.until("the transport to be gone", |place| {
-        place.get(TELNET).is_null()
-    });
-    let manifest = place.telnet();
-    let asked = place.vumi(&["purge", "-f", &manifest, "--yes", "--with-messages"]);
-    assert_eq!(asked.code, 0, "{asked:?}");
-    assert_eq!(depth("telnet.outbound.parked").await, None);
-    // What it publishes to is the application's.
-    assert_eq!(depth("telnet.inbound").await, Some(0));
-    let asked = place.vumi(&["purge", "-f", &manifest, "--yes"]);
-    assert_eq!(asked.code, 0, "{asked:?}");
-    assert!(
-        asked.err.contains("there is no queue of these"),
-        "{asked:?}"
-    );
-    assert!(!asked.out.contains(NAMESPACE));
 }

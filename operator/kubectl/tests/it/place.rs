@@ -74,7 +74,8 @@ impl Place {
         path.to_str().unwrap().to_owned()
     }
 
-    fn put(&self, object: &Value) {
+    /// Applies an object.
+    pub fn put(&self, object: &Value) {
         let (status, answer) = self.server.apply_object(object).unwrap();
         let done = [200, 201].contains(&status);
         assert!(done, "{object}: {status} {}", answer["message"]);

@@ -13,10 +13,10 @@ pub use pods::STOP_BESIDE_DRAIN;
 use crate::context::Context;
 use crate::desired::{Child, Desired, Note};
 use crate::hash::hash;
-use crate::names::Names;
+use crate::names::{Names, TEMPLATE_HASH};
 use crate::settings::Settings;
 use crate::validate::Validated;
-use serde_json::json;
+use serde_json::{Value, json};
 use vumi_api::applications::Custom;
 use vumi_api::{Resource, WorkerConfig};
 
@@ -95,4 +95,26 @@ pub fn build(validated: &Validated, context: &Context, settings: &Settings) -> D
         url: service::url(&cx),
         notes,
     }
+}
+
+/// The pod template of a workload as it is built anew, if it is the same one. A template that is kept is read from what runs: it has
+/// defaults of the server in it, which are nobody's, and what others may have done to it. None while an update waits: nobody can say
+/// what that template was made of.
+pub fn own_template(
+    validated: &Validated,
+    context: &Context,
+    settings: &Settings,
+    workload: &Child,
+) -> Option<Value> {
+    let context = Context {
+        live: None,
+        restarted: context.restarted().map(str::to_owned),
+        ..context.clone()
+    };
+    let desired = build(validated, &context, settings);
+    let hash = |child: &Child| child.object["metadata"]["annotations"][TEMPLATE_HASH].clone();
+    let fresh = desired
+        .workload()
+        .filter(|fresh| hash(fresh) == hash(workload))?;
+    Some(fresh.object["spec"]["template"].clone())
 }

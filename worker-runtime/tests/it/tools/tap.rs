@@ -1,6 +1,7 @@
 //! `vumi tap`: what it shows of a connector, and that it takes nothing away.
 
 use super::*;
+use std::io::BufRead;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tap_shows_nothing_personal_unless_asked() {
@@ -97,4 +98,30 @@ async fn a_tap_on_rabbitmq_follows_beside_the_reader() {
         },
     );
     exists.await;
+}
+
+/// As in a pod, where the input ends with the connection of whoever looks on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tap_ends_with_its_input_if_it_is_told_so() {
+    let (campaign, _run) = echo(&[]).await;
+    let mut tap = command(campaign.path())
+        .args(["tap", "--until-eof"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = std::io::BufReader::new(tap.stderr.take().unwrap());
+    let mut line = String::new();
+    said.read_line(&mut line).unwrap();
+    assert_eq!(line.trim(), FOLLOWING);
+    // No message passes, and it goes on until the input ends.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert!(tap.try_wait().unwrap().is_none());
+    drop(tap.stdin.take());
+    let ended = wait_for("the tap to end", PATIENCE, || {
+        let ended = tap.try_wait().unwrap();
+        async move { ended.ok_or_else(|| "not yet".to_owned()) }
+    });
+    assert_eq!(ended.await.code(), Some(0));
 }

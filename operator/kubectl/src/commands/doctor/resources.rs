@@ -28,8 +28,8 @@ pub(super) async fn said(cluster: &Cluster, place: Option<&str>) -> Result<Vec<F
 fn judge(all: &[(Kind, Value)]) -> Vec<Finding> {
     let mut found = Vec::new();
     let mut unseen = Vec::new();
-    // By broker: whether it is reached, and what was said of it.
-    let mut brokers: BTreeMap<String, (usize, BTreeSet<String>)> = BTreeMap::new();
+    // By broker: how many use it, of how many of them it is read, and what was said of it.
+    let mut brokers: BTreeMap<String, (usize, usize, BTreeSet<String>)> = BTreeMap::new();
     let mut versions: BTreeMap<String, usize> = BTreeMap::new();
     let mut credentials = Vec::new();
     for (kind, object) in all {
@@ -43,8 +43,9 @@ fn judge(all: &[(Kind, Value)]) -> Vec<Finding> {
             *versions.entry(version.clone()).or_default() += 1;
         }
         if let Some(broker) = &status.broker {
-            let (users, said) = brokers.entry(broker.clone()).or_default();
+            let (users, read, said) = brokers.entry(broker.clone()).or_default();
             *users += 1;
+            *read += usize::from(status.is(ConditionType::BacklogKnown));
             for kind in [ConditionType::Ready, ConditionType::BacklogKnown] {
                 let condition = status.condition(kind);
                 let bad = condition.filter(|c| c.status == Truth::False);
@@ -67,12 +68,18 @@ fn judge(all: &[(Kind, Value)]) -> Vec<Finding> {
             "Is the operator running, and does it watch this namespace (--namespace)?",
         ));
     }
-    for (broker, (users, said)) in brokers {
+    for (broker, (users, read, said)) in brokers {
         let about = format!("broker {broker}");
         match said.is_empty() {
+            true if read == 0 => found.push(Finding::new(
+                Level::Note,
+                &about,
+                format!("whether the operator reads it is not known yet, for {users} resources"),
+                "Look again in a minute; if it stays so, see what the operator logs.",
+            )),
             true => found.push(Finding::good(
                 &about,
-                format!("the operator reads it, for {users} resources"),
+                format!("the operator reads it, for {read} of {users} resources"),
             )),
             false => {
                 let said: Vec<String> = said.into_iter().collect();
@@ -140,9 +147,12 @@ mod tests {
                 "lastTransitionTime": "2026-11-26T12:00:00Z",
             })
         };
+        let mut known = condition("BacklogKnown", "BacklogRead");
+        known["status"] = "True".into();
         let found = judge(&[
-            resource("a", "one:5672/", json!([])),
+            resource("a", "one:5672/", json!([known])),
             resource("b", "one:5672/", json!([])),
+            resource("f", "none:5672/", json!([])),
             resource(
                 "c",
                 "two:5672/",
@@ -157,6 +167,7 @@ mod tests {
         ]);
         let level = |about: &str| found.iter().find(|f| f.about == about).map(|f| f.level);
         assert_eq!(level("broker one:5672/"), Some(Level::Good));
+        assert_eq!(level("broker none:5672/"), Some(Level::Note));
         assert_eq!(level("broker two:5672/"), Some(Level::Problem));
         assert_eq!(level("broker three:5672/"), Some(Level::Warning));
         assert_eq!(level("resources"), Some(Level::Problem));

@@ -2,8 +2,12 @@
 
 use super::{not_seen, some};
 use crate::cluster::{Cluster, Failed};
+use crate::commands::diff::CHILDREN;
+use kube::core::{ApiResource, GroupVersionKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use vumi_api::Kind;
+use vumi_api::crds::GROUP;
 use vumi_cli::error::CliError;
 use vumi_core::checkup::{Finding, Level};
 
@@ -11,17 +15,44 @@ use vumi_core::checkup::{Finding, Level};
 const RIGHTS: &str = include_str!("../../../../../deploy/operator/2-rights.yaml");
 /// Group and resource of access reviews.
 const REVIEWS: &str = "/apis/authorization.k8s.io/v1";
-/// What the commands of this program need: verb, group, resource, and which command that is.
+/// What the commands of this program need beside reading and writing our resources: verb, group, resource, and which command that is.
 const OWN: &[(&str, &str, &str, &str)] = &[
-    ("list", "vumi.dev", "transports", "status"),
-    ("patch", "vumi.dev", "transports", "restart, drain"),
     ("get", "", "secrets", "diff, purge"),
-    ("patch", "apps", "deployments", "diff (a dry run)"),
-    ("list", "", "pods", "logs, tap, drain"),
+    ("list", "", "pods", "logs, tap, drain, purge"),
     ("get", "", "pods/log", "logs"),
     ("create", "", "pods/exec", "tap"),
     ("create", "", "pods/portforward", "purge"),
 ];
+
+/// All that the commands of this program need, and which command that is.
+fn own_rights() -> Vec<(Right, &'static str)> {
+    let right = |verb: &str, group: &str, resource: &str| Right {
+        namespace: None,
+        group: group.to_owned(),
+        resource: resource.to_owned(),
+        verb: verb.to_owned(),
+    };
+    let mut all = Vec::new();
+    for kind in Kind::ALL {
+        let plural = kind.plural();
+        all.push((right("list", GROUP, &plural), "status, diff, purge"));
+        all.push((right("get", GROUP, &plural), "every command that names one"));
+        all.push((right("patch", GROUP, &plural), "restart, drain"));
+    }
+    let more = OWN
+        .iter()
+        .map(|(verb, group, resource, command)| (right(verb, group, resource), *command));
+    all.extend(more);
+    for (api_version, kind) in CHILDREN {
+        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+        let plural = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)).plural;
+        for verb in ["get", "list"] {
+            all.push((right(verb, group, &plural), "diff"));
+        }
+        all.push((right("patch", group, &plural), "diff (a dry run)"));
+    }
+    all
+}
 
 /// One thing that somebody may do or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -92,6 +123,12 @@ pub(super) async fn of_operator(
 ) -> Result<Vec<Finding>, CliError> {
     let about = format!("rights of the operator in {namespace}");
     let account = format!("system:serviceaccount:{namespace}:vumi-operator");
+    // As whom the API server takes it: rights may be bound to these.
+    let groups = [
+        "system:serviceaccounts".to_owned(),
+        format!("system:serviceaccounts:{namespace}"),
+        "system:authenticated".to_owned(),
+    ];
     let (mut everywhere, mut here, mut all) = (Vec::new(), Vec::new(), 0);
     for right in shipped(namespace) {
         all += 1;
@@ -99,7 +136,7 @@ pub(super) async fn of_operator(
             json!({
                 "apiVersion": "authorization.k8s.io/v1",
                 "kind": "SubjectAccessReview",
-                "spec": {"user": account, "resourceAttributes": right.attributes()},
+                "spec": {"user": account, "groups": groups, "resourceAttributes": right.attributes()},
             })
         };
         let path = format!("{REVIEWS}/subjectaccessreviews");
@@ -155,12 +192,10 @@ pub(super) async fn of_operator(
 pub(super) async fn own(cluster: &Cluster) -> Result<Vec<Finding>, CliError> {
     let about = format!("your rights in {}", cluster.namespace);
     let mut found = Vec::new();
-    for (verb, group, resource, command) in OWN {
+    for (right, command) in own_rights() {
         let right = Right {
             namespace: Some(cluster.namespace.clone()),
-            group: (*group).to_owned(),
-            resource: (*resource).to_owned(),
-            verb: (*verb).to_owned(),
+            ..right
         };
         let review = json!({
             "apiVersion": "authorization.k8s.io/v1",
@@ -190,6 +225,19 @@ pub(super) async fn own(cluster: &Cluster) -> Result<Vec<Finding>, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn own_rights_are_about_all_kinds() {
+        let all = own_rights();
+        let has = |verb: &str, resource: &str| {
+            all.iter()
+                .any(|(right, _)| right.verb == verb && right.resource == resource)
+        };
+        for kind in Kind::ALL {
+            assert!(has("list", &kind.plural()) && has("patch", &kind.plural()));
+        }
+        assert!(has("patch", "networkpolicies") && has("patch", "statefulsets"));
+    }
 
     #[test]
     fn the_rights_are_those_that_are_shipped() {

@@ -32,6 +32,7 @@ pub struct AmqpConfig {
     holder_silence: Duration,
     name: String,
     domain: Option<String>,
+    through: Option<u16>,
 }
 
 #[derive(Clone)]
@@ -146,6 +147,7 @@ impl AmqpConfig {
             holder_silence: HOLDER_SILENCE,
             name: format!("vumi {}", std::process::id()),
             domain: None,
+            through: None,
         }
     }
 
@@ -192,6 +194,12 @@ impl AmqpConfig {
     /// Looks for a host whose name has no dots in this domain: as somebody else, who lives there, means it.
     pub fn within(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
+        self
+    }
+
+    /// Connects to this port of this machine, which leads to the broker that is meant.
+    pub fn through(mut self, port: u16) -> Self {
+        self.through = Some(port);
         self
     }
 
@@ -267,6 +275,10 @@ impl AmqpConfig {
             if !host.contains(['.', ':']) && host != "localhost" {
                 *host = format!("{host}.{domain}");
             }
+        }
+        if let Some(port) = self.through {
+            uri.authority.host = "127.0.0.1".into();
+            uri.authority.port = port;
         }
         uri.query.heartbeat.get_or_insert(self.heartbeat);
         uri.query.frame_max.get_or_insert(FRAME_MAX);

@@ -22,7 +22,7 @@ mod topology;
 pub use checkup::checkup;
 pub use config::{AmqpConfig, Identity};
 pub use profile::Profile;
-pub use remover::Remover;
+pub use remover::{Remover, cluster_name};
 
 use super::{
     Broker, Durability, LinkState, Publication, QueueDepth, QueueSpec, Receipt, Shelf, Subscribe,
