@@ -8,6 +8,7 @@ use http::{Method, Request};
 use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
+use vumi_core::error::chain;
 
 /// Field manager of everything that the operator applies.
 pub const MANAGER: &str = "vumi-operator";
@@ -105,20 +106,6 @@ impl From<kube::Error> for ApiError {
             error => Self::Connection(chain(&error)),
         }
     }
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// A client of the API server that a kubeconfig, or the pod's account, names.

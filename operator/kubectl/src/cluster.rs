@@ -9,6 +9,7 @@ use std::time::Duration;
 use vumi_api::Kind;
 use vumi_api::crds::{GROUP, VERSION};
 use vumi_cli::error::CliError;
+use vumi_core::error::chain;
 
 /// Field manager of what people change with this program.
 const MANAGER: &str = "kubectl-vumi";
@@ -66,20 +67,6 @@ impl From<Failed> for CliError {
     fn from(failed: Failed) -> Self {
         CliError::environment(failed.text)
     }
-}
-
-/// An error and what caused it, in one line.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// A cluster.

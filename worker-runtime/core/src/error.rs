@@ -197,3 +197,17 @@ impl<E: Classify> From<E> for WorkError {
         Self::new(error.class(), error.code(), error.to_string())
     }
 }
+
+/// An error of a library and what caused it, in one line. What it says of its cause already is not said again.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -21,7 +21,7 @@ use tower_service::Service;
 use vumi_api::shared::HttpClient;
 use vumi_core::clock;
 use vumi_core::codes::{self, Code};
-use vumi_core::error::{Classify, ErrorClass, WorkError};
+use vumi_core::error::{Classify, ErrorClass, WorkError, chain};
 use vumi_core::outside::Outside;
 use vumi_core::secrets::Secrets;
 
@@ -242,7 +242,7 @@ impl Caller for Client {
         let mut connection = capture_connection(&mut request);
         let calling = async {
             let response = self.client.request(request).await.map_err(|error| {
-                let text = told(&error);
+                let text = chain(&error);
                 match error.is_connect() {
                     true => CallError::Unreachable(text),
                     false => lost(format!("the connection ended before the answer: {text}")),
@@ -252,7 +252,7 @@ impl Caller for Client {
             let mut read = BytesMut::new();
             while let Some(frame) = body.frame().await {
                 let frame =
-                    frame.map_err(|e| lost(format!("the answer broke off: {}", told(&e))))?;
+                    frame.map_err(|e| lost(format!("the answer broke off: {}", chain(&e))))?;
                 let Ok(data) = frame.into_data() else {
                     continue;
                 };
@@ -307,20 +307,6 @@ fn sent_to(outside: &Outside, mut call: Call) -> Result<Call, CallError> {
     }
     call.url = instead;
     Ok(call)
-}
-
-/// An error with its causes, in one line.
-fn told(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        let next_text = next.to_string();
-        if !text.contains(&next_text) {
-            text = format!("{text}: {next_text}");
-        }
-        cause = next.source();
-    }
-    text
 }
 
 /// What the status of an answer means where nothing else says it.

@@ -6,6 +6,7 @@ use crate::harness::{PATIENCE, wait_for};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use tokio::sync::Semaphore;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::{
     Access, Broker, Confirmation, ConsumerState, EXCHANGE, Publication, PublicationClass,
@@ -21,6 +22,8 @@ const ECHO: &str = "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: 
 const USERS: usize = 20;
 /// Between two messages of one user.
 const PACE: Duration = Duration::from_millis(15);
+/// At most so many messages are on the way: a machine that is slower than the users does not fall behind.
+const ON_THE_WAY: usize = 10 * USERS;
 /// After a node died, messages must come through again within: its peers choose new leaders in seconds, clients connect
 /// anew, on a busy machine.
 const RESUMES: Duration = Duration::from_secs(30);
@@ -28,6 +31,8 @@ const RESUMES: Duration = Duration::from_secs(30);
 /// What was confirmed and what came back.
 struct Ledger {
     oracle: Mutex<Oracle>,
+    /// One for each message that may still be sent before another came back.
+    room: Semaphore,
     begin: Instant,
     done: AtomicBool,
 }
@@ -80,13 +85,14 @@ async fn consume(broker: &Arc<dyn Broker>, queue: &str) -> Subscription {
     broker.subscribe(subscribe).await
 }
 
-/// One user, who says the next thing when the one before is confirmed.
+/// One user, who says the next thing when the one before is confirmed and there is room.
 async fn talk(broker: Arc<dyn Broker>, user: usize, ledger: Arc<Ledger>) {
     let address = format!("u{user}");
     for n in 0.. {
         if ledger.done.load(Ordering::SeqCst) {
             return;
         }
+        ledger.room.acquire().await.unwrap().forget();
         let mut message = UserMessage::new("sms", Some("12345"), Some(&address));
         message.set_transport_name("sms");
         message.set_content(Some(&n.to_string()));
@@ -110,6 +116,7 @@ async fn listen(mut replies: Subscription, ledger: Arc<Ledger>) {
         let reply = UserMessage::decode(&delivery.body).unwrap();
         let (cause, output) = (reply.in_reply_to().unwrap(), reply.message_id());
         ledger.with(|oracle, at| oracle.observe(cause, "sms.outbound", output, at));
+        ledger.room.add_permits(1);
         replies.acker.ack(delivery.generation, delivery.tag, true);
     }
 }
@@ -154,6 +161,7 @@ async fn a_node_of_three_dies() {
     let _workers = ["echo-a", "echo-b"].map(|name| campaign.worker_with(name, ECHO, &quorum));
     let ledger = Arc::new(Ledger {
         oracle: Mutex::default(),
+        room: Semaphore::new(ON_THE_WAY),
         begin: Instant::now(),
         done: AtomicBool::new(false),
     });
@@ -172,7 +180,7 @@ async fn a_node_of_three_dies() {
         let killed = Instant::now();
         let (owed, _) = ledger.progress();
         // More than can have been on the way when it died.
-        let beyond = owed + 10 * USERS;
+        let beyond = owed + ON_THE_WAY;
         let what = format!("messages flow after the death of node {}", victim + 1);
         ledger.reaches(&what, RESUMES, beyond).await;
         eprintln!("{what}: {:.1} s", killed.elapsed().as_secs_f64());

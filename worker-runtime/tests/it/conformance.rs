@@ -1,7 +1,7 @@
 //! Every worker type against the conformance suite on real RabbitMQ: both versions, 4.0 where quorum queues are the
 //! default, and both profiles.
 
-use crate::harness::{PATIENCE, vhost, vhost_with};
+use crate::harness::{PATIENCE, shared_broker, vhost_with};
 use async_trait::async_trait;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
@@ -11,19 +11,24 @@ use vumi_core::conformance::{BrokerSource, check_on};
 use vumi_core::worker::Registration;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 
-struct Source {
-    name: String,
-    url: String,
+/// A virtual host of a broker.
+struct Source<'a> {
+    name: &'a str,
+    server: &'a RabbitMq,
+    vhost: &'a str,
+    /// Parameters of the address.
+    parameters: &'a str,
 }
 
 #[async_trait]
-impl BrokerSource for Source {
+impl BrokerSource for Source<'_> {
     fn name(&self) -> &str {
-        &self.name
+        self.name
     }
 
     async fn open(&self) -> Result<Arc<dyn Broker>, String> {
-        let config = AmqpConfig::from_url(&self.url).map_err(|e| e.to_string())?;
+        let url = format!("{}{}", self.server.url(self.vhost), self.parameters);
+        let config = AmqpConfig::from_url(&url).map_err(|e| e.to_string())?;
         let broker = AmqpBroker::connect(config);
         let mut link = broker.link();
         let up = link.wait_for(|state| matches!(state, LinkState::Up { .. }));
@@ -32,12 +37,34 @@ impl BrokerSource for Source {
             .map_err(|e| e.to_string())?;
         Ok(broker)
     }
+
+    async fn delete_queues(&self, part: &str) -> Result<(), String> {
+        let deleted = self.server.delete_queues(self.vhost, part).await;
+        deleted.map_err(|e| e.to_string())
+    }
 }
 
-fn conforms(name: &str, url: String) {
-    let name = name.to_owned();
-    let registrations: Vec<Registration> = vumi::registry::all().copied().collect();
-    check_on(&registrations, &[&Source { name, url }]);
+impl Source<'_> {
+    fn demand_everything(&self) {
+        let registrations: Vec<Registration> = vumi::registry::all().copied().collect();
+        check_on(&registrations, &[self]);
+    }
+}
+
+/// On the broker that all tests share.
+fn conforms(name: &str, vhost: &str, default_queue_type: Option<&str>, parameters: &str) {
+    let runtime = Runtime::new().unwrap();
+    let Some(server) = runtime.block_on(shared_broker()) else {
+        return;
+    };
+    runtime.block_on(vhost_with(vhost, default_queue_type));
+    let source = Source {
+        name,
+        server,
+        vhost,
+        parameters,
+    };
+    source.demand_everything();
 }
 
 #[test]
@@ -47,36 +74,30 @@ fn every_worker_type_conforms_on_rabbitmq_3() {
     let Some(server) = runtime.block_on(started) else {
         return;
     };
-    runtime
-        .block_on(server.add_vhost("conformance", None))
-        .unwrap();
-    conforms("RabbitMQ 3.10", server.url("conformance"));
+    let vhost = "conformance";
+    runtime.block_on(server.add_vhost(vhost, None)).unwrap();
+    let source = Source {
+        name: "RabbitMQ 3.10",
+        server: &server,
+        vhost,
+        parameters: "",
+    };
+    source.demand_everything();
 }
 
 #[test]
 fn every_worker_type_conforms_on_rabbitmq_4() {
-    let runtime = Runtime::new().unwrap();
-    if let Some(url) = runtime.block_on(vhost("conformance")) {
-        conforms("RabbitMQ 4.0", url);
-    }
+    conforms("RabbitMQ 4.0", "conformance", None, "");
 }
 
 #[test]
 fn every_worker_type_conforms_where_quorum_queues_are_the_default() {
-    let runtime = Runtime::new().unwrap();
-    let quorum = vhost_with("conformance-quorum", Some("quorum"));
-    if let Some(url) = runtime.block_on(quorum) {
-        conforms("RabbitMQ 4.0 with quorum queues", url);
-    }
+    let name = "RabbitMQ 4.0 with quorum queues";
+    conforms(name, "conformance-quorum", Some("quorum"), "");
 }
 
 #[test]
 fn every_worker_type_conforms_in_profile_quorum() {
-    let runtime = Runtime::new().unwrap();
-    if let Some(url) = runtime.block_on(vhost("conformance-profile")) {
-        conforms(
-            "RabbitMQ 4.0, profile quorum",
-            format!("{url}?profile=quorum"),
-        );
-    }
+    let name = "RabbitMQ 4.0, profile quorum";
+    conforms(name, "conformance-profile", None, "?profile=quorum");
 }

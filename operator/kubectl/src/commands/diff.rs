@@ -102,7 +102,9 @@ async fn wanted(
 ) -> Result<(Vec<Wanted>, Texts), CliError> {
     let mut wanted = Vec::new();
     if arguments.files.is_empty() {
-        for (kind, object) in super::chosen(cluster, &arguments.workers).await? {
+        for (kind, object) in
+            super::chosen(cluster, Some(&cluster.namespace), &arguments.workers).await?
+        {
             if object["metadata"]["deletionTimestamp"].is_string() {
                 continue;
             }

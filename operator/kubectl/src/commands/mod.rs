@@ -26,13 +26,16 @@ use vumi_plan::names::PAUSED;
 /// Between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// These resources, or all of the namespace, of all kinds; as the cluster has them.
-async fn chosen(cluster: &Cluster, named: &[Named]) -> Result<Vec<(Kind, Value)>, CliError> {
+/// These resources, as the cluster has them; if none are named, all of a namespace or of every one, of all kinds.
+async fn chosen(
+    cluster: &Cluster,
+    namespace: Option<&str>,
+    named: &[Named],
+) -> Result<Vec<(Kind, Value)>, CliError> {
     let mut found = Vec::new();
     if named.is_empty() {
         for kind in Kind::ALL {
-            let path = resources(kind, Some(&cluster.namespace));
-            let all = cluster.list(&path, "").await?;
+            let all = cluster.list(&resources(kind, namespace), "").await?;
             found.extend(all.into_iter().map(|object| (kind, object)));
         }
         return Ok(found);

@@ -1,6 +1,6 @@
 //! `kubectl vumi status`: the resources of all kinds in one table, and what is wrong with them in sentences.
 
-use crate::cluster::{Cluster, Connection, resources};
+use crate::cluster::{Cluster, Connection};
 use crate::named::{Named, of};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
@@ -16,8 +16,8 @@ use vumi_cli::table::{ago, aligned};
   kubectl vumi status --all-namespaces
   kubectl vumi status transport/sms --format json | jq '.[].conditions'
 
-The table is the one of `kubectl get vumi`; below it stands every condition that is not as it should be, with its sentence and since
-when. `vumi explain REASON` says more of a reason.
+The table has what `kubectl get vumi -o wide` has of the status; below it stands every condition that is not as it
+should be, with its sentence and since when. `vumi explain REASON` says more of a reason.
 Exit codes: 0 every resource is ready · 1 some are not · 3 they cannot be read.")]
 pub struct Arguments {
     /// Only these: transport/NAME, application/NAME, … [default: all of the namespace]
@@ -37,17 +37,8 @@ pub struct Arguments {
 /// They cannot be read, or some are not ready.
 pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError> {
     let cluster = Cluster::open(at).await?;
-    let found = match arguments.all_namespaces {
-        false => super::chosen(&cluster, &arguments.workers).await?,
-        true => {
-            let mut found = Vec::new();
-            for kind in Kind::ALL {
-                let all = cluster.list(&resources(kind, None), "").await?;
-                found.extend(all.into_iter().map(|object| (kind, object)));
-            }
-            found
-        }
-    };
+    let place = (!arguments.all_namespaces).then_some(cluster.namespace.as_str());
+    let found = super::chosen(&cluster, place, &arguments.workers).await?;
     let text = match (arguments.format, found.is_empty()) {
         (Format::Json, _) => {
             let all: Vec<Value> = found.iter().map(|(kind, o)| object(*kind, o)).collect();
@@ -189,11 +180,10 @@ fn sentence(kind: ConditionType, condition: &Condition, now: Timestamp) -> Strin
         let seconds = now.as_second().saturating_sub(since.as_second());
         format!(" for {}", ago(u64::try_from(seconds).unwrap_or(0)))
     });
-    let message = match condition.message.is_empty() {
-        true => "",
-        false => &condition.message,
-    };
-    format!("{holds}{since}: {message} [{}]", condition.reason)
+    format!(
+        "{holds}{since}: {} [{}]",
+        condition.message, condition.reason
+    )
 }
 
 #[cfg(test)]

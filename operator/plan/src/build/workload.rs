@@ -101,8 +101,11 @@ fn settle(cx: &Cx<'_>, view_hash: &str, input_hash: &str) -> Settled {
         (UpdatePolicy::Immediate, _) | (UpdatePolicy::OnChange, false) => newest,
         (UpdatePolicy::OnChange | UpdatePolicy::Manual, true) => {
             let asked = live.restarted.as_deref() != restarted;
-            let as_it_runs = fresh(&cx.settings.image, live.restarted.as_deref());
-            let update_available = as_it_runs.hash != live.template_hash;
+            let as_it_runs = match asked {
+                true => fresh(&cx.settings.image, live.restarted.as_deref()).hash,
+                false => newest.hash.clone(),
+            };
+            let update_available = as_it_runs != live.template_hash;
             let mut template = live.template.clone();
             let hash = match (asked, update_available) {
                 (true, false) => return newest,

@@ -17,16 +17,7 @@ pub(crate) fn live(desired: &Desired) -> Live {
 
 /// What is built of `resource` where `before` runs, by an operator with another image.
 fn updated(resource: &Resource, before: &Desired, image: &str) -> Desired {
-    let context = Context {
-        live: Some(live(before)),
-        ..context(resource)
-    };
-    let settings = Settings {
-        image: image.into(),
-        ..Settings::default()
-    };
-    let validated = validate(resource, &context, &settings).unwrap();
-    build(&validated, &context, &settings)
+    restarted(resource, before, image, None)
 }
 
 fn template(desired: &Desired) -> &Value {

@@ -39,7 +39,7 @@ pub(super) struct Inside {
     environment: Environment,
     store: Arc<dyn StateStore>,
     /// The end of its names.
-    suffix: String,
+    pub(super) suffix: String,
     /// Workers built after the first one: each is an instance of its own.
     reloads: Vec<String>,
 }

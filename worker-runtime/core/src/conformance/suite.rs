@@ -28,6 +28,11 @@ pub trait BrokerSource: Sync {
     fn name(&self) -> &str;
     /// A connection to a broker. Cases may share one: each has queues of its own.
     async fn open(&self) -> Result<Arc<dyn Broker>, String>;
+    /// A case has passed, and nobody needs the queues that have `part` in their names. Brokers become slow with the
+    /// thousands that a whole suite makes.
+    async fn delete_queues(&self, _part: &str) -> Result<(), String> {
+        Ok(())
+    }
 }
 
 /// The embedded broker, in memory.
@@ -192,8 +197,10 @@ impl Job<'_> {
             rig.stop(WITHOUT_REPLIES).await?;
         }
         demand_silence(&rig.shown(), &private)?;
+        let part = rig.under.suffix.clone();
         drop(rig);
         broker.close(Duration::from_secs(2)).await;
+        self.broker.delete_queues(&part).await?;
         Ok(private)
     }
 }

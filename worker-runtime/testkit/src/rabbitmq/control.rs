@@ -31,6 +31,16 @@ impl RabbitMq {
         Ok(())
     }
 
+    /// Deletes the queues of a virtual host that have `part` in their names.
+    pub async fn delete_queues(&self, vhost: &str, part: &str) -> Result<(), Error> {
+        self.eval(&format!(
+            "[rabbit_amqqueue:delete(Q, false, false, <<\"testkit\">>) || Q <- rabbit_amqqueue:list(<<\"{vhost}\">>), \
+             binary:match(element(4, amqqueue:get_name(Q)), <<\"{part}\">>) =/= nomatch], ok"
+        ))
+        .await?;
+        Ok(())
+    }
+
     /// Adds a user that may do everything on the virtual host `/`, and gives it tags, such as `monitoring`.
     pub async fn add_user(&self, name: &str, password: &str, tags: &[&str]) -> Result<(), Error> {
         let tags = tags.join(", ");

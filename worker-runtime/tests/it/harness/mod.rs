@@ -52,6 +52,18 @@ pub async fn vhost(name: &str) -> Option<String> {
 
 /// Like [`vhost`], with a default queue type of its own.
 pub async fn vhost_with(name: &str, default_queue_type: Option<&str>) -> Option<String> {
+    let broker = shared_broker().await?;
+    // The broker serves AMQP a moment before it can be told things.
+    wait_for("a virtual host is made", PATIENCE, || async {
+        let made = broker.add_vhost(name, default_queue_type).await;
+        made.map_err(|error| error.to_string())
+    })
+    .await;
+    Some(broker.url(name))
+}
+
+/// The RabbitMQ 4.0 that all tests of this binary share; none if it is not installed, which is said loudly.
+pub async fn shared_broker() -> Option<&'static RabbitMq> {
     static BROKER: OnceCell<Result<RabbitMq, String>> = OnceCell::const_new();
     let broker = BROKER
         .get_or_init(|| async {
@@ -63,15 +75,7 @@ pub async fn vhost_with(name: &str, default_queue_type: Option<&str>) -> Option<
         })
         .await;
     match broker {
-        Ok(broker) => {
-            // The broker serves AMQP a moment before it can be told things.
-            wait_for("a virtual host is made", PATIENCE, || async {
-                let made = broker.add_vhost(name, default_queue_type).await;
-                made.map_err(|error| error.to_string())
-            })
-            .await;
-            Some(broker.url(name))
-        }
+        Ok(broker) => Some(broker),
         Err(reason) => {
             vumi_testkit::skip(reason);
             None

@@ -12,6 +12,20 @@ fn reply(user: &str, text: &str) -> bytes::Bytes {
     message.encode()
 }
 
+/// Another replica hands on the reply `n` for user `u`.
+async fn hand_on(broker: &dyn Broker, n: impl ToString) {
+    let publication = Publication {
+        exchange: String::new(),
+        routing_key: "t.reply.two".into(),
+        body: reply("u", &n.to_string()),
+        message_id: None,
+        class: PublicationClass::Direct,
+    };
+    let receipt = broker.publish(publication).await;
+    let confirmed = receipt.confirmation().await;
+    assert_eq!(confirmed, crate::broker::Confirmation::Confirmed);
+}
+
 #[tokio::test]
 async fn what_was_forwarded_comes_before_what_is_read_after_a_takeover() {
     const EACH: usize = 20;
@@ -57,16 +71,7 @@ async fn what_was_forwarded_comes_before_what_is_read_after_a_takeover() {
     })
     .await;
     for n in 0..EACH {
-        let publication = Publication {
-            exchange: String::new(),
-            routing_key: "t.reply.two".into(),
-            body: reply("u", &n.to_string()),
-            message_id: None,
-            class: PublicationClass::Direct,
-        };
-        let receipt = broker.publish(publication).await;
-        let confirmed = receipt.confirmation().await;
-        assert_eq!(confirmed, crate::broker::Confirmation::Confirmed);
+        hand_on(&*broker, n).await;
     }
     for n in EACH..2 * EACH {
         rig.publish("t.outbound", reply("u", &n.to_string())).await;
@@ -119,15 +124,7 @@ async fn a_stop_finishes_what_was_forwarded() {
     })
     .await;
     for n in 0..10 {
-        let publication = Publication {
-            exchange: String::new(),
-            routing_key: "t.reply.two".into(),
-            body: reply("u", &n.to_string()),
-            message_id: None,
-            class: PublicationClass::Direct,
-        };
-        let receipt = rig.broker.publish(publication).await;
-        drop(receipt.confirmation().await);
+        hand_on(&*rig.broker, n).await;
     }
     let limits = StopLimits {
         flush: Duration::from_secs(20),
