@@ -21,6 +21,7 @@ pub(crate) fn stop() {
 /// The same, at this time in milliseconds since 1970.
 #[cfg(test)]
 pub(crate) fn set(millis: u64) {
+    AHEAD.store(0, Ordering::Relaxed);
     STOPPED.store(millis, Ordering::Relaxed);
 }
 
