@@ -13,6 +13,7 @@ mod fields;
 pub mod kinds;
 pub mod manifest;
 pub mod names;
+mod patterns;
 pub mod resource;
 pub mod secret_use;
 pub mod shared;

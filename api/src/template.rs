@@ -3,6 +3,7 @@
 //! A text that is one expression, `{{ params.msisdn }}`, keeps the expression's type: nothing (`none`, or a name that is
 //! not there) leaves out what it would fill. In any other text, nothing is written as nothing.
 
+use crate::patterns::is_match;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use minijinja::value::{Object, ValueKind};
@@ -52,8 +53,7 @@ fn environment() -> Environment<'static> {
         None => value,
     });
     env.add_test("matching", |text: String, pattern: String| {
-        regex::Regex::new(&pattern)
-            .map(|regex| regex.is_match(&text))
+        is_match(&pattern, &text)
             .map_err(|error| Error::new(ErrorKind::InvalidOperation, error.to_string()))
     });
     env

@@ -4,6 +4,7 @@ use super::Target;
 use super::finding::RULE;
 use super::report::Report;
 use super::tree::{Data, Node, Place, below};
+use crate::patterns::is_match;
 use crate::shared::secret::CLUSTER_ONLY_RULE;
 use crate::shared::{Duration, Size};
 use cel::extractors::This;
@@ -124,6 +125,13 @@ fn functions() -> Context<'static, 'static> {
             read.map(|size| number(size.0))
                 .map_err(|_| wrong("quantity"))
         }),
+        context.add_function(
+            "matches",
+            |This(text): This<Arc<String>>, pattern: Arc<String>| {
+                is_match(&pattern, &text)
+                    .map_err(|error| ExecutionError::function_error("matches", error.to_string()))
+            },
+        ),
         context.add_function("compareTo", |This(a): This<i64>, b: i64| a.cmp(&b) as i64),
     ];
     debug_assert!(declared.iter().all(Result::is_ok), "{declared:?}");

@@ -9,6 +9,7 @@ use super::scalar;
 use super::tree::{Data, Entry, Node, Place, below};
 use crate::crds::{RESERVED_SETTINGS, UNSUPPORTED_KEYS};
 use crate::names::{listed, nearest};
+use crate::patterns::is_match;
 use crate::resource::{Kind, WorkerType};
 use crate::shared::quantity::{DURATION_PATTERN, Duration, SIZE_PATTERN, Size};
 use crate::shared::shapes::{CONNECTOR_PATTERN, CPU_PATTERN, HOST_PATTERN, PATH_PATTERN};
@@ -363,7 +364,7 @@ fn mismatch(pattern: &str, text: &str) -> Option<String> {
     match pattern {
         DURATION_PATTERN => text.parse::<Duration>().err(),
         SIZE_PATTERN => text.parse::<Size>().err(),
-        _ if regex::Regex::new(pattern).is_ok_and(|regex| regex.is_match(text)) => None,
+        _ if is_match(pattern, text).unwrap_or(false) => None,
         CONNECTOR_PATTERN => Some(format!(
             "{shown:?} is not a connector name: lower-case letters, digits, - and _, in parts joined by dots"
         )),
