@@ -293,6 +293,9 @@ pub enum HttpSeen {
         /// How long it took.
         took: Duration,
     },
+    /// A request came again and is answered as the first, without being offered to the broker: one of the repeats that
+    /// [`WorkerMetrics::duplicates`] counts.
+    Repeat,
     /// So many requests wait for a reply.
     Open(usize),
     /// A request was answered without the application, before the network gave up.
@@ -463,6 +466,7 @@ impl WorkerMetrics {
                 .http_seconds
                 .with_label_values(&[key, direction.as_str(), result])
                 .observe(took.as_secs_f64()),
+            HttpSeen::Repeat => self.duplicates.inc(),
             HttpSeen::Open(requests) => {
                 let open = i64::try_from(requests).unwrap_or(i64::MAX);
                 self.families.http_open.with_label_values(&[key]).set(open);

@@ -1,11 +1,13 @@
 //! The sending side as an operator and a provider meet it, on RabbitMQ and Redis: receipts that name the provider's id
-//! alone, messages that a person has sent again, and a provider that repeats itself to another replica or after a restart.
+//! alone, messages that a person has sent again, and a provider that repeats itself to another replica, while its request is
+//! held, or after a restart.
 
-use crate::harness::amqp::{Amqp, user_message};
+use crate::harness::amqp::{Amqp, reply_to, user_message};
 use crate::harness::campaign::Campaign;
 use crate::harness::process::{Process, run, said};
 use crate::harness::{PATIENCE, http, vhost, wait_for};
 use serde_json::Value;
+use std::time::Duration;
 use vumi_testkit::redis::{Append, Options, Redis};
 
 const MESSAGES: usize = 5;
@@ -182,4 +184,86 @@ async fn a_request_that_is_repeated_to_another_replica_or_after_a_restart_gets_t
     let taken = amqp.next("taken", PATIENCE).await;
     assert_eq!(taken["content"], "first");
     assert!(amqp.take("taken").await.is_none(), "taken over once");
+}
+
+/// While a repeat waits at one replica for the reply to a request that another one holds, what was seen of it is forgotten.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_that_waits_at_another_replica_publishes_nothing() {
+    let (Some(url), Some(redis)) = (vhost("sending-waits").await, redis().await) else {
+        return;
+    };
+    let campaign = Campaign::empty();
+    let store = redis.url(0);
+    let port = || vumi_testkit::free_port().unwrap();
+    let start = |name: &str, port: u16, admin: u16| {
+        let manifest = format!(
+            "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: api}}\nspec:\n  \
+             httpApi: {{replyExpected: true, idField: id}}\n  \
+             http: {{host: 127.0.0.1, port: {port}, requestTimeout: 50s}}\n"
+        );
+        campaign.place(name, &manifest);
+        let (folder, admin) = (campaign.path().join(name), admin.to_string());
+        let arguments = [
+            "worker",
+            "--manifests",
+            folder.to_str().unwrap(),
+            "--name",
+            name,
+            "--broker",
+            &url,
+            "--redis",
+            &store,
+            "--admin",
+            &admin,
+        ];
+        Process::start(campaign.path(), name, &arguments)
+    };
+    let (one, two, admin) = (port(), port(), port());
+    let _replicas = [start("one", one, port()), start("two", two, admin)];
+    for port in [one, two] {
+        wait_for("the HTTP API listens", PATIENCE, || async {
+            let health = http::get(port, "/health", PATIENCE).await;
+            health.map_err(|error| format!("{error:?}"))
+        })
+        .await;
+    }
+    let amqp = Amqp::connect(&url).await;
+    amqp.tap("taken", "api.inbound").await;
+    let ask = |port: u16| {
+        tokio::spawn(async move {
+            let path = "/?content=ping&from_addr=1&to_addr=2&id=7";
+            http::get(port, path, PATIENCE).await
+        })
+    };
+    let first = ask(one);
+    let taken = amqp.next("taken", PATIENCE).await;
+    let again = ask(two);
+    let repeats = async || {
+        let (_, page) = http::get(admin, "/metrics", PATIENCE).await.unwrap();
+        let mut lines = page.lines();
+        let line = lines.find(|line| line.starts_with("vumi_duplicates_suppressed_total{"));
+        line.and_then(|line| line.rsplit(' ').next().map(str::to_owned))
+    };
+    wait_for("the repeat is recognised", PATIENCE, || async {
+        match repeats().await {
+            Some(count) if count == "1" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await;
+    let known = async || redis.cli(&["KEYS", "*F:i:api:*"]).await.unwrap();
+    let key = known().await;
+    assert_eq!(redis.cli(&["DEL", &key]).await.unwrap(), "1", "{key}");
+    // It looks once a second.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert!(amqp.take("taken").await.is_none(), "a second message");
+    assert_eq!(known().await, "", "taken over again");
+    assert_eq!(repeats().await.as_deref(), Some("1"), "counted once");
+    assert!(!first.is_finished() && !again.is_finished());
+    let reply = reply_to(&taken, "r1", "pong");
+    amqp.publish("api.outbound", reply.to_string().as_bytes())
+        .await;
+    // Either replica may read the reply: the repeat gets it in both cases.
+    assert_eq!(again.await.unwrap().unwrap(), (200, "pong".to_owned()));
+    assert!(amqp.take("taken").await.is_none(), "a second message");
 }

@@ -137,6 +137,20 @@ impl StandIn {
         self.lock().answers.get_or_insert_default();
     }
 
+    /// Forgets what it knows of the message with this id, as a store that is short of room.
+    pub fn forget(&self, id: &str) {
+        if let Some(known) = &mut self.lock().answers {
+            known.remove(id);
+        }
+    }
+
+    /// How many repeats were counted so far.
+    pub fn repeats(&self) -> usize {
+        let seen = self.lock();
+        let repeats = seen.http.iter().filter(|seen| **seen == HttpSeen::Repeat);
+        repeats.count()
+    }
+
     /// Every receipt handed over so far.
     pub fn receipts(&self) -> Vec<Receipt> {
         self.lock().receipts.clone()
@@ -216,6 +230,7 @@ impl Services for StandIn {
             .as_ref()
             .and_then(|known| known.get(id).cloned());
         if let Some(first) = first {
+            self.http(HttpSeen::Repeat);
             return Ok(Taken::Before(first));
         }
         self.accept(output).await?;

@@ -126,6 +126,7 @@ around! { Batches "batches" {
 
 around! { FirstSeen "firstSeen" {
     reserve(scope: &str, id: &str, hold: Duration) -> Reserved;
+    look(scope: &str, id: &str) -> Reserved;
     commit(scope: &str, id: &str, answer: Bytes, person: Option<&Person>, keep: Duration, bound: u64) -> u64;
     release(scope: &str, id: &str) -> ();
 } }

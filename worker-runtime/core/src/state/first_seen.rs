@@ -9,10 +9,10 @@ use std::time::Duration;
 /// Longest answer that is kept.
 pub const MAX_ANSWER: usize = 1024;
 
-/// What a reservation found.
+/// What is known of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reserved {
-    /// Nobody has it: it is ours to publish.
+    /// Nobody has it. After [`FirstSeen::reserve`] it is ours to publish.
     First,
     /// Somebody is publishing it, for at most so long.
     Pending(Duration),
@@ -25,6 +25,9 @@ pub enum Reserved {
 pub trait FirstSeen: Send + Sync + 'static {
     /// Takes the right to publish it, for `hold`.
     async fn reserve(&self, scope: &str, id: &str, hold: Duration) -> Result<Reserved, WorkError>;
+
+    /// What is known of it. Changes nothing.
+    async fn look(&self, scope: &str, id: &str) -> Result<Reserved, WorkError>;
 
     /// It is published: remembers `answer` (at most [`MAX_ANSWER`] bytes) for `keep`, and at most `bound` such of a
     /// scope, oldest out. How many were put out early. An answer takes the place of an empty one, and no other of an

@@ -260,6 +260,7 @@ impl Front {
             }
             Opened::Repeat(place) => {
                 drop(intake);
+                self.cx.http(HttpSeen::Repeat);
                 self.wait(place, &message, since).await
             }
             Opened::TooEarly => {

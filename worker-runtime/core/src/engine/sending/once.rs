@@ -48,14 +48,32 @@ impl Once {
         }
     }
 
-    /// Takes the right to publish the message with this id, unless it was published before.
+    /// Takes the right to publish the message with this id, unless it was published before: then it is counted as a
+    /// repeat.
     pub(in crate::engine) async fn reserve(&self, id: &str) -> Result<Taken, WorkError> {
+        let ask = || self.store.reserve(&self.scope, id, HOLD);
+        let taken = self.settled(ask).await?;
+        if taken != Taken::Now {
+            self.metrics.duplicates.inc();
+        }
+        Ok(taken)
+    }
+
+    /// What is known of the message with this id. Takes nothing and counts nothing, so it may be asked often.
+    pub(in crate::engine) async fn look(&self, id: &str) -> Result<Taken, WorkError> {
+        self.settled(|| self.store.look(&self.scope, id)).await
+    }
+
+    /// Asks until nobody is publishing it any more.
+    async fn settled<F>(&self, ask: impl Fn() -> F) -> Result<Taken, WorkError>
+    where
+        F: Future<Output = Result<Reserved, WorkError>>,
+    {
         let began = tokio::time::Instant::now();
         loop {
-            match self.store.reserve(&self.scope, id, HOLD).await? {
+            match ask().await? {
                 Reserved::First => return Ok(Taken::Now),
                 Reserved::Seen(answer) => {
-                    self.metrics.duplicates.inc();
                     return Ok(match answer.strip_prefix(&[UNANSWERED]) {
                         Some(code) => Taken::Unanswered(
                             Code::named(&String::from_utf8_lossy(code))
@@ -74,15 +92,6 @@ impl Once {
                 Reserved::Pending(left) => tokio::time::sleep(left.min(ASK)).await,
             }
         }
-    }
-
-    /// What is known of the message with this id, and nothing is taken.
-    pub(in crate::engine) async fn look(&self, id: &str) -> Result<Taken, WorkError> {
-        let taken = self.reserve(id).await?;
-        if taken == Taken::Now {
-            self.release(id).await;
-        }
-        Ok(taken)
     }
 
     /// It is published, or its answer is known better now. The message is with the broker, so nothing is undone if the

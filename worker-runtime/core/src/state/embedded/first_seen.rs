@@ -121,21 +121,27 @@ pub(super) fn person(value: &[u8]) -> Result<String, Failure> {
     Ok(decode(value).ok_or(SEEN)?.person)
 }
 
+fn look(view: &impl View, key: &Key) -> Result<Reserved, Failure> {
+    let now = view.now();
+    let known = get(view, key.as_ref())?.filter(|seen| seen.ends > now);
+    Ok(match known {
+        None => Reserved::First,
+        Some(seen) if seen.place == RESERVED => {
+            Reserved::Pending(Duration::from_millis(seen.ends - now))
+        }
+        Some(seen) => Reserved::Seen(seen.answer),
+    })
+}
+
 fn reserve(tx: &mut Tx<'_>, key: &Key, hold: Duration) -> Result<Reserved, Failure> {
-    let now = tx.now();
-    let old = get(tx, key.as_ref())?;
-    match old {
-        Some(old) if old.ends > now && old.place == RESERVED => {
-            return Ok(Reserved::Pending(Duration::from_millis(old.ends - now)));
-        }
-        Some(old) if old.ends > now => return Ok(Reserved::Seen(old.answer)),
-        Some(_) => {
-            remove(tx, key.as_ref())?;
-        }
-        None => {}
+    let known = look(tx, key)?;
+    if known != Reserved::First {
+        return Ok(known);
     }
+    // One that has ended may be there yet.
+    remove(tx, key.as_ref())?;
     let seen = Seen {
-        ends: now.saturating_add(millis(hold)).min(NEVER - 1),
+        ends: tx.now().saturating_add(millis(hold)).min(NEVER - 1),
         place: RESERVED,
         person: String::new(),
         answer: Bytes::new(),
@@ -202,6 +208,12 @@ impl FirstSeen for EmbeddedStore {
         fits([scope, id])?;
         let key = seen_key(scope, id);
         self.write(move |tx| reserve(tx, &key, hold)).await
+    }
+
+    async fn look(&self, scope: &str, id: &str) -> Result<Reserved, WorkError> {
+        fits([scope, id])?;
+        let key = seen_key(scope, id);
+        self.read(move |view| look(view, &key)).await
     }
 
     async fn commit(

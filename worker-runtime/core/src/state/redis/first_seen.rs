@@ -22,10 +22,17 @@ impl FirstSeen for RedisStore {
         if let Value::Okay = self.link.command(&take).await? {
             return Ok(Reserved::First);
         }
-        let mut call = script!("reserve").key(self.keys.first_seen());
+        let mut call = script!("seen_lib", "reserve").key(self.keys.first_seen());
         call.arg(part(scope)).arg(part(id)).arg(millis(hold));
         let answer: Vec<Value> = self.link.script(&call).await?;
         reserved(answer).ok_or_else(|| unreadable("a reservation"))
+    }
+
+    async fn look(&self, scope: &str, id: &str) -> Result<Reserved, WorkError> {
+        let mut call = script!("seen_lib", "look").key(self.keys.first_seen());
+        call.arg(part(scope)).arg(part(id));
+        let answer: Vec<Value> = self.link.script(&call).await?;
+        reserved(answer).ok_or_else(|| unreadable("what was seen"))
     }
 
     async fn commit(

@@ -72,6 +72,56 @@ pub async fn first_seen_is_reserved_then_committed(source: &impl Source) {
     assert_eq!(reserve(&store, &scope, "4", LONG).await, seen("4"));
 }
 
+/// Whoever looks leaves everything as it was: nothing is reserved, prolonged, or given back.
+pub async fn first_seen_is_looked_at_without_a_trace(source: &impl Source) {
+    let (store, other) = (source.client().await, source.client().await);
+    let (scope, another) = (unique("http"), unique("http"));
+    let look = async |store: &Client, id| store.look(&scope, id).await.expect("look");
+    for client in [&store, &other, &store] {
+        assert_eq!(look(client, "1").await, Reserved::First);
+    }
+    assert_eq!(reserve(&other, &scope, "1", LONG).await, Reserved::First);
+    for client in [&store, &other] {
+        let Reserved::Pending(wait) = look(client, "1").await else {
+            panic!("somebody publishes it");
+        };
+        assert!(wait <= LONG && wait > LONG / 2, "{wait:?}");
+    }
+    assert_eq!(look(&store, "2").await, Reserved::First);
+    let elsewhere = store.look(&another, "1").await.expect("look");
+    assert_eq!(elsewhere, Reserved::First);
+    FirstSeen::release(&*other, &scope, "1")
+        .await
+        .expect("release");
+    assert_eq!(look(&store, "1").await, Reserved::First, "given back");
+    commit(&store, &scope, "1", LONG, 2).await;
+    commit(&store, &scope, "2", LONG, 2).await;
+    for client in [&store, &other] {
+        assert_eq!(look(client, "1").await, seen("1"));
+    }
+    assert_eq!(commit(&store, &scope, "3", LONG, 2).await, 1);
+    assert_eq!(
+        look(&store, "1").await,
+        Reserved::First,
+        "the oldest goes, however often it was looked at"
+    );
+    store
+        .commit(&scope, "4", Bytes::new(), None, LONG, 10)
+        .await
+        .expect("commit");
+    assert_eq!(look(&other, "4").await, Reserved::Seen(Bytes::new()));
+    // One that is held, and one that is kept, end at their time although somebody looks.
+    assert_eq!(reserve(&store, &scope, "held", SOON).await, Reserved::First);
+    commit(&store, &scope, "short", SOON, 10).await;
+    for id in ["held", "short"] {
+        until("it is forgotten", || async {
+            (look(&store, id).await == Reserved::First).then_some(())
+        })
+        .await;
+        assert_eq!(reserve(&other, &scope, id, LONG).await, Reserved::First);
+    }
+}
+
 pub async fn first_seen_forgets_in_time(source: &impl Source) {
     let (store, scope) = (source.client().await, unique("http"));
     assert_eq!(reserve(&store, &scope, "held", SOON).await, Reserved::First);

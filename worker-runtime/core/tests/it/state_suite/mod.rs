@@ -83,6 +83,7 @@ macro_rules! state_suite {
             ledger_loses_no_update
             ledger_follows_its_model
             first_seen_is_reserved_then_committed
+            first_seen_is_looked_at_without_a_trace
             first_seen_forgets_in_time
             first_seen_is_bounded
             first_seen_gives_first_once

@@ -354,6 +354,7 @@ async fn repeats_of_a_redial_get_the_same_answer() {
     for repeat in [redial, again, redial] {
         play(&mut scene, repeat).await;
     }
+    assert_eq!(scene.engine.repeats(), 4, "each is counted once");
     play(
         &mut scene,
         r##"
@@ -399,5 +400,6 @@ async fn a_repeat_after_the_end_of_its_session_gets_the_first_answer() {
 "##,
     )
     .await;
+    assert_eq!(scene.engine.repeats(), 1, "counted once");
     scene.stop().await.unwrap();
 }

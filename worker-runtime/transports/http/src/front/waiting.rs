@@ -26,10 +26,11 @@ impl Front {
         since: Since,
     ) -> Reply {
         place.accepted();
+        // Only looks: where what was seen is forgotten meanwhile, the message is with the broker all the same.
         let told = async {
             loop {
                 tokio::time::sleep(ASK_AGAIN).await;
-                if let Ok(before) = self.publish(message.clone(), true, since).await
+                if let Ok(before) = self.cx.seen(message.message_id()).await
                     && let Some(first) = first_answer(&before)
                 {
                     return first;

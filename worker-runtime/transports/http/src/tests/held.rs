@@ -1,6 +1,10 @@
 //! Requests held for their reply: matching, deadlines, callers that leave, two replicas, graceful stop.
 
 use super::*;
+use bytes::Bytes;
+use vumi_core::message::derived_id;
+use vumi_core::worker::Services;
+use vumi_http::{Answer, StatusCode};
 
 const GOOD: &str = "/?content=ping&to_addr=555&from_addr=123";
 
@@ -225,6 +229,37 @@ async fn a_repeat_of_a_held_request_waits_for_the_same_reply() {
     assert_eq!(read_all(&mut first).await.body, "once");
     assert_eq!(read_all(&mut again).await.body, "once");
     assert_eq!(server.engine.outputs().len(), 1, "published once");
+    assert_eq!(server.engine.repeats(), 1);
+}
+
+/// Another replica holds the request, and what was seen of it is forgotten while its repeat waits here: the repeat waits on,
+/// and gets the answer when that is known.
+#[tokio::test]
+async fn a_repeat_that_waits_only_looks() {
+    let server = holding(json!({})).await;
+    let engine = &server.engine;
+    engine.remember();
+    let id = derived_id(&["inbound", "api", "9"]);
+    engine.answered(&id, Bytes::new(), None).await;
+    let bytes = request(&format!("GET {GOOD}&id=9"), "", b"");
+    let mut again = server.open(&bytes).await;
+    let recognised = async {
+        while engine.repeats() == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, recognised).await.unwrap();
+    // It looks once a second.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
+    engine.forget(&id);
+    tokio::time::sleep(Duration::from_millis(2200)).await;
+    assert!(engine.outputs().is_empty(), "a second message");
+    assert_eq!(server.pending().await, 1);
+    let answer = Answer::text(StatusCode::OK, "pong").kept().unwrap();
+    engine.answered(&id, answer, None).await;
+    assert_eq!(read_all(&mut again).await.body, "pong");
+    assert!(engine.outputs().is_empty(), "a second message");
+    assert_eq!(engine.repeats(), 1, "counted once");
 }
 
 #[tokio::test]

@@ -27,15 +27,52 @@ async fn a_repeat_waits_for_the_first_and_gets_its_answer() {
         Taken::Before("first".into()),
         "the first answer stays"
     );
-    let seen = one.look("id").await.unwrap();
-    assert_eq!(seen, Taken::Before("first".into()));
+    assert_eq!(metrics.duplicates.get(), 2);
     // Not published: the next one is the first again.
-    assert_eq!(one.look("other").await.unwrap(), Taken::Now);
     assert_eq!(one.reserve("other").await.unwrap(), Taken::Now);
     one.release("other").await;
     assert_eq!(two.reserve("other").await.unwrap(), Taken::Now);
     let busy = one.reserve("other").await.unwrap_err();
     assert_eq!(busy.code, codes::DEDUPE_PENDING);
+}
+
+/// However often somebody looks, nothing is taken and no repeat is counted; one that is being published is waited for.
+#[tokio::test]
+async fn a_look_takes_nothing_and_counts_nothing() {
+    let store = crate::conformance::failing_store::FailingStore::new(store());
+    let manifest = json!({"kind": "Transport", "metadata": {"name": "t"}, "spec": spec(json!({}))});
+    let resource = resource(&manifest).unwrap();
+    let metrics = Telemetry::new().worker("transport/t");
+    let never = || false;
+    let once = Once::new(
+        Arc::clone(&store) as Arc<dyn StateStore>,
+        &resource,
+        Arc::clone(&metrics),
+    );
+    // Looking reserves nothing, so it works where that does not.
+    store.fail("firstSeen.reserve", u32::MAX);
+    for _ in 0..3 {
+        assert_eq!(once.look("id").await.unwrap(), Taken::Now);
+    }
+    store.fail("firstSeen.reserve", 0);
+    assert_eq!(once.reserve("id").await.unwrap(), Taken::Now);
+    let busy = once.look("id").await.unwrap_err();
+    assert_eq!(busy.code, codes::DEDUPE_PENDING);
+    let (seen, ()) = tokio::join!(
+        once.look("id"),
+        once.commit("id", "first".into(), None, &never)
+    );
+    assert_eq!(seen.unwrap(), Taken::Before("first".into()));
+    for _ in 0..3 {
+        let seen = once.look("id").await.unwrap();
+        assert_eq!(seen, Taken::Before("first".into()));
+    }
+    once.unanswered("lost", "reply.holder_gone", &never)
+        .await
+        .unwrap();
+    let seen = once.look("lost").await.unwrap();
+    assert_eq!(seen, Taken::Unanswered(codes::HOLDER_GONE));
+    assert_eq!(metrics.duplicates.get(), 0);
 }
 
 /// A process dies at each step of handing a reply over, and another one goes on: when its sender is told that nobody

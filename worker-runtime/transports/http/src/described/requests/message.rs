@@ -15,7 +15,9 @@ use vumi_core::error::WorkError;
 use vumi_core::message::{SessionEvent, UserMessage};
 use vumi_core::numbers::Came;
 use vumi_core::reasons::{self, Reason};
+use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::Taken;
+use vumi_http::Answer;
 
 /// The fields of a message.
 pub(super) struct Message {
@@ -175,7 +177,7 @@ impl Requests {
                 None => Taken::Now,
             };
             if let Some(answer) = first_answer(&before) {
-                return Ok(Placed::Instead(Carried::Nothing(answer)));
+                return Ok(self.repeated(answer));
             }
             let repeats = |cut: &Cut| before != Taken::Now && cut.session == found.id;
             let (own, fields, cut) = match redialled {
@@ -217,7 +219,7 @@ impl Requests {
                 return Err(self.unknown_session(sessions, scope));
             }
             if let Some(answer) = first_answer(&before) {
-                return Ok(Placed::Instead(Carried::Nothing(answer)));
+                return Ok(self.repeated(answer));
             }
             place.event = place.event.or(Some("resume".into()));
         } else if closes {
@@ -226,6 +228,12 @@ impl Requests {
             place.event = place.event.or(Some("resume".into()));
         }
         Ok(Placed::At(place))
+    }
+
+    /// A request that was answered before, and gets that answer.
+    fn repeated(&self, answer: Answer) -> Placed<'static> {
+        self.cx.http(HttpSeen::Repeat);
+        Placed::Instead(Carried::Nothing(answer))
     }
 
     /// What became of a request with this id of the provider, if it was here before.
