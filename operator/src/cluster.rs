@@ -71,12 +71,7 @@ impl Cluster {
 
     /// Whether the cluster has a kind.
     pub fn has(&self, kind: &ObjectKind) -> bool {
-        let platform = self.platform();
-        match kind.kind {
-            "HTTPRoute" => platform.http_route,
-            "PodMonitor" => platform.pod_monitor,
-            _ => true,
-        }
+        self.platform().has(kind.kind)
     }
 
     /// Something says that the definitions may be other ones.
@@ -175,10 +170,7 @@ impl Cluster {
                 Err(error) if error.is_not_found() => false,
                 Err(error) => return Err(error),
             };
-            match kind.kind {
-                "HTTPRoute" => found.http_route = there,
-                _ => found.pod_monitor = there,
-            }
+            found.set(kind.kind, there);
         }
         self.platform.send_if_modified(|known| {
             let before = std::mem::replace(known, found);

@@ -135,6 +135,7 @@ impl Operator {
             leading,
             self.options.concurrency,
             Arc::clone(&self.health),
+            self.options.lease.clone(),
             stop.clone(),
         );
         let mut work = std::pin::pin!(work);

@@ -46,6 +46,11 @@ impl Failed {
     pub fn is_forbidden(&self) -> bool {
         self.code == Some(403)
     }
+
+    /// Whether somebody else was there before.
+    pub fn is_conflict(&self) -> bool {
+        self.code == Some(409)
+    }
 }
 
 impl From<kube::Error> for Failed {
@@ -168,7 +173,7 @@ impl Cluster {
         }
     }
 
-    /// What an object would be if this were applied by `manager`. Nothing is stored.
+    /// What an object would be if this were applied by `manager`, which takes fields from others if `force`. Nothing is stored.
     ///
     /// # Errors
     /// See [`Failed`].
@@ -177,9 +182,11 @@ impl Cluster {
         path: &str,
         object: &Value,
         manager: &str,
+        force: bool,
     ) -> Result<Value, Failed> {
-        let path =
-            format!("{path}?fieldManager={manager}&fieldValidation=Strict&force=true&dryRun=All");
+        let path = format!(
+            "{path}?fieldManager={manager}&fieldValidation=Strict&force={force}&dryRun=All"
+        );
         let body = Some(("application/apply-patch+yaml", object));
         self.send(Method::PATCH, &path, body).await
     }

@@ -112,3 +112,41 @@ pub struct Platform {
     /// It knows HTTPRoutes (`gateway.networking.k8s.io/v1`).
     pub http_route: bool,
 }
+
+impl Platform {
+    /// Whether it has objects of this `kind`; of those that every cluster has, yes.
+    pub fn has(self, kind: &str) -> bool {
+        match kind {
+            "HTTPRoute" => self.http_route,
+            "PodMonitor" => self.pod_monitor,
+            _ => true,
+        }
+    }
+
+    /// It has objects of this `kind`, or not.
+    pub fn set(&mut self, kind: &str, there: bool) {
+        match kind {
+            "HTTPRoute" => self.http_route = there,
+            "PodMonitor" => self.pod_monitor = there,
+            _ => debug_assert!(false, "every cluster has {kind}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kinds::CHILDREN;
+
+    #[test]
+    fn what_a_cluster_may_lack_is_what_is_optional() {
+        for child in CHILDREN {
+            let mut platform = Platform::default();
+            assert_eq!(platform.has(child.kind), !child.optional, "{child:?}");
+            if child.optional {
+                platform.set(child.kind, true);
+                assert!(platform.has(child.kind), "{child:?}");
+            }
+        }
+    }
+}

@@ -10,6 +10,7 @@ pub mod clashes;
 pub mod context;
 pub mod desired;
 pub mod hash;
+pub mod kinds;
 pub mod merge;
 pub mod names;
 pub mod observed;
@@ -24,6 +25,7 @@ pub use build::{build, own_template};
 pub use clashes::{BrokerIdentity, Claim, Clash, clashes, consumed};
 pub use context::{Context, Live, Platform, SecretFacts};
 pub use desired::{Child, Desired, Note};
+pub use kinds::{CHILDREN, ChildKind};
 pub use names::Names;
 pub use observed::{
     Broker, Identity, Level, Pod, Problem, Queue, Report, Sight, TEMPLATE_LABELS, Unread, Workload,

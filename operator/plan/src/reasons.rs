@@ -70,8 +70,12 @@ reasons! {
         "Add the key; it is noticed within a minute.";
     ApplyFailed in "Ready, Reconciling": "The API server did not take an object of the worker; it is tried again.",
         "The sentence is the API server's: often a quota, an admission policy or missing rights of the operator.";
+    ObjectLeaving in "Ready, Reconciling": "An object of the same name is being deleted and does not go.",
+        "The sentence says which one, since when and what holds it: see to that, or take the finalizers off if nobody else will.";
     GatewayMissing in "Reconciling": "service.expose asks for an HTTPRoute, and the cluster knows none.",
         "Install the CRDs of the Gateway API, or use ingress.";
+    DefinitionsOlder in "event": "The CRDs lack something that this operator knows: the API server drops it, so nothing is written.",
+        "Upgrade the CRDs: `kubectl apply --server-side -f deploy/crds`.";
     PodMonitorMissing in "event": "The operator is to make PodMonitors, and the cluster knows none.",
         "Install the Prometheus operator, or switch podMonitor off.";
 

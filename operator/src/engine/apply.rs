@@ -6,7 +6,8 @@ use super::kinds::ObjectKind;
 use super::seen::{Held, Seen, hold};
 use super::store::{Family, Key};
 use crate::client::{ApiError, Apply};
-use serde_json::Value;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
 use vumi_plan::names::{HASH, TEMPLATE_HASH};
 use vumi_plan::{Child, Desired};
 
@@ -22,8 +23,51 @@ pub enum Fault {
     },
     /// An object that is not ours has the name.
     Taken(String),
-    /// An object of that name is still being deleted.
-    Leaving(String),
+    /// Objects that are on their way out still have these names.
+    Leaving(Vec<Leaving>),
+}
+
+/// An object that is in the way until it is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leaving {
+    /// Kind and name.
+    pub object: String,
+    /// Since when it is being deleted. None: it belonged to an earlier resource, and nobody has asked for its end yet.
+    pub since: Option<Timestamp>,
+    /// What holds it.
+    pub finalizers: Vec<String>,
+}
+
+impl Leaving {
+    /// What is in the way, since when, what holds it, and what to do. `made`: when the resource was.
+    pub fn sentence(&self, made: Option<Timestamp>) -> String {
+        let object = &self.object;
+        let Some(since) = self.since else {
+            let made = made.map_or_else(String::new, |made| format!(" since {}", seconds(made)));
+            return format!(
+                "{object} belongs to an earlier resource of this name and is in the way{made}: the garbage collector is to delete it; if it does not, look at kube-controller-manager, or delete it by hand"
+            );
+        };
+        let since = seconds(since);
+        match self.finalizers.as_slice() {
+            [] => format!(
+                "{object} is being deleted since {since} and is not gone: nothing holds it, so look whether the API server and kube-controller-manager work"
+            ),
+            [one] if one == "foregroundDeletion" => format!(
+                "{object} is being deleted since {since}, and foregroundDeletion holds it until what it owns is gone: look which of its pods does not end"
+            ),
+            held => format!(
+                "{object} is being deleted since {since}, held by the finalizers {}: whoever set them has to take them off; if that program is gone for good, take them off with kubectl edit",
+                held.join(", ")
+            ),
+        }
+    }
+}
+
+/// A time in whole seconds.
+fn seconds(at: Timestamp) -> String {
+    let whole = Timestamp::from_second(at.as_second());
+    whole.unwrap_or(at).to_string()
 }
 
 /// What is done with a child, and why.
@@ -38,7 +82,7 @@ pub enum Need {
     /// Somebody else has taken this field.
     Drift(String),
     /// It is in the way until it is gone.
-    Wait,
+    Wait(Leaving),
 }
 
 /// A child that was written.
@@ -62,12 +106,6 @@ impl Plan<'_> {
     /// Whether everything is as it should be.
     pub fn is_empty(&self) -> bool {
         self.steps.is_empty()
-    }
-
-    /// The workload as it will be written, if it will.
-    pub fn workload(&self) -> Option<(&Value, &Need)> {
-        let workload = self.steps.iter().find(|(kind, ..)| kind.is_workload());
-        workload.map(|(_, _, object, need)| (object, need))
     }
 }
 
@@ -120,7 +158,11 @@ fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> 
     };
     let of_another = held.owner.as_deref().is_some_and(|owner| owner != uid);
     if held.deleting || of_another {
-        return Need::Wait;
+        return Need::Wait(Leaving {
+            object: format!("{} {}", child.kind, child.name),
+            since: held.ends,
+            finalizers: held.finalizers.clone(),
+        });
     }
     let same = held.annotation(HASH) == Some(child.hash.as_str())
         && held.annotation(TEMPLATE_HASH) == template_hash(child).as_str();
@@ -155,11 +197,11 @@ pub async fn try_workload(engine: &Engine, key: &Key, plan: &Plan<'_>) -> Result
 /// Writes what is planned, one after the other, and says what was written, even if something went wrong then.
 pub async fn apply(engine: &Engine, key: &Key, plan: &Plan<'_>) -> (Vec<Written>, Option<Fault>) {
     let mut written = Vec::new();
-    let mut leaving = None;
+    let mut leaving = Vec::new();
     for (kind, child, object, need) in &plan.steps {
         let named = format!("{} {}", child.kind, child.name);
-        if *need == Need::Wait {
-            leaving = Some(Fault::Leaving(named));
+        if let Need::Wait(one) = need {
+            leaving.push(one.clone());
             continue;
         }
         // A new one must not take over what somebody else made.
@@ -204,7 +246,49 @@ pub async fn apply(engine: &Engine, key: &Key, plan: &Plan<'_>) -> (Vec<Written>
             }
         }
     }
-    (written, leaving)
+    (
+        written,
+        (!leaving.is_empty()).then_some(Fault::Leaving(leaving)),
+    )
+}
+
+/// Takes the pods of what runs away, whatever the rest of the resource says. Nothing else is known to be right, so nothing else is
+/// written. Without its hash the workload is written anew with the next spec that can be built. Returns what had how many pods.
+///
+/// # Errors
+/// What the API server said.
+pub async fn suspend(
+    engine: &Engine,
+    key: &Key,
+    family: &Family,
+    uid: &str,
+) -> Result<Vec<(String, Value)>, ApiError> {
+    let mut stopped = Vec::new();
+    for ((kind, name), held) in &family.others {
+        let Some(kind) = ObjectKind::named(kind).filter(|kind| kind.is_workload()) else {
+            continue;
+        };
+        let before = held.body()["spec"]["replicas"].take();
+        if held.deleting || held.owner.as_deref() != Some(uid) || before == 0 {
+            continue;
+        }
+        let change = json!({
+            "metadata": {"uid": held.uid, "annotations": {HASH: null}},
+            "spec": {"replicas": 0},
+        });
+        let path = kind.path(&key.namespace, name);
+        match engine.api.merge(&path, &change).await {
+            Ok(now) => {
+                engine.metrics.wrote("change");
+                remember(engine, kind, now);
+                stopped.push((format!("{} {name}", kind.kind), before));
+            }
+            // Gone already, or another one by now.
+            Err(error) if error.is_not_found() || error.is_conflict() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(stopped)
 }
 
 /// Keeps the answer to a write, so that nobody decides by what was before it.

@@ -44,20 +44,21 @@ impl Roll {
     }
 }
 
-/// Why the pods of `running` are replaced by those of `wanted`, as a reason and a sentence. None if they are not.
-pub fn roll(running: &Value, wanted: &Value) -> Option<(Roll, String)> {
+/// Why the pods of one template are replaced by those of another, as a reason and a sentence. None if they are not. Both are as the
+/// API server has them, defaults included: so a field that is not wanted any more is told from one that nobody wrote.
+pub fn roll(before: &Value, after: &Value) -> Option<(Roll, String)> {
     let mut paths = Vec::new();
-    differing(wanted, running, "", &mut paths);
+    differing(before, after, "", &mut paths);
     if paths.is_empty() {
         return None;
     }
     let annotation =
         |template: &Value, name: &str| template["metadata"]["annotations"][name].clone();
-    let other = |name: &str| annotation(running, name) != annotation(wanted, name);
-    let has = |part: &str| paths.iter().any(|path| path.contains(part));
-    let roll = if has(".configMap.name") {
+    let other = |name: &str| annotation(before, name) != annotation(after, name);
+    let ends = |part: &str| paths.iter().any(|path| path.ends_with(part));
+    let roll = if ends(".configMap.name") {
         Roll::Config
-    } else if paths.iter().any(|path| path.ends_with(".image")) {
+    } else if ends(".image") {
         Roll::Image
     } else if other(SECRETS_HASH) {
         Roll::Secret
@@ -78,38 +79,47 @@ pub fn roll(running: &Value, wanted: &Value) -> Option<(Roll, String)> {
     ))
 }
 
-/// Paths at which `wanted` is not as it is. What it does not say is left alone: the server fills in defaults.
-fn differing(wanted: &Value, is: &Value, path: &str, into: &mut Vec<String>) {
-    match (wanted, is) {
-        (Value::Object(fields), Value::Object(_)) => {
-            for (key, value) in fields {
-                let path = if path.is_empty() {
-                    key.clone()
-                } else {
-                    format!("{path}.{key}")
-                };
-                differing(value, &is[key], &path, into);
+/// What is said of a path at which there is nothing any more.
+const REMOVED: &str = " (removed)";
+
+/// Paths at which two templates differ.
+fn differing(before: &Value, after: &Value, path: &str, into: &mut Vec<String>) {
+    match (before, after) {
+        (Value::Object(old), Value::Object(new)) => {
+            let below = |key: &String| match path {
+                "" => key.clone(),
+                path => format!("{path}.{key}"),
+            };
+            for (key, value) in new {
+                differing(&before[key], value, &below(key), into);
+            }
+            for (key, value) in old.iter().filter(|(key, _)| !new.contains_key(*key)) {
+                differing(value, &Value::Null, &below(key), into);
             }
         }
-        (Value::Array(items), Value::Array(others)) => {
-            for (index, item) in items.iter().enumerate() {
-                let name = item["name"].as_str();
-                // Items with a name are known by it, others by their place.
-                let other = match name {
-                    Some(name) => others.iter().find(|other| other["name"] == name),
-                    None => others.get(index),
-                };
-                let place = name.map_or_else(|| index.to_string(), str::to_owned);
-                let other = other.unwrap_or(&Value::Null);
-                differing(item, other, &format!("{path}[{place}]"), into);
+        (Value::Array(old), Value::Array(new)) => {
+            // Items with a name are known by it, others by their place.
+            let place = |index: usize, item: &Value| match item["name"].as_str() {
+                Some(name) => format!("{path}[{name}]"),
+                None => format!("{path}[{index}]"),
+            };
+            let same = |items: &[Value], index: usize, item: &Value| match &item["name"] {
+                Value::String(name) => items.iter().find(|other| other["name"] == *name).cloned(),
+                _ => items.get(index).cloned(),
+            };
+            for (index, item) in new.iter().enumerate() {
+                let other = same(old, index, item).unwrap_or_default();
+                differing(&other, item, &place(index, item), into);
             }
-            if items.len() < others.len() {
-                into.push(path.to_owned());
+            for (index, item) in old.iter().enumerate() {
+                if same(new, index, item).is_none() {
+                    differing(item, &Value::Null, &place(index, item), into);
+                }
             }
         }
-        (Value::Null, _) => {}
-        _ if wanted != is => into.push(path.to_owned()),
-        _ => {}
+        _ if before == after => {}
+        (_, Value::Null) => into.push(format!("{path}{REMOVED}")),
+        _ => into.push(path.to_owned()),
     }
 }
 
@@ -118,45 +128,86 @@ mod tests {
     use super::*;
     use serde_json::json;
 
-    fn template(config: &str, image: &str) -> Value {
+    /// As the API server has it, defaults included.
+    fn running() -> Value {
         json!({
+            "metadata": {"annotations": {"a": "b"}},
             "spec": {
-                "containers": [{"name": "worker", "image": image}],
-                "volumes": [{"name": "workers", "configMap": {"name": config}}],
+                "containers": [{"name": "worker", "image": "vumi:1", "imagePullPolicy": "IfNotPresent"}],
+                "volumes": [{"name": "workers", "configMap": {"name": "c-1", "defaultMode": 420}}],
             },
         })
     }
 
-    fn running() -> Value {
-        let mut running = template("c-1", "vumi:1");
-        running["spec"]["containers"][0]["imagePullPolicy"] = "IfNotPresent".into();
-        running["spec"]["volumes"][0]["configMap"]["defaultMode"] = 420.into();
-        running
-    }
-
     #[test]
-    fn defaults_of_the_server_are_no_change() {
-        assert_eq!(roll(&running(), &template("c-1", "vumi:1")), None);
+    fn the_same_template_replaces_nothing() {
+        assert_eq!(roll(&running(), &running()), None);
+        let mut empty = running();
+        empty["metadata"]["creationTimestamp"] = Value::Null;
+        assert_eq!(roll(&empty, &running()), None);
+        assert_eq!(roll(&running(), &empty), None);
     }
 
     #[test]
     fn what_changed_is_named() {
-        let (why, text) = roll(&running(), &template("c-2", "vumi:1")).unwrap();
+        let with = |path: &str, value: Value| {
+            let mut after = running();
+            *after.pointer_mut(path).unwrap() = value;
+            after
+        };
+        let after = with("/spec/volumes/0/configMap/name", "c-2".into());
+        let (why, text) = roll(&running(), &after).unwrap();
         assert_eq!(why, Roll::Config);
         assert!(
-            text.contains("spec.volumes[workers].configMap.name"),
+            text.ends_with("(spec.volumes[workers].configMap.name)"),
             "{text}"
         );
-        let (why, text) = roll(&running(), &template("c-1", "vumi:2")).unwrap();
+        let after = with("/spec/containers/0/image", "vumi:2".into());
+        let (why, text) = roll(&running(), &after).unwrap();
         assert_eq!(why, Roll::Image);
-        assert!(text.contains("spec.containers[worker].image"), "{text}");
-        let mut wanted = template("c-1", "vumi:1");
-        wanted["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "1Gi"}});
-        assert_eq!(roll(&running(), &wanted).unwrap().0, Roll::Template);
-        wanted = template("c-1", "vumi:1");
-        wanted["metadata"] = json!({"annotations": {SECRETS_HASH: "x"}});
-        assert_eq!(roll(&running(), &wanted).unwrap().0, Roll::Secret);
-        wanted["metadata"] = json!({"annotations": {RESTARTED: "x"}});
-        assert_eq!(roll(&running(), &wanted).unwrap().0, Roll::Restart);
+        assert!(text.ends_with("(spec.containers[worker].image)"), "{text}");
+        let mut after = running();
+        after["spec"]["containers"][0]["resources"] = json!({"limits": {"memory": "1Gi"}});
+        assert_eq!(roll(&running(), &after).unwrap().0, Roll::Template);
+        let after = with(
+            "/metadata",
+            json!({"annotations": {"a": "b", SECRETS_HASH: "x"}}),
+        );
+        assert_eq!(roll(&running(), &after).unwrap().0, Roll::Secret);
+        let after = with(
+            "/metadata",
+            json!({"annotations": {"a": "b", RESTARTED: "x"}}),
+        );
+        assert_eq!(roll(&running(), &after).unwrap().0, Roll::Restart);
+    }
+
+    /// Nothing else is left of it than that it was there before.
+    #[test]
+    fn what_was_removed_is_named() {
+        let mut before = running();
+        before["spec"]["priorityClassName"] = "high".into();
+        before["spec"]["tolerations"] = json!([{"key": "a"}, {"key": "b"}]);
+        before["spec"]["containers"][0]["env"] = json!([{"name": "A", "value": "1"}]);
+        let containers = before["spec"]["containers"].as_array_mut().unwrap();
+        containers.push(json!({"name": "beside", "image": "other"}));
+        let mut after = before.clone();
+        let fields = after["spec"].as_object_mut().unwrap();
+        fields.remove("priorityClassName");
+        after["spec"]["tolerations"] = json!([{"key": "a"}]);
+        after["spec"]["containers"] = running()["spec"]["containers"].clone();
+        let (why, text) = roll(&before, &after).unwrap();
+        assert_eq!(why, Roll::Template);
+        for path in [
+            "spec.priorityClassName (removed)",
+            "spec.tolerations[1] (removed)",
+            "spec.containers[worker].env (removed)",
+            "spec.containers[beside] (removed)",
+        ] {
+            assert!(text.contains(path), "{path} in {text}");
+        }
+        // The way back: what comes is named as it is.
+        let (_, text) = roll(&after, &before).unwrap();
+        assert!(text.contains("spec.priorityClassName"), "{text}");
+        assert!(!text.contains(REMOVED), "{text}");
     }
 }

@@ -1,6 +1,7 @@
 //! Takes resources from the queue and looks at them, a bounded number at one time, while this operator leads.
 
 use super::Engine;
+use super::events::Event;
 use super::queue::Ended;
 use super::reconcile::reconcile;
 use super::store::Key;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use vumi_plan::Reason;
 
 /// What is in hand at the end has this time.
 const LAST: Duration = Duration::from_secs(5);
@@ -23,15 +25,18 @@ pub async fn dispatch(
     mut leading: watch::Receiver<bool>,
     concurrency: usize,
     health: Arc<Health>,
+    lease: (String, String),
     stop: CancellationToken,
 ) {
     let mut definitions = engine.cluster.definitions();
     let mut looks = JoinSet::new();
     let mut beat = tokio::time::interval(BEAT);
     let mut active = false;
+    let mut lacking = None;
     loop {
-        let current = *definitions.borrow_and_update() == Definitions::Current;
-        let may = *leading.borrow_and_update() && current;
+        let known = definitions.borrow_and_update().clone();
+        let leads = *leading.borrow_and_update();
+        let may = leads && known == Definitions::Current;
         if may && !active {
             engine.recall.forget_all();
             // Whatever was seen while others led is looked at now.
@@ -44,6 +49,15 @@ pub async fn dispatch(
             looks.abort_all();
         }
         active = may;
+        match known {
+            Definitions::Older(what) if leads && lacking.as_ref() != Some(&what) => {
+                let (engine, lease, event) = (Arc::clone(&engine), lease.clone(), older(&what));
+                looks.spawn(async move { engine.events.tell_of_operator(&lease, event).await });
+                lacking = Some(what);
+            }
+            Definitions::Current => lacking = None,
+            Definitions::Older(_) | Definitions::Unknown => {}
+        }
         tokio::select! {
             biased;
             () = stop.cancelled() => break,
@@ -63,6 +77,15 @@ pub async fn dispatch(
     if tokio::time::timeout(LAST, finish).await.is_err() {
         looks.abort_all();
     }
+}
+
+/// What people are told of definitions that lack something.
+fn older(what: &str) -> Event {
+    let message = format!(
+        "the CRDs are older than this operator ({}): they lack {what}, and the API server drops what they lack. Nothing is written for any resource until they are upgraded: kubectl apply --server-side -f deploy/crds",
+        env!("CARGO_PKG_VERSION")
+    );
+    Event::warning(Reason::DefinitionsOlder.as_str(), message)
 }
 
 /// Gauges of what there is.

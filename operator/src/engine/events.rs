@@ -2,12 +2,13 @@
 //! to be said, and never many in a short time.
 
 use super::kinds::ObjectKind;
+use super::lease::LEASE;
 use super::store::Key;
 use crate::bucket::Bucket;
 use crate::client::{Api, MANAGER};
 use crate::metrics::Metrics;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -120,43 +121,79 @@ impl Events {
         if !self.may_tell.take() {
             return;
         }
+        let kind = ObjectKind::of(key.kind);
+        let regarding = json!({
+            "apiVersion": kind.api_version(),
+            "kind": kind.kind,
+            "name": key.name,
+            "namespace": key.namespace,
+            "uid": uid,
+        });
+        let (path, object) = self.object(regarding, &event);
+        match self.api.create(&path, &object).await {
+            Ok(_) => self.metrics.wrote("event"),
+            // It stands in the log, and nothing depends on it.
+            Err(error) => tracing::debug!(resource = %key, %error, "an event could not be told"),
+        }
+    }
+
+    /// Tells what is about the operator itself, of the lease by which it leads: also while nothing else may be written.
+    pub async fn tell_of_operator(&self, lease: &(String, String), event: Event) {
+        let (namespace, name) = lease;
+        let kind = &LEASE;
+        let uid = match self.api.get(&kind.path(namespace, name)).await {
+            Ok(lease) => lease["metadata"]["uid"].clone(),
+            Err(error) => {
+                tracing::debug!(%error, "the lease cannot be read");
+                Value::Null
+            }
+        };
+        let regarding = json!({
+            "apiVersion": kind.api_version(),
+            "kind": kind.kind,
+            "name": name,
+            "namespace": namespace,
+            "uid": uid,
+        });
+        let (path, object) = self.object(regarding, &event);
+        match self.api.create_unguarded(&path, &object).await {
+            Ok(_) => self.metrics.wrote("event"),
+            Err(error) => {
+                tracing::warn!(reason = event.reason, %error, "an event could not be told")
+            }
+        }
+    }
+
+    /// An event as the API server takes it, and where.
+    fn object(&self, regarding: Value, event: &Event) -> (String, Value) {
+        let text = |field: &str| regarding[field].as_str().unwrap_or_default().to_owned();
+        let (namespace, about) = (text("namespace"), text("name"));
         let now = Timestamp::now();
         let number = self.count.fetch_add(1, Ordering::Relaxed);
-        let kind = ObjectKind::of(key.kind);
         // Unique among replicas and restarts; at most 40 characters are the resource's name.
-        let name = format!("{}.{:x}{number:x}", key.name, now.as_nanosecond());
-        let mut note = message.to_owned();
+        let name = format!("{about}.{:x}{number:x}", now.as_nanosecond());
+        let mut note = event.message.clone();
         while note.len() > LONGEST {
             note.pop();
         }
         let object = json!({
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
-            "metadata": {"name": name, "namespace": key.namespace},
+            "metadata": {"name": name, "namespace": namespace},
             "eventTime": format!("{now:.6}"),
             "reportingController": MANAGER,
             "reportingInstance": self.identity,
             "action": "Reconcile",
-            "reason": reason,
+            "reason": event.reason,
             "note": note,
             "type": match event.tone {
                 Tone::Normal => "Normal",
                 Tone::Warning => "Warning",
             },
-            "regarding": {
-                "apiVersion": kind.api_version(),
-                "kind": kind.kind,
-                "name": key.name,
-                "namespace": key.namespace,
-                "uid": uid,
-            },
+            "regarding": regarding,
         });
-        let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", key.namespace);
-        match self.api.create(&path, &object).await {
-            Ok(_) => self.metrics.wrote("event"),
-            // It stands in the log, and nothing depends on it.
-            Err(error) => tracing::debug!(resource = %key, %error, "an event could not be told"),
-        }
+        let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
+        (path, object)
     }
 
     fn was_said(&self, uid: &str, event: &Event) -> bool {

@@ -3,6 +3,7 @@
 use kube::core::ApiResource;
 use vumi_api::Kind;
 use vumi_api::crds::{GROUP, VERSION};
+use vumi_plan::{CHILDREN, ChildKind};
 
 /// How much of the objects of a kind is watched (K23).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +26,7 @@ pub enum Part {
 }
 
 /// A kind of object.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ObjectKind {
     /// API group; empty for the core.
     pub group: &'static str,
@@ -74,8 +75,18 @@ const fn ours(of: Kind, kind: &'static str, plural: &'static str) -> ObjectKind 
     pruned(Part::Resource(of), plain(GROUP, VERSION, kind, plural))
 }
 
-/// All kinds. The first ones are ours.
-pub static KINDS: [ObjectKind; 16] = [
+const fn child(of: ChildKind) -> ObjectKind {
+    let kind = ObjectKind {
+        optional: of.optional,
+        ..plain(of.group, of.version, of.kind, of.plural)
+    };
+    match of.workload {
+        true => pruned(Part::Child, kind),
+        false => kind,
+    }
+}
+
+const OURS: [ObjectKind; 4] = [
     ours(Kind::Transport, "Transport", "transports"),
     ours(Kind::Application, "Application", "applications"),
     ours(Kind::Dispatcher, "Dispatcher", "dispatchers"),
@@ -84,38 +95,9 @@ pub static KINDS: [ObjectKind; 16] = [
         "MetricAggregator",
         "metricaggregators",
     ),
-    plain("", "v1", "ServiceAccount", "serviceaccounts"),
-    plain("", "v1", "ConfigMap", "configmaps"),
-    plain("", "v1", "Service", "services"),
-    plain(
-        "networking.k8s.io",
-        "v1",
-        "NetworkPolicy",
-        "networkpolicies",
-    ),
-    plain("networking.k8s.io", "v1", "Ingress", "ingresses"),
-    plain(
-        "policy",
-        "v1",
-        "PodDisruptionBudget",
-        "poddisruptionbudgets",
-    ),
-    pruned(
-        Part::Child,
-        plain("apps", "v1", "Deployment", "deployments"),
-    ),
-    pruned(
-        Part::Child,
-        plain("apps", "v1", "StatefulSet", "statefulsets"),
-    ),
-    ObjectKind {
-        optional: true,
-        ..plain("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes")
-    },
-    ObjectKind {
-        optional: true,
-        ..plain("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors")
-    },
+];
+
+const FOLLOWERS: [ObjectKind; 2] = [
     // Of these nothing is kept but the ConfigMaps that they name.
     pruned(
         Part::Follower,
@@ -123,6 +105,27 @@ pub static KINDS: [ObjectKind; 16] = [
     ),
     pruned(Part::Follower, plain("", "v1", "Pod", "pods")),
 ];
+
+const ALL: usize = OURS.len() + CHILDREN.len() + FOLLOWERS.len();
+
+/// All kinds. The first ones are ours.
+pub static KINDS: [ObjectKind; ALL] = all();
+
+const fn all() -> [ObjectKind; ALL] {
+    let mut all = [OURS[0]; ALL];
+    let mut at = 0;
+    while at < ALL {
+        all[at] = if at < OURS.len() {
+            OURS[at]
+        } else if at < OURS.len() + CHILDREN.len() {
+            child(CHILDREN[at - OURS.len()])
+        } else {
+            FOLLOWERS[at - OURS.len() - CHILDREN.len()]
+        };
+        at += 1;
+    }
+    all
+}
 
 impl ObjectKind {
     /// The kind with this `kind` among all.
@@ -183,6 +186,7 @@ impl ObjectKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeSet;
 
     #[test]
     fn our_kinds_are_all_there() {
@@ -194,6 +198,12 @@ mod tests {
             );
         }
         assert_eq!(KINDS.iter().filter(|k| k.is_workload()).count(), 2);
+        let names: BTreeSet<&str> = KINDS.iter().map(|kind| kind.kind).collect();
+        assert_eq!(names.len(), KINDS.len());
+        for child in CHILDREN {
+            let known = ObjectKind::named(child.kind).unwrap();
+            assert_eq!((known.part, known.optional), (Part::Child, child.optional));
+        }
     }
 
     #[test]

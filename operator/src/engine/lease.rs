@@ -272,7 +272,7 @@ impl Lease {
 /// Label of the lease: the version of the operator that wrote it last.
 const VERSION: &str = "app.kubernetes.io/version";
 
-static LEASE: ObjectKind = plain("coordination.k8s.io", "v1", "Lease", "leases");
+pub(super) static LEASE: ObjectKind = plain("coordination.k8s.io", "v1", "Lease", "leases");
 
 /// The time, as a Lease has it.
 fn now() -> String {

@@ -1,7 +1,7 @@
 //! One look at a resource: dereference, validate, build, apply, prune, status. The same path for all kinds.
 
 use super::Engine;
-use super::apply::{self, Fault, Need, Written};
+use super::apply::{self, Fault, Leaving, Need, Written};
 use super::claims;
 use super::events::Event;
 use super::looked::Looked;
@@ -16,6 +16,7 @@ use super::written;
 use crate::brokers::Place;
 use crate::client::ApiError;
 use crate::dereference::{dereference, workload};
+use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -28,6 +29,8 @@ use vumi_plan::{Child, Decision, Desired, Reason, Refusal, build, own_template, 
 const AWAITED: Duration = Duration::from_secs(10);
 /// For an object that is being deleted, it is looked again after this time.
 const LEAVING: Duration = Duration::from_secs(2);
+/// One that is still there after this time is told of.
+const STUCK: SignedDuration = SignedDuration::from_secs(10);
 
 /// Looks at a resource and makes what differs as it should be.
 pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
@@ -46,7 +49,9 @@ pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
                 "spec: {error}; this operator ({}) is older than the CRDs: upgrade it",
                 env!("CARGO_PKG_VERSION")
             );
-            let Ok(resource) = of_spec(key, json!({})) else {
+            // That it is to have no pods is read in any case.
+            let suspend = held.body()["spec"]["suspend"] == true;
+            let Ok(resource) = of_spec(key, json!({"suspend": suspend})) else {
                 tracing::warn!(resource = %key, "{message}");
                 return Looked::Refused(None);
             };
@@ -145,14 +150,14 @@ impl Look<'_> {
         }
         let before = self.running(family, &desired);
         let (written, fault) = apply::apply(engine, key, &plan).await;
-        for event in written::events(&plan, before.as_ref(), &written) {
+        let after = self.running(&engine.stores.family(key), &desired);
+        for event in written::events(before.as_ref(), after.as_ref(), &written) {
             engine.events.tell(key, &held.uid, event).await;
         }
         match fault {
             None => {}
-            Some(Fault::Leaving(object)) => {
-                tracing::debug!(resource = %key, object, "is still being deleted");
-                return Ok(Looked::Waiting(LEAVING));
+            Some(Fault::Leaving(leaving)) => {
+                return self.wait_for(&desired, leaving, scaling).await;
             }
             Some(Fault::Taken(object)) => {
                 let message =
@@ -262,7 +267,23 @@ impl Look<'_> {
         workload(family, &child.name).map(|held| held.object())
     }
 
-    /// Nothing is applied, or not all of it, and nothing pruned: what runs goes on (K3). `desired` is what was built, if it was.
+    /// Whoever wants no pods gets none, whatever else is refused.
+    async fn suspend(&self) -> Result<(), ApiError> {
+        let Self {
+            engine, key, held, ..
+        } = *self;
+        let family = engine.stores.family(key);
+        for (object, before) in apply::suspend(engine, key, &family, &held.uid).await? {
+            let message = format!(
+                "{object} has 0 pods instead of {before}: spec.suspend says so, and nothing else of the spec is applied"
+            );
+            let event = Event::normal("Scaled", message);
+            engine.events.tell(key, &held.uid, event).await;
+        }
+        Ok(())
+    }
+
+    /// Nothing is applied, or not all of it, and nothing pruned: what runs goes on (K3), unless it is suspended. `desired` is what was built, if it was.
     async fn refuse(
         &self,
         desired: Option<&Desired>,
@@ -275,6 +296,9 @@ impl Look<'_> {
             tracing::warn!(resource = %self.key, "{}", refusal.message);
             return Ok(Looked::Refused(None));
         }
+        if self.resource.deployment().suspend {
+            self.suspend().await?;
+        }
         let again = match desired {
             Some(desired) => self.tell(Ok(desired), Some(refusal), scaling).await?,
             None => self.tell(Err(refusal), None, scaling).await?,
@@ -283,6 +307,26 @@ impl Look<'_> {
             Outcome::Waiting => Looked::Waiting(again.map_or(AWAITED, |again| again.min(AWAITED))),
             Outcome::Stalled => Looked::Refused(again),
         })
+    }
+
+    /// Waits for objects that are in the way, and tells of those that are for long.
+    async fn wait_for(
+        &self,
+        desired: &Desired,
+        mut leaving: Vec<Leaving>,
+        scaling: Option<&Decision>,
+    ) -> Result<Looked, ApiError> {
+        let made = self.held.created;
+        let begun = |one: &Leaving| one.since.or(made).unwrap_or(self.sighting.now);
+        leaving.retain(|one| self.sighting.now.duration_since(begun(one)) >= STUCK);
+        if leaving.is_empty() {
+            tracing::debug!(resource = %self.key, "waits for objects that are being deleted");
+            return Ok(Looked::Waiting(LEAVING));
+        }
+        let sentences: Vec<String> = leaving.iter().map(|one| one.sentence(made)).collect();
+        let message = sentences.join("; ");
+        let refusal = refusal(Outcome::Waiting, Reason::ObjectLeaving, message);
+        self.refuse(Some(desired), &refusal, scaling).await
     }
 
     /// Refused by the cluster, which may think better of it: it is tried again, with longer and longer pauses.

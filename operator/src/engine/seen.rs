@@ -77,6 +77,8 @@ pub struct Held {
     pub deleting: bool,
     /// When it is to be gone, if it is being deleted.
     pub ends: Option<Timestamp>,
+    /// What holds it until it may go, if it is being deleted.
+    pub finalizers: Vec<String>,
     /// The pod template that a pod was made from: the label of its controller, and what that says.
     pub template: Option<(&'static str, String)>,
     /// Uid of the object that controls it.
@@ -219,6 +221,10 @@ pub fn hold<const META: bool>(kind: &ObjectKind, object: Seen<META>) -> Option<(
             _ => None,
         },
         deleting: meta.deletion_timestamp.is_some(),
+        finalizers: match meta.deletion_timestamp {
+            Some(_) => meta.finalizers.unwrap_or_default(),
+            None => Vec::new(),
+        },
         ends: meta.deletion_timestamp.map(|time| time.0),
         template: TEMPLATE_LABELS
             .into_iter()

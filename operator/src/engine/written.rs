@@ -1,13 +1,13 @@
 //! What was written for a resource, as people are told: what is new, what was put back, and why pods are replaced.
 
-use super::apply::{Need, Plan, Written};
+use super::apply::{Need, Written};
 use super::changes;
 use super::events::Event;
 use super::kinds::ObjectKind;
 use serde_json::Value;
 
-/// The events of a look. `before` is the workload as it ran.
-pub fn events(plan: &Plan<'_>, before: Option<&Value>, written: &[Written]) -> Vec<Event> {
+/// The events of a look. `before` and `after` are the workload as it ran, and as it is now.
+pub fn events(before: Option<&Value>, after: Option<&Value>, written: &[Written]) -> Vec<Event> {
     let workloads = |kind: &str| ObjectKind::named(kind).is_some_and(ObjectKind::is_workload);
     let list = |wanted: &dyn Fn(&Written) -> bool| {
         let those = written.iter().filter(|written| wanted(written));
@@ -33,10 +33,8 @@ pub fn events(plan: &Plan<'_>, before: Option<&Value>, written: &[Written]) -> V
         let message = format!("changed {changed}: no pod is replaced");
         events.push(Event::normal("Updated", message));
     }
-    let wrote_workload = written.iter().any(|written| workloads(&written.kind));
-    if let (true, Some(before), Some((after, Need::Change))) =
-        (wrote_workload, before, plan.workload())
-    {
+    let changes_pods = |written: &Written| workloads(&written.kind) && written.need == Need::Change;
+    if let (true, Some(before), Some(after)) = (written.iter().any(changes_pods), before, after) {
         let (old, new) = (&before["spec"], &after["spec"]);
         if let Some((roll, message)) = changes::roll(&old["template"], &new["template"]) {
             events.push(Event::normal(roll.reason(), message));

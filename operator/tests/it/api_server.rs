@@ -444,11 +444,29 @@ async fn older_definitions(
     .await;
     let why = operator.health.ready().unwrap_err();
     assert!(why.contains("backlogLimit"), "{why}");
+    // People are told once, where the operator is: nothing may be written to resources.
+    let told = || {
+        let all = cluster.get("/apis/events.k8s.io/v1/namespaces/vumi-system/events");
+        let all = all.unwrap()["items"].as_array().unwrap().clone();
+        let older = all
+            .into_iter()
+            .filter(|event| event["reason"] == "DefinitionsOlder");
+        older.collect::<Vec<_>>()
+    };
+    until("the event", || !told().is_empty()).await;
     observe(proxy, observed);
     cluster.merge(resource, &json!({"spec": {"replicas": 2}}));
     tokio::time::sleep(QUIET).await;
     let writes = observe(proxy, observed);
     assert!(writes.is_empty(), "{writes:#?}");
+    let told = told();
+    assert_eq!(told.len(), 1, "{told:#?}");
+    assert_eq!(told[0]["regarding"]["name"], "vumi-operator");
+    let lease = "/apis/coordination.k8s.io/v1/namespaces/vumi-system/leases/vumi-operator";
+    let uid = cluster.get(lease).unwrap()["metadata"]["uid"].clone();
+    assert_eq!(told[0]["regarding"]["uid"], uid);
+    let note = told[0]["note"].as_str().unwrap();
+    assert!(note.contains("Transport.spec.backlogLimit"), "{note}");
     cluster.server.establish(&definitions().remove(0)).unwrap();
     let deployment = child("Deployment", "transport-telnet");
     until("the edit to be taken up", || {

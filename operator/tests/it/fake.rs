@@ -110,6 +110,11 @@ impl Fake {
         self.0.lock().unwrap().store(path, object);
     }
 
+    /// Takes out an object that is gone.
+    pub fn remove(&self, path: &str) {
+        self.0.lock().unwrap().objects.remove(path);
+    }
+
     /// What is there.
     pub fn object(&self, path: &str) -> Option<Value> {
         self.0.lock().unwrap().objects.get(path).cloned()
@@ -119,6 +124,17 @@ impl Fake {
     pub fn calls(&self) -> Vec<String> {
         let calls = std::mem::take(&mut self.0.lock().unwrap().calls);
         calls.iter().map(Call::brief).collect()
+    }
+
+    /// What was told in events of this reason.
+    pub fn notes(&self, reason: &str) -> Vec<String> {
+        let state = self.0.lock().unwrap();
+        let events = state
+            .objects
+            .iter()
+            .filter(|(path, object)| path.contains("/events/") && object["reason"] == reason);
+        let notes = events.map(|(_, event)| event["note"].as_str().unwrap().to_owned());
+        notes.collect()
     }
 
     /// What some calls get instead of their answer.
@@ -268,7 +284,10 @@ fn merge(into: &mut Value, change: &Value) {
     match change {
         Value::Object(fields) => {
             for (key, value) in fields {
-                merge(&mut into[key], value);
+                match (value, into.as_object_mut()) {
+                    (Value::Null, Some(fields)) => drop(fields.remove(key)),
+                    _ => merge(&mut into[key], value),
+                }
             }
         }
         leaf => *into = leaf.clone(),

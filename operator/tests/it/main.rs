@@ -10,6 +10,7 @@ mod fake;
 mod lease;
 mod program;
 mod proxy;
+mod refused;
 mod rights;
 mod scenarios;
 mod world;

@@ -1,7 +1,7 @@
 //! `kubectl vumi diff`: what the operator would change, computed here from manifests or from what is on the cluster, and
 //! compared with its objects. The API server is asked what they would be (a dry run), so that its defaults are no difference.
 
-use crate::cluster::{Cluster, Connection, Failed, objects};
+use crate::cluster::{Cluster, Connection, objects};
 use crate::named::{self, Named, of};
 use serde_json::Value;
 use similar::TextDiff;
@@ -11,25 +11,11 @@ use vumi_api::manifest::{Texts, to_yaml};
 use vumi_api::{ConditionType, Resource, Status};
 use vumi_cli::error::CliError;
 use vumi_cli::output;
-use vumi_plan::names::{MANAGER, PAUSED, RESTARTED};
+use vumi_plan::names::{KIND, MANAGER, NAME, PAUSED, RESTARTED};
 use vumi_plan::{
-    Context, Desired, Live, Names, Platform, Reason, SecretFacts, Settings, build, own_template,
-    secret, validate,
+    CHILDREN, Context, Desired, Live, Names, Platform, Reason, SecretFacts, Settings, build,
+    own_template, secret, validate,
 };
-
-/// Kinds of objects that the operator makes, and deletes when they are not wanted any more.
-pub(super) const CHILDREN: &[(&str, &str)] = &[
-    ("v1", "ServiceAccount"),
-    ("v1", "ConfigMap"),
-    ("v1", "Service"),
-    ("networking.k8s.io/v1", "NetworkPolicy"),
-    ("networking.k8s.io/v1", "Ingress"),
-    ("policy/v1", "PodDisruptionBudget"),
-    ("apps/v1", "Deployment"),
-    ("apps/v1", "StatefulSet"),
-];
-const HTTP_ROUTE: (&str, &str) = ("gateway.networking.k8s.io/v1", "HTTPRoute");
-const POD_MONITOR: (&str, &str) = ("monitoring.coreos.com/v1", "PodMonitor");
 
 /// Arguments of `kubectl vumi diff`.
 #[derive(clap::Args, Debug)]
@@ -181,15 +167,50 @@ async fn settings(arguments: &Arguments, cluster: &Cluster) -> Result<Settings, 
 
 /// Which kinds the cluster has beside those that every cluster has.
 async fn platform(cluster: &Cluster) -> Result<Platform, CliError> {
-    let has = async |(api_version, kind): (&str, &str)| -> Result<bool, Failed> {
-        let list = cluster.get(&format!("/apis/{api_version}")).await?;
+    let mut platform = Platform::default();
+    for child in CHILDREN.iter().filter(|child| child.optional) {
+        let list = cluster
+            .get(&format!("/apis/{}", child.api_version()))
+            .await?;
         let all = list.as_ref().and_then(|list| list["resources"].as_array());
-        Ok(all.into_iter().flatten().any(|one| one["kind"] == kind))
+        let there = all
+            .into_iter()
+            .flatten()
+            .any(|one| one["kind"] == child.kind);
+        platform.set(child.kind, there);
+    }
+    Ok(platform)
+}
+
+/// What stands under the name of a child, as the operator takes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    /// Nothing, or what it does not know for its own: it takes no field of it from others.
+    Foreign,
+    /// Its own: what others have taken, it takes back.
+    Own,
+    /// It waits until this is gone: it is being deleted, or belongs to an earlier resource of this name.
+    Leaving,
+}
+
+/// What the operator takes an object for: it watches by labels, and knows the resource by its uid.
+fn found(object: Option<&Value>, resource: &Resource, uid: Option<&str>) -> Found {
+    let Some(object) = object else {
+        return Found::Foreign;
     };
-    Ok(Platform {
-        http_route: has(HTTP_ROUTE).await?,
-        pod_monitor: has(POD_MONITOR).await?,
-    })
+    let metadata = &object["metadata"];
+    let labels = &metadata["labels"];
+    if labels[KIND] != resource.kind().as_str() || labels[NAME] != resource.name.as_str() {
+        return Found::Foreign;
+    }
+    let owners = metadata["ownerReferences"].as_array();
+    let mut owners = owners.into_iter().flatten();
+    let owner = owners.find(|owner| owner["controller"] == true);
+    let of_another = owner.is_some_and(|owner| owner["uid"].as_str() != uid);
+    match metadata["deletionTimestamp"].is_string() || of_another {
+        true => Found::Leaving,
+        false => Found::Own,
+    }
 }
 
 /// What would change for one resource; or why nothing would be applied.
@@ -235,6 +256,14 @@ async fn difference(
             child.name
         );
         let before = cluster.get(&path).await?;
+        let named = format!("{} {}", child.kind, child.name);
+        let found = found(before.as_ref(), resource, context.uid.as_deref());
+        if found == Found::Leaving {
+            output::note(&format!(
+                "{key}: {named} is being deleted, or belongs to an earlier {key}: the operator waits until it is gone"
+            ));
+            continue;
+        }
         let mut object = child.object.clone();
         // What the operator writes: what others did to the template that runs is taken back.
         if desired.workload() == Some(child)
@@ -242,9 +271,18 @@ async fn difference(
         {
             object["spec"]["template"] = template;
         }
-        let after = cluster.try_apply(&path, &object, MANAGER).await;
+        let force = found == Found::Own;
+        let after = match cluster.try_apply(&path, &object, MANAGER, force).await {
+            Err(failed) if !force && failed.is_conflict() => {
+                return Ok(Err(format!(
+                    "\n  {key}: {named} exists already and is not the operator's: delete or rename it ({}) [{}]",
+                    failed.text,
+                    Reason::ApplyFailed.as_str()
+                )));
+            }
+            after => after,
+        };
         let after = after.map_err(|failed| {
-            let named = format!("{} {}", child.kind, child.name);
             match failed.is_forbidden() {
                 true => CliError::environment(format!(
                     "{key}: what {named} would be may not be asked: {}; it takes the right to patch it (nothing is stored)",
@@ -352,18 +390,11 @@ async fn left_over(
         let maps = maps.filter_map(|volume| volume["configMap"]["name"].as_str());
         named.extend(maps.map(str::to_owned));
     }
-    let more = [
-        (platform.http_route, HTTP_ROUTE),
-        (platform.pod_monitor, POD_MONITOR),
-    ];
-    let more = more
-        .into_iter()
-        .filter(|(there, _)| *there)
-        .map(|(_, kind)| kind);
     let mut found = Vec::new();
-    for (api_version, kind) in CHILDREN.iter().copied().chain(more) {
+    for child in CHILDREN.iter().filter(|child| platform.has(child.kind)) {
+        let (api_version, kind) = (child.api_version(), child.kind);
         for mut object in cluster
-            .list(&objects(api_version, kind, namespace), &selector)
+            .list(&objects(&api_version, kind, namespace), &selector)
             .await?
         {
             let owners = object["metadata"]["ownerReferences"].as_array();
@@ -382,7 +413,7 @@ async fn left_over(
                 || object["metadata"]["deletionTimestamp"].is_string();
             if ours && !stays {
                 // A list does not say of its items what they are.
-                object["apiVersion"] = api_version.into();
+                object["apiVersion"] = api_version.as_str().into();
                 object["kind"] = kind.into();
                 found.push((format!("{namespace}/{kind} {name}"), object));
             }
@@ -444,6 +475,52 @@ fn sorted(value: Value) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+    use vumi_api::{Kind, Spec};
+
+    #[test]
+    fn an_object_is_what_the_operator_takes_it_for() {
+        let resource = Resource {
+            name: "sms".into(),
+            namespace: None,
+            spec: Spec::from_json(Kind::Transport, json!({"devNull": {}})).unwrap(),
+        };
+        let labels = json!({KIND: "Transport", NAME: "sms"});
+        let owned = |uid: &str| json!([{"uid": uid, "controller": true}]);
+        for (metadata, uid, expected) in [
+            (
+                json!({"labels": labels, "ownerReferences": owned("1")}),
+                Some("1"),
+                Found::Own,
+            ),
+            // Adopted, as the operator does it: by labels alone.
+            (json!({"labels": labels}), None, Found::Own),
+            (
+                json!({"labels": labels, "ownerReferences": owned("0")}),
+                Some("1"),
+                Found::Leaving,
+            ),
+            (
+                json!({"labels": labels, "ownerReferences": owned("0")}),
+                None,
+                Found::Leaving,
+            ),
+            (
+                json!({"labels": labels, "deletionTimestamp": "now"}),
+                Some("1"),
+                Found::Leaving,
+            ),
+            (
+                json!({"labels": {KIND: "Transport", NAME: "other"}}),
+                Some("1"),
+                Found::Foreign,
+            ),
+            (json!({"name": "transport-sms"}), Some("1"), Found::Foreign),
+        ] {
+            let object = json!({"metadata": metadata});
+            assert_eq!(found(Some(&object), &resource, uid), expected, "{object}");
+        }
+        assert_eq!(found(None, &resource, Some("1")), Found::Foreign);
+    }
 
     #[test]
     fn only_what_people_mean_is_a_difference() {

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 mod man;
+mod people;
 mod place;
 mod purge;
 
@@ -28,8 +29,10 @@ async fn what_people_ask_of_a_cluster() {
     let place = Place::new(server);
     doctor_before_anything_is_installed(&place);
     place.install();
+    people::have_the_rights_of_their_roles(&place);
     place.campaign(&rabbit.url("/"));
     diff_before_the_operator(&place);
+    diff_takes_nothing_from_others(&place);
     let operator = place.operator().await;
     diff_is_clean(&place);
     status_says_what_is_wrong(&place);
@@ -92,6 +95,36 @@ fn diff_before_the_operator(place: &Place) {
     let said = place.vumi(&["diff", "-f", &missing]);
     assert_eq!(said.code, 2, "{said:?}");
     assert!(said.err.contains("[SecretMissing]"), "{said:?}");
+}
+
+/// As the operator does: what somebody else made under the name of a child is not taken over, and what is on its way out is waited
+/// for.
+fn diff_takes_nothing_from_others(place: &Place) {
+    let service = "/api/v1/namespaces/campaign/services/transport-telnet";
+    let example = place.example();
+    place.put(&json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "transport-telnet", "namespace": "campaign"},
+        "spec": {"type": "NodePort", "ports": [{"port": 80, "name": "other"}]},
+    }));
+    let asked = place.vumi(&["diff", "-f", &example]);
+    assert_eq!(asked.code, 2, "{asked:?}");
+    let refused = "Service transport-telnet exists already and is not the operator's";
+    assert!(asked.err.contains(refused), "{asked:?}");
+    let labels = json!({"vumi.dev/kind": "Transport", "vumi.dev/name": "telnet"});
+    let held = json!({"labels": labels, "finalizers": ["example.net/held"]});
+    place.merge(service, &json!({"metadata": held}));
+    place.delete(service);
+    let asked = place.vumi(&["diff", "-f", &example]);
+    assert_eq!(asked.code, 1, "{asked:?}");
+    assert!(
+        asked
+            .err
+            .contains("Service transport-telnet is being deleted"),
+        "{asked:?}"
+    );
+    assert!(!asked.out.contains("Service transport-telnet"), "{asked:?}");
+    place.merge(service, &json!({"metadata": {"finalizers": null}}));
 }
 
 /// What the operator has done is no difference, of what is applied and of the manifests.

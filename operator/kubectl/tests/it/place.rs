@@ -38,7 +38,7 @@ pub struct Asked {
 }
 
 pub struct Place {
-    server: ApiServer,
+    pub server: ApiServer,
     folder: tempfile::TempDir,
 }
 
@@ -128,6 +128,7 @@ impl Place {
         self.documents("deploy/operator/1-namespace.yaml");
         self.rights();
         self.documents("deploy/operator/3-operator.yaml");
+        self.documents("deploy/operator/4-people.yaml");
         let name = json!({"name": NAMESPACE});
         self.put(&json!({"apiVersion": "v1", "kind": "Namespace", "metadata": name}));
     }

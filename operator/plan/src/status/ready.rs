@@ -18,6 +18,7 @@ const WAITS: &[Reason] = &[
     Reason::SecretMissing,
     Reason::SecretKeyMissing,
     Reason::ApplyFailed,
+    Reason::ObjectLeaving,
     Reason::GatewayMissing,
 ];
 
@@ -105,7 +106,9 @@ pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) ->
     };
     // What is as it was applied last is judged by its pods, whatever is missing now.
     let same = previous.applied_generation == Some(seen.generation);
-    let readiness = match same && refusal.reason != Reason::QueueClash {
+    let in_the_way = refusal.reason == Reason::ObjectLeaving && seen.workload.is_none();
+    let by_pods = same && refusal.reason != Reason::QueueClash && !in_the_way;
+    let readiness = match by_pods {
         true => of_pods(seen, previous, health),
         false => Readiness::ready(as_refused(not_ready(refusal.reason, &refusal.message))),
     };
@@ -121,6 +124,9 @@ fn with_running(refusal: &Refusal, seen: &Observed<'_>, previous: &Status) -> St
     let runs = seen.workload.is_some_and(|workload| workload.wanted > 0);
     let message = &refusal.message;
     match previous.applied_generation {
+        _ if !runs && seen.sight.resource.deployment().suspend => {
+            format!("{message}; it has no pods, since spec.suspend is set")
+        }
         _ if !runs || refusal.reason == Reason::QueueClash => message.clone(),
         Some(generation) => format!("{message}; running generation {generation}"),
         None => message.clone(),

@@ -2,14 +2,13 @@
 
 use super::{not_seen, some};
 use crate::cluster::{Cluster, Failed};
-use crate::commands::diff::CHILDREN;
-use kube::core::{ApiResource, GroupVersionKind};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use vumi_api::Kind;
 use vumi_api::crds::GROUP;
 use vumi_cli::error::CliError;
 use vumi_core::checkup::{Finding, Level};
+use vumi_plan::CHILDREN;
 
 /// What the operator may do, as it is shipped.
 const RIGHTS: &str = include_str!("../../../../../deploy/operator/2-rights.yaml");
@@ -43,13 +42,14 @@ fn own_rights() -> Vec<(Right, &'static str)> {
         .iter()
         .map(|(verb, group, resource, command)| (right(verb, group, resource), *command));
     all.extend(more);
-    for (api_version, kind) in CHILDREN {
-        let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-        let plural = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind)).plural;
+    for child in CHILDREN.iter().filter(|child| !child.optional) {
         for verb in ["get", "list"] {
-            all.push((right(verb, group, &plural), "diff"));
+            all.push((right(verb, child.group, child.plural), "diff"));
         }
-        all.push((right("patch", group, &plural), "diff (a dry run)"));
+        all.push((
+            right("patch", child.group, child.plural),
+            "diff (a dry run)",
+        ));
     }
     all
 }

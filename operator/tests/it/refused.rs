@@ -1,0 +1,218 @@
+//! What stands in the way of a resource is told, and whoever wants no pods gets none whatever is refused.
+
+use crate::fake::Instead;
+use crate::world::{NAMESPACE, World, told};
+use k8s_openapi::jiff::SignedDuration;
+use serde_json::{Value, json};
+use std::time::Duration;
+use vumi_operator::engine::kinds::ObjectKind;
+use vumi_operator::engine::looked::Looked;
+use vumi_operator::engine::queue::Ended;
+
+fn telnet() -> Value {
+    json!({"telnet": {"port": 9010}, "replicas": 1})
+}
+
+/// The Service is being deleted since so many seconds.
+fn service_leaves(world: &World, seconds: i64, finalizers: &[&str]) {
+    let kind = ObjectKind::named("Service").unwrap();
+    let path = kind.path(NAMESPACE, "transport-t");
+    let mut object = world.child("Service").unwrap();
+    let since = world.engine.clock.now() - SignedDuration::from_secs(seconds);
+    object["metadata"]["deletionTimestamp"] = since.to_string().into();
+    object["metadata"]["finalizers"] = json!(finalizers);
+    world.server.put(&path, object);
+    world.tell(kind, &path);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_does_not_go_is_told_of_once_that_has_lasted() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    service_leaves(&world, 0, &["example.net/cleanup"]);
+    let (looked, calls) = world.look().await;
+    assert!(matches!(looked, Looked::Waiting(_)), "{looked:?}");
+    assert!(told(calls).is_empty(), "what goes at once is no news");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let (looked, calls) = world.look().await;
+    assert!(matches!(looked.ended(), Ended::Again(_)), "{looked:?}");
+    let written = ["PATCH transports/t/status", "POST events ObjectLeaving"];
+    assert_eq!(told(calls), written);
+    let reconciling = world.condition("Reconciling");
+    assert_eq!(reconciling["reason"], "ObjectLeaving");
+    let message = reconciling["message"].as_str().unwrap();
+    let since = world.child("Service").unwrap()["metadata"]["deletionTimestamp"].clone();
+    let since = since
+        .as_str()
+        .unwrap()
+        .split('.')
+        .next()
+        .unwrap()
+        .trim_end_matches('Z');
+    for part in [
+        "Service transport-t is being deleted since",
+        since,
+        "example.net/cleanup",
+    ] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+    assert!(world.server.notes("ObjectLeaving")[0].contains("example.net/cleanup"));
+    assert_eq!(world.condition("Ready")["status"], "True", "its pods run");
+    // It is said once.
+    for _ in 0..3 {
+        tokio::time::advance(Duration::from_secs(30)).await;
+        let (_, calls) = world.look().await;
+        assert!(told(calls).is_empty());
+    }
+    // Somebody takes the finalizer off.
+    let kind = ObjectKind::named("Service").unwrap();
+    let path = kind.path(NAMESPACE, "transport-t");
+    let uid = world.child("Service").unwrap()["metadata"]["uid"].clone();
+    world.server.remove(&path);
+    let uid = uid.as_str().unwrap();
+    world
+        .engine
+        .stores
+        .remove(kind, &world.key, "transport-t", uid);
+    let calls = told(world.done().await);
+    assert_eq!(
+        calls[..2],
+        ["PATCH services/transport-t", "POST events Created"]
+    );
+    world.settle().await;
+    assert!(world.condition("Reconciling").is_null());
+    world.silence().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_does_not_go_is_not_called_ready() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    let kind = ObjectKind::named("Deployment").unwrap();
+    let path = kind.path(NAMESPACE, "transport-t");
+    let mut object = world.child("Deployment").unwrap();
+    let since = world.engine.clock.now() - SignedDuration::from_secs(60);
+    object["metadata"]["deletionTimestamp"] = since.to_string().into();
+    object["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+    world.server.put(&path, object);
+    world.tell(kind, &path);
+    world.look().await;
+    let ready = world.condition("Ready");
+    assert_eq!(
+        (&ready["status"], &ready["reason"]),
+        (&"False".into(), &"ObjectLeaving".into())
+    );
+    let message = world.condition("Reconciling")["message"].to_string();
+    assert!(
+        message.contains("which of its pods does not end"),
+        "{message}"
+    );
+}
+
+fn replicas(world: &World) -> Value {
+    world.child("Deployment").unwrap()["spec"]["replicas"].clone()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_resource_can_be_suspended() {
+    // Refused: by what it needs, by what is missing, by what nobody here knows.
+    for (spec, kind, reason) in [
+        (
+            json!({"httpApi": {"idField": "id"}, "http": {"port": 8080}, "dedupe": {"window": "1h"}}),
+            "Stalled",
+            "NoStateStore",
+        ),
+        (
+            json!({"telnet": {"port": 9010}, "broker": {"secretRef": {"name": "absent"}}}),
+            "Reconciling",
+            "SecretMissing",
+        ),
+        (
+            json!({"telnet": {"port": 9010}, "ofNextYear": 1}),
+            "Stalled",
+            "Invalid",
+        ),
+    ] {
+        let mut world = World::new().await;
+        world.running(telnet()).await;
+        let template = world.child("Deployment").unwrap()["spec"]["template"].clone();
+        world.write(spec.clone());
+        world.look().await;
+        assert_eq!(replicas(&world), 1, "{reason}: what ran before runs on");
+        let mut suspended = spec;
+        suspended["suspend"] = true.into();
+        world.write(suspended);
+        let (_, calls) = world.look().await;
+        let stopped = ["PATCH deployments/transport-t", "POST events Scaled"];
+        assert_eq!(told(calls)[..2], stopped, "{reason}");
+        assert_eq!(replicas(&world), 0, "{reason}");
+        assert_eq!(
+            world.child("Deployment").unwrap()["spec"]["template"],
+            template
+        );
+        let condition = world.condition(kind);
+        assert_eq!(condition["reason"], reason);
+        assert_eq!(world.condition("Ready")["reason"], reason);
+        let message = condition["message"].as_str().unwrap();
+        assert!(
+            message.ends_with("it has no pods, since spec.suspend is set"),
+            "{message}"
+        );
+        // Once, and for as long as it is wanted.
+        world.look().await;
+        let (_, calls) = world.look().await;
+        assert!(told(calls).is_empty(), "{reason}");
+        // What ran before is wanted again: it is written anew, and nobody is blamed.
+        world.write(telnet());
+        let calls = told(world.done().await);
+        assert_eq!(
+            calls[..2],
+            ["PATCH deployments/transport-t", "POST events Scaled"],
+            "{reason}"
+        );
+        assert_eq!(replicas(&world), 1, "{reason}");
+        world.settle().await;
+        world.silence().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_cluster_refuses_can_be_suspended_too() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    world.server.instead(|call| {
+        let refused = call.path.ends_with("/services/transport-t");
+        refused.then_some(Instead::Refusal(403, "forbidden: exceeded quota"))
+    });
+    world.write(json!({"telnet": {"port": 9011}, "suspend": true}));
+    world.look().await;
+    assert_eq!(replicas(&world), 0);
+    assert_eq!(world.condition("Reconciling")["reason"], "ApplyFailed");
+    world.server.mend();
+    world.done().await;
+    world.settle().await;
+    assert_eq!(world.condition("Ready")["reason"], "Suspended");
+    world.silence().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_field_that_goes_from_the_template_is_named() {
+    let mut world = World::new().await;
+    let spec =
+        json!({"telnet": {"port": 9010}, "overrides": {"spec": {"priorityClassName": "high"}}});
+    world.write(spec);
+    world.done().await;
+    world.settle().await;
+    world.write(json!({"telnet": {"port": 9010}}));
+    let calls = told(world.done().await);
+    let expected = [
+        "PATCH deployments/transport-t",
+        "POST events PodTemplateChanged",
+    ];
+    assert_eq!(calls[..2], expected, "{calls:?}");
+    let notes = world.server.notes("PodTemplateChanged");
+    assert!(
+        notes[0].contains("(spec.priorityClassName (removed))"),
+        "{notes:?}"
+    );
+}
