@@ -1,7 +1,7 @@
 //! What people may do with the ClusterRoles that are shipped for them.
 
 use crate::place::Place;
-use serde_json::{Value, json};
+use serde_json::json;
 use vumi_api::Kind;
 use vumi_api::crds::GROUP;
 
@@ -41,7 +41,7 @@ pub fn have_the_rights_of_their_roles(place: &Place) {
         let labels = role["metadata"]["labels"].as_object().unwrap().clone();
         let labels = labels
             .into_iter()
-            .filter(|(_, says)| *says == Value::from("true"));
+            .filter(|(_, says)| says.as_str() == Some("true"));
         let prefix = "rbac.authorization.k8s.io/aggregate-to-";
         let names = labels.map(|(name, _)| name.strip_prefix(prefix).unwrap().to_owned());
         names.collect()
