@@ -122,14 +122,7 @@ impl Events {
             return;
         }
         let kind = ObjectKind::of(key.kind);
-        let regarding = json!({
-            "apiVersion": kind.api_version(),
-            "kind": kind.kind,
-            "name": key.name,
-            "namespace": key.namespace,
-            "uid": uid,
-        });
-        let (path, object) = self.object(regarding, &event);
+        let (path, object) = self.object(kind, &key.namespace, &key.name, uid, &event);
         match self.api.create(&path, &object).await {
             Ok(_) => self.metrics.wrote("event"),
             // It stands in the log, and nothing depends on it.
@@ -141,21 +134,14 @@ impl Events {
     pub async fn tell_of_operator(&self, lease: &(String, String), event: Event) {
         let (namespace, name) = lease;
         let kind = &LEASE;
-        let uid = match self.api.get(&kind.path(namespace, name)).await {
-            Ok(lease) => lease["metadata"]["uid"].clone(),
-            Err(error) => {
-                tracing::debug!(%error, "the lease cannot be read");
-                Value::Null
-            }
-        };
-        let regarding = json!({
-            "apiVersion": kind.api_version(),
-            "kind": kind.kind,
-            "name": name,
-            "namespace": namespace,
-            "uid": uid,
+        let lease = self.api.get(&kind.path(namespace, name)).await;
+        let lease = lease.unwrap_or_else(|error| {
+            tracing::debug!(%error, "the lease cannot be read");
+            Value::Null
         });
-        let (path, object) = self.object(regarding, &event);
+        let uid = lease["metadata"]["uid"].as_str();
+        let uid = uid.unwrap_or_default();
+        let (path, object) = self.object(kind, namespace, name, uid, &event);
         match self.api.create_unguarded(&path, &object).await {
             Ok(_) => self.metrics.wrote("event"),
             Err(error) => {
@@ -164,10 +150,15 @@ impl Events {
         }
     }
 
-    /// An event as the API server takes it, and where.
-    fn object(&self, regarding: Value, event: &Event) -> (String, Value) {
-        let text = |field: &str| regarding[field].as_str().unwrap_or_default().to_owned();
-        let (namespace, about) = (text("namespace"), text("name"));
+    /// An event about an object, as the API server takes it, and where.
+    fn object(
+        &self,
+        kind: &ObjectKind,
+        namespace: &str,
+        about: &str,
+        uid: &str,
+        event: &Event,
+    ) -> (String, Value) {
         let now = Timestamp::now();
         let number = self.count.fetch_add(1, Ordering::Relaxed);
         // Unique among replicas and restarts; at most 40 characters are the resource's name.
@@ -190,7 +181,13 @@ impl Events {
                 Tone::Normal => "Normal",
                 Tone::Warning => "Warning",
             },
-            "regarding": regarding,
+            "regarding": {
+                "apiVersion": kind.api_version(),
+                "kind": kind.kind,
+                "name": about,
+                "namespace": namespace,
+                "uid": uid,
+            },
         });
         let path = format!("/apis/events.k8s.io/v1/namespaces/{namespace}/events");
         (path, object)

@@ -121,27 +121,31 @@ pub(super) fn person(value: &[u8]) -> Result<String, Failure> {
     Ok(decode(value).ok_or(SEEN)?.person)
 }
 
-fn look(view: &impl View, key: &Key) -> Result<Reserved, Failure> {
-    let now = view.now();
-    let known = get(view, key.as_ref())?.filter(|seen| seen.ends > now);
-    Ok(match known {
+/// What a record says now.
+fn known(seen: Option<Seen>, now: u64) -> Reserved {
+    match seen.filter(|seen| seen.ends > now) {
         None => Reserved::First,
         Some(seen) if seen.place == RESERVED => {
             Reserved::Pending(Duration::from_millis(seen.ends - now))
         }
         Some(seen) => Reserved::Seen(seen.answer),
-    })
+    }
 }
 
 fn reserve(tx: &mut Tx<'_>, key: &Key, hold: Duration) -> Result<Reserved, Failure> {
-    let known = look(tx, key)?;
+    let now = tx.now();
+    let old = get(tx, key.as_ref())?;
+    let is_there = old.is_some();
+    let known = known(old, now);
     if known != Reserved::First {
         return Ok(known);
     }
-    // One that has ended may be there yet.
-    remove(tx, key.as_ref())?;
+    // One that has ended.
+    if is_there {
+        remove(tx, key.as_ref())?;
+    }
     let seen = Seen {
-        ends: tx.now().saturating_add(millis(hold)).min(NEVER - 1),
+        ends: now.saturating_add(millis(hold)).min(NEVER - 1),
         place: RESERVED,
         person: String::new(),
         answer: Bytes::new(),
@@ -213,7 +217,8 @@ impl FirstSeen for EmbeddedStore {
     async fn look(&self, scope: &str, id: &str) -> Result<Reserved, WorkError> {
         fits([scope, id])?;
         let key = seen_key(scope, id);
-        self.read(move |view| look(view, &key)).await
+        self.read(move |view| Ok(known(get(view, key.as_ref())?, view.now())))
+            .await
     }
 
     async fn commit(
