@@ -203,7 +203,9 @@ pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<(),
         }
         compare(report, guarantee, &without, &with);
     }
-    first_seen(report, &bench, runs).await?;
+    for kind in [Asked::Accepted, Asked::Answered] {
+        asked(report, &bench, runs, kind).await?;
+    }
     idle(report, &bench).await?;
     crate::replay::rows(report, &bench.rig, &bench.redis, messages).await?;
     crate::takeover::rows(report, &bench.rig, runs).await
@@ -244,8 +246,38 @@ fn compare(report: &mut Report, guarantee: &Guarantee, without: &[Run], with: &[
     );
 }
 
-/// Requests of `httpApi` with an id each, none of them a repeat: without a store, with first-seen alone, and with the trail.
-async fn first_seen(report: &mut Report, bench: &Bench, runs: usize) -> Result<(), AnyError> {
+/// What requests of `httpApi` with an id each, none of them a repeat, wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// That their message is published: first-seen alone.
+    Accepted,
+    /// The reply of an application without a store: first-seen for the request, ledger and write-ahead for the reply.
+    Answered,
+}
+
+impl Asked {
+    /// The guarantee, and the hop that has it.
+    const fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Accepted => (
+                "first-seen",
+                "of `httpApi` with `idField`, 20 connections, Redis",
+            ),
+            Self::Answered => (
+                "first-seen, ledger and write-ahead",
+                "of an HTTP round trip through `echo`, 20 connections, Redis",
+            ),
+        }
+    }
+}
+
+/// Such requests without a store, with what is guaranteed alone, and with the trail.
+async fn asked(
+    report: &mut Report,
+    bench: &Bench,
+    runs: usize,
+    asked: Asked,
+) -> Result<(), AnyError> {
     let mut seen = [const { Vec::new() }; 3];
     for run in 0..runs {
         for (side, (store, trail)) in [
@@ -257,14 +289,18 @@ async fn first_seen(report: &mut Report, bench: &Bench, runs: usize) -> Result<(
         .enumerate()
         {
             bench.rig.clear().await?;
-            seen[side].push(requests(bench, store, trail, run).await?);
+            seen[side].push(requests(bench, asked, store, trail, run).await?);
         }
     }
     let [without, alone, with_trail] = seen;
-    let what = "of `httpApi` with `idField`, 20 connections, Redis";
+    let (guarantee, what) = asked.words();
     for (name, with, budget) in [
-        ("first-seen (`retention.trail: 0s`)", alone, Some(0.5)),
-        ("first-seen and trail", with_trail, None),
+        (
+            format!("{guarantee} (`retention.trail: 0s`)"),
+            alone,
+            Some(0.5),
+        ),
+        (format!("{guarantee}, and trail"), with_trail, None),
     ] {
         let text = |of: fn(&Load) -> f64, unit: &str| {
             let all = |side: &[Load]| side.iter().map(of).collect::<Vec<f64>>();
@@ -301,15 +337,18 @@ async fn first_seen(report: &mut Report, bench: &Bench, runs: usize) -> Result<(
 }
 
 /// One run of requests.
-async fn requests(bench: &Bench, store: Store, trail: bool, run: usize) -> Result<Load, AnyError> {
+async fn requests(
+    bench: &Bench,
+    asked: Asked,
+    store: Store,
+    trail: bool,
+    run: usize,
+) -> Result<Load, AnyError> {
     let port = free_port()?;
+    let waits = asked == Asked::Answered;
+    let trail = if trail { "" } else { NO_TRAIL };
     let manifest = format!(
-        "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: bench-in}}\nspec:\n  httpApi: {{idField: id}}\n  http: {{host: 127.0.0.1, port: {port}, path: /rpc}}\n  transportName: bench_in\n  backlogLimit: 10000000\n{}",
-        if trail {
-            ""
-        } else {
-            "  retention: {trail: 0s}\n"
-        }
+        "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: bench-in}}\nspec:\n  httpApi: {{idField: id, replyExpected: {waits}}}\n  http: {{host: 127.0.0.1, port: {port}, path: /rpc}}\n  transportName: bench_in\n  backlogLimit: 10000000\n{trail}"
     );
     let redis = bench.redis.url(0);
     let arguments: &[&str] = match store {
@@ -318,12 +357,19 @@ async fn requests(bench: &Bench, store: Store, trail: bool, run: usize) -> Resul
     };
     bench.redis.cli(&["flushall"]).await?;
     let process = bench.rig.worker(&manifest, arguments)?;
+    let echo = match asked {
+        Asked::Accepted => None,
+        Asked::Answered => Some(bench.rig.worker(ECHO, &[])?),
+    };
     until_ready(port, "/health").await?;
     // It listens before it has reached its store.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let path = "/rpc?content=hello&to_addr=12345";
     let seen = load(&[&process], port, path, Some(&run.to_string()), 5).await?;
     process.stop().await;
+    if let Some(echo) = echo {
+        echo.stop().await;
+    }
     match seen.errors {
         Some(errors) => Err(format!("httpApi refused requests: {errors}").into()),
         None => Ok(seen),

@@ -4,10 +4,12 @@ use crate::AnyError;
 use crate::process::{Measured, until_ready, vumi_worker};
 use crate::report::{Report, median};
 use crate::rig::{ANSWERED, ECHO, Rig, channel, message};
-use lapin::Channel;
-use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
+use futures::StreamExt;
+use lapin::options::{BasicConsumeOptions, BasicPublishOptions};
 use lapin::types::FieldTable;
+use lapin::{Channel, Consumer};
 use std::time::{Duration, Instant};
+use vumi_core::message::UserMessage;
 use vumi_testkit::free_port;
 
 /// Seconds between heartbeats: fewer than the default, so that rows take less time.
@@ -59,9 +61,19 @@ async fn replica(url: &str) -> Result<Measured, AnyError> {
 async fn takeover(url: &str, plain: &str, freeze: bool) -> Result<f64, AnyError> {
     let holder = replica(url).await?;
     let channel = channel(plain).await?;
-    let before = ready(&channel).await?;
-    publish(&channel).await?;
-    answered(&channel, before + 1).await?;
+    let mut answers = channel
+        .basic_consume(
+            ANSWERED.output.into(),
+            "answers".into(),
+            BasicConsumeOptions {
+                no_ack: true,
+                ..BasicConsumeOptions::default()
+            },
+            FieldTable::default(),
+        )
+        .await?;
+    let asked = publish(&channel).await?;
+    answered(&mut answers, &asked).await?;
     let standby = replica(url).await?;
     let began = Instant::now();
     let frozen = match freeze {
@@ -74,8 +86,8 @@ async fn takeover(url: &str, plain: &str, freeze: bool) -> Result<f64, AnyError>
             None
         }
     };
-    publish(&channel).await?;
-    answered(&channel, before + 2).await?;
+    let asked = publish(&channel).await?;
+    answered(&mut answers, &asked).await?;
     let gap = began.elapsed().as_secs_f64();
     standby.stop().await;
     if let Some(holder) = frozen {
@@ -85,39 +97,33 @@ async fn takeover(url: &str, plain: &str, freeze: bool) -> Result<f64, AnyError>
     Ok(gap)
 }
 
-async fn ready(channel: &Channel) -> Result<u32, AnyError> {
-    let passive = QueueDeclareOptions {
-        passive: true,
-        ..QueueDeclareOptions::default()
-    };
-    let queue = channel
-        .queue_declare(ANSWERED.output.into(), passive, FieldTable::default())
-        .await?;
-    Ok(queue.message_count())
-}
-
-async fn answered(channel: &Channel, count: u32) -> Result<(), AnyError> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while ready(channel).await? < count {
-        if Instant::now() > deadline {
-            return Err("nobody took over within 60 s".into());
+/// Until the reply to this message comes; a late one to another is not it.
+async fn answered(answers: &mut Consumer, asked: &UserMessage) -> Result<(), AnyError> {
+    let answer = async {
+        while let Some(answer) = answers.next().await {
+            let answer = UserMessage::decode(&answer?.data)?;
+            if answer.in_reply_to() == Some(asked.message_id()) {
+                return Ok(());
+            }
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
-    Ok(())
+        Err(AnyError::from("the broker ended the consumer"))
+    };
+    tokio::time::timeout(Duration::from_secs(60), answer)
+        .await
+        .map_err(|_| "nobody took over within 60 s")?
 }
 
-async fn publish(channel: &Channel) -> Result<(), AnyError> {
-    let body = message("12345", "27820000001").encode();
+async fn publish(channel: &Channel) -> Result<UserMessage, AnyError> {
+    let message = message("12345", "27820000001");
     channel
         .basic_publish(
             "vumi".into(),
             ANSWERED.input.into(),
             BasicPublishOptions::default(),
-            &body,
+            &message.encode(),
             Default::default(),
         )
         .await?
         .await?;
-    Ok(())
+    Ok(message)
 }

@@ -35,6 +35,8 @@ struct Books {
     /// Kinds of ends per message: more than one is a contradiction.
     told: BTreeMap<String, BTreeSet<String>>,
     open: HashSet<String>,
+    /// Ids of what was read: a copy that the broker hands out again after its restart is the same copy.
+    read: HashSet<String>,
     /// Of these the transport said that it did not know.
     unsure: BTreeSet<String>,
     /// Ended by `onUnknown`.
@@ -60,12 +62,15 @@ impl Network {
         }
     }
 
-    fn event(&self, body: &[u8]) {
+    fn event(&self, body: &[u8], read_again: bool) {
         let at = self.began.elapsed();
         let event: Value = serde_json::from_slice(body).unwrap();
         let text = |key: &str| event[key].as_str().unwrap_or_default();
         let (token, id) = (text("user_message_id"), text("event_id"));
         let mut books = self.books.lock().unwrap();
+        if !books.read.insert(id.to_owned()) && read_again {
+            return;
+        }
         books.seen += 1;
         let kind = text("event_type");
         if kind == "delivery_report" {
@@ -87,11 +92,14 @@ impl Network {
         books.open.remove(token);
     }
 
-    fn answer(&self, body: &[u8]) {
+    fn answer(&self, body: &[u8], read_again: bool) {
         let at = self.began.elapsed();
         let answer: Value = serde_json::from_slice(body).unwrap();
         let text = |key: &str| answer[key].as_str().unwrap_or_default().to_owned();
         let mut books = self.books.lock().unwrap();
+        if !books.read.insert(text("message_id")) && read_again {
+            return;
+        }
         books.seen += 1;
         books
             .answers
@@ -179,9 +187,11 @@ impl Network {
 pub fn watch(url: String, network: Arc<Network>) -> JoinHandle<()> {
     tokio::spawn(async move {
         tokio::join!(
-            read(&url, "sms.event", |body, _| network.event(body)),
-            read(&url, "pager.event", |body, _| network.event(body)),
-            read(&url, "sms.inbound", |body, _| network.answer(body)),
+            read(&url, "sms.event", |body, again| network.event(body, again)),
+            read(&url, "pager.event", |body, again| network
+                .event(body, again)),
+            read(&url, "sms.inbound", |body, again| network
+                .answer(body, again)),
         );
     })
 }
