@@ -218,12 +218,14 @@ async fn a_repeat_that_waits_at_another_replica_publishes_nothing() {
         ];
         Process::start(campaign.path(), name, &arguments)
     };
-    let (one, two, admin) = (port(), port(), port());
-    let _replicas = [start("one", one, port()), start("two", two, admin)];
-    for port in [one, two] {
-        wait_for("the HTTP API listens", PATIENCE, || async {
-            let health = http::get(port, "/health", PATIENCE).await;
-            health.map_err(|error| format!("{error:?}"))
+    let (one, other, two, admin) = (port(), port(), port(), port());
+    let _replicas = [start("one", one, other), start("two", two, admin)];
+    for port in [other, admin] {
+        wait_for("the HTTP API is ready", PATIENCE, || async {
+            match http::get(port, "/readyz", PATIENCE).await {
+                Ok((200, _)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
         })
         .await;
     }

@@ -46,8 +46,22 @@ impl Amqp {
             .unwrap();
     }
 
+    /// The exchange of all workers, which those that start declare a little later than they listen.
+    async fn exchange(&self) {
+        let options = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let (exchange, direct) = ("vumi", ExchangeKind::Direct);
+        self.channel
+            .exchange_declare(exchange.into(), direct, options, FieldTable::default())
+            .await
+            .unwrap();
+    }
+
     /// A queue that gets copies of everything published with `key`; it goes with the connection.
     pub async fn tap(&self, queue: &str, key: &str) {
+        self.exchange().await;
         let options = QueueDeclareOptions {
             exclusive: true,
             ..QueueDeclareOptions::default()
@@ -66,20 +80,12 @@ impl Amqp {
 
     /// A durable queue that gets copies of everything published with `key`, as a second consumer of it would.
     pub async fn copy(&self, queue: &str, key: &str) {
-        let options = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
+        self.exchange().await;
         let none = FieldTable::default();
-        let (exchange, direct) = ("vumi", ExchangeKind::Direct);
-        self.channel
-            .exchange_declare(exchange.into(), direct, options, none.clone())
-            .await
-            .unwrap();
         self.declare(queue, none.clone()).await;
         let bind = QueueBindOptions::default();
         self.channel
-            .queue_bind(queue.into(), exchange.into(), key.into(), bind, none)
+            .queue_bind(queue.into(), "vumi".into(), key.into(), bind, none)
             .await
             .unwrap();
     }
