@@ -324,26 +324,39 @@ impl Player {
         Ok(parked)
     }
 
-    /// What came and nobody expected: a campaign that says more than it should has failed.
+    /// What came to those outside, or failed, and nobody expected: a campaign that says more than it should has failed.
     async fn left(&self) -> Result<String, String> {
         let mut text = String::new();
-        let stand_ins = &self.stage.cast.stand_ins;
-        for (_, passed) in self.stage.transcript.open(Flow::Outbound, stand_ins) {
-            let _ = writeln!(
-                text,
-                "+ not expected outbound: {}",
-                matching::message(&passed)
-            );
+        let mut note = |what: &str, shown: String| {
+            let _ = writeln!(text, "+ not expected {what}: {shown}");
+        };
+        let (cast, transcript) = (&self.stage.cast, &self.stage.transcript);
+        for (_, passed) in transcript.open(Flow::Outbound, &cast.stand_ins) {
+            note("outbound", matching::message(&passed));
         }
         for call in with(&self.stage.calls, |calls| calls.clone()) {
-            let _ = writeln!(text, "+ not expected call: {}", matching::call(&call));
+            note("call", matching::call(&call));
+        }
+        let real: Vec<String> = cast.real.values().cloned().collect();
+        for (_, passed) in transcript.open(Flow::Event, &real) {
+            let failed = passed.text("event_type") == Some("nack")
+                || passed.text("delivery_status") == Some("failed");
+            if failed {
+                note("event", matching::event(&self.event(passed)));
+            }
+        }
+        for response in with(&self.responses, |came| came.clone()) {
+            if !matches!(response.outcome, Ok((..400, ..))) {
+                note("response", matching::response(&response));
+            }
+        }
+        for (name, user) in &self.users {
+            for line in user.lines() {
+                note("line", format!("{name} heard {line:?}"));
+            }
         }
         for summary in self.parked().await? {
-            let _ = writeln!(
-                text,
-                "+ not expected set aside: {}",
-                matching::parked(&summary)
-            );
+            note("set aside", matching::parked(&summary));
         }
         Ok(text)
     }
