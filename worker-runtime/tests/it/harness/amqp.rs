@@ -48,6 +48,11 @@ impl Amqp {
 
     /// A queue that gets copies of everything published with `key`; it goes with the connection.
     pub async fn tap(&self, queue: &str, key: &str) {
+        self.tap_of("vumi", queue, key).await;
+    }
+
+    /// The same, on another of Vumi's exchanges, which need not be there yet.
+    pub async fn tap_of(&self, exchange: &str, queue: &str, key: &str) {
         let options = QueueDeclareOptions {
             exclusive: true,
             ..QueueDeclareOptions::default()
@@ -57,9 +62,18 @@ impl Amqp {
             .queue_declare(queue.into(), options, none.clone())
             .await
             .unwrap();
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
+        let direct = ExchangeKind::Direct;
+        self.channel
+            .exchange_declare(exchange.into(), direct, durable, none.clone())
+            .await
+            .unwrap();
         let bind = QueueBindOptions::default();
         self.channel
-            .queue_bind(queue.into(), "vumi".into(), key.into(), bind, none)
+            .queue_bind(queue.into(), exchange.into(), key.into(), bind, none)
             .await
             .unwrap();
     }
