@@ -20,6 +20,8 @@ const SCHEDULED: u64 = 4_000_000_000;
 
 /// Names of queues of the campaign.
 const CONNECTORS: [&str; 6] = ["intake", "app", "sms", "lossy", "memos", "sums"];
+/// Names of its workers.
+const WORKERS: [&str; 7] = ["intake", "join", "echo", "sms", "lossy", "memos", "sums"];
 
 /// Everything that a message can leave behind: an HTTP API with callers' ids, a dispatcher, an application, two that keep
 /// what people say, and two networks, one of which loses its answers; and middleware that logs.
@@ -360,7 +362,7 @@ impl Listeners {
     /// From before the campaign begins.
     async fn monitor(broker: &str) -> Self {
         let amqp = Amqp::connect(broker).await;
-        for name in CONNECTORS.iter().chain(&["join"]) {
+        for name in WORKERS {
             let key = format!("{name}.status.status");
             amqp.tap(&key, &key).await;
         }
@@ -401,7 +403,7 @@ impl Listeners {
             assert_hidden("vumi tap", &log);
             tap.kill();
         }
-        for name in CONNECTORS.iter().chain(&["join"]) {
+        for name in WORKERS {
             let queue = format!("{name}.status.status");
             self.clean(&queue).await;
         }
@@ -459,7 +461,7 @@ async fn a_person_is_in_no_sink_and_after_an_erasure_in_no_store() {
         let workers = status["workers"].as_array().cloned().unwrap_or_default();
         let ready = workers.iter().filter(|worker| worker["ready"] == true);
         match ready.count() {
-            7 => Ok(()),
+            ready if ready == WORKERS.len() => Ok(()),
             _ => Err(status.to_string()),
         }
     })
