@@ -36,6 +36,8 @@ soak: setup ## The loss test with a million messages and its faults three times 
 	VUMI_LOSS_MESSAGES=$${VUMI_LOSS_MESSAGES:-1000000} VUMI_LOSS_ROUNDS=$${VUMI_LOSS_ROUNDS:-3} VUMI_LOSS_REPEATED=$${VUMI_LOSS_REPEATED:-1} cargo test --release -p vumi --test it loss:: -- --nocapture
 	VUMI_JOURNAL=$${VUMI_JOURNAL:-1000000,100000} cargo test --release -p vumi --test it a_deep_journal -- --nocapture
 	VUMI_JOURNAL=$${VUMI_JOURNAL:-1000000,100000} cargo test --release -p vumi-core --lib a_deep_journal -- --nocapture
+	VUMI_BULK=$${VUMI_BULK:-100000} cargo test --release -p vumi-core --lib every_interactive_message -- --nocapture
+	VUMI_KILLS=$${VUMI_KILLS:-0..5000} cargo test --release -p vumi-core --lib whatever_operation_the_process_dies_at -- --nocapture
 	VUMI_LIVES=$${VUMI_LIVES:-0..10000} cargo test --release -p vumi-core --lib whatever_operation_a_transport_dies_at -- --nocapture
 	VUMI_KILLS_REDIS=$${VUMI_KILLS_REDIS:-0..2000} VUMI_LIVES_REDIS=$${VUMI_LIVES_REDIS:-0..2000} cargo test --release -p vumi-core --lib whatever_operation_of_redis -- --nocapture
 

@@ -14,6 +14,7 @@ mod kept;
 mod loss;
 mod memory;
 mod outages;
+mod poison;
 mod privacy;
 mod process;
 mod python_client;

@@ -286,6 +286,8 @@ async fn while_the_disk_is_full_users_are_told_and_nothing_is_lost() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_frozen_worker_holds_its_users_up_for_three_heartbeats() {
     const HEARTBEAT: u64 = 2;
+    /// What a busy machine adds.
+    const SLACK: Duration = Duration::from_secs(4);
     let Some(url) = vhost("outage-frozen").await else {
         return;
     };
@@ -306,7 +308,10 @@ async fn a_frozen_worker_holds_its_users_up_for_three_heartbeats() {
     holder.signal("STOP");
     let began = std::time::Instant::now();
     assert_eq!(user.ask("two", PATIENCE).await.as_deref(), Some("two"));
-    println!("answered {:?} after the freeze", began.elapsed());
+    let held_up = began.elapsed();
+    println!("answered {held_up:?} after the freeze");
+    let most = Duration::from_secs(3 * HEARTBEAT) + SLACK;
+    assert!(held_up <= most, "{held_up:?}");
     holder.signal("CONT");
     wait_for("the frozen one stands by", PATIENCE, || async {
         let status = campaign.status_of(&["--name", "echo-a"])?;

@@ -18,8 +18,13 @@ const TEXT: &str = "zanzibar-marzipan";
 /// Seconds since 1970: long after every test.
 const SCHEDULED: u64 = 4_000_000_000;
 
-/// Everything that a message can leave behind: an HTTP API with callers' ids, a dispatcher, an application, and two
-/// networks, one of which loses its answers; and middleware that logs.
+/// Names of queues of the campaign.
+const CONNECTORS: [&str; 6] = ["intake", "app", "sms", "lossy", "memos", "sums"];
+/// Names of its workers.
+const WORKERS: [&str; 7] = ["intake", "join", "echo", "sms", "lossy", "memos", "sums"];
+
+/// Everything that a message can leave behind: an HTTP API with callers' ids, a dispatcher, an application, two that keep
+/// what people say, and two networks, one of which loses its answers; and middleware that logs.
 fn campaign() -> (Campaign, u16) {
     let campaign = Campaign::empty();
     let port = vumi_testkit::free_port().unwrap();
@@ -41,6 +46,16 @@ fn campaign() -> (Campaign, u16) {
             "echo",
             "Application",
             format!("echo: {{}}, transportName: app, {log}"),
+        ),
+        (
+            "memos",
+            "Application",
+            format!("memoBot: {{}}, transportName: memos, {log}"),
+        ),
+        (
+            "sums",
+            "Application",
+            format!("calculator: {{}}, transportName: sums, {log}"),
         ),
         (
             "sms",
@@ -115,7 +130,21 @@ async fn plant(campaign: &Campaign, port: u16, broker: &str, operator: &Operator
     let mut unasked = user_message("unasked", "intake", TEXT);
     unasked["from_addr"] = ADDRESS.into();
     publish("app.inbound", &unasked).await;
-    publish("lossy.outbound", &outbound("lost", "lossy")).await;
+    let mut lost = outbound("lost", "lossy");
+    lost["helper_metadata"] = json!({"batch": "spring"});
+    publish("lossy.outbound", &lost).await;
+    // A memo for the person, and the middle of the person's own conversation.
+    let mut memo = user_message("memo", "memos", &format!("bot tell {ADDRESS} {TEXT}"));
+    memo["from_addr"] = OTHER.into();
+    publish("memos.inbound", &memo).await;
+    let mut begun = user_message("begun", "sums", "");
+    begun["from_addr"] = ADDRESS.into();
+    begun["session_event"] = "new".into();
+    publish("sums.inbound", &begun).await;
+    for (queue, id) in [("memos.outbound", "memo"), ("sums.outbound", "begun")] {
+        let answer = amqp.next(queue, PATIENCE).await;
+        assert_eq!(answer["in_reply_to"], id, "{answer}");
+    }
     let broken = format!("{{\"from_addr\": \"{ADDRESS}\", \"content\": \"{TEXT}");
     amqp.publish("app.inbound", broken.as_bytes()).await;
 
@@ -189,6 +218,10 @@ impl Operator<'_> {
             &["ledger", "counts"],
             &["ledger", "overdue"],
             &["ledger", "audit"],
+            &["ledger", "resend", "lost", "--dry-run"],
+            &["ledger", "resend", "lost", "--dry-run", "--format", "json"],
+            &["batch", "list"],
+            &["batch", "list", "--format", "json"],
             &["journal", "list"],
             &["journal", "list", "--format", "json"],
             &["journal", "list", "sms.outbound", "--address", ADDRESS],
@@ -210,6 +243,13 @@ impl Operator<'_> {
                 "{arguments:?}: {code}: {text}"
             );
         }
+        for format in ["table", "json"] {
+            let which = ["top", "--once", "--interval", "100ms", "--format", format];
+            let output = run(self.campaign.path(), &which);
+            let text = said(&output);
+            assert!(output.status.success() && text.contains("lossy"), "{text}");
+            assert_hidden("vumi top", &text);
+        }
         for page in ["/metrics", "/readyz", "/healthz"] {
             let (_, text) = http::get(admin, page, PATIENCE).await.unwrap();
             assert_hidden(page, &text);
@@ -230,7 +270,7 @@ impl Operator<'_> {
         assert!(code < 2, "{text}");
         let report = self.json(&["erase", "--person", ADDRESS, "--yes", "--format", "json"]);
         let report = report.unwrap();
-        for what in ["ledger", "journal", "firstSeen", "parked"] {
+        for what in ["sessions", "ledger", "journal", "firstSeen", "parked"] {
             let removed = report["removed"].as_array().unwrap();
             let count: u64 = removed
                 .iter()
@@ -312,6 +352,73 @@ async fn forgotten(folder: &Path, word: &str) {
     .await;
 }
 
+/// Whoever listens to a campaign: taps, and a monitor of what workers say of themselves.
+struct Listeners {
+    taps: Vec<Process>,
+    amqp: Amqp,
+}
+
+impl Listeners {
+    /// From before the campaign begins.
+    async fn monitor(broker: &str) -> Self {
+        let amqp = Amqp::connect(broker).await;
+        for name in WORKERS {
+            let key = format!("{name}.status.status");
+            amqp.tap(&key, &key).await;
+        }
+        amqp.tap_of("vumi.health", "heartbeats", "heartbeat.inbound")
+            .await;
+        Self {
+            taps: Vec::new(),
+            amqp,
+        }
+    }
+
+    /// Once its queues are there.
+    async fn tap(&mut self, campaign: &Campaign, broker: &str) {
+        for format in ["table", "json"] {
+            let mut arguments = vec!["tap"];
+            arguments.extend(CONNECTORS);
+            arguments.extend(["--broker", broker, "--format", format]);
+            let name = format!("tap-{format}");
+            let tap = Process::start(campaign.path(), &name, &arguments);
+            wait_for("the tap follows", PATIENCE, || async {
+                let log = tap.log();
+                match log.contains("following") {
+                    true => Ok(()),
+                    false => Err(log),
+                }
+            })
+            .await;
+            self.taps.push(tap);
+        }
+    }
+
+    /// What they heard says nothing of the person.
+    async fn heard_nothing_private(&mut self) {
+        for tap in &mut self.taps {
+            let log = tap.log();
+            // Both ways of the intake, four messages that are sent and more.
+            assert!(log.lines().count() > 10, "{log}");
+            assert_hidden("vumi tap", &log);
+            tap.kill();
+        }
+        for name in WORKERS {
+            let queue = format!("{name}.status.status");
+            self.clean(&queue).await;
+        }
+        self.clean("heartbeats").await;
+    }
+
+    async fn clean(&self, queue: &str) {
+        let mut next = Some(self.amqp.next(queue, PATIENCE).await);
+        while let Some(message) = next {
+            assert_hidden(queue, &message.to_string());
+            next = self.amqp.take(queue).await;
+        }
+    }
+}
+
 fn log_is_clean(process: &Process) {
     let log = process.log();
     assert!(log.contains("DEBUG"), "the log has no details: {log}");
@@ -333,6 +440,7 @@ async fn a_person_is_in_no_sink_and_after_an_erasure_in_no_store() {
     };
     let (campaign, port) = campaign();
     let admin = vumi_testkit::free_port().unwrap();
+    let mut listeners = Listeners::monitor(&broker).await;
     let url = redis.url(0);
     let mut process = campaign.run(&[
         "--broker",
@@ -348,6 +456,17 @@ async fn a_person_is_in_no_sink_and_after_an_erasure_in_no_store() {
         campaign: &campaign,
         state: None,
     };
+    wait_for("all workers are ready", PATIENCE, || async {
+        let status = campaign.status()?.0;
+        let workers = status["workers"].as_array().cloned().unwrap_or_default();
+        let ready = workers.iter().filter(|worker| worker["ready"] == true);
+        match ready.count() {
+            ready if ready == WORKERS.len() => Ok(()),
+            _ => Err(status.to_string()),
+        }
+    })
+    .await;
+    listeners.tap(&campaign, &broker).await;
     plant(&campaign, port, &broker, &operator).await;
     let before = everything(&redis).await;
     let key = Person::new(ADDRESS).key();
@@ -358,6 +477,7 @@ async fn a_person_is_in_no_sink_and_after_an_erasure_in_no_store() {
         );
     }
     operator.look_everywhere(admin).await;
+    listeners.heard_nothing_private().await;
     log_is_clean(&process);
 
     operator.erase();

@@ -179,6 +179,23 @@ impl Outlet {
         let _ = receipt.confirmation().await;
     }
 
+    /// Publishes a body as it is and waits until a queue has it.
+    pub(super) async fn entrust(
+        &self,
+        routing_key: String,
+        body: bytes::Bytes,
+        cause: Cause<'_>,
+    ) -> Result<(), Unpublished> {
+        let publication = Publication {
+            exchange: EXCHANGE.to_owned(),
+            routing_key,
+            message_id: None,
+            body,
+            class: PublicationClass::Data,
+        };
+        self.send(publication, cause).await
+    }
+
     /// Puts a word without a body into a queue of our own, as far as that is there; it may get lost.
     pub(super) async fn mark(&self, queue: &str, id: String) {
         let publication = Publication {

@@ -46,46 +46,44 @@ impl Amqp {
             .unwrap();
     }
 
-    /// The exchange of all workers, which those that start declare a little later than they listen.
-    async fn exchange(&self) {
-        let options = ExchangeDeclareOptions {
-            durable: true,
-            ..ExchangeDeclareOptions::default()
-        };
-        let (exchange, direct) = ("vumi", ExchangeKind::Direct);
-        self.channel
-            .exchange_declare(exchange.into(), direct, options, FieldTable::default())
-            .await
-            .unwrap();
-    }
-
     /// A queue that gets copies of everything published with `key`; it goes with the connection.
     pub async fn tap(&self, queue: &str, key: &str) {
-        self.exchange().await;
+        self.tap_of("vumi", queue, key).await;
+    }
+
+    /// The same, on another of Vumi's exchanges.
+    pub async fn tap_of(&self, exchange: &str, queue: &str, key: &str) {
         let options = QueueDeclareOptions {
             exclusive: true,
             ..QueueDeclareOptions::default()
         };
-        let none = FieldTable::default();
         self.channel
-            .queue_declare(queue.into(), options, none.clone())
+            .queue_declare(queue.into(), options, FieldTable::default())
             .await
             .unwrap();
-        let bind = QueueBindOptions::default();
-        self.channel
-            .queue_bind(queue.into(), "vumi".into(), key.into(), bind, none)
-            .await
-            .unwrap();
+        self.bind(exchange, queue, key).await;
     }
 
     /// A durable queue that gets copies of everything published with `key`, as a second consumer of it would.
     pub async fn copy(&self, queue: &str, key: &str) {
-        self.exchange().await;
+        self.declare(queue, FieldTable::default()).await;
+        self.bind("vumi", queue, key).await;
+    }
+
+    /// Binds a queue to an exchange, which workers declare a little later than they listen.
+    async fn bind(&self, exchange: &str, queue: &str, key: &str) {
+        let durable = ExchangeDeclareOptions {
+            durable: true,
+            ..ExchangeDeclareOptions::default()
+        };
         let none = FieldTable::default();
-        self.declare(queue, none.clone()).await;
+        self.channel
+            .exchange_declare(exchange.into(), ExchangeKind::Direct, durable, none.clone())
+            .await
+            .unwrap();
         let bind = QueueBindOptions::default();
         self.channel
-            .queue_bind(queue.into(), "vumi".into(), key.into(), bind, none)
+            .queue_bind(queue.into(), exchange.into(), key.into(), bind, none)
             .await
             .unwrap();
     }

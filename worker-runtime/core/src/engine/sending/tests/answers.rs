@@ -307,3 +307,100 @@ fn a_failure_worker_of_vumi_hears_of_what_failed_for_good_if_the_manifest_says_s
         }
     });
 }
+
+/// Vumi's failure worker makes the later attempts: each failure that counts is given to it, once, with `temporary`, and
+/// nothing is tried again here meanwhile; what it gives back goes on counting, and ends here.
+#[test]
+fn retries_are_left_to_a_failure_worker_of_vumi_if_the_manifest_says_so() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let retry = json!({"external": true, "maxAttempts": 4, "backoff": {"initial": "1ms", "max": "2ms"}});
+        let bench = Bench::new(
+            &store,
+            json!({"retry": retry, "legacyFailures": true}),
+            false,
+        );
+        let answers = |answers: &[Answer]| *bench.peer.answers.lock().unwrap() = answers.to_vec();
+        let attempts = || bench.peer.attempts.swap(0, Ordering::SeqCst);
+        let work = async |message: &UserMessage| {
+            let life = Life::until(0);
+            let worker = Arc::new(Transport {
+                name: bench.name,
+                peer: Arc::clone(&bench.peer),
+                life: Arc::clone(&life),
+            });
+            let (_, mut desk) = bench.desk(&life, Some(Arc::clone(&store)), worker);
+            desk.legacy_failures = true;
+            let finished = Arc::new(desk).work(delivery(message, false)).await;
+            assert_eq!(finished.verdict, Verdict::Done);
+        };
+        let told = async || -> Vec<FailureMessage> {
+            let told = bench.read("t.failures").await;
+            told.iter()
+                .map(|body| FailureMessage::decode(body).unwrap())
+                .collect()
+        };
+        // As the failure worker does it.
+        let given_back = |failure: &FailureMessage, retries: u32| {
+            let mut message = failure.message().unwrap();
+            assert_eq!(message.retries() + 1, retries);
+            let body = message.encode();
+            let mut fields: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            fields["retry_metadata"] = json!({"retries": retries, "delay": 3});
+            message = UserMessage::decode(fields.to_string().as_bytes()).unwrap();
+            message
+        };
+        // Nobody reads its queue: then it is tried again here.
+        answers(&[Answer::Ack, Answer::Busy]);
+        work(&message()).await;
+        assert_eq!(attempts(), 2);
+        let failures = QueueSpec::Data(FailureMessage::routing_key("t"));
+        bench.broker.declare(&failures).await.unwrap();
+
+        let mut message = message();
+        answers(&[Answer::Ack, Answer::Busy, Answer::Away]);
+        work(&message).await;
+        assert_eq!(attempts(), 2, "a peer that is away is waited for here");
+        let failed = told().await;
+        assert_eq!(failed.len(), 1);
+        assert_eq!(failed[0].code(), FailureCode::Temporary);
+        assert_eq!(failed[0].message().unwrap(), message);
+        assert_eq!(verdicts(&bench.events().await), 1, "the first message's");
+        let row = bench.row(&message).await;
+        assert_eq!(row.state, RowState::Queued);
+        let said = &row.steps.last().unwrap().text;
+        assert!(said.contains("Vumi's failure worker"), "{said}");
+        message = given_back(&failed[0], 1);
+        work(&message).await;
+        assert_eq!(attempts(), 1);
+        assert_eq!(bench.row(&message).await.state, RowState::SentFinal);
+        // A copy that the failure worker keeps for longer changes nothing.
+        work(&message).await;
+        assert_eq!(attempts(), 0);
+
+        // The last attempt is the last, whoever made the others.
+        message = super::message();
+        answers(&[Answer::Busy; 4]);
+        for retries in 1..4 {
+            work(&message).await;
+            assert_eq!(attempts(), 1);
+            let failed = told().await;
+            message = given_back(failed.last().unwrap(), retries);
+        }
+        work(&message).await;
+        assert_eq!(attempts(), 1);
+        let failed = told().await;
+        let codes: Vec<_> = failed.iter().map(FailureMessage::code).collect();
+        let (temporary, permanent) = (FailureCode::Temporary, FailureCode::Permanent);
+        assert_eq!(
+            codes,
+            [temporary, temporary, temporary, temporary, permanent]
+        );
+        assert_eq!(bench.row(&message).await.state, RowState::Failed);
+        let events = bench.events().await;
+        let nack = events
+            .iter()
+            .find(|e| e.user_message_id() == message.message_id());
+        assert_eq!(nack.unwrap().fate().unwrap().attempt, 4);
+    });
+}
