@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use vumi_api::shared::Retention;
 use vumi_api::{Flow, Port};
+use vumi_core::engine::parts_on;
 use vumi_core::operate::{Ask, Consumed, MAX_LISTED, Reach, answer};
 use vumi_core::state::{Person, StateStore, StoreHealth};
 use vumi_core::supervisor::control::{Request, ask};
@@ -35,6 +36,9 @@ pub struct Place {
     /// What all keys in that Redis begin with [default: vumi]
     #[arg(long, value_name = "PREFIX", requires = "redis")]
     pub redis_prefix: Option<String>,
+    /// What stands between that prefix and the rest of a key, as Vumi's key_separator [default: :]
+    #[arg(long, value_name = "TEXT", requires = "redis")]
+    pub redis_separator: Option<String>,
     /// The RabbitMQ of the same workers, for what a store alone cannot do
     #[arg(long, value_name = "URL", requires = "redis")]
     pub broker: Option<String>,
@@ -70,6 +74,7 @@ impl Place {
             url: url.to_owned(),
             authority: self.redis_ca.clone(),
             prefix: self.redis_prefix.clone(),
+            separator: self.redis_separator.clone(),
         };
         let store = redis.open()?;
         let answered = async {
@@ -103,6 +108,12 @@ impl Place {
         names.extend(store.queues().await?);
         let accounts = store.counts().await?.into_keys();
         names.extend(accounts.map(|(account, _)| Port::new(account, Flow::Outbound).queue()));
+        if let Some(broker) = &broker {
+            // Without a manifest only the broker says whether a queue has partitions or classes.
+            for queue in names.clone() {
+                names.extend(parts_on(&**broker, &queue).await?);
+            }
+        }
         let consumed = Consumed {
             broker: broker.clone(),
             store: Some(0),

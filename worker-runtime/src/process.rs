@@ -69,6 +69,9 @@ pub struct Backing {
     /// What all keys in that Redis begin with [default: vumi]
     #[arg(long, value_name = "PREFIX")]
     pub redis_prefix: Option<String>,
+    /// What stands between that prefix and the rest of a key, as Vumi's key_separator [default: :]
+    #[arg(long, value_name = "TEXT")]
+    pub redis_separator: Option<String>,
 }
 
 impl Backing {
@@ -93,10 +96,12 @@ impl Backing {
         let url = self.redis.clone().or_else(|| variable("VUMI_REDIS_URL"));
         needs("--redis-ca", &self.redis_ca, "--redis", &url)?;
         needs("--redis-prefix", &self.redis_prefix, "--redis", &url)?;
+        needs("--redis-separator", &self.redis_separator, "--redis", &url)?;
         Ok(url.map(|url| RedisUrl {
             url,
             authority: self.redis_ca.clone(),
             prefix: self.redis_prefix.clone(),
+            separator: self.redis_separator.clone(),
         }))
     }
 

@@ -40,6 +40,8 @@ pub struct RedisUrl {
     pub authority: Option<PathBuf>,
     /// What all keys begin with.
     pub prefix: Option<String>,
+    /// What stands after the prefix.
+    pub separator: Option<String>,
 }
 
 impl RedisUrl {
@@ -51,6 +53,9 @@ impl RedisUrl {
         }
         if let Some(prefix) = &self.prefix {
             config = config.with_key_prefix(prefix);
+        }
+        if let Some(separator) = &self.separator {
+            config = config.with_key_separator(separator);
         }
         Ok(config)
     }
@@ -130,6 +135,7 @@ impl Stores {
                         name: DEFAULT_STATE_SECRET.into(),
                     },
                     key_prefix: None,
+                    key_separator: None,
                     tls: None,
                 })))
             }
@@ -148,6 +154,9 @@ impl Stores {
             RedisConfig::from_secret(Arc::clone(&self.secrets), &named.secret_ref.name);
         if let Some(prefix) = &named.key_prefix {
             config = config.with_key_prefix(prefix);
+        }
+        if let Some(separator) = &named.key_separator {
+            config = config.with_key_separator(separator);
         }
         if let Some(tls) = &named.tls {
             config = match &tls.ca_secret_ref {
@@ -232,7 +241,7 @@ mod tests {
         let documents = secrets(&["vumi-redis", "mine"], "redis://u:hunter2@redis/1");
         let secrets = Arc::new(Secrets::new(documents, None));
         let redis = || Some("redis://redis:6379/1 vumi:".to_owned());
-        let other = || Some("redis://other:6379/0 mine:".to_owned());
+        let other = || Some("redis://other:6379/0 mine-".to_owned());
         let folder = PathBuf::from("/data");
         let local = EmbeddedStoreOptions {
             folder: Some("/data/store".into()),
@@ -243,6 +252,7 @@ mod tests {
             url: "redis://u:hunter2@other".into(),
             authority: None,
             prefix: Some("mine".into()),
+            separator: Some("-".into()),
         };
         for (choice, plain, named, volume) in [
             (Choice::Embedded(local), disk(), redis(), disk()),
@@ -285,6 +295,12 @@ mod tests {
         assert_eq!(identity(MINE), before);
         let prefixed = ", state: {redis: {secretRef: {name: mine}, keyPrefix: other}}";
         assert_ne!(identity(prefixed), before);
+        let separated =
+            ", state: {redis: {secretRef: {name: mine}, keyPrefix: vumi, keySeparator: '/'}}";
+        assert_eq!(
+            identity(separated),
+            Some("redis://redis:6379/0 vumi/".into())
+        );
         secrets.replace(at("redis://u:new@redis-2"));
         assert_ne!(identity(MINE), before);
     }
@@ -295,6 +311,7 @@ mod tests {
             url: "http://u:hunter2@h".into(),
             authority: None,
             prefix: None,
+            separator: None,
         };
         let error = Stores::new(Choice::Url(url), Arc::default(), "test")
             .err()

@@ -8,7 +8,7 @@ mod served;
 mod shown;
 mod whole;
 
-pub use rules::{CEL_WORDS, RESERVED_SETTINGS, UNSUPPORTED_KEYS, one_of};
+pub use rules::{CEL_WORDS, RESERVED_SETTINGS, one_of};
 pub(crate) use rules::{of_our_own, only_for};
 pub use served::{lacking, openapi};
 

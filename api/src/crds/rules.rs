@@ -45,9 +45,6 @@ pub const RESERVED_SETTINGS: &[&str] = &[
     "overrides",
 ];
 
-/// Keys below `spec` that later versions will have, as (object, key).
-pub const UNSUPPORTED_KEYS: &[(&str, &str)] = &[("broker", "management")];
-
 /// Words of CEL, which no field of a rule may be called.
 pub const CEL_WORDS: &[&str] = &[
     "true",

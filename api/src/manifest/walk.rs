@@ -7,7 +7,7 @@ use super::finding::{
 use super::report::Report;
 use super::scalar;
 use super::tree::{Data, Entry, Node, Place, below};
-use crate::crds::{RESERVED_SETTINGS, UNSUPPORTED_KEYS};
+use crate::crds::RESERVED_SETTINGS;
 use crate::names::{listed, nearest};
 use crate::patterns::is_match;
 use crate::resource::{Kind, WorkerType};
@@ -185,18 +185,6 @@ impl Walk<'_, '_> {
                 ),
             };
             return self.error(code, entry.place, path, message, None);
-        }
-        if UNSUPPORTED_KEYS
-            .iter()
-            .any(|(object, k)| *k == key && at.path == format!("spec.{object}"))
-        {
-            return self.error(
-                UNSUPPORTED,
-                entry.place,
-                path,
-                "not supported yet".into(),
-                None,
-            );
         }
         // A worker type under another kind's name.
         if at.path == "spec"

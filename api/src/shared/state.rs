@@ -8,6 +8,7 @@ use super::tls::ClientTls;
 use crate::crds::one_of;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// The Secret of the state store of a worker whose manifest names none, on a cluster.
 pub const DEFAULT_STATE_SECRET: &str = "vumi-redis";
@@ -44,13 +45,22 @@ pub struct StateRef {
 /// `port`. Redis Cluster is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    "rule": "!has(self.keySeparator) || !has(self.keyPrefix) || self.keyPrefix != ''",
+    "message": "keySeparator stands after keyPrefix, which is empty: take keySeparator out",
+    "fieldPath": ".keySeparator",
+})]))]
 pub struct RedisRef {
     /// Secret with address and credentials.
     pub secret_ref: SecretRef,
-    /// What all keys begin with, followed by a colon; empty for no prefix, as in Vumi. Default `vumi`.
+    /// What all keys begin with, followed by `keySeparator`; empty for no prefix, as in Vumi. Default `vumi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 100), regex(pattern = KEY_PREFIX_PATTERN))]
     pub key_prefix: Option<String>,
+    /// What stands between `keyPrefix` and the rest of a key, as Vumi's `key_separator`. Default `:`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 10), regex(pattern = KEY_SEPARATOR_PATTERN))]
+    pub key_separator: Option<String>,
     /// TLS settings. With them, or with a `rediss` URL, the connection is encrypted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTls>,
@@ -58,6 +68,9 @@ pub struct RedisRef {
 
 /// Pattern of a key prefix.
 pub const KEY_PREFIX_PATTERN: &str = r"^[A-Za-z0-9_.:#-]*$";
+
+/// Pattern of a key separator.
+pub const KEY_SEPARATOR_PATTERN: &str = r"^[A-Za-z0-9_.:#/|-]*$";
 
 /// A store on a disk of the worker's own. On a cluster the disk is a volume claim, kept when the resource is deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

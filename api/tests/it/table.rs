@@ -582,6 +582,18 @@ pub const BAD: &[Bad] = &[
         "does not match",
     ),
     transport(
+        "telnet: {port: 9010}\nstate: {redis: {secretRef: {name: r}, keySeparator: \"*\"}}",
+        VALUE,
+        "spec.state.redis.keySeparator",
+        "does not match",
+    ),
+    transport(
+        "telnet: {port: 9010}\nstate: {redis: {secretRef: {name: r}, keyPrefix: \"\", keySeparator: \"/\"}}",
+        RULE,
+        "spec.state.redis.keySeparator",
+        "take keySeparator out",
+    ),
+    transport(
         "telnet: {port: 9010}\nstate: {redis: {secretRef: {name: r}, tls: {ca: x}}}",
         UNKNOWN,
         "spec.state.redis.tls.ca",

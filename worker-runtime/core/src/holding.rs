@@ -57,9 +57,4 @@ impl WorkerContext {
         let metadata = message.transport_metadata_mut();
         metadata.insert(HOLDER.into(), self.reply_queue().into());
     }
-
-    /// Who holds what `message` is for, seen from this replica of `worker`.
-    pub fn holder_of(&self, message: &UserMessage, worker: &dyn Worker) -> Holder {
-        Holder::of(message, self.transport_name(), &self.reply_queue(), worker)
-    }
 }

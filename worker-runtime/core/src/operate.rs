@@ -27,6 +27,7 @@ use vumi_api::shared::Retention;
 use vumi_api::{Flow, Port};
 
 mod names;
+mod unbegun;
 
 /// Most entries of one answer.
 pub const MAX_LISTED: usize = 1000;
@@ -81,6 +82,12 @@ pub enum Ask {
         account: String,
         /// None lifts it.
         order: Option<Order>,
+    },
+    /// How many messages wait in the queue of a transport without a row, of any batch: a number, or null where no broker
+    /// says it.
+    Unbegun {
+        /// Name of the transport.
+        account: String,
     },
     /// Compares the ledger with the messages: a list of [`Balance`].
     LedgerAudit,
@@ -260,6 +267,7 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             }
             Ok(Value::Null)
         }
+        Ask::Unbegun { account } => Ok(json!(reach.unbegun(&account).await)),
         Ask::LedgerAudit => Ok(json!(reach.audit().await?)),
         Ask::LedgerCounts => Ok(json!(reach.counts().await?)),
         Ask::LedgerOverdue { account, limit } => {

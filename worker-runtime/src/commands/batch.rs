@@ -9,6 +9,7 @@ use crate::output::Format;
 use crate::process;
 use serde_json::{Value, json};
 use vumi_api::shared::Class;
+use vumi_api::{Flow, Port};
 use vumi_core::batch_desk::Summary;
 use vumi_core::operate::Ask;
 use vumi_core::state::batches::Order;
@@ -183,6 +184,7 @@ async fn give(meant: &Meant, order: Option<Order>, what: &str) -> Result<(), Cli
             accounts.retain(|account| account != to);
         }
     }
+    let reached = reached(&listed, unbegun(place, &accounts).await?);
     let open: u64 = listed.iter().map(Summary::open).sum();
     let out: u64 = listed.iter().map(Summary::out).sum();
     let ended: u64 = listed
@@ -191,7 +193,7 @@ async fn give(meant: &Meant, order: Option<Order>, what: &str) -> Result<(), Cli
         .sum();
     let ended = ended - open - out;
     let question = format!(
-        "{what} the {open} messages of batch {batch} that are not sent yet ({}); {out} are with the network and {ended} have ended?",
+        "{what} what is not sent yet of batch {batch} ({}): {reached}; {out} are with the network and {ended} have ended?",
         accounts.join(", ")
     );
     confirm(&question, *yes)?;
@@ -215,10 +217,40 @@ async fn give(meant: &Meant, order: Option<Order>, what: &str) -> Result<(), Cli
         None => "goes on".into(),
     };
     output::print(&format!(
-        "batch {batch} {now} ({}): {open} not sent yet, {out} with the network, {ended} ended; `vumi batch list {batch}` shows what becomes of them\n",
+        "batch {batch} {now} ({}): not sent yet: {reached}; {out} with the network, {ended} ended; `vumi batch list {batch}` shows what becomes of them\n",
         given.join(", ")
     ))?;
     refused.map_or(Ok(()), Err)
+}
+
+/// Messages that wait in the queues of these transports and are in no count, of whatever batch; none if nobody says how many.
+async fn unbegun(place: &Place, accounts: &[&str]) -> Result<Option<u64>, CliError> {
+    let mut sum = Some(0);
+    for account in accounts {
+        let question = Ask::Unbegun {
+            account: (*account).to_owned(),
+        };
+        let queues = [Port::new(*account, Flow::Outbound).queue()];
+        let waiting: Option<u64> = place.ask(question, &queues).await?;
+        sum = sum.zip(waiting).map(|(sum, waiting)| sum + waiting);
+    }
+    Ok(sum)
+}
+
+/// What an order reaches, as far as it is known.
+fn reached(listed: &[Summary], unbegun: Option<u64>) -> String {
+    let open: u64 = listed.iter().map(Summary::open).sum();
+    let more = match unbegun {
+        Some(0) => String::new(),
+        Some(waiting) => {
+            format!(", and those of it among the {waiting} in the queue that it does not count yet")
+        }
+        None => {
+            ", and those in the queue that it does not count yet: only the broker knows how many"
+                .into()
+        }
+    };
+    format!("{open} messages that `vumi batch list` counts{more}")
 }
 
 fn table(listed: &[Summary]) -> String {
@@ -262,6 +294,17 @@ fn table(listed: &[Summary]) -> String {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+
+    #[test]
+    fn what_waits_uncounted_is_said() {
+        assert_eq!(
+            reached(&[], Some(0)),
+            "0 messages that `vumi batch list` counts"
+        );
+        let some = reached(&[], Some(7));
+        assert!(some.ends_with("among the 7 in the queue that it does not count yet"));
+        assert!(reached(&[], None).ends_with("only the broker knows how many"));
+    }
 
     #[test]
     fn a_table_says_what_became_of_a_batch() {

@@ -4,6 +4,7 @@
 use crate::harness::amqp::{Amqp, reply_to, user_message};
 use crate::harness::campaign::Campaign;
 use crate::harness::http::{self, Client, Failed};
+use crate::harness::operator::Operator;
 use crate::harness::process::Process;
 use crate::harness::telnet::{Telnet, greeted};
 use crate::harness::{PATIENCE, vhost, wait_for};
@@ -157,19 +158,10 @@ async fn bulk_and_otp_over_rabbitmq() {
     let campaign = Campaign::example("bulk-and-otp", &[]);
     let state = campaign.path().join("state");
     let state = state.to_str().unwrap();
-    let vumi = |arguments: &[&str]| {
-        let output = crate::harness::process::run(
-            campaign.path(),
-            &[arguments, &["--state", state]].concat(),
-        );
-        match output.status.code() {
-            Some(0) => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
-            _ => Err(crate::harness::process::said(&output)),
-        }
-    };
+    let operator = Operator::new(&campaign, &["--state", state]);
+    let vumi = |arguments: &[&str]| operator.done(arguments);
     let counts = || {
-        let listed = vumi(&["batch", "list", "spring", "--format", "json"])?;
-        let listed: serde_json::Value = serde_json::from_str(&listed).map_err(|e| e.to_string())?;
+        let listed = operator.json(&["batch", "list", "spring", "--format", "json"])?;
         let rows = listed[0]["rows"].clone();
         Ok::<_, String>(move |state: &str| rows[state].as_u64().unwrap_or(0))
     };

@@ -2,6 +2,7 @@
 //! directly in a Redis. The stores are filled as the engine fills them.
 
 use crate::harness::campaign::Campaign;
+use crate::harness::operator::Operator;
 use crate::harness::process::{run, said};
 use crate::harness::telnet::greeted;
 use crate::harness::{PATIENCE, wait_for};
@@ -17,6 +18,8 @@ use vumi_core::state::{Person, StateStore, StoreHealth};
 use vumi_testkit::redis::{Append as AppendOnly, Options, Redis};
 
 const USER: &str = "+27820001111";
+/// What no command may print: contents, and the user's number in any spelling.
+const HIDDEN: [&str; 2] = ["my secret", "27820001111"];
 const QUEUE: &str = "telnet.outbound";
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -63,33 +66,38 @@ fn secret(id: &str, to: &str) -> UserMessage {
     message
 }
 
+/// A message that waits in the journal to be released, and its row.
+async fn hold(store: &dyn StateStore, id: &str, to: &str) {
+    row(store, id, "telnet", RowState::Held, HOUR).await;
+    let message = secret(id, to);
+    let waiting = Append {
+        lane: Lane {
+            group: String::new(),
+            number: Person::new(to).lane(),
+        },
+        due: Due::Released,
+        entry: Entry {
+            about: About {
+                reason: Reason::Held,
+                since: 1_700_000_000_000,
+                attempts: 1,
+                counted: 0,
+                code: "peer.timeout".into(),
+                text: "no answer".into(),
+                routing_key: QUEUE.into(),
+                amqp_message_id: None,
+            },
+            body: message.encode(),
+        },
+    };
+    store.append(QUEUE, vec![waiting]).await.unwrap();
+}
+
 /// Two messages of one user that wait to be released, one that failed, one overdue row of a transport elsewhere, and a
 /// trail.
 async fn fill(store: &dyn StateStore) {
     for id in ["m1", "m2"] {
-        row(store, id, "telnet", RowState::Held, HOUR).await;
-        let message = secret(id, USER);
-        let waiting = Append {
-            lane: Lane {
-                group: String::new(),
-                number: Person::new(USER).lane(),
-            },
-            due: Due::Released,
-            entry: Entry {
-                about: About {
-                    reason: Reason::Held,
-                    since: 1_700_000_000_000,
-                    attempts: 1,
-                    counted: 0,
-                    code: "peer.timeout".into(),
-                    text: "no answer".into(),
-                    routing_key: QUEUE.into(),
-                    amqp_message_id: None,
-                },
-                body: message.encode(),
-            },
-        };
-        store.append(QUEUE, vec![waiting]).await.unwrap();
+        hold(store, id, USER).await;
     }
     row(store, "late", "elsewhere", RowState::Sent, Duration::ZERO).await;
     let mut failed = stepped("failed", "telnet", RowState::Failed, HOUR);
@@ -104,148 +112,152 @@ async fn fill(store: &dyn StateStore) {
     store.note(&[note], HOUR).await.unwrap();
 }
 
-/// Runs commands against one place.
-struct Operator<'c> {
-    campaign: &'c Campaign,
-    place: Vec<String>,
+/// What both places answer alike; `told`: whether senders of dropped messages can be told.
+fn look_around(operator: &Operator<'_>, told: bool) {
+    let listed = operator
+        .json(&["journal", "list", "--format", "json"])
+        .unwrap();
+    let ids: Vec<_> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| &one["messageId"])
+        .collect();
+    assert_eq!(ids, ["m1", "m2"]);
+    let (_, table) = operator.run(&["journal", "list", QUEUE, "--address", USER]);
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(
+        table.contains("on release") && table.contains("peer.timeout"),
+        "{table}"
+    );
+    let (_, table) = operator.run(&["journal", "list", QUEUE, "--address", "27829999999"]);
+    assert_eq!(table, "nothing waits in a journal\n");
+
+    let (code, why) = operator.run(&["why", "m1"]);
+    assert_eq!(code, 0, "{why}");
+    let lines: Vec<&str> = why.lines().collect();
+    assert!(
+        lines[0].contains("application/echo"),
+        "the question first: {why}"
+    );
+    assert!(
+        lines[1].contains("transport/telnet") && lines[1].contains("held"),
+        "{why}"
+    );
+    assert!(why.contains("m1: still held since"), "{why}");
+    assert!(why.contains("next: tried on release"), "{why}");
+    let of_user = operator.json(&["why", USER, "--json"]).unwrap();
+    assert!(
+        of_user["timelines"].as_array().unwrap().len() >= 2,
+        "{of_user}"
+    );
+    let (code, _) = operator.run(&["why", "--since", "1h"]);
+    assert_eq!(code, 0);
+    let (code, text) = operator.run(&["why", "--message", "nobody"]);
+    assert_eq!(code, 2, "{text}");
+    let (code, text) = operator.run(&["why", "quest"]);
+    assert_eq!(code, 0, "the beginning of an id: {text}");
+    assert!(
+        text.contains("question: handled by application/echo"),
+        "{text}"
+    );
+    let (code, text) = operator.run(&["why", "+27 (0)82 000-1111"]);
+    assert_eq!(code, 0, "a person however the number is written: {text}");
+    for wrong in [
+        &["why", "+"][..],
+        &["why", "m1", "--limit", "1001"],
+        &["erase", "--person", "+", "--yes"],
+        &["journal", "list", "telnet.outbund"],
+        &["journal", "list", "--limit", "0"],
+        &["ledger", "overdue", "telnte"],
+        &["batch", "list", "spring"],
+    ] {
+        let (code, text) = operator.run(wrong);
+        assert_eq!(code, 2, "{wrong:?}: {text}");
+    }
+    let (_, text) = operator.run(&["journal", "list", "telnet.outbund"]);
+    assert!(
+        text.contains("there are: ") && text.contains(QUEUE),
+        "{text}"
+    );
+
+    let (code, overdue) = operator.run(&["ledger", "overdue"]);
+    assert_eq!(code, 1, "{overdue}");
+    assert!(
+        overdue.contains("late") && overdue.contains("1 overdue"),
+        "{overdue}"
+    );
+    let (code, text) = operator.run(&["ledger", "overdue", "telnet"]);
+    assert_eq!((code, text.as_str()), (0, "nothing is overdue\n"));
+    let (code, audit) = operator.run(&["ledger", "audit"]);
+    assert_eq!(code, 0, "{audit}");
+    assert!(audit.ends_with("imbalance 0\n"), "{audit}");
+
+    let (code, text) = operator.run(&["journal", "drop", QUEUE, "--reason", "held"]);
+    assert_eq!(code, 2, "not without --yes: {text}");
+    assert!(
+        text.contains("Drop 2 messages of telnet.outbound (lanes: 1)"),
+        "{text}"
+    );
+    let (code, text) = operator.run(&["journal", "drop", QUEUE, "--reason", "held", "--yes"]);
+    assert_eq!(code, 0, "{text}");
+    let told = match told {
+        true => "2 dropped, 2 senders told\n",
+        false => "2 dropped, 0 senders told\n2 senders are not told",
+    };
+    assert!(text.starts_with(told), "{text}");
+    let (code, text) = operator.run(&["journal", "drop", QUEUE, "--yes"]);
+    assert_eq!(code, 2, "nothing is left: {text}");
+    let (_, why) = operator.run(&["why", "m1"]);
+    assert!(
+        why.contains("m1: cancelled: class ours; code journal.dropped"),
+        "{why}"
+    );
+    let (_, counts) = operator.run(&["ledger", "counts"]);
+    assert!(counts.contains("cancelled  2"), "{counts}");
+    let (code, audit) = operator.run(&["ledger", "audit"]);
+    assert_eq!(code, 0, "{audit}");
+
+    let (code, dry) = operator.run(&["erase", "--person", USER, "--dry-run"]);
+    assert_eq!(code, 0, "{dry}");
+    assert!(dry.contains("would be removed"), "{dry}");
+    let (code, _) = operator.run(&["erase", "--person", USER]);
+    assert_eq!(code, 2, "not without --yes");
+    let report = operator
+        .json(&["erase", "--person", USER, "--yes", "--format", "json"])
+        .unwrap();
+    let removed = report["removed"].as_array().unwrap();
+    let ledger = removed.iter().find(|one| one["what"] == "ledger").unwrap();
+    assert!(ledger["count"].as_u64().unwrap() >= 3, "{report}");
+    let (code, text) = operator.run(&["why", USER]);
+    assert_eq!(code, 2, "nothing is known of them any more: {text}");
 }
 
-impl Operator<'_> {
-    /// Runs a command; its exit code and what it printed, in which no content or address may be.
-    fn run(&self, arguments: &[&str]) -> (i32, String) {
-        let place = self.place.iter().map(String::as_str);
-        let arguments: Vec<&str> = arguments.iter().copied().chain(place).collect();
-        let output = run(self.campaign.path(), &arguments);
-        let text = said(&output);
-        assert!(
-            !text.contains("my secret") && !text.contains("27820001111"),
-            "{text}"
-        );
-        (output.status.code().unwrap(), text)
-    }
-
-    fn json(&self, arguments: &[&str]) -> Value {
-        let (code, text) = self.run(arguments);
-        assert_eq!(code, 0, "{text}");
-        serde_json::from_str(&text).unwrap()
-    }
-
-    /// What both places answer alike; `told`: whether senders of dropped messages can be told.
-    fn look_around(&self, told: bool) {
-        let listed = self.json(&["journal", "list", "--format", "json"]);
-        let ids: Vec<_> = listed
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|one| &one["messageId"])
-            .collect();
-        assert_eq!(ids, ["m1", "m2"]);
-        let (_, table) = self.run(&["journal", "list", QUEUE, "--address", USER]);
-        assert_eq!(table.lines().count(), 3, "{table}");
-        assert!(
-            table.contains("on release") && table.contains("peer.timeout"),
-            "{table}"
-        );
-        let (_, table) = self.run(&["journal", "list", QUEUE, "--address", "27829999999"]);
-        assert_eq!(table, "nothing waits in a journal\n");
-
-        let (code, why) = self.run(&["why", "m1"]);
-        assert_eq!(code, 0, "{why}");
-        let lines: Vec<&str> = why.lines().collect();
-        assert!(
-            lines[0].contains("application/echo"),
-            "the question first: {why}"
-        );
-        assert!(
-            lines[1].contains("transport/telnet") && lines[1].contains("held"),
-            "{why}"
-        );
-        assert!(why.contains("m1: still held since"), "{why}");
-        assert!(why.contains("next: tried on release"), "{why}");
-        let of_user = self.json(&["why", USER, "--json"]);
-        assert!(
-            of_user["timelines"].as_array().unwrap().len() >= 2,
-            "{of_user}"
-        );
-        let (code, _) = self.run(&["why", "--since", "1h"]);
-        assert_eq!(code, 0);
-        let (code, text) = self.run(&["why", "--message", "nobody"]);
-        assert_eq!(code, 2, "{text}");
-        let (code, text) = self.run(&["why", "quest"]);
-        assert_eq!(code, 0, "the beginning of an id: {text}");
-        assert!(
-            text.contains("question: handled by application/echo"),
-            "{text}"
-        );
-        let (code, text) = self.run(&["why", "+27 (0)82 000-1111"]);
-        assert_eq!(code, 0, "a person however the number is written: {text}");
-        for wrong in [
-            &["why", "+"][..],
-            &["why", "m1", "--limit", "1001"],
-            &["erase", "--person", "+", "--yes"],
-            &["journal", "list", "telnet.outbund"],
-            &["journal", "list", "--limit", "0"],
-            &["ledger", "overdue", "telnte"],
-            &["batch", "list", "spring"],
-        ] {
-            let (code, text) = self.run(wrong);
-            assert_eq!(code, 2, "{wrong:?}: {text}");
-        }
-        let (_, text) = self.run(&["journal", "list", "telnet.outbund"]);
-        assert!(
-            text.contains("there are: ") && text.contains(QUEUE),
-            "{text}"
-        );
-
-        let (code, overdue) = self.run(&["ledger", "overdue"]);
-        assert_eq!(code, 1, "{overdue}");
-        assert!(
-            overdue.contains("late") && overdue.contains("1 overdue"),
-            "{overdue}"
-        );
-        let (code, text) = self.run(&["ledger", "overdue", "telnet"]);
-        assert_eq!((code, text.as_str()), (0, "nothing is overdue\n"));
-        let (code, audit) = self.run(&["ledger", "audit"]);
-        assert_eq!(code, 0, "{audit}");
-        assert!(audit.ends_with("imbalance 0\n"), "{audit}");
-
-        let (code, text) = self.run(&["journal", "drop", QUEUE, "--reason", "held"]);
-        assert_eq!(code, 2, "not without --yes: {text}");
-        assert!(
-            text.contains("Drop 2 messages of telnet.outbound (lanes: 1)"),
-            "{text}"
-        );
-        let (code, text) = self.run(&["journal", "drop", QUEUE, "--reason", "held", "--yes"]);
-        assert_eq!(code, 0, "{text}");
-        let told = match told {
-            true => "2 dropped, 2 senders told\n",
-            false => "2 dropped, 0 senders told\n2 senders are not told",
-        };
-        assert!(text.starts_with(told), "{text}");
-        let (code, text) = self.run(&["journal", "drop", QUEUE, "--yes"]);
-        assert_eq!(code, 2, "nothing is left: {text}");
-        let (_, why) = self.run(&["why", "m1"]);
-        assert!(
-            why.contains("m1: cancelled: class ours; code journal.dropped"),
-            "{why}"
-        );
-        let (_, counts) = self.run(&["ledger", "counts"]);
-        assert!(counts.contains("cancelled  2"), "{counts}");
-        let (code, audit) = self.run(&["ledger", "audit"]);
-        assert_eq!(code, 0, "{audit}");
-
-        let (code, dry) = self.run(&["erase", "--person", USER, "--dry-run"]);
-        assert_eq!(code, 0, "{dry}");
-        assert!(dry.contains("would be removed"), "{dry}");
-        let (code, _) = self.run(&["erase", "--person", USER]);
-        assert_eq!(code, 2, "not without --yes");
-        let report = self.json(&["erase", "--person", USER, "--yes", "--format", "json"]);
-        let removed = report["removed"].as_array().unwrap();
-        let ledger = removed.iter().find(|one| one["what"] == "ledger").unwrap();
-        assert!(ledger["count"].as_u64().unwrap() >= 3, "{report}");
-        let (code, text) = self.run(&["why", USER]);
-        assert_eq!(code, 2, "nothing is known of them any more: {text}");
-    }
+/// Two users' messages wait, and are made due by command.
+async fn release(store: &Arc<dyn StateStore>, operator: &Operator<'_>) {
+    hold(&**store, "m3", USER).await;
+    hold(&**store, "m4", "+27820003333").await;
+    let (code, text) = operator.run(&["journal", "release", QUEUE, "--reason", "backoff"]);
+    assert_eq!(code, 2, "nothing waits for that reason: {text}");
+    let (code, text) = operator.run(&["journal", "release", QUEUE]);
+    assert_eq!(code, 2, "not without --yes: {text}");
+    assert!(
+        text.contains("Release 2 messages of telnet.outbound (lanes: 2)?"),
+        "{text}"
+    );
+    let dues = || {
+        let (_, table) = operator.run(&["journal", "list", QUEUE]);
+        let count = |due: &str| table.matches(due).count();
+        (count("  on release  "), count("  now  "))
+    };
+    assert_eq!(dues(), (2, 0), "nothing was done");
+    // One alone is not asked about.
+    let (code, text) = operator.run(&["journal", "release", QUEUE, "--address", USER]);
+    assert_eq!((code, text.as_str()), (0, "1 lanes released\n"));
+    assert_eq!(dues(), (1, 1));
+    let (code, text) = operator.run(&["journal", "release", QUEUE, "--yes"]);
+    assert_eq!(code, 0, "{text}");
+    assert_eq!(dues(), (0, 2));
 }
 
 /// A greeting came in, was handled, and its answer was delivered: `why` says so of each.
@@ -308,10 +320,7 @@ async fn what_a_process_keeps_is_reached_through_its_socket() {
         "{}",
         process.log()
     );
-    let operator = Operator {
-        campaign: &campaign,
-        place: vec!["--state".into(), folder.into()],
-    };
+    let operator = Operator::new(&campaign, &["--state", folder]).hiding(&HIDDEN);
     let (code, listed) = operator.run(&["ledger", "resend", "--transport", "telnet", "--dry-run"]);
     assert_eq!(code, 0, "{listed}");
     assert!(listed.contains("1 can be sent again"), "{listed}");
@@ -329,7 +338,7 @@ async fn what_a_process_keeps_is_reached_through_its_socket() {
         }
     })
     .await;
-    operator.look_around(true);
+    look_around(&operator, true);
     assert_eq!(process.stop(PATIENCE).await, Some(143));
 }
 
@@ -350,14 +359,12 @@ async fn what_is_kept_in_redis_is_reached_without_a_process_and_one_can_use_it()
     tokio::time::timeout(PATIENCE, up).await.unwrap().unwrap();
     fill(&*store).await;
     let campaign = Campaign::example("telnet-echo", &[9010]);
-    let operator = Operator {
-        campaign: &campaign,
-        place: vec!["--redis".into(), url.clone()],
-    };
+    let operator = Operator::new(&campaign, &["--redis", &url]).hiding(&HIDDEN);
     let (code, text) = operator.run(&["ledger", "resend", "failed"]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("--broker URL"), "{text}");
-    operator.look_around(false);
+    look_around(&operator, false);
+    release(&store, &operator).await;
 
     let _process = campaign.run(&["--redis", &url, "--admin", "none"]);
     wait_for("the process uses that Redis", PATIENCE, || async {
@@ -370,11 +377,18 @@ async fn what_is_kept_in_redis_is_reached_without_a_process_and_one_can_use_it()
         }
     })
     .await;
+    wait_for("what was released is tried", PATIENCE, || async {
+        let (_, why) = operator.run(&["why", "m4"]);
+        match why.contains("m4: failed") && why.contains("code reply.no_client") {
+            true => Ok(()),
+            false => Err(why),
+        }
+    })
+    .await;
+    let (_, listed) = operator.run(&["journal", "list"]);
+    assert_eq!(listed, "nothing waits in a journal\n");
     row(&*store, "m9", "elsewhere", RowState::Held, HOUR).await;
-    let through = Operator {
-        campaign: &campaign,
-        place: Vec::new(),
-    };
+    let through = Operator::new(&campaign, &[]).hiding(&HIDDEN);
     let (code, why) = through.run(&["why", "m9"]);
     assert_eq!(code, 0, "{why}");
     assert!(why.contains("m9: still held"), "{why}");

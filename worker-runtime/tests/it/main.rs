@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bad_input;
+mod batches;
 mod clock;
 mod cluster;
 mod conformance;

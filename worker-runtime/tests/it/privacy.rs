@@ -3,7 +3,8 @@
 
 use crate::harness::amqp::{Amqp, user_message};
 use crate::harness::campaign::Campaign;
-use crate::harness::process::{Process, run, said};
+use crate::harness::operator::{self, Operator};
+use crate::harness::process::Process;
 use crate::harness::{PATIENCE, http, vhost, wait_for};
 use serde_json::{Value, json};
 use std::path::Path;
@@ -12,6 +13,8 @@ use vumi_testkit::redis::{Append, Options, Redis};
 
 const ADDRESS: &str = "+27825550199";
 const DIGITS: &str = "27825550199";
+/// The same without the code of its country.
+const NATIONAL: &str = "825550199";
 const OTHER: &str = "27820000001";
 /// Part of everything that the person says and hears.
 const TEXT: &str = "zanzibar-marzipan";
@@ -85,12 +88,10 @@ fn outbound(id: &str, transport: &str) -> Value {
 }
 
 /// What must not be shown anywhere.
+const HIDDEN: [&str; 3] = [TEXT, DIGITS, NATIONAL];
+
 fn assert_hidden(place: &str, text: &str) {
-    let words = [TEXT, DIGITS, &DIGITS[2..]];
-    for word in words {
-        let shown = text.lines().find(|line| line.contains(word));
-        assert_eq!(shown, None, "{place} shows {word}");
-    }
+    operator::assert_hidden(place, text, &HIDDEN);
 }
 
 /// Sends the person through the campaign and waits until every trace is there; the answer of the intake.
@@ -149,7 +150,7 @@ async fn plant(campaign: &Campaign, port: u16, broker: &str, operator: &Operator
     amqp.publish("app.inbound", broken.as_bytes()).await;
 
     wait_for("everything is where it ends", PATIENCE, || async {
-        let status = campaign.status_of(&operator.which())?;
+        let status = campaign.status_of(&operator.place())?;
         let parked = operator.json(&["parked", "list", "--format", "json"])?;
         let waits = operator.json(&["journal", "list", "--format", "json"])?;
         let (_, counts) = operator.run(&["ledger", "counts"]);
@@ -174,114 +175,82 @@ async fn plant(campaign: &Campaign, port: u16, broker: &str, operator: &Operator
     .await;
 }
 
-/// Runs commands, none of which may show the person.
-struct Operator<'c> {
-    campaign: &'c Campaign,
-    state: Option<String>,
+/// Every command and page that tells of messages.
+async fn look_everywhere(operator: &Operator<'_>, admin: u16) {
+    for arguments in [
+        &["status"][..],
+        &["status", "--format", "json"],
+        &["why", ADDRESS],
+        &["why", ADDRESS, "--json"],
+        &["why", "--since", "1h"],
+        &["why", "--since", "1h", "--json"],
+        &["why", "lost"],
+        &["why", "later"],
+        &["why", "wrong"],
+        &["ledger", "counts"],
+        &["ledger", "overdue"],
+        &["ledger", "audit"],
+        &["ledger", "resend", "lost", "--dry-run"],
+        &["ledger", "resend", "lost", "--dry-run", "--format", "json"],
+        &["batch", "list"],
+        &["batch", "list", "--format", "json"],
+        &["journal", "list"],
+        &["journal", "list", "--format", "json"],
+        &["journal", "list", "sms.outbound", "--address", ADDRESS],
+        &["parked", "list"],
+        &["parked", "list", "--format", "json"],
+        &["erase", "--person", ADDRESS, "--dry-run"],
+        &[
+            "erase",
+            "--person",
+            ADDRESS,
+            "--dry-run",
+            "--format",
+            "json",
+        ],
+    ] {
+        let (code, text) = operator.run(arguments);
+        assert!(
+            code < 2 && !text.trim().is_empty(),
+            "{arguments:?}: {code}: {text}"
+        );
+    }
+    for format in ["table", "json"] {
+        let (code, text) =
+            operator.run(&["top", "--once", "--interval", "100ms", "--format", format]);
+        assert!(code == 0 && text.contains("lossy"), "{text}");
+    }
+    for page in ["/metrics", "/readyz", "/healthz"] {
+        let (_, text) = http::get(admin, page, PATIENCE).await.unwrap();
+        assert_hidden(page, &text);
+    }
 }
 
-impl Operator<'_> {
-    fn which(&self) -> Vec<&str> {
-        match &self.state {
-            Some(folder) => vec!["--state", folder],
-            None => Vec::new(),
-        }
+/// Erases the person, whose every trace was found.
+fn erase(operator: &Operator<'_>) {
+    // What cannot be read as a message is nobody's: it is dropped by its reason.
+    let (code, text) = operator.run(&[
+        "parked",
+        "drop",
+        "app.inbound",
+        "--code",
+        "message.not_json",
+        "--yes",
+    ]);
+    assert!(code < 2, "{text}");
+    let report = operator.json(&["erase", "--person", ADDRESS, "--yes", "--format", "json"]);
+    let report = report.unwrap();
+    for what in ["sessions", "ledger", "journal", "firstSeen", "parked"] {
+        let removed = report["removed"].as_array().unwrap();
+        let count: u64 = removed
+            .iter()
+            .filter(|one| one["what"] == what)
+            .map(|one| one["count"].as_u64().unwrap())
+            .sum();
+        assert!(count > 0, "nothing of {what} was erased: {report}");
     }
-
-    fn run(&self, arguments: &[&str]) -> (i32, String) {
-        let output = run(
-            self.campaign.path(),
-            &[arguments, &self.which()[..]].concat(),
-        );
-        let text = said(&output);
-        assert_hidden(&format!("vumi {arguments:?}"), &text);
-        (output.status.code().unwrap(), text)
-    }
-
-    fn json(&self, arguments: &[&str]) -> Result<Value, String> {
-        let (_, text) = self.run(arguments);
-        serde_json::from_str(&text).map_err(|e| format!("{arguments:?}: {e}: {text}"))
-    }
-
-    /// Every command and page that tells of messages.
-    async fn look_everywhere(&self, admin: u16) {
-        for arguments in [
-            &["status"][..],
-            &["status", "--format", "json"],
-            &["why", ADDRESS],
-            &["why", ADDRESS, "--json"],
-            &["why", "--since", "1h"],
-            &["why", "--since", "1h", "--json"],
-            &["why", "lost"],
-            &["why", "later"],
-            &["why", "wrong"],
-            &["ledger", "counts"],
-            &["ledger", "overdue"],
-            &["ledger", "audit"],
-            &["ledger", "resend", "lost", "--dry-run"],
-            &["ledger", "resend", "lost", "--dry-run", "--format", "json"],
-            &["batch", "list"],
-            &["batch", "list", "--format", "json"],
-            &["journal", "list"],
-            &["journal", "list", "--format", "json"],
-            &["journal", "list", "sms.outbound", "--address", ADDRESS],
-            &["parked", "list"],
-            &["parked", "list", "--format", "json"],
-            &["erase", "--person", ADDRESS, "--dry-run"],
-            &[
-                "erase",
-                "--person",
-                ADDRESS,
-                "--dry-run",
-                "--format",
-                "json",
-            ],
-        ] {
-            let (code, text) = self.run(arguments);
-            assert!(
-                code < 2 && !text.trim().is_empty(),
-                "{arguments:?}: {code}: {text}"
-            );
-        }
-        for format in ["table", "json"] {
-            let which = ["top", "--once", "--interval", "100ms", "--format", format];
-            let output = run(self.campaign.path(), &which);
-            let text = said(&output);
-            assert!(output.status.success() && text.contains("lossy"), "{text}");
-            assert_hidden("vumi top", &text);
-        }
-        for page in ["/metrics", "/readyz", "/healthz"] {
-            let (_, text) = http::get(admin, page, PATIENCE).await.unwrap();
-            assert_hidden(page, &text);
-        }
-    }
-
-    /// Erases the person, whose every trace was found.
-    fn erase(&self) {
-        // What cannot be read as a message is nobody's: it is dropped by its reason.
-        let (code, text) = self.run(&[
-            "parked",
-            "drop",
-            "app.inbound",
-            "--code",
-            "message.not_json",
-            "--yes",
-        ]);
-        assert!(code < 2, "{text}");
-        let report = self.json(&["erase", "--person", ADDRESS, "--yes", "--format", "json"]);
-        let report = report.unwrap();
-        for what in ["sessions", "ledger", "journal", "firstSeen", "parked"] {
-            let removed = report["removed"].as_array().unwrap();
-            let count: u64 = removed
-                .iter()
-                .filter(|one| one["what"] == what)
-                .map(|one| one["count"].as_u64().unwrap())
-                .sum();
-            assert!(count > 0, "nothing of {what} was erased: {report}");
-        }
-        let (code, text) = self.run(&["why", ADDRESS]);
-        assert_eq!(code, 2, "{text}");
-    }
+    let (code, text) = operator.run(&["why", ADDRESS]);
+    assert_eq!(code, 2, "{text}");
 }
 
 /// No queue that keeps messages set aside, or that nobody reads, holds the person.
@@ -452,10 +421,7 @@ async fn a_person_is_in_no_sink_and_after_an_erasure_in_no_store() {
         "--log-level",
         "debug",
     ]);
-    let operator = Operator {
-        campaign: &campaign,
-        state: None,
-    };
+    let operator = Operator::new(&campaign, &[]).hiding(&HIDDEN);
     wait_for("all workers are ready", PATIENCE, || async {
         let status = campaign.status()?.0;
         let workers = status["workers"].as_array().cloned().unwrap_or_default();
@@ -476,11 +442,11 @@ async fn a_person_is_in_no_sink_and_after_an_erasure_in_no_store() {
             "the store never held {word}: {before}"
         );
     }
-    operator.look_everywhere(admin).await;
+    look_everywhere(&operator, admin).await;
     listeners.heard_nothing_private().await;
     log_is_clean(&process);
 
-    operator.erase();
+    erase(&operator);
     let after = everything(&redis).await;
     assert_hidden("Redis", &after);
     let trace = after.lines().find(|line| line.contains(&key));
@@ -530,17 +496,14 @@ async fn a_folder_forgets_a_person_after_an_erasure() {
         "--log-level",
         "debug",
     ]);
-    let operator = Operator {
-        campaign: &campaign,
-        state: Some(folder),
-    };
+    let operator = Operator::new(&campaign, &["--state", &folder]).hiding(&HIDDEN);
     plant(&campaign, port, &broker, &operator).await;
     let key = Person::new(ADDRESS).key();
     for word in [TEXT, DIGITS, &key] {
         assert_ne!(files_with(&state, word), Vec::<String>::new(), "{word}");
     }
-    operator.look_everywhere(admin).await;
-    operator.erase();
+    look_everywhere(&operator, admin).await;
+    erase(&operator);
     assert_queues_clean(&broker).await;
     for word in [TEXT, DIGITS, &key] {
         forgotten(&state, word).await;

@@ -4,9 +4,9 @@
 
 use crate::harness::amqp::{Amqp, reply_to, user_message};
 use crate::harness::campaign::Campaign;
-use crate::harness::process::{Process, run, said};
+use crate::harness::operator::Operator;
+use crate::harness::process::Process;
 use crate::harness::{PATIENCE, http, vhost, wait_for};
-use serde_json::Value;
 use std::time::Duration;
 use vumi_testkit::redis::{Append, Options, Redis};
 
@@ -20,35 +20,20 @@ async fn redis() -> Option<Redis> {
     Redis::start_or_skip(options).await
 }
 
-/// Runs `vumi` on the store, and on the broker where `broker` is given; its exit code and what it printed.
-struct Operator<'c> {
-    campaign: &'c Campaign,
-    redis: String,
-    broker: String,
-}
-
-impl Operator<'_> {
-    fn run(&self, arguments: &[&str], with_broker: bool) -> (i32, String) {
-        let mut all = [arguments, &["--redis", &self.redis]].concat();
-        if with_broker {
-            all.extend(["--broker", &self.broker]);
+/// Waits until the ledger has all messages in this state.
+async fn all(operator: &Operator<'_>, state: &str) {
+    wait_for(state, PATIENCE, || async {
+        let counts = operator.json(&["ledger", "counts", "--format", "json"])?;
+        let there = counts.as_array().is_some_and(|rows| {
+            rows.len() == 1 && rows[0]["state"] == state && rows[0]["count"] == MESSAGES
+        });
+        if there {
+            Ok(())
+        } else {
+            Err(counts.to_string())
         }
-        let output = run(self.campaign.path(), &all);
-        (output.status.code().unwrap(), said(&output))
-    }
-
-    /// Waits until the ledger has all messages in this state.
-    async fn all(&self, state: &str) {
-        wait_for(state, PATIENCE, || async {
-            let (_, counts) = self.run(&["ledger", "counts", "--format", "json"], false);
-            let rows: Value = serde_json::from_str(&counts).map_err(|_| counts.clone())?;
-            let there = rows.as_array().is_some_and(|rows| {
-                rows.len() == 1 && rows[0]["state"] == state && rows[0]["count"] == MESSAGES
-            });
-            if there { Ok(()) } else { Err(counts) }
-        })
-        .await;
-    }
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,18 +42,16 @@ async fn what_failed_is_sent_again_by_a_person_and_ends_by_receipts_that_name_th
         return;
     };
     let campaign = Campaign::empty();
-    let operator = Operator {
-        campaign: &campaign,
-        redis: redis.url(0),
-        broker: url.clone(),
-    };
+    let store = redis.url(0);
+    let operator = Operator::new(&campaign, &["--redis", &store]);
+    let with_broker = operator.and(&["--broker", &url]);
     let start = |accepted: u32| -> Process {
         let manifest = format!(
             "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: net}}\n\
              spec:\n  devNull: {{ackPercent: {accepted}, receiptAfter: 200ms}}\n"
         );
         campaign.place("net", &manifest);
-        let more = ["--redis", &operator.redis];
+        let more = ["--redis", &store];
         campaign.alone(["worker", "--manifests"], "net", &url, &more)
     };
     let mut refusing = start(0);
@@ -88,33 +71,33 @@ async fn what_failed_is_sent_again_by_a_person_and_ends_by_receipts_that_name_th
         amqp.publish("net.outbound", message.to_string().as_bytes())
             .await;
     }
-    operator.all("failed").await;
+    all(&operator, "failed").await;
     assert_eq!(refusing.stop(PATIENCE).await, Some(143));
     let mut accepting = start(100);
 
     let resend = ["ledger", "resend", "--transport", "net"];
-    let (code, listed) = operator.run(&[&resend[..], &["--dry-run"]].concat(), false);
+    let (code, listed) = operator.run(&[&resend[..], &["--dry-run"]].concat());
     assert_eq!(code, 0, "{listed}");
     assert!(listed.contains("5 can be sent again"), "{listed}");
     assert!(
         !listed.contains("secret") && !listed.contains("12345"),
         "{listed}"
     );
-    let (code, text) = operator.run(&resend, true);
+    let (code, text) = with_broker.run(&resend);
     assert_eq!(code, 2, "not without --yes: {text}");
     assert!(text.contains("Send 5 messages again?"), "{text}");
-    let (code, text) = operator.run(&[&resend[..], &["--yes"]].concat(), false);
+    let (code, text) = operator.run(&[&resend[..], &["--yes"]].concat());
     assert_eq!(code, 1, "not without a broker: {text}");
     assert!(text.contains("--broker URL"), "{text}");
-    let (code, text) = operator.run(&[&resend[..], &["--yes"]].concat(), true);
+    let (code, text) = with_broker.run(&[&resend[..], &["--yes"]].concat());
     assert_eq!((code, text.as_str()), (0, "5 sent again\n"));
-    operator.all("delivered").await;
-    let (code, text) = operator.run(&resend, true);
+    all(&operator, "delivered").await;
+    let (code, text) = with_broker.run(&resend);
     assert_eq!(code, 2, "nothing is left: {text}");
-    let (code, text) = operator.run(&["ledger", "resend", "m1"], true);
+    let (code, text) = with_broker.run(&["ledger", "resend", "m1"]);
     assert_eq!(code, 1, "{text}");
     assert!(text.contains("1 not: it is delivered"), "{text}");
-    let (_, why) = operator.run(&["why", "m1"], false);
+    let (_, why) = operator.run(&["why", "m1"]);
     for part in ["a person had it sent again", "m1: delivered"] {
         assert!(why.contains(part), "{why}");
     }

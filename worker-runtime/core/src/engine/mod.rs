@@ -22,6 +22,7 @@ mod watch;
 
 pub(crate) use labels::{LONGEST as LONGEST_LABEL, group_of};
 pub(crate) use partitions::is_part;
+pub use partitions::parts_on;
 pub use running::{BuiltWorker, RunningWorker, build};
 pub(crate) use sending::{may_double, patience};
 

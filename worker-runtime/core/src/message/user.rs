@@ -156,21 +156,6 @@ impl UserMessage {
         reply
     }
 
-    /// A reply to the whole group: as [`Self::reply`], with `to_addr` null when the message came from a group.
-    pub fn reply_to_group(
-        &self,
-        worker: &str,
-        index: usize,
-        content: Option<&str>,
-        close: bool,
-    ) -> Self {
-        let mut reply = self.reply(worker, index, content, close);
-        if self.group().is_some() {
-            reply.0.set_text("to_addr", None);
-        }
-        reply
-    }
-
     /// `message_id`; empty if null.
     pub fn message_id(&self) -> &str {
         self.0.text("message_id").unwrap_or_default()

@@ -206,7 +206,7 @@ impl<'a> Draft<'a> {
         }
         let options = value.as_object().ok_or("it is no mapping")?;
         let secret = format!("{}-redis", self.name);
-        let mut prefix = String::new();
+        let (mut prefix, mut separator) = (String::new(), None);
         let mut address = Map::from_iter([("host".to_owned(), json!("127.0.0.1"))]);
         for (key, value) in options {
             match (key.as_str(), Shape::Text.read(value)) {
@@ -215,7 +215,7 @@ impl<'a> Draft<'a> {
                     address.insert(key.clone(), text);
                 }
                 ("key_prefix", Ok(text)) => prefix = text.as_str().unwrap_or_default().to_owned(),
-                ("key_separator", Ok(text)) if text == ":" => {}
+                ("key_separator", Ok(text)) => separator = Some(text),
                 _ => self.lost.push(format!(
                     "redis_manager.{key} is not converted: state.redis has no setting for it"
                 )),
@@ -225,7 +225,12 @@ impl<'a> Draft<'a> {
             let value = value.as_str().unwrap_or_default().to_owned();
             self.secrets.push((secret.clone(), key, value));
         }
-        let redis = json!({"secretRef": {"name": secret}, "keyPrefix": prefix});
+        let mut redis = json!({"secretRef": {"name": secret}, "keyPrefix": prefix});
+        // Vumi has no use for it either where there is no prefix.
+        let used = separator.filter(|text| *text != ":" && !prefix.is_empty());
+        if let Some(separator) = used {
+            redis["keySeparator"] = separator;
+        }
         put(&mut self.spec, to, redis);
         Ok(())
     }

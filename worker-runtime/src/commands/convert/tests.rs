@@ -570,6 +570,30 @@ middleware: [{name: length, sessionLength: {sessionTimeout: 120s, namespace: tra
 }
 
 #[test]
+fn a_separator_of_keys_is_kept_where_it_has_an_effect() {
+    let class = "vumi.demos.hangman.HangmanWorker";
+    for (manager, redis) in [
+        (
+            "key_prefix: demo, key_separator: '/'",
+            "keyPrefix: demo, keySeparator: '/'",
+        ),
+        ("key_prefix: demo, key_separator: ':'", "keyPrefix: demo"),
+        ("key_separator: '/'", "keyPrefix: ''"),
+    ] {
+        let text = format!(
+            "transport_name: t\nworker_name: w\nrandom_word_url: http://words\nredis_manager: {{{manager}}}\n"
+        );
+        let (made, lost) = one(class, &text);
+        let redis = yaml(&format!("{{secretRef: {{name: worker-redis}}, {redis}}}"));
+        assert_eq!(made["worker"]["state"]["redis"], redis, "{manager}");
+        assert!(
+            !lost.iter().any(|l| l.contains("redis_manager")),
+            "{lost:#?}"
+        );
+    }
+}
+
+#[test]
 fn a_junebug_channel_alone_in_a_list_and_in_an_answer() {
     let channel = r#"{"id": "0b8f1a2c-0000-4000-8000-000000000001", "type": "telnet", "label": "My channel!",
         "config": {"twisted_endpoint": "tcp:9001", "transport_name": "other"}, "mo_url": "http://app.example/mo",

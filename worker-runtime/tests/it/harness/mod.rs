@@ -5,6 +5,7 @@ pub mod amqp;
 pub mod backlog;
 pub mod campaign;
 pub mod http;
+pub mod operator;
 pub mod process;
 pub mod telnet;
 

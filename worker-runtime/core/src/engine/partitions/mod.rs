@@ -6,12 +6,14 @@
 
 mod crew;
 mod forward;
+mod found;
 mod layout;
 mod leftover;
 mod members;
 mod plan;
 mod shares;
 
+pub use found::parts_on;
 pub(super) use layout::Layout;
 pub(super) use plan::Plan;
 pub(crate) use plan::is_part;

@@ -58,21 +58,6 @@ fn a_reply_swaps_and_copies_as_documented() {
 }
 
 #[test]
-fn a_group_reply_goes_to_the_group_only_if_there_is_one() {
-    let mut message = inbound();
-    let reply = message.reply_to_group("w", 0, Some("x"), false);
-    assert_eq!(reply.to_addr(), Some("+2782"));
-    message.set_field("group", "#room");
-    let reply = message.reply_to_group("w", 0, Some("x"), false);
-    assert_eq!((reply.to_addr(), reply.group()), (None, Some("#room")));
-    assert_eq!(
-        reply.field("to_addr"),
-        Some(&Value::Null),
-        "null, not absent"
-    );
-}
-
-#[test]
 fn a_send_answers_nothing_and_has_every_field() {
     let message = UserMessage::send("+2782", Some("news"));
     assert_eq!(message.to_addr(), Some("+2782"));
@@ -118,7 +103,7 @@ fn both_generations_read_every_message_we_make() {
     for user in [
         message.clone(),
         message.reply("w", 0, Some("Zoë 😀"), true),
-        message.reply_to_group("w", 1, None, false),
+        message.reply("w", 1, None, false),
     ] {
         read_v1(Kind::User, &user.encode()).unwrap();
         let again = read_v2(Kind::User, &user.encode()).unwrap();

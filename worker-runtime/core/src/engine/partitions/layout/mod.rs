@@ -18,6 +18,7 @@ use crate::reasons::{self, Reason};
 use crate::state::StateStore;
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use notes::Note;
+pub(super) use notes::note_queue;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};

@@ -15,14 +15,15 @@ pub(super) struct Note {
     pub(super) parts: Vec<String>,
 }
 
-impl Layout {
-    fn note_queue(&self) -> String {
-        format!("{}.layout", self.plan.queue())
-    }
+/// Where it is written down of `queue`.
+pub(in super::super) fn note_queue(queue: &str) -> String {
+    format!("{queue}.layout")
+}
 
+impl Layout {
     /// What is written down, none for what cannot be read; an empty list if the queue was never divided.
     pub(super) async fn read(&self) -> Result<Vec<Option<Note>>, WorkError> {
-        let queue = self.note_queue();
+        let queue = note_queue(self.plan.queue());
         if self.broker.depth(&queue).await?.is_none() {
             return Ok(Vec::new());
         }
@@ -37,7 +38,7 @@ impl Layout {
 
     /// Writes down how it is divided now. A crash in between leaves both notes, which is a change again.
     pub(super) async fn write(&self) -> Result<(), WorkError> {
-        let queue = self.note_queue();
+        let queue = note_queue(self.plan.queue());
         self.broker
             .declare(&QueueSpec::Parking(queue.clone()))
             .await?;

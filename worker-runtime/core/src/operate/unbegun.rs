@@ -1,0 +1,27 @@
+//! Messages that wait in a transport's queue and have no row yet: what neither the ledger nor a batch counts.
+
+use super::Reach;
+use crate::audit::account_of;
+use vumi_api::shared::Class;
+use vumi_api::{Flow, Port};
+
+impl Reach {
+    /// How many messages are ready in the queues of a transport before it begins with them, of any batch; none where no
+    /// broker answers that. What waits in the queue of a class has a row.
+    pub(super) async fn unbegun(&self, account: &str) -> Option<u64> {
+        let intake = Port::new(account, Flow::Outbound).queue();
+        let mut sum = None;
+        for (queue, at) in &self.queues {
+            let is_class = queue
+                .strip_prefix(&intake)
+                .and_then(|part| part.strip_prefix('.')?.split('.').next())
+                .is_some_and(|part| Class::find(part).is_some());
+            if account_of(queue) != Some(account) || is_class {
+                continue;
+            }
+            let depth = at.broker.as_ref()?.depth(queue).await.ok()?;
+            *sum.get_or_insert(0) += depth.map_or(0, |depth| u64::from(depth.ready));
+        }
+        sum
+    }
+}
