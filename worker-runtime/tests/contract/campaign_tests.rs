@@ -91,6 +91,11 @@ tests:
   steps:
   - inbound: {raw: not a message}
   - expect: {outbound: []}
+- name: somebody heard a line
+  transports: {telnet: {real: true}}
+  steps:
+  - line: {to: telnet, user: anne, text: hello}
+  - expect: {inbound: [{session: new}, {content: hello}]}
 - name: what is right passes
   steps:
   - inbound: {raw: not a message}
@@ -115,12 +120,13 @@ fn a_campaign_that_does_something_else_is_told_what() {
         "after the last step:",
         "messages to \"2782\" came in another order than expected",
         "+ not expected set aside: telnet.inbound message.not_json",
-        "1 passed, 5 failed",
+        "+ not expected line: anne heard",
+        "1 passed, 6 failed",
     ] {
         assert!(out.contains(part), "{part:?} is not in\n{out}");
     }
     let xml = std::fs::read_to_string(report).unwrap();
-    assert!(xml.contains("tests=\"6\" failures=\"5\""), "{xml}");
+    assert!(xml.contains("tests=\"7\" failures=\"6\""), "{xml}");
 }
 
 #[test]
