@@ -176,7 +176,7 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
             json!({
                 "rule": format!("{external} || {needed}"),
                 "message": sentence,
-                "fieldPath": ".retry.external",
+                "fieldPath": ".retry",
             }),
         );
     }

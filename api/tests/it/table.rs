@@ -149,14 +149,14 @@ pub const BAD: &[Bad] = &[
     transport(
         "telnet: {port: 9010}\nretry: {external: true}",
         RULE,
-        "spec.retry.external",
+        "spec.retry",
         "needs `legacyFailures: true`",
     ),
     other(
         "Application",
         "echo: {}\ntransportName: x\nretry: {external: true}",
         RULE,
-        "spec.retry.external",
+        "spec.retry",
         "is for transports",
     ),
     transport(

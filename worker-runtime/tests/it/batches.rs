@@ -103,12 +103,12 @@ async fn a_batch_is_given_to_another_class_or_transport_by_command() {
     assert_eq!(code, 2, "no such class: {text}");
     let said = operator.done(&[&reclass[..], &["--yes"]].concat()).unwrap();
     assert!(
-        said.starts_with("batch spring is reclassed to interactive (sms)"),
+        said.starts_with("batch spring is moved to class interactive (sms)"),
         "{said}"
     );
     wait_for_counts(&operator, "spring", json!({"sms": {"delivered": 3}})).await;
     let why = operator.done(&["why", "spring-0"]).unwrap();
-    assert!(why.contains("waits in class interactive"), "{why}");
+    assert!(why.contains("is moved to class interactive"), "{why}");
 
     for (to, why) in [
         ("sms", "batch autumn is with sms already"),

@@ -179,7 +179,7 @@ impl Outlet {
         let _ = receipt.confirmation().await;
     }
 
-    /// Publishes a body as it is and waits until a queue has it.
+    /// Publishes a body as it is and waits until the queue of somebody else has it; fails if that is not there.
     pub(super) async fn entrust(
         &self,
         routing_key: String,
@@ -191,7 +191,7 @@ impl Outlet {
             routing_key,
             message_id: None,
             body,
-            class: PublicationClass::Data,
+            class: PublicationClass::Direct,
         };
         self.send(publication, cause).await
     }

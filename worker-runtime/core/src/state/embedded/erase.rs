@@ -4,7 +4,7 @@
 
 use super::disk::{Failure, Space, Tx, View};
 use super::keys::{Key, Parts, tag};
-use super::{EmbeddedStore, first_seen, journal, ledger, sessions, suspects};
+use super::{EmbeddedStore, first_seen, journal, ledger, sessions, suspects, sweep};
 use crate::error::WorkError;
 use crate::state::journal::{Entry, Lane};
 use crate::state::ledger::Query;
@@ -33,6 +33,18 @@ pub(super) async fn erase(
     let of_user = move |key: &[u8], _: &[u8]| Ok(who.owns(sessions::user(key)?));
     let found = keys(store, Space::Records, tag::SESSION, of_user).await?;
     let sessions = remove(store, found, remove_record).await?;
+    // Reminders of these, and of sessions that have ended, have the user in their keys too.
+    let who = person.clone();
+    let of_user = move |key: &[u8], _: &[u8]| {
+        let key = sweep::reminded(key)?;
+        Ok(key.first() == Some(&tag::SESSION) && who.owns(sessions::user(key)?))
+    };
+    let found = keys(store, Space::Index, tag::EXPIRY, of_user).await?;
+    remove(store, found, |tx, key| {
+        tx.remove(Space::Index, key);
+        Ok(1)
+    })
+    .await?;
 
     let (who, known) = (person.clone(), ids.clone());
     let of_message = move |_: &[u8], value: &[u8]| {

@@ -24,6 +24,12 @@ pub(super) fn remind(tx: &mut Tx<'_>, key: &[u8], before: Option<u64>, ends: u64
     }
 }
 
+/// The key that a reminder is of.
+pub(super) fn reminded(key: &[u8]) -> Result<&[u8], Failure> {
+    key.get(index().as_ref().len() + size_of::<u64>()..)
+        .ok_or(INDEX)
+}
+
 /// When the thing under a key ends, if it is there and ends.
 fn ends(tx: &Tx<'_>, key: &[u8]) -> Result<Option<u64>, Failure> {
     let mut parts = Parts::of(key);
