@@ -20,11 +20,6 @@ pub struct Retry {
     /// Waiting time between attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,
-    /// Whether later attempts are made by a Vumi failure worker: a message whose attempt failed and counts is given to it by
-    /// `<transportName>.failures`, and it puts the message into `.outbound` again, where `maxAge` begins anew. Attempts that
-    /// do not count are repeated here. For transports with `legacyFailures: true`. Default `false`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub external: Option<bool>,
 }
 
 impl Retry {

@@ -147,19 +147,6 @@ pub const BAD: &[Bad] = &[
         "it belongs beside telnet",
     ),
     transport(
-        "telnet: {port: 9010}\nretry: {external: true}",
-        RULE,
-        "spec.retry",
-        "needs `legacyFailures: true`",
-    ),
-    other(
-        "Application",
-        "echo: {}\ntransportName: x\nretry: {external: true}",
-        RULE,
-        "spec.retry",
-        "is for transports",
-    ),
-    transport(
         "telnet: {}\nport: 9010",
         UNKNOWN,
         "spec.port",

@@ -209,7 +209,8 @@ async fn what_waits_in_a_class_is_found_and_what_no_list_counts_is_said_while_no
     let (_, text) = alone.run(&cancel);
     assert!(text.contains("only the broker knows how many;"), "{text}");
     let (_, text) = operator.run(&["batch", "cancel", "spring"]);
-    let asked = "messages that `vumi batch list` counts; ";
+    // What the intake had in hand when it was killed may be back in its queue.
+    let asked = "messages that `vumi batch list` counts";
     assert!(
         text.contains(asked),
         "what is in a class is counted: {text}"

@@ -179,23 +179,6 @@ impl Outlet {
         let _ = receipt.confirmation().await;
     }
 
-    /// Publishes a body as it is and waits until the queue of somebody else has it; fails if that is not there.
-    pub(super) async fn entrust(
-        &self,
-        routing_key: String,
-        body: bytes::Bytes,
-        cause: Cause<'_>,
-    ) -> Result<(), Unpublished> {
-        let publication = Publication {
-            exchange: EXCHANGE.to_owned(),
-            routing_key,
-            message_id: None,
-            body,
-            class: PublicationClass::Direct,
-        };
-        self.send(publication, cause).await
-    }
-
     /// Puts a word without a body into a queue of our own, as far as that is there; it may get lost.
     pub(super) async fn mark(&self, queue: &str, id: String) {
         let publication = Publication {

@@ -196,13 +196,6 @@ impl UserMessage {
         self.0.text("timestamp")?.parse().ok()
     }
 
-    /// `retry_metadata.retries`: how often Vumi's failure worker gave it back for another attempt.
-    pub fn retries(&self) -> u32 {
-        let metadata = self.0.object("retry_metadata");
-        let retries = metadata.and_then(|m| m.get("retries")?.as_u64());
-        retries.map_or(0, |n| u32::try_from(n).unwrap_or(u32::MAX))
-    }
-
     /// `content`.
     pub fn content(&self) -> Option<&str> {
         self.0.text("content")

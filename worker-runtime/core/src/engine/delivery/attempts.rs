@@ -45,14 +45,9 @@ impl Desk {
         let started = Instant::now();
         // From here on by a clock that nobody steps.
         let aged = Duration::from_millis(millis(crate::clock::now()).saturating_sub(past.since));
-        // Those that followed what Vumi's failure worker gave back are in the message alone.
-        let returned = match (&decoded, self.policy.external) {
-            (Some(Message::User(message)), true) => message.retries(),
-            _ => 0,
-        };
-        let mut attempt = past.attempts.max(returned);
+        let mut attempt = past.attempts;
         let mut made = Made {
-            counted: past.counted.max(returned),
+            counted: past.counted,
             bugs: 0,
         };
         loop {
@@ -124,18 +119,9 @@ impl Desk {
                 next = sending.next(case, &error, next);
             }
             if let Next::Again(wait) | Next::Later(_, wait) = &next {
-                let external = self.to_failure_worker(case.as_ref(), &error);
-                let (why, wanted) = external.as_ref().map_or((&error, &next), |(e, n)| (e, n));
-                let put_back = self.put_back(raw, &mut case, why, wanted, interrupted);
+                let put_back = self.put_back(raw, &mut case, &error, &next, interrupted);
                 if let Err(verdict) = put_back.await {
                     return verdict;
-                }
-                if external.is_some() {
-                    match self.give_to_failure_worker(raw, &error, cause).await {
-                        Ok(true) => return Verdict::Done,
-                        Ok(false) => {}
-                        Err(verdict) => return verdict,
-                    }
                 }
                 self.note_retry(raw, &error, attempt, *wait);
             }

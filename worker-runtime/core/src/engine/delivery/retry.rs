@@ -5,9 +5,6 @@ use super::*;
 /// Attempts of a message whose handling panics or fails by our own mistake.
 const BUG_ATTEMPTS: u32 = 3;
 
-/// Longest wait of Vumi's failure worker.
-const FAILURE_WORKER: Duration = Duration::from_secs(3600);
-
 /// How a failed message stands.
 pub(super) struct Stay {
     /// How long it is held here.
@@ -33,9 +30,11 @@ impl Made {
     /// that lasts: only `retry.maxAge` ends it, or `holdLimit` where there is no store.
     pub(super) fn note(&mut self, error: &WorkError) {
         match error.class {
+            // That a queue is missing, the broker itself says.
+            ErrorClass::Connect if error.code != codes::ROUTE_NO_QUEUE => {}
+            ErrorClass::Throttled(_) | ErrorClass::Auth => {}
             ErrorClass::Bug => self.bugs += 1,
-            _ if counts(error) => self.counted += 1,
-            _ => {}
+            _ => self.counted += 1,
         }
     }
 
@@ -54,16 +53,6 @@ impl Made {
                 plural(counted)
             ),
         }
-    }
-}
-
-/// Whether somebody judged the message, unless it was we who failed.
-fn counts(error: &WorkError) -> bool {
-    match error.class {
-        // That a queue is missing, the broker itself says.
-        ErrorClass::Connect => error.code == codes::ROUTE_NO_QUEUE,
-        ErrorClass::Throttled(_) | ErrorClass::Auth | ErrorClass::Bug => false,
-        _ => true,
     }
 }
 
@@ -159,59 +148,6 @@ impl Desk {
                 Takes::Never => short.then_some(Next::Again(wait)),
             },
             None => short.then_some(Next::Again(wait)),
-        }
-    }
-
-    /// What the ledger learns if Vumi's failure worker is to have the next attempt made; none if that is ours. A peer that is
-    /// away is ours to wait for, and what is left to do once the peer has the message is not for another attempt.
-    pub(super) fn to_failure_worker(
-        &self,
-        case: Option<&Case>,
-        error: &WorkError,
-    ) -> Option<(WorkError, Next)> {
-        let external = self.policy.external
-            && self.lasting
-            && self.port.flow == Flow::Outbound
-            && error.class.disposition() == Disposition::Retry
-            && error.class != ErrorClass::Connect
-            && counts(error)
-            && case.is_some_and(|case| !case.is_told());
-        external.then(|| {
-            let text = format!("{error}; Vumi's failure worker is asked to give it back later");
-            let why = WorkError {
-                text,
-                ..error.clone()
-            };
-            (why, Next::Again(FAILURE_WORKER))
-        })
-    }
-
-    /// Gives a message to Vumi's failure worker, which will put it into our queue again (R12). False if it cannot be given:
-    /// then it is ours to try again.
-    pub(super) async fn give_to_failure_worker(
-        &self,
-        raw: &RawDelivery,
-        error: &WorkError,
-        cause: Cause<'_>,
-    ) -> Result<bool, Verdict> {
-        let Ok(message) = UserMessage::decode(&raw.body) else {
-            return Ok(false);
-        };
-        let id = message.message_id();
-        let failure = FailureMessage::new(&message, FailureCode::Temporary, &error.to_string());
-        let key = FailureMessage::routing_key(&self.port.connector);
-        match self.outlet.entrust(key, failure.encode(), cause).await {
-            Ok(()) => {
-                self.metrics.retried.inc();
-                self.counters.retried.fetch_add(1, Ordering::Relaxed);
-                tracing::info!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), reason = %error, "failed, Vumi's failure worker is to give it back");
-                Ok(true)
-            }
-            Err(Unpublished::Interrupted) => Err(Verdict::Returned),
-            Err(Unpublished::Failed(why)) => {
-                tracing::warn!(worker = self.key, queue = self.queue, message_id = id, code = %why.code, reason = %why, "Vumi's failure worker cannot be given a message: it will be tried again here");
-                Ok(false)
-            }
         }
     }
 

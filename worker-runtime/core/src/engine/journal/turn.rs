@@ -55,15 +55,14 @@ impl LaneJournal {
 
     /// Takes over what Vumi kept for later, where that is to be looked for.
     fn start_import(&mut self) {
-        let Some((transport, from)) = self.imports.clone() else {
+        let Some(transport) = self.imports.clone() else {
             return;
         };
         (self.importing, self.import_now) = (true, false);
         let (access, term) = (Arc::clone(&self.access), self.access.exit.term());
         let alone = self.fenced;
         let import = async move {
-            let places = import::import(&access, term, alone, (&transport, from)).await;
-            Outcome::Imported(term, places)
+            Outcome::Imported(term, import::import(&access, term, alone, &transport).await)
         };
         self.ops.push(import.boxed());
     }

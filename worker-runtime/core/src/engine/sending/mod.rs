@@ -177,7 +177,7 @@ impl Case {
     }
 
     /// Whether its sender was told, or is to be.
-    pub(super) fn is_told(&self) -> bool {
+    fn is_told(&self) -> bool {
         let row = self.row.as_ref();
         row.is_some_and(|row| standing::standing(row) == Standing::Told)
     }

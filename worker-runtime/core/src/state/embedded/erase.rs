@@ -40,9 +40,11 @@ pub(super) async fn erase(
         Ok(key.first() == Some(&tag::SESSION) && who.owns(sessions::user(key)?))
     };
     let found = keys(store, Space::Index, tag::EXPIRY, of_user).await?;
-    remove(store, found, |tx, key| {
-        tx.remove(Space::Index, key);
-        Ok(1)
+    let later = remove(store, found, |tx, reminder| {
+        // With the session, should one have begun since: without its reminder it would never end.
+        let there = remove_record(tx, &sweep::reminded(reminder)?.to_vec())?;
+        tx.remove(Space::Index, reminder);
+        Ok(there)
     })
     .await?;
 
@@ -89,7 +91,7 @@ pub(super) async fn erase(
     store.beside(|disk| disk.forget()).await?;
 
     let counts = [
-        ("sessions", sessions),
+        ("sessions", sessions + later),
         ("journal", entries + outgoing),
         ("ledger", rows),
         ("firstSeen", answers),

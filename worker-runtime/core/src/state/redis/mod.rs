@@ -1,7 +1,7 @@
 //! The state store on Redis: every operation is one script or command, and so one round trip and atomic; concurrent
 //! ones share a connection. Redis Cluster is refused: it cannot hold together what a script needs.
 //!
-//! Keys, below the prefix (default `vumi`) and a colon. Names are as they are, but for `%`, `:`, spaces and control
+//! Keys, below the prefix (default `vumi`) and its separator (default a colon). Names are as they are, but for `%`, `:`, spaces and control
 //! characters, which are written `%xx`. Capital letters cannot be names of workers, so nothing collides with Vumi's
 //! keys.
 //!

@@ -130,8 +130,6 @@ enum Answer {
     Nack,
     /// Did not take it.
     Busy,
-    /// Cannot be reached.
-    Away,
     /// Took it, and its answer was lost.
     Lost,
     /// Took it; then we panic.
@@ -211,11 +209,6 @@ impl Worker for Transport {
                 ErrorClass::RemoteTemporary,
                 codes::BROKER_UNREACHABLE,
                 "busy",
-            )),
-            Answer::Away => Err(WorkError::new(
-                ErrorClass::Connect,
-                codes::PEER_UNREACHABLE,
-                "away",
             )),
             Answer::Lost => Err(unknown("no answer")),
             Answer::Panic => std::panic::resume_unwind(Box::new("scripted")),
