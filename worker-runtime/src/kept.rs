@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use vumi_api::shared::Retention;
 use vumi_api::{Flow, Port};
+use vumi_core::broker::Broker;
 use vumi_core::engine::parts_on;
+use vumi_core::error::WorkError;
 use vumi_core::operate::{Ask, Consumed, MAX_LISTED, Reach, answer};
 use vumi_core::state::{Person, StateStore, StoreHealth};
 use vumi_core::supervisor::control::{Request, ask};
@@ -104,39 +106,51 @@ impl Place {
                 Some(broker)
             }
         };
-        let mut names: BTreeSet<String> = queues.iter().cloned().collect();
-        names.extend(store.queues().await?);
-        let accounts = store.counts().await?.into_keys();
-        names.extend(accounts.map(|(account, _)| Port::new(account, Flow::Outbound).queue()));
-        if let Some(broker) = &broker {
-            // Without a manifest only the broker says whether a queue has partitions or classes.
-            for queue in names.clone() {
-                names.extend(parts_on(&**broker, &queue).await?);
-            }
-        }
-        let consumed = Consumed {
-            broker: broker.clone(),
-            store: Some(0),
-            keep: Retention::LEDGER,
-            worker: String::new(),
-            journal: None,
-            classes: None,
-            only_answers: false,
+        let answered = async {
+            let reach = reach(store, broker.as_ref(), queues).await?;
+            answer(&reach, question).await
         };
-        let reach = Reach {
-            stores: vec![Arc::clone(store)],
-            queues: names
-                .into_iter()
-                .map(|name| (name, consumed.clone()))
-                .collect(),
-            in_flight: None,
-        };
-        let answered = answer(&reach, question).await;
+        let answered = answered.await;
         if let Some(broker) = broker {
             broker.close(CLOSE).await;
         }
         Ok(answered?)
     }
+}
+
+/// A store and a broker, with the queues that the store knows of beside those that are asked for.
+async fn reach(
+    store: &Arc<dyn StateStore>,
+    broker: Option<&Arc<dyn Broker>>,
+    queues: &[String],
+) -> Result<Reach, WorkError> {
+    let mut names: BTreeSet<String> = queues.iter().cloned().collect();
+    names.extend(store.queues().await?);
+    let accounts = store.counts().await?.into_keys();
+    names.extend(accounts.map(|(account, _)| Port::new(account, Flow::Outbound).queue()));
+    if let Some(broker) = broker {
+        // Without a manifest only the broker says whether a queue has partitions or classes.
+        for queue in names.clone() {
+            names.extend(parts_on(&**broker, &queue).await?);
+        }
+    }
+    let consumed = Consumed {
+        broker: broker.cloned(),
+        store: Some(0),
+        keep: Retention::LEDGER,
+        worker: String::new(),
+        journal: None,
+        classes: None,
+        only_answers: false,
+    };
+    Ok(Reach {
+        stores: vec![Arc::clone(store)],
+        queues: names
+            .into_iter()
+            .map(|name| (name, consumed.clone()))
+            .collect(),
+        in_flight: None,
+    })
 }
 
 /// A store that cannot be reached is said after a few seconds, not waited for.

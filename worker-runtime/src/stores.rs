@@ -44,6 +44,17 @@ pub struct RedisUrl {
     pub separator: Option<String>,
 }
 
+/// With what keys begin with, as far as it is said.
+fn keyed(mut config: RedisConfig, prefix: Option<&str>, separator: Option<&str>) -> RedisConfig {
+    if let Some(prefix) = prefix {
+        config = config.with_key_prefix(prefix);
+    }
+    if let Some(separator) = separator {
+        config = config.with_key_separator(separator);
+    }
+    config
+}
+
 impl RedisUrl {
     /// How it is reached.
     pub fn config(&self) -> Result<RedisConfig, WorkError> {
@@ -51,13 +62,11 @@ impl RedisUrl {
         if let Some(path) = &self.authority {
             config = config.with_ca_file(path);
         }
-        if let Some(prefix) = &self.prefix {
-            config = config.with_key_prefix(prefix);
-        }
-        if let Some(separator) = &self.separator {
-            config = config.with_key_separator(separator);
-        }
-        Ok(config)
+        Ok(keyed(
+            config,
+            self.prefix.as_deref(),
+            self.separator.as_deref(),
+        ))
     }
 
     /// Whether it can be used at all, before anything is asked of it.
@@ -150,14 +159,9 @@ impl Stores {
     }
 
     fn redis(&self, named: &RedisRef) -> RedisConfig {
-        let mut config =
-            RedisConfig::from_secret(Arc::clone(&self.secrets), &named.secret_ref.name);
-        if let Some(prefix) = &named.key_prefix {
-            config = config.with_key_prefix(prefix);
-        }
-        if let Some(separator) = &named.key_separator {
-            config = config.with_key_separator(separator);
-        }
+        let config = RedisConfig::from_secret(Arc::clone(&self.secrets), &named.secret_ref.name);
+        let (prefix, separator) = (&named.key_prefix, &named.key_separator);
+        let mut config = keyed(config, prefix.as_deref(), separator.as_deref());
         if let Some(tls) = &named.tls {
             config = match &tls.ca_secret_ref {
                 Some(ca) => config.with_ca_secret(Arc::clone(&self.secrets), &ca.name),

@@ -204,7 +204,7 @@ pub async fn rows(report: &mut Report, runs: usize, messages: u32) -> Result<(),
         compare(report, guarantee, &without, &with);
     }
     for kind in [Asked::Accepted, Asked::Answered] {
-        asked(report, &bench, runs, kind).await?;
+        requested(report, &bench, runs, kind).await?;
     }
     idle(report, &bench).await?;
     crate::replay::rows(report, &bench.rig, &bench.redis, messages).await?;
@@ -272,7 +272,7 @@ impl Asked {
 }
 
 /// Such requests without a store, with what is guaranteed alone, and with the trail.
-async fn asked(
+async fn requested(
     report: &mut Report,
     bench: &Bench,
     runs: usize,

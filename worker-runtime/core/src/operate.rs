@@ -83,8 +83,8 @@ pub enum Ask {
         /// None lifts it.
         order: Option<Order>,
     },
-    /// How many messages wait in the queue of a transport without a row, of any batch: a number, or null where no broker
-    /// says it.
+    /// How many messages are ready in the queues of a transport before it begins with them, of any batch: a number, or null
+    /// where no broker says it. Those in hand and in a journal are not among them.
     Unbegun {
         /// Name of the transport.
         account: String,

@@ -4,7 +4,7 @@
 use crate::harness::amqp::{Amqp, user_message};
 use crate::harness::campaign::Campaign;
 use crate::harness::process::{Process, run, said};
-use crate::harness::{PATIENCE, vhost, wait_for};
+use crate::harness::{PATIENCE, http, vhost, wait_for};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::BTreeSet;
@@ -12,8 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use vumi_core::worker::Listener;
-use vumi_http::{Answer, Head, Limits, Reply, Request, Server, Service, StatusCode};
+use vumi_http::{Answer, Head, Reply, Request, Service, StatusCode};
 
 const POISON: &str = "poison";
 /// Messages of others, in hand together with the one that kills.
@@ -62,13 +61,8 @@ async fn endpoint() -> (Arc<Endpoint>, u16) {
     });
     let socket = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = socket.local_addr().unwrap().port();
-    let service: Arc<dyn Service> = Arc::new(Door(Arc::clone(&endpoint)));
-    tokio::spawn(async move {
-        let server = Server::new(Limits::default());
-        let listener = Listener::new(Arc::new(socket));
-        let never = CancellationToken::new();
-        server.serve(listener, &never, service, |_| {}).await;
-    });
+    let door = Arc::new(Door(Arc::clone(&endpoint)));
+    http::serve(socket, door, CancellationToken::new());
     (endpoint, port)
 }
 

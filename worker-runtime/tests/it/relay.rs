@@ -5,7 +5,7 @@
 use crate::harness::amqp::{Amqp, user_message};
 use crate::harness::campaign::Campaign;
 use crate::harness::process::{Process, run, said};
-use crate::harness::{PATIENCE, backlog, vhost, wait_for};
+use crate::harness::{PATIENCE, backlog, http, vhost, wait_for};
 use async_trait::async_trait;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,11 +16,8 @@ use tokio_util::sync::CancellationToken;
 use vumi_core::message::Event;
 use vumi_core::state::Journal;
 use vumi_core::state::journal::Filter;
-use vumi_core::worker::Listener;
 use vumi_http::webhook::signing_key;
-use vumi_http::{
-    Answer, Encoding, Head, Limits, Reply, Request, Server, Service, Signed, StatusCode,
-};
+use vumi_http::{Answer, Encoding, Head, Reply, Request, Service, Signed, StatusCode};
 use vumi_testkit::redis::{self, Redis};
 
 /// How long the endpoint is away.
@@ -156,12 +153,7 @@ impl Endpoint {
         .await;
         let closing = CancellationToken::new();
         *self.open.lock().unwrap() = Some(closing.clone());
-        let service: Arc<dyn Service> = Arc::new(Door(Arc::clone(self)));
-        tokio::spawn(async move {
-            let server = Server::new(Limits::default());
-            let listener = Listener::new(Arc::new(socket));
-            server.serve(listener, &closing, service, |_| {}).await;
-        });
+        http::serve(socket, Arc::new(Door(Arc::clone(self))), closing);
     }
 
     fn goes_away(&self) {

@@ -1,4 +1,5 @@
-//! Messages that wait in a transport's queue and have no row yet: what neither the ledger nor a batch counts.
+//! Messages that wait in a transport's queue before it begins with them: what neither the ledger nor a batch counts, but for
+//! those that came back.
 
 use super::Reach;
 use crate::audit::account_of;

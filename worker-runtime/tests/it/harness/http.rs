@@ -1,11 +1,15 @@
-//! A small HTTP client: one connection at a time, opened when needed.
+//! A small HTTP client: one connection at a time, opened when needed; and an endpoint that workers call.
 
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_util::sync::CancellationToken;
+use vumi_core::worker::Listener;
+use vumi_http::{Limits, Server, Service};
 
 /// A client of one server.
 pub struct Client {
@@ -77,4 +81,13 @@ impl Client {
 /// One request on a connection of its own.
 pub async fn get(port: u16, path: &str, limit: Duration) -> Result<(u16, String), Failed> {
     Client::new(port).get(path, limit).await
+}
+
+/// Serves `service` until `closing`.
+pub fn serve(socket: TcpListener, service: Arc<dyn Service>, closing: CancellationToken) {
+    tokio::spawn(async move {
+        let server = Server::new(Limits::default());
+        let listener = Listener::new(Arc::new(socket));
+        server.serve(listener, &closing, service, |_| {}).await;
+    });
 }
