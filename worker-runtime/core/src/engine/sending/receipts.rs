@@ -89,7 +89,8 @@ impl Sending {
             self.metrics.suppressed.inc();
             return Ok(());
         }
-        self.tell(tell, interrupted).await
+        self.tell(tell, interrupted).await?;
+        self.settle(book, row, None, interrupted).await.map(drop)
     }
 
     /// A row after a receipt; none if it says nothing new, or comes after the end.
@@ -98,12 +99,8 @@ impl Sending {
         if verdict == Some(EventType::Nack) {
             return None;
         }
-        let is_end = matches!(
-            receipt.outcome,
-            ReceiptOutcome::Delivered | ReceiptOutcome::Failed(_)
-        );
         let mut all = Vec::new();
-        if is_end && verdict.is_none() {
+        if verdict.is_none() && said.event_type() == EventType::DeliveryReport {
             // The answer was lost, or is slower than the receipt; the peer has the message all the same.
             let remote = receipt.remote_id.as_deref().or(row.remote_id.as_deref());
             all.push(self.event(Event::ack(
@@ -112,7 +109,9 @@ impl Sending {
             )));
         }
         all.push(said.clone());
-        let mut next = self.answered(book, row, &all, true)?;
+        // Not every peer repeats a receipt: what nothing else will say is left where the keeper finds it until it is told.
+        let lasting = verdict.is_some();
+        let mut next = self.answered(book, row, &all, lasting)?;
         next.remote_id = next.remote_id.or_else(|| receipt.remote_id.clone());
         Some(next)
     }

@@ -107,27 +107,24 @@ impl Sending {
     /// Moves a row whose sender has been told to where that leads.
     pub(super) async fn settle(
         &self,
-        case: &mut Case,
         book: &Book,
+        row: Row,
+        body: Option<&Bytes>,
         interrupted: Interrupted<'_>,
-    ) -> Result<(), Unpublished> {
+    ) -> Result<Row, Unpublished> {
         // What another transport tells, it moves by itself.
-        let telling = |row: &Row| row.account == book.account() && standing::is_telling(row);
-        let Some(row) = case.row.clone().filter(telling) else {
-            return Ok(());
-        };
-        let (row, _) = book
-            .advance(row, interrupted, |row| {
-                let last = standing::told(row)
-                    .pop()
-                    .filter(|_| standing::is_telling(row))?;
-                let state = standing::leads_to(&last, self.receipts);
-                let next = book.moved(row, state, patience::SENT, said_news(Some(&last)))?;
-                Some(book.with_content(next, case.body.as_ref()))
-            })
-            .await?;
-        case.row = Some(row);
-        Ok(())
+        if row.account != book.account() {
+            return Ok(row);
+        }
+        let settled = book.advance(row, interrupted, |row| {
+            let last = standing::told(row)
+                .pop()
+                .filter(|_| standing::is_telling(row))?;
+            let state = standing::leads_to(&last, self.receipts);
+            let next = book.moved(row, state, patience::SENT, said_news(Some(&last)))?;
+            Some(book.with_content(next, body))
+        });
+        settled.await.map(|(row, _)| row)
     }
 
     /// Repeats what a message's sender was told, byte for byte.
@@ -139,7 +136,11 @@ impl Sending {
     ) -> Result<(), Unpublished> {
         let told = case.row.as_ref().map(standing::told).unwrap_or_default();
         self.tell(told, interrupted).await?;
-        self.settle(case, book, interrupted).await
+        if let Some(row) = case.row.take() {
+            let settled = self.settle(book, row, case.body.as_ref(), interrupted);
+            case.row = Some(settled.await?);
+        }
+        Ok(())
     }
 
     pub(super) async fn tell(

@@ -253,6 +253,51 @@ async fn a_receipt_that_names_the_peers_id_alone_finds_its_message() {
 }
 
 #[test]
+fn a_process_that_dies_with_a_receipt_in_hand_leaves_what_nothing_else_will_say_to_the_keeper() {
+    in_simulated_time(async {
+        let wait = json!({"onUnknown": {"policy": "wait", "deadline": "1h", "then": "fail"}});
+        let (never, mut taken) = (|| false, 0);
+        for outcome in [ReceiptOutcome::Delivered, ReceiptOutcome::Pending] {
+            for dies in 1..8 {
+                let store = simulated_store();
+                let bench = Bench::new(&store, wait.clone(), true);
+                let (next, message, _) = waiting(&bench).await;
+                let life = Life::until(dies);
+                let (sending, _) = bench.process(&life, 0, 0);
+                let receipt = Receipt {
+                    message_id: Some(message.message_id().into()),
+                    remote_id: None,
+                    outcome: outcome.clone(),
+                };
+                tokio::select! {
+                    biased;
+                    () = life.ended.notified() => {}
+                    told = sending.receipt(receipt, &never) => told.unwrap(),
+                }
+                let (book, row) = (next.book.as_ref().unwrap(), bench.row(&message).await);
+                let had_it = !row.told.is_empty() && standing::verdict(&row).is_some();
+                if standing::is_telling(&row) {
+                    assert!(row.deadline.is_some(), "the keeper finds it: {row:?}");
+                    assert!(next.end_wait(book, row, &never).await.unwrap());
+                }
+                let events = distinct(&bench.events().await);
+                let row = bench.row(&message).await;
+                let about = format!("it dies at {dies}: {row:?}, {events:?}");
+                assert_eq!(verdicts(&events), usize::from(had_it), "{about}");
+                taken += usize::from(had_it);
+                let state = match (had_it, &outcome) {
+                    (false, _) => RowState::Unknown,
+                    (true, ReceiptOutcome::Delivered) => RowState::Delivered,
+                    (true, _) => RowState::Sent,
+                };
+                assert_eq!(row.state, state, "{about}");
+            }
+        }
+        assert!(taken > 6, "some died after it was written down: {taken}");
+    });
+}
+
+#[test]
 fn a_failure_worker_of_vumi_hears_of_what_failed_for_good_if_the_manifest_says_so() {
     in_simulated_time(async {
         for wanted in [true, false] {
