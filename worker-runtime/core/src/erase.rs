@@ -125,6 +125,7 @@ fn beyond(places: &Places, dry_run: bool) -> Vec<String> {
             "messages in queues and in hand: a broker cannot be searched; they are gone when they are handled, and what they leave is removed by doing this again",
             "logs: they hold no contents and only hashes of addresses; delete them by their age",
             "the provider and the applications: they keep their own records",
+            "what workers of Vumi keep in the same Redis: the scheduler (scheduler#*) until it is due, the failure worker (failures:*) for ever, unless you delete it",
             "files of Redis and of brokers, and backups: they hold what was removed until they are written anew",
         ]
         .map(str::to_owned),
