@@ -3,6 +3,7 @@
 
 use crate::broker::{Broker, Confirmation, EXCHANGE, Publication, PublicationClass};
 use crate::codes::{self, Code};
+use crate::engine::may_be_withdrawn;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Event, Fate};
 use crate::state::StateStore;
@@ -45,7 +46,7 @@ pub enum Ended {
     Told,
     /// Its sender is not told: there is no broker to do it by.
     Untold,
-    /// It had ended before.
+    /// It had ended before, or the peer may have it, or another transport: this was a copy.
     Before,
 }
 
@@ -108,7 +109,7 @@ impl Withdrawal<'_> {
         }
     }
 
-    /// The event that its sender gets; none if the message had ended otherwise.
+    /// The event that its sender gets; none if this copy decides nothing.
     async fn end_row(
         &self,
         store: &dyn StateStore,
@@ -126,6 +127,10 @@ impl Withdrawal<'_> {
             if row.state == ending.state && last.is_some_and(|step| step.code == ending.code.name) {
                 // By an earlier try, which may not have told its sender.
                 return Ok(Some(event));
+            }
+            // Of a message there may be a second copy, left where it was when a process ended. It goes without a word.
+            if row.account != account || !may_be_withdrawn(&row) {
+                return Ok(None);
             }
             let told = String::from_utf8_lossy(&event.encode()).into_owned();
             let Some(next) = row.after(change(&row, ending, told)) else {

@@ -25,6 +25,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 const RESTART: Backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
 /// A peer side that ran so long had recovered; its next failure counts as the first.
@@ -37,6 +38,7 @@ const AWAY: Duration = Duration::from_secs(2);
 const FULL_RETRY: Duration = Duration::from_secs(5);
 
 /// The engine's services for one worker.
+#[derive(Clone)]
 pub(super) struct Counter {
     pub(super) outlet: Arc<Outlet>,
     pub(super) status: Arc<StatusDesk>,
@@ -56,6 +58,8 @@ pub(super) struct Counter {
     pub(super) state: Option<Arc<dyn StateStore>>,
     /// How the consumer of the reply queue stands, if there is one.
     pub(super) replies: ReplyQueue,
+    /// What is being taken over from the peer, though it may have hung up.
+    pub(super) taking: TaskTracker,
 }
 
 /// How the consumer of a replica's reply queue stands, once it is started.
@@ -76,28 +80,12 @@ impl Services for Counter {
         id: &str,
         answer: Bytes,
     ) -> Result<Taken, WorkError> {
-        let Some(once) = &self.once else {
+        let Some(once) = self.once.clone() else {
             return self.accept(output).await.map(|()| Taken::Now);
         };
-        let reserved = once
-            .reserve(id)
+        let (this, id) = (self.clone(), id.to_owned());
+        self.to_its_end(async move { this.take_over(&once, output, &id, answer).await })
             .await
-            .inspect_err(|error| self.metrics.error(error))?;
-        if reserved != Taken::Now {
-            return Ok(reserved);
-        }
-        let person = match &output.message {
-            Message::User(message) => message.from_addr().map(Person::new),
-            Message::Event(_) => None,
-        };
-        let noted = self.to_note(&output).await;
-        if let Err(error) = self.publish(output).await {
-            once.release(id).await;
-            return Err(error);
-        }
-        note(noted);
-        self.remember(once, id, answer, person).await;
-        Ok(Taken::Now)
     }
 
     async fn seen(&self, id: &str) -> Result<Taken, WorkError> {
@@ -115,17 +103,9 @@ impl Services for Counter {
     }
 
     async fn receipt(&self, receipt: Receipt) -> Result<(), WorkError> {
-        self.broker_is_there().await?;
-        let interrupted = || self.abandoned.is_cancelled();
-        let told = match &self.sending {
-            Some(sending) => sending.receipt(receipt, &interrupted).await,
-            None => Err(Unpublished::Failed(WorkError::new(
-                ErrorClass::Bug,
-                codes::CONFIG_INVALID,
-                "only transports hand over receipts",
-            ))),
-        };
-        self.outcome(told)
+        let this = self.clone();
+        self.to_its_end(async move { this.report_on(receipt).await })
+            .await
     }
 
     fn report(&self, report: StatusReport) {
@@ -153,6 +133,64 @@ impl Services for Counter {
 }
 
 impl Counter {
+    /// Goes on to the end although whoever asked leaves: a peer that hangs up leaves nothing half done behind.
+    async fn to_its_end<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = Result<T, WorkError>> + Send + 'static,
+    ) -> Result<T, WorkError> {
+        match self.taking.spawn(work).await {
+            Ok(result) => result,
+            Err(ended) => match ended.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(stopped()),
+            },
+        }
+    }
+
+    /// Publishes a message of the peer once under its `id`, and keeps the answer to it.
+    async fn take_over(
+        &self,
+        once: &Once,
+        output: Output,
+        id: &str,
+        answer: Bytes,
+    ) -> Result<Taken, WorkError> {
+        let reserved = once
+            .reserve(id)
+            .await
+            .inspect_err(|error| self.metrics.error(error))?;
+        if reserved != Taken::Now {
+            return Ok(reserved);
+        }
+        let person = match &output.message {
+            Message::User(message) => message.from_addr().map(Person::new),
+            Message::Event(_) => None,
+        };
+        let noted = self.to_note(&output).await;
+        if let Err(error) = self.publish(output).await {
+            once.release(id).await;
+            return Err(error);
+        }
+        note(noted);
+        self.remember(once, id, answer, person).await;
+        Ok(Taken::Now)
+    }
+
+    /// What the peer says about a message that it was handed.
+    async fn report_on(&self, receipt: Receipt) -> Result<(), WorkError> {
+        self.broker_is_there().await?;
+        let interrupted = || self.abandoned.is_cancelled();
+        let told = match &self.sending {
+            Some(sending) => sending.receipt(receipt, &interrupted).await,
+            None => Err(Unpublished::Failed(WorkError::new(
+                ErrorClass::Bug,
+                codes::CONFIG_INVALID,
+                "only transports hand over receipts",
+            ))),
+        };
+        self.outcome(told)
+    }
+
     /// Publishes a message of the peer, unless its queue is full.
     async fn publish(&self, output: Output) -> Result<(), WorkError> {
         if let Some(why) = self.outlet.backlog.refuses(&output.port, &output.message) {
@@ -198,11 +236,7 @@ impl Counter {
                 self.metrics.error(&error);
                 Err(error)
             }
-            Err(Unpublished::Interrupted) => Err(WorkError::new(
-                ErrorClass::Connect,
-                codes::BROKER_UNREACHABLE,
-                "the worker stopped before the broker confirmed the message",
-            )),
+            Err(Unpublished::Interrupted) => Err(stopped()),
         }
     }
 
@@ -231,6 +265,14 @@ impl Counter {
         self.metrics.error(&error);
         Err(error)
     }
+}
+
+fn stopped() -> WorkError {
+    WorkError::new(
+        ErrorClass::Connect,
+        codes::BROKER_UNREACHABLE,
+        "the worker stopped before the broker confirmed the message",
+    )
 }
 
 /// The reply queue that a message of the peer names.

@@ -7,6 +7,7 @@ mod desk;
 mod divisions;
 mod flow;
 mod forwarded;
+mod leaving;
 mod lost_channels;
 mod moves;
 mod partitions;

@@ -16,6 +16,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use vumi_api::{Kind, Resource, Topology};
 
 /// Messages in a target queue above which new work is refused, unless the manifest says otherwise.
@@ -35,6 +36,7 @@ pub struct BuiltWorker {
     pub(super) metrics: Arc<WorkerMetrics>,
     pub(super) accepting: Arc<AtomicBool>,
     pub(super) abandoned: CancellationToken,
+    pub(super) taking: TaskTracker,
     pub(super) sending: Option<Arc<Sending>>,
     pub(super) trail: Option<Arc<Trail>>,
     pub(super) replies: ReplyQueue,
@@ -96,7 +98,7 @@ pub async fn build(
     let trail = store
         .and_then(|store| Trail::new(Arc::clone(store), &names, Arc::clone(&metrics)))
         .map(Arc::new);
-    let replies = ReplyQueue::default();
+    let (replies, taking) = (ReplyQueue::default(), TaskTracker::new());
     let services: Arc<dyn Services> = Arc::new(Counter {
         outlet: Arc::clone(&outlet),
         status: Arc::clone(&status),
@@ -110,6 +112,7 @@ pub async fn build(
         state: store.cloned(),
         once,
         replies: Arc::clone(&replies),
+        taking: taking.clone(),
     });
     let cx = WorkerContext::new(
         resource,
@@ -147,6 +150,7 @@ pub async fn build(
         metrics,
         accepting,
         abandoned,
+        taking,
         sending,
         trail,
         replies,

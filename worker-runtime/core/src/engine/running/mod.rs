@@ -37,6 +37,7 @@ use tokio::sync::watch as channel;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use vumi_api::{Flow, Holds, OrderingMode, Port};
 
 /// Statuses not told yet at a stop have this long.
@@ -58,6 +59,8 @@ pub struct RunningWorker {
     metrics: Arc<WorkerMetrics>,
     accepting: Arc<AtomicBool>,
     abandoned: CancellationToken,
+    /// What is being taken over from the peer, though it may have hung up.
+    taking: TaskTracker,
     trail: Option<Arc<Trail>>,
     intake: Stage,
     replies: Stage,
@@ -92,6 +95,7 @@ impl BuiltWorker {
             metrics: self.metrics,
             accepting: self.accepting,
             abandoned: self.abandoned,
+            taking: self.taking,
             trail: self.trail.clone(),
             intake: Stage::new(),
             replies: Stage::new(),
@@ -265,6 +269,8 @@ impl RunningWorker {
         }
         // Second stage: replies end, then the peer hears goodbye.
         self.replies.drain(limits.flush).await;
+        self.taking.close();
+        let _ = tokio::time::timeout(limits.flush, self.taking.wait()).await;
         self.abandoned.cancel();
         if tokio::time::timeout(limits.close, self.worker.close())
             .await

@@ -162,7 +162,7 @@ impl Book {
         news: News,
     ) -> Option<Row> {
         let attempt = match state {
-            RowState::Sending => row.attempt + 1,
+            RowState::Sending if row.state != state => row.attempt + 1,
             _ => row.attempt,
         };
         let step = Step {

@@ -62,6 +62,16 @@ impl Sending {
         let (Some(book), Some(row)) = (&self.book, row) else {
             return self.tell(vec![said], interrupted).await;
         };
+        let judged = standing::verdict(&row).is_some();
+        if receipt.outcome == ReceiptOutcome::Pending && !judged && !row.state.is_final() {
+            // What becomes of it, the answer or a later report says.
+            let is_said = |event: &Event| event.event_id() == said.event_id();
+            if self.lately.has(said.event_id()) || standing::told(&row).iter().any(is_said) {
+                self.metrics.suppressed.inc();
+                return Ok(());
+            }
+            return self.tell(vec![said], interrupted).await;
+        }
         let before = AtomicUsize::new(0);
         let (row, moved) = book
             .advance(row, interrupted, |row| {
@@ -96,11 +106,15 @@ impl Sending {
     /// A row after a receipt; none if it says nothing new, or comes after the end.
     fn received(&self, book: &Book, row: &Row, said: &Event, receipt: &Receipt) -> Option<Row> {
         let verdict = standing::verdict(row).map(|event| event.event_type());
-        if verdict == Some(EventType::Nack) {
+        if verdict == Some(EventType::Nack) || standing::is_ending(row) {
             return None;
         }
+        let is_end = matches!(
+            receipt.outcome,
+            ReceiptOutcome::Delivered | ReceiptOutcome::Failed(_)
+        );
         let mut all = Vec::new();
-        if verdict.is_none() && said.event_type() == EventType::DeliveryReport {
+        if is_end && verdict.is_none() {
             // The answer was lost, or is slower than the receipt; the peer has the message all the same.
             let remote = receipt.remote_id.as_deref().or(row.remote_id.as_deref());
             all.push(self.event(Event::ack(
@@ -109,9 +123,8 @@ impl Sending {
             )));
         }
         all.push(said.clone());
-        // Not every peer repeats a receipt: what nothing else will say is left where the keeper finds it until it is told.
-        let lasting = verdict.is_some();
-        let mut next = self.answered(book, row, &all, lasting)?;
+        // Not every peer repeats a receipt: the keeper finds what nobody was told of.
+        let mut next = self.answered(book, row, &all, false)?;
         next.remote_id = next.remote_id.or_else(|| receipt.remote_id.clone());
         Some(next)
     }

@@ -29,6 +29,11 @@ pub(super) fn standing(row: &Row) -> Standing {
     }
 }
 
+/// Whether it waits, or was set aside: then somebody may decide that it ends. What a peer may have is not ended so.
+pub(crate) fn may_be_withdrawn(row: &Row) -> bool {
+    matches!(standing(row), Standing::Free | Standing::SetAside)
+}
+
 /// Who is sending it.
 pub(super) fn sender(row: &Row) -> Option<&str> {
     let last = row.steps.last().filter(|_| row.state == RowState::Sending);
@@ -55,17 +60,17 @@ pub(super) fn verdict(row: &Row) -> Option<Event> {
     told(row).into_iter().find(verdict::is_verdict)
 }
 
-/// Whether its sender is still being told: the ack or nack is written down, and the state that follows from it is not.
+/// Whether its sender is still being told: what was said is written down, and the state that follows from it is not.
 pub(super) fn is_telling(row: &Row) -> bool {
-    let waiting = matches!(
-        row.state,
-        RowState::Accepted
-            | RowState::Queued
-            | RowState::Held
-            | RowState::Sending
-            | RowState::Unknown
-    );
-    waiting && verdict(row).is_some()
+    let last = told(row).pop().filter(|_| !row.state.is_final());
+    // Whether receipts are expected makes no difference to what is not over.
+    last.is_some_and(|last| verdict(row).is_some() && leads_to(&last, true) != row.state)
+}
+
+/// Whether what its sender is being told is the end.
+pub(super) fn is_ending(row: &Row) -> bool {
+    let last = told(row).pop().filter(|_| is_telling(row));
+    last.is_some_and(|last| leads_to(&last, true).is_final())
 }
 
 /// Where an event leads.

@@ -91,8 +91,8 @@ impl Sending {
             None if self.receipts => RowState::Sent,
             None => RowState::SentFinal,
         };
-        let nothing_to_tell = new.is_empty();
-        let (state, patience) = match lasting || nothing_to_tell {
+        let stays = new.is_empty() || state == row.state;
+        let (state, patience) = match lasting || stays {
             true => (state, patience::SENT),
             false => (row.state, patience::TELLING),
         };

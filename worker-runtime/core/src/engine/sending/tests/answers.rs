@@ -252,49 +252,120 @@ async fn a_receipt_that_names_the_peers_id_alone_finds_its_message() {
     assert!(sending.receipt(receipt(&remote_id), &never).await.is_err());
 }
 
+/// A message that a receipt finds in this state.
+async fn found_in(state: RowState, bench: &Bench) -> (Arc<Sending>, UserMessage) {
+    if state == RowState::Unknown {
+        let (sending, message, _) = waiting(bench).await;
+        return (sending, message);
+    }
+    let message = message();
+    let (sending, desk) = bench.process(&Life::until(0), 0, 0);
+    if state == RowState::Sent {
+        let done = desk.work(delivery(&message, false)).await;
+        assert_eq!(done.verdict, Verdict::Done);
+    } else {
+        let book = sending.book.as_ref().unwrap();
+        let mut row = book.opened(&message);
+        let mut states = vec![RowState::Sending, state];
+        states.dedup();
+        for state in states {
+            let next = book.moved(&row, state, patience::SENDING, News::said("as it was"));
+            let next = next.unwrap();
+            let put = book.put(&row, &next, &|| false).await.unwrap();
+            assert_eq!(put, Put::Stored);
+            row = next;
+        }
+    }
+    assert_eq!(bench.row(&message).await.state, state);
+    (sending, message)
+}
+
+fn reports(message: &UserMessage, outcome: ReceiptOutcome) -> Receipt {
+    Receipt {
+        message_id: Some(message.message_id().into()),
+        remote_id: Some("remote".into()),
+        outcome,
+    }
+}
+
+/// What anybody may be before the peer reports that the user has the message.
+const FOUND: [RowState; 5] = [
+    RowState::Queued,
+    RowState::Sending,
+    RowState::Unknown,
+    RowState::Sent,
+    RowState::Parked,
+];
+
 #[test]
-fn a_process_that_dies_with_a_receipt_in_hand_leaves_what_nothing_else_will_say_to_the_keeper() {
+fn a_process_that_dies_with_a_receipt_in_hand_leaves_it_to_the_keeper() {
     in_simulated_time(async {
         let wait = json!({"onUnknown": {"policy": "wait", "deadline": "1h", "then": "fail"}});
-        let (never, mut taken) = (|| false, 0);
-        for outcome in [ReceiptOutcome::Delivered, ReceiptOutcome::Pending] {
-            for dies in 1..8 {
+        let never = || false;
+        for state in FOUND {
+            let mut by_keeper = 0;
+            for dies in 1..10 {
                 let store = simulated_store();
                 let bench = Bench::new(&store, wait.clone(), true);
-                let (next, message, _) = waiting(&bench).await;
+                let (next, message) = found_in(state, &bench).await;
+                let before = bench.row(&message).await;
                 let life = Life::until(dies);
                 let (sending, _) = bench.process(&life, 0, 0);
-                let receipt = Receipt {
-                    message_id: Some(message.message_id().into()),
-                    remote_id: None,
-                    outcome: outcome.clone(),
-                };
+                let receipt = reports(&message, ReceiptOutcome::Delivered);
                 tokio::select! {
                     biased;
                     () = life.ended.notified() => {}
                     told = sending.receipt(receipt, &never) => told.unwrap(),
                 }
                 let (book, row) = (next.book.as_ref().unwrap(), bench.row(&message).await);
-                let had_it = !row.told.is_empty() && standing::verdict(&row).is_some();
+                let written = row.told.len() > before.told.len();
                 if standing::is_telling(&row) {
                     assert!(row.deadline.is_some(), "the keeper finds it: {row:?}");
                     assert!(next.end_wait(book, row, &never).await.unwrap());
+                    by_keeper += 1;
                 }
                 let events = distinct(&bench.events().await);
                 let row = bench.row(&message).await;
-                let about = format!("it dies at {dies}: {row:?}, {events:?}");
-                assert_eq!(verdicts(&events), usize::from(had_it), "{about}");
-                taken += usize::from(had_it);
-                let state = match (had_it, &outcome) {
-                    (false, _) => RowState::Unknown,
-                    (true, ReceiptOutcome::Delivered) => RowState::Delivered,
-                    (true, _) => RowState::Sent,
+                let about = format!("{state:?} and it dies at {dies}: {row:?}, {events:?}");
+                let delivered = |event: &&Event| {
+                    event.delivery_status() == Some(crate::message::DeliveryStatus::Delivered)
+                };
+                let heard = events.iter().filter(delivered).count();
+                assert_eq!(heard, usize::from(written), "{about}");
+                let state = match written {
+                    true => RowState::Delivered,
+                    false => state,
                 };
                 assert_eq!(row.state, state, "{about}");
+                let acked = usize::from(written || state == RowState::Sent);
+                assert_eq!(verdicts(&events), acked, "{about}");
+                assert_eq!(row.attempt, before.attempt, "{about}");
             }
+            assert!(by_keeper > 1, "{state:?}: {by_keeper}");
         }
-        assert!(taken > 6, "some died after it was written down: {taken}");
     });
+}
+
+#[tokio::test]
+async fn a_report_that_it_is_on_its_way_decides_nothing() {
+    let store = store();
+    for state in FOUND {
+        let bench = Bench::new(&store, json!({}), true);
+        let (sending, message) = found_in(state, &bench).await;
+        let (before, events) = (bench.row(&message).await, bench.events().await.len());
+        let never = || false;
+        for _ in 0..3 {
+            let pending = reports(&message, ReceiptOutcome::Pending);
+            sending.receipt(pending, &never).await.unwrap();
+        }
+        let row = bench.row(&message).await;
+        assert_eq!(row.state, before.state);
+        assert_eq!(bench.events().await.len(), events + 1, "told once");
+        let end = reports(&message, ReceiptOutcome::Delivered);
+        sending.receipt(end, &never).await.unwrap();
+        assert_eq!(bench.row(&message).await.state, RowState::Delivered);
+        assert_eq!(verdicts(&bench.events().await), 1);
+    }
 }
 
 #[test]
