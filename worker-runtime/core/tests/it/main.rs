@@ -2,6 +2,7 @@
 
 mod amqp;
 mod amqp_access;
+mod amqp_experiments;
 mod amqp_faults;
 mod amqp_pipeline;
 mod amqp_standby;

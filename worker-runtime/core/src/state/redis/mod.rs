@@ -39,7 +39,7 @@
 //! | `F:o:<scope>` | sorted set | ids by commit | window |
 //! | `F:p:<person>` | sorted set | `<scope>:<id>` of a person | window |
 //! | `R:<key>` | hash | token bucket | when it is full |
-//! | `S:<queue>:<message>` | number | how often a message was begun again | as told |
+//! | `S:<queue>:<message>` | set | lives of processes in which a message was begun again | as told |
 //! | `W` | text | written when a store that refused writes may take them again | 60 s |
 //!
 //! What a write survives depends on the server (R16): `appendonly yes` with `appendfsync always` survives power loss,
