@@ -452,7 +452,7 @@ impl Reach {
             accounts.dedup();
             accounts.retain(|name| account.is_none_or(|wanted| wanted == name));
             for account in accounts {
-                let (count, ids) = store.overdue(&account, limit).await?;
+                let (count, ids) = store.overdue(&account, 0, limit).await?;
                 let mut rows = Vec::with_capacity(ids.len());
                 for id in ids {
                     rows.extend(store.row(&id).await?.map(OverdueRow::from));

@@ -4,6 +4,7 @@
 mod answers;
 mod copies;
 mod once;
+mod overdue;
 mod resent;
 mod schedules;
 mod throttled;
