@@ -1,6 +1,7 @@
 //! What operators ask, of a store and a broker that were filled as the engine fills them.
 
 mod journal;
+mod parked;
 
 use super::*;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
