@@ -3,7 +3,6 @@
 use super::*;
 use crate::engine::sending::keeper::{AT_ONCE, Keeper};
 use crate::state::ledger::{Change, Step};
-use crate::status::{StatusDesk, StatusIdentity};
 
 /// A row that is overdue since `at`.
 async fn overdue(store: &Arc<dyn StateStore>, id: &str, state: RowState, at: u64) {
@@ -23,22 +22,6 @@ async fn overdue(store: &Arc<dyn StateStore>, id: &str, state: RowState, at: u64
     assert_eq!(put.unwrap(), Put::Stored);
 }
 
-fn keeper(bench: &Bench, sending: Arc<Sending>) -> Keeper {
-    let identity = StatusIdentity {
-        connector: bench.name.into(),
-        kind: Kind::Transport,
-        name: bench.name.into(),
-        type_name: "telnet".into(),
-        instance: "1".into(),
-    };
-    Keeper {
-        sending,
-        status: StatusDesk::new(Arc::clone(&bench.broker), identity, None),
-        consumers: Vec::new(),
-        abandoned: CancellationToken::new(),
-    }
-}
-
 #[test]
 fn rows_that_need_a_person_do_not_hide_those_that_need_only_the_keeper() {
     in_simulated_time(async {
@@ -50,7 +33,12 @@ fn rows_that_need_a_person_do_not_hide_those_that_need_only_the_keeper() {
         }
         overdue(&store, "sent", RowState::Sent, 2000).await;
         let (sending, _) = bench.process(&Life::until(0), 0, 0);
-        let keeper = keeper(&bench, sending);
+        let keeper = Keeper {
+            sending,
+            status: bench.status(),
+            consumers: Vec::new(),
+            abandoned: CancellationToken::new(),
+        };
         let book = keeper.sending.book.as_ref().unwrap();
         let (mut from, mut left) = (0, Vec::new());
         for _ in 0..3 {
