@@ -3,6 +3,7 @@
 
 mod answers;
 mod copies;
+mod failures;
 mod once;
 mod overdue;
 mod resent;
