@@ -182,7 +182,13 @@ async fn parked(
     broker: &dyn Broker,
     queue: &str,
 ) -> Result<Stored, WorkError> {
+    let depth = broker.depth(&parking::parked_queue(queue)).await?;
+    let depth = depth.map_or(0, |depth| u64::from(depth.ready));
     let mut stored = Stored::default();
+    if depth > ONE_BY_ONE as u64 {
+        stored.expected = depth;
+        return Ok(stored);
+    }
     for summary in parking::list(broker, queue, ONE_BY_ONE).await? {
         let id = summary.message_id.as_deref();
         stored

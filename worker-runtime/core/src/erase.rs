@@ -55,8 +55,17 @@ pub async fn erase(address: &str, places: &Places, dry_run: bool) -> Result<Repo
     };
     for (queue, broker) in &places.queues {
         let person = Person::new(address);
+        let parked = parking::parked_queue(queue);
+        let depth = broker.depth(&parked).await?;
+        let depth = depth.map_or(0, |depth| u64::from(depth.ready));
         let count = parking::of_person(&**broker, queue, &person, !dry_run).await?;
-        report.add(&parking::parked_queue(queue), "parked", count);
+        report.add(&parked, "parked", count);
+        if depth > parking::KEPT_LIMIT {
+            report.not_reached.push(format!(
+                "{parked}: only the first {} of its {depth} messages were looked at; send some back or drop them (`vumi parked`) and do this again",
+                parking::KEPT_LIMIT
+            ));
+        }
     }
     for store in &places.stores {
         let place = store.describe();
@@ -70,7 +79,7 @@ pub async fn erase(address: &str, places: &Places, dry_run: bool) -> Result<Repo
             }
         }
     }
-    report.not_reached = beyond(places, dry_run);
+    report.not_reached.extend(beyond(places, dry_run));
     Ok(report)
 }
 

@@ -128,10 +128,20 @@ pub struct Dropped {
 }
 
 /// Whether `name` is the queue itself, or one of those that it is divided into.
-fn is_of(name: &str, queue: &str) -> bool {
+pub(crate) fn is_of(name: &str, queue: &str) -> bool {
     let rest = name.strip_prefix(queue);
     let part = rest.and_then(|rest| rest.strip_prefix('.'));
     rest == Some("") || part.is_some_and(is_part)
+}
+
+/// Queues with a journal: one with its classes and partitions, or all.
+pub async fn queues(
+    store: &dyn StateStore,
+    queue: Option<&str>,
+) -> Result<Vec<String>, WorkError> {
+    let mut queues = store.queues().await?;
+    queues.retain(|name| queue.is_none_or(|queue| is_of(name, queue)));
+    Ok(queues)
 }
 
 /// Messages that wait, of one queue (its classes and partitions included) or of all, at most `limit` per queue.
@@ -141,17 +151,15 @@ pub async fn list(
     filter: &Filter,
     limit: usize,
 ) -> Result<Vec<Summary>, WorkError> {
-    let mut queues = store.queues().await?;
-    queues.retain(|name| queue.is_none_or(|queue| is_of(name, queue)));
     let mut listed = Vec::new();
-    for queue in queues {
+    for queue in queues(store, queue).await? {
         let entries = store.list(&queue, filter, limit).await?;
         listed.extend(entries.into_iter().map(Summary::from));
     }
     Ok(listed)
 }
 
-/// How many messages match.
+/// How many messages of one journal match.
 pub async fn count(
     store: &dyn StateStore,
     queue: &str,
@@ -174,9 +182,9 @@ pub async fn count(
     })
 }
 
-/// Removes the matching messages for good, but for those that a worker has in hand. The rows of outbound ones end, and
-/// their senders are told if `withdrawal` has a broker. Each is out of the journal before it ends, so that no worker
-/// sends it meanwhile; what a crash or a lost broker leaves behind is for [`finish`].
+/// Removes the matching messages of one journal for good, but for those that a worker has in hand. The rows of outbound
+/// ones end, and their senders are told if `withdrawal` has a broker. Each is out of the journal before it ends, so that
+/// no worker sends it meanwhile; what a crash or a lost broker leaves behind is for [`finish`].
 pub async fn drop(
     store: &dyn StateStore,
     withdrawal: &Withdrawal<'_>,

@@ -231,17 +231,21 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             reach.knows_queue(&queue).await?;
             let mut all = Counted::default();
             for store in &reach.stores {
-                let counted = journal_desk::count(&**store, &queue, &filter).await?;
-                all.messages += counted.messages;
-                all.lanes += counted.lanes;
-                all.more |= counted.more;
+                for part in journal_desk::queues(&**store, Some(&queue)).await? {
+                    let counted = journal_desk::count(&**store, &part, &filter).await?;
+                    all.messages += counted.messages;
+                    all.lanes += counted.lanes;
+                    all.more |= counted.more;
+                }
             }
             Ok(json!(all))
         }
         Ask::JournalRelease { queue, filter } => {
             let mut lanes = 0;
             for store in &reach.stores {
-                lanes += crate::state::Journal::release(&**store, &queue, &filter).await?;
+                for part in journal_desk::queues(&**store, Some(&queue)).await? {
+                    lanes += crate::state::Journal::release(&**store, &part, &filter).await?;
+                }
             }
             Ok(json!({ "lanes": lanes }))
         }
@@ -354,17 +358,19 @@ impl Reach {
     async fn drop(&self, queue: &str, filter: &Filter) -> Result<Dropped, WorkError> {
         let mut all = Dropped::default();
         for store in &self.stores {
-            // A journal and the rows of its messages are in one store.
-            let withdrawal = Withdrawal {
-                store: Some(&**store),
-                ..self.withdrawal(queue)
-            };
-            let dropped = journal_desk::drop(&**store, &withdrawal, queue, filter).await?;
-            all.done += dropped.done;
-            all.in_hand += dropped.in_hand;
-            all.told += dropped.told;
-            all.untold += dropped.untold;
-            all.stopped = all.stopped.or(dropped.stopped);
+            for part in journal_desk::queues(&**store, Some(queue)).await? {
+                // A journal and the rows of its messages are in one store.
+                let withdrawal = Withdrawal {
+                    store: Some(&**store),
+                    ..self.withdrawal(&part)
+                };
+                let dropped = journal_desk::drop(&**store, &withdrawal, &part, filter).await?;
+                all.done += dropped.done;
+                all.in_hand += dropped.in_hand;
+                all.told += dropped.told;
+                all.untold += dropped.untold;
+                all.stopped = all.stopped.or(dropped.stopped);
+            }
         }
         Ok(all)
     }
@@ -452,7 +458,7 @@ impl Reach {
             accounts.dedup();
             accounts.retain(|name| account.is_none_or(|wanted| wanted == name));
             for account in accounts {
-                let (count, ids) = store.overdue(&account, limit).await?;
+                let (count, ids) = store.overdue(&account, 0, limit).await?;
                 let mut rows = Vec::with_capacity(ids.len());
                 for id in ids {
                     rows.extend(store.row(&id).await?.map(OverdueRow::from));

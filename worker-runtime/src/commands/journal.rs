@@ -21,7 +21,7 @@ use vumi_core::state::journal::{Filter, Reason};
   vumi journal drop sms.outbound 17 18 --yes
   vumi journal list --redis redis://localhost/ --format json | jq '.[].code'
 
-A queue is the one that the messages were consumed from; a list of one with classes or partitions has what waits in these. A
+A queue is the one that the messages were consumed from; its classes and partitions are meant with it. A
 release makes lanes due now: their messages are tried again in
 order. A drop is for good: the ledger says cancelled, and whoever sent an outbound message gets an event. With --redis
 alone nobody is told, because that takes the broker: add --broker. An address finds a lane of a queue with order per user.

@@ -4,6 +4,7 @@ use super::Reach;
 use crate::audit::account_of;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::journal_desk::is_of;
 use std::collections::BTreeSet;
 
 /// Names that are listed at most.
@@ -11,11 +12,14 @@ const LISTED: usize = 20;
 
 impl Reach {
     /// # Errors
-    /// Nobody here consumes the queue, and no journal is of it.
+    /// Nobody here consumes the queue or a part of it, and no journal is of it.
     pub(super) async fn knows_queue(&self, queue: &str) -> Result<(), WorkError> {
         let mut known: BTreeSet<String> = self.queues.keys().cloned().collect();
         for store in &self.stores {
             known.extend(store.queues().await?);
+        }
+        if known.iter().any(|name| is_of(name, queue)) {
+            return Ok(());
         }
         is_among("queue", queue, &known)
     }

@@ -1,6 +1,7 @@
 //! What operators ask, of a store and a broker that were filled as the engine fills them.
 
 mod journal;
+mod parked;
 
 use super::*;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
@@ -76,6 +77,10 @@ impl World {
     }
 
     async fn wait_since(&self, id: &str, to: &str, reason: Reason, since: u64) {
+        self.wait_in(QUEUE, id, to, reason, since).await;
+    }
+
+    async fn wait_in(&self, queue: &str, id: &str, to: &str, reason: Reason, since: u64) {
         let lane = Lane {
             group: String::new(),
             number: Person::new(to).lane(),
@@ -91,13 +96,13 @@ impl World {
                     counted: 0,
                     code: "peer.timeout".into(),
                     text: "no answer".into(),
-                    routing_key: QUEUE.into(),
+                    routing_key: queue.into(),
                     amqp_message_id: None,
                 },
                 body: message(id, to),
             },
         };
-        self.store.append(QUEUE, vec![message]).await.unwrap();
+        self.store.append(queue, vec![message]).await.unwrap();
     }
 
     async fn park(&self, id: &str) {

@@ -113,7 +113,7 @@ around! { Ledger "ledger" {
     trail(message_id: &str) -> Vec<Step>;
     find(query: &Query, limit: usize) -> Vec<String>;
     counts() -> Counts;
-    overdue(account: &str, limit: usize) -> (u64, Vec<String>);
+    overdue(account: &str, skip: usize, limit: usize) -> (u64, Vec<String>);
     in_state(account: &str, state: RowState, limit: usize) -> Vec<String>;
 } }
 

@@ -411,8 +411,14 @@ pub trait Ledger: Send + Sync + 'static {
     /// Rows by account and state.
     async fn counts(&self) -> Result<Counts, WorkError>;
 
-    /// How many rows of an account are overdue, and the ids of at most `limit` of them, longest overdue first.
-    async fn overdue(&self, account: &str, limit: usize) -> Result<(u64, Vec<String>), WorkError>;
+    /// How many rows of an account are overdue, and the ids of at most `limit` of them after the first `skip`, longest
+    /// overdue first.
+    async fn overdue(
+        &self,
+        account: &str,
+        skip: usize,
+        limit: usize,
+    ) -> Result<(u64, Vec<String>), WorkError>;
 
     /// Ids of the rows of an account in a state, at most `limit`, oldest first.
     async fn in_state(

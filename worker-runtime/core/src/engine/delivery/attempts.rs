@@ -201,11 +201,15 @@ impl Desk {
                 Before::Send => {
                     let failed = self.legacy_failures.then(|| input.message.clone());
                     let outputs = worker.handle(input).await?;
-                    for output in &outputs {
-                        self.note_nack(output);
-                        self.legacy_failure(failed.as_ref(), output).await;
-                    }
+                    outputs.iter().for_each(|output| self.note_nack(output));
+                    let said = failed.map(|failed| (failed, outputs.clone()));
                     sending.after(case, outputs, interrupted).await?;
+                    if let Some((failed, said)) = said {
+                        for output in &said {
+                            self.legacy_failure(&failed, &output.message, Some(&*case))
+                                .await;
+                        }
+                    }
                     Ok(Tried::Done)
                 }
             }

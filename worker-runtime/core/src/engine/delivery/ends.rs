@@ -34,12 +34,20 @@ impl Desk {
         }
     }
 
-    /// Tells Vumi's failure worker of a message that will not be delivered, for good: retries are ours alone (R12).
-    pub(super) async fn legacy_failure(&self, message: Option<&Message>, told: &Output) {
-        let (Some(Message::User(message)), Message::Event(event)) = (message, &told.message) else {
+    /// Tells Vumi's failure worker of a message that will not be delivered, for good: retries are ours alone (R12). Not
+    /// where the sender was told otherwise before.
+    pub(super) async fn legacy_failure(
+        &self,
+        message: &Message,
+        said: &Message,
+        case: Option<&Case>,
+    ) {
+        let (Message::User(message), Message::Event(event)) = (message, said) else {
             return;
         };
-        if event.event_type() != EventType::Nack {
+        let known = self.sending.as_ref().zip(case);
+        let told = known.is_none_or(|(sending, case)| sending.has_told(case, event));
+        if event.event_type() != EventType::Nack || !told {
             return;
         }
         let reason = event.nack_reason().unwrap_or_default();
@@ -100,12 +108,11 @@ impl Desk {
         self.worker_metrics.nack(class);
         tracing::warn!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), attempt, reason = %error, "given up, the sender is told");
         let output = Output::new(Port::new(&self.port.connector, Flow::Event), event.clone());
-        if self.legacy_failures {
-            let message = Message::User(message.clone());
-            self.legacy_failure(Some(&message), &output).await;
-        }
         let told = match self.sending.as_ref().zip(case.as_mut()) {
-            Some((sending, case)) => sending.give_up(case, &message, event, interrupted).await,
+            Some((sending, case)) => {
+                let nack = event.clone();
+                sending.give_up(case, &message, nack, interrupted).await
+            }
             None => {
                 let noted = self
                     .hop_to_note(Trail::hop(self.port.flow, &message.clone().into()))
@@ -117,6 +124,10 @@ impl Desk {
                 told
             }
         };
+        if self.legacy_failures && told.is_ok() {
+            self.legacy_failure(&message.into(), &event.into(), case.as_ref())
+                .await;
+        }
         match told {
             Ok(()) => Verdict::Done,
             Err(Unpublished::Interrupted) => Verdict::Returned,

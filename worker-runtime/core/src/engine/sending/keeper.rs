@@ -21,8 +21,8 @@ const TICK: Duration = match cfg!(test) {
     true => Duration::from_millis(50),
     false => Duration::from_secs(1),
 };
-/// Rows handled in one turn.
-const AT_ONCE: usize = 1000;
+/// Rows looked at in one turn.
+pub(super) const AT_ONCE: usize = 1000;
 
 /// The look-out of one transport.
 pub(in crate::engine) struct Keeper {
@@ -49,6 +49,7 @@ impl Keeper {
         );
         let mut turn = tokio::time::interval(TICK);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut from = 0;
         loop {
             turn.tick().await;
             self.rate().await;
@@ -60,7 +61,7 @@ impl Keeper {
                 continue;
             }
             let interrupted = || self.abandoned.is_cancelled();
-            let looked = self.look(book, &interrupted).await;
+            let looked = self.look(book, &mut from, &interrupted).await;
             match looked {
                 Ok(0) => self.report(
                     StatusLevel::Ok,
@@ -96,21 +97,21 @@ impl Keeper {
         }
     }
 
-    /// Handles what is overdue; how many rows still are.
-    async fn look(
+    /// Handles what is overdue, a page of it `from` a place on; how many rows still are.
+    pub(super) async fn look(
         &self,
         book: &super::Book,
+        from: &mut usize,
         interrupted: Interrupted<'_>,
     ) -> Result<u64, Unpublished> {
         let sending = &self.sending;
-        let (count, mut ids) = book.store.overdue(book.account(), AT_ONCE).await?;
-        if ids.len() == AT_ONCE {
-            // Rows that need a person must not hide those that need only us.
-            let waiting = book
-                .store
-                .in_state(book.account(), RowState::Unknown, AT_ONCE);
-            ids.extend(waiting.await?);
-        }
+        let page = book.store.overdue(book.account(), *from, AT_ONCE);
+        let (count, ids) = page.await?;
+        // Rows that need a person must not hide those that need only us: the next turn looks behind a full page.
+        *from = match ids.len() {
+            AT_ONCE => *from + AT_ONCE,
+            _ => 0,
+        };
         let mut handled = 0;
         for id in ids {
             if sending.turns.is_busy(&id) {

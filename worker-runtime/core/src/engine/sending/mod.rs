@@ -306,6 +306,21 @@ impl Sending {
         })
     }
 
+    /// Whether a message's sender was told this, or the report that stands for it: not if somebody decided otherwise
+    /// before.
+    pub(super) fn has_told(&self, case: &Case, event: &Event) -> bool {
+        if self.book.is_none() {
+            return true;
+        }
+        let Some(row) = &case.row else {
+            return false;
+        };
+        let before = standing::told_before(row);
+        let told = verdict::after(&before, event);
+        let mut all = standing::told(row).into_iter();
+        all.any(|known| known.event_id() == told.event_id())
+    }
+
     fn holder_gone(&self, id: &str, attempt: u32) -> Event {
         let text = "The replica that held the request is gone.";
         let gone = Refusal::new(FailureClass::Ours, codes::HOLDER_GONE, text, Actor::Nobody);

@@ -27,7 +27,7 @@ pub(super) const UNKNOWN: Duration = DAY;
 pub(super) const PARKED: Duration = Duration::from_secs(7 * 24 * 3600);
 /// To be sent again, and already published again.
 pub(crate) const SENT_BACK: Duration = MINUTE;
-/// Passed on to its class, where a campaign may take its time.
-pub(crate) const CLASS: Duration = DAY;
+/// Passed on to its class, where a campaign may take its time: a hundred thousand at one a second take more than a day.
+pub(crate) const CLASS: Duration = Duration::from_secs(7 * 24 * 3600);
 /// A person holds it, for as long as that person likes.
 pub(super) const PAUSED: Duration = Duration::from_secs(90 * 24 * 3600);

@@ -44,14 +44,15 @@ enum Buckets {
     Local(LocalBuckets),
 }
 
-/// That the peer asked to slow down.
-#[derive(Clone)]
+/// Of so many buckets at most it is known that they were slowed: senders are many.
+const SLOW: usize = 1000;
+
+/// That the peer asked to slow down, of one bucket.
+#[derive(Clone, Copy)]
 struct Slowed {
     since: SystemTime,
     /// When it asked the last time.
     last: Instant,
-    /// The bucket that was slowed last.
-    key: String,
 }
 
 /// The limit of one transport.
@@ -63,7 +64,7 @@ pub(super) struct Rate {
     /// Who waits for a bucket: one asks at a time, by class and in turn, else as they came.
     gates: Mutex<HashMap<String, Arc<Gate>>>,
     classes: Option<Classes>,
-    slowed: Mutex<Option<Slowed>>,
+    slowed: Mutex<HashMap<String, Slowed>>,
     lots: Mutex<StdRng>,
     metrics: Arc<WorkerMetrics>,
 }
@@ -182,18 +183,21 @@ impl Rate {
         let key = self.key(message);
         {
             let mut slowed = self.lock(&self.slowed);
-            let before = slowed.take();
-            let since = before.as_ref().map_or_else(crate::clock::now, |s| s.since);
-            let known = before.filter(|s| s.key == key && sent <= s.last);
-            let last = known.as_ref().map_or_else(Instant::now, |s| s.last);
-            *slowed = Some(Slowed {
-                since,
-                last,
-                key: key.clone(),
-            });
-            if known.is_some() {
+            let known = slowed.get(&key).copied();
+            if known.is_some_and(|known| sent <= known.last) {
                 return;
             }
+            if known.is_none() && slowed.len() >= SLOW {
+                let oldest = slowed.iter().min_by_key(|(_, slowed)| slowed.last);
+                if let Some(oldest) = oldest.map(|(key, _)| key.clone()) {
+                    slowed.remove(&oldest);
+                }
+            }
+            let now = Slowed {
+                since: known.map_or_else(crate::clock::now, |known| known.since),
+                last: Instant::now(),
+            };
+            slowed.insert(key.clone(), now);
         }
         let pause = after.unwrap_or(PAUSE);
         if let Err(error) = self.buckets().slow_down(&key, pause, self.bucket).await {
@@ -203,24 +207,25 @@ impl Rate {
 
     /// Says how fast it goes now.
     pub(super) async fn report(&self, status: &StatusDesk) {
-        let slowed = self.lock(&self.slowed).clone();
-        let Some(Slowed { since, key, .. }) = slowed else {
-            let full = format!("{} a second", self.bucket.per_second);
-            return status.report(StatusReport::new(
-                "throttled",
-                StatusLevel::Ok,
-                reasons::FULL_SPEED,
-                full,
-            ));
+        let (since, pace) = loop {
+            let Some((key, slowed)) = self.slowed_first() else {
+                let full = format!("{} a second", self.bucket.per_second);
+                return status.report(StatusReport::new(
+                    "throttled",
+                    StatusLevel::Ok,
+                    reasons::FULL_SPEED,
+                    full,
+                ));
+            };
+            let Ok(pace) = self.buckets().pace(&key).await else {
+                return;
+            };
+            self.metrics.rate_limit.set(self.bucket.per_second * pace);
+            if pace < 1.0 {
+                break (slowed.since, pace);
+            }
+            self.recovered(&key, slowed);
         };
-        let Ok(pace) = self.buckets().pace(&key).await else {
-            return;
-        };
-        self.metrics.rate_limit.set(self.bucket.per_second * pace);
-        if pace >= 1.0 {
-            *self.lock(&self.slowed) = None;
-            return;
-        }
         let age = since.elapsed().unwrap_or_default().as_secs();
         // In steps, so that each is an edge and the minutes between are not.
         let tenths = (pace * 10.0).floor() / 10.0;
@@ -236,6 +241,21 @@ impl Rate {
             reasons::SLOWED_DOWN,
             text,
         ));
+    }
+
+    /// The bucket that has been slow for longest.
+    fn slowed_first(&self) -> Option<(String, Slowed)> {
+        let slowed = self.lock(&self.slowed);
+        let first = slowed.iter().min_by_key(|(_, slowed)| slowed.since);
+        first.map(|(key, slowed)| (key.clone(), *slowed))
+    }
+
+    /// A bucket is at full speed again, unless the peer has asked once more since.
+    fn recovered(&self, key: &str, before: Slowed) {
+        let mut slowed = self.lock(&self.slowed);
+        if slowed.get(key).is_some_and(|now| now.last == before.last) {
+            slowed.remove(key);
+        }
     }
 
     fn gate(&self, key: &str) -> Arc<Gate> {

@@ -172,6 +172,43 @@ fn drop_all() -> Ask {
     }
 }
 
+/// What waits in its partitions and classes is of a queue; another queue's is not.
+#[tokio::test]
+async fn a_divided_queue_is_counted_released_and_dropped_with_its_parts() {
+    let world = World::new();
+    let parts = ["sms.outbound.p1", "sms.outbound.bulk.p0"];
+    for (id, queue) in [("a", parts[0]), ("b", parts[1]), ("c", "mms.outbound")] {
+        world.row(id, &[RowState::Held], &[]).await;
+        world.wait_in(queue, id, USER, Reason::Held, 1_000).await;
+    }
+    let count = || Ask::JournalCount {
+        queue: QUEUE.into(),
+        filter: all(),
+    };
+    let counted: Counted = world.ask(count()).await;
+    assert_eq!((counted.messages, counted.lanes), (2, 2));
+    let without_process = Reach {
+        queues: BTreeMap::new(),
+        ..world.reach.clone()
+    };
+    let counted = answer(&without_process, count()).await.unwrap();
+    assert_eq!(counted["messages"], 2, "its parts say that there is one");
+    let released: Value = world
+        .ask(Ask::JournalRelease {
+            queue: QUEUE.into(),
+            filter: all(),
+        })
+        .await;
+    assert_eq!(released["lanes"], 2);
+    for part in parts {
+        let due = world.store.next_due(part).await.unwrap();
+        assert_eq!(due, Some(Duration::ZERO), "{part}");
+    }
+    let dropped: Dropped = world.ask(drop_all()).await;
+    assert_eq!((dropped.done, dropped.told), (2, 2));
+    assert_eq!(world.store.queues().await.unwrap(), ["mms.outbound"]);
+}
+
 /// What could not be told when it was dropped is told later, and no worker gets it in between.
 #[tokio::test]
 async fn a_drop_that_stopped_early_is_finished_later() {

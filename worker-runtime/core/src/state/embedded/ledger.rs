@@ -393,7 +393,12 @@ impl Ledger for EmbeddedStore {
         .await
     }
 
-    async fn overdue(&self, account: &str, limit: usize) -> Result<(u64, Vec<String>), WorkError> {
+    async fn overdue(
+        &self,
+        account: &str,
+        skip: usize,
+        limit: usize,
+    ) -> Result<(u64, Vec<String>), WorkError> {
         fits([account])?;
         let under = Key::new(tag::DEADLINE).name(account);
         self.read(move |look| {
@@ -402,7 +407,7 @@ impl Ledger for EmbeddedStore {
             for item in look.range(Space::Index, under.as_ref(), &now) {
                 let key = item.key()?;
                 count += 1;
-                if ids.len() < limit {
+                if count > skip as u64 && ids.len() < limit {
                     ids.push(id_behind(&key, 1)?);
                 }
             }

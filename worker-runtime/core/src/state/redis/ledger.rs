@@ -122,9 +122,16 @@ impl Ledger for RedisStore {
         counts.collect()
     }
 
-    async fn overdue(&self, account: &str, limit: usize) -> Result<(u64, Vec<String>), WorkError> {
+    async fn overdue(
+        &self,
+        account: &str,
+        skip: usize,
+        limit: usize,
+    ) -> Result<(u64, Vec<String>), WorkError> {
         let mut call = self.ledger(script!("ledger_lib", "overdue"));
-        call.arg(part(account)).arg(at_most(limit));
+        call.arg(part(account))
+            .arg(at_most(skip))
+            .arg(at_most(limit));
         let (count, ids): (u64, Vec<String>) = self.link.script(&call).await?;
         Ok((count, ids.iter().map(|id| name(id)).collect()))
     }

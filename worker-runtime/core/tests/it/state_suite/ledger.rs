@@ -229,10 +229,12 @@ pub async fn ledger_knows_what_is_overdue(source: &impl Source) {
         put(&store, &row, None).await;
         rows.push(row);
     }
-    let overdue = async |limit| store.overdue(&account, limit).await.expect("overdue");
+    let overdue = async |limit| store.overdue(&account, 0, limit).await.expect("overdue");
     let longest = vec![rows[1].message_id.clone(), rows[0].message_id.clone()];
     assert_eq!(overdue(9).await, (2, longest.clone()));
     assert_eq!(overdue(1).await, (2, longest[..1].to_vec()), "all count");
+    let behind = store.overdue(&account, 1, 9).await.expect("overdue");
+    assert_eq!(behind, (2, longest[1..].to_vec()), "those behind the first");
     moved(&store, &rows[0], change(RowState::Sent, now(), LONG)).await;
     moved(
         &store,

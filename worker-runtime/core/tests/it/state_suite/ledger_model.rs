@@ -97,7 +97,7 @@ pub async fn ledger_follows_its_model(source: &impl Source) {
             }
             let mut late: Vec<&Row> = of_account().collect();
             late.retain(|row| row.deadline.is_some_and(|at| at < 1_000_000));
-            let (count, found) = store.overdue(account, 100).await.expect("overdue");
+            let (count, found) = store.overdue(account, 0, 100).await.expect("overdue");
             assert_eq!(
                 (count, found.len()),
                 (late.len() as u64, late.len()),

@@ -3,9 +3,12 @@
 
 mod answers;
 mod copies;
+mod failures;
 mod once;
+mod overdue;
 mod resent;
 mod schedules;
+mod senders;
 mod throttled;
 mod trail;
 mod trial;
@@ -25,6 +28,7 @@ use crate::outcome::{Receipt, ReceiptOutcome};
 use crate::state::around::Around;
 use crate::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::state::ledger::RowState;
+use crate::status::{StatusDesk, StatusIdentity};
 use crate::telemetry::Telemetry;
 use crate::worker::{HOLD_LIMIT, Taken};
 use async_trait::async_trait;
@@ -356,6 +360,17 @@ impl Bench {
             legacy_failures: false,
         };
         (sending, desk)
+    }
+
+    fn status(&self) -> Arc<StatusDesk> {
+        let identity = StatusIdentity {
+            connector: self.name.into(),
+            kind: Kind::Transport,
+            name: self.name.into(),
+            type_name: "telnet".into(),
+            instance: "1".into(),
+        };
+        StatusDesk::new(Arc::clone(&self.broker), identity, None)
     }
 
     /// One delivery to one process, which may end before the verdict.

@@ -1,0 +1,52 @@
+//! The keeper among rows that it cannot end.
+
+use super::*;
+use crate::engine::sending::keeper::{AT_ONCE, Keeper};
+use crate::state::ledger::{Change, Step};
+
+/// A row that is overdue since `at`.
+async fn overdue(store: &Arc<dyn StateStore>, id: &str, state: RowState, at: u64) {
+    let step = Step {
+        at,
+        ..Step::of_a_person(0, codes::LEDGER_RESENT, "for the test")
+    };
+    let change = Change {
+        step,
+        state,
+        patience: Duration::ZERO,
+        remote_id: None,
+        told: Vec::new(),
+    };
+    let row = Row::new(id, "t", at).after(change).unwrap();
+    let put = store.put(&row, None, Duration::ZERO).await;
+    assert_eq!(put.unwrap(), Put::Stored);
+}
+
+#[test]
+fn rows_that_need_a_person_do_not_hide_those_that_need_only_the_keeper() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let bench = Bench::new(&store, json!({}), true);
+        for number in 0..=AT_ONCE {
+            // It waits in a queue, or is lost: only a person can tell.
+            overdue(&store, &format!("m{number}"), RowState::Queued, 1000).await;
+        }
+        overdue(&store, "sent", RowState::Sent, 2000).await;
+        let (sending, _) = bench.process(&Life::until(0), 0, 0);
+        let keeper = Keeper {
+            sending,
+            status: bench.status(),
+            consumers: Vec::new(),
+            abandoned: CancellationToken::new(),
+        };
+        let book = keeper.sending.book.as_ref().unwrap();
+        let (mut from, mut left) = (0, Vec::new());
+        for _ in 0..3 {
+            left.push(keeper.look(book, &mut from, &|| false).await.unwrap());
+        }
+        let all = AT_ONCE as u64 + 2;
+        assert_eq!(left, [all, all - 1, all - 1]);
+        let row = store.row("sent").await.unwrap().unwrap();
+        assert_eq!(row.state, RowState::SentFinal);
+    });
+}
