@@ -135,10 +135,7 @@ pub(crate) fn is_of(name: &str, queue: &str) -> bool {
 }
 
 /// Queues with a journal: one with its classes and partitions, or all.
-pub async fn queues(
-    store: &dyn StateStore,
-    queue: Option<&str>,
-) -> Result<Vec<String>, WorkError> {
+pub async fn queues(store: &dyn StateStore, queue: Option<&str>) -> Result<Vec<String>, WorkError> {
     let mut queues = store.queues().await?;
     queues.retain(|name| queue.is_none_or(|queue| is_of(name, queue)));
     Ok(queues)
