@@ -125,6 +125,8 @@ pub struct Claimed {
     pub id: u64,
     /// The message.
     pub entry: Entry,
+    /// Its lane was claimed before, and whoever had it neither stepped nor gave it back: that process may have died.
+    pub again: bool,
 }
 
 /// What became of the head of a lane.
@@ -319,7 +321,7 @@ pub trait Journal: Send + Sync + 'static {
         lease: Duration,
     ) -> Result<Next, WorkError>;
 
-    /// Prolongs claims: `lease` from now.
+    /// Prolongs claims: `lease` from now. Without any they are given back: their lanes are due now.
     async fn renew(&self, queue: &str, lanes: &[Lane], lease: Duration) -> Result<(), WorkError>;
 
     /// Ends every claim of a queue: for the holder of its fence, who knows that nobody else works on it.

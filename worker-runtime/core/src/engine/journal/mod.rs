@@ -180,7 +180,7 @@ pub(super) struct LaneJournal {
     turn: usize,
     renew_at: Instant,
     steps: usize,
-    /// Heads that a process that died may have been working on.
+    /// Heads of a fenced queue that a process that died may have been working on: its claims were ended.
     suspects: usize,
     /// Counts appends, so that a depth that was read before one is not believed.
     appends: u64,
@@ -243,7 +243,7 @@ impl LaneJournal {
             turn: 0,
             renew_at: now + LEASE / 3,
             steps: 0,
-            suspects: REPLAYS,
+            suspects: if parts.fenced { REPLAYS } else { 0 },
             appends: 0,
             depth_at: now,
             clocks: (now, crate::clock::now()),

@@ -1,5 +1,6 @@
 //! The journal under the engine: embedded broker, embedded store, workers that each test scripts.
 
+mod holders;
 mod imported;
 mod kills;
 mod lives;

@@ -129,8 +129,17 @@ impl Journal for EmbeddedStore {
                 if let Some(old) = state(tx, &queue, lane)?
                     && old.claimed != 0
                 {
-                    let claimed = claim_end(tx.now(), lease);
-                    set_state(tx, &queue, lane, Some(old), Some(State { claimed, ..old }));
+                    let now = tx.now();
+                    let (due, claimed) = match lease.is_zero() {
+                        true => (now, 0),
+                        false => (old.due, claim_end(now, lease)),
+                    };
+                    let new = State {
+                        due,
+                        claimed,
+                        ..old
+                    };
+                    set_state(tx, &queue, lane, Some(old), Some(new));
                 }
             }
             Ok(())

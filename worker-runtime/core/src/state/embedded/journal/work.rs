@@ -63,7 +63,12 @@ pub(super) fn claim(
             ..old
         };
         set_state(tx, queue, &lane, Some(old), Some(new));
-        claimed.push(Claimed { lane, id, entry });
+        claimed.push(Claimed {
+            lane,
+            id,
+            entry,
+            again: old.claimed != 0,
+        });
     }
     Ok(claimed)
 }
@@ -110,7 +115,12 @@ pub(super) fn step(
             };
             set_state(tx, queue, &lane, Some(old), Some(new));
             count(tx, queue, &lane.group, -1, 0)?;
-            Ok(Next::Head(Claimed { lane, id, entry }))
+            Ok(Next::Head(Claimed {
+                lane,
+                id,
+                entry,
+                again: false,
+            }))
         }
     }
 }
