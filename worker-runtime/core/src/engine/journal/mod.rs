@@ -112,6 +112,7 @@ pub(super) enum Event {
 enum Outcome {
     Opened(u64, Option<Vec<Place>>),
     Imported(u64, Option<Vec<Place>>),
+    Found(u64, Option<Vec<Place>>),
     Appended {
         places: Vec<Place>,
         receipts: Vec<Receipt>,
@@ -155,8 +156,6 @@ pub(super) struct LaneJournal {
     access: Arc<Access>,
     health: watch::Receiver<StoreHealth>,
     gauges: Arc<Gauges>,
-    /// Messages in the store, when it was asked last.
-    held: u64,
     fenced: bool,
     imports: Option<String>,
     /// What Vumi kept is to be taken over as soon as the store takes it.
@@ -223,7 +222,6 @@ impl LaneJournal {
             access: Arc::new(access),
             health,
             gauges: parts.gauges,
-            held: 0,
             fenced: parts.fenced,
             import_now: !parts.fenced && parts.imports.is_some(),
             imports: parts.imports,
