@@ -328,8 +328,7 @@ pub trait Journal: Send + Sync + 'static {
     async fn reclaim(&self, queue: &str) -> Result<(), WorkError>;
 
     /// Moves whole lanes into the journal of another queue, behind what stands there in the same lane. A lane that is new
-    /// there keeps its time, and moves at once; a long one that is not may move in steps, oldest messages first: after an
-    /// error, repeat it. One that is claimed stays. How many messages. Nothing moves if somebody else was appointed since
+    /// there keeps its time. A long one may move in steps, oldest messages first: after an error, repeat it. One that is claimed stays. How many messages. Nothing moves if somebody else was appointed since
     /// `mover` was: whoever was frozen in between, and has lost the fence meanwhile, undoes nothing.
     async fn relocate(
         &self,

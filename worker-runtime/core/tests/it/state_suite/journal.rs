@@ -507,34 +507,42 @@ pub async fn journal_finds_one_lane_among_many(source: &impl Source) {
     }
 }
 
-/// A lane that is long at both ends moves in steps, and keeps its order.
+/// Long lanes move in steps, behind what stands there or into a lane that is new, and keep their order and time.
 pub async fn journal_relocates_long_lanes(source: &impl Source) {
     const LONG_LANE: usize = 2500;
     let (store, queue) = (source.client().await, unique("q"));
     let to = format!("{queue}.to");
-    let (long, short) = (lane("", 1), lane("", 2));
+    let (long, short, new) = (lane("", 1), lane("", 2), lane("g", 3));
     let names: Vec<String> = (0..LONG_LANE).map(|n| format!("{n:04}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     add(&store, &to, &long, NOW, &["first"]).await;
     for some in names.chunks(500) {
         add(&store, &queue, &long, NOW, some).await;
+        add(&store, &queue, &new, Due::Released, some).await;
     }
     add(&store, &queue, &short, NOW, &["other"]).await;
-    let all = [long.clone(), short];
+    let all = [long.clone(), new.clone(), short];
     let mover = mover(&store, &queue).await;
     let relocated = store.relocate(&mover, &queue, &to, &all);
     let relocated = relocated.await.expect("relocate");
-    assert_eq!(relocated, LONG_LANE as u64 + 1);
+    assert_eq!(relocated, 2 * LONG_LANE as u64 + 1);
     let depth = store.depth(&queue).await.expect("depth");
     assert_eq!((depth.messages, depth.lanes), (0, 0));
-    let filter = Filter {
-        lane: Some(long.number),
-        ..Filter::default()
+    let there = async |lane: &Lane| {
+        let filter = Filter {
+            lane: Some(lane.number),
+            ..Filter::default()
+        };
+        let there = store.list(&to, &filter, LONG_LANE + 2).await.expect("list");
+        assert!(there.is_sorted_by_key(|l| l.id), "numbers rise");
+        there
     };
-    let there = store.list(&to, &filter, LONG_LANE + 2).await.expect("list");
-    assert!(there.is_sorted_by_key(|l| l.id), "numbers rise");
-    assert_eq!(bodies(&there)[0], "first");
-    assert_eq!(bodies(&there)[1..], names);
+    let long = bodies(&there(&long).await);
+    assert_eq!(long[0], "first");
+    assert_eq!(long[1..], names);
+    let new = there(&new).await;
+    assert_eq!(new[0].due, None);
+    assert_eq!(bodies(&new), names);
 }
 
 pub async fn journal_keeps_queues_and_groups_apart(source: &impl Source) {
