@@ -125,6 +125,8 @@ pub struct Claimed {
     pub id: u64,
     /// The message.
     pub entry: Entry,
+    /// Its lane was claimed before, and whoever had it neither stepped nor gave it back: that process may have died.
+    pub again: bool,
 }
 
 /// What became of the head of a lane.
@@ -319,15 +321,14 @@ pub trait Journal: Send + Sync + 'static {
         lease: Duration,
     ) -> Result<Next, WorkError>;
 
-    /// Prolongs claims: `lease` from now.
+    /// Prolongs claims: `lease` from now. Without any they are given back: their lanes are due now.
     async fn renew(&self, queue: &str, lanes: &[Lane], lease: Duration) -> Result<(), WorkError>;
 
     /// Ends every claim of a queue: for the holder of its fence, who knows that nobody else works on it.
     async fn reclaim(&self, queue: &str) -> Result<(), WorkError>;
 
     /// Moves whole lanes into the journal of another queue, behind what stands there in the same lane. A lane that is new
-    /// there keeps its time, and moves at once; a long one that is not may move in steps, oldest messages first: after an
-    /// error, repeat it. One that is claimed stays. How many messages. Nothing moves if somebody else was appointed since
+    /// there keeps its time. A long one may move in steps, oldest messages first: after an error, repeat it. One that is claimed stays. How many messages. Nothing moves if somebody else was appointed since
     /// `mover` was: whoever was frozen in between, and has lost the fence meanwhile, undoes nothing.
     async fn relocate(
         &self,

@@ -81,10 +81,15 @@ impl Consumer {
 
     /// Lets the journal begin what is to be done.
     pub(super) fn turn_journal(&mut self, draining: bool) {
+        let consuming = *self.state.borrow() == ConsumerState::Consuming;
+        let generation = self.desk.generation.load(Ordering::Relaxed);
+        if !consuming && self.ordered && self.acker.generation() != Some(generation) {
+            // The broker delivers it anew, to us or to whoever reads the queue now.
+            self.stay_in_queue();
+        }
         let Some(journal) = &mut self.journal else {
             return;
         };
-        let consuming = *self.state.borrow() == ConsumerState::Consuming;
         let working = consuming && !draining && self.paused_at.is_none();
         journal.turn(Instant::now(), working);
         if journal.is_open()

@@ -112,6 +112,7 @@ pub(super) enum Event {
 enum Outcome {
     Opened(u64, Option<Vec<Place>>),
     Imported(u64, Option<Vec<Place>>),
+    Found(u64, Option<Vec<Place>>),
     Appended {
         places: Vec<Place>,
         receipts: Vec<Receipt>,
@@ -155,8 +156,6 @@ pub(super) struct LaneJournal {
     access: Arc<Access>,
     health: watch::Receiver<StoreHealth>,
     gauges: Arc<Gauges>,
-    /// Messages in the store, when it was asked last.
-    held: u64,
     fenced: bool,
     imports: Option<String>,
     /// What Vumi kept is to be taken over as soon as the store takes it.
@@ -180,7 +179,7 @@ pub(super) struct LaneJournal {
     turn: usize,
     renew_at: Instant,
     steps: usize,
-    /// Heads that a process that died may have been working on.
+    /// Heads of a fenced queue that a process that died may have been working on: its claims were ended.
     suspects: usize,
     /// Counts appends, so that a depth that was read before one is not believed.
     appends: u64,
@@ -223,7 +222,6 @@ impl LaneJournal {
             access: Arc::new(access),
             health,
             gauges: parts.gauges,
-            held: 0,
             fenced: parts.fenced,
             import_now: !parts.fenced && parts.imports.is_some(),
             imports: parts.imports,
@@ -243,7 +241,7 @@ impl LaneJournal {
             turn: 0,
             renew_at: now + LEASE / 3,
             steps: 0,
-            suspects: REPLAYS,
+            suspects: if parts.fenced { REPLAYS } else { 0 },
             appends: 0,
             depth_at: now,
             clocks: (now, crate::clock::now()),

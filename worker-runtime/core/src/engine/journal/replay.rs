@@ -74,7 +74,12 @@ impl LaneJournal {
 
     /// Reads what came out of the journal: the message to handle as if it were delivered now.
     pub(in crate::engine) fn take(&mut self, claimed: Claimed) -> (RawDelivery, Box<Replay>) {
-        let Claimed { lane, id, entry } = claimed;
+        let Claimed {
+            lane,
+            id,
+            entry,
+            again,
+        } = claimed;
         let oldest = &mut self.oldest[0];
         *oldest = Some(oldest.map_or(entry.about.since, |o| o.min(entry.about.since)));
         let Occurrence { entry, then } = match entry.about.reason {
@@ -84,7 +89,7 @@ impl LaneJournal {
                 then: Step::Done,
             },
         };
-        let suspect = self.suspects > 0;
+        let suspect = again || self.suspects > 0;
         self.suspects = self.suspects.saturating_sub(1);
         let raw = RawDelivery {
             tag: 0,

@@ -50,8 +50,17 @@ impl Access {
         .await
     }
 
+    /// Which lanes hold something.
+    pub(super) async fn lanes(&self) -> Option<Vec<Place>> {
+        self.noted(self.journal().lanes(&self.queue).await).ok()
+    }
+
     /// False if it was given up.
     pub(super) async fn append(&self, term: Option<u64>, messages: Vec<Append>) -> bool {
+        if self.is_over(term) {
+            // Whoever has the fence now may have read already what is there.
+            return false;
+        }
         let append = || self.journal().append(&self.queue, messages.clone());
         self.insist(term, append).await.is_some()
     }
@@ -139,9 +148,13 @@ impl Access {
         F: Future<Output = Result<T, WorkError>>,
     {
         let ask = || async { self.noted(operation().await) };
-        let over = || term.is_some_and(|term| term != self.exit.term());
+        let over = || self.is_over(term);
         let done = insist(ask, |_| false, over, self.halt.cancelled()).await;
         done.ok()
+    }
+
+    fn is_over(&self, term: Option<u64>) -> bool {
+        term.is_some_and(|term| term != self.exit.term())
     }
 
     fn noted<T>(&self, result: Result<T, WorkError>) -> Result<T, WorkError> {

@@ -30,7 +30,9 @@ impl LaneJournal {
             let open = async move { Outcome::Opened(term, access.open(term).await) };
             self.ops.push(open.boxed());
         }
-        if !self.appending && !self.partings.is_empty() {
+        // Without the fence they wait until it is ours again, or the broker delivers them anew.
+        let ours = !self.fenced || self.consuming;
+        if ours && !self.appending && !self.partings.is_empty() {
             self.start_append(now);
         }
         if self.import_now && self.is_open() && self.access.exit.takes() == Takes::Yes {
@@ -108,14 +110,9 @@ impl LaneJournal {
             }
             Outcome::Imported(term, places) => {
                 self.importing = false;
-                if term == self.access.exit.term() {
-                    if self.fenced {
-                        let places = places.iter().flatten();
-                        places.for_each(|place| self.book.note(place));
-                    }
-                    self.wake_at(now);
-                }
+                self.found(term, places, now);
             }
+            Outcome::Found(term, places) => self.found(term, places, now),
             Outcome::Appended {
                 places,
                 receipts,
@@ -158,30 +155,44 @@ impl LaneJournal {
         Event::Turn
     }
 
+    /// The store holds something of these lanes.
+    fn found(&mut self, term: u64, places: Option<Vec<Place>>, now: Instant) {
+        if term != self.access.exit.term() {
+            return;
+        }
+        if self.fenced {
+            let places = places.iter().flatten();
+            places.for_each(|place| self.book.note(place));
+        }
+        self.wake_at(now);
+    }
+
     /// `quiet`: nothing was under way or in hand when the depth was asked for, after so many appends.
     fn depth(&mut self, quiet: Option<u64>, depth: &Depth) {
-        self.held = depth.messages;
         if depth.messages == 0 {
             self.oldest = [None; 2];
             if quiet == Some(self.appends) && self.is_idle() {
                 // Somebody dropped what we thought was there.
                 self.book.all_emptied();
             }
+        } else if self.is_empty() {
+            // Somebody appended who had the fence before and did not know yet that it is lost.
+            let (access, term) = (Arc::clone(&self.access), self.access.exit.term());
+            let look = async move { Outcome::Found(term, access.lanes().await) };
+            self.ops.push(look.boxed());
         }
         let oldest = self.oldest.iter().flatten().min().copied();
         self.gauges.note(&self.access.queue, depth, oldest);
     }
 
-    /// Refreshes the gauges; called every second or so.
+    /// Looks how much the store holds, also where nothing is known of; called every second or so.
     pub(in crate::engine) fn tick(&mut self, now: Instant) {
         self.note_clocks(now);
         if self.oldest_since + MEMORY <= now {
             self.oldest_since = now;
             self.oldest = [None, self.oldest[0]];
         }
-        let failing = self.access.exit.takes() == Takes::Away;
-        let dull = self.is_empty() && !failing && self.held == 0;
-        if !self.is_open() || dull || now < self.depth_at {
+        if !self.is_open() || now < self.depth_at {
             return;
         }
         self.depth_at = now + POLL;

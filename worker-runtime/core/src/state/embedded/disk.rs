@@ -269,11 +269,12 @@ impl Disk {
     }
 
     /// Carries out some operations in one transaction, as safely as promised when it returns; `relaxed`: they need not
-    /// survive power loss.
+    /// survive power loss. What is damaged fails the operation that met it, and what that one wrote is undone: then
+    /// `operations` is called again, to go on with the next one.
     pub(super) fn commit(
         &self,
         fronts: &mut Fronts,
-        operations: impl FnOnce(&mut Tx<'_>) -> Result<(), Failure>,
+        mut operations: impl FnMut(&mut Tx<'_>) -> Result<(), Failure>,
         relaxed: bool,
     ) -> Result<(), Failure> {
         let mode = match self.mode {
@@ -282,15 +283,30 @@ impl Disk {
         };
         self.with(|open| {
             open.throttle()?;
-            let mut tx = Tx {
-                inner: open.database.write_tx().durability(mode),
-                spaces: &open.spaces,
-                fronts,
-                now: now(),
-                writes: 0,
-            };
-            operations(&mut tx)?;
-            Ok(tx.inner.commit()?)
+            let mut done: Vec<Written> = Vec::new();
+            loop {
+                let mut tx = Tx {
+                    inner: open.database.write_tx().durability(mode),
+                    spaces: &open.spaces,
+                    fronts: &mut *fronts,
+                    now: now(),
+                    written: Vec::new(),
+                    done: 0,
+                };
+                for (space, key, value) in std::mem::take(&mut done) {
+                    tx.write(space, key, value);
+                }
+                match operations(&mut tx) {
+                    Ok(()) => return Ok(tx.inner.commit()?),
+                    // The database undoes whole transactions only: the operations before are written once more.
+                    Err(Failure::Damaged(_)) => {
+                        tx.fronts.clear();
+                        done = tx.written;
+                        done.truncate(tx.done);
+                    }
+                    Err(failure) => return Err(failure),
+                }
+            }
         })
     }
 
@@ -439,30 +455,42 @@ pub(super) struct Tx<'a> {
     spaces: &'a Spaces,
     pub(super) fronts: &'a mut Fronts,
     now: u64,
-    writes: u64,
+    written: Vec<Written>,
+    /// How many of them are of operations that have ended.
+    done: usize,
 }
+
+/// A value that was stored under a key; none if that was removed.
+type Written = (Space, Slice, Option<Slice>);
 
 impl Tx<'_> {
     pub(super) fn insert(&mut self, space: Space, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        self.writes += 1;
         let (key, value) = (Slice::from(key.as_ref()), Slice::from(value.as_ref()));
-        self.inner.insert(self.spaces.of(space), key, value);
+        self.write(space, key, Some(value));
     }
 
     pub(super) fn remove(&mut self, space: Space, key: impl AsRef<[u8]>) {
-        self.writes += 1;
-        let key = Slice::from(key.as_ref());
-        self.inner.remove(self.spaces.of(space), key);
+        self.write(space, Slice::from(key.as_ref()), None);
+    }
+
+    fn write(&mut self, space: Space, key: Slice, value: Option<Slice>) {
+        let keyspace = self.spaces.of(space);
+        match &value {
+            Some(value) => self.inner.insert(keyspace, key.clone(), value.clone()),
+            None => self.inner.remove(keyspace, key.clone()),
+        }
+        self.written.push((space, key, value));
     }
 
     /// How much was written.
-    pub(super) fn writes(&self) -> u64 {
-        self.writes
+    pub(super) fn writes(&self) -> usize {
+        self.written.len()
     }
 
     /// The next operation begins.
     pub(super) fn tick(&mut self) {
         self.now = now();
+        self.done = self.written.len();
     }
 }
 

@@ -21,7 +21,7 @@ const GLANCE: Duration = Duration::from_millis(10);
 
 /// An operation that waits for the writer.
 pub(super) trait Job: Send {
-    /// Carries it out; fails if the transaction must not be committed.
+    /// Carries it out; fails if what it wrote must not be committed.
     fn run(&mut self, tx: &mut Tx<'_>) -> Result<(), Failure>;
 
     /// Answers who waits: it is committed, or failed.
@@ -53,9 +53,12 @@ where
         };
         let before = tx.writes();
         match work(tx) {
-            // Half an operation must not be committed with the others.
             Err(Failure::Disk(e)) => Err(Failure::Disk(e)),
-            Err(failure) if tx.writes() > before => Err(failure),
+            // Half an operation must not be committed with the others.
+            Err(Failure::Damaged(what)) if tx.writes() > before => {
+                self.found = Some(Err(Failure::Damaged(what)));
+                Err(Failure::Damaged(what))
+            }
             found => {
                 self.found = Some(found);
                 Ok(())
@@ -118,8 +121,9 @@ impl Writer {
 
     fn commit(&mut self, group: &mut [Box<dyn Job>]) -> Result<(), String> {
         let relaxed = group.iter().all(|job| job.relaxed());
+        let mut jobs = group.iter_mut();
         let carry_out = |tx: &mut Tx<'_>| {
-            for job in group {
+            for job in jobs.by_ref() {
                 tx.tick();
                 job.run(tx)?;
             }
@@ -182,8 +186,10 @@ fn guarded(work: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::embedded::disk::Space;
+    use crate::error::ErrorClass;
+    use crate::state::embedded::disk::{Space, View};
     use fjall::PersistMode;
+    use futures::FutureExt;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Operations that came together are committed, and synced, together.
@@ -229,5 +235,55 @@ mod tests {
             assert_eq!(usize::from(answered), n);
         }
         assert_eq!(commits.load(Ordering::Relaxed), 1);
+    }
+
+    /// What cannot be read fails the operation that met it, wholly, and none of those that came together with it.
+    #[test]
+    fn damage_fails_one_operation_and_no_other() {
+        let folder = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(folder.path().to_owned(), Some(PersistMode::Buffer));
+        let disk = Arc::new(disk.expect("open"));
+        let (sender, jobs) = mpsc::channel::<Box<dyn Job>>();
+        let mut answers = Vec::new();
+        for n in 0..9u8 {
+            let (reply, answer) = oneshot::channel();
+            let operation = Operation {
+                work: Some(move |tx: &mut Tx<'_>| {
+                    tx.insert(Space::Index, [n], [n]);
+                    match n % 3 {
+                        1 => Err(Failure::Damaged("a lane")),
+                        _ => Ok(tx.range(Space::Index, &[0], &[9]).count()),
+                    }
+                }),
+                found: None,
+                relaxed: false,
+                reply,
+            };
+            assert!(sender.send(Box::new(operation)).is_ok());
+            answers.push(answer);
+        }
+        drop(sender);
+        let (health, mut told) = watch::channel(StoreHealth::Up);
+        let fronts = Fronts::default();
+        Writer {
+            disk: Arc::clone(&disk),
+            jobs,
+            health,
+            fronts,
+        }
+        .run();
+        let mut counted = Vec::new();
+        for (n, mut answer) in answers.into_iter().enumerate() {
+            match answer.try_recv().expect("answered") {
+                Ok(count) => counted.push(count),
+                Err(error) => assert_eq!((n % 3, error.class), (1, ErrorClass::Bug)),
+            }
+        }
+        assert_eq!(counted, [1, 2, 3, 4, 5, 6], "each saw those before it");
+        let changed = told.changed().now_or_never();
+        assert!(matches!(changed, Some(Err(_))), "it was never away");
+        disk.reopen().expect("reopen");
+        let kept = disk.read(|look| Ok(look.range(Space::Index, &[0], &[9]).count()));
+        assert_eq!(kept.expect("read"), 6);
     }
 }

@@ -95,11 +95,16 @@ impl Journal for RedisStore {
     ) -> Result<Vec<Claimed>, WorkError> {
         let mut call = self.journal(script!("journal_lib", "claim"), queue);
         call.arg(part(group)).arg(at_most(limit)).arg(millis(lease));
-        let heads: Vec<(String, Bytes)> = self.link.script(&call).await?;
-        let claimed = heads.into_iter().map(|(number, stored)| {
+        let heads: Vec<(String, Bytes, bool)> = self.link.script(&call).await?;
+        let claimed = heads.into_iter().map(|(number, stored, again)| {
             let lane = lane(&number, &part(group))?;
             let (id, entry) = entry(&stored)?;
-            Ok(Claimed { lane, id, entry })
+            Ok(Claimed {
+                lane,
+                id,
+                entry,
+                again,
+            })
         });
         claimed.collect()
     }
@@ -132,7 +137,7 @@ impl Journal for RedisStore {
 
     async fn renew(&self, queue: &str, lanes: &[Lane], lease: Duration) -> Result<(), WorkError> {
         let mut call = self.journal(script!("journal_lib", "renew"), queue);
-        call.arg(millis(lease));
+        call.arg(if lease.is_zero() { 0 } else { millis(lease) });
         for lane in lanes {
             lane_args(&mut call, lane);
         }
@@ -481,8 +486,12 @@ fn next(answer: Vec<Value>, lane: &Lane) -> Result<Option<Next>, WorkError> {
         Some(b"head") => match take() {
             Some(stored) => {
                 let (id, entry) = entry(&stored)?;
-                let lane = lane.clone();
-                Some(Next::Head(Claimed { lane, id, entry }))
+                Some(Next::Head(Claimed {
+                    lane: lane.clone(),
+                    id,
+                    entry,
+                    again: false,
+                }))
             }
             None => None,
         },

@@ -190,7 +190,12 @@ pub async fn journal_claim_excludes_others_until_it_ends(source: &impl Source) {
         Some(claim(&other, &queue, "").await).filter(|heads| !heads.is_empty())
     })
     .await;
-    assert_eq!(again, first);
+    let late = |head: &Claimed| Claimed {
+        again: true,
+        ..head.clone()
+    };
+    assert!(!first[0].again);
+    assert_eq!(again, [late(&first[0])]);
     // Each step claims the next head for as long as it says.
     let step = other.step(&queue, &again[0].lane, again[0].id, Step::Done, SOON);
     let Next::Head(next) = step.await.expect("step") else {
@@ -200,7 +205,43 @@ pub async fn journal_claim_excludes_others_until_it_ends(source: &impl Source) {
         Some(claim(&store, &queue, "").await).filter(|heads| !heads.is_empty())
     })
     .await;
-    assert_eq!(again, [next]);
+    assert!(!next.again);
+    assert_eq!(again, [late(&next)]);
+}
+
+/// Only what nobody ended is claimed again: whoever had it may have died of it.
+pub async fn journal_claim_says_what_was_claimed_before(source: &impl Source) {
+    let (store, queue) = (source.client().await, unique("q"));
+    let (only, other) = (lane("", 1), lane("", 2));
+    add(&store, &queue, &only, NOW, &["a"]).await;
+    let now = async || claim(&store, &queue, "").await.remove(0);
+    assert!(!now().await.again);
+    let given_back = [only.clone(), other.clone()];
+    let renewed = store.renew(&queue, &given_back, Duration::ZERO).await;
+    renewed.expect("given back");
+    assert!(!now().await.again);
+    store.reclaim(&queue).await.expect("reclaim");
+    let head = now().await;
+    assert!(!head.again);
+    let step = Step::Again(head.entry.about, NOW);
+    let waits = store.step(&queue, &only, head.id, step, LONG).await;
+    assert_eq!(waits.expect("step"), Next::Waits);
+    assert!(!now().await.again);
+    store.reclaim(&queue).await.expect("reclaim");
+    let brief = store.claim(&queue, "", 10, SOON).await.expect("claim");
+    assert!(!brief[0].again);
+    add(&store, &queue, &other, NOW, &["b"]).await;
+    let found = Mutex::new(BTreeMap::new());
+    until("the claim ends", || async {
+        let heads = claim(&store, &queue, "").await;
+        let mut found = found.lock().expect("found");
+        found.extend(heads.iter().map(|head| (text(head), head.again)));
+        (found.len() == 2).then_some(())
+    })
+    .await;
+    let found = found.into_inner().expect("found");
+    let expected = [("a".to_owned(), true), ("b".to_owned(), false)];
+    assert_eq!(found, BTreeMap::from(expected));
 }
 
 pub async fn journal_renew_prolongs_claims(source: &impl Source) {
@@ -466,34 +507,42 @@ pub async fn journal_finds_one_lane_among_many(source: &impl Source) {
     }
 }
 
-/// A lane that is long at both ends moves in steps, and keeps its order.
+/// Long lanes move in steps, behind what stands there or into a lane that is new, and keep their order and time.
 pub async fn journal_relocates_long_lanes(source: &impl Source) {
     const LONG_LANE: usize = 2500;
     let (store, queue) = (source.client().await, unique("q"));
     let to = format!("{queue}.to");
-    let (long, short) = (lane("", 1), lane("", 2));
+    let (long, short, new) = (lane("", 1), lane("", 2), lane("g", 3));
     let names: Vec<String> = (0..LONG_LANE).map(|n| format!("{n:04}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     add(&store, &to, &long, NOW, &["first"]).await;
     for some in names.chunks(500) {
         add(&store, &queue, &long, NOW, some).await;
+        add(&store, &queue, &new, Due::Released, some).await;
     }
     add(&store, &queue, &short, NOW, &["other"]).await;
-    let all = [long.clone(), short];
+    let all = [long.clone(), new.clone(), short];
     let mover = mover(&store, &queue).await;
     let relocated = store.relocate(&mover, &queue, &to, &all);
     let relocated = relocated.await.expect("relocate");
-    assert_eq!(relocated, LONG_LANE as u64 + 1);
+    assert_eq!(relocated, 2 * LONG_LANE as u64 + 1);
     let depth = store.depth(&queue).await.expect("depth");
     assert_eq!((depth.messages, depth.lanes), (0, 0));
-    let filter = Filter {
-        lane: Some(long.number),
-        ..Filter::default()
+    let there = async |lane: &Lane| {
+        let filter = Filter {
+            lane: Some(lane.number),
+            ..Filter::default()
+        };
+        let there = store.list(&to, &filter, LONG_LANE + 2).await.expect("list");
+        assert!(there.is_sorted_by_key(|l| l.id), "numbers rise");
+        there
     };
-    let there = store.list(&to, &filter, LONG_LANE + 2).await.expect("list");
-    assert!(there.is_sorted_by_key(|l| l.id), "numbers rise");
-    assert_eq!(bodies(&there)[0], "first");
-    assert_eq!(bodies(&there)[1..], names);
+    let long = bodies(&there(&long).await);
+    assert_eq!(long[0], "first");
+    assert_eq!(long[1..], names);
+    let new = there(&new).await;
+    assert_eq!(new[0].due, None);
+    assert_eq!(bodies(&new), names);
 }
 
 pub async fn journal_keeps_queues_and_groups_apart(source: &impl Source) {

@@ -52,6 +52,7 @@ macro_rules! state_suite {
             journal_lane_keeps_its_time
             journal_claims_longest_due_first
             journal_claim_excludes_others_until_it_ends
+            journal_claim_says_what_was_claimed_before
             journal_renew_prolongs_claims
             journal_reclaim_ends_claims
             journal_again_keeps_the_place_and_the_body

@@ -1,5 +1,6 @@
 //! The journal under the engine: embedded broker, embedded store, workers that each test scripts.
 
+mod holders;
 mod imported;
 mod kills;
 mod lives;
@@ -406,7 +407,8 @@ async fn a_lost_channel_in_the_midst_of_replays_keeps_order() {
     judge(&sent, &replies).require().unwrap();
 }
 
-/// An idle journal asks the store nothing: its holder knows that it is empty.
+/// Messages that pass an idle journal ask the store nothing: its holder knows that it is empty, and looks now and then
+/// whether that is still so.
 #[tokio::test]
 async fn an_empty_journal_costs_nothing() {
     let faults = StoreFaults::new(store(), None);
@@ -424,7 +426,8 @@ async fn an_empty_journal_costs_nothing() {
     }
     rig.until("done", |s| s.counts.done == 101).await;
     tokio::time::sleep(Duration::from_millis(1500)).await;
-    assert_eq!(faults.operations(), before);
+    let looks = faults.operations() - before;
+    assert!(looks < 10, "{looks}");
     assert!(before < 20, "{before}");
 }
 

@@ -26,6 +26,8 @@ use std::time::Duration;
 
 /// Lanes released, moved or looked at in one transaction.
 const RELEASE: usize = 1000;
+/// Messages moved in one.
+const MOVES: usize = 1000;
 
 fn names<'a>(queue: &'a str, filter: &'a Filter) -> impl Iterator<Item = &'a str> {
     [queue].into_iter().chain(filter.group.as_deref())
@@ -129,8 +131,17 @@ impl Journal for EmbeddedStore {
                 if let Some(old) = state(tx, &queue, lane)?
                     && old.claimed != 0
                 {
-                    let claimed = claim_end(tx.now(), lease);
-                    set_state(tx, &queue, lane, Some(old), Some(State { claimed, ..old }));
+                    let now = tx.now();
+                    let (due, claimed) = match lease.is_zero() {
+                        true => (now, 0),
+                        false => (old.due, claim_end(now, lease)),
+                    };
+                    let new = State {
+                        due,
+                        claimed,
+                        ..old
+                    };
+                    set_state(tx, &queue, lane, Some(old), Some(new));
                 }
             }
             Ok(())
@@ -162,16 +173,19 @@ impl Journal for EmbeddedStore {
         lanes: &[Lane],
     ) -> Result<u64, WorkError> {
         fits([queue, to])?;
-        let mut relocated = 0;
-        for some in lanes.chunks(RELEASE) {
-            let (queue, to, some) = (queue.to_owned(), to.to_owned(), some.to_vec());
+        let (mut relocated, mut rest) = (0, lanes);
+        while !rest.is_empty() {
+            let some = rest[..rest.len().min(RELEASE)].to_vec();
+            let (queue, to) = (queue.to_owned(), to.to_owned());
             let (movers, who) = (Arc::clone(&self.movers), mover.clone());
             let work = move |tx: &mut Tx<'_>| match movers.may(&who) {
-                true => work::relocate(tx, &queue, &to, &some).map(Some),
+                true => work::relocate(tx, &queue, &to, &some, MOVES).map(Some),
                 false => Ok(None),
             };
             let moved = self.write(work).await?;
-            relocated += moved.ok_or_else(|| superseded(mover))?;
+            let (finished, moved) = moved.ok_or_else(|| superseded(mover))?;
+            rest = &rest[finished..];
+            relocated += moved;
         }
         Ok(relocated)
     }

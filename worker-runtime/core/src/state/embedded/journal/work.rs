@@ -5,7 +5,7 @@ use super::super::keys::{Key, pack, tag, unpack};
 use super::super::timetable;
 use super::lanes::{
     ENTRY, GROUP, LANE, RELEASED, State, claim_end, count, decode, due_at, due_index, entries,
-    entry_from, set_state, state,
+    entry_from, entry_id, set_state, state,
 };
 use crate::state::journal::{Append, Claimed, Due, Entry, Lane, Next, Step};
 use std::collections::BTreeMap;
@@ -63,7 +63,12 @@ pub(super) fn claim(
             ..old
         };
         set_state(tx, queue, &lane, Some(old), Some(new));
-        claimed.push(Claimed { lane, id, entry });
+        claimed.push(Claimed {
+            lane,
+            id,
+            entry,
+            again: old.claimed != 0,
+        });
     }
     Ok(claimed)
 }
@@ -110,7 +115,12 @@ pub(super) fn step(
             };
             set_state(tx, queue, &lane, Some(old), Some(new));
             count(tx, queue, &lane.group, -1, 0)?;
-            Ok(Next::Head(Claimed { lane, id, entry }))
+            Ok(Next::Head(Claimed {
+                lane,
+                id,
+                entry,
+                again: false,
+            }))
         }
     }
 }
@@ -124,26 +134,38 @@ pub(super) fn head(view: &impl View, queue: &str, lane: &Lane) -> Result<Option<
     Ok(head.map(|(_, entry)| entry))
 }
 
-/// Moves lanes that nobody has claimed; how many messages.
+/// Moves lanes that nobody has claimed, at most `room` messages: how many lanes are finished, and how many messages
+/// moved. The next lane may be moved in part, its oldest messages first.
 pub(super) fn relocate(
     tx: &mut Tx<'_>,
     queue: &str,
     to: &str,
     lanes: &[Lane],
-) -> Result<u64, Failure> {
-    let mut relocated = 0;
+    mut room: usize,
+) -> Result<(usize, u64), Failure> {
+    let (mut finished, mut relocated) = (0, 0);
     for lane in lanes {
+        if room == 0 {
+            break;
+        }
         let old = match state(tx, queue, lane)? {
             Some(old) if old.claimed == 0 => old,
-            _ => continue,
+            _ => {
+                finished += 1;
+                continue;
+            }
         };
         let due = match old.due {
             RELEASED => Due::Released,
             at => Due::At(UNIX_EPOCH + Duration::from_millis(at)),
         };
-        let (mut keys, mut messages) = (Vec::new(), Vec::new());
+        let (mut keys, mut messages, mut rest) = (Vec::new(), Vec::new(), None);
         for item in tx.all(Space::Records, &entries(queue, lane)) {
             let (key, value) = item.into_inner()?;
+            if messages.len() >= room {
+                rest = Some(entry_id(&key)?);
+                break;
+            }
             keys.push(key);
             messages.push(Append {
                 lane: lane.clone(),
@@ -154,11 +176,95 @@ pub(super) fn relocate(
         for key in keys {
             tx.remove(Space::Records, key);
         }
+        room -= messages.len();
         let count_moved = i64::try_from(messages.len()).unwrap_or(i64::MAX);
-        set_state(tx, queue, lane, Some(old), None);
-        count(tx, queue, &lane.group, -count_moved, -1)?;
+        let new = rest.map(|head| State { head, ..old });
+        set_state(tx, queue, lane, Some(old), new);
+        let lanes_gone = i64::from(new.is_none());
+        count(tx, queue, &lane.group, -count_moved, -lanes_gone)?;
         append(tx, to, messages)?;
         relocated += count_moved.unsigned_abs();
+        if rest.is_some() {
+            break;
+        }
+        finished += 1;
     }
-    Ok(relocated)
+    Ok((finished, relocated))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lanes::groups;
+    use super::*;
+    use crate::state::embedded::disk::Disk;
+    use crate::state::embedded::timetable::Fronts;
+    use crate::state::journal::{About, Depth, Reason};
+
+    fn message(lane: &Lane, body: u8) -> Append {
+        let about = About {
+            reason: Reason::Held,
+            since: 1,
+            attempts: 0,
+            counted: 0,
+            code: String::new(),
+            text: String::new(),
+            routing_key: String::new(),
+            amqp_message_id: None,
+        };
+        Append {
+            lane: lane.clone(),
+            due: Due::Released,
+            entry: Entry {
+                about,
+                body: vec![body].into(),
+            },
+        }
+    }
+
+    /// However long a lane is, a transaction moves so many messages and no more.
+    #[test]
+    fn a_long_lane_moves_in_steps_and_keeps_its_order_and_time() {
+        let folder = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(folder.path().to_owned(), None).expect("open");
+        let lane = |number| Lane {
+            group: String::new(),
+            number,
+        };
+        let (long, short) = (lane(1), lane(2));
+        let (mut steps, mut bodies) = (Vec::new(), Vec::new());
+        let moved = disk.commit(
+            &mut Fronts::default(),
+            |tx| {
+                let mut messages: Vec<Append> = (0..5).map(|n| message(&long, n)).collect();
+                messages.push(message(&short, 9));
+                append(tx, "from", messages)?;
+                let all = [long.clone(), short.clone()];
+                let mut left = all.as_slice();
+                while !left.is_empty() {
+                    let step = relocate(tx, "from", "to", left, 2)?;
+                    left = &left[step.0..];
+                    steps.push(step);
+                }
+                let mut from = 0;
+                while let Some((id, entry)) = entry_from(tx, "to", &long, from)? {
+                    bodies.push(entry.body[0]);
+                    from = id + 1;
+                }
+                assert!(groups(tx, "from")?.is_empty());
+                let depth = Depth {
+                    messages: 6,
+                    lanes: 2,
+                };
+                assert_eq!(groups(tx, "to")?, [(String::new(), depth)].into());
+                let there = state(tx, "to", &long)?.expect("moved");
+                assert_eq!((there.due, there.claimed), (RELEASED, 0));
+                assert_eq!(state(tx, "from", &long)?, None);
+                Ok(())
+            },
+            true,
+        );
+        moved.expect("committed");
+        assert_eq!(steps, [(0, 2), (0, 2), (2, 2)]);
+        assert_eq!(bodies, [0, 1, 2, 3, 4]);
+    }
 }

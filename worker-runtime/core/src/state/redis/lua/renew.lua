@@ -1,7 +1,13 @@
--- queue, lease, then lane and group of each claim.
-local ends = int(now() + tonumber(ARGV[2]))
+-- queue, lease, then lane and group of each claim. With a lease of 0 the claims end, and their lanes are due now.
+local lease = tonumber(ARGV[2])
+local ends = int(now() + lease)
 for i = 3, #ARGV, 2 do
-  if call('HEXISTS', claims, ARGV[i] .. ':' .. ARGV[i + 1]) == 1 then
-    call('ZADD', waiting(ARGV[i + 1]), 'XX', ends, ARGV[i])
+  local lane, group = ARGV[i], ARGV[i + 1]
+  local claim = lane .. ':' .. group
+  if call('HEXISTS', claims, claim) == 1 then
+    call('ZADD', waiting(group), 'XX', ends, lane)
+    if lease == 0 then
+      call('HDEL', claims, claim)
+    end
   end
 end
