@@ -71,20 +71,7 @@ pub(crate) enum Finished {
 impl Pending {
     /// Takes a place for the request `id`. A repeat waits a moment until the broker has the first.
     pub(crate) async fn open(self: &Arc<Self>, id: &str) -> Opened {
-        if let Some(opened) = self.place(id) {
-            return opened;
-        }
-        let opened = async {
-            loop {
-                let changed = self.changed.notified();
-                tokio::pin!(changed);
-                changed.as_mut().enable();
-                if let Some(opened) = self.place(id) {
-                    return opened;
-                }
-                changed.await;
-            }
-        };
+        let opened = self.until(|| self.place(id));
         let opened = tokio::time::timeout(TAKING, opened).await;
         opened.unwrap_or(Opened::TooEarly)
     }
@@ -182,12 +169,17 @@ impl Pending {
 
     /// Waits until no request is held.
     pub(crate) async fn empty(&self) {
+        self.until(|| (self.len() == 0).then_some(())).await;
+    }
+
+    /// Looks after each change until there is something.
+    async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.len() == 0 {
-                return;
+            if let Some(found) = look() {
+                return found;
             }
             changed.await;
         }
