@@ -63,10 +63,14 @@ fn merge_list(list: &mut Value, changes: &[Value], keys: &[&str]) {
     }
     let Value::Array(items) = list else { return };
     for change in changes {
-        let Value::Object(fields) = change else {
-            // No object, no key: the API server's check says so.
-            if !items.contains(change) {
-                items.push(change.clone());
+        let keyed = change
+            .as_object()
+            .filter(|fields| fields.get(keys[0]).is_some_and(is_key));
+        let Some(fields) = keyed else {
+            // Without a key it can't mean another item; that it lacks one, the API server's check says.
+            let item = added(change);
+            if !items.contains(&item) {
+                items.push(item);
             }
             continue;
         };
@@ -78,13 +82,21 @@ fn merge_list(list: &mut Value, changes: &[Value], keys: &[&str]) {
             }
             (Some(at), false) => merge(&mut items[at], change),
             (None, true) => {}
-            (None, false) => {
-                let mut item = json!({});
-                merge(&mut item, change);
-                items.push(item);
-            }
+            (None, false) => items.push(added(change)),
         }
     }
+}
+
+/// A change as an item of its own: without what it removes.
+fn added(change: &Value) -> Value {
+    let mut item = Value::Null;
+    merge(&mut item, change);
+    item
+}
+
+/// A name, a number: what items can be told apart by.
+fn is_key(value: &Value) -> bool {
+    value.is_string() || value.is_number()
 }
 
 /// Whether an item is the one that a change means: the first key is equal, and of the others those that both have. A port
@@ -148,6 +160,15 @@ mod tests {
             merged(template, change),
             json!({"securityContext": {"fsGroup": 1}, "volumes": [{"name": "b"}]})
         );
+    }
+
+    #[test]
+    fn an_item_without_a_usable_key_is_added_once() {
+        let change = json!({"containers": [{"image": "a"}, {"name": null}, {"name": {"env": null}}, {"name": ["a", "b"]}]});
+        let once = merged(json!({"containers": [{"name": "worker"}]}), change.clone());
+        let expected = json!({"containers": [{"name": "worker"}, {"image": "a"}, {}, {"name": {}}, {"name": ["a", "b"]}]});
+        assert_eq!(once, expected);
+        assert_eq!(merged(once, change), expected);
     }
 
     #[test]

@@ -58,15 +58,14 @@ async fn rebuild(report: &mut Report) -> Result<(), AnyError> {
         return Ok(());
     }
     let copy = tempfile::tempdir_in("target")?;
+    // Whatever is a member of the workspace, but what was built.
+    let parts = std::fs::read_dir(".")?
+        .map(|entry| entry.map(|entry| entry.file_name()))
+        .filter(|name| !matches!(name, Ok(name) if name == "target" || name == ".git"))
+        .collect::<Result<Vec<_>, _>>()?;
     let copied = std::process::Command::new("cp")
-        .args([
-            "-r",
-            "Cargo.toml",
-            "Cargo.lock",
-            "api",
-            "examples",
-            "worker-runtime",
-        ])
+        .arg("-r")
+        .args(parts)
         .arg(copy.path())
         .status()?;
     if !copied.success() {
