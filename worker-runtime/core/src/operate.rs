@@ -10,13 +10,14 @@ use crate::codes;
 use crate::erase::{self, Places};
 use crate::error::{ErrorClass, WorkError};
 use crate::journal_desk::{self, Counted, Dropped};
+use crate::message::Timestamp;
 use crate::resend::{self, Chosen, Resend, Resent};
 use crate::state::batches::Order;
 use crate::state::journal::Filter;
 use crate::state::ledger::{Row, RowState};
 use crate::state::person::NoAddress;
 use crate::state::{Person, StateStore};
-use crate::why::{self, Question};
+use crate::why::{self, Question, Sender};
 use crate::withdraw::Withdrawal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -31,6 +32,8 @@ mod unbegun;
 
 /// Most entries of one answer.
 pub const MAX_LISTED: usize = 1000;
+/// What is being sent for so many milliseconds is listed beside what is overdue.
+const LONG: u64 = 2000;
 
 /// What can be asked.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -152,6 +155,19 @@ pub struct Overdue {
     pub count: u64,
     /// Some of them, longest overdue first.
     pub rows: Vec<OverdueRow>,
+    /// Messages that are being sent for longer than usual, overdue or not, oldest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sending: Vec<BeingSent>,
+}
+
+/// A message that is being sent: where order is kept, its user's next messages wait for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BeingSent {
+    /// The message.
+    pub message_id: String,
+    /// Who is sending it, since when and until when.
+    pub sender: Sender,
 }
 
 /// A row without news for too long.
@@ -470,17 +486,45 @@ impl Reach {
                 for id in ids {
                     rows.extend(store.row(&id).await?.map(OverdueRow::from));
                 }
-                if count > 0 {
+                let sending = sent_for_long(&**store, &account, limit).await?;
+                if count > 0 || !sending.is_empty() {
                     all.push(Overdue {
                         account,
                         count,
                         rows,
+                        sending,
                     });
                 }
             }
         }
         Ok(all)
     }
+}
+
+/// Messages of a transport that are being sent for longer than usual, or whose process is gone.
+async fn sent_for_long(
+    store: &dyn StateStore,
+    account: &str,
+    limit: usize,
+) -> Result<Vec<BeingSent>, WorkError> {
+    let now = (Timestamp::now().epoch() * 1e3) as u64;
+    let is_long = |sender: &Sender| !sender.lives || sender.since.saturating_add(LONG) <= now;
+    let ids = store.in_state(account, RowState::Sending, MAX_LISTED);
+    let mut found = Vec::new();
+    for id in ids.await? {
+        let Some(row) = store.row(&id).await? else {
+            continue;
+        };
+        if let Some(sender) = Sender::of(&row, store).await?.filter(is_long) {
+            found.push(BeingSent {
+                message_id: id,
+                sender,
+            });
+        }
+    }
+    found.sort_by_key(|one| one.sender.since);
+    found.truncate(limit);
+    Ok(found)
 }
 
 impl From<Row> for OverdueRow {

@@ -2,11 +2,13 @@
 //! in class, sentence and who must act, or in what the message waits for. No addresses and no contents.
 //!
 //! What is asked and answered is here, where stores and queues are looked through in `gather`, how it reads as one story
-//! in `timeline`.
+//! in `timeline`, and who is sending a message in `sender`.
 
 mod gather;
+mod sender;
 mod timeline;
 
+pub use sender::Sender;
 pub use timeline::{Known, assemble};
 
 use crate::broker::Broker;
@@ -116,6 +118,9 @@ pub struct Standing {
     /// Its place in the journal.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waits: Option<Wait>,
+    /// Who is sending it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<Sender>,
 }
 
 /// Messages that one thing led to, from the first to the last.

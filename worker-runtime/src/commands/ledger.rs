@@ -4,6 +4,7 @@
 mod resend;
 
 use crate::commands::status::{ago, aligned};
+use crate::commands::why::{HOLDS, ends};
 use crate::error::CliError;
 use crate::kept::{self, Place};
 use crate::output::Format;
@@ -107,7 +108,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 let overdue: Vec<Overdue> = shown
                     .ask(question, |o: &Vec<Overdue>| late(o, moments::now()))
                     .await?;
-                overdue.is_empty()
+                overdue.iter().all(|account| account.count == 0)
             }
             Action::Resend(arguments) => {
                 resend::run(arguments).await?;
@@ -202,8 +203,10 @@ fn counted(counts: &[RowCount]) -> String {
 }
 
 fn late(overdue: &[Overdue], now: u64) -> String {
-    if overdue.is_empty() {
-        return "nothing is overdue\n".into();
+    let sent = being_sent(overdue, now);
+    let total: u64 = overdue.iter().map(|account| account.count).sum();
+    if total == 0 {
+        return format!("nothing is overdue\n{sent}");
     }
     let head = ["TRANSPORT", "MESSAGE", "STATE", "LATE BY", "LAST NEWS"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -218,11 +221,30 @@ fn late(overdue: &[Overdue], now: u64) -> String {
             ]
         }));
     }
-    let total: u64 = overdue.iter().map(|account| account.count).sum();
     format!(
-        "{}{total} overdue; `vumi why MESSAGE` tells more\n",
+        "{}{total} overdue; `vumi why MESSAGE` tells more\n{sent}",
         aligned(&rows)
     )
+}
+
+/// What is being sent for long, since when, and what ends that; empty if nothing is.
+fn being_sent(overdue: &[Overdue], now: u64) -> String {
+    let head = ["TRANSPORT", "BEING SENT", "FOR", "UNTIL"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for account in overdue {
+        rows.extend(account.sending.iter().map(|one| {
+            vec![
+                account.account.clone(),
+                one.message_id.clone(),
+                ago(now.saturating_sub(one.sender.since) / 1000),
+                ends(&one.sender, now),
+            ]
+        }));
+    }
+    match rows.len() {
+        1 => String::new(),
+        count => format!("{}{} being sent; {HOLDS}\n", aligned(&rows), count - 1),
+    }
 }
 
 #[cfg(test)]
@@ -230,7 +252,36 @@ mod tests {
     use super::*;
     use std::collections::BTreeMap;
     use vumi_core::audit::{Found, Stored, balance};
+    use vumi_core::operate::BeingSent;
     use vumi_core::state::ledger::RowState;
+    use vumi_core::why::Sender;
+
+    #[test]
+    fn what_is_being_sent_for_long_is_named_although_nothing_is_overdue() {
+        let one = BeingSent {
+            message_id: "held".into(),
+            sender: Sender {
+                name: "transport/telnet@host-1".into(),
+                since: 1_000,
+                lives: false,
+                until: 31_000,
+            },
+        };
+        let overdue = Overdue {
+            account: "telnet".into(),
+            count: 0,
+            rows: Vec::new(),
+            sending: vec![one],
+        };
+        let text = late(&[overdue], 4_000);
+        let lines: Vec<&str> = text.lines().collect();
+        assert_eq!(lines[0], "nothing is overdue");
+        for part in ["telnet", "held", "3s", "host-1 is gone", "in 27s"] {
+            assert!(lines[2].contains(part), "{part}: {text}");
+        }
+        assert!(lines[3].starts_with("1 being sent"), "{text}");
+        assert_eq!(late(&[], 4_000), "nothing is overdue\n");
+    }
 
     #[test]
     fn an_audit_says_what_is_missing_and_what_was_not_looked_at() {

@@ -13,7 +13,7 @@ use vumi_api::shared::Duration;
 use vumi_core::operate::Ask;
 use vumi_core::state::Person;
 use vumi_core::state::journal::Reason;
-use vumi_core::why::{Answer, Question, SHORTEST, Stage, Standing, Timeline, Wait};
+use vumi_core::why::{Answer, Question, SHORTEST, Sender, Stage, Standing, Timeline, Wait};
 
 /// Arguments of `vumi why`.
 #[derive(clap::Args, Debug)]
@@ -208,14 +208,29 @@ fn stands(standing: &Standing, now: u64) -> String {
         Stage::InQueue => parts.push(
             "no hop has noted it since; a worker without a state store notes nothing".into(),
         ),
-        Stage::InJournal | Stage::Underway => {
-            parts.push(next(standing.waits.as_ref(), standing.deadline, now));
-        }
+        Stage::InJournal | Stage::Underway => parts.push(match &standing.sender {
+            Some(sender) => format!("next: {}; {HOLDS}", ends(sender, now)),
+            None => next(standing.waits.as_ref(), standing.deadline, now),
+        }),
     }
     match parts.is_empty() {
         true => head,
         false => format!("{head}: {}", parts.join("; ")),
     }
+}
+
+/// What a message that is being sent does to others.
+pub(super) const HOLDS: &str = "where order is kept, its user's next messages wait until then";
+
+/// When the sending of a message is over.
+pub(super) fn ends(sender: &Sender, now: u64) -> String {
+    let name = &sender.name;
+    let how = match sender.lives {
+        true => format!("{name} has its answer, or gives no sign of life for 5s"),
+        false => format!("somebody gets it again, or looks after it, since {name} is gone"),
+    };
+    let (at, due) = (moments::shown(sender.until), due(Some(sender.until), now));
+    format!("{how}; at the latest {due}, at {at}")
 }
 
 /// Where it is, and since when.
@@ -314,6 +329,7 @@ mod tests {
             who: String::new(),
             deadline: None,
             waits: None,
+            sender: None,
         }
     }
 
@@ -402,6 +418,29 @@ mod tests {
             ..standing(RowState::Sent)
         };
         assert!(stands(&late, 5_000).ends_with("given to the provider; overdue by 3s"));
+    }
+
+    #[test]
+    fn what_is_being_sent_says_by_whom_and_what_ends_it() {
+        let by = |lives| Standing {
+            text: "is being sent".into(),
+            sender: Some(Sender {
+                name: "transport/sms@pod-1".into(),
+                since: 1_000,
+                lives,
+                until: 301_000,
+            }),
+            ..standing(RowState::Sending)
+        };
+        assert_eq!(
+            stands(&by(true), 5_000),
+            "still sending since 1970-01-01 00:00:01.000 (4s): is being sent; next: transport/sms@pod-1 has its answer, \
+             or gives no sign of life for 5s; at the latest in 4m56s, at 1970-01-01 00:05:01.000; where order is kept, \
+             its user's next messages wait until then"
+        );
+        let gone = stands(&by(false), 5_000);
+        assert!(gone.contains("transport/sms@pod-1 is gone"), "{gone}");
+        assert!(gone.contains("in 4m56s"), "{gone}");
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub(crate) use labels::{LONGEST as LONGEST_LABEL, group_of};
 pub(crate) use partitions::is_part;
 pub use partitions::parts_on;
 pub use running::{BuiltWorker, RunningWorker, build};
-pub(crate) use sending::{may_be_withdrawn, may_double, patience};
+pub(crate) use sending::{may_be_withdrawn, may_double, patience, sender, sent_until};
 
 use crate::broker::{Broker, ConsumerState, Durability, LinkState};
 use crate::outside::Outside;

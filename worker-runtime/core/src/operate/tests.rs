@@ -318,6 +318,34 @@ async fn counts_and_overdue_rows() {
 }
 
 #[tokio::test]
+async fn what_is_being_sent_for_long_is_listed_with_who_sends_it_and_until_when() {
+    let world = World::new();
+    world.row("held", &[RowState::Sending], &[]).await;
+    let overdue = Ask::LedgerOverdue {
+        account: None,
+        limit: 5,
+    };
+    for lives in [false, true] {
+        let late: Vec<Overdue> = world.ask(overdue.clone()).await;
+        let [one] = &late[0].sending[..] else {
+            panic!("{late:?}")
+        };
+        assert_eq!(one.message_id, "held");
+        assert_eq!((one.sender.since, one.sender.lives), (1_000, lives));
+        let sign = world.store.live(&one.sender.name, HOUR).await;
+        sign.unwrap();
+    }
+    let why: why::Answer = world
+        .ask(Ask::Why {
+            question: Question::Message("held".into()),
+            limit: 5,
+        })
+        .await;
+    let sender = why.timelines[0].standings[0].sender.as_ref();
+    assert_eq!(sender.map(|sender| sender.until), Some(301_000));
+}
+
+#[tokio::test]
 async fn why_follows_a_reply_back_to_its_question_and_on_to_its_place_in_the_journal() {
     let world = World::new();
     world

@@ -219,6 +219,10 @@ pub struct Row {
     /// How often nobody knew whether the peer has it, since a person had it sent again, or ever.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub doubts: u32,
+    /// While it is being sent, the process that does so, as that gives its signs of life. The name of a worker will not do:
+    /// a container that is started again has the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
     /// The provider's id of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<String>,
@@ -273,6 +277,7 @@ impl Row {
             deadline: None,
             attempt: 0,
             doubts: 0,
+            sender: None,
             remote_id: None,
             request: None,
             told: Vec::new(),
@@ -391,12 +396,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// The row of the message to which the provider of `account` gave `remote_id`; none if there is none or several.
     async fn by_remote_id(&self, account: &str, remote_id: &str) -> Result<Option<Row>, WorkError>;
 
-    /// A sign of life of a worker (as in [`Step::worker`]) that sends, good for `hold`. Gone with the store's memory: it
+    /// A sign of life of a process that sends (as in [`Row::sender`]), good for `hold`. Gone with the store's memory: it
     /// survives nothing.
-    async fn live(&self, worker: &str, hold: Duration) -> Result<(), WorkError>;
+    async fn live(&self, sender: &str, hold: Duration) -> Result<(), WorkError>;
 
-    /// Whether a worker's last sign of life is still good.
-    async fn lives(&self, worker: &str) -> Result<bool, WorkError>;
+    /// Whether its last sign of life is still good.
+    async fn lives(&self, sender: &str) -> Result<bool, WorkError>;
 
     /// Adds to the trails of messages, kept for `keep` from the first note of each. Of a long trail the middle goes, as
     /// from a row ([`MAX_STEPS`]).

@@ -1,6 +1,6 @@
 //! Looks through stores and queues for what is known of messages, of those that caused them and of those that they caused.
 
-use super::{Known, Places, Question, Wait};
+use super::{Known, Places, Question, Sender, Wait};
 use crate::error::WorkError;
 use crate::message::glance::Glance;
 use crate::parking;
@@ -192,7 +192,12 @@ impl<'a> Gather<'a> {
     async fn look_up(&self, id: &str) -> Result<Known, WorkError> {
         let mut known = Known::default();
         for store in self.places.stores {
-            known.row = known.row.or(store.row(id).await?);
+            if known.row.is_none()
+                && let Some(row) = store.row(id).await?
+            {
+                known.sender = Sender::of(&row, &**store).await?;
+                known.row = Some(row);
+            }
             known.trail.extend(store.trail(id).await?);
         }
         let waits = known.row.as_ref().is_none_or(|row| {

@@ -1,6 +1,6 @@
 //! Puts what is known of messages into one story per chain of cause and effect, and says of each where it is. Pure.
 
-use super::{Moment, Stage, Standing, Timeline, Wait};
+use super::{Moment, Sender, Stage, Standing, Timeline, Wait};
 use crate::parking;
 use crate::state::ledger::{Row, RowState, Step};
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +14,8 @@ pub struct Known {
     pub trail: Vec<Step>,
     /// Its place in a journal.
     pub waits: Option<Wait>,
+    /// Who is sending it.
+    pub sender: Option<Sender>,
     /// The step of another message that caused it.
     pub given: Option<Step>,
 }
@@ -136,6 +138,7 @@ impl Known {
             who: text(|step| &step.who),
             deadline: self.row.as_ref().and_then(|row| row.deadline),
             waits: self.waits.clone(),
+            sender: self.sender.clone(),
         }
     }
 }

@@ -39,7 +39,7 @@ impl Sending {
             return Ok(());
         }
         let at = Instant::now();
-        stubborn(interrupted, || book.store.live(book.by(), HOLD)).await?;
+        stubborn(interrupted, || book.store.live(book.life(), HOLD)).await?;
         self.alive.given(at);
         Ok(())
     }
@@ -54,7 +54,7 @@ impl Sending {
             if self.turns.is_idle() {
                 continue;
             }
-            match book.store.live(book.by(), HOLD).await {
+            match book.store.live(book.life(), HOLD).await {
                 Ok(()) => self.alive.given(Instant::now()),
                 // The next one is soon.
                 Err(error) => {

@@ -6,6 +6,16 @@ use super::*;
 /// Between two looks at what another replica is sending.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// What became of a reply that was to be handed to the replica that holds its request or session.
+enum Forwarded {
+    /// That replica has it, or its sender was told that there is none.
+    Done,
+    /// Somebody moved its row meanwhile, to this one.
+    Moved(Row),
+    /// That replica has no queue any more, and had begun to send it, as this row says.
+    Lost(Row),
+}
+
 impl Sending {
     /// Everything before the worker sees the message: what was done with it before, the replica that holds its request,
     /// its turn under the rate limit, and the word in the ledger that it is being sent.
@@ -41,7 +51,7 @@ impl Sending {
         if case.row.is_none() && (case.redelivered || self.default_class.is_some()) {
             case.row = book.load(message.message_id(), interrupted).await?;
         }
-        let mut paced = false;
+        let (mut paced, mut lost) = (false, false);
         loop {
             let order = self.order(&labels, interrupted).await?;
             let mut row = match case.row.take() {
@@ -80,8 +90,8 @@ impl Sending {
                     self.tell_again(case, book, interrupted).await?;
                     return Ok(Before::Nothing);
                 }
-                // Whoever holds the request knows more about it than we do.
-                Standing::Begun if elsewhere.is_some() => {}
+                // Whoever holds the request knows more about it than we do, as long as it can be asked.
+                Standing::Begun if elsewhere.is_some() && !lost => {}
                 Standing::Begun => {
                     case.room = None;
                     if let Some(moved) = self.outcome(case, book, &row, halt, interrupted).await? {
@@ -106,8 +116,12 @@ impl Sending {
             }
             if let Some(holder) = &elsewhere {
                 match self.forward(book, row, holder, case, interrupted).await? {
-                    None => return Ok(Before::Nothing),
-                    moved => case.row = moved,
+                    Forwarded::Done => return Ok(Before::Nothing),
+                    Forwarded::Moved(moved) => case.row = Some(moved),
+                    Forwarded::Lost(row) => {
+                        lost = true;
+                        case.row = Some(row);
+                    }
                 }
                 continue;
             }
@@ -126,7 +140,11 @@ impl Sending {
                 ),
                 false => News::said("is being sent"),
             };
-            let Some(next) = book.moved(&row, RowState::Sending, patience::SENDING, news) else {
+            let patience = match case.lasting {
+                true => patience::SENDING,
+                false => patience::FORWARDED,
+            };
+            let Some(next) = book.moved(&row, RowState::Sending, patience, news) else {
                 continue;
             };
             let next = book.with_content(next, case.body.as_ref());
@@ -154,11 +172,12 @@ impl Sending {
         halt: &CancellationToken,
         interrupted: Interrupted<'_>,
     ) -> Result<Option<Row>, Unpublished> {
-        let Some(sender) = standing::sender(row).filter(|sender| *sender != book.by()) else {
+        let Some(sender) = standing::sender(row).filter(|sender| *sender != book.life()) else {
             return Ok(None);
         };
         let began = Instant::now();
-        let left = row.deadline.unwrap_or_default().saturating_sub(book::now());
+        let until = standing::sent_until(row).unwrap_or_default();
+        let left = until.saturating_sub(book::now());
         let left = Duration::from_millis(left).min(patience::SENDING);
         let waits = async {
             loop {
@@ -185,41 +204,44 @@ impl Sending {
         Ok(found)
     }
 
-    /// Hands a reply to the replica that holds its request or session. None when that replica has it, or its sender was told that
-    /// there is none; else the row that somebody moved meanwhile.
-    pub(super) async fn forward(
+    /// Hands a reply to the replica that holds its request or session.
+    async fn forward(
         &self,
         book: &Book,
         row: Row,
         holder: &str,
         case: &Case,
         interrupted: Interrupted<'_>,
-    ) -> Result<Option<Row>, Unpublished> {
-        let mut row = row;
-        if standing::standing(&row) != Standing::Begun {
-            let news = News::coded(
-                codes::REPLY_FORWARDED,
-                "handed to the replica that holds the request",
-            );
-            let Some(next) = book.moved(&row, RowState::Queued, patience::FORWARDED, news) else {
-                return Ok(Some(row));
-            };
-            match book.put(&row, &next, interrupted).await? {
-                Put::Stored => row = next,
-                Put::Conflict(there) => return Ok(Some(*there)),
+    ) -> Result<Forwarded, Unpublished> {
+        let begun = standing::standing(&row) == Standing::Begun;
+        let next = match begun {
+            // From now on its copy dies with that replica.
+            true => row.waiting(book::now(), patience::FORWARDED),
+            false => {
+                let news = News::coded(
+                    codes::REPLY_FORWARDED,
+                    "handed to the replica that holds the request",
+                );
+                let next = book.moved(&row, RowState::Queued, patience::FORWARDED, news);
+                let Some(next) = next else {
+                    return Ok(Forwarded::Moved(row));
+                };
+                next
             }
-        }
+        };
+        let row = match book.put(&row, &next, interrupted).await? {
+            Put::Stored => next,
+            Put::Conflict(there) => return Ok(Forwarded::Moved(*there)),
+        };
         let (id, body) = (
             row.message_id.as_str(),
             case.body.clone().unwrap_or_default(),
         );
         if self.outlet.offer(holder, id, body, interrupted).await? {
-            return Ok(None);
+            return Ok(Forwarded::Done);
         }
-        if standing::standing(&row) == Standing::Begun {
-            let why =
-                "the replica that held the request ended without an answer: the peer may have it";
-            return Err(unknown(why).into());
+        if begun {
+            return Ok(Forwarded::Lost(row));
         }
         let gone = self.holder_gone(&row.message_id, row.attempt);
         self.note_nack(&gone);
@@ -234,8 +256,8 @@ impl Sending {
             true => self
                 .tell(standing::told(&row), interrupted)
                 .await
-                .map(|()| None),
-            false => Ok(Some(row)),
+                .map(|()| Forwarded::Done),
+            false => Ok(Forwarded::Moved(row)),
         }
     }
 

@@ -6,7 +6,7 @@ use crate::engine::insist::insist;
 use crate::engine::labels::Labels;
 use crate::engine::outlet::Unpublished;
 use crate::error::{ErrorClass, WorkError};
-use crate::message::{Fate, Timestamp, UserMessage};
+use crate::message::{Fate, Timestamp, UserMessage, random_id};
 use crate::outcome::Receipt;
 use crate::state::ledger::{Change, Content, Put, Row, RowState, Step};
 use crate::state::{Person, StateStore};
@@ -88,6 +88,8 @@ impl From<&Fate> for News {
 pub(in crate::engine) struct Book {
     pub(super) store: Arc<dyn StateStore>,
     names: Names,
+    /// By this one its signs of life are known, and those of no other process ever.
+    life: String,
     /// Class of messages that name none, where there are classes.
     default_class: Option<Class>,
     /// Whether rows say which request their message answers.
@@ -103,6 +105,7 @@ impl Book {
     ) -> Self {
         Self {
             store,
+            life: format!("{}#{:.8}", names.by, random_id()),
             names,
             default_class,
             of_requests,
@@ -114,9 +117,9 @@ impl Book {
         &self.names.connector
     }
 
-    /// Who moves them: no other replica has this name.
-    pub(super) fn by(&self) -> &str {
-        &self.names.by
+    /// Who sends them, as rows and signs of life have it.
+    pub(super) fn life(&self) -> &str {
+        &self.life
     }
 
     /// A row for a message that has none, not stored yet.
@@ -184,6 +187,7 @@ impl Book {
             remote_id: None,
             told: Vec::new(),
         })?;
+        next.sender = (state == RowState::Sending).then(|| self.life.clone());
         // What waits has its message elsewhere. One of which nobody knows may be sent again from here.
         if !self.keeps(state) && state != RowState::Unknown {
             next.body = None;

@@ -1,7 +1,7 @@
 //! Looks after a transport's ledger while it runs: ends what waited too long, counts rows, and says how it stands.
 
 use super::book::{Interrupted, News, now, stubborn};
-use super::{OnUnknown, Sending, Unpublished, patience, standing, unknown};
+use super::{OnUnknown, Sending, Unpublished, alive, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
 use crate::message::{Event, FateState};
@@ -11,6 +11,7 @@ use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use vumi_api::Flow;
 use vumi_api::Port;
@@ -23,6 +24,15 @@ const TICK: Duration = match cfg!(test) {
 };
 /// Rows looked at in one turn.
 pub(super) const AT_ONCE: usize = 1000;
+
+/// How far the look-out is.
+#[derive(Default)]
+pub(super) struct Round {
+    /// So many overdue rows were looked at and left.
+    from: usize,
+    /// Since when the store has answered without a break.
+    answers: Option<Instant>,
+}
 
 /// The look-out of one transport.
 pub(in crate::engine) struct Keeper {
@@ -49,7 +59,7 @@ impl Keeper {
         );
         let mut turn = tokio::time::interval(TICK);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut from = 0;
+        let mut round = Round::default();
         loop {
             turn.tick().await;
             self.rate().await;
@@ -58,10 +68,11 @@ impl Keeper {
                 .iter()
                 .any(|c| *c.borrow() == ConsumerState::Consuming)
             {
+                round = Round::default();
                 continue;
             }
             let interrupted = || self.abandoned.is_cancelled();
-            let looked = self.look(book, &mut from, &interrupted).await;
+            let looked = self.look(book, &mut round, &interrupted).await;
             match looked {
                 Ok(0) => self.report(
                     StatusLevel::Ok,
@@ -97,38 +108,50 @@ impl Keeper {
         }
     }
 
-    /// Handles what is overdue, a page of it `from` a place on; how many rows still are.
+    /// Handles what is overdue, the next page of it; how many rows still are.
     pub(super) async fn look(
         &self,
         book: &super::Book,
-        from: &mut usize,
+        round: &mut Round,
         interrupted: Interrupted<'_>,
     ) -> Result<u64, Unpublished> {
         let sending = &self.sending;
-        let page = book.store.overdue(book.account(), *from, AT_ONCE);
+        let began = Instant::now();
+        let answers = round.answers.take().unwrap_or(began);
+        // While the store was away nobody could give a sign of life.
+        let shows_life = || answers.elapsed() >= alive::HOLD && began.elapsed() < alive::HOLD;
+        let page = book.store.overdue(book.account(), round.from, AT_ONCE);
         let (count, ids) = page.await?;
         // Rows that need a person must not hide those that need only us: the next turn looks behind a full page.
-        *from = match ids.len() {
-            AT_ONCE => *from + AT_ONCE,
+        round.from = match ids.len() {
+            AT_ONCE => round.from + AT_ONCE,
             _ => 0,
         };
         let mut handled = 0;
         for id in ids {
-            if sending.turns.is_busy(&id) {
-                continue;
-            }
             let Some(row) = book.load(&id, interrupted).await? else {
                 continue;
             };
             let is_over = row.deadline.is_some_and(|deadline| deadline <= now());
-            if is_over && sending.end_wait(book, row, interrupted).await? {
-                handled += 1;
-            }
+            let is_judged = standing::sender(&row).is_none() || shows_life();
+            let done = match is_over && is_judged {
+                false => false,
+                // Whoever works on it here decides.
+                true if sending.turns.is_busy(&id) => {
+                    sending.is_under_way(book, &row, interrupted).await?
+                        && sending.give_time(book, &row, interrupted).await?
+                }
+                true => sending.end_wait(book, row, interrupted).await?,
+            };
+            handled += u64::from(done);
         }
         for ((account, state), rows) in book.store.counts().await? {
             if account == book.account() {
                 sending.metrics.ledger_rows(state.as_str(), rows);
             }
+        }
+        if began.elapsed() < alive::HOLD {
+            round.answers = Some(answers);
         }
         let overdue = count.saturating_sub(handled);
         sending
@@ -170,13 +193,20 @@ impl Sending {
                 let nack = self.failed(&row, &error);
                 self.end(book, row, Some(nack), interrupted).await?;
             }
-            // A clock was stepped: whoever sends it will say what came of it.
+            // Whoever sends it will say what came of it.
             RowState::Sending if self.is_under_way(book, &row, interrupted).await? => {
-                return Ok(false);
+                return self.give_time(book, &row, interrupted).await;
             }
             // Nobody works on it, and it did not come again: its process ended, and its queue with it.
             RowState::Sending => {
                 let error = unknown("the process that sent it ended without an answer");
+                if matches!(self.on_unknown, OnUnknown::Wait(..)) {
+                    if let Some(mut case) = self.case_of(&row.message_id) {
+                        case.row = Some(row);
+                        self.wait(&mut case, &error, interrupted).await?;
+                    }
+                    return Ok(true);
+                }
                 let nack = self.failed(&row, &error);
                 self.end(book, row, Some(nack), interrupted).await?;
             }
@@ -198,17 +228,35 @@ impl Sending {
         Ok(true)
     }
 
-    /// Whether another replica that lives is sending it.
+    /// Whether we are sending it, or another replica that lives is.
     async fn is_under_way(
         &self,
         book: &super::Book,
         row: &Row,
         interrupted: Interrupted<'_>,
     ) -> Result<bool, Unpublished> {
-        match standing::sender(row).filter(|sender| *sender != book.by()) {
+        match standing::sender(row) {
+            Some(sender) if sender == book.life() => Ok(self.turns.is_busy(&row.message_id)),
             Some(sender) => stubborn(interrupted, || book.store.lives(sender)).await,
             None => Ok(false),
         }
+    }
+
+    /// Gives more time to who is sending a message that dies with it; false if it had all of it, or its clock was stepped.
+    async fn give_time(
+        &self,
+        book: &super::Book,
+        row: &Row,
+        interrupted: Interrupted<'_>,
+    ) -> Result<bool, Unpublished> {
+        let (now, until) = (now(), standing::sent_until(row));
+        if until <= row.deadline.max(Some(now)) {
+            return Ok(false);
+        }
+        let next = row.waiting(now, patience::FORWARDED);
+        // Whoever moved it meanwhile has said what came of it.
+        book.put(row, &next, interrupted).await?;
+        Ok(true)
     }
 
     fn failed(&self, row: &Row, error: &crate::error::WorkError) -> Event {

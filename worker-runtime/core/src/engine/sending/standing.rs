@@ -1,5 +1,6 @@
 //! What a row says is to be done with its message. Pure: rows in, decisions out.
 
+use super::patience;
 use crate::codes;
 use crate::message::{DeliveryStatus, Event, EventType, FateState};
 use crate::state::ledger::{Row, RowState, Step};
@@ -34,10 +35,21 @@ pub(crate) fn may_be_withdrawn(row: &Row) -> bool {
     matches!(standing(row), Standing::Free | Standing::SetAside)
 }
 
-/// Who is sending it.
-pub(super) fn sender(row: &Row) -> Option<&str> {
-    let last = row.steps.last().filter(|_| row.state == RowState::Sending);
-    last.map(|step| step.worker.as_str())
+/// Who is sending it, by its signs of life.
+pub(crate) fn sender(row: &Row) -> Option<&str> {
+    let begun = begun(row)?;
+    Some(row.sender.as_deref().unwrap_or(&begun.worker))
+}
+
+/// The step with which somebody began to send it, if nobody knows what came of that.
+fn begun(row: &Row) -> Option<&Step> {
+    row.steps.last().filter(|_| standing(row) == Standing::Begun)
+}
+
+/// Until when whoever sends it is waited for at most, however well that lives: milliseconds since 1970.
+pub(crate) fn sent_until(row: &Row) -> Option<u64> {
+    let most = u64::try_from(patience::SENDING.as_millis()).unwrap_or(u64::MAX);
+    begun(row).map(|step| step.at.saturating_add(most))
 }
 
 /// What its sender was told since a person had it sent again, or ever.

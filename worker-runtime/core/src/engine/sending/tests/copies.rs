@@ -1,6 +1,7 @@
 //! A message that is there twice: with another replica that is sending it, and with another transport.
 
 use super::*;
+use crate::holding::HOLDER;
 use tokio::sync::Semaphore;
 
 /// A peer whose answers wait until they are let out.
@@ -147,6 +148,121 @@ fn what_a_dead_replica_was_sending_is_lost_soon_and_what_a_live_one_never_ends_a
             let fate = bench.events().await[0].fate().unwrap();
             assert_eq!(fate.code, codes::FATE_UNKNOWN.name);
             lives.inspect(tokio::task::JoinHandle::abort);
+        }
+    });
+}
+
+/// A process and the one before it in its container have one name, host and process number.
+#[test]
+fn a_process_with_the_name_of_a_dead_one_gives_no_signs_of_life_for_it() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let mut bench = Bench::new(&store, json!({"onUnknown": {"policy": "fail"}}), false);
+        bench.replica = Some("pod-1");
+        let (lost, other) = (message(), message());
+        let (_slow, first, _) = under_way(&bench, &lost).await;
+        first.abort();
+        let (_slow, _second, again) = under_way(&bench, &other).await;
+        let lives = tokio::spawn(async move { again.live().await });
+        bench.replica = Some("pod-2");
+        let began = Instant::now();
+        let verdict = bench.deliver(&lost, true, Life::until(0), 0, 0).await;
+        assert_eq!(verdict, Some(Verdict::Done));
+        let waited = began.elapsed();
+        assert!(waited < alive::HOLD * 2, "{waited:?}");
+        assert_eq!(bench.row(&lost).await.state, RowState::Failed);
+        assert_eq!(bench.row(&other).await.state, RowState::Sending);
+        lives.abort();
+    });
+}
+
+/// A message of a session that one of two replicas holds: it reads it itself, and ends or loses its connection to the
+/// broker while it sends; the other one reads it next.
+#[test]
+fn a_reply_that_its_holder_was_sending_waits_for_a_living_one_and_not_long_for_a_dead_one() {
+    in_simulated_time(async {
+        for (policy, receipts) in [("fail", false), ("wait", true)] {
+            for dead in [true, false] {
+                let store = simulated_store();
+                let settings = json!({"onUnknown": {"policy": policy}});
+                let mut bench = Bench::new(&store, settings, receipts);
+                bench.reply_queue = Some("t.reply.one");
+                let mut reply = message();
+                reply.set_field("in_reply_to", Some("request"));
+                let metadata = reply.transport_metadata_mut();
+                metadata.insert(HOLDER.into(), "t.reply.one".into());
+                let (slow, first, sender) = under_way(&bench, &reply).await;
+                // Its queue is as gone as that of one that is dead.
+                bench.reply_queue = Some("t.reply.two");
+                let (_, desk) = bench.process(&Life::until(0), 0, 0);
+                let copy = tokio::spawn(desk.work(delivery(&reply, true)));
+                if dead {
+                    first.abort();
+                    tokio::time::sleep(alive::HOLD * 2).await;
+                    assert!(copy.is_finished(), "its user's next messages go on");
+                } else {
+                    let lives = tokio::spawn(async move { sender.live().await });
+                    tokio::time::sleep(Duration::from_secs(60)).await;
+                    assert!(!copy.is_finished(), "it waits");
+                    slow.answers.add_permits(1);
+                    assert_eq!(first.await.unwrap(), Verdict::Done);
+                    lives.abort();
+                }
+                assert_eq!(copy.await.unwrap().verdict, Verdict::Done);
+                assert_eq!(bench.peer.took.load(Ordering::SeqCst), 1, "sent once");
+                let state = bench.row(&reply).await.state;
+                let events = distinct(&bench.events().await);
+                assert_eq!(events.len(), 1, "{events:?}");
+                let code = events[0].fate().map(|fate| fate.code);
+                let ended = match (dead, receipts) {
+                    (true, false) => RowState::Failed,
+                    (true, true) => RowState::Unknown,
+                    (false, false) => RowState::SentFinal,
+                    (false, true) => RowState::Sent,
+                };
+                assert_eq!(state, ended);
+                let unknown = codes::FATE_UNKNOWN.name;
+                assert_eq!(code.as_deref() == Some(unknown), dead, "{code:?}");
+            }
+        }
+    });
+}
+
+/// What another replica forwarded is in a queue that dies with the holder: nothing brings it back.
+#[test]
+fn what_a_holder_was_sending_when_it_died_is_told_soon_and_a_living_one_gets_more_time() {
+    in_simulated_time(async {
+        for (receipts, ended) in [(false, RowState::Failed), (true, RowState::Unknown)] {
+            let store = simulated_store();
+            let bench = Bench::new(&store, json!({}), receipts);
+            let message = message();
+            let (slow, sender, desk) = slow(&bench, &Life::until(0));
+            let mut desk = Arc::into_inner(desk).unwrap();
+            desk.lasting = false;
+            let first = tokio::spawn(Arc::new(desk).work(delivery(&message, false)));
+            slow.begun.acquire().await.unwrap().forget();
+            let lives = tokio::spawn(async move { sender.live().await });
+            let (sending, _) = bench.process(&Life::until(0), 0, 0);
+            let book = sending.book.as_ref().unwrap();
+            for _ in 0..3 {
+                tokio::time::sleep(patience::FORWARDED).await;
+                let row = bench.row(&message).await;
+                let before = row.deadline;
+                assert!(sending.end_wait(book, row, &|| false).await.unwrap());
+                let row = bench.row(&message).await;
+                assert_eq!(row.state, RowState::Sending);
+                assert!(row.deadline > before, "it gets more time");
+            }
+            lives.abort();
+            first.abort();
+            tokio::time::sleep(alive::HOLD * 2).await;
+            let row = bench.row(&message).await;
+            assert!(row.deadline <= Some(book::now()), "overdue by now");
+            assert!(sending.end_wait(book, row, &|| false).await.unwrap());
+            assert_eq!(bench.row(&message).await.state, ended);
+            let events = bench.events().await;
+            assert_eq!(verdicts(&events), usize::from(!receipts));
+            assert_eq!(events[0].fate().unwrap().code, codes::FATE_UNKNOWN.name);
         }
     });
 }

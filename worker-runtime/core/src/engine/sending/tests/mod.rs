@@ -228,6 +228,10 @@ struct Bench {
     peer: Arc<Peer>,
     spec: serde_json::Value,
     receipts: bool,
+    /// Name of its processes; without one, each has its own.
+    replica: Option<&'static str>,
+    /// Its processes hold sessions, and have this reply queue.
+    reply_queue: Option<&'static str>,
 }
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
@@ -262,6 +266,8 @@ impl Bench {
             peer: Arc::default(),
             spec,
             receipts,
+            replica: None,
+            reply_queue: None,
         }
     }
 
@@ -309,17 +315,15 @@ impl Bench {
             &metrics,
             &[],
         ));
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed).to_string();
+        let replica = self.replica.unwrap_or(&number);
         let names = Names {
             connector: self.name.into(),
-            by: format!(
-                "transport/{}@{}",
-                self.name,
-                NUMBER.fetch_add(1, Ordering::Relaxed)
-            ),
+            by: format!("transport/{}@{replica}", self.name),
             keep: Duration::from_secs(3600),
             content: resource.settings().retention.content(),
             trail: None,
-            reply_queue: None,
+            reply_queue: self.reply_queue.map(str::to_owned),
         };
         let policy = Policy::of(&resource, self.receipts, store.is_some());
         let sending = Arc::new(Sending::new(

@@ -1,7 +1,7 @@
 //! The keeper among rows that it cannot end.
 
 use super::*;
-use crate::engine::sending::keeper::{AT_ONCE, Keeper};
+use crate::engine::sending::keeper::{AT_ONCE, Keeper, Round};
 use crate::state::ledger::{Change, Step};
 
 /// A row that is overdue since `at`.
@@ -23,6 +23,31 @@ async fn overdue(store: &Arc<dyn StateStore>, id: &str, state: RowState, at: u64
 }
 
 #[test]
+fn nobody_is_taken_for_dead_before_the_store_could_take_a_sign_of_life() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let bench = Bench::new(&store, json!({}), false);
+        overdue(&store, "sending", RowState::Sending, 1000).await;
+        let (sending, _) = bench.process(&Life::until(0), 0, 0);
+        let keeper = Keeper {
+            sending,
+            status: bench.status(),
+            consumers: Vec::new(),
+            abandoned: CancellationToken::new(),
+        };
+        let book = keeper.sending.book.as_ref().unwrap();
+        let mut round = Round::default();
+        for (left, state) in [(1, RowState::Sending), (0, RowState::Failed)] {
+            let looked = keeper.look(book, &mut round, &|| false).await;
+            assert_eq!(looked.unwrap(), left);
+            let row = store.row("sending").await.unwrap().unwrap();
+            assert_eq!(row.state, state);
+            tokio::time::sleep(alive::HOLD).await;
+        }
+    });
+}
+
+#[test]
 fn rows_that_need_a_person_do_not_hide_those_that_need_only_the_keeper() {
     in_simulated_time(async {
         let store = simulated_store();
@@ -40,9 +65,9 @@ fn rows_that_need_a_person_do_not_hide_those_that_need_only_the_keeper() {
             abandoned: CancellationToken::new(),
         };
         let book = keeper.sending.book.as_ref().unwrap();
-        let (mut from, mut left) = (0, Vec::new());
+        let (mut round, mut left) = (Round::default(), Vec::new());
         for _ in 0..3 {
-            left.push(keeper.look(book, &mut from, &|| false).await.unwrap());
+            left.push(keeper.look(book, &mut round, &|| false).await.unwrap());
         }
         let all = AT_ONCE as u64 + 2;
         assert_eq!(left, [all, all - 1, all - 1]);
