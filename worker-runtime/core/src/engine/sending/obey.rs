@@ -129,6 +129,7 @@ impl Sending {
     ) -> Result<(), Unpublished> {
         let mut message = case.original()?;
         message.set_transport_name(to);
+        message.forget_retries();
         self.give(to, message, interrupted).await
     }
 
