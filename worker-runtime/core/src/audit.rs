@@ -201,8 +201,7 @@ async fn parked(
     broker: &dyn Broker,
     queue: &str,
 ) -> Result<Stored, WorkError> {
-    let depth = broker.depth(&parking::parked_queue(queue)).await?;
-    let depth = depth.map_or(0, |depth| u64::from(depth.ready));
+    let depth = parking::depth(broker, queue).await?;
     let mut stored = Stored::default();
     if depth > ONE_BY_ONE as u64 {
         stored.expected = depth;

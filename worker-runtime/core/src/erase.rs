@@ -56,8 +56,7 @@ pub async fn erase(address: &str, places: &Places, dry_run: bool) -> Result<Repo
     for (queue, broker) in &places.queues {
         let person = Person::new(address);
         let parked = parking::parked_queue(queue);
-        let depth = broker.depth(&parked).await?;
-        let depth = depth.map_or(0, |depth| u64::from(depth.ready));
+        let depth = parking::depth(&**broker, queue).await?;
         let count = parking::of_person(&**broker, queue, &person, !dry_run).await?;
         report.add(&parked, "parked", count);
         if depth > parking::KEPT_LIMIT {

@@ -230,22 +230,18 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
         Ask::JournalCount { queue, filter } => {
             reach.knows_queue(&queue).await?;
             let mut all = Counted::default();
-            for store in &reach.stores {
-                for part in journal_desk::queues(&**store, Some(&queue)).await? {
-                    let counted = journal_desk::count(&**store, &part, &filter).await?;
-                    all.messages += counted.messages;
-                    all.lanes += counted.lanes;
-                    all.more |= counted.more;
-                }
+            for (store, part) in reach.journals(&queue).await? {
+                let counted = journal_desk::count(&**store, &part, &filter).await?;
+                all.messages += counted.messages;
+                all.lanes += counted.lanes;
+                all.more |= counted.more;
             }
             Ok(json!(all))
         }
         Ask::JournalRelease { queue, filter } => {
             let mut lanes = 0;
-            for store in &reach.stores {
-                for part in journal_desk::queues(&**store, Some(&queue)).await? {
-                    lanes += crate::state::Journal::release(&**store, &part, &filter).await?;
-                }
+            for (store, part) in reach.journals(&queue).await? {
+                lanes += crate::state::Journal::release(&**store, &part, &filter).await?;
             }
             Ok(json!({ "lanes": lanes }))
         }
@@ -357,22 +353,33 @@ impl Reach {
 
     async fn drop(&self, queue: &str, filter: &Filter) -> Result<Dropped, WorkError> {
         let mut all = Dropped::default();
-        for store in &self.stores {
-            for part in journal_desk::queues(&**store, Some(queue)).await? {
-                // A journal and the rows of its messages are in one store.
-                let withdrawal = Withdrawal {
-                    store: Some(&**store),
-                    ..self.withdrawal(&part)
-                };
-                let dropped = journal_desk::drop(&**store, &withdrawal, &part, filter).await?;
-                all.done += dropped.done;
-                all.in_hand += dropped.in_hand;
-                all.told += dropped.told;
-                all.untold += dropped.untold;
-                all.stopped = all.stopped.or(dropped.stopped);
-            }
+        for (store, part) in self.journals(queue).await? {
+            // A journal and the rows of its messages are in one store.
+            let withdrawal = Withdrawal {
+                store: Some(&**store),
+                ..self.withdrawal(&part)
+            };
+            let dropped = journal_desk::drop(&**store, &withdrawal, &part, filter).await?;
+            all.done += dropped.done;
+            all.in_hand += dropped.in_hand;
+            all.told += dropped.told;
+            all.untold += dropped.untold;
+            all.stopped = all.stopped.or(dropped.stopped);
         }
         Ok(all)
+    }
+
+    /// The journals of a queue, with those of its classes and partitions, and where each is.
+    async fn journals(
+        &self,
+        queue: &str,
+    ) -> Result<Vec<(&Arc<dyn StateStore>, String)>, WorkError> {
+        let mut found = Vec::new();
+        for store in &self.stores {
+            let queues = journal_desk::queues(&**store, Some(queue)).await?;
+            found.extend(queues.into_iter().map(|part| (store, part)));
+        }
+        Ok(found)
     }
 
     async fn resend(&self, chosen: &Chosen, force: bool) -> Result<Resent, WorkError> {

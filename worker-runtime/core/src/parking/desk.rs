@@ -280,6 +280,12 @@ async fn remove(
     Ok(finish(shelf, handled).await)
 }
 
+/// How many messages are parked of the queue.
+pub(crate) async fn depth(broker: &dyn Broker, consumed: &str) -> Result<u64, WorkError> {
+    let depth = broker.depth(&parked_queue(consumed)).await?;
+    Ok(depth.map_or(0, |depth| u64::from(depth.ready)))
+}
+
 /// None if nothing was ever parked of the queue.
 async fn take(
     broker: &dyn Broker,

@@ -5,6 +5,7 @@ mod breaker;
 mod desk;
 
 pub use breaker::{Breaker, KEPT_LIMIT, Trip};
+pub(crate) use desk::depth;
 pub use desk::{Handled, Parked, Selection, Summary, drop, expire, list, of_person, requeue, show};
 
 use crate::broker::{Publication, PublicationClass, RawDelivery};

@@ -3,6 +3,7 @@
 
 use crate::broker_suite::{PATIENCE, Rig, unique};
 use async_trait::async_trait;
+use lapin::options::ConfirmSelectOptions;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig, Profile};
@@ -62,6 +63,17 @@ pub async fn connect(url: &str) -> Arc<dyn Broker> {
     let broker = AmqpBroker::connect(AmqpConfig::from_url(url).expect("url"));
     up(&broker).await;
     broker
+}
+
+/// A plain connection, and a channel of it that confirms.
+pub async fn channel(url: &str) -> (lapin::Connection, lapin::Channel) {
+    let properties = lapin::ConnectionProperties::default();
+    let connection = lapin::Connection::connect(url, properties);
+    let connection = connection.await.expect("connection");
+    let channel = connection.create_channel().await.expect("channel");
+    let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+    confirms.await.expect("confirms");
+    (connection, channel)
 }
 
 /// A virtual host of a shared broker.

@@ -1,11 +1,10 @@
 //! What RabbitMQ does that decided where waiting messages are kept: in a journal, and not in queues whose messages expire
 //! into others.
 
-use crate::amqp::vhost;
+use crate::amqp::{channel, vhost};
 use lapin::BasicProperties;
 use lapin::options::{
-    BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions,
-    QueueDeleteOptions,
+    BasicGetOptions, BasicPublishOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use std::time::{Duration, Instant};
@@ -19,12 +18,7 @@ struct Retries {
 
 impl Retries {
     async fn declare(url: &str) -> Self {
-        let properties = lapin::ConnectionProperties::default();
-        let connection = lapin::Connection::connect(url, properties);
-        let connection = connection.await.expect("connection");
-        let channel = connection.create_channel().await.expect("channel");
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-        confirms.await.expect("confirms");
+        let (connection, channel) = channel(url).await;
         let text = |value: &str| AMQPValue::LongString(value.into());
         let mut over = FieldTable::default();
         over.insert("x-dead-letter-exchange".into(), text(""));

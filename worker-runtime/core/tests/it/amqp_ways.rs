@@ -1,11 +1,11 @@
 //! What must not get in the way of messages at a real RabbitMQ, and what they must not get in the way of: taps, words of
 //! holders and replicas, questions that the broker refuses.
 
-use crate::amqp::{connect, shared, up, vhost};
+use crate::amqp::{channel, connect, shared, up, vhost};
 use crate::broker_suite::{
     PATIENCE, consume, consuming, data, next, number, publish, send, unique,
 };
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeleteOptions};
+use lapin::options::{BasicPublishOptions, QueueDeleteOptions};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use vumi_api::{Flow, Port};
@@ -16,16 +16,6 @@ use vumi_core::broker::{
 use vumi_core::tap::{Filter, Tap, Told};
 use vumi_testkit::forwarder::Forwarder;
 use vumi_testkit::rabbitmq::Version;
-
-async fn channel(url: &str) -> (lapin::Connection, lapin::Channel) {
-    let properties = lapin::ConnectionProperties::default();
-    let connection = lapin::Connection::connect(url, properties);
-    let connection = connection.await.expect("connection");
-    let channel = connection.create_channel().await.expect("channel");
-    let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-    confirms.await.expect("confirms");
-    (connection, channel)
-}
 
 /// Whether any queue takes a message; as a publisher sees it that declares nothing.
 async fn is_routable(channel: &lapin::Channel, queue: &str) -> bool {

@@ -234,7 +234,7 @@ impl Front {
                 .await;
         }
         let id = message.message_id().to_owned();
-        let opened = self.pending.open(&id);
+        let opened = self.pending.open(&id).await;
         self.cx.http(HttpSeen::Open(self.pending.len()));
         let reply = match opened {
             Opened::First(mut place) => {

@@ -10,6 +10,8 @@ use vumi_http::{Answer, Reply, Written};
 
 /// Answered requests remembered, to recognise a reply that the engine repeats.
 const REMEMBERED: usize = 4096;
+/// How long a repeat waits until the broker has the first.
+const TAKING: Duration = Duration::from_secs(2);
 
 /// All held requests of a transport.
 #[derive(Default)]
@@ -50,7 +52,7 @@ pub(crate) enum Opened {
     First(Place),
     /// A repeat of a request that the broker has: waits for the same reply.
     Repeat(Place),
-    /// A repeat of a request that is being published: the caller must try again.
+    /// A repeat of a request that is being published for long: the caller must try again.
     TooEarly,
 }
 
@@ -67,14 +69,21 @@ pub(crate) enum Finished {
 }
 
 impl Pending {
-    /// Takes a place for the request `id`.
-    pub(crate) fn open(self: &Arc<Self>, id: &str) -> Opened {
+    /// Takes a place for the request `id`. A repeat waits a moment until the broker has the first.
+    pub(crate) async fn open(self: &Arc<Self>, id: &str) -> Opened {
+        let opened = self.until(|| self.place(id));
+        let opened = tokio::time::timeout(TAKING, opened).await;
+        opened.unwrap_or(Opened::TooEarly)
+    }
+
+    /// A place for the request `id`; none while it is being published.
+    fn place(self: &Arc<Self>, id: &str) -> Option<Opened> {
         let mut held = self.lock();
         held.next_caller += 1;
         let caller = held.next_caller;
         let (sender, reply) = oneshot::channel();
         let first = match held.entries.get_mut(id) {
-            Some(entry) if !entry.accepted => return Opened::TooEarly,
+            Some(entry) if !entry.accepted => return None,
             Some(entry) => {
                 entry.callers.push((caller, sender));
                 false
@@ -95,11 +104,10 @@ impl Pending {
             caller,
             reply,
         };
-        if first {
-            Opened::First(place)
-        } else {
-            Opened::Repeat(place)
-        }
+        Some(match first {
+            true => Opened::First(place),
+            false => Opened::Repeat(place),
+        })
     }
 
     /// Hands the reply `reply_id` to everyone who waits for request `id`.
@@ -161,12 +169,17 @@ impl Pending {
 
     /// Waits until no request is held.
     pub(crate) async fn empty(&self) {
+        self.until(|| (self.len() == 0).then_some(())).await;
+    }
+
+    /// Looks after each change until there is something.
+    async fn until<T>(&self, look: impl Fn() -> Option<T>) -> T {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
             changed.as_mut().enable();
-            if self.len() == 0 {
-                return;
+            if let Some(found) = look() {
+                return found;
             }
             changed.await;
         }
@@ -190,6 +203,7 @@ impl Place {
         if let Some(entry) = self.pending.lock().entries.get_mut(&self.id) {
             entry.accepted = true;
         }
+        self.pending.changed.notify_waiters();
     }
 }
 
@@ -214,8 +228,8 @@ mod tests {
     use vumi_http::StatusCode;
 
     fn first(pending: &Arc<Pending>, id: &str) -> Place {
-        match pending.open(id) {
-            Opened::First(place) => place,
+        match pending.place(id) {
+            Some(Opened::First(place)) => place,
             _ => panic!("{id} is held already"),
         }
     }
@@ -228,9 +242,9 @@ mod tests {
     async fn a_reply_reaches_everyone_who_waits_for_the_request() {
         let pending = Arc::new(Pending::default());
         let one = first(&pending, "r");
-        assert!(matches!(pending.open("r"), Opened::TooEarly));
+        assert!(pending.place("r").is_none(), "it is being published");
         one.accepted();
-        let Opened::Repeat(two) = pending.open("r") else {
+        let Some(Opened::Repeat(two)) = pending.place("r") else {
             panic!("a repeat of an accepted request waits");
         };
         let Finished::Handed(written, _) = pending.finish("r", "reply", &answer()) else {
@@ -246,7 +260,7 @@ mod tests {
         let pending = Arc::new(Pending::default());
         let one = first(&pending, "r");
         one.accepted();
-        let two = pending.open("r");
+        let two = pending.place("r");
         drop(one);
         assert_eq!(pending.len(), 1);
         drop(two);
@@ -254,6 +268,33 @@ mod tests {
         pending.empty().await;
         let finished = pending.finish("r", "reply", &answer());
         assert!(matches!(finished, Finished::NotPending));
+    }
+
+    #[tokio::test]
+    async fn a_repeat_waits_a_moment_until_the_broker_has_the_first() {
+        let pending = Arc::new(Pending::default());
+        let one = first(&pending, "r");
+        let began = Instant::now();
+        assert!(matches!(pending.open("r").await, Opened::TooEarly));
+        assert!(began.elapsed() >= TAKING);
+        let soon = async {
+            tokio::time::sleep(TAKING / 2).await;
+            one.accepted();
+        };
+        let (opened, ()) = tokio::join!(pending.open("r"), soon);
+        assert!(
+            matches!(opened, Opened::Repeat(_)),
+            "its reply is waited for"
+        );
+        drop((one, opened));
+        // The first is given up: then the next one is the first.
+        let one = first(&pending, "r");
+        let gone = async {
+            tokio::time::sleep(TAKING / 2).await;
+            drop(one);
+        };
+        let (opened, ()) = tokio::join!(pending.open("r"), gone);
+        assert!(matches!(opened, Opened::First(_)));
     }
 
     #[tokio::test]

@@ -154,7 +154,7 @@ impl Sending {
         interrupted: Interrupted<'_>,
     ) -> Result<bool, Unpublished> {
         let again = matches!(self.on_unknown, OnUnknown::Wait(_, UnknownThen::Retry));
-        if standing::is_telling(&row) {
+        if standing::being_told(&row).is_some() {
             self.end(book, row, None, interrupted).await?;
             return Ok(true);
         }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// On top of a wait that is known, such as a back-off.
 pub(super) const QUEUED: Duration = Duration::from_secs(10 * 60);
@@ -26,10 +27,10 @@ pub(super) const SENT: Duration = Duration::from_secs(72 * 3600);
 /// A receipt is waited for although the answer was lost, where the manifest gives no deadline.
 pub(super) const UNKNOWN: Duration = DAY;
 /// A person is to look at it.
-pub(super) const PARKED: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(super) const PARKED: Duration = WEEK;
 /// To be sent again, and already published again.
 pub(crate) const SENT_BACK: Duration = MINUTE;
 /// Passed on to its class, where a campaign may take its time: a hundred thousand at one a second take more than a day.
-pub(crate) const CLASS: Duration = Duration::from_secs(7 * 24 * 3600);
+pub(crate) const CLASS: Duration = WEEK;
 /// A person holds it, for as long as that person likes.
 pub(super) const PAUSED: Duration = Duration::from_secs(90 * 24 * 3600);

@@ -75,7 +75,7 @@ impl Sending {
         let before = AtomicUsize::new(0);
         let (row, moved) = book
             .advance(row, interrupted, |row| {
-                let told = match standing::is_telling(row) {
+                let told = match standing::being_told(row).is_some() {
                     // Perhaps nobody told it: its process may have ended.
                     true => 0,
                     false => row.told.len().saturating_sub(row.told_before),
@@ -100,13 +100,14 @@ impl Sending {
             return Ok(());
         }
         self.tell(tell, interrupted).await?;
-        self.settle(book, row, None, interrupted).await.map(drop)
+        self.settle(book, &row, None, interrupted).await.map(drop)
     }
 
     /// A row after a receipt; none if it says nothing new, or comes after the end.
     fn received(&self, book: &Book, row: &Row, said: &Event, receipt: &Receipt) -> Option<Row> {
         let verdict = standing::verdict(row).map(|event| event.event_type());
-        if verdict == Some(EventType::Nack) || standing::is_ending(row) {
+        let ends = |last: Event| standing::leads_to(&last, true).is_final();
+        if verdict == Some(EventType::Nack) || standing::being_told(row).is_some_and(ends) {
             return None;
         }
         let is_end = matches!(

@@ -60,17 +60,14 @@ pub(super) fn verdict(row: &Row) -> Option<Event> {
     told(row).into_iter().find(verdict::is_verdict)
 }
 
-/// Whether its sender is still being told: what was said is written down, and the state that follows from it is not.
-pub(super) fn is_telling(row: &Row) -> bool {
-    let last = told(row).pop().filter(|_| !row.state.is_final());
+/// What its sender is still being told, the last of it: it is written down, and the state that follows from it is not.
+pub(super) fn being_told(row: &Row) -> Option<Event> {
+    if row.state.is_final() {
+        return None;
+    }
+    let last = told(row).pop()?;
     // Whether receipts are expected makes no difference to what is not over.
-    last.is_some_and(|last| verdict(row).is_some() && leads_to(&last, true) != row.state)
-}
-
-/// Whether what its sender is being told is the end.
-pub(super) fn is_ending(row: &Row) -> bool {
-    let last = told(row).pop().filter(|_| is_telling(row));
-    last.is_some_and(|last| leads_to(&last, true).is_final())
+    (leads_to(&last, true) != row.state && verdict(row).is_some()).then_some(last)
 }
 
 /// Where an event leads.

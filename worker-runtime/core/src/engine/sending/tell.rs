@@ -104,27 +104,25 @@ impl Sending {
         Some(next)
     }
 
-    /// Moves a row whose sender has been told to where that leads.
+    /// Moves a row whose sender has been told to where that leads; none if it is there.
     pub(super) async fn settle(
         &self,
         book: &Book,
-        row: Row,
+        row: &Row,
         body: Option<&Bytes>,
         interrupted: Interrupted<'_>,
-    ) -> Result<Row, Unpublished> {
+    ) -> Result<Option<Row>, Unpublished> {
         // What another transport tells, it moves by itself.
-        if row.account != book.account() {
-            return Ok(row);
+        if row.account != book.account() || standing::being_told(row).is_none() {
+            return Ok(None);
         }
-        let settled = book.advance(row, interrupted, |row| {
-            let last = standing::told(row)
-                .pop()
-                .filter(|_| standing::is_telling(row))?;
+        let settled = book.advance(row.clone(), interrupted, |row| {
+            let last = standing::being_told(row)?;
             let state = standing::leads_to(&last, self.receipts);
             let next = book.moved(row, state, patience::SENT, said_news(Some(&last)))?;
             Some(book.with_content(next, body))
         });
-        settled.await.map(|(row, _)| row)
+        settled.await.map(|(row, _)| Some(row))
     }
 
     /// Repeats what a message's sender was told, byte for byte.
@@ -136,9 +134,12 @@ impl Sending {
     ) -> Result<(), Unpublished> {
         let told = case.row.as_ref().map(standing::told).unwrap_or_default();
         self.tell(told, interrupted).await?;
-        if let Some(row) = case.row.take() {
-            let settled = self.settle(book, row, case.body.as_ref(), interrupted);
-            case.row = Some(settled.await?);
+        let Some(row) = &case.row else {
+            return Ok(());
+        };
+        let settled = self.settle(book, row, case.body.as_ref(), interrupted);
+        if let Some(row) = settled.await? {
+            case.row = Some(row);
         }
         Ok(())
     }

@@ -60,15 +60,20 @@ async fn journaled_messages_are_listed_without_content_and_chosen_by_lane_and_re
 #[tokio::test]
 async fn a_dropped_message_is_cancelled_and_its_sender_hears_one_final_event() {
     let world = World::new();
-    let ack = Event::ack("acked", "remote-1");
+    let ack = Event::ack("resent", "remote-1");
     world
         .row("held", &[RowState::Sending, RowState::Held], &[])
         .await;
-    world
-        .row("acked", &[RowState::Sending, RowState::Held], &[&ack])
-        .await;
+    let row = world.row("resent", &[RowState::Held], &[&ack]).await;
+    let resent = Row {
+        told_before: row.told.len(),
+        version: row.version + 1,
+        ..row.clone()
+    };
+    let put = world.store.put(&resent, Some(row.version), HOUR).await;
+    assert_eq!(put.unwrap(), Put::Stored);
     world.row("over", &[RowState::Failed], &[]).await;
-    for id in ["held", "acked", "over", "without-row"] {
+    for id in ["held", "resent", "over", "without-row"] {
         world.wait(id, USER, Reason::Backoff).await;
     }
     let dropped: Dropped = world
@@ -89,7 +94,7 @@ async fn a_dropped_message_is_cancelled_and_its_sender_hears_one_final_event() {
         types,
         [
             ("held".to_owned(), EventType::Nack),
-            ("acked".to_owned(), EventType::DeliveryReport),
+            ("resent".to_owned(), EventType::DeliveryReport),
             ("without-row".to_owned(), EventType::Nack)
         ]
     );
@@ -103,7 +108,7 @@ async fn a_dropped_message_is_cancelled_and_its_sender_hears_one_final_event() {
     }
     let states = |id: &'static str| async { world.store.row(id).await.unwrap().map(|r| r.state) };
     assert_eq!(states("held").await, Some(RowState::Cancelled));
-    assert_eq!(states("acked").await, Some(RowState::Cancelled));
+    assert_eq!(states("resent").await, Some(RowState::Cancelled));
     assert_eq!(states("over").await, Some(RowState::Failed), "it had ended");
     assert_eq!(states("without-row").await, None);
 }

@@ -1,4 +1,4 @@
-//! More messages set aside than are looked at one by one.
+//! Messages set aside: dropped, expired, second copies of others, and more than are looked at one by one.
 
 use super::*;
 
@@ -30,4 +30,55 @@ async fn beyond_the_limit_an_audit_counts_and_an_erasure_says_what_it_did_not_lo
         let beyond = report.not_reached.iter().any(|t| t.starts_with(&queue));
         assert_eq!(beyond, said, "{report:?}");
     }
+}
+
+#[tokio::test]
+async fn parked_messages_that_are_dropped_or_expire_end_too() {
+    let world = World::new();
+    for id in ["dropped", "expired"] {
+        world
+            .row(id, &[RowState::Sending, RowState::Parked], &[])
+            .await;
+    }
+    world.park("dropped").await;
+    let withdrawal = world.reach.withdrawal(QUEUE);
+    let handled = parking::drop(&*world.broker, &withdrawal, QUEUE, &Selection::All).await;
+    assert_eq!(handled.unwrap().done, 1);
+    world.park_ago("expired", 2 * HOUR).await;
+    let expire = |keep| parking::expire(&*world.broker, &withdrawal, QUEUE, keep);
+    let kept = expire(3 * HOUR).await.unwrap();
+    assert_eq!((kept.done, kept.kept), (0, 1), "its time is not over");
+    let over = expire(HOUR).await.unwrap();
+    assert_eq!((over.done, over.kept), (1, 0));
+    let rows = ["dropped", "expired"].map(|id| world.store.row(id));
+    let [dropped, expired] = futures::future::join_all(rows).await.try_into().unwrap();
+    assert_eq!(dropped.unwrap().unwrap().state, RowState::Cancelled);
+    assert_eq!(expired.unwrap().unwrap().state, RowState::Expired);
+    let events = world.events(2).await;
+    let codes: Vec<_> = events
+        .iter()
+        .filter_map(|e| e.fate())
+        .map(|f| f.code)
+        .collect();
+    assert_eq!(codes, ["parked.dropped", "parked.expired"]);
+}
+
+/// Set aside twice because a process ended, sent back once: of the other copy nobody is told.
+#[tokio::test]
+async fn a_copy_of_what_the_peer_has_is_dropped_without_a_word() {
+    let world = World::new();
+    for state in [RowState::Sending, RowState::Sent, RowState::Unknown] {
+        let id = state.as_str();
+        world.row(id, &[RowState::Parked, state], &[]).await;
+        world.park(id).await;
+    }
+    let withdrawal = world.reach.withdrawal(QUEUE);
+    let handled = parking::drop(&*world.broker, &withdrawal, QUEUE, &Selection::All).await;
+    assert_eq!(handled.unwrap().done, 3);
+    for state in [RowState::Sending, RowState::Sent, RowState::Unknown] {
+        let row = world.store.row(state.as_str()).await.unwrap().unwrap();
+        assert_eq!(row.state, state, "its row goes on");
+    }
+    let events = world.broker.depth("sms.event").await.unwrap();
+    assert_eq!(events.map_or(0, |depth| depth.ready), 0);
 }

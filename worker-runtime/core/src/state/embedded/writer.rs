@@ -192,27 +192,21 @@ mod tests {
     use futures::FutureExt;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    /// Operations that came together are committed, and synced, together.
-    #[test]
-    fn two_hundred_operations_at_once_are_one_commit() {
-        let folder = tempfile::tempdir().expect("folder");
-        let disk = Disk::open(folder.path().to_owned(), Some(PersistMode::SyncData));
-        let disk = Arc::new(disk.expect("open"));
+    /// Operations that came together, carried out: their answers in order, and what was told of the store's health.
+    fn written_together<T, F>(
+        disk: &Arc<Disk>,
+        operations: impl Iterator<Item = F>,
+    ) -> (Vec<Result<T, WorkError>>, watch::Receiver<StoreHealth>)
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Tx<'_>) -> Result<T, Failure> + Send + 'static,
+    {
         let (sender, jobs) = mpsc::channel::<Box<dyn Job>>();
-        let commits = Arc::new(AtomicUsize::new(0));
         let mut answers = Vec::new();
-        for n in 0..200u8 {
-            let commits = Arc::clone(&commits);
+        for work in operations {
             let (reply, answer) = oneshot::channel();
             let operation = Operation {
-                work: Some(move |tx: &mut Tx<'_>| {
-                    // The first of its transaction.
-                    if tx.writes() == 0 {
-                        commits.fetch_add(1, Ordering::Relaxed);
-                    }
-                    tx.insert(Space::Index, [n], [n]);
-                    Ok(n)
-                }),
+                work: Some(work),
                 found: None,
                 relaxed: false,
                 reply,
@@ -221,18 +215,41 @@ mod tests {
             answers.push(answer);
         }
         drop(sender);
-        let (health, _) = watch::channel(StoreHealth::Up);
+        let (health, told) = watch::channel(StoreHealth::Up);
         let fronts = Fronts::default();
         Writer {
-            disk,
+            disk: Arc::clone(disk),
             jobs,
             health,
             fronts,
         }
         .run();
-        for (n, mut answer) in answers.into_iter().enumerate() {
-            let answered = answer.try_recv().expect("answered").expect("carried out");
-            assert_eq!(usize::from(answered), n);
+        let answers = answers.into_iter();
+        let answers = answers.map(|mut answer| answer.try_recv().expect("answered"));
+        (answers.collect(), told)
+    }
+
+    /// Operations that came together are committed, and synced, together.
+    #[test]
+    fn two_hundred_operations_at_once_are_one_commit() {
+        let folder = tempfile::tempdir().expect("folder");
+        let disk = Disk::open(folder.path().to_owned(), Some(PersistMode::SyncData));
+        let disk = Arc::new(disk.expect("open"));
+        let commits = Arc::new(AtomicUsize::new(0));
+        let operations = (0..200u8).map(|n| {
+            let commits = Arc::clone(&commits);
+            move |tx: &mut Tx<'_>| {
+                // The first of its transaction.
+                if tx.writes() == 0 {
+                    commits.fetch_add(1, Ordering::Relaxed);
+                }
+                tx.insert(Space::Index, [n], [n]);
+                Ok(n)
+            }
+        });
+        let (answers, _) = written_together(&disk, operations);
+        for (n, answer) in answers.into_iter().enumerate() {
+            assert_eq!(usize::from(answer.expect("carried out")), n);
         }
         assert_eq!(commits.load(Ordering::Relaxed), 1);
     }
@@ -243,38 +260,19 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let disk = Disk::open(folder.path().to_owned(), Some(PersistMode::Buffer));
         let disk = Arc::new(disk.expect("open"));
-        let (sender, jobs) = mpsc::channel::<Box<dyn Job>>();
-        let mut answers = Vec::new();
-        for n in 0..9u8 {
-            let (reply, answer) = oneshot::channel();
-            let operation = Operation {
-                work: Some(move |tx: &mut Tx<'_>| {
-                    tx.insert(Space::Index, [n], [n]);
-                    match n % 3 {
-                        1 => Err(Failure::Damaged("a lane")),
-                        _ => Ok(tx.range(Space::Index, &[0], &[9]).count()),
-                    }
-                }),
-                found: None,
-                relaxed: false,
-                reply,
-            };
-            assert!(sender.send(Box::new(operation)).is_ok());
-            answers.push(answer);
-        }
-        drop(sender);
-        let (health, mut told) = watch::channel(StoreHealth::Up);
-        let fronts = Fronts::default();
-        Writer {
-            disk: Arc::clone(&disk),
-            jobs,
-            health,
-            fronts,
-        }
-        .run();
+        let operations = (0..9u8).map(|n| {
+            move |tx: &mut Tx<'_>| {
+                tx.insert(Space::Index, [n], [n]);
+                match n % 3 {
+                    1 => Err(Failure::Damaged("a lane")),
+                    _ => Ok(tx.range(Space::Index, &[0], &[9]).count()),
+                }
+            }
+        });
+        let (answers, mut told) = written_together(&disk, operations);
         let mut counted = Vec::new();
-        for (n, mut answer) in answers.into_iter().enumerate() {
-            match answer.try_recv().expect("answered") {
+        for (n, answer) in answers.into_iter().enumerate() {
+            match answer {
                 Ok(count) => counted.push(count),
                 Err(error) => assert_eq!((n % 3, error.class), (1, ErrorClass::Bug)),
             }

@@ -319,7 +319,7 @@ fn a_process_that_dies_with_a_receipt_in_hand_leaves_it_to_the_keeper() {
                 }
                 let (book, row) = (next.book.as_ref().unwrap(), bench.row(&message).await);
                 let written = row.told.len() > before.told.len();
-                if standing::is_telling(&row) {
+                if standing::being_told(&row).is_some() {
                     assert!(row.deadline.is_some(), "the keeper finds it: {row:?}");
                     assert!(next.end_wait(book, row, &never).await.unwrap());
                     by_keeper += 1;
