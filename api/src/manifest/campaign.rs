@@ -227,8 +227,8 @@ fn listen_path(worker: &Worker<'_>) -> String {
 }
 
 /// Names the hops that do not keep the order that workers on both sides of them keep (R2). Worker types that keep no
-/// order by themselves are ends of a path where order was never promised, so only a written `none` is reported, and a transport
-/// whose failed messages come back when somebody else likes.
+/// order by themselves are ends of a path where order was never promised, so only a written `none` is reported, and a
+/// transport whose failed messages come back when somebody else likes.
 fn broken_order(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
     for (index, worker) in workers.iter().enumerate() {
         let own = worker.loaded.resource.worker_type().map(|w| w.ordering);

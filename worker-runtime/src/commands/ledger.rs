@@ -23,8 +23,9 @@ use vumi_core::operate::{Ask, Overdue, RowCount};
   vumi ledger audit --format json | jq '.[] | select(.missing > 0)'
 
 Every outbound message that a transport took over has a row. An audit compares the rows that are not final with the
-messages: in queues, in hand, in the journal, set aside, with Vumi's failure worker. When nothing is on its way the imbalance must be 0; while messages
-move, it may show some for a moment. What other processes have in hand is not seen: stop them first, or ask twice.
+messages: in queues, in hand, in the journal, set aside, with Vumi's failure worker. When nothing is on its way the
+imbalance must be 0; while messages move, it may show some for a moment. What other processes have in hand is not seen: stop
+them first, or ask twice.
 Exit codes: 0 balanced · 1 not balanced, or rows overdue · 2 no such transport, or no worker has a state store · 3 no process or store answers.")]
 pub struct Arguments {
     /// What is shown.

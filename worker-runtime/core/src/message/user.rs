@@ -208,6 +208,13 @@ impl UserMessage {
         retries.map_or(0, |n| n as u32)
     }
 
+    /// Has Vumi's failure worker count on from here.
+    pub fn set_retries(&mut self, retries: u32) {
+        let metadata = self.0.object_mut(RETRIES);
+        metadata.insert("retries".into(), retries.into());
+        metadata.entry("delay").or_insert_with(|| 0.into());
+    }
+
     /// Its attempts begin anew: what Vumi's failure worker counted is taken out.
     pub fn forget_retries(&mut self) {
         self.0.remove(RETRIES);

@@ -131,8 +131,9 @@ pub async fn show(
     Ok(found)
 }
 
-/// Publishes the selected messages to the queues they came from, as they were but for attempts counted in them. Each leaves the parking queue only after
-/// its publication is confirmed, so a crash in between repeats it and loses nothing. Stops at the first that fails.
+/// Publishes the selected messages to the queues they came from, as they were but for attempts counted in them. Each leaves
+/// the parking queue only after its publication is confirmed, so a crash in between repeats it and loses nothing. Stops at
+/// the first that fails.
 pub async fn requeue(
     broker: &dyn Broker,
     consumed: &str,

@@ -130,7 +130,8 @@ impl Desk {
                 }
             }
             if let Next::External(own) = next {
-                match self.give_away(raw, &mut case, &error, *own, cause).await {
+                let given = self.give_away(raw, &mut case, &error, made, *own, cause);
+                match given.await {
                     Ok(Some(own)) => next = own,
                     Ok(None) => return Verdict::Done,
                     Err(verdict) => return verdict,

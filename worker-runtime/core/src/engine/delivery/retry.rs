@@ -180,16 +180,22 @@ impl Desk {
         raw: &RawDelivery,
         case: &mut Option<Case>,
         error: &WorkError,
+        made: Made,
         own: Next,
         cause: Cause<'_>,
     ) -> Result<Option<Next>, Verdict> {
-        let (Some(sending), Some(case)) = (&self.sending, case) else {
+        let Some((sending, case)) = self.sending.as_ref().zip(case.as_mut()) else {
             return Ok(Some(own));
         };
-        let message = UserMessage::decode(&raw.body);
-        let Some(message) = message.ok().filter(|_| sending.may_give_away(case)) else {
+        let message = UserMessage::decode(&raw.body).ok();
+        let Some(mut message) = message.filter(|_| sending.may_give_away(case)) else {
             return Ok(Some(own));
         };
+        // It counts this attempt by itself, and knows nothing of those that were made here because it was not there.
+        let before = made.counted.saturating_sub(u32::from(counts(error)));
+        if before > message.retries() {
+            message.set_retries(before);
+        }
         let id = message.message_id();
         let failure = FailureMessage::new(&message, FailureCode::Temporary, &error.to_string());
         let (key, body) = (

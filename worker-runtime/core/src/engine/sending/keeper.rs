@@ -173,8 +173,8 @@ impl Sending {
                 }
                 let text =
                     "Vumi's failure worker did not give it back as long as retry.maxAge allows";
-                let class = ErrorClass::RemoteTemporary;
-                let error = WorkError::new(class, codes::RETRY_EXPIRED, text);
+                // That it runs is a matter of ours.
+                let error = WorkError::new(ErrorClass::Config, codes::RETRY_EXPIRED, text);
                 let nack = self.failed(&row, &error);
                 self.end(book, row, Some(nack), interrupted).await?;
             }
