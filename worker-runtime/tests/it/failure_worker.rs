@@ -106,7 +106,8 @@ async fn a_failure_worker_of_vumi_makes_the_later_attempts_and_without_it_they_a
              ---\napiVersion: v1\nkind: Secret\nmetadata: {{name: s}}\nstringData: {{p: x}}\n"
         ),
     );
-    let mut process = campaign.run(&["--broker", &url, "--redis", &redis.url(0)]);
+    let store = redis.url(0);
+    let mut process = campaign.run(&["--broker", &url, "--redis", &store, "--admin", "none"]);
     let operator = Operator::new(&campaign, &[]);
     let amqp = Amqp::connect(&url).await;
     wait_for("the transport consumes", PATIENCE, || async {
