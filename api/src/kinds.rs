@@ -215,7 +215,7 @@ worker_kind! {
         /// How deliveries that the provider repeats are recognised; for types whose provider gives an id.
         dedupe: Dedupe,
         /// Whether messages that will not be delivered are also published to `<transportName>.failures`, for a Vumi
-        /// failure worker, which then only stores them. Default `false`.
+        /// failure worker, which only stores them. With `retry.external` it has the later attempts made too. Default `false`.
         legacy_failures: bool,
         /// How callers reach a worker that listens, on a cluster.
         service: ServiceSettings,

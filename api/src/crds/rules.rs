@@ -162,6 +162,24 @@ pub(super) fn finish_spec(kind: Kind, spec: &mut Value) {
             .into_iter()
             .for_each(|rule| add(spec, rule));
     }
+    if !spec["properties"]["retry"].is_null() {
+        let (needed, sentence) = match spec["properties"]["legacyFailures"].is_null() {
+            true => ("false", "retry.external is for transports"),
+            false => (
+                "(has(self.legacyFailures) && self.legacyFailures)",
+                "retry.external needs `legacyFailures: true`: Vumi's failure worker reads what that publishes",
+            ),
+        };
+        let external = "!has(self.retry) || !has(self.retry.external) || !self.retry.external";
+        add(
+            spec,
+            json!({
+                "rule": format!("{external} || {needed}"),
+                "message": sentence,
+                "fieldPath": ".retry.external",
+            }),
+        );
+    }
     if !spec["properties"]["service"].is_null() {
         let http = match spec["properties"]["http"].is_null() {
             true => "has(self.custom)",

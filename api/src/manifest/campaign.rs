@@ -227,13 +227,24 @@ fn listen_path(worker: &Worker<'_>) -> String {
 }
 
 /// Names the hops that do not keep the order that workers on both sides of them keep (R2). Worker types that keep no
-/// order by themselves are ends of a path where order was never promised, so only a written `none` is reported.
+/// order by themselves are ends of a path where order was never promised, so only a written `none` is reported, and a
+/// transport whose failed messages come back when somebody else likes.
 fn broken_order(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
     for (index, worker) in workers.iter().enumerate() {
         let own = worker.loaded.resource.worker_type().map(|w| w.ordering);
-        if worker.mode != OrderingMode::None || own == Some(OrderingMode::None) {
-            continue;
-        }
+        let retry = worker.loaded.resource.settings().retry;
+        let external = retry.is_some_and(|retry| retry.external == Some(true));
+        let (path, what, help) = match worker.mode {
+            OrderingMode::None if own != Some(OrderingMode::None) => {
+                ("ordering.mode", "keeps no order", "leave ordering out")
+            }
+            OrderingMode::PerUser | OrderingMode::PerQueue if external => (
+                "retry.external",
+                "has retries made by a failure worker, which keeps no order",
+                "leave external out",
+            ),
+            _ => continue,
+        };
         let reached = reachable(workers, index);
         let ordered = |kind: Kind| {
             reached
@@ -250,12 +261,12 @@ fn broken_order(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
         };
         if let Some((transport, application)) = sides {
             let message = format!(
-                "keeps no order, so the path between {transport} and {application} keeps none either"
+                "{what}, so the path between {transport} and {application} keeps none either"
             );
-            let mut finding =
-                worker.finding(Severity::Warning, ORDER_BROKEN, "ordering.mode", message);
-            finding.help =
-                Some("leave ordering out here, or set it to none on the whole path".into());
+            let mut finding = worker.finding(Severity::Warning, ORDER_BROKEN, path, message);
+            finding.help = Some(format!(
+                "{help} here, or set ordering to none on the whole path"
+            ));
             findings.push(finding);
         }
     }

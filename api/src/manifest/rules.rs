@@ -84,13 +84,18 @@ impl Rules<'_, '_> {
                 _ => None,
             })
             .unwrap_or_else(|| rule["message"].as_str().unwrap_or(source).to_owned());
-        let field = rule["fieldPath"]
+        let fields = rule["fieldPath"]
             .as_str()
-            .and_then(|field| field.strip_prefix('.'));
-        let (place, path) = match field.and_then(|field| node.entry(field)) {
-            Some(entry) => (entry.place, below(path, &entry.key)),
-            None => (key, path.to_owned()),
-        };
+            .and_then(|fields| fields.strip_prefix('.'));
+        let (mut node, mut place, mut path) = (node, key, path.to_owned());
+        for field in fields.into_iter().flat_map(|fields| fields.split('.')) {
+            // Of one that is not written, the nearest around it.
+            let Some(entry) = node.entry(field) else {
+                break;
+            };
+            path = below(&path, &entry.key);
+            (node, place) = (&entry.value, entry.place);
+        }
         self.report.error(RULE, place, path, message, None);
     }
 }

@@ -20,6 +20,12 @@ pub struct Retry {
     /// Waiting time between attempts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,
+    /// Whether a Vumi failure worker has the later attempts made: after a failed attempt that counts, the message is given to it
+    /// by `<transportName>.failures`, and it puts the message into `.outbound` again, where `maxAge` begins anew. Attempts that do
+    /// not count are repeated here, without a state store up to `holdLimit`; and so are all while that queue is not there. For
+    /// transports with `legacyFailures: true`. Default `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub external: Option<bool>,
 }
 
 impl Retry {

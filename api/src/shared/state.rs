@@ -154,7 +154,7 @@ impl Retention {
 pub enum KeptContent {
     /// Of none, but while `onUnknown: {then: retry}` may send it again.
     None,
-    /// Of those that the peer did not take, and of those of which nobody knows.
+    /// Of those that the peer did not take, of those of which nobody knows, and of those that Vumi's failure worker has.
     #[default]
     Failed,
     /// Of all: also what the peer took and reported as failed can be sent again.

@@ -157,8 +157,25 @@ fn the_hop_that_breaks_the_order_is_named() {
         lines(&broken),
         [
             "c.yaml:12:14 spec.ordering.mode: warning: dispatcher/d: keeps no order, so the path between transport/t and application/e keeps none either; \
-          leave ordering out here, or set it to none on the whole path"
+          leave ordering out here, or set ordering to none on the whole path"
         ]
+    );
+    let external = "  telnet: {port: 9010}\n  legacyFailures: true\n  retry: {external: true}\n";
+    assert_eq!(
+        lines(&[document("Transport", "t", external), echo("e", "t")]),
+        [
+            "c.yaml:7:11 spec.retry.external: warning: transport/t: has retries made by a failure worker, which keeps no order, so the path between \
+          transport/t and application/e keeps none either; leave external out here, or set ordering to none on the whole path"
+        ]
+    );
+    let unordered = format!("{external}  ordering: {{mode: none}}\n");
+    let reply = "  staticReply: {text: x}\n  transportName: t\n";
+    assert_eq!(
+        lines(&[
+            document("Transport", "t", &unordered),
+            document("Application", "s", reply)
+        ]),
+        [""; 0]
     );
     // Where an end keeps no order by itself, nothing is broken.
     let spec = "  staticReply: {text: x}\n  transportName: t\n";

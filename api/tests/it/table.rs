@@ -147,6 +147,19 @@ pub const BAD: &[Bad] = &[
         "it belongs beside telnet",
     ),
     transport(
+        "telnet: {port: 9010}\nretry: {external: true}",
+        RULE,
+        "spec.retry.external",
+        "needs `legacyFailures: true`",
+    ),
+    other(
+        "Application",
+        "echo: {}\ntransportName: x\nretry: {external: true}",
+        RULE,
+        "spec.retry.external",
+        "is for transports",
+    ),
+    transport(
         "telnet: {}\nport: 9010",
         UNKNOWN,
         "spec.port",

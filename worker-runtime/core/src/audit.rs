@@ -49,6 +49,9 @@ pub struct Found {
     pub ready: Option<u64>,
     /// In hand of the process that was asked; none if none was.
     pub in_flight: Option<u64>,
+    /// With Vumi's failure worker, which is to give them back. Looked for where the others do not account for all rows.
+    #[serde(default)]
+    pub external: u64,
 }
 
 /// The verdict about one transport.
@@ -82,7 +85,7 @@ pub fn balance(account: &str, found: Found) -> Balance {
     let waiting: u64 = WAITING.into_iter().map(rows).sum();
     let on_the_way = found.ready.unwrap_or_default() + found.in_flight.unwrap_or_default();
     // What waits without a row of its own stands for none.
-    let messages = found.journal.expected + on_the_way;
+    let messages = found.journal.expected + found.external + on_the_way;
     let parked = found.parked.unwrap_or_default();
     Balance {
         account: account.to_owned(),
@@ -141,9 +144,25 @@ pub async fn audit(store: &dyn StateStore, sources: &Sources) -> Result<Vec<Bala
         }
         let hands = sources.in_flight.as_ref();
         found.in_flight = hands.map(|hands| hands.get(&account).copied().unwrap_or_default());
+        if balance(&account, found.clone()).missing > 0 {
+            found.external = external(store, &account, &found).await?;
+        }
         balances.push(balance(&account, found));
     }
     Ok(balances)
+}
+
+/// Rows of a transport that say that Vumi's failure worker has their message. Their state is that of others that wait, so each
+/// is looked at.
+async fn external(store: &dyn StateStore, account: &str, found: &Found) -> Result<u64, WorkError> {
+    let queued = found.rows.get(&RowState::Queued).copied();
+    let limit = usize::try_from(queued.unwrap_or_default()).unwrap_or(usize::MAX);
+    let mut external = 0;
+    for id in store.in_state(account, RowState::Queued, limit).await? {
+        let row = store.row(&id).await?;
+        external += u64::from(row.is_some_and(|row| row.is_external()));
+    }
+    Ok(external)
 }
 
 /// The transport (or exposed name) that an outbound queue belongs to; none for other queues.
@@ -237,6 +256,7 @@ mod tests {
             parked: Some(Stored::default()),
             ready: Some(0),
             in_flight: Some(on_the_way),
+            external: 0,
         }
     }
 
@@ -252,6 +272,9 @@ mod tests {
             found(&[(RowState::Held, 3), (RowState::Queued, 1)], 3, 0),
         );
         assert_eq!((lost.missing, lost.imbalance()), (1, 1));
+        let mut elsewhere = found(&[(RowState::Queued, 3)], 0, 0);
+        elsewhere.external = 2;
+        assert_eq!(balance("sms", elsewhere).missing, 1);
         let moving = balance("sms", found(&[(RowState::Sending, 2)], 0, 5));
         assert_eq!((moving.imbalance(), moving.at_rest), (0, false));
         let mut parked = found(&[(RowState::Parked, 2)], 0, 0);

@@ -88,10 +88,15 @@ pub struct Resent {
     pub stopped: Option<String>,
 }
 
-/// Why a message is not sent again; none if it may be. `force` sends again what the peer has, or a person ended.
+/// Why a message is not sent again; none if it may be. `force` sends again what the peer has, a person ended, or Vumi's
+/// failure worker is to give back.
 fn refusal(row: &Row, force: bool) -> Option<&'static str> {
     let on_its_way = "it waits to be sent, or is being sent";
     match row.state {
+        RowState::Queued if row.is_external() && force => {}
+        RowState::Queued if row.is_external() => {
+            return Some("Vumi's failure worker has it (--force sends it again)");
+        }
         RowState::Accepted | RowState::Queued | RowState::Held | RowState::Sending => {
             return Some(on_its_way);
         }
@@ -196,7 +201,7 @@ pub struct Resend<'a> {
     pub store: &'a dyn StateStore,
     /// The broker of the transport's queues.
     pub broker: &'a dyn Broker,
-    /// Sends again what the peer has, or a person ended.
+    /// Sends again what the peer has, a person ended, or Vumi's failure worker is to give back.
     pub force: bool,
 }
 
@@ -222,11 +227,12 @@ impl Resend<'_> {
                 format!("there is no queue {queue} on this broker"),
             ));
         }
-        let Some(message) = row.body.as_ref().and_then(Content::message) else {
+        let Some(mut message) = row.body.as_ref().and_then(Content::message) else {
             let why = "its content cannot be read";
             *done.refused.entry(why.to_owned()).or_default() += 1;
             return Ok(());
         };
+        message.forget_retries();
         let doubles = may_double(&row);
         let (code, text) = match doubles {
             true => (

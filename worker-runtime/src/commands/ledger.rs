@@ -24,8 +24,9 @@ use vumi_core::operate::{Ask, Overdue, RowCount};
   vumi ledger audit --format json | jq '.[] | select(.missing > 0)'
 
 Every outbound message that a transport took over has a row. An audit compares the rows that are not final with the
-messages: in queues, in hand, in the journal, set aside. When nothing is on its way the imbalance must be 0; while messages
-move, it may show some for a moment. What other processes have in hand is not seen: stop them first, or ask twice.
+messages: in queues, in hand, in the journal, set aside, with Vumi's failure worker. When nothing is on its way the
+imbalance must be 0; while messages move, it may show some for a moment. What other processes have in hand is not seen: stop
+them first, or ask twice.
 Exit codes: 0 balanced · 1 not balanced, or rows overdue · 2 no such transport, or no worker has a state store · 3 no process or store answers.")]
 pub struct Arguments {
     /// What is shown.
@@ -159,6 +160,12 @@ fn audited(balances: &[Balance]) -> String {
             note(format!(
                 "{} rows say that their message waits, and it is nowhere; `vumi ledger overdue {}` names them when they are late",
                 balance.missing, balance.account
+            ));
+        }
+        if found.external > 0 {
+            note(format!(
+                "{} messages are with Vumi's failure worker, which is to give them back",
+                found.external
             ));
         }
         if balance.missing_parked > 0 {
@@ -315,8 +322,17 @@ mod tests {
             in_flight: Some(0),
             ..found
         };
-        let text = audited(&[balance("sms", whole)]);
+        let text = audited(&[balance("sms", whole.clone())]);
         assert!(text.ends_with("imbalance 0\n"), "{text}");
         assert_eq!(text.lines().count(), 3, "{text}");
+        let mut elsewhere = whole;
+        elsewhere.rows.insert(RowState::Queued, 4);
+        elsewhere.external = 4;
+        let text = audited(&[balance("sms", elsewhere)]);
+        assert!(
+            text.contains("sms: 4 messages are with Vumi's failure worker"),
+            "{text}"
+        );
+        assert!(text.ends_with("imbalance 0\n"), "{text}");
     }
 }

@@ -70,9 +70,18 @@ struct Recipe {
     test: &'static str,
 }
 
+/// What only transports have among the settings of retries.
+const EXTERNAL: &str = "    external: false                     # true: a Vumi failure worker has the later attempts made\n";
+
 fn recipe(what: What, family: Option<Family>) -> Result<Recipe, CliError> {
     let full = |own: &str, ordering: &str, more: &str| {
-        let settings = include_str!("new/settings.yaml").replace("{{ordering}}", ordering);
+        let retry = match what {
+            What::Application => "",
+            What::Transport => EXTERNAL,
+        };
+        let settings = include_str!("new/settings.yaml")
+            .replace("{{ordering}}", ordering)
+            .replace("{{retry}}", retry);
         format!("{own}{settings}{more}")
     };
     Ok(match (what, family) {

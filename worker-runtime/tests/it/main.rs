@@ -8,6 +8,7 @@ mod clock;
 mod cluster;
 mod conformance;
 mod examples;
+mod failure_worker;
 mod foreign;
 mod games;
 mod harness;

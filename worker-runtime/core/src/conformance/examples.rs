@@ -9,7 +9,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use vumi_api::crds::spec_schema;
 use vumi_api::manifest::load;
-use vumi_api::{Target, WorkerType};
+use vumi_api::{Kind, Target, WorkerType};
 
 /// What is wrong with the examples of `workers` below `folder`, as sentences; none if all is well.
 pub async fn check(workers: &[Registration], folder: &Path) -> Vec<String> {
@@ -72,7 +72,8 @@ fn may_be_unset(worker: &Registration, spec: &serde_json::Value, path: &str) -> 
     let is_for = |w: &WorkerType| w.needs.contains(&path) || w.honours.contains(&path);
     let own = types.iter().find(|w| w.key == worker.type_name);
     let other_type = types.iter().any(|w| w.key == path);
-    let other_setting = types.iter().any(is_for) && !own.is_some_and(is_for);
+    let other_setting = types.iter().any(is_for) && !own.is_some_and(is_for)
+        || path == "retry.external" && worker.kind != Kind::Transport;
     let excluded = EXCLUDED.iter().any(|(there, excluded)| {
         let (key, value) = there.split_once('=').unwrap_or((there, ""));
         let found = spec.pointer(&format!("/{}", key.replace('.', "/")));

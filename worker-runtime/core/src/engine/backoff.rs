@@ -13,6 +13,8 @@ pub(super) struct RetryPolicy {
     pub(super) max_age: Duration,
     /// Longest time in its lane, from the first attempt.
     pub(super) hold_limit: Duration,
+    /// Vumi's failure worker makes the later attempts.
+    pub(super) external: bool,
 }
 
 impl RetryPolicy {
@@ -27,6 +29,7 @@ impl RetryPolicy {
             ),
             max_age: or(retry.and_then(|r| r.max_age), Retry::MAX_AGE),
             hold_limit,
+            external: retry.and_then(|r| r.external) == Some(true),
         }
     }
 }

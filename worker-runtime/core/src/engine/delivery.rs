@@ -21,7 +21,7 @@ use crate::broker::{Acker, RawDelivery, Wanted};
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};
 use crate::message::{
-    Event, EventType, FailureCode, FailureMessage, FateState, Message, UserMessage,
+    Event, EventType, FailureCode, FailureMessage, FateState, MAX_BODY, Message, UserMessage,
 };
 use crate::middleware::Chain;
 use crate::parking::Envelope;

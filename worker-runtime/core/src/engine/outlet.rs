@@ -147,9 +147,31 @@ impl Outlet {
             body,
             class: PublicationClass::Direct,
         };
+        self.taken(publication, interrupted.into()).await
+    }
+
+    /// Publishes to a queue that its reader declares; false if nobody did.
+    pub(super) async fn entrust(
+        &self,
+        routing_key: String,
+        body: bytes::Bytes,
+        cause: Cause<'_>,
+    ) -> Result<bool, Unpublished> {
+        let publication = Publication {
+            exchange: EXCHANGE.to_owned(),
+            routing_key,
+            message_id: None,
+            body,
+            class: PublicationClass::Direct,
+        };
+        self.taken(publication, cause).await
+    }
+
+    /// Publishes until the broker has it; false if no queue took it.
+    async fn taken(&self, publication: Publication, cause: Cause<'_>) -> Result<bool, Unpublished> {
         let mut attempt = 0;
         loop {
-            let receipt = self.hand_over(&publication, interrupted.into()).await?;
+            let receipt = self.hand_over(&publication, cause).await?;
             let wait = match receipt.confirmation().await {
                 Confirmation::Confirmed => return Ok(true),
                 Confirmation::Returned(_) => return Ok(false),
@@ -159,7 +181,7 @@ impl Outlet {
                 }
                 Confirmation::Lost => Duration::ZERO,
             };
-            if interrupted() {
+            if (cause.interrupted)() {
                 return Err(Unpublished::Interrupted);
             }
             tokio::time::sleep(wait).await;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 pub enum FailureCode {
     /// It only stores the message.
     Permanent,
-    /// It publishes the message again later: what Vumi's own transports say. Ours never do, since both sides would try again.
+    /// It publishes the message again later. Only with `retry.external`: else both sides retry and send twice.
     Temporary,
 }
 

@@ -129,6 +129,12 @@ impl Fields {
         }
     }
 
+    pub(super) fn remove(&mut self, key: &str) {
+        if self.map.remove(key).is_some() {
+            self.body = None;
+        }
+    }
+
     pub(super) fn set_text(&mut self, key: &str, value: Option<&str>) {
         if value.is_none() || self.text(key) != value {
             self.set(key, value.map_or(Value::Null, Value::from));

@@ -47,6 +47,9 @@ const TEXTS: [&str; 7] = [
     "transport_type",
 ];
 
+/// What Vumi's failure worker counts in a message that it gives back: `{"retries": n, "delay": seconds}`.
+const RETRIES: &str = "retry_metadata";
+
 /// A user message: its JSON object with typed access. Fields nobody knows are kept.
 #[derive(Clone, Debug, PartialEq)]
 pub struct UserMessage(pub(super) Fields);
@@ -194,6 +197,27 @@ impl UserMessage {
     /// `timestamp`; none if it is not in the format.
     pub fn timestamp(&self) -> Option<Timestamp> {
         self.0.text("timestamp")?.parse().ok()
+    }
+
+    /// `retry_metadata.retries`: how often Vumi's failure worker gave it back for another attempt. At most `u32::MAX`; 0 if
+    /// it is no number.
+    pub fn retries(&self) -> u32 {
+        let metadata = self.0.object(RETRIES);
+        let retries = metadata.and_then(|m| m.get("retries")?.as_f64());
+        // A conversion from a float ends at the bounds.
+        retries.map_or(0, |n| n as u32)
+    }
+
+    /// Has Vumi's failure worker count on from here.
+    pub fn set_retries(&mut self, retries: u32) {
+        let metadata = self.0.object_mut(RETRIES);
+        metadata.insert("retries".into(), retries.into());
+        metadata.entry("delay").or_insert_with(|| 0.into());
+    }
+
+    /// Its attempts begin anew: what Vumi's failure worker counted is taken out.
+    pub fn forget_retries(&mut self) {
+        self.0.remove(RETRIES);
     }
 
     /// `content`.

@@ -9,7 +9,7 @@ use crate::broker::{
 use crate::codes;
 use crate::error::WorkError;
 use crate::message::glance::Glance;
-use crate::message::{Timestamp, random_id};
+use crate::message::{Timestamp, UserMessage, random_id};
 use crate::state::Person;
 use crate::state::ledger::RowState;
 use crate::withdraw::{Ending, Withdrawal};
@@ -131,8 +131,9 @@ pub async fn show(
     Ok(found)
 }
 
-/// Publishes the selected messages to the queues they came from, as they were. Each leaves the parking queue only after
-/// its publication is confirmed, so a crash in between repeats it and loses nothing. Stops at the first that fails.
+/// Publishes the selected messages to the queues they came from, as they were but for attempts counted in them. Each leaves
+/// the parking queue only after its publication is confirmed, so a crash in between repeats it and loses nothing. Stops at
+/// the first that fails.
 pub async fn requeue(
     broker: &dyn Broker,
     consumed: &str,
@@ -340,12 +341,20 @@ fn read(consumed: &str, delivery: &RawDelivery) -> Parked {
     Parked { summary, envelope }
 }
 
-/// A publication of its own: whoever finished the message before does not take it for that one.
+/// A publication of its own: whoever finished the message before does not take it for that one. Its attempts begin anew, those
+/// that Vumi's failure worker counted in it too.
 fn back(envelope: &Envelope) -> Publication {
+    let body = match UserMessage::decode(&envelope.body) {
+        Ok(mut message) if message.retries() > 0 => {
+            message.forget_retries();
+            message.encode()
+        }
+        _ => envelope.body.clone(),
+    };
     Publication {
         exchange: String::new(),
         routing_key: envelope.origin.clone(),
-        body: envelope.body.clone(),
+        body,
         message_id: Some(random_id()),
         class: PublicationClass::Direct,
     }

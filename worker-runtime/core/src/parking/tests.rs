@@ -98,6 +98,28 @@ async fn consumed(broker: &dyn Broker, count: usize) -> Vec<RawDelivery> {
     taken
 }
 
+/// What Vumi's failure worker counted in a message is gone when a person sends it back; any other body stays as it is.
+#[tokio::test]
+async fn attempts_begin_anew_with_a_requeue() {
+    let plain = user_message("m-1");
+    let mut counted = UserMessage::decode(&user_message("m-2")).unwrap();
+    counted.set_field(
+        "retry_metadata",
+        serde_json::json!({"retries": 9, "delay": 3600}),
+    );
+    let odd = Bytes::from_static(b"{\"retry_metadata\": {\"retries\": 9}}");
+    let parked = [plain.clone(), counted.encode(), odd.clone()].map(envelope);
+    let broker = with_parked(&parked).await;
+    let handled = requeue(broker.as_ref(), ORIGIN, &Selection::All).await;
+    assert_eq!(handled.unwrap().done, 3);
+    let back = consumed(broker.as_ref(), 3).await;
+    assert_eq!((&back[0].body, &back[2].body), (&plain, &odd));
+    let message = UserMessage::decode(&back[1].body).unwrap();
+    assert_eq!(message.field("retry_metadata"), None);
+    counted.forget_retries();
+    assert_eq!(message, counted);
+}
+
 #[test]
 fn an_envelope_keeps_everything() {
     for body in [

@@ -4,7 +4,7 @@
 //! What a step does to a row is computed here, purely, and the same for every store; a store only compares versions and
 //! keeps its indexes.
 
-use crate::codes::Code;
+use crate::codes::{self, Code};
 use crate::error::WorkError;
 use crate::message::{FateState, Timestamp, UserMessage};
 use async_trait::async_trait;
@@ -235,7 +235,8 @@ pub struct Row {
     /// How many of `told` were told before a person had it sent again: they are history.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub told_before: usize,
-    /// The message itself, as `retention.content` says, and while it waits to be published again.
+    /// The message itself, as `retention.content` says, and while it waits to be published again. What Vumi's failure
+    /// worker has is kept as what failed is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Content>,
     /// What happened.
@@ -301,6 +302,13 @@ impl Row {
             row.told_before = row.told.len();
         }
         row
+    }
+
+    /// Whether Vumi's failure worker has its message, and is to give it back (`retry.external`).
+    pub fn is_external(&self) -> bool {
+        let last = self.steps.last();
+        self.state == RowState::Queued
+            && last.is_some_and(|step| step.code == codes::RETRY_EXTERNAL.name)
     }
 
     fn stepped(&self, change: Change) -> Self {

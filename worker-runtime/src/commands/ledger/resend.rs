@@ -26,8 +26,8 @@ use vumi_core::state::ledger::RowState;
 Meant are messages that failed and messages of which nobody knows, or those in the states that are named. Each goes back to
 the queue of its transport with its id; its row keeps its history. Its sender hears of the new end: by an ack or nack if it
 had none, else by delivery reports. What the peer may have, its user may get twice: such are counted before anything is
-done. What is delivered, with the peer or withdrawn is refused without --force; what is on its way or set aside, always.
-That content is kept, and of which messages, says `retention.content`.
+done. What is delivered, with the peer or withdrawn, or was given to Vumi's failure worker, is refused without --force; what is
+on its way or set aside, always. That content is kept, and of which messages, says `retention.content`.
 Exit codes: 0 ok · 1 some were not sent again · 2 nothing fits, or not confirmed · 3 no process or store answers.")]
 #[command(group = clap::ArgGroup::new("meant").required(true).multiple(true)
     .args(["ids", "transport", "batch", "address"]))]
@@ -56,7 +56,7 @@ pub struct Arguments {
     /// Only those that came to this state in this time up to now
     #[arg(long, value_name = "DURATION")]
     pub since: Option<Duration>,
-    /// Also what is delivered, with the peer or withdrawn
+    /// Also what is delivered, with the peer or withdrawn, or with Vumi's failure worker
     #[arg(long)]
     pub force: bool,
     /// Only list them

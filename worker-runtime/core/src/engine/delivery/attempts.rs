@@ -45,13 +45,18 @@ impl Desk {
         let started = Instant::now();
         // From here on by a clock that nobody steps.
         let aged = Duration::from_millis(millis(crate::clock::now()).saturating_sub(past.since));
-        let mut attempt = past.attempts;
+        // Those before a message came back from Vumi's failure worker are in the message alone.
+        let returned = match &decoded {
+            Some(Message::User(message)) if self.policy.external => message.retries(),
+            _ => 0,
+        };
+        let mut attempt = past.attempts.max(returned);
         let mut made = Made {
-            counted: past.counted,
+            counted: past.counted.max(returned),
             bugs: 0,
         };
         loop {
-            attempt += 1;
+            attempt = attempt.saturating_add(1);
             let message = match decoded.take() {
                 Some(message) => message,
                 None => match Message::decode(self.port.flow, &raw.body) {
@@ -118,11 +123,21 @@ impl Desk {
             if let (Some(sending), Some(case)) = (&self.sending, &case) {
                 next = sending.next(case, &error, next);
             }
-            if let Next::Again(wait) | Next::Later(_, wait) = &next {
+            if let Next::Again(_) | Next::Later(..) | Next::External(_) = &next {
                 let put_back = self.put_back(raw, &mut case, &error, &next, interrupted);
                 if let Err(verdict) = put_back.await {
                     return verdict;
                 }
+            }
+            if let Next::External(own) = next {
+                let given = self.give_away(raw, &mut case, &error, made, *own, cause);
+                match given.await {
+                    Ok(Some(own)) => next = own,
+                    Ok(None) => return Verdict::Done,
+                    Err(verdict) => return verdict,
+                }
+            }
+            if let Next::Again(wait) | Next::Later(_, wait) = &next {
                 self.note_retry(raw, &error, attempt, *wait);
             }
             match next {
@@ -150,6 +165,8 @@ impl Desk {
                 Next::Wait(error) => {
                     return self.wait(raw, error, attempt, case, interrupted).await;
                 }
+                // What is left of it is one of the others.
+                Next::External(_) => {}
             }
         }
     }

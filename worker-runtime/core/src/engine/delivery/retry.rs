@@ -30,11 +30,9 @@ impl Made {
     /// that lasts: only `retry.maxAge` ends it, or `holdLimit` where there is no store.
     pub(super) fn note(&mut self, error: &WorkError) {
         match error.class {
-            // That a queue is missing, the broker itself says.
-            ErrorClass::Connect if error.code != codes::ROUTE_NO_QUEUE => {}
-            ErrorClass::Throttled(_) | ErrorClass::Auth => {}
             ErrorClass::Bug => self.bugs += 1,
-            _ => self.counted += 1,
+            _ if counts(error) => self.counted = self.counted.saturating_add(1),
+            _ => {}
         }
     }
 
@@ -53,6 +51,16 @@ impl Made {
                 plural(counted)
             ),
         }
+    }
+}
+
+/// Whether somebody judged the message, unless it was we who failed.
+fn counts(error: &WorkError) -> bool {
+    match error.class {
+        // That a queue is missing, the broker itself says.
+        ErrorClass::Connect => error.code == codes::ROUTE_NO_QUEUE,
+        ErrorClass::Throttled(_) | ErrorClass::Auth | ErrorClass::Bug => false,
+        _ => true,
     }
 }
 
@@ -126,9 +134,13 @@ impl Desk {
                         "retried as long as retry.maxAge allows",
                     )
                 } else {
-                    self.place(error, wait, stay).unwrap_or_else(|| {
+                    let own = self.place(error, wait, stay).unwrap_or_else(|| {
                         over(codes::RETRY_NO_STORE, "held as long as holdLimit allows")
-                    })
+                    });
+                    match self.is_for_failure_worker(error, &own) {
+                        true => Next::External(Box::new(own)),
+                        false => own,
+                    }
                 }
             }
         }
@@ -148,6 +160,75 @@ impl Desk {
                 Takes::Never => short.then_some(Next::Again(wait)),
             },
             None => short.then_some(Next::Again(wait)),
+        }
+    }
+
+    /// Whether Vumi's failure worker is to have the next attempt made, rather than `own`: where somebody judged the message,
+    /// or it could stay here no longer. What a queue of ours lacks is no matter of the peer's.
+    fn is_for_failure_worker(&self, error: &WorkError, own: &Next) -> bool {
+        self.policy.external
+            && self.lasting
+            && self.sending.is_some()
+            && error.code != codes::ROUTE_NO_QUEUE
+            && (counts(error) || matches!(own, Next::GiveUp(_)))
+    }
+
+    /// Gives a message to Vumi's failure worker, which will put it into our queue again (R12). If it cannot be given, what
+    /// becomes of it here.
+    pub(super) async fn give_away(
+        &self,
+        raw: &RawDelivery,
+        case: &mut Option<Case>,
+        error: &WorkError,
+        made: Made,
+        own: Next,
+        cause: Cause<'_>,
+    ) -> Result<Option<Next>, Verdict> {
+        let Some((sending, case)) = self.sending.as_ref().zip(case.as_mut()) else {
+            return Ok(Some(own));
+        };
+        let message = UserMessage::decode(&raw.body).ok();
+        let Some(mut message) = message.filter(|_| sending.may_give_away(case)) else {
+            return Ok(Some(own));
+        };
+        // It counts this attempt by itself, and knows nothing of those that were made here because it was not there.
+        let before = made.counted.saturating_sub(u32::from(counts(error)));
+        if before > message.retries() {
+            message.set_retries(before);
+        }
+        let id = message.message_id();
+        let failure = FailureMessage::new(&message, FailureCode::Temporary, &error.to_string());
+        let (key, body) = (
+            FailureMessage::routing_key(&self.port.connector),
+            failure.encode(),
+        );
+        // What comes back is smaller than the record, and nobody reads more.
+        let why = if body.len() > MAX_BODY {
+            format!("with its failure record the message has more than {MAX_BODY} bytes")
+        } else {
+            match self.outlet.entrust(key.clone(), body, cause).await {
+                Ok(true) => {
+                    self.metrics.retried.inc();
+                    self.counters.retried.fetch_add(1, Ordering::Relaxed);
+                    tracing::info!(worker = self.key, queue = self.queue, message_id = id, code = %error.code, class = error.class.label(), reason = %error, "failed, given to Vumi's failure worker");
+                    return Ok(None);
+                }
+                Ok(false) => {
+                    format!("there is no queue {key}: no failure worker has ever run here")
+                }
+                Err(Unpublished::Interrupted) => return Err(Verdict::Returned),
+                Err(Unpublished::Failed(error)) => error.text,
+            }
+        };
+        let why = WorkError::new(ErrorClass::Connect, codes::ROUTE_NO_QUEUE, why);
+        tracing::warn!(worker = self.key, queue = self.queue, message_id = id, code = %why.code, reason = %why, "Vumi's failure worker cannot be given a message: what follows is decided here");
+        let corrected = sending.not_given_away(case, &why, &own, cause.interrupted);
+        match corrected.await {
+            Ok(()) => Ok(Some(own)),
+            Err(Unpublished::Interrupted) => Err(Verdict::Returned),
+            Err(Unpublished::Failed(error)) => {
+                Err(self.park(raw, &error, 0, None, cause.interrupted).await)
+            }
         }
     }
 

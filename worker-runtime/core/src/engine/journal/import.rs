@@ -27,10 +27,10 @@ pub(super) async fn import(
     access: &Access,
     term: u64,
     alone: bool,
-    transport: &str,
+    (transport, from): (&str, Reading),
 ) -> Option<Vec<Place>> {
     if alone || access.exit.store.legacy_retries().is_none() {
-        return import_all(access, term, transport).await;
+        return import_all(access, term, transport, from).await;
     }
     let store = &access.exit.store;
     let reserve = || store.reserve(IMPORTED, transport, HOLD);
@@ -45,18 +45,23 @@ pub(super) async fn import(
             Reserved::Seen(_) => return Some(Vec::new()),
         }
     }
-    let places = import_all(access, term, transport).await;
+    let places = import_all(access, term, transport, from).await;
     let release = || FirstSeen::release(&**store, IMPORTED, transport);
     access.insist(Some(term), release).await?;
     places
 }
 
-async fn import_all(access: &Access, term: u64, transport: &str) -> Option<Vec<Place>> {
+async fn import_all(
+    access: &Access,
+    term: u64,
+    transport: &str,
+    from: Reading,
+) -> Option<Vec<Place>> {
     let mut places = Vec::new();
     let Some(legacy) = access.exit.store.legacy_retries() else {
         return Some(places);
     };
-    let mut from = Some(Reading::default());
+    let mut from = Some(from);
     while let Some(place) = from {
         let read = || legacy.import_retries(transport, place, BATCH);
         let (retries, next) = access.insist(Some(term), read).await?;

@@ -26,6 +26,7 @@ use super::store_watch::Trouble;
 use crate::state::journal::{
     About, Append, Claimed, Depth, Due, Lane as Place, Next, Reason, Step,
 };
+use crate::state::legacy::Reading;
 use crate::state::{StateStore, StoreHealth};
 use book::Book;
 use bytes::Bytes;
@@ -157,7 +158,7 @@ pub(super) struct LaneJournal {
     health: watch::Receiver<StoreHealth>,
     gauges: Arc<Gauges>,
     fenced: bool,
-    imports: Option<String>,
+    imports: Option<(String, Reading)>,
     /// What Vumi kept is to be taken over as soon as the store takes it.
     import_now: bool,
     /// The broker sends us messages.
@@ -199,8 +200,8 @@ pub(super) struct Parts {
     /// A store that forgets is good enough.
     pub(super) volatile_will_do: bool,
     pub(super) fenced: bool,
-    /// The transport whose messages Vumi kept for later are taken over.
-    pub(super) imports: Option<String>,
+    /// The transport whose messages Vumi kept for later are taken over, and from where on.
+    pub(super) imports: Option<(String, Reading)>,
     pub(super) trouble: Trouble,
     /// Shared by the journals of a divided queue.
     pub(super) gauges: Arc<Gauges>,

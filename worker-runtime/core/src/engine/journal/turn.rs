@@ -57,14 +57,15 @@ impl LaneJournal {
 
     /// Takes over what Vumi kept for later, where that is to be looked for.
     fn start_import(&mut self) {
-        let Some(transport) = self.imports.clone() else {
+        let Some((transport, from)) = self.imports.clone() else {
             return;
         };
         (self.importing, self.import_now) = (true, false);
         let (access, term) = (Arc::clone(&self.access), self.access.exit.term());
         let alone = self.fenced;
         let import = async move {
-            Outcome::Imported(term, import::import(&access, term, alone, &transport).await)
+            let places = import::import(&access, term, alone, (&transport, from)).await;
+            Outcome::Imported(term, places)
         };
         self.ops.push(import.boxed());
     }

@@ -11,6 +11,7 @@ use crate::engine::outlet::Outlet;
 use crate::engine::partitions::{self, Plan};
 use crate::engine::sending::{Sending, Trail, Trial};
 use crate::middleware::Chain;
+use crate::state::legacy::Reading;
 use crate::telemetry::QueueMetrics;
 use crate::worker::HOLD_LIMIT;
 use futures::FutureExt;
@@ -72,8 +73,17 @@ impl RunningWorker {
             store,
             volatile_will_do: settings.allow_volatile_state
                 || self.environment.broker.durability() == Durability::Memory,
-            imports: (resource.kind() == Kind::Transport && port.flow == Flow::Outbound)
-                .then(|| port.connector.clone()),
+            imports: (resource.kind() == Kind::Transport && port.flow == Flow::Outbound).then(
+                || {
+                    let external = settings.retry.as_ref().and_then(|r| r.external);
+                    // What a failure worker still works on is not taken from it.
+                    let from = match external {
+                        Some(true) => Reading::Scheduled(0),
+                        _ => Reading::Retries,
+                    };
+                    (port.connector.clone(), from)
+                },
+            ),
             fenced: mode != OrderingMode::None,
             trouble: self.trouble.clone(),
             gauges: Arc::new(journal::Gauges::new(metrics.clone())),

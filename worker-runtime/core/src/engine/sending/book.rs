@@ -189,19 +189,21 @@ impl Book {
         })?;
         next.sender = (state == RowState::Sending).then(|| self.life.clone());
         // What waits has its message elsewhere. One of which nobody knows may be sent again from here.
-        if !self.keeps(state) && state != RowState::Unknown {
+        if !self.keeps(&next) && state != RowState::Unknown {
             next.body = None;
         }
         Some(next)
     }
 
-    /// Whether the content of a message is kept in a state, so that a person can have it sent again.
-    fn keeps(&self, state: RowState) -> bool {
+    /// Whether the content of a message is kept as its row stands, so that a person can have it sent again.
+    fn keeps(&self, row: &Row) -> bool {
         match self.names.content {
             KeptContent::None => false,
-            KeptContent::Failed => matches!(state, RowState::Unknown | RowState::Failed),
+            // It may never come back.
+            _ if row.is_external() => true,
+            KeptContent::Failed => matches!(row.state, RowState::Unknown | RowState::Failed),
             KeptContent::All => !matches!(
-                state,
+                row.state,
                 RowState::Accepted | RowState::Queued | RowState::Held | RowState::Parked
             ),
         }
@@ -209,7 +211,7 @@ impl Book {
 
     /// A row with the content of its message, if that is kept.
     pub(super) fn with_content(&self, mut row: Row, body: Option<&Bytes>) -> Row {
-        if row.body.is_none() && self.keeps(row.state) {
+        if row.body.is_none() && self.keeps(&row) {
             row.body = body.map(|body| Content::of(body));
         }
         row

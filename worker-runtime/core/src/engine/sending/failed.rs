@@ -42,7 +42,7 @@ pub(super) struct Doubts {
     /// `retry.maxAttempts`: sent so often in all.
     most: u32,
     /// `retry.maxAge`; once it is sent again however old it is.
-    longest: Duration,
+    pub(super) longest: Duration,
 }
 
 impl Doubts {
@@ -66,9 +66,24 @@ pub(super) fn unknown(why: &str) -> WorkError {
     WorkError::new(ErrorClass::Timeout, codes::FATE_UNKNOWN, why)
 }
 
+/// Where a message waits here for its next attempt, and how long; none if there is none.
+fn waits(next: &Next) -> Option<(RowState, Duration)> {
+    match next {
+        Next::Again(wait) => Some((RowState::Queued, *wait)),
+        Next::Later(_, wait) => Some((RowState::Held, *wait)),
+        Next::External(_) | Next::GiveUp(_) | Next::Park(_) | Next::Wait(_) => None,
+    }
+}
+
 impl Sending {
     /// What a failed attempt leads to, given what it would lead to if the message had not been begun.
     pub(in crate::engine) fn next(&self, case: &Case, error: &WorkError, next: Next) -> Next {
+        let begun = case.is_sending() || self.book.is_none();
+        let next = match next {
+            // Where the peer was not asked, or has it already, there is nothing for the failure worker to have repeated.
+            Next::External(own) if !begun => *own,
+            next => next,
+        };
         if case.is_told() {
             // Only telling failed: there is nothing to give up.
             return match next {
@@ -76,10 +91,12 @@ impl Sending {
                 next => next,
             };
         }
-        let begun = case.is_sending() || self.book.is_none();
         match error.class {
             ErrorClass::Timeout if begun => match (self.on_unknown, next) {
-                (OnUnknown::Retry, next @ (Next::Again(_) | Next::Later(..))) => next,
+                (
+                    OnUnknown::Retry,
+                    next @ (Next::Again(_) | Next::Later(..) | Next::External(_)),
+                ) => next,
                 (OnUnknown::Wait(..), _) => Next::Wait(error.clone()),
                 _ => {
                     let mut error = error.clone();
@@ -93,7 +110,8 @@ impl Sending {
         }
     }
 
-    /// It will be tried again: the peer has not taken it, or the policy is to send it again.
+    /// It will be tried again: the peer has not taken it, or the policy is to send it again. A row of what Vumi's failure
+    /// worker is about to be given says so.
     pub(in crate::engine) async fn again(
         &self,
         case: &mut Case,
@@ -103,10 +121,13 @@ impl Sending {
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
         case.room = None;
+        let external = matches!(next, Next::External(_));
         let (state, wait) = match next {
-            Next::Again(wait) => (RowState::Queued, *wait),
-            Next::Later(_, wait) => (RowState::Held, *wait),
-            Next::GiveUp(_) | Next::Park(_) | Next::Wait(_) => return Ok(()),
+            Next::External(_) => (RowState::Queued, Duration::ZERO),
+            next => match waits(next) {
+                Some(waits) => waits,
+                None => return Ok(()),
+            },
         };
         if let (ErrorClass::Throttled(after), Some(rate)) = (error.class, &self.rate) {
             rate.slow_down(message, case.sent, after).await;
@@ -124,7 +145,52 @@ impl Sending {
         let (row, _) = book
             .advance(row, interrupted, |row| {
                 let lost = standing::standing(row) == Standing::Begun;
-                lost.then(|| book.moved(row, state, patience::QUEUED + wait, news()))?
+                let next =
+                    lost.then(|| book.moved(row, state, patience::QUEUED + wait, news()))??;
+                match external {
+                    true => self.given_away(book, &next, case.body.as_ref()),
+                    false => Some(next),
+                }
+            })
+            .await?;
+        case.row = Some(row);
+        Ok(())
+    }
+
+    /// The row of a message that Vumi's failure worker is given.
+    fn given_away(&self, book: &Book, row: &Row, body: Option<&Bytes>) -> Option<Row> {
+        let text = "given to Vumi's failure worker, which is to give it back";
+        let news = News::coded(codes::RETRY_EXTERNAL, text);
+        let patience = patience::EXTERNAL.min(self.doubts.longest);
+        let next = book.moved(row, RowState::Queued, patience, news)?;
+        Some(book.with_content(next, body))
+    }
+
+    /// Whether a message is to be given to Vumi's failure worker: not if somebody moved its row meanwhile.
+    pub(in crate::engine) fn may_give_away(&self, case: &Case) -> bool {
+        self.book.is_none() || case.row.as_ref().is_some_and(Row::is_external)
+    }
+
+    /// Vumi's failure worker could not be given it: its row says where it waits instead.
+    pub(in crate::engine) async fn not_given_away(
+        &self,
+        case: &mut Case,
+        error: &WorkError,
+        next: &Next,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
+        let (Some(book), Some(row)) = (&self.book, case.row.clone()) else {
+            return Ok(());
+        };
+        let Some((state, wait)) = waits(next) else {
+            // It ends, and its row with it.
+            return Ok(());
+        };
+        let (row, _) = book
+            .advance(row, interrupted, |row| {
+                let patience = patience::QUEUED + wait;
+                let given = row.is_external();
+                given.then(|| book.moved(row, state, patience, error.into()))?
             })
             .await?;
         case.row = Some(row);

@@ -4,6 +4,7 @@ use super::book::{Interrupted, News, now, stubborn};
 use super::{OnUnknown, Sending, Unpublished, alive, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
+use crate::error::{ErrorClass, WorkError};
 use crate::message::{Event, FateState};
 use crate::reasons::{self, Reason};
 use crate::state::ledger::{Content, Put, Row, RowState};
@@ -184,6 +185,22 @@ impl Sending {
             RowState::Unknown if again && row.body.is_some() && self.doubts.allow(&row, now()) => {
                 self.send_back(book, row, interrupted).await?;
             }
+            RowState::Queued if row.is_external() => {
+                let given = row.steps.last().map_or(row.born, |step| step.at);
+                let age = Duration::from_millis(now().saturating_sub(given));
+                let longest = self.doubts.longest;
+                // Before, a person is to look: the failure worker may be slow, or does not run. And what it gave back while
+                // nobody ran here is in our queue.
+                if age < longest || self.began.elapsed() < patience::EXTERNAL.min(longest) {
+                    return Ok(false);
+                }
+                let text =
+                    "Vumi's failure worker did not give it back as long as retry.maxAge allows";
+                // That it runs is a matter of ours.
+                let error = WorkError::new(ErrorClass::Config, codes::RETRY_EXPIRED, text);
+                let nack = self.failed(&row, &error);
+                self.end(book, row, Some(nack), interrupted).await?;
+            }
             RowState::Queued if row.body.is_some() => {
                 self.send_back(book, row, interrupted).await?;
             }
@@ -259,7 +276,7 @@ impl Sending {
         Ok(true)
     }
 
-    fn failed(&self, row: &Row, error: &crate::error::WorkError) -> Event {
+    fn failed(&self, row: &Row, error: &WorkError) -> Event {
         let fate = error.fate(FateState::Failed, row.attempt);
         self.event(Event::nack(&row.message_id, &fate))
     }
@@ -282,6 +299,11 @@ impl Sending {
             let Some(next) = self.answered(book, &row, std::slice::from_ref(&nack), false) else {
                 return Ok(());
             };
+            // Where it leads says whether that is kept.
+            let next = Row {
+                body: next.body.or_else(|| row.body.clone()),
+                ..next
+            };
             match book.put(&row, &next, interrupted).await? {
                 Put::Stored => row = next,
                 // Somebody else knows better.
@@ -300,9 +322,10 @@ impl Sending {
         row: Row,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
-        let Some(message) = row.body.as_ref().and_then(Content::message) else {
+        let Some(mut message) = row.body.as_ref().and_then(Content::message) else {
             return Ok(());
         };
+        message.forget_retries();
         let next = match row.state {
             // Somebody was about to publish it.
             RowState::Queued => Some(row.waiting(now(), patience::SENT_BACK)),

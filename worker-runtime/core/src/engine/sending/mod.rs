@@ -144,6 +144,8 @@ pub(super) struct Sending {
     connector: String,
     outlet: Arc<Outlet>,
     metrics: Arc<WorkerMetrics>,
+    /// Since when it runs.
+    began: Instant,
 }
 
 /// One message on its way to the peer, from delivery to verdict.
@@ -203,6 +205,8 @@ pub(super) enum Next {
     Again(Duration),
     /// Another attempt after a while that the message spends in the journal.
     Later(Reason, Duration),
+    /// Another attempt once Vumi's failure worker gives the message back (`retry.external`); this if it cannot be given it.
+    External(Box<Next>),
     /// The end: its sender is told.
     GiveUp(WorkError),
     /// It is set aside.
@@ -251,6 +255,7 @@ impl Sending {
             connector,
             outlet,
             metrics,
+            began: Instant::now(),
         }
     }
 

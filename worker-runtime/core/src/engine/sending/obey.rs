@@ -8,7 +8,7 @@ use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Actor, Event, FailureClass, Fate, FateState, UserMessage};
 use crate::state::batches::Order;
-use crate::state::ledger::{Row, RowState};
+use crate::state::ledger::{Put, Row, RowState};
 use vumi_api::shared::Class;
 use vumi_api::{Flow, Port};
 
@@ -129,6 +129,7 @@ impl Sending {
     ) -> Result<(), Unpublished> {
         let mut message = case.original()?;
         message.set_transport_name(to);
+        message.forget_retries();
         self.give(to, message, interrupted).await
     }
 
@@ -196,10 +197,18 @@ impl Sending {
         };
         let row = book.opened(message);
         let news = News::said(format!("waits in class {}", row.class));
-        let Some(next) = book.moved(&row, RowState::Queued, patience::CLASS, news) else {
+        let waits = |row: &Row| book.moved(row, RowState::Queued, patience::CLASS, news.clone());
+        let Some(next) = waits(&row) else {
             return Ok(());
         };
-        // One that is there stays: the message comes again.
-        book.put(&row, &next, interrupted).await.map(drop)
+        match book.put(&row, &next, interrupted).await? {
+            // Vumi's failure worker gave it back: from now on it waits as long as others.
+            Put::Conflict(there) if there.is_external() => {
+                let given = |row: &Row| row.is_external().then(|| waits(row))?;
+                book.advance(*there, interrupted, given).await.map(drop)
+            }
+            // One that is there stays: the message comes again.
+            _ => Ok(()),
+        }
     }
 }

@@ -111,6 +111,43 @@ async fn retries_of_vumi_are_taken_over_and_sent() {
     rig.at_rest().await;
 }
 
+/// What a failure worker still works on is left to it; what the scheduler kept, which comes after that, is taken over.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn retries_of_a_failure_worker_that_goes_on_are_left_to_it() {
+    let Some(redis) = Redis::start_or_skip(Options::default()).await else {
+        return;
+    };
+    fail(&redis, "2014-07-28T12:30:05", 1).await;
+    let mut message = UserMessage::new("sms", Some("27821"), Some("555"));
+    message.set_transport_name("t");
+    let body = message.encode();
+    let payload = std::str::from_utf8(&body).unwrap();
+    let root = "vumi:scheduler#scheduled";
+    let key = format!("{root}.2014-07-28T12:30:05.{:032x}", 1);
+    for command in [
+        &["hset", &key, "payload", payload][..],
+        &["sadd", &format!("{root}_keys"), &key],
+    ] {
+        redis.cli(command).await.unwrap();
+    }
+    let store = opened(&redis).await;
+    let mut settings = restless();
+    settings["retry"]["external"] = true.into();
+    settings["legacyFailures"] = true.into();
+    let (rig, sent) = transport(&store, None, settings).await;
+    rig.until("the scheduled one is sent", |s| s.counts.done == 1)
+        .await;
+    assert_eq!(*sent.lock().unwrap(), [message.message_id()]);
+    rig.at_rest().await;
+    let legacy = store.legacy_retries().unwrap();
+    let left = legacy.import_retries("t", Reading::default(), 10);
+    assert_eq!(
+        left.await.unwrap().0.len(),
+        1,
+        "it is left to the failure worker"
+    );
+}
+
 /// Where the queue is divided, whoever divides it takes over, and each is sent once.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_divided_queue_takes_over_too() {

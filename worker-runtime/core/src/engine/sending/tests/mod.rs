@@ -3,6 +3,7 @@
 
 mod answers;
 mod copies;
+mod external;
 mod failures;
 mod once;
 mod overdue;
@@ -134,6 +135,8 @@ enum Answer {
     Nack,
     /// Did not take it.
     Busy,
+    /// Cannot be reached.
+    Away,
     /// Took it, and its answer was lost.
     Lost,
     /// Took it; then we panic.
@@ -213,6 +216,11 @@ impl Worker for Transport {
                 ErrorClass::RemoteTemporary,
                 codes::BROKER_UNREACHABLE,
                 "busy",
+            )),
+            Answer::Away => Err(WorkError::new(
+                ErrorClass::Connect,
+                codes::PEER_UNREACHABLE,
+                "away",
             )),
             Answer::Lost => Err(unknown("no answer")),
             Answer::Panic => std::panic::resume_unwind(Box::new("scripted")),
@@ -361,7 +369,7 @@ impl Bench {
             forwarded: None,
             trail: None,
             trial: None,
-            legacy_failures: false,
+            legacy_failures: resource.transport().and_then(|t| t.legacy_failures) == Some(true),
         };
         (sending, desk)
     }

@@ -1,0 +1,168 @@
+//! What is kept about messages that Vumi's failure worker has: their rows, for audits, for the alarm, and for a person who has
+//! one sent again.
+
+use super::*;
+
+#[test]
+fn what_a_failure_worker_gave_back_waits_in_its_class_as_long_as_others() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let bench = leaving(&store, json!({}));
+        bench.has_failure_worker().await;
+        let message = message();
+        bench.answers(&[Answer::Busy]);
+        bench.handled(&message).await;
+        let comes = bench.comes_back().await;
+        let (sending, _) = bench.process(&Life::until(0), 0, 0);
+        sending.taken_over(&comes, &|| false).await.unwrap();
+        let row = bench.row(&message).await;
+        assert_eq!((row.state, row.is_external()), (RowState::Queued, false));
+        let given = row.steps.last().unwrap().at;
+        let patience = patience::CLASS.as_millis() as u64;
+        assert_eq!((row.deadline, row.body), (Some(given + patience), None));
+        bench.handled(&comes).await;
+        assert_eq!(bench.attempts(), 2);
+        assert_eq!(bench.row(&message).await.state, RowState::SentFinal);
+    });
+}
+
+#[test]
+fn an_audit_finds_what_a_failure_worker_has_and_what_is_lost_beside_it() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let bench = leaving(&store, json!({}));
+        bench.has_failure_worker().await;
+        let message = message();
+        bench.answers(&[Answer::Busy]);
+        bench.handled(&message).await;
+        let balance = bench.audited().await;
+        assert_eq!((balance.missing, balance.found.external), (0, 1));
+        assert!(balance.at_rest && balance.imbalance() == 0, "{balance:?}");
+        // A row that waits, and no message.
+        let (sending, _) = bench.process(&Life::until(0), 0, 0);
+        let lost = super::message();
+        sending.taken_over(&lost, &|| false).await.unwrap();
+        let balance = bench.audited().await;
+        assert_eq!((balance.missing, balance.found.external), (1, 1));
+        bench.handled(&bench.comes_back().await).await;
+        let balance = bench.audited().await;
+        assert_eq!((balance.missing, balance.found.external), (1, 0));
+        bench.handled(&lost).await;
+        assert_eq!(bench.audited().await.imbalance(), 0);
+    });
+}
+
+#[test]
+fn what_a_failure_worker_does_not_give_back_is_an_alarm_and_ends_after_the_longest_age() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let bench = leaving(&store, json!({}));
+        bench.has_failure_worker().await;
+        let message = message();
+        bench.answers(&[Answer::Busy]);
+        bench.handled(&message).await;
+        let comes = bench.comes_back().await;
+        let (sending, _) = bench.process(&Life::until(0), 0, 0);
+        let book = sending.book.as_ref().unwrap();
+        let never = || false;
+        tokio::time::sleep(patience::EXTERNAL + Duration::from_secs(1)).await;
+        let row = bench.row(&message).await;
+        let late = store.overdue("t", 0, 10).await.unwrap();
+        assert_eq!(late, (1, vec![message.message_id().to_owned()]));
+        assert!(!sending.end_wait(book, row, &never).await.unwrap());
+        assert!(bench.events().await.is_empty(), "nobody is told yet");
+        tokio::time::sleep(vumi_api::shared::Retry::MAX_AGE).await;
+        let row = bench.row(&message).await;
+        // A process that has just begun may find in its queue what was given back meanwhile.
+        let (young, _) = bench.process(&Life::until(0), 0, 0);
+        let book_of_young = young.book.as_ref().unwrap();
+        let ended = young.end_wait(book_of_young, row.clone(), &never).await;
+        assert!(!ended.unwrap());
+        assert!(sending.end_wait(book, row, &never).await.unwrap());
+        let row = bench.row(&message).await;
+        assert_eq!(row.state, RowState::Failed);
+        let last = row.steps.last().unwrap();
+        assert_eq!((last.class.as_str(), last.who.as_str()), ("ours", "operator"));
+        assert_eq!(bench.nacked().await, codes::RETRY_EXPIRED.name);
+        // It comes after all: too late.
+        bench.attempts();
+        bench.handled(&comes).await;
+        assert_eq!(bench.attempts(), 0);
+        assert_eq!(verdicts(&bench.events().await), 1);
+        // A person may have it sent again.
+        assert_eq!(bench.resend(&message, false).await.done, 1);
+        bench.handled(&bench.put_back().await).await;
+        assert_eq!(bench.row(&message).await.state, RowState::SentFinal);
+    });
+}
+
+#[test]
+fn the_alarm_is_not_later_than_the_longest_age_and_content_is_kept_as_the_manifest_says() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        for (content, is_kept) in [("none", false), ("failed", true), ("all", true)] {
+            let retry = json!({"external": true, "maxAge": "10m"});
+            let more = json!({"retry": retry, "retention": {"content": content}});
+            let bench = leaving(&store, more);
+            bench.has_failure_worker().await;
+            let message = message();
+            bench.answers(&[Answer::Busy]);
+            bench.handled(&message).await;
+            let row = bench.row(&message).await;
+            assert_eq!(row.body.is_some(), is_kept, "{content}");
+            let given = row.steps.last().unwrap().at;
+            assert_eq!(row.deadline, Some(given + 600_000));
+            bench.handled(&bench.comes_back().await).await;
+            assert_eq!(bench.row(&message).await.body.is_some(), content == "all");
+        }
+    });
+}
+
+#[test]
+fn attempts_begin_anew_when_a_person_or_a_rule_has_a_message_sent_again() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let bench = leaving(&store, json!({}));
+        bench.has_failure_worker().await;
+        let (first, second) = (message(), message());
+        bench.answers(&[Answer::Busy]);
+        bench.handled(&counted(&first, 3)).await;
+        assert_eq!(bench.row(&first).await.state, RowState::Failed);
+        bench.given().await;
+        assert_eq!(bench.resend(&first, false).await.done, 1);
+        let again = bench.put_back().await;
+        assert_eq!(again, first, "as its sender sent it");
+        bench.answers(&[Answer::Busy]);
+        bench.handled(&again).await;
+        assert_eq!(bench.comes_back().await.retries(), 1);
+
+        // One that the failure worker has is sent again only by force, and what it gives back then is not.
+        bench.answers(&[Answer::Busy]);
+        bench.handled(&second).await;
+        let comes = bench.comes_back().await;
+        let refused = bench.resend(&second, false).await.refused;
+        assert!(refused.keys().all(|why| why.contains("failure worker")));
+        assert_eq!(
+            (refused.len(), bench.resend(&second, true).await.done),
+            (1, 1)
+        );
+        bench.attempts();
+        bench.handled(&bench.put_back().await).await;
+        bench.handled(&comes).await;
+        assert_eq!(bench.attempts(), 1);
+        assert_eq!(bench.row(&second).await.state, RowState::SentFinal);
+
+        // No receipt came: it is sent back by itself.
+        let wait = json!({"policy": "wait", "deadline": "1h", "then": "retry"});
+        let bench = leaving(&store, json!({"onUnknown": wait}));
+        let outbound = QueueSpec::Data("t.outbound".into());
+        bench.broker.declare(&outbound).await.unwrap();
+        let third = message();
+        bench.answers(&[Answer::Lost]);
+        bench.handled(&counted(&third, 3)).await;
+        let (sending, _) = bench.process(&Life::until(0), 0, 0);
+        let (book, row) = (sending.book.as_ref().unwrap(), bench.row(&third).await);
+        assert!(sending.end_wait(book, row, &|| false).await.unwrap());
+        assert_eq!(bench.put_back().await, third);
+    });
+}
