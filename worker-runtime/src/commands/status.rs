@@ -20,7 +20,7 @@ use vumi_core::supervisor::status::{ProcessStatus, WorkerStatus};
 DONE, RETRIED, JOURNALED and PARKED count since the worker began; what waits or is set aside now, `vumi journal list` and
 `vumi parked list` say. FLIGHT is what it works on.
 
-Exit codes: 0 every worker is ready · 1 some are not · 3 no process answers.")]
+Exit codes: 0 every worker is ready · 1 some are not, or the process is still starting · 3 no process answers.")]
 pub struct Arguments {
     /// The process.
     #[command(flatten)]
@@ -124,7 +124,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             }
             output::print(&text)?;
             if !arguments.watch {
-                return match status.problem.is_none() && status.workers.iter().all(|w| w.ready) {
+                return match is_well(&status) {
                     true => Ok(()),
                     false => Err(CliError::silent(CliError::RUNTIME)),
                 };
@@ -132,6 +132,12 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     })
+}
+
+/// Whether everything runs that is to run. A process that has no workers yet is not well for that.
+fn is_well(status: &ProcessStatus) -> bool {
+    let all_run = status.problem.is_none() && status.starting.is_none();
+    all_run && status.workers.iter().all(|worker| worker.ready)
 }
 
 /// The table: a head, a line per worker, and below it what is not well.
@@ -160,6 +166,7 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
         status.pid,
         status.version,
         match status.brokers.is_empty() {
+            true if status.starting.is_some() => "no broker yet".into(),
             true => "no broker".into(),
             false => status.brokers.join(", "),
         }
@@ -168,7 +175,10 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
     if status.stopping {
         text += "it is stopping: intakes are closed, and what is in hand is finished\n";
     }
-    text += &aligned(&rows);
+    match &status.starting {
+        Some(waits) => text += &format!("it is starting and has no workers yet: {waits}\n"),
+        None => text += &aligned(&rows),
+    }
     if let Some(problem) = &status.problem {
         text += &format!("\nThe manifests as they are now are not applied:\n{problem}\n");
     }
@@ -332,6 +342,26 @@ mod tests {
         );
         assert_eq!(lines[2], "state store of application/c: none");
         assert!(lines[3].starts_with("it is stopping"), "{text}");
+    }
+
+    #[test]
+    fn a_process_that_starts_says_what_it_waits_for_and_is_not_well() {
+        let status = |more: serde_json::Value| {
+            let mut status =
+                json!({"name": "demo", "pid": 7, "version": "1.0", "brokers": [], "workers": []});
+            if !more.is_null() {
+                status["starting"] = more;
+            }
+            serde_json::from_value::<ProcessStatus>(status).unwrap()
+        };
+        let starting = status(json!("transport/t opens its broker (first)"));
+        assert!(!is_well(&starting));
+        assert_eq!(
+            table(&starting, UNIX_EPOCH),
+            "demo (process 7, vumi 1.0) on no broker yet\n\
+             it is starting and has no workers yet: transport/t opens its broker (first)\n"
+        );
+        assert!(is_well(&status(json!(null))));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::{
     Answer, Line, Request, bad, consumed, line, runtime_folder, shown, traffic, trouble, value,
 };
 use crate::broker::Broker;
+use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::operate;
 use crate::parking;
@@ -129,7 +130,7 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
     loop {
         let line = tokio::time::timeout(IDLE, line(&mut reader, MAX_REQUEST)).await;
         let answer = match line {
-            Ok(Ok(Some(line))) => match serde_json::from_slice(&line) {
+            Ok(Ok(Some(line))) => match request(supervisor, &line) {
                 Ok(Request::Tap {
                     connectors,
                     kinds,
@@ -139,7 +140,7 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
                     Err(error) => Err(error),
                 },
                 Ok(request) => perform(supervisor, name, version, request).await,
-                Err(error) => Err(bad(format!("not a request: {error}"))),
+                Err(error) => Err(error),
             },
             Ok(Err(Line::TooLong)) => Err(bad(format!("longer than {MAX_REQUEST} bytes"))),
             Ok(Ok(None) | Err(Line::Broken)) | Err(_) => return,
@@ -152,6 +153,7 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
             Err(error) => Answer::Error {
                 code: error.code.name.to_owned(),
                 text: error.text,
+                class: error.class.label().to_owned(),
             },
         };
         let mut text = serde_json::to_string(&answer).unwrap_or_default();
@@ -159,6 +161,21 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
         if writer.write_all(text.as_bytes()).await.is_err() || fatal {
             return;
         }
+    }
+}
+
+/// Reads a request. While the process starts it can only say so: it has no stores and queues yet, which is not the same as
+/// that there are none.
+fn request(supervisor: &Supervisor, line: &[u8]) -> Result<Request, WorkError> {
+    let request =
+        serde_json::from_slice(line).map_err(|error| bad(format!("not a request: {error}")))?;
+    match (&request, supervisor.starting()) {
+        (Request::Status, _) | (_, None) => Ok(request),
+        (_, Some(waits)) => Err(WorkError::new(
+            ErrorClass::Connect,
+            codes::CONTROL_STARTING,
+            format!("the process is still starting: {waits}"),
+        )),
     }
 }
 
