@@ -69,10 +69,7 @@ impl Which {
         }
         match &sockets[..] {
             [one] => Ok(one.clone()),
-            [] => Err(CliError::environment(format!(
-                "no process has a control socket in {}; is `vumi run` running? Name its --state folder or --socket if it is elsewhere",
-                folder.display()
-            ))),
+            [] => Err(nobody(&folder, self.state.is_some())),
             several => {
                 let names: Vec<String> = several.iter().map(|path| stem(path)).collect();
                 Err(CliError::environment(format!(
@@ -84,16 +81,40 @@ impl Which {
     }
 }
 
-/// Sockets of processes that answer, sorted.
-pub fn live_sockets(folder: &Path) -> Vec<PathBuf> {
+/// No process answers in this folder: whether there is one at all, and what was left of one that was killed.
+fn nobody(folder: &Path, is_named: bool) -> CliError {
+    let place = folder.display();
+    if let (true, Err(error)) = (is_named, std::fs::read_dir(folder)) {
+        return CliError::unreadable(place, &error);
+    }
+    let left: Vec<String> = sockets(folder).iter().map(|path| stem(path)).collect();
+    CliError::environment(match left.is_empty() {
+        true => format!(
+            "no process has a control socket in {place}; is `vumi run` running? Name its --state folder or --socket if it is elsewhere"
+        ),
+        false => format!(
+            "no process listens in {place}, although control sockets are there: {}; a process that was killed left them, and what it kept in its own --state folder is read when `vumi run` is started with that folder again",
+            left.join(", ")
+        ),
+    })
+}
+
+/// Control sockets in a folder, also those that dead processes left, sorted.
+fn sockets(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|ending| ending == "sock"))
-        .filter(|path| std::os::unix::net::UnixStream::connect(path).is_ok())
         .collect();
     found.sort();
+    found
+}
+
+/// Sockets of processes that answer, sorted.
+pub fn live_sockets(folder: &Path) -> Vec<PathBuf> {
+    let mut found = sockets(folder);
+    found.retain(|path| std::os::unix::net::UnixStream::connect(path).is_ok());
     found
 }
 
@@ -384,6 +405,19 @@ mod tests {
             error.text.contains(&folder.path().display().to_string()),
             "{error}"
         );
+        // A killed process leaves its file behind.
+        let left = socket_path(folder.path(), "campaign");
+        drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+        let error = which.socket().unwrap_err();
+        assert_eq!(error.code, CliError::ENVIRONMENT);
+        assert!(error.text.contains("are there: campaign; a process that was killed"), "{error}");
+        let nowhere = Which {
+            state: Some(folder.path().join("absent")),
+            ..Which::default()
+        };
+        let error = nowhere.socket().unwrap_err();
+        assert_eq!(error.code, CliError::ENVIRONMENT);
+        assert!(error.text.contains("absent: it does not exist"), "{error}");
         let listeners: Vec<_> = ["a", "b"]
             .map(|name| std::os::unix::net::UnixListener::bind(socket_path(folder.path(), name)))
             .into();

@@ -8,11 +8,12 @@ use super::{
 use crate::broker::Broker;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::folder;
 use crate::operate;
 use crate::parking;
 use crate::tap::{self, Tap, Told};
 use serde_json::{Value, json};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,13 +45,15 @@ impl ControlSocket {
     /// # Errors
     /// [`codes::CONTROL_SOCKET`] if a live process serves it, or its folder cannot be used or belongs to someone else.
     pub async fn open(path: &Path) -> Result<Self, WorkError> {
-        let failed = |error: std::io::Error| trouble(path, &error.to_string());
         let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed)?;
+        let failed = |error: std::io::Error| {
+            let place = folder.display();
+            let text = format!(
+                "cannot be made in the folder {place}: {error}; let this user write there, free space on its disk, or name another folder with --state"
+            );
+            trouble(path, &text)
+        };
+        folder::create(folder, false).map_err(failed)?;
         if UnixStream::connect(path).await.is_ok() {
             let text = "another process with this name is running; stop it, or use another --name";
             return Err(trouble(path, text));
