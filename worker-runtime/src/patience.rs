@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 /// Silence for so long looks like a command that hangs.
-const SOON: Duration = Duration::from_secs(2);
+pub const SOON: Duration = Duration::from_secs(2);
 /// Then it is said so often.
 pub const OFTEN: Duration = Duration::from_secs(10);
 
