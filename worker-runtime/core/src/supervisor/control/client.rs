@@ -16,12 +16,13 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 /// Longest wait of a client for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// The same for what goes through everything that is kept.
+/// The same for what goes through everything that is kept, or waits for the broker.
 const LONG_PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 fn patience(request: &Request) -> Duration {
     match request {
-        Request::Kept(Ask::Erase { .. } | Ask::JournalDrop { .. } | Ask::LedgerResend { .. }) => {
+        Request::Publish { .. }
+        | Request::Kept(Ask::Erase { .. } | Ask::JournalDrop { .. } | Ask::LedgerResend { .. }) => {
             LONG_PATIENCE
         }
         _ => PATIENCE,

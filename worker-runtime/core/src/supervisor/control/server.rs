@@ -170,11 +170,14 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
 /// Reads a request. While the process starts it can only say so: it has no stores and queues yet, which is not the same as
 /// that there are none.
 fn request(supervisor: &Supervisor, line: &[u8]) -> Result<Request, WorkError> {
-    let request =
+    let request: Request =
         serde_json::from_slice(line).map_err(|error| bad(format!("not a request: {error}")))?;
-    match (&request, supervisor.starting()) {
-        (Request::Status, _) | (_, None) => Ok(request),
-        (_, Some(waits)) => Err(WorkError::new(
+    if request == Request::Status {
+        return Ok(request);
+    }
+    match supervisor.starting() {
+        None => Ok(request),
+        Some(waits) => Err(WorkError::new(
             ErrorClass::Connect,
             codes::CONTROL_STARTING,
             format!("the process is still starting: {waits}"),
