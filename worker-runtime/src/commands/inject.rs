@@ -55,8 +55,8 @@ a record does not say is taken from the options. Files are checked as a whole be
 Without --broker a running `vumi run` is asked to publish, also on the broker inside it.
 Each message is sent until the broker confirmed it; while it takes none, that is said from time to time. With --resume the same command goes on where it was interrupted: what
 was on its way then is sent again with the same message_id.
-Exit codes: 0 all sent · 1 the broker gave up · 2 a record, connector or option is not valid · 3 no process, broker or file ·
-128+signal.")]
+Exit codes: 0 all sent · 1 no queue takes them any more · 2 a record, connector or option is not valid · 3 no process, broker or
+file, or the broker confirms nothing · 128+signal.")]
 pub struct Arguments {
     /// Files to read, or - for standard input
     #[arg(value_name = "FILE", required_unless_present = "content")]
