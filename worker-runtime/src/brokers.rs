@@ -2,6 +2,7 @@
 //! command. Several workers on one broker share its connections.
 
 use crate::error::CliError;
+use crate::patience;
 use async_trait::async_trait;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -84,7 +85,9 @@ pub async fn connected(broker: &Arc<dyn Broker>) -> Result<(), CliError> {
             LinkState::Up { .. } | LinkState::Connecting { refused: true, .. }
         )
     });
-    let state = match tokio::time::timeout(Duration::from_secs(10), up).await {
+    let says = |_: Duration| format!("waiting for {} (10 s at most)", broker.describe());
+    let up = tokio::time::timeout(Duration::from_secs(10), up);
+    let state = match patience::told(says, up).await {
         Ok(Ok(state)) => state.clone(),
         _ => broker.link().borrow().clone(),
     };

@@ -4,6 +4,7 @@
 use crate::brokers::{self, Url};
 use crate::commands::status::Which;
 use crate::error::CliError;
+use crate::patience;
 use crate::stores::RedisUrl;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use vumi_api::shared::Retention;
 use vumi_api::{Flow, Port};
 use vumi_core::broker::Broker;
+use vumi_core::codes;
 use vumi_core::engine::parts_on;
 use vumi_core::error::WorkError;
 use vumi_core::operate::{Ask, Consumed, MAX_LISTED, Reach, answer};
@@ -60,10 +62,21 @@ impl Place {
         queues: &[String],
     ) -> Result<T, CliError> {
         let value = match &self.redis {
-            None => ask(&self.which.socket()?, &Request::Kept(question)).await?,
+            None => self.in_process(question).await?,
             Some(url) => self.in_redis(url, question, queues).await?,
         };
         read(value)
+    }
+
+    async fn in_process(&self, question: Ask) -> Result<Value, CliError> {
+        let socket = self.which.socket().map_err(without_process)?;
+        let says = so_far(&question, "the process");
+        let request = Request::Kept(question);
+        let answer = patience::told(says, ask(&socket, &request)).await;
+        answer.map_err(|error| match error.code == codes::CONTROL_SOCKET {
+            true => without_process(error.into()),
+            false => error.into(),
+        })
     }
 
     async fn in_redis(
@@ -81,7 +94,8 @@ impl Place {
         let store = redis.open()?;
         let answered = async {
             up(&*store).await?;
-            self.with_store(&store, question, queues).await
+            let says = so_far(&question, &store.describe());
+            patience::told(says, self.with_store(&store, question, queues)).await
         };
         let answered = answered.await;
         store.close(CLOSE).await;
@@ -156,7 +170,12 @@ async fn reach(
 /// A store that cannot be reached is said after a few seconds, not waited for.
 async fn up(store: &dyn StateStore) -> Result<(), CliError> {
     let mut health = store.health();
-    let waited = tokio::time::timeout(PATIENCE, health.wait_for(|h| *h == StoreHealth::Up)).await;
+    let says = |_: Duration| {
+        let most = PATIENCE.as_secs();
+        format!("waiting for {} ({most} s at most)", store.describe())
+    };
+    let up = tokio::time::timeout(PATIENCE, health.wait_for(|h| *h == StoreHealth::Up));
+    let waited = patience::told(says, up).await;
     if matches!(waited, Ok(Ok(_))) {
         return Ok(());
     }
@@ -165,9 +184,29 @@ async fn up(store: &dyn StateStore) -> Result<(), CliError> {
         StoreHealth::Up => return Ok(()),
     };
     Err(CliError::environment(format!(
-        "{}: {why}",
-        store.describe()
+        "{} does not answer within {} s: {why}",
+        store.describe(),
+        PATIENCE.as_secs()
     )))
+}
+
+/// What is said while a question waits for its answer.
+fn so_far(question: &Ask, whom: &str) -> impl Fn(Duration) -> String + use<> {
+    let doing = match question {
+        Ask::Erase { dry_run: true, .. } => "looking for everything of the person",
+        Ask::Erase { .. } => "removing everything of the person",
+        Ask::LedgerResend { .. } => "sending again",
+        Ask::JournalDrop { .. } => "dropping",
+        _ => "waiting for an answer",
+    };
+    let line = format!("{doing} ({whom})");
+    move |so_far| format!("{line}: {} s so far", so_far.as_secs())
+}
+
+/// Where no process answers: how the store is asked without one.
+fn without_process(mut error: CliError) -> CliError {
+    error.text += "; what is kept in a Redis can be asked without a process, with --redis URL";
+    error
 }
 
 /// A text that is the address of somebody, for clap.
@@ -225,7 +264,27 @@ pub fn confirm(question: &str, yes: bool) -> Result<(), CliError> {
 
 #[cfg(test)]
 mod tests {
-    use super::with_country;
+    use super::*;
+
+    #[test]
+    fn a_question_that_takes_long_says_what_is_done_and_where() {
+        let erase = Ask::Erase {
+            address: "1".into(),
+            dry_run: false,
+        };
+        let says = so_far(&erase, "redis h:6379/0");
+        assert_eq!(
+            says(Duration::from_secs(12)),
+            "removing everything of the person (redis h:6379/0): 12 s so far"
+        );
+    }
+
+    #[test]
+    fn without_a_process_the_store_can_be_asked() {
+        let error = without_process(CliError::environment("no process answers"));
+        assert!(error.text.ends_with("with --redis URL"), "{error}");
+        assert_eq!(error.code, CliError::ENVIRONMENT);
+    }
 
     #[test]
     fn a_number_without_its_country_is_known_by_its_zero() {

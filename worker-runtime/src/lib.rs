@@ -6,6 +6,7 @@ pub mod junit;
 pub mod kept;
 pub mod manifests;
 pub mod moments;
+pub mod patience;
 pub mod process;
 pub mod reference;
 pub mod registry;

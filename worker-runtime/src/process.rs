@@ -371,7 +371,8 @@ async fn open_socket(
     }
     let socket = match opened {
         Ok(socket) => socket,
-        Err(error) if asked_for => return Err(error.into()),
+        // It says itself what to do: what helps those who ask a process does not help one that starts.
+        Err(error) if asked_for => return Err(CliError::environment(error.text)),
         Err(error) => {
             tracing::warn!(%error, "no control socket; `vumi status` cannot reach this process");
             return Ok((name, None));

@@ -51,7 +51,7 @@ reasons! {
     Pruned in "event": "No worker type is set, because the CRD that is installed does not know it: the resource and its pods are left alone.",
         "Install the newest CRDs; they never go back.";
     Invalid in "Ready, Stalled": "The spec cannot be built; what ran before runs on.",
-        "The sentence says which field; `vumi lint` says it before it is applied.";
+        "Correct the field that the message names; `vumi lint` finds it before it is applied.";
     NoStateStore in "Ready, Stalled": "The worker needs a state store and has none.",
         "Write spec.state, or make the Secret vumi-redis in the namespace.";
     BrokerKeys in "Ready, Stalled": "The broker's Secret holds no address that a program which is not ours can be given.",
@@ -59,7 +59,7 @@ reasons! {
     OverridesNotAllowed in "Ready, Stalled": "This operator does not allow overrides.",
         "Remove spec.overrides, or set allowOverrides for the operator.";
     OverridesInvalid in "Ready, Stalled": "The API server refuses the pods as spec.overrides changes them.",
-        "The sentence is the API server's; correct spec.overrides.";
+        "Correct spec.overrides as the API server's message says.";
     CustomNotAllowed in "Ready, Stalled": "This operator runs no programs but its own.",
         "Use another type, or set allowCustom for the operator.";
     QueueClash in "Ready, Stalled": "An older resource reads the same queue; this one gets no pods.",
@@ -69,9 +69,9 @@ reasons! {
     SecretKeyMissing in "Ready, Reconciling": "A Secret that the resource names lacks a key.",
         "Add the key; it is noticed within a minute.";
     ApplyFailed in "Ready, Reconciling": "The API server did not take an object of the worker; it is tried again.",
-        "The sentence is the API server's: often a quota, an admission policy or missing rights of the operator.";
+        "Do as the API server's message says: often it is a quota, an admission policy or missing rights of the operator.";
     ObjectLeaving in "Ready, Reconciling": "An object of the same name is being deleted and does not go.",
-        "The sentence says which one, since when and what holds it: see to that, or take the finalizers off if nobody else will.";
+        "See to what holds the object that the message names, or take its finalizers off if nobody else will.";
     GatewayMissing in "Reconciling": "service.expose asks for an HTTPRoute, and the cluster knows none.",
         "Install the CRDs of the Gateway API, or use ingress.";
     DefinitionsOlder in "event": "The CRDs lack something that this operator knows: the API server drops it, so nothing is written.",
@@ -88,13 +88,13 @@ reasons! {
     PodsNotReady in "Ready": "Pods are missing or not ready.",
         "`kubectl describe pod` and the log of the pod say why.";
     PodsRefused in "Ready, Reconciling": "The API server refuses to make pods.",
-        "The sentence is the API server's: often a quota or the Pod Security of the namespace.";
+        "Do as the API server's message says: often it is a quota or the Pod Security of the namespace.";
     Unschedulable in "Ready, Reconciling": "No node can take a pod.",
-        "The sentence is the scheduler's: add nodes, or ask for less in spec.resources.";
+        "Add nodes, or ask for less in spec.resources; the message is the scheduler's.";
     ImageUnavailable in "Ready, Reconciling, Stalled": "The image cannot be fetched.",
         "Correct its name, or the pull secret, or make the registry reachable from the nodes.";
     ContainerConfig in "Ready, Reconciling, Stalled": "A container cannot be made as its pod says.",
-        "The sentence is the kubelet's; often an object that spec.overrides names is missing.";
+        "Do as the kubelet's message says; often an object that spec.overrides names is missing.";
     CrashLooping in "Ready, Reconciling, Stalled": "A container ends again and again.",
         "`kubectl logs --previous` shows its last words.";
     OutOfMemory in "Ready, Reconciling, Stalled": "A container was ended because it used more memory than it may.",
@@ -116,17 +116,17 @@ reasons! {
     FenceNotHonoured in "Ready, Stalled": "The broker accepts a second consumer beside an exclusive one, so order cannot be kept.",
         "Use a virtual host whose default queue type is classic, or broker.profile: quorum.";
     ListenFailed in "Ready": "The worker cannot open the address on which it is to listen.",
-        "The sentence has the cause; the port may be in use in its pod.";
+        "Free the port, or name another one: it may be in use in its pod.";
     StoreAway in "Ready": "The worker waits for its state store.",
         "Check the store; work goes on by itself.";
 
     PeerUp in "LinkUp": "The peer takes messages.", "";
     PeerDegraded in "LinkUp": "The peer can be reached, with trouble.",
-        "The sentence has the cause; `vumi explain` knows the reason in it.";
+        "Look at the peer; `vumi explain` tells more of the reason in the message, such as `provider_unreachable`.";
     PeerThrottles in "LinkUp": "The peer asks to slow down, and is obeyed.",
         "Nothing, if it passes; else set rateLimit to what it allows.";
     PeerDown in "LinkUp": "The peer cannot be reached or refuses us.",
-        "The sentence has the cause; `vumi explain` knows the reason in it.";
+        "Look at the peer; `vumi explain` tells more of the reason in the message, such as `provider_unreachable`.";
     NoReports in "LinkUp, StateHealthy, CredentialsValid": "The worker has said nothing for three minutes, so nobody can tell.",
         "Look whether its pods run and reach the broker, and whether the operator does.";
 

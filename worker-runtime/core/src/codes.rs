@@ -41,7 +41,7 @@ codes! {
     MESSAGE_NOT_JSON = "message.not_json", "The body of a message is not a JSON object.",
         "Find the producer that writes to this queue; look at the body with `vumi parked show`.";
     MESSAGE_INVALID = "message.invalid", "A message lacks a required field or holds an impossible value.",
-        "The reason names the field; correct the producer, then `vumi parked requeue` or `drop`.";
+        "Correct that field at the producer, then `vumi parked requeue` or `drop`.";
     MESSAGE_TOO_LARGE = "message.too_large", "A message is larger or nested deeper than is accepted.",
         "Send a smaller message; the limits are 1 MiB and 64 levels.";
     MESSAGE_VERSION = "message.version", "A message has a version other than 20110921.",
@@ -51,11 +51,11 @@ codes! {
     BUG_ENDED = "bug.ended", "A loop of a worker ended or panicked although nobody stopped it; it is started again.",
         "Report the log lines around it.";
     RETRY_NO_STORE = "retry.no_store", "Retries reached the hold limit and no state store is configured to keep the message longer.",
-        "Cure the cause named in the reason, then `vumi parked requeue`.";
+        "Cure what made the attempts fail, then `vumi parked requeue`.";
     RETRY_EXPIRED = "retry.expired", "A message was retried as long as retry.maxAge allows.",
-        "The reason names the last error; cure it and send again, or raise retry.maxAge.";
+        "Cure the last error and send again, or raise retry.maxAge.";
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
-        "The reason names the last error; cure it and send again.";
+        "Cure the last error and send again.";
     RETRY_EXTERNAL = "retry.external", "Vumi's failure worker was given the message and is to give it back for the next attempt.",
         "Nothing if it does. If the row is overdue, see that the failure worker runs and which longest delay it has; `vumi ledger resend --force` sends the message without it.";
     BUG_CRASH_LOOP = "bug.crash_loop", "The process died three times while it worked on this message.",
@@ -99,17 +99,17 @@ codes! {
     BROKER_STATE_IN_USE = "broker.state_in_use", "Another process uses the state folder of the embedded broker.",
         "Stop that process, or give this one another --state folder.";
     BROKER_STATE = "broker.state_unusable", "The state folder of the embedded broker cannot be read or written.",
-        "The error names the cause. Permission or space: cure it. A checksum: files were damaged from outside; put back a backup, or move the folder away and begin anew without its messages.";
+        "Let this user write there, free space on its disk, or name another folder with --state. A checksum: files were damaged from outside; put back a backup, or move the folder away and begin anew without its messages.";
     STATE_NONE = "state.none", "The worker needs a state store and has none.",
         "Name one in `spec.state`, or create the Secret vumi-redis in its namespace.";
     STATE_NOT_DURABLE = "state.not_durable", "What the worker keeps in its state store may be lost in a crash.",
         "Let Redis write an append-only file (appendonly yes), or give `vumi run` a --state folder; `allowVolatileState: true` accepts the risk.";
     SCHEDULE_INVALID = "schedule.invalid", "The schedule of a message cannot be read, or never comes true.",
-        "The reason names the field; correct the application that sent it.";
+        "Correct that field in the application that sent it.";
     BATCH_CANCELLED = "batch.cancelled", "The message was not sent because its batch was cancelled.",
         "Nothing: somebody decided it. `vumi batch list` shows the orders in force.";
     BATCH_ORDER = "batch.order", "An order for a batch that could not be obeyed was not given.",
-        "The reason says what is wrong with it; `vumi batch list` shows batches and orders.";
+        "`vumi batch list` shows batches, their transports and the orders in force.";
     BATCH_NO_TARGET = "batch.no_target", "A batch is rerouted to a transport whose queue does not exist.",
         "Run that transport, or give another one with `vumi batch reroute`; the messages wait.";
     SCHEDULE_NO_STORE = "schedule.no_store", "A message is to be sent later, and there is no state store to keep it until then.",
@@ -123,19 +123,19 @@ codes! {
     STATE_IN_USE = "state.in_use", "Another process uses the folder of the embedded state store.",
         "Stop that process, or give this one another folder; an embedded store has one owner.";
     STATE_UNUSABLE = "state.unusable", "The folder of the embedded state store cannot be read or written.",
-        "The error names the cause. Permission or space: cure it, and work goes on. A checksum or another version: put back a backup, or move the folder away and begin anew without what it holds.";
+        "Let this user write there, free space on its disk (work then goes on), or name another folder with --state. A checksum or another version: put back a backup, or move the folder away and begin anew without what it holds.";
     STATE_UNREACHABLE = "state.unreachable", "The state store cannot be reached.",
         "Check that Redis runs as a master and that host, port, sentinels, TLS and network allow the connection.";
     STATE_REFUSED = "state.refused", "Redis refused the credentials or a command.",
         "Check username and password in the Secret, and that the user may use the keys below the prefix, scripts and INFO.";
     STATE_FULL = "state.full", "Redis takes no writes: its memory or its disk is full, or too few replicas follow it.",
-        "The error names the cause. Give it more memory or disk, or start its replicas; work goes on by itself.";
+        "Give it more memory or disk, or start its replicas; work goes on by itself.";
     STATE_CLUSTER = "state.cluster", "This Redis runs in Cluster mode.",
         "Use a single Redis or one with Sentinel: Cluster cannot keep together what one operation changes.";
     STATE_VERSION = "state.version", "This Redis is too old.",
         "Use version 6.2 or later.";
     STATE_UNREADABLE = "state.unreadable", "The state store holds or answers something that cannot be read.",
-        "The error names it. Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
+        "Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
     STATE_CONTENDED = "state.contended", "Others changed the same entry of the state store again and again at the same moment.",
         "Nothing; it is tried again. If it goes on, divide the users over several applications.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",
@@ -147,13 +147,13 @@ codes! {
     REPLY_NO_CLIENT = "reply.no_client", "No client is connected under the address of the message.",
         "The user has left; reply to the message that came from the connection, not to a stored address.";
     REPLY_FIELDS = "reply.missing_fields", "An outbound message lacks fields that this transport needs.",
-        "The reason names them; correct the application that sent it.";
+        "Correct the application that sent it.";
     NUMBER_UNCLEAR = "number.unclear", "The recipient's number cannot be read by any numbering plan, or in two ways, so that nobody knows whom it would reach.",
         "Write numbers with + and the country code, as in +27820000001; look at numbersOf, send.numbersAs and unclearNumbers.";
     PEER_REFUSED = "peer.refused", "The network refused the message for good.",
-        "The reason and the provider's code say why; correct the message or ask the provider.";
+        "Correct the message, or ask the provider about its code.";
     ERROR_TABLE = "peer.error_table", "The file with a provider's error codes is wrong.",
-        "The sentence names the code; correct the file beside the transport.";
+        "Correct that code in the file beside the transport.";
     PEER_THROTTLED = "peer.throttled", "The network asks to slow down.",
         "Nothing: the message is tried again. If it lasts, set rateLimit to what the provider allows.";
     PEER_TIMEOUT = "peer.timeout", "The network did not answer in time; whether it has the message is not known.",
@@ -171,7 +171,7 @@ codes! {
     PEER_FAILED = "peer.failed", "The provider failed and did not take the message.",
         "Nothing: the message is tried again. Ask the provider if it lasts.";
     TEMPLATE_FAILED = "template.failed", "A template of the manifest could not be filled in with what this message or request holds.",
-        "The sentence shows the template; let it stand such values too. The message was refused for good, or the request answered with 400; others are not concerned.";
+        "Let the template stand such values too. The message was refused for good, or the request answered with 400; others are not concerned.";
     LISTEN_FAILED = "listen.failed", "The address to listen on cannot be opened.",
         "Another program uses the port, or the address is not of this machine.";
     SECRET_MISSING = "secret.missing", "A referenced Secret or key does not exist.",
@@ -181,7 +181,9 @@ codes! {
     CONTROL_SOCKET = "control.socket", "The control socket of a running process cannot be used.",
         "Start `vumi run`, or name its socket with --socket; only the user who started it may use it.";
     CONTROL_REQUEST = "control.request", "Something was asked for that is not there, or that cannot be read.",
-        "The sentence says what there is; `vumi status` shows workers and their queues.";
+        "`vumi status` shows the workers here and their queues.";
+    CONTROL_STARTING = "control.starting", "A process was asked that is still starting: its state stores and queues are not open yet.",
+        "Ask again in a moment; `vumi status` says what it waits for.";
     CONFIG_INVALID = "config.invalid", "The manifest is not valid.",
         "Run `vumi lint`, which names file, line and field.";
     CONFIG_ADDRESS = "config.address", "The address of a broker or state store cannot be used.",

@@ -88,6 +88,23 @@ impl ErrorClass {
         }
     }
 
+    /// The class with this label; [`Self::Throttled`] without its time.
+    pub fn labelled(label: &str) -> Option<Self> {
+        let all = [
+            ErrorClass::Config,
+            ErrorClass::Auth,
+            ErrorClass::Connect,
+            ErrorClass::Throttled(None),
+            ErrorClass::Timeout,
+            ErrorClass::RemoteTemporary,
+            ErrorClass::RemotePermanent,
+            ErrorClass::BadInput,
+            ErrorClass::Unroutable,
+            ErrorClass::Bug,
+        ];
+        all.into_iter().find(|class| class.label() == label)
+    }
+
     /// Process exit code when a command ends with such an error: 1 runtime, 2 validation, 3 environment.
     pub fn exit_code(self) -> u8 {
         match self {

@@ -2,16 +2,17 @@
 
 use crate::audit::account_of;
 use crate::codes;
-use crate::engine::is_part;
+use crate::engine::{group_of, is_part};
 use crate::error::WorkError;
 use crate::message::Timestamp;
 use crate::message::glance::Glance;
 use crate::state::StateStore;
+use crate::state::batches::Order;
 use crate::state::journal::{Cause, Filter, Lane, Listed, Outgoing, Reason};
 use crate::state::ledger::RowState;
 use crate::withdraw::{Ended, Ending, Withdrawal};
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 /// Messages that are counted for a question, at most.
@@ -110,6 +111,29 @@ pub struct Counted {
     pub more: bool,
 }
 
+/// What a release did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Released {
+    /// Lanes that are due now.
+    pub lanes: u64,
+    /// What stays held, because somebody paused its batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub paused: Vec<Paused>,
+}
+
+/// Messages that wait because their batch is paused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Paused {
+    /// Name of the transport.
+    pub account: String,
+    /// The label.
+    pub batch: String,
+    /// How many messages; at [`COUNTED`] there may be more.
+    pub messages: u64,
+}
+
 /// What a drop did.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -177,6 +201,66 @@ pub async fn count(
         lanes: lanes.len() as u64,
         more: entries.len() > COUNTED,
     })
+}
+
+/// Makes the lanes of the matching messages of one journal due, into `released`; but for those of paused batches, which
+/// their transport would hold again at once.
+pub async fn release(
+    store: &dyn StateStore,
+    queue: &str,
+    filter: &Filter,
+    released: &mut Released,
+) -> Result<(), WorkError> {
+    let account = account_of(queue).unwrap_or_default();
+    let orders = match account {
+        // Only transports obey orders.
+        "" => BTreeMap::new(),
+        account => store.orders(account).await?,
+    };
+    // By the group in which each waits.
+    let mut paused: BTreeMap<String, String> = BTreeMap::new();
+    for (batch, order) in orders {
+        if order == Order::Pause {
+            paused.insert(group_of(&batch), batch);
+        }
+    }
+    if paused.is_empty() {
+        released.lanes += crate::state::Journal::release(store, queue, filter).await?;
+        return Ok(());
+    }
+    for group in store.groups(queue).await? {
+        if filter.group.as_ref().is_some_and(|named| *named != group) {
+            continue;
+        }
+        let of_group = Filter {
+            group: Some(group.clone()),
+            ..filter.clone()
+        };
+        let Some(batch) = paused.get(&group) else {
+            released.lanes += crate::state::Journal::release(store, queue, &of_group).await?;
+            continue;
+        };
+        let counted = count(store, queue, &of_group).await?;
+        released.hold(account, batch, counted.messages.min(COUNTED as u64));
+    }
+    Ok(())
+}
+
+impl Released {
+    fn hold(&mut self, account: &str, batch: &str, messages: u64) {
+        if messages == 0 {
+            return;
+        }
+        let mut known = self.paused.iter_mut();
+        match known.find(|one| one.account == account && one.batch == batch) {
+            Some(one) => one.messages += messages,
+            None => self.paused.push(Paused {
+                account: account.to_owned(),
+                batch: batch.to_owned(),
+                messages,
+            }),
+        }
+    }
 }
 
 /// Removes the matching messages of one journal for good, but for those that a worker has in hand. The rows of outbound

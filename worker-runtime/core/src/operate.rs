@@ -9,7 +9,7 @@ use crate::broker::Broker;
 use crate::codes;
 use crate::erase::{self, Places};
 use crate::error::{ErrorClass, WorkError};
-use crate::journal_desk::{self, Counted, Dropped};
+use crate::journal_desk::{self, Counted, Dropped, Released};
 use crate::message::Timestamp;
 use crate::resend::{self, Chosen, Resend, Resent};
 use crate::state::batches::Order;
@@ -55,7 +55,7 @@ pub enum Ask {
         /// Which ones.
         filter: Filter,
     },
-    /// Makes their lanes due now: `lanes`, how many.
+    /// Makes their lanes due now: [`Released`].
     JournalRelease {
         /// Consumed queue.
         queue: String,
@@ -255,11 +255,11 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             Ok(json!(all))
         }
         Ask::JournalRelease { queue, filter } => {
-            let mut lanes = 0;
+            let mut released = Released::default();
             for (store, part) in reach.journals(&queue).await? {
-                lanes += crate::state::Journal::release(&**store, &part, &filter).await?;
+                journal_desk::release(&**store, &part, &filter, &mut released).await?;
             }
-            Ok(json!({ "lanes": lanes }))
+            Ok(json!(released))
         }
         Ask::JournalDrop { queue, filter } => Ok(json!(reach.drop(&queue, &filter).await?)),
         Ask::BatchList { batch, account } => {
@@ -297,6 +297,9 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             let mut listed = Vec::new();
             for store in &reach.stores {
                 listed.extend(resend::list(&**store, &chosen, force).await?);
+            }
+            if listed.is_empty() {
+                reach.knows_chosen(&chosen, force).await?;
             }
             Ok(json!(listed))
         }

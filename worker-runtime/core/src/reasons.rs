@@ -41,7 +41,7 @@ reasons! {
     UNREACHABLE = "broker", "unreachable", "The broker cannot be reached; it is tried again all the time.",
         "Check that it runs and that host, port and network allow the connection.", Operator;
     REFUSED = "broker, queue", "refused", "The broker answered and refused user, password or virtual host, or speaks TLS where we do not, or the other way round.",
-        "The sentence says which; correct the broker's Secret or the flags.", Operator;
+        "Correct user, password, virtual host or TLS in the broker's Secret or the flags.", Operator;
     BLOCKED = "broker", "blocked", "The broker takes no messages for now: it is short of memory or disk.",
         "Free memory or disk at the broker; nothing is lost, and work goes on by itself.", Operator;
     CLOSED = "broker", "closed", "The connection was closed because the worker stops.", "", Nobody;
@@ -55,7 +55,7 @@ reasons! {
 
     FLOWING = "target", "flowing", "The queue that the worker publishes to is there.", "", Nobody;
     NOT_DECLARED = "target", "not_declared", "A queue that the worker publishes to cannot be declared.",
-        "The sentence has the broker's reason; often the user may not configure queues of this name.", Operator;
+        "Often the user may not configure queues of this name: give it the right, or declare the queue for it.", Operator;
     QUEUE_UNAVAILABLE = "queue, target", "queue_unavailable", "The broker's node that has the queue is away.",
         "Start that node again; nothing in the queue is lost.", Operator;
     NO_CONSUMER = "target", "no_consumer", "Nobody has read the queue for five minutes; messages wait there.",
@@ -64,7 +64,7 @@ reasons! {
     REDIVIDING = "partitions", "redividing", "The queue was divided differently before: what waits in the old parts is finished first, and new messages wait.",
         "Nothing, if it passes; `vumi journal list` shows what waits for its time, and `vumi journal release` ends that.", Operator;
     DIVISION_UNSETTLED = "partitions", "division_unsettled", "How the queue was divided is not known or cannot be changed, because the broker or the state store does not answer or another replica still has something; new messages wait.",
-        "The sentence has the cause; it is tried again all the time.", Operator;
+        "Look at the broker, the state store and the other replicas; it is tried again all the time.", Operator;
     DIVIDED = "partitions", "divided", "The queue is divided as the manifest says.", "", Nobody;
 
     UP = "state", "up", "The state store answers.", "", Nobody;
@@ -87,7 +87,7 @@ reasons! {
         "Nothing, if it passes. If it lasts, set rateLimit to what the provider allows.", Operator;
 
     RESTARTING = "peer", "restarting", "The side of the transport towards its peer failed and is started again until it works.",
-        "The sentence has the cause.", Operator;
+        "Look at the peer and the log; if it does not pass, correct the settings of the transport.", Operator;
     RESTARTED = "peer", "restarted", "The side towards the peer works again.", "", Nobody;
 
     LISTENING = "listener", "listening", "The worker accepts connections.", "", Nobody;
@@ -107,7 +107,7 @@ reasons! {
     UNKNOWN_SESSION = "request", "unknown_session", "A request is of a session that is not known, and does not begin one.",
         "Nothing, if it passes: its time was over. If it lasts, keep sessions longer, or correct `session.begins`.", Operator;
     CANNOT_ANSWER = "request", "cannot_answer", "A request could not be handled: a template cannot be filled in with what it holds, a Secret is missing or empty, or the state store is away.",
-        "The sentence says which.", Operator;
+        "Correct the template or the Secret, or look at the state store.", Operator;
     REQUEST_TOO_LARGE = "request", "request_too_large", "A request has a body above http.maxBody; it was refused with 413.",
         "Raise http.maxBody if it was the provider's.", Operator;
     REQUEST_TOO_SLOW = "request", "request_too_slow", "A request did not arrive in time.",
@@ -139,7 +139,7 @@ reasons! {
     PROVIDER_FAILED = "provider", "provider_failed", "The provider failed and did not take a message, which is tried again.",
         "Ask the provider if it lasts.", Provider;
     DESCRIPTION_FAILED = "provider", "description_failed", "A template of the description could not be filled in with what a message holds; that message was refused.",
-        "The sentence shows the template; let it stand such messages too.", Operator;
+        "Let that template stand such messages too.", Operator;
 
     ENDPOINT_ANSWERED = "endpoint", "endpoint_answered", "The endpoint takes messages.", "", Nobody;
     ENDPOINT_UNREACHABLE = "endpoint", "endpoint_unreachable", "The endpoint cannot be reached; messages wait and are tried again.",

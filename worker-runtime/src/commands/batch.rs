@@ -31,7 +31,8 @@ not sent yet, and what comes later; transports hear of it within a second. Cance
 an event. Batches are known where there is a state store. An order that could not be obeyed is refused: for or to a
 transport that never ran, to the transport that has the batch or one that only answers requests, or to a class where
 there are none. Every order asks first; scripts say --yes.
-Exit codes: 0 ok · 1 failed · 2 no such batch, or not confirmed · 3 no process or store answers.")]
+Exit codes: 0 ok · 1 failed · 2 no such batch or transport, an order that could not be
+obeyed, or not confirmed · 3 no process or store answers.")]
 pub struct Arguments {
     /// What is done.
     #[command(subcommand)]
@@ -109,7 +110,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             } => {
                 let listed = list(place, batch.as_deref(), transport.as_deref()).await?;
                 if listed.is_empty() && (batch.is_some() || transport.is_some()) {
-                    return Err(unknown(&list(place, None, None).await?));
+                    return Err(CliError::validation(unknown(&list(place, None, None).await?)));
                 }
                 output::print(&match format {
                     Format::Json => format!("{:#}\n", json!(listed)),
@@ -144,18 +145,18 @@ async fn list(
 }
 
 /// Nothing has the label and transport that were named: what there is.
-fn unknown(all: &[Summary]) -> CliError {
+fn unknown(all: &[Summary]) -> String {
     let names = all
         .iter()
         .map(|one| format!("{} of {}", one.batch, one.account));
     let names: Vec<String> = names.collect();
-    CliError::validation(match names.is_empty() {
+    match names.is_empty() {
         true => "no messages and no order of such a batch are known; there is no batch here".into(),
         false => format!(
             "no messages and no order of such a batch are known; there are: {}",
             names.join(", ")
         ),
-    })
+    }
 }
 
 /// Gives an order for a batch of every transport that is meant, or lifts it.
@@ -172,9 +173,11 @@ async fn give(meant: &Meant, order: Option<Order>, what: &str) -> Result<(), Cli
         // Messages of the batch may be on their way.
         (Some(transport), Some(_)) if accounts.is_empty() => accounts.push(transport),
         _ if accounts.is_empty() => {
-            return Err(CliError::validation(format!(
-                "no messages and no order of batch {batch} are known; `vumi batch list` shows what is, and --transport NAME gives an order for messages to come"
-            )));
+            let mut text = unknown(&list(place, None, None).await?);
+            if order.is_some() {
+                text += "; --transport NAME gives an order for messages to come";
+            }
+            return Err(CliError::validation(text));
         }
         _ => {}
     }

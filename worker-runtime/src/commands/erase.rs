@@ -69,19 +69,32 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
 fn table(report: &Report) -> String {
     let head = ["PLACE", "WHAT", "ENTRIES"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    rows.extend(
-        report
-            .removed
-            .iter()
-            .map(|one| vec![one.place.clone(), one.what.clone(), one.count.to_string()]),
-    );
+    let mut empty: Vec<String> = Vec::new();
+    for one in &report.removed {
+        match one.count {
+            0 => empty.push(format!("{} ({})", one.place, one.what)),
+            count => rows.push(vec![
+                one.place.clone(),
+                one.what.clone(),
+                count.to_string(),
+            ]),
+        }
+    }
+    let found = match rows.len() {
+        1 => String::new(),
+        _ => aligned(&rows),
+    };
+    let nothing = match empty.is_empty() {
+        true => String::new(),
+        false => format!("nothing in: {}\n", empty.join(", ")),
+    };
     let total: u64 = report.removed.iter().map(|one| one.count).sum();
     let verb = if report.dry_run {
         "would be removed"
     } else {
         "removed"
     };
-    let mut text = format!("{}{total} {verb}\nnot reached:\n", aligned(&rows));
+    let mut text = format!("{found}{nothing}{total} {verb}\nnot reached:\n");
     for place in &report.not_reached {
         text += &format!("  {place}\n");
     }
@@ -97,19 +110,41 @@ mod tests {
     fn a_report_counts_and_says_what_is_beyond_reach() {
         let report = Report {
             dry_run: false,
-            removed: vec![Removed {
-                place: "embedded".into(),
-                what: "journal".into(),
-                count: 3,
-            }],
+            removed: [("journal", 3), ("sessions", 0), ("ledger", 0)]
+                .map(|(what, count)| Removed {
+                    place: "embedded".into(),
+                    what: what.into(),
+                    count,
+                })
+                .to_vec(),
             not_reached: vec!["logs: delete them by their age".into()],
         };
         let text = table(&report);
-        assert!(text.contains("3 removed\nnot reached:\n  logs:"), "{text}");
+        assert_eq!(
+            text,
+            "PLACE     WHAT     ENTRIES\n\
+             embedded  journal  3\n\
+             nothing in: embedded (sessions), embedded (ledger)\n\
+             3 removed\n\
+             not reached:\n  logs: delete them by their age\n"
+        );
         let dry = Report {
             dry_run: true,
             ..report
         };
         assert!(table(&dry).contains("3 would be removed"));
+        let nothing = Report {
+            removed: vec![Removed {
+                place: "embedded".into(),
+                what: "journal".into(),
+                count: 0,
+            }],
+            ..dry
+        };
+        let text = table(&nothing);
+        assert!(
+            text.starts_with("nothing in: embedded (journal)\n0 would be removed\n"),
+            "{text}"
+        );
     }
 }

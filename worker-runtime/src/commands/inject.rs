@@ -5,6 +5,7 @@ mod progress;
 mod records;
 mod repeats;
 mod sink;
+mod waiting;
 
 use crate::commands::status::Which;
 use crate::error::CliError;
@@ -12,7 +13,6 @@ use crate::output::{self, Format};
 use crate::process;
 use bytes::Bytes;
 use clap::builder::NonEmptyStringValueParser;
-use indicatif::{ProgressBar, ProgressStyle};
 use pace::Pace;
 use progress::Progress;
 use records::{Layout, Record, Source, Template};
@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use vumi_api::shared::Class;
 use vumi_api::{Flow, Port};
 use vumi_core::message::random_id;
+use waiting::Waiting;
 
 /// How often the progress is written down.
 const NOTE: Duration = Duration::from_secs(1);
@@ -52,10 +53,10 @@ A file is lines (each the content of a message), CSV (a header of to, from, cont
 group, provider, transport_type, endpoint, class, batch, tenant) or JSON lines (whole messages, or some of their fields); what
 a record does not say is taken from the options. Files are checked as a whole before anything is sent.
 Without --broker a running `vumi run` is asked to publish, also on the broker inside it.
-Each message is sent until the broker confirmed it. With --resume the same command goes on where it was interrupted: what
+Each message is sent until the broker confirmed it; while it takes none, that is said from time to time. With --resume the same command goes on where it was interrupted: what
 was on its way then is sent again with the same message_id.
-Exit codes: 0 all sent · 1 the broker gave up · 2 a record, connector or option is not valid · 3 no process, broker or file ·
-128+signal.")]
+Exit codes: 0 all sent · 1 no queue takes them any more · 2 a record, connector or option is not valid · 3 no process, broker or
+file, or the broker confirms nothing · 128+signal.")]
 pub struct Arguments {
     /// Files to read, or - for standard input
     #[arg(value_name = "FILE", required_unless_present = "content")]
@@ -302,7 +303,7 @@ async fn send(
 ) -> Result<(), CliError> {
     let mut sink = Sink::open(arguments, port).await?;
     let before = progress.confirmed;
-    let bar = bar(known, before);
+    let waiting = Waiting::new(known, before, sink.link(port));
     let interrupt = tokio::signal::ctrl_c();
     tokio::pin!(interrupt);
     let mut records = read_ahead(source, template);
@@ -331,13 +332,13 @@ async fn send(
         since = body.is_some().then(|| since.unwrap_or_else(Instant::now));
         let handing = async {
             let Some(body) = body else {
-                return sink.flush().await;
+                return waiting.wait(sink.flush()).await;
             };
             if let Some(pace) = &mut pace {
                 tokio::time::sleep_until(pace.next(Instant::now())).await;
             }
             sent += 1;
-            sink.send(body).await
+            waiting.wait(sink.send(body)).await
         };
         let handed = tokio::select! {
             handed = handing => handed.map_err(CliError::from),
@@ -346,7 +347,7 @@ async fn send(
         if let Err(error) = handed {
             break Err(error);
         }
-        bar.set_position(before + sink.confirmed());
+        waiting.reached(before + sink.confirmed());
         if noted.elapsed() >= NOTE {
             noted = Instant::now();
             progress.confirmed = before + sink.confirmed();
@@ -358,7 +359,10 @@ async fn send(
     // Whoever reads waits in vain.
     drop(records);
     let rest = match &end {
-        Ok(()) => sink.flush().await.map_err(CliError::from),
+        Ok(()) => tokio::select! {
+            flushed = waiting.wait(sink.flush()) => flushed.map_err(CliError::from),
+            _ = &mut interrupt => Err(CliError::signal(2)),
+        },
         // What is out may still be confirmed; whatever stopped it is the reason.
         Err(_) => match tokio::time::timeout(LAST, sink.flush()).await {
             Ok(flushed) => flushed.map_err(CliError::from),
@@ -366,7 +370,7 @@ async fn send(
         },
     };
     let end = end.and(rest);
-    bar.finish_and_clear();
+    waiting.end();
     if let Some(repeats) = turn.repeats.sentence() {
         output::note(&format!("note: {repeats}"));
     }
@@ -465,23 +469,6 @@ fn read_ahead(source: &Source, template: &Template) -> mpsc::Receiver<Result<Rec
         }
     });
     records
-}
-
-fn bar(known: Option<u64>, before: u64) -> ProgressBar {
-    let bar = match known {
-        Some(known) => ProgressBar::new(known),
-        None => ProgressBar::no_length(),
-    };
-    let template = match known {
-        Some(_) => "{bar:30} {pos} of {len} confirmed, {per_sec}, {eta} left",
-        None => "{spinner} {pos} confirmed, {per_sec}",
-    };
-    if let Ok(style) = ProgressStyle::with_template(template) {
-        bar.set_style(style);
-    }
-    bar.set_position(before);
-    bar.reset_eta();
-    bar
 }
 
 fn summary(counts: &Counts, port: &Port) -> String {

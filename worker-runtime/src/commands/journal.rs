@@ -6,7 +6,7 @@ use crate::kept::{self, Place, confirm};
 use crate::output::Format;
 use crate::{moments, output, process};
 use serde_json::{Value, json};
-use vumi_core::journal_desk::{Counted, Dropped, Summary};
+use vumi_core::journal_desk::{Counted, Dropped, Paused, Released, Summary};
 use vumi_core::operate::Ask;
 use vumi_core::state::Person;
 use vumi_core::state::journal::{Filter, Reason};
@@ -23,9 +23,9 @@ use vumi_core::state::journal::{Filter, Reason};
 
 A queue is the one that the messages were consumed from; its classes and partitions are meant with it. A
 release makes lanes due now: their messages are tried again in
-order. A drop is for good: the ledger says cancelled, and whoever sent an outbound message gets an event. With --redis
+order; what a paused batch holds stays held until `vumi batch resume`. A drop is for good: the ledger says cancelled, and whoever sent an outbound message gets an event. With --redis
 alone nobody is told, because that takes the broker: add --broker. An address finds a lane of a queue with order per user.
-Exit codes: 0 ok · 1 some messages could not be dropped · 2 no such queue, nothing fits, or not confirmed · 3 no process or store answers.")]
+Exit codes: 0 ok · 1 some messages could not be dropped · 2 no such queue, nothing fits, a paused batch holds all of it, or not confirmed · 3 no process or store answers.")]
 pub struct Arguments {
     /// What is done.
     #[command(subcommand)]
@@ -161,8 +161,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                     queue: queue.clone(),
                     filter,
                 };
-                let released: Value = place.ask(question, &[]).await?;
-                output::print(&format!("{} lanes released\n", released["lanes"]))
+                released(&place.ask(question, &[]).await?)
             }
             Action::Drop {
                 queue,
@@ -229,6 +228,30 @@ fn meant(counted: &Counted, queue: &str) -> String {
     format!(
         "{more}{shown} {messages} of {queue} (lanes: {})",
         counted.lanes
+    )
+}
+
+/// Says what is due now, and what is not since its batch is paused.
+fn released(released: &Released) -> Result<(), CliError> {
+    let held: Vec<String> = released.paused.iter().map(held).collect();
+    if released.lanes == 0 && !held.is_empty() {
+        return Err(CliError::validation(held.join("\n")));
+    }
+    let mut text = format!("{} lanes released\n", released.lanes);
+    for line in held {
+        text += &format!("{line}\n");
+    }
+    output::print(&text)
+}
+
+fn held(paused: &Paused) -> String {
+    let Paused {
+        account,
+        batch,
+        messages,
+    } = paused;
+    format!(
+        "{messages} messages stay held because batch {batch} is paused; `vumi batch resume {batch} --transport {account}` lets them go"
     )
 }
 
@@ -360,6 +383,23 @@ mod tests {
         );
         assert_eq!(due(Some(10), 10), "now");
         assert_eq!(due(Some(5_010), 10), "in 5s");
+    }
+
+    #[test]
+    fn what_a_paused_batch_holds_is_said_with_what_lets_it_go() {
+        let paused = Paused {
+            account: "sms".into(),
+            batch: "spring".into(),
+            messages: 3,
+        };
+        let line = "3 messages stay held because batch spring is paused; `vumi batch resume spring --transport sms` lets them go";
+        assert_eq!(held(&paused), line);
+        let nothing = Released {
+            lanes: 0,
+            paused: vec![paused],
+        };
+        let error = released(&nothing).unwrap_err();
+        assert_eq!((error.code, error.text.as_str()), (2, line));
     }
 
     #[test]

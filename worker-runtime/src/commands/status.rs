@@ -20,7 +20,7 @@ use vumi_core::supervisor::status::{ProcessStatus, WorkerStatus};
 DONE, RETRIED, JOURNALED and PARKED count since the worker began; what waits or is set aside now, `vumi journal list` and
 `vumi parked list` say. FLIGHT is what it works on.
 
-Exit codes: 0 every worker is ready · 1 some are not · 3 no process answers.")]
+Exit codes: 0 every worker is ready · 1 some are not, or the process is still starting · 3 no process answers.")]
 pub struct Arguments {
     /// The process.
     #[command(flatten)]
@@ -69,10 +69,7 @@ impl Which {
         }
         match &sockets[..] {
             [one] => Ok(one.clone()),
-            [] => Err(CliError::environment(format!(
-                "no process has a control socket in {}; is `vumi run` running? Name its --state folder or --socket if it is elsewhere",
-                folder.display()
-            ))),
+            [] => Err(nobody(&folder, self.state.is_some())),
             several => {
                 let names: Vec<String> = several.iter().map(|path| stem(path)).collect();
                 Err(CliError::environment(format!(
@@ -84,16 +81,40 @@ impl Which {
     }
 }
 
-/// Sockets of processes that answer, sorted.
-pub fn live_sockets(folder: &Path) -> Vec<PathBuf> {
+/// No process answers in this folder: whether there is one at all, and what was left of one that was killed.
+fn nobody(folder: &Path, is_named: bool) -> CliError {
+    let place = folder.display();
+    if let (true, Err(error)) = (is_named, std::fs::read_dir(folder)) {
+        return CliError::unreadable(place, &error);
+    }
+    let left: Vec<String> = sockets(folder).iter().map(|path| stem(path)).collect();
+    CliError::environment(match left.is_empty() {
+        true => format!(
+            "no process has a control socket in {place}; is `vumi run` running? Name its --state folder or --socket if it is elsewhere"
+        ),
+        false => format!(
+            "no process listens in {place}, although control sockets are there: {}; a process that was killed left them, and what it kept in its own --state folder is read when `vumi run` is started with that folder again",
+            left.join(", ")
+        ),
+    })
+}
+
+/// Control sockets in a folder, also those that dead processes left, sorted.
+fn sockets(folder: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(folder)
         .into_iter()
         .flatten()
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|ending| ending == "sock"))
-        .filter(|path| std::os::unix::net::UnixStream::connect(path).is_ok())
         .collect();
     found.sort();
+    found
+}
+
+/// Sockets of processes that answer, sorted.
+pub fn live_sockets(folder: &Path) -> Vec<PathBuf> {
+    let mut found = sockets(folder);
+    found.retain(|path| std::os::unix::net::UnixStream::connect(path).is_ok());
     found
 }
 
@@ -124,7 +145,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             }
             output::print(&text)?;
             if !arguments.watch {
-                return match status.problem.is_none() && status.workers.iter().all(|w| w.ready) {
+                return match is_well(&status) {
                     true => Ok(()),
                     false => Err(CliError::silent(CliError::RUNTIME)),
                 };
@@ -132,6 +153,12 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     })
+}
+
+/// Whether everything runs that is to run. A process that has no workers yet is not well for that.
+fn is_well(status: &ProcessStatus) -> bool {
+    let all_run = status.problem.is_none() && status.starting.is_none();
+    all_run && status.workers.iter().all(|worker| worker.ready)
 }
 
 /// The table: a head, a line per worker, and below it what is not well.
@@ -160,6 +187,7 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
         status.pid,
         status.version,
         match status.brokers.is_empty() {
+            true if status.starting.is_some() => "no broker yet".into(),
             true => "no broker".into(),
             false => status.brokers.join(", "),
         }
@@ -168,7 +196,10 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
     if status.stopping {
         text += "it is stopping: intakes are closed, and what is in hand is finished\n";
     }
-    text += &aligned(&rows);
+    match &status.starting {
+        Some(waits) => text += &format!("it is starting and has no workers yet: {waits}\n"),
+        None => text += &aligned(&rows),
+    }
     if let Some(problem) = &status.problem {
         text += &format!("\nThe manifests as they are now are not applied:\n{problem}\n");
     }
@@ -335,6 +366,26 @@ mod tests {
     }
 
     #[test]
+    fn a_process_that_starts_says_what_it_waits_for_and_is_not_well() {
+        let status = |more: serde_json::Value| {
+            let mut status =
+                json!({"name": "demo", "pid": 7, "version": "1.0", "brokers": [], "workers": []});
+            if !more.is_null() {
+                status["starting"] = more;
+            }
+            serde_json::from_value::<ProcessStatus>(status).unwrap()
+        };
+        let starting = status(json!("transport/t opens its broker (first)"));
+        assert!(!is_well(&starting));
+        assert_eq!(
+            table(&starting, UNIX_EPOCH),
+            "demo (process 7, vumi 1.0) on no broker yet\n\
+             it is starting and has no workers yet: transport/t opens its broker (first)\n"
+        );
+        assert!(is_well(&status(json!(null))));
+    }
+
+    #[test]
     fn lengths_of_time() {
         for (seconds, text) in [(5, "5s"), (65, "1m5s"), (3720, "1h2m"), (90_000, "1d1h")] {
             assert_eq!(ago(seconds), text);
@@ -354,6 +405,19 @@ mod tests {
             error.text.contains(&folder.path().display().to_string()),
             "{error}"
         );
+        // A killed process leaves its file behind.
+        let left = socket_path(folder.path(), "campaign");
+        drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
+        let error = which.socket().unwrap_err();
+        assert_eq!(error.code, CliError::ENVIRONMENT);
+        assert!(error.text.contains("are there: campaign; a process that was killed"), "{error}");
+        let nowhere = Which {
+            state: Some(folder.path().join("absent")),
+            ..Which::default()
+        };
+        let error = nowhere.socket().unwrap_err();
+        assert_eq!(error.code, CliError::ENVIRONMENT);
+        assert!(error.text.contains("absent: it does not exist"), "{error}");
         let listeners: Vec<_> = ["a", "b"]
             .map(|name| std::os::unix::net::UnixListener::bind(socket_path(folder.path(), name)))
             .into();

@@ -30,7 +30,7 @@ timeline. Addresses and contents are neither kept there nor printed. Rows and tr
 says; workers without a state store leave none. The first 4 letters of an id or more will do, where only one message
 begins so. A phone number, however it is written, and what has an @ are taken for addresses; --message and --address say
 which it is.
-Exit codes: 0 found · 2 nothing is known of it, or several begin so · 3 no process or store answers.")]
+Exit codes: 0 found · 2 nothing is known of it, several begin so, or the time ends before it begins · 3 no process or store answers.")]
 #[command(group = clap::ArgGroup::new("about").required(true).multiple(true)
     .args(["what", "message", "address", "since", "from"]))]
 pub struct Arguments {
@@ -106,6 +106,7 @@ fn is_address(what: &str) -> bool {
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     process::block_on(async {
         let question = arguments.question(moments::now());
+        has_time(&question)?;
         let asked = question.clone();
         let ask = Ask::Why {
             question,
@@ -121,6 +122,18 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             false => Ok(()),
         }
     })
+}
+
+/// A time that ends before it begins holds nothing, whatever there is.
+fn has_time(question: &Question) -> Result<(), CliError> {
+    match question {
+        Question::Between(from, to) if from > to => Err(CliError::validation(format!(
+            "--from {} is later than --to {}: write the earlier time after --from; --to is now if it is left out",
+            moments::shown(*from),
+            moments::shown(*to)
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// That nothing is known, and what to try.
@@ -471,6 +484,16 @@ mod tests {
             "1970-01-01 00:00:01.000  01234567  transport/sms  sending  #2  peer.timeout  no answer"
         );
         assert!(lines[1].starts_with("m: still sending"), "{text}");
+    }
+
+    #[test]
+    fn a_time_that_ends_before_it_begins_is_refused() {
+        let error = has_time(&Question::Between(2_000, 1_000)).unwrap_err();
+        assert_eq!(error.code, CliError::VALIDATION);
+        let times = "--from 1970-01-01 00:00:02.000 is later than --to 1970-01-01 00:00:01.000";
+        assert!(error.text.starts_with(times), "{error}");
+        assert!(has_time(&Question::Between(1_000, 1_000)).is_ok());
+        assert!(has_time(&Question::Message("m".into())).is_ok());
     }
 
     #[test]

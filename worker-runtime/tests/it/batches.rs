@@ -116,7 +116,7 @@ async fn a_batch_is_given_to_another_class_or_transport_by_command() {
     ] {
         let reroute = ["batch", "reroute", "autumn", "--to", to, "--yes"];
         let (code, text) = operator.run(&reroute);
-        assert!(code != 0 && text.contains(why), "{code}: {text}");
+        assert!(code == 2 && text.contains(why), "{code}: {text}");
     }
     let reroute = ["batch", "reroute", "autumn", "--to", "backup"];
     let (code, text) = operator.run(&reroute);

@@ -2,6 +2,7 @@
 //! held because of it.
 
 use super::Reach;
+use super::names::there;
 use crate::codes;
 use crate::engine::LONGEST_LABEL;
 use crate::error::{ErrorClass, WorkError};
@@ -75,8 +76,9 @@ impl Reach {
         }
         match self.is_queue(&[queue]).await? {
             Some(false) => Err(refused(format!(
-                "no transport {name} has ever run here: there is no queue {}",
-                outbound(name)
+                "no transport {name} has ever run here: there is no queue {}; {}",
+                outbound(name),
+                there(name, &self.accounts().await?)
             ))),
             _ => Ok(()),
         }

@@ -15,6 +15,7 @@ mod reach;
 mod reload;
 pub mod services;
 mod slot;
+mod starting;
 pub mod status;
 mod sweep;
 
@@ -33,6 +34,7 @@ use listeners::Listeners;
 use plan::Plan;
 use services::{BrokerSource, InUse, Services, StateSource};
 use slot::{Questions, Slot, idle};
+use starting::Stage;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -62,12 +64,16 @@ pub(crate) struct Shared {
     nudge: Arc<Notify>,
     /// How often each worker was built.
     builds: Mutex<BTreeMap<String, u32>>,
+    stages: starting::Stages,
 }
 
 impl Shared {
     /// Builds a worker; with the use of its broker and state store.
     async fn build(&self, resource: Arc<Resource>) -> Result<(InUse, Box<dyn Built>), WorkError> {
+        let services = self.services.identities(&resource);
+        let stage = Stage::opens(&self.stages, resource.key(), &services);
         let used = self.services.get(&resource).await?;
+        stage.is_built();
         let state = used.state.as_ref();
         let environment = Environment {
             broker: Arc::clone(&used.broker.held),
@@ -144,6 +150,7 @@ impl Supervisor {
                 options,
                 nudge: Arc::default(),
                 builds: Mutex::default(),
+                stages: Mutex::default(),
             }),
             slots: Mutex::default(),
             held: Mutex::default(),

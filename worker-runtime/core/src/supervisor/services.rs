@@ -109,6 +109,19 @@ impl Identities {
     }
 }
 
+/// For people: what is being opened.
+impl std::fmt::Display for Identities {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if let Some(state) = self.state.as_deref().filter(|state| *state != NO_STORE) {
+            write!(f, "its state store ({state}) and ")?;
+        }
+        match &self.broker {
+            Some(broker) => write!(f, "its broker ({broker})"),
+            None => f.write_str("its broker"),
+        }
+    }
+}
+
 /// The services of a process.
 pub(super) struct Services {
     broker_source: Box<dyn BrokerSource>,

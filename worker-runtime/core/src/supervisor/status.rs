@@ -22,6 +22,9 @@ pub struct ProcessStatus {
     /// Why the manifests as they are now are not applied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// What it waits for before it has workers; absent once it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub starting: Option<String>,
     /// Whether it is on its way out.
     #[serde(default)]
     pub stopping: bool,
@@ -148,6 +151,7 @@ impl ProcessStatus {
             pid: std::process::id(),
             version: version.to_owned(),
             problem: supervisor.problem(),
+            starting: supervisor.starting(),
             stopping: supervisor.stopping().is_cancelled(),
             workers: workers.collect(),
             brokers: supervisor.describe_brokers(),

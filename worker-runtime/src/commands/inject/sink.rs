@@ -1,10 +1,12 @@
 //! Where `vumi inject` sends messages: to a RabbitMQ, or through a running process to the broker that it uses.
 
+use super::waiting::Link;
 use super::{Arguments, LAST};
 use crate::brokers::{self, Url};
 use crate::error::CliError;
 use bytes::Bytes;
 use serde_json::Value;
+use std::path::PathBuf;
 use std::sync::Arc;
 use vumi_api::Port;
 use vumi_core::broker::Broker;
@@ -28,6 +30,7 @@ pub enum Sink {
 /// Messages for a process, some at a time.
 pub struct Batches {
     conversation: Conversation,
+    socket: PathBuf,
     port: Port,
     waiting: Vec<Value>,
     bytes: usize,
@@ -60,6 +63,7 @@ impl Sink {
             let socket = arguments.which.socket()?;
             return Ok(Sink::Process(Box::new(Batches {
                 conversation: Conversation::open(&socket).await?,
+                socket,
                 port: port.clone(),
                 waiting: Vec::new(),
                 bytes: 0,
@@ -85,6 +89,14 @@ impl Sink {
         }
         let injector = Injector::new(Arc::clone(&broker), queue, arguments.create);
         Ok(Sink::Broker(injector, broker))
+    }
+
+    /// Who knows why nothing is confirmed.
+    pub fn link(&self, port: &Port) -> Link {
+        match self {
+            Sink::Broker(_, broker) => Link::Broker(Arc::clone(broker)),
+            Sink::Process(batches) => Link::Process(batches.socket.clone(), port.queue()),
+        }
     }
 
     /// Hands a message over; waits while too many are unconfirmed.

@@ -28,7 +28,7 @@ the queue of its transport with its id; its row keeps its history. Its sender he
 had none, else by delivery reports. What the peer may have, its user may get twice: such are counted before anything is
 done. What is delivered, with the peer or withdrawn, or was given to Vumi's failure worker, is refused without --force; what is
 on its way or set aside, always. That content is kept, and of which messages, says `retention.content`.
-Exit codes: 0 ok · 1 some were not sent again · 2 nothing fits, or not confirmed · 3 no process or store answers.")]
+Exit codes: 0 ok · 1 some were not sent again · 2 nothing fits, no such transport, batch, class or code, or not confirmed · 3 no process or store answers.")]
 #[command(group = clap::ArgGroup::new("meant").required(true).multiple(true)
     .args(["ids", "transport", "batch", "address"]))]
 pub struct Arguments {
@@ -106,9 +106,7 @@ pub async fn run(arguments: &Arguments) -> Result<(), CliError> {
     };
     let listed: Vec<Summary> = shown.place.ask(question, &[]).await?;
     if listed.is_empty() {
-        return Err(CliError::validation(
-            "no such message failed or is unknown; `vumi ledger counts` and `vumi why` show what there is",
-        ));
+        return Err(CliError::validation(nothing(&chosen.ids)));
     }
     if arguments.dry_run {
         return output::print(&match shown.format {
@@ -139,6 +137,17 @@ pub async fn run(arguments: &Arguments) -> Result<(), CliError> {
         ))),
         (None, true) => Ok(()),
         (None, false) => Err(CliError::silent(CliError::RUNTIME)),
+    }
+}
+
+/// That nothing fits although every name that was given is of something.
+fn nothing(ids: &[String]) -> String {
+    match ids {
+        [] => "no such message failed or is unknown; leave out a condition, or name others with --fate; `vumi ledger counts` and `vumi why` show what there is".into(),
+        ids => format!(
+            "nothing is known of {}, or it does not fit the other conditions; `vumi why` takes the beginning of an id",
+            ids.join(", ")
+        ),
     }
 }
 

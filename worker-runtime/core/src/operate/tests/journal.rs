@@ -270,3 +270,56 @@ async fn what_waits_too_long_expires_and_its_sender_hears_it() {
     );
     assert_eq!(world.store.depth(QUEUE).await.unwrap().messages, 2);
 }
+
+/// A paused batch would be held again at once: it is left alone, and said with the command that lets it go.
+#[tokio::test]
+async fn what_a_paused_batch_holds_is_not_released() {
+    let world = World::new();
+    let held = Append {
+        lane: Lane {
+            group: "spring".into(),
+            number: Person::new(USER).lane(),
+        },
+        due: Due::Released,
+        entry: Entry {
+            about: About {
+                reason: Reason::Held,
+                since: 1_000,
+                attempts: 0,
+                counted: 0,
+                code: String::new(),
+                text: String::new(),
+                routing_key: QUEUE.into(),
+                amqp_message_id: None,
+            },
+            body: message("held", USER),
+        },
+    };
+    world.store.append(QUEUE, vec![held]).await.unwrap();
+    world.wait("other", "27820002222", Reason::Backoff).await;
+    let pause = Order::Pause;
+    let ordered = world.store.set_order("sms", "spring", Some(&pause));
+    ordered.await.unwrap();
+    let release = || Ask::JournalRelease {
+        queue: QUEUE.into(),
+        filter: all(),
+    };
+    let released: Released = world.ask(release()).await;
+    let paused = journal_desk::Paused {
+        account: "sms".into(),
+        batch: "spring".into(),
+        messages: 1,
+    };
+    assert_eq!((released.lanes, released.paused), (1, vec![paused]));
+    let due = || async {
+        let listed: Vec<journal_desk::Summary> = world.ask(list(None, all())).await;
+        let held = listed.into_iter().find(|one| one.group == "spring");
+        held.expect("it waits").due
+    };
+    assert_eq!(due().await, None);
+    let lifted = world.store.set_order("sms", "spring", None);
+    lifted.await.unwrap();
+    let released: Released = world.ask(release()).await;
+    assert_eq!(released.paused, []);
+    assert!(due().await.is_some());
+}

@@ -74,8 +74,12 @@ impl EmbeddedStore {
         let (folder, temporary) = match options.folder {
             Some(folder) => (folder, None),
             None => {
-                let temporary = Temporary::new()
-                    .map_err(|e| cannot("make a temporary folder for the state store", e))?;
+                let place = std::env::temp_dir();
+                let what = format!(
+                    "make a temporary folder for the state store in {} (TMPDIR names another place)",
+                    place.display()
+                );
+                let temporary = Temporary::new().map_err(|e| cannot(&what, e))?;
                 temporary.clear_others();
                 (temporary.store(), Some(temporary))
             }

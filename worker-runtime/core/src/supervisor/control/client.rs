@@ -3,7 +3,9 @@
 use super::{Answer, Request, line, trouble};
 use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
+use crate::operate::Ask;
 use serde_json::Value;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
@@ -14,6 +16,18 @@ use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
 /// Longest wait of a client for an answer.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// The same for what goes through everything that is kept, or waits for the broker.
+const LONG_PATIENCE: Duration = Duration::from_secs(15 * 60);
+
+fn patience(request: &Request) -> Duration {
+    match request {
+        Request::Publish { .. }
+        | Request::Kept(Ask::Erase { .. } | Ask::JournalDrop { .. } | Ask::LedgerResend { .. }) => {
+            LONG_PATIENCE
+        }
+        _ => PATIENCE,
+    }
+}
 
 /// Asks the process behind the socket at `path`.
 ///
@@ -38,8 +52,10 @@ impl Conversation {
     pub async fn open(path: &Path) -> Result<Self, WorkError> {
         let stream = UnixStream::connect(path).await.map_err(|error| {
             let text = match error.kind() {
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
-                    "no process serves it; is `vumi run` running?".to_owned()
+                ErrorKind::NotFound => "it does not exist; is `vumi run` running?".to_owned(),
+                // A file of a killed process stays behind.
+                ErrorKind::ConnectionRefused => {
+                    "the file is there and nobody listens: the process that made it was killed; is `vumi run` running?".to_owned()
                 }
                 _ => error.to_string(),
             };
@@ -56,15 +72,19 @@ impl Conversation {
     /// Asks, and waits for the answer.
     ///
     /// # Errors
-    /// [`codes::CONTROL_SOCKET`] if none comes within a minute; otherwise what the process said.
+    /// [`codes::CONTROL_SOCKET`] if none comes within a minute (of long work, 15); otherwise what the process said.
     pub async fn ask(&mut self, request: &Request) -> Result<Value, WorkError> {
         let conversation = async {
             self.say(request).await?;
             self.hear().await
         };
-        match tokio::time::timeout(PATIENCE, conversation).await {
+        let patience = patience(request);
+        match tokio::time::timeout(patience, conversation).await {
             Ok(answer) => answer,
-            Err(_) => Err(trouble(&self.path, "no answer within 60 s")),
+            Err(_) => {
+                let text = format!("no answer within {} s", patience.as_secs());
+                Err(trouble(&self.path, &text))
+            }
         }
     }
 
@@ -91,12 +111,13 @@ impl Conversation {
         };
         match answer {
             Answer::Ok(value) => Ok(value),
-            Answer::Error { code, text } => {
+            Answer::Error { code, text, class } => {
                 let code = Code::named(&code).unwrap_or(codes::CONTROL_SOCKET);
-                let class = match code == codes::CONTROL_REQUEST {
-                    true => ErrorClass::BadInput,
-                    false => ErrorClass::RemotePermanent,
-                };
+                // The exit code is the one that the same error has without a process in between.
+                let class = ErrorClass::labelled(&class).unwrap_or(match code {
+                    codes::CONTROL_REQUEST => ErrorClass::BadInput,
+                    _ => ErrorClass::RemotePermanent,
+                });
                 Err(WorkError::new(class, code, text))
             }
         }

@@ -89,7 +89,13 @@ pub enum Request {
 #[serde(rename_all = "camelCase")]
 enum Answer {
     Ok(Value),
-    Error { code: String, text: String },
+    Error {
+        code: String,
+        text: String,
+        /// [`ErrorClass::label`]; processes of older versions say none.
+        #[serde(default)]
+        class: String,
+    },
 }
 
 /// The folder for sockets of processes without a state folder: the user's runtime directory, else one in `/tmp` that

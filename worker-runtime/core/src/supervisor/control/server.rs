@@ -6,12 +6,14 @@ use super::{
     Answer, Line, Request, bad, consumed, line, runtime_folder, shown, traffic, trouble, value,
 };
 use crate::broker::Broker;
+use crate::codes;
 use crate::error::{ErrorClass, WorkError};
+use crate::folder;
 use crate::operate;
 use crate::parking;
 use crate::tap::{self, Tap, Told};
 use serde_json::{Value, json};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,13 +45,15 @@ impl ControlSocket {
     /// # Errors
     /// [`codes::CONTROL_SOCKET`] if a live process serves it, or its folder cannot be used or belongs to someone else.
     pub async fn open(path: &Path) -> Result<Self, WorkError> {
-        let failed = |error: std::io::Error| trouble(path, &error.to_string());
         let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(folder)
-            .map_err(failed)?;
+        let failed = |error: std::io::Error| {
+            let place = folder.display();
+            let text = format!(
+                "cannot be made in the folder {place}: {error}; let this user write there, free space on its disk, or name another folder with --state"
+            );
+            trouble(path, &text)
+        };
+        folder::create(folder, false).map_err(failed)?;
         if UnixStream::connect(path).await.is_ok() {
             let text = "another process with this name is running; stop it, or use another --name";
             return Err(trouble(path, text));
@@ -129,7 +133,7 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
     loop {
         let line = tokio::time::timeout(IDLE, line(&mut reader, MAX_REQUEST)).await;
         let answer = match line {
-            Ok(Ok(Some(line))) => match serde_json::from_slice(&line) {
+            Ok(Ok(Some(line))) => match request(supervisor, &line) {
                 Ok(Request::Tap {
                     connectors,
                     kinds,
@@ -139,7 +143,7 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
                     Err(error) => Err(error),
                 },
                 Ok(request) => perform(supervisor, name, version, request).await,
-                Err(error) => Err(bad(format!("not a request: {error}"))),
+                Err(error) => Err(error),
             },
             Ok(Err(Line::TooLong)) => Err(bad(format!("longer than {MAX_REQUEST} bytes"))),
             Ok(Ok(None) | Err(Line::Broken)) | Err(_) => return,
@@ -152,6 +156,7 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
             Err(error) => Answer::Error {
                 code: error.code.name.to_owned(),
                 text: error.text,
+                class: error.class.label().to_owned(),
             },
         };
         let mut text = serde_json::to_string(&answer).unwrap_or_default();
@@ -159,6 +164,24 @@ async fn converse(stream: UnixStream, supervisor: &Supervisor, name: &str, versi
         if writer.write_all(text.as_bytes()).await.is_err() || fatal {
             return;
         }
+    }
+}
+
+/// Reads a request. While the process starts it can only say so: it has no stores and queues yet, which is not the same as
+/// that there are none.
+fn request(supervisor: &Supervisor, line: &[u8]) -> Result<Request, WorkError> {
+    let request: Request =
+        serde_json::from_slice(line).map_err(|error| bad(format!("not a request: {error}")))?;
+    if request == Request::Status {
+        return Ok(request);
+    }
+    match supervisor.starting() {
+        None => Ok(request),
+        Some(waits) => Err(WorkError::new(
+            ErrorClass::Connect,
+            codes::CONTROL_STARTING,
+            format!("the process is still starting: {waits}"),
+        )),
     }
 }
 

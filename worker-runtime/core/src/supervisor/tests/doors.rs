@@ -128,6 +128,51 @@ async fn the_control_socket_is_private_and_answers() {
     supervisor.shutdown().await;
 }
 
+/// That there are no stores and queues yet is not the same as that there are none.
+#[tokio::test]
+async fn a_process_that_starts_says_what_it_waits_for() {
+    let world = Arc::new(World::default());
+    let supervisor = supervisor(&world);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = open(folder.path(), &supervisor).await;
+    let (go, waits) = watch::channel(false);
+    let slow = Behaviour {
+        waits: Some(waits),
+        ..Behaviour::default()
+    };
+    world.behave("application/e", slow);
+    let applied = tokio::spawn({
+        let supervisor = Arc::clone(&supervisor);
+        async move { supervisor.apply(set(&[echo("e", "t", 1)])).await }
+    });
+    until("it is being built", async || {
+        world.times("build application/e") == 1
+    })
+    .await;
+    let status = ask(&path, &Request::Status).await.expect("answered");
+    assert_eq!(status["starting"], "application/e is being built");
+    let list = Request::ParkedList {
+        queue: None,
+        limit: 1,
+    };
+    let counts = Request::Kept(crate::operate::Ask::LedgerCounts);
+    for request in [list, counts.clone()] {
+        let error = ask(&path, &request).await.expect_err("too early");
+        assert_eq!(error.code, codes::CONTROL_STARTING);
+        assert_eq!(error.class.exit_code(), 3, "as of a process that is away");
+        assert!(error.text.contains("application/e is being built"), "{error}");
+    }
+    go.send(true).expect("it waits");
+    applied.await.expect("applied");
+    let status = ask(&path, &Request::Status).await.expect("answered");
+    assert_eq!(status.get("starting"), None);
+    // Now that there is none is true, and ends a command as it would without a process in between.
+    let error = ask(&path, &counts).await.expect_err("no store");
+    assert_eq!(error.code, codes::STATE_NONE);
+    assert_eq!(error.class, ErrorClass::Config);
+    supervisor.shutdown().await;
+}
+
 #[tokio::test]
 async fn parked_messages_are_listed_shown_requeued_and_dropped() {
     let world = Arc::new(World::default());
@@ -253,6 +298,7 @@ async fn a_live_socket_is_refused_and_a_stale_one_replaced() {
     let error = ask(&path, &Request::Status)
         .await
         .expect_err("nobody there");
+    assert!(error.text.contains("nobody listens"), "{error}");
     assert!(error.text.contains("is `vumi run` running?"), "{error}");
     let second = ControlSocket::open(&path).await.expect("replaced");
     drop(second);
