@@ -110,7 +110,9 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             } => {
                 let listed = list(place, batch.as_deref(), transport.as_deref()).await?;
                 if listed.is_empty() && (batch.is_some() || transport.is_some()) {
-                    return Err(CliError::validation(unknown(&list(place, None, None).await?)));
+                    return Err(CliError::validation(unknown(
+                        &list(place, None, None).await?,
+                    )));
                 }
                 output::print(&match format {
                     Format::Json => format!("{:#}\n", json!(listed)),

@@ -73,11 +73,7 @@ fn table(report: &Report) -> String {
     for one in &report.removed {
         match one.count {
             0 => empty.push(format!("{} ({})", one.place, one.what)),
-            count => rows.push(vec![
-                one.place.clone(),
-                one.what.clone(),
-                count.to_string(),
-            ]),
+            count => rows.push(vec![one.place.clone(), one.what.clone(), count.to_string()]),
         }
     }
     let found = match rows.len() {

@@ -410,7 +410,12 @@ mod tests {
         drop(std::os::unix::net::UnixListener::bind(&left).unwrap());
         let error = which.socket().unwrap_err();
         assert_eq!(error.code, CliError::ENVIRONMENT);
-        assert!(error.text.contains("are there: campaign; a process that was killed"), "{error}");
+        assert!(
+            error
+                .text
+                .contains("are there: campaign; a process that was killed"),
+            "{error}"
+        );
         let nowhere = Which {
             state: Some(folder.path().join("absent")),
             ..Which::default()

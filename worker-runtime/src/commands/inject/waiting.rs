@@ -66,7 +66,9 @@ fn sentence(trouble: Option<&str>, so_far: Duration) -> Option<String> {
     match trouble {
         Some(why) => Some(format!("waiting for the broker, {seconds} s so far: {why}")),
         None if so_far < OFTEN => None,
-        None => Some(format!("waiting for the broker, {seconds} s so far: it confirms nothing")),
+        None => Some(format!(
+            "waiting for the broker, {seconds} s so far: it confirms nothing"
+        )),
     }
 }
 
@@ -192,7 +194,10 @@ mod tests {
         .unwrap();
         assert_eq!(trouble_in(&status, "t.inbound"), None);
         let why = trouble_in(&status, "t.outbound");
-        assert_eq!(why.as_deref(), Some("transport/t is blocked by the broker: low on disk"));
+        assert_eq!(
+            why.as_deref(),
+            Some("transport/t is blocked by the broker: low on disk")
+        );
     }
 
     #[tokio::test]

@@ -43,7 +43,9 @@ pub(crate) fn sender(row: &Row) -> Option<&str> {
 
 /// The step with which somebody began to send it, if nobody knows what came of that.
 fn begun(row: &Row) -> Option<&Step> {
-    row.steps.last().filter(|_| standing(row) == Standing::Begun)
+    row.steps
+        .last()
+        .filter(|_| standing(row) == Standing::Begun)
 }
 
 /// Until when whoever sends it is waited for at most, however well that lives: milliseconds since 1970.

@@ -160,7 +160,10 @@ async fn a_process_that_starts_says_what_it_waits_for() {
         let error = ask(&path, &request).await.expect_err("too early");
         assert_eq!(error.code, codes::CONTROL_STARTING);
         assert_eq!(error.class.exit_code(), 3, "as of a process that is away");
-        assert!(error.text.contains("application/e is being built"), "{error}");
+        assert!(
+            error.text.contains("application/e is being built"),
+            "{error}"
+        );
     }
     go.send(true).expect("it waits");
     applied.await.expect("applied");

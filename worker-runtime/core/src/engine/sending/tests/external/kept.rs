@@ -82,7 +82,10 @@ fn what_a_failure_worker_does_not_give_back_is_an_alarm_and_ends_after_the_longe
         let row = bench.row(&message).await;
         assert_eq!(row.state, RowState::Failed);
         let last = row.steps.last().unwrap();
-        assert_eq!((last.class.as_str(), last.who.as_str()), ("ours", "operator"));
+        assert_eq!(
+            (last.class.as_str(), last.who.as_str()),
+            ("ours", "operator")
+        );
         assert_eq!(bench.nacked().await, codes::RETRY_EXPIRED.name);
         // It comes after all: too late.
         bench.attempts();
