@@ -27,7 +27,7 @@ Meant are messages that failed and messages of which nobody knows, or those in t
 the queue of its transport with its id; its row keeps its history. Its sender hears of the new end: by an ack or nack if it
 had none, else by delivery reports. What the peer may have, its user may get twice: such are counted before anything is
 done. What is delivered, with the peer or withdrawn, or was given to Vumi's failure worker, is refused without --force; what is
-on its way or set aside, always. That content is kept, and of which messages, says `retention.content`.
+on its way or set aside, always. Of which messages the content is kept, says `retention.content`.
 Exit codes: 0 ok · 1 some were not sent again · 2 nothing fits, no such transport, batch, class or code, or not confirmed · 3 no process or store answers.")]
 #[command(group = clap::ArgGroup::new("meant").required(true).multiple(true)
     .args(["ids", "transport", "batch", "address"]))]
