@@ -4,7 +4,7 @@
 //!
 //! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` ok, degraded
 //! (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was; ok again with the
-//! next one in time, or when none was late for a minute; with `numbersOf`, `numbers` degraded after one that is unclear.
+//! next one in time, or when none was late for a minute; with `numbersOf`, `numbers` degraded after one that is unclear, until none was for a minute.
 //!
 //! Limits: sessions are the caller's to know: what `session_event` says is passed on, and a request waits for its reply
 //! whatever it says. After the `deadline` nothing is kept: who comes again begins anew. Without `replyExpected`, replies have nowhere to go and get a nack event. A reply that is refused is not

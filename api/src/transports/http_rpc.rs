@@ -5,7 +5,7 @@
 //!
 //! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` ok,
 //! degraded (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was; with
-//! `numbersOf`, `numbers` degraded after one that is unclear.
+//! `numbersOf`, `numbers` degraded after one that is unclear, until none was for a minute.
 //!
 //! Limits: it is called and calls nobody, so a message that answers no request gets a nack event. Without `idField` a request
 //! that comes again is another message. Sessions are the caller's to know: what `session_event` says is passed on,
