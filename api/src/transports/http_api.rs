@@ -4,7 +4,7 @@
 //!
 //! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` ok, degraded
 //! (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was; ok again with the
-//! next one in time, or when none was late for a minute; with `numbersOf`, `numbers` degraded after one that is unclear.
+//! next one in time, or when none was late for a minute; with `numbersOf`, `numbers` degraded after one that is unclear, until none was for a minute.
 //!
 //! Limits: sessions are the caller's to know: what `session_event` says is passed on, and a request waits for its reply
 //! whatever it says. After the `deadline` nothing is kept: who comes again begins anew. Without `replyExpected`, replies have nowhere to go and get a nack event. A reply that is refused is not
@@ -17,7 +17,7 @@
 //!
 //! ## Requests
 //!
-//! GET, POST and PUT on `http.path`, or below it, carry one message each. Its fields are request parameters, read from
+//! GET, POST and PUT on `http.path`, or below it, carry one message each; with `access.signature` POST alone does. Its fields are request parameters, read from
 //!
 //! * the query string, for every method: pairs separated by `&` or `;`, percent-encoded UTF-8, `+` for a space;
 //! * the body of a POST: `application/x-www-form-urlencoded`, `multipart/form-data` (of a part the name and the bytes count,
@@ -40,7 +40,9 @@
 //!
 //! With `access`, callers show who they are by a header, a parameter (beside the fields above) or a signature of the body, by
 //! either of two secrets while one is replaced; what is signed stands in the body, so that such
-//! callers post, and fields in the query of theirs are refused. With `numbersOf`,
+//! callers post (other methods get 405), and fields in the query of theirs are refused. So that a request that somebody recorded is not good
+//! for ever, the time is signed (`timestampHeader`), or every request has its id (`idField`), by which a repeat is known for
+//! `dedupe.window`. With `numbersOf`,
 //! `from_addr` gets its one spelling.
 //!
 //! HEAD says that the path is there, and makes no message. GET on `http.healthPath` needs no credentials and answers `{"pending_requests": 0}`; 503 once the worker stops.
@@ -263,7 +265,11 @@ impl WorkerConfig for HttpApi {
         if let Some(sentence) = self.deadline.as_ref().and_then(|d| d.too_late(http)) {
             refuse("deadline.after".into(), sentence);
         }
-        for (path, sentence) in check_access(self.access.as_ref(), self.secrets.as_ref()) {
+        for (path, sentence) in check_access(
+            self.access.as_ref(),
+            self.secrets.as_ref(),
+            self.id_field.as_ref(),
+        ) {
             refuse(path, sentence);
         }
         findings

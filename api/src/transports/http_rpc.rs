@@ -5,7 +5,7 @@
 //!
 //! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` ok,
 //! degraded (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was; with
-//! `numbersOf`, `numbers` degraded after one that is unclear.
+//! `numbersOf`, `numbers` degraded after one that is unclear, until none was for a minute.
 //!
 //! Limits: it is called and calls nobody, so a message that answers no request gets a nack event. Without `idField` a request
 //! that comes again is another message. Sessions are the caller's to know: what `session_event` says is passed on,
@@ -68,7 +68,7 @@ pub struct HttpRpc {
     /// What becomes of a request with parameters that nobody named. Default `strict`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub validation_mode: Option<ValidationMode>,
-    /// Methods; others get 405. Default `GET, POST, PUT`.
+    /// Methods; others get 405. With `access.signature`, which is of the body, GET is none of them. Default `GET, POST, PUT`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 5))]
     pub methods: Option<Vec<RequestMethod>>,
@@ -158,6 +158,12 @@ pub enum ValidationMode {
 }
 
 impl HttpRpc {
+    /// Whether callers sign their bodies.
+    pub fn is_signed(&self) -> bool {
+        let access = self.access.as_ref();
+        access.is_some_and(|access| access.signature.is_some())
+    }
+
     /// Names of parameters, field by field.
     pub fn parameters(&self) -> RpcFields {
         self.fields.clone().unwrap_or_else(|| RpcFields {
@@ -233,13 +239,24 @@ impl WorkerConfig for HttpRpc {
                 "has no effect without httpRpc.idField, which names the parameter with the caller's id".into(),
             );
         }
+        let methods = self.methods.iter().flatten();
+        if self.is_signed() && methods.copied().any(|method| method == RequestMethod::Get) {
+            refuse(
+                "httpRpc.methods",
+                "nothing of a GET is signed: beside access.signature, leave it out".into(),
+            );
+        }
         if let Some(text) = self.deadline.as_ref().and_then(|d| d.too_late(http)) {
             refuse("httpRpc.deadline.after", text);
         }
         if self.unclear_numbers.is_some() && self.numbers_of.is_none() {
             refuse("httpRpc.unclearNumbers", WITHOUT_COUNTRY.into());
         }
-        for (path, text) in check_access(self.access.as_ref(), self.secrets.as_ref()) {
+        for (path, text) in check_access(
+            self.access.as_ref(),
+            self.secrets.as_ref(),
+            self.id_field.as_ref(),
+        ) {
             refuse(&format!("httpRpc.{path}"), text);
         }
         findings

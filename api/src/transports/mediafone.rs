@@ -5,7 +5,7 @@
 //!
 //! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` as the last
 //! answer was in time; `provider` ok while messages are taken, else degraded or down; with `numbersOf`,
-//! `numbers` degraded after one that is unclear.
+//! `numbers` degraded after one that is unclear, until none was for a minute.
 //!
 //! Limits: the provider gives no ids and no receipts: a message that it took is at its end, and a request that comes again is
 //! another message. The sender's address is not sent. What Vumi refused for good, a failing provider included, is tried

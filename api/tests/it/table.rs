@@ -1344,10 +1344,28 @@ pub const ONLY_OFFLINE: &[Bad] = &[
         "has no effect without `access`",
     ),
     transport(
-        "httpApi: {access: {signature: {header: X, tolerance: 5m, secrets: [{secretKeyRef: {name: a, key: b}}]}}}\nhttp: {port: 8080}",
+        "httpApi: {idField: id, access: {signature: {header: X, tolerance: 5m, secrets: [{secretKeyRef: {name: a, key: b}}]}}}\nhttp: {port: 8080}",
         "manifest.invalid",
         "spec.httpApi.access.signature.tolerance",
         "has no effect without timestampHeader",
+    ),
+    transport(
+        "httpApi: {access: {signature: {header: X, secrets: [{secretKeyRef: {name: a, key: b}}]}}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpApi.access.signature",
+        "good for ever: name timestampHeader, or idField",
+    ),
+    transport(
+        "httpRpc: {access: {signature: {header: X, secrets: [{secretKeyRef: {name: a, key: b}}]}}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpRpc.access.signature",
+        "good for ever: name timestampHeader, or idField",
+    ),
+    transport(
+        "httpRpc: {methods: [GET, POST], access: {signature: {header: X, timestampHeader: T, secrets: [{secretKeyRef: {name: a, key: b}}]}}}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.httpRpc.methods",
+        "nothing of a GET is signed",
     ),
     transport(
         "httpRpc: {unclearNumbers: pass}\nhttp: {port: 8080}",

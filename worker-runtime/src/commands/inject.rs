@@ -5,13 +5,13 @@ mod progress;
 mod records;
 mod repeats;
 mod sink;
+mod turn;
 mod waiting;
 
 use crate::commands::status::Which;
 use crate::error::CliError;
 use crate::output::{self, Format};
 use crate::process;
-use bytes::Bytes;
 use clap::builder::NonEmptyStringValueParser;
 use pace::Pace;
 use progress::Progress;
@@ -24,6 +24,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use turn::Turn;
 use vumi_api::shared::Class;
 use vumi_api::{Flow, Port};
 use vumi_core::message::random_id;
@@ -54,7 +55,8 @@ group, provider, transport_type, endpoint, class, batch, tenant) or JSON lines (
 a record does not say is taken from the options. Files are checked as a whole before anything is sent.
 Without --broker a running `vumi run` is asked to publish, also on the broker inside it.
 Each message is sent until the broker confirmed it; while it takes none, that is said from time to time. With --resume the same command goes on where it was interrupted: what
-was on its way then is sent again with the same message_id.
+was on its way then is sent again with the same message_id. A file may be longer by then; if what was sent of it was changed,
+nothing is, without --force.
 Exit codes: 0 all sent · 1 no queue takes them any more · 2 a record, connector or option is not valid · 3 no process, broker or
 file, or the broker confirms nothing · 128+signal.")]
 pub struct Arguments {
@@ -112,6 +114,9 @@ pub struct Arguments {
     /// File that keeps how far it came; if it is there, go on from there
     #[arg(long, value_name = "FILE")]
     pub resume: Option<PathBuf>,
+    /// Go on although what was sent before is not what stands in the files any more
+    #[arg(long, requires = "resume")]
+    pub force: bool,
     /// Declare the queue if it is not there; only with --broker
     #[arg(long, requires = "broker")]
     pub create: bool,
@@ -173,6 +178,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         options: template.fingerprint(arguments.layout, arguments.skip_invalid),
         run: template.run.clone(),
         confirmed: 0,
+        contents: String::new(),
     };
     let progress = match &arguments.resume {
         Some(path) => Progress::read(path, fresh)?,
@@ -311,7 +317,8 @@ async fn send(
     // Since when something is handed over that may not be sent.
     let mut since: Option<Instant> = None;
     let mut pace = arguments.rate.map(|rate| Pace::new(rate, began));
-    let mut turn = Turn::new(before, known, arguments.skip_invalid);
+    let looks = known.is_none();
+    let mut turn = Turn::new(&progress, looks, arguments.skip_invalid, arguments.force);
     let mut sent = 0u64;
     let end: Result<(), CliError> = loop {
         let lingering = tokio::time::sleep_until(since.unwrap_or(began) + LINGER);
@@ -320,7 +327,7 @@ async fn send(
             _ = &mut interrupt => break Err(CliError::signal(2)),
             record = records.recv() => match record {
                 Some(record) => Some(record),
-                None => break Ok(()),
+                None => break turn.ends(),
             },
             () = lingering, if since.is_some() => None,
         };
@@ -351,11 +358,17 @@ async fn send(
         if noted.elapsed() >= NOTE {
             noted = Instant::now();
             progress.confirmed = before + sink.confirmed();
+            progress.contents = turn.contents(sink.confirmed());
             if let Some(path) = &arguments.resume {
                 progress.write(path)?;
             }
         }
     };
+    if turn.changed {
+        waiting.end();
+        sink.close().await;
+        return end;
+    }
     // Whoever reads waits in vain.
     drop(records);
     let rest = match &end {
@@ -375,6 +388,7 @@ async fn send(
         output::note(&format!("note: {repeats}"));
     }
     progress.confirmed = before + sink.confirmed();
+    progress.contents = turn.contents(sink.confirmed());
     if let Some(path) = &arguments.resume {
         progress.write(path)?;
     }
@@ -402,58 +416,6 @@ async fn send(
         // There is nothing to go on from.
         false => error,
     })
-}
-
-/// Which records are to be sent, in turn.
-struct Turn {
-    /// Valid ones that an earlier run has sent.
-    before: u64,
-    /// Whether ids are looked at: those of a source that can be read twice were before.
-    looks: bool,
-    skip_invalid: bool,
-    read: u64,
-    valid: u64,
-    invalid: u64,
-    repeats: Repeats,
-}
-
-impl Turn {
-    fn new(before: u64, known: Option<u64>, skip_invalid: bool) -> Self {
-        Self {
-            before,
-            looks: known.is_none(),
-            skip_invalid,
-            read: 0,
-            valid: 0,
-            invalid: 0,
-            repeats: Repeats::default(),
-        }
-    }
-
-    /// What is to be sent of a record; none if nothing is.
-    fn of(&mut self, record: Record) -> Result<Option<Bytes>, CliError> {
-        self.read += 1;
-        if self.looks {
-            self.repeats.look(&record);
-        }
-        match record.body {
-            Ok(body) => {
-                self.valid += 1;
-                Ok((self.valid > self.before).then_some(body))
-            }
-            Err(why) => {
-                self.invalid += 1;
-                if self.skip_invalid {
-                    return Ok(None);
-                }
-                // Only what can be read once comes this far unchecked.
-                Err(CliError::validation(format!(
-                    "{}: {why}; what stands before it was sent",
-                    record.place
-                )))
-            }
-        }
-    }
 }
 
 /// Reads in a thread of its own: standard input may be silent for hours.

@@ -27,7 +27,8 @@ const HOME: &str = "\x1b[H\x1b[2J";
 
 IN/S and DONE/S are messages a second since the last look. FLIGHT: being handled, retries included. OLDEST: age of the oldest
 message that it holds. QUEUE: in its queues on the broker, which it looks at every five seconds. WAIT: in the
-journal, waiting for a retry, their turn or a release. PARKED: set aside since the worker started; `vumi parked list` says why.
+journal, waiting for a retry, their turn or a release. PARKED: set aside from its queues now, by whomever, looked at every five
+seconds; `vumi parked list` says why. In JSON, `parkedSinceStart` is what the worker itself has set aside since it started.
 All processes of this user are shown, unless one is named. Where standard output is no terminal, every look is a table of
 its own. Ctrl-C ends it.
 Exit codes: 0 ended · 3 no process answers.")]
@@ -58,7 +59,7 @@ pub enum Sort {
     Rate,
     /// The one whose oldest message is oldest first
     Oldest,
-    /// The one that set most aside first
+    /// The one from whose queues most is set aside first
     Parked,
 }
 
@@ -194,7 +195,7 @@ fn sort(rows: &mut [Row], by: Sort) {
         }
         Sort::Rate => rows.sort_by(largest(|row| row.received)),
         Sort::Oldest => rows.sort_by(largest(|row| row.worker.oldest)),
-        Sort::Parked => rows.sort_by(largest(|row| row.worker.parked as f64)),
+        Sort::Parked => rows.sort_by(largest(|row| row.worker.set_aside as f64)),
     }
 }
 
@@ -204,7 +205,8 @@ fn object(row: &Row) -> serde_json::Value {
         "process": row.process, "worker": worker.worker, "type": worker.type_name, "state": worker.state,
         "ready": worker.ready, "why": worker.why, "receivedPerSecond": rounded(row.received),
         "donePerSecond": rounded(row.done), "inFlight": worker.in_flight, "oldest": worker.oldest,
-        "queued": worker.queued, "waiting": worker.waiting, "parked": worker.parked, "retried": worker.retried,
+        "queued": worker.queued, "waiting": worker.waiting, "parked": worker.set_aside,
+        "parkedSinceStart": worker.parked, "retried": worker.retried,
     })
 }
 
@@ -244,7 +246,7 @@ fn table(rows: &[Row], silent: &[String]) -> String {
             },
             worker.queued.to_string(),
             worker.waiting.to_string(),
-            worker.parked.to_string(),
+            worker.set_aside.to_string(),
             worker.retried.to_string(),
         ]
     }));
@@ -275,7 +277,7 @@ mod tests {
             "workers": [{
                 "worker": "transport/t", "type": "telnet", "ready": since > 0, "state": "running", "why": "",
                 "queues": [], "link": "up", "durability": "memory", "components": [],
-                "received": received, "done": done, "retried": 3, "parked": 1, "returned": 0, "inFlight": 2,
+                "received": received, "done": done, "retried": 3, "parked": 9, "setAside": 1, "returned": 0, "inFlight": 2,
                 "queued": 13000, "waiting": 5, "oldest": 65.4, "since": since,
             }],
         }))
@@ -292,6 +294,20 @@ mod tests {
         assert_eq!((second[0].received, second[0].done), (50.0, 50.0));
         let replaced = rows(&[status("a", 2, 10, 10)], &mut before, span);
         assert_eq!((replaced[0].received, replaced[0].done), (0.0, 0.0));
+    }
+
+    #[test]
+    fn what_is_set_aside_now_is_shown_and_not_what_once_was() {
+        let rows = rows(
+            &[status("a", 1, 10, 10)],
+            &mut Before::new(),
+            Duration::from_secs(1),
+        );
+        let row = object(&rows[0]);
+        assert_eq!(
+            (&row["parked"], &row["parkedSinceStart"]),
+            (&json!(1), &json!(9))
+        );
     }
 
     #[test]

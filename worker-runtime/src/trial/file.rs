@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use vumi_api::shared::Duration;
+use vumi_api::transports::generic_http::SignatureEncoding;
 
 /// One file.
 #[derive(Clone, Debug, Deserialize)]
@@ -205,6 +206,34 @@ pub struct Request {
     /// Body as a form.
     #[serde(default)]
     pub form: Option<BTreeMap<String, String>>,
+    /// Signs it, as a transport with `access.signature` asks for.
+    #[serde(default)]
+    pub sign: Option<Sign>,
+}
+
+/// How a request is signed; the names are those of `access.signature`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Sign {
+    /// The secret.
+    pub secret: String,
+    /// Header for the signature.
+    pub header: String,
+    /// What stands before it.
+    #[serde(default)]
+    pub prefix: String,
+    /// How it is written.
+    #[serde(default)]
+    pub encoding: SignatureEncoding,
+    /// The header among those of the request that holds the id of the delivery.
+    #[serde(default)]
+    pub id_header: Option<String>,
+    /// Header for the time of signing.
+    #[serde(default)]
+    pub timestamp_header: Option<String>,
+    /// How long ago that was.
+    #[serde(default)]
+    pub age: Option<Duration>,
 }
 
 /// A line.

@@ -2,7 +2,7 @@
 //! are on this machine.
 
 use super::answers::{Answer, Script};
-use super::file::Request;
+use super::file::{Request, Sign};
 use crate::error::CliError;
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, StatusCode};
@@ -13,10 +13,14 @@ use hyper_util::rt::TokioIo;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, UNIX_EPOCH};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::tcp::OwnedWriteHalf;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::AbortHandle;
+use vumi_api::transports::generic_http::SignatureEncoding;
+use vumi_http::webhook::signing_key;
+use vumi_http::{Encoding, Signed};
 
 /// Largest body that is kept.
 const MAX_BODY: usize = 4 << 20;
@@ -205,6 +209,12 @@ pub fn send(request: &Request, port: u16, responses: Shared<Response>) -> Result
     for (name, value) in &request.headers {
         built = built.header(name, value);
     }
+    if let Some(sign) = &request.sign {
+        let said = body.as_deref().unwrap_or_default();
+        for (name, value) in signed(sign, &request.headers, said)? {
+            built = built.header(name, value);
+        }
+    }
     let built = built
         .body(Full::new(Bytes::from(body.unwrap_or_default())))
         .map_err(|error| format!("this is no request: {error}"))?;
@@ -239,6 +249,44 @@ async fn exchange(
     connection.abort();
     let body = String::from_utf8_lossy(&body.to_bytes()).into_owned();
     Ok((head.status.as_u16(), fields(&head.headers), body))
+}
+
+/// The headers of a signature.
+fn signed(
+    sign: &Sign,
+    headers: &BTreeMap<String, String>,
+    body: &str,
+) -> Result<Vec<(String, String)>, String> {
+    let id = match &sign.id_header {
+        Some(name) => {
+            let mut given = headers.iter();
+            let given = given.find(|(given, _)| given.eq_ignore_ascii_case(name));
+            let missing = || format!("sign: headers have no {name}");
+            Some(given.ok_or_else(missing)?.1.as_str())
+        }
+        None => None,
+    };
+    let age = sign.age.map_or(Duration::ZERO, |age| age.0);
+    let at = vumi_core::clock::now().checked_sub(age);
+    let at = at.ok_or("sign: age is longer than time")?;
+    let at = at.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = at.as_secs().to_string();
+    let what = Signed {
+        id,
+        timestamp: sign.timestamp_header.as_ref().map(|_| at.as_str()),
+        body: body.as_bytes(),
+    };
+    let encoding = match sign.encoding {
+        SignatureEncoding::Hex => Encoding::Hex,
+        SignatureEncoding::Base64 => Encoding::Base64,
+    };
+    let key = signing_key(&sign.secret).unwrap_or_else(|_| sign.secret.clone().into_bytes());
+    let signature = format!("{}{}", sign.prefix, what.sign(&key, encoding));
+    let time = sign.timestamp_header.clone().map(|name| (name, at));
+    Ok([(sign.header.clone(), signature)]
+        .into_iter()
+        .chain(time)
+        .collect())
 }
 
 /// A form as browsers send it.
@@ -378,6 +426,37 @@ mod tests {
             assert_eq!(calls[0].body, "{\"hello\":\"you\"}");
             assert_eq!(calls[0].headers["content-type"], "application/json");
         });
+    }
+
+    #[test]
+    fn a_request_is_signed_as_a_transport_verifies_it() {
+        let request: Request = serde_yaml::from_str(
+            "{to: t, path: /, headers: {x-id: d-1}, body: hello, sign: {secret: s3cret, header: X-Signature, prefix: v1=, idHeader: X-Id, timestampHeader: X-Time, age: 1m}}",
+        )
+        .unwrap();
+        let sign = request.sign.unwrap();
+        let headers = signed(&sign, &request.headers, "hello").unwrap();
+        let headers: BTreeMap<String, String> = headers.into_iter().collect();
+        let verify = |body: &str, seconds: u64| {
+            let what = Signed {
+                id: Some("d-1"),
+                timestamp: Some(&headers["X-Time"]),
+                body: body.as_bytes(),
+            };
+            what.verify(
+                &headers["X-Signature"],
+                "v1=",
+                Encoding::Hex,
+                &["s3cret"],
+                Duration::from_secs(seconds),
+                vumi_core::clock::now(),
+            )
+        };
+        assert_eq!(verify("hello", 90), Ok(()));
+        assert!(verify("hello", 30).is_err(), "a minute ago");
+        assert!(verify("hallo", 90).is_err());
+        let none = BTreeMap::new();
+        assert!(signed(&sign, &none, "hello").is_err_and(|why| why.contains("X-Id")));
     }
 
     #[test]

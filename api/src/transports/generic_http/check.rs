@@ -22,10 +22,12 @@ struct Check {
     findings: Vec<(String, String)>,
 }
 
-/// What is wrong with `access`, of which templates find nothing but `secrets` under `config`; paths begin with `access`.
+/// What is wrong with `access`, of which templates find nothing but `secrets` under `config`; paths begin with `access`. `id_field`
+/// holds the callers' ids, if they give any.
 pub(crate) fn check_access(
     access: Option<&Access>,
     secrets: Option<&BTreeMap<String, SecretValue>>,
+    id_field: Option<&String>,
 ) -> Vec<(String, String)> {
     let mut check = Check {
         config: secrets
@@ -40,6 +42,13 @@ pub(crate) fn check_access(
         Some(access) => check.access(access),
         None if secrets.is_some() => check.refuse("secrets", "has no effect without `access`"),
         None => {}
+    }
+    let signature = access.and_then(|access| access.signature.as_ref());
+    if id_field.is_none() && signature.is_some_and(Signature::is_timeless) {
+        check.refuse(
+            "access.signature",
+            "a request that somebody recorded would be good for ever: name timestampHeader, or idField beside access",
+        );
     }
     check.findings
 }

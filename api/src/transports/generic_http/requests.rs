@@ -40,7 +40,8 @@ pub enum SignatureEncoding {
 }
 
 /// An HMAC with SHA-256 over the body, or over `<id>.<timestamp>.<body>` with those of the two that have a header. Nothing
-/// else is signed. Without a time a request that somebody recorded is good for ever: give its message an `id`.
+/// else is signed. Without a time a request that somebody recorded is good for ever: give its message an `id`, by which repeats
+/// are known for `dedupe.window`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Signature {
@@ -69,6 +70,13 @@ pub struct Signature {
     /// Standard Webhooks has it.
     #[schemars(length(min = 1, max = 2))]
     pub secrets: Vec<SecretValue>,
+}
+
+impl Signature {
+    /// Whether a request can be told from a repeat that somebody recorded by its id alone.
+    pub fn is_timeless(&self) -> bool {
+        self.timestamp_header.is_none()
+    }
 }
 
 /// One kind of request that the provider makes. The first that matches is taken.

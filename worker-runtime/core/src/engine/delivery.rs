@@ -176,8 +176,11 @@ pub(super) struct Desk {
 
 impl Desk {
     /// Whether a message comes again, from the broker or out of the journal in another term than this one: then whatever it
-    /// has not caused yet is caused by that one.
+    /// has not caused yet is caused by that one. What came by a queue that ends with its channel never comes again.
     fn is_lost(&self, generation: u64, term: Option<u64>) -> bool {
+        if !self.lasting {
+            return false;
+        }
         if let (Some(term), Some(exit)) = (term, &self.exit) {
             return exit.term() != term;
         }
@@ -186,8 +189,11 @@ impl Desk {
             || live.is_some_and(|acker| acker.generation() != Some(generation))
     }
 
-    /// The same, for those who send what it causes; none before there is a consumer.
+    /// The same, for those who send what it causes; none before there is a consumer, and for what never comes again.
     fn wanted(&self, generation: u64, term: Option<u64>) -> Option<Wanted> {
+        if !self.lasting {
+            return None;
+        }
         if let (Some(term), Some(exit)) = (term, self.exit.clone()) {
             return Some(Arc::new(move || exit.term() == term));
         }

@@ -92,6 +92,8 @@ pub struct WorkerSnapshot {
     pub queued: u64,
     /// Messages that wait in its journals.
     pub waiting: u64,
+    /// Messages that are set aside from its queues, by whomever, as the broker saw when it last looked.
+    pub set_aside: u64,
     /// When it started.
     pub since: SystemTime,
 }

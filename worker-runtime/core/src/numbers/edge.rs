@@ -10,23 +10,25 @@ use crate::reasons::{self, Reason};
 use crate::status::{StatusLevel, StatusReport};
 use crate::telemetry::HttpSeen;
 use crate::worker::{Traffic, WorkerContext};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use vumi_api::transports::generic_http::{NumberForm, UnclearNumbers};
 
-/// An unclear number is taken back by a clear one when none was unclear for so long.
+/// An unclear number is taken back when none was unclear for so long.
 const FORGIVEN: Duration = Duration::from_secs(60);
 /// The component that numbers are reported as.
 const COMPONENT: &str = "numbers";
+
+/// When a number was unclear, until that is taken back.
+type Last = Arc<Mutex<Option<Instant>>>;
 
 /// How one transport reads and writes numbers.
 pub struct Numbers {
     region: String,
     unclear: UnclearNumbers,
     cx: Arc<WorkerContext>,
-    /// When a number was unclear, until that is taken back.
-    last: Mutex<Option<Instant>>,
+    last: Last,
 }
 
 /// The number of a user who wrote.
@@ -84,7 +86,7 @@ impl Numbers {
             region: region.to_owned(),
             unclear: unclear.unwrap_or_default(),
             cx: Arc::clone(cx),
-            last: Mutex::default(),
+            last: Last::default(),
         }))
     }
 
@@ -94,14 +96,11 @@ impl Numbers {
     /// It is unclear, and the manifest refuses such. It has been told.
     pub fn came(&self, number: String) -> Result<Came, Unclear> {
         match normalised(&number, &self.region) {
-            Ok(normal) => {
-                self.clear();
-                Ok(Came {
-                    came_as: (number != normal).then_some(number),
-                    number: normal,
-                    unclear: false,
-                })
-            }
+            Ok(normal) => Ok(Came {
+                came_as: (number != normal).then_some(number),
+                number: normal,
+                unclear: false,
+            }),
             Err(unclear) => {
                 self.told(unclear, Traffic::Inbound)?;
                 Ok(Came {
@@ -127,10 +126,7 @@ impl Numbers {
             Refusal::new(class, code, text, Actor::Campaign)
         };
         match out {
-            Ok(number) => {
-                self.clear();
-                Ok(number)
-            }
+            Ok(number) => Ok(number),
             Err(unclear) => {
                 self.told(unclear, Traffic::Outbound).map_err(refused)?;
                 Ok(number.to_owned())
@@ -156,28 +152,50 @@ impl Numbers {
             "a number is unclear"
         );
         self.cx.http(HttpSeen::UnclearNumber(direction));
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        *last = Some(Instant::now());
-        self.report(StatusLevel::Degraded, reasons::NUMBER_UNCLEAR, text);
+        {
+            let mut last = lock(&self.last);
+            report(
+                &self.cx,
+                StatusLevel::Degraded,
+                reasons::NUMBER_UNCLEAR,
+                text,
+            );
+            if last.replace(Instant::now()).is_none() {
+                let taken_back = take_back(Arc::clone(&self.last), Arc::clone(&self.cx));
+                tokio::spawn(taken_back);
+            }
+        }
         match passes {
             true => Ok(()),
             false => Err(unclear),
         }
     }
+}
 
-    /// A number is clear: news if one was not, a while ago.
-    fn clear(&self) {
-        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.is_some_and(|last| last.elapsed() >= FORGIVEN) {
+fn lock(last: &Mutex<Option<Instant>>) -> MutexGuard<'_, Option<Instant>> {
+    last.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn report(cx: &WorkerContext, level: StatusLevel, reason: Reason, text: impl Into<String>) {
+    cx.report(StatusReport::new(COMPONENT, level, reason, text));
+}
+
+/// Says that numbers are clear again once none was unclear for a while, whether any comes or not.
+async fn take_back(last: Last, cx: Arc<WorkerContext>) {
+    loop {
+        let at = *lock(&last);
+        let Some(at) = at else { return };
+        tokio::select! {
+            () = tokio::time::sleep_until(at + FORGIVEN) => {}
+            () = cx.closing().cancelled() => return,
+        }
+        let mut last = lock(&last);
+        if last.is_none_or(|last| last.elapsed() >= FORGIVEN) {
             *last = None;
             let text = "No number was unclear for a minute.";
-            self.report(StatusLevel::Ok, reasons::NUMBERS_CLEAR, text.into());
+            report(&cx, StatusLevel::Ok, reasons::NUMBERS_CLEAR, text);
+            return;
         }
-    }
-
-    fn report(&self, level: StatusLevel, reason: Reason, text: String) {
-        let report = StatusReport::new(COMPONENT, level, reason, text);
-        self.cx.report(report);
     }
 }
 
@@ -229,11 +247,20 @@ mod tests {
         let clear = numbers.came("0821234567".into()).unwrap();
         assert_eq!(clear.number, "+27821234567");
         assert_eq!(last(&engine).as_deref(), Some("number_unclear"));
-        tokio::time::advance(FORGIVEN).await;
         assert_eq!(
             numbers.goes("0821234567", None).as_deref(),
             Ok("0821234567")
         );
+        // Another one half a minute later begins it anew; and then nobody writes.
+        tokio::time::sleep(FORGIVEN / 2).await;
+        assert!(numbers.came(BOTH.into()).is_err());
+        tokio::time::sleep(FORGIVEN - Duration::from_secs(1)).await;
+        assert_eq!(last(&engine).as_deref(), Some("number_unclear"));
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(last(&engine).as_deref(), Some("numbers_clear"));
+        assert!(numbers.came(BOTH.into()).is_err());
+        assert_eq!(last(&engine).as_deref(), Some("number_unclear"));
+        tokio::time::sleep(FORGIVEN * 2).await;
         assert_eq!(last(&engine).as_deref(), Some("numbers_clear"));
     }
 

@@ -371,6 +371,7 @@ pub(super) fn idle(resource: &Resource, since: SystemTime, why: String) -> Worke
         oldest: 0.0,
         queued: 0,
         waiting: 0,
+        set_aside: 0,
         since,
     }
 }

@@ -70,7 +70,7 @@ pub struct WorkerStatus {
     pub done: u64,
     /// Attempts after the first.
     pub retried: u64,
-    /// Set aside.
+    /// Set aside since it started.
     pub parked: u64,
     /// Moved into the journal, or left to wait on there.
     #[serde(default)]
@@ -91,6 +91,9 @@ pub struct WorkerStatus {
     /// Messages that wait in its journals: for a retry, their turn or a release.
     #[serde(default)]
     pub waiting: u64,
+    /// Messages that are set aside from its queues now, by whomever, as the broker saw when it last looked: some seconds ago.
+    #[serde(default)]
+    pub set_aside: u64,
     /// When it started, or has stalled: seconds since 1970.
     pub since: u64,
 }
@@ -198,6 +201,7 @@ impl From<WorkerSnapshot> for WorkerStatus {
             oldest: snapshot.oldest,
             queued: snapshot.queued,
             waiting: snapshot.waiting,
+            set_aside: snapshot.set_aside,
             since: seconds(snapshot.since),
         }
     }

@@ -20,6 +20,9 @@ pub struct Progress {
     pub run: String,
     /// The first so many valid records are confirmed.
     pub confirmed: u64,
+    /// Those records, as a hash; empty in files of earlier versions, and where there are none.
+    #[serde(default)]
+    pub contents: String,
 }
 
 impl Progress {
@@ -82,6 +85,7 @@ mod tests {
             options: String::new(),
             run: "run".into(),
             confirmed: 0,
+            contents: String::new(),
         };
         for name in ["a.1", "a.2"] {
             progress.write(&folder.path().join(name)).unwrap();
@@ -101,6 +105,7 @@ mod tests {
             options: "one".into(),
             run: "run".into(),
             confirmed: 2,
+            contents: String::new(),
         };
         progress.write(&path).unwrap();
         let fresh = |change: fn(&mut Progress)| {

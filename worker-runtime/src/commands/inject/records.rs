@@ -190,6 +190,8 @@ pub struct Record {
     pub place: String,
     /// The id that it gives itself.
     pub id: Option<String>,
+    /// What it says, as a hash; empty if nothing of its own.
+    pub said: String,
     /// Its message, or why it is none.
     pub body: Result<Bytes, String>,
 }
@@ -198,6 +200,7 @@ fn repeated(template: &Template, number: u64) -> Record {
     Record {
         place: format!("message {number}"),
         id: None,
+        said: String::new(),
         body: template.message(number, Map::new()),
     }
 }
@@ -258,9 +261,14 @@ impl Source {
                         let id = fields.get("message_id").or_else(|| fields.get("event_id"));
                         id?.as_str().map(str::to_owned)
                     });
+                    let said = fields.as_ref().ok().map(|fields| {
+                        let fields = serde_json::to_string(fields).unwrap_or_default();
+                        derived_id(&[fields.as_str()])
+                    });
                     Ok(Record {
                         place,
                         id,
+                        said: said.unwrap_or_default(),
                         body: fields.and_then(|fields| template.message(number, fields)),
                     })
                 }))

@@ -59,6 +59,7 @@ mod tests {
             repeats.look(&Record {
                 place: format!("a.csv:{line}"),
                 id: id.map(str::to_owned),
+                said: String::new(),
                 body: Err("not looked at".into()),
             });
         };
@@ -71,6 +72,7 @@ mod tests {
             repeats.look(&Record {
                 place: format!("a.csv:{line}"),
                 id: Some("one".into()),
+                said: String::new(),
                 body: Err("not looked at".into()),
             });
         };

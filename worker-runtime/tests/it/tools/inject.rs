@@ -279,6 +279,22 @@ async fn injecting_into_rabbitmq_goes_on_where_it_was_interrupted() {
         &[&arguments[..], &["--format", "json"]].concat(),
     );
     assert_eq!(json_of(&nothing)["confirmed"], 0);
+    // Somebody corrects a number that was sent, and adds one.
+    let numbers: String = (1..402).map(|n| format!("{n}\n")).collect();
+    std::fs::write(campaign.path().join("numbers.txt"), numbers).unwrap();
+    let changed = run(campaign.path(), &arguments);
+    assert_eq!(changed.status.code(), Some(2), "{}", said(&changed));
+    assert!(
+        said(&changed).contains(
+            "an earlier run sent 400 messages, and the records that it sent have changed since"
+        ),
+        "{}",
+        said(&changed)
+    );
+    assert_eq!(amqp.ready("sms.outbound").await, Some(0));
+    let forced = [&arguments[..], &["--format", "json", "--force"]].concat();
+    let forced = run(campaign.path(), &forced);
+    assert_eq!(json_of(&forced)["confirmed"], 1, "{}", said(&forced));
     let other = run(
         campaign.path(),
         &[

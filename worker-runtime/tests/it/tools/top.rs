@@ -78,6 +78,31 @@ async fn top_looks_twice_and_shows_rates() {
     assert_eq!(none.status.code(), Some(3), "{}", said(&none));
 }
 
+/// What is set aside is shown as long as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn top_shows_what_is_set_aside_now() {
+    let Some(url) = vhost("top").await else {
+        return;
+    };
+    let (campaign, _run) = echo(&["--broker", &url]).await;
+    let shows = |wanted: u64| {
+        let look = ["top", "--once", "--interval", "100ms", "--format", "json"];
+        let rows = json_of(&run(campaign.path(), &look));
+        let row = &rows[0];
+        match row["parked"] == wanted && row["parkedSinceStart"] == 1 {
+            true => Ok(()),
+            false => Err(row.to_string()),
+        }
+    };
+    let amqp = Amqp::connect(&url).await;
+    amqp.publish("t.inbound", b"no message").await;
+    wait_for("one is set aside", PATIENCE, || async { shows(1) }).await;
+    let drop = ["parked", "drop", "t.inbound", "--all", "--yes"];
+    let dropped = run(campaign.path(), &drop);
+    assert_eq!(dropped.status.code(), Some(0), "{}", said(&dropped));
+    wait_for("none is any more", PATIENCE, || async { shows(0) }).await;
+}
+
 /// What nobody has taken yet is no zero.
 #[tokio::test(flavor = "multi_thread")]
 async fn top_shows_what_waits_on_the_broker() {

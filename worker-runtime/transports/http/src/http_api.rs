@@ -1,4 +1,4 @@
-//! `httpApi`: other programs post messages by GET, POST or PUT, and wait for the reply if `replyExpected` is set. Field
+//! `httpApi`: other programs post messages by GET, POST or PUT (signed ones by POST alone), and wait for the reply if `replyExpected` is set. Field
 //! names, checks and answers are those of Vumi's HTTP API; what made its requests hang is answered with 400 here.
 
 use crate::described::Door;
@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 use vumi_api::transports::HttpApi;
-use vumi_api::transports::generic_http::DeadlineRule;
+use vumi_api::transports::generic_http::{DeadlineRule, Signature};
 use vumi_core::conformance::Fixture;
 use vumi_core::error::WorkError;
 use vumi_core::message::{SessionEvent, UserMessage};
@@ -31,6 +31,9 @@ struct Api {
     allowed: Vec<String>,
     defaults: BTreeMap<String, String>,
     id_field: Option<String>,
+    /// Every request has one, or is refused.
+    needs_id: bool,
+    methods: Vec<Method>,
     door: Option<Door>,
     numbers: Option<Numbers>,
     deadline: Option<DeadlineRule>,
@@ -61,11 +64,20 @@ impl Api {
     fn new(config: HttpApi, cx: &Arc<WorkerContext>) -> Result<Self, WorkError> {
         let allowed = config.allowed_fields;
         let (access, secrets) = (config.access, config.secrets);
+        let signature = access.as_ref().and_then(|access| access.signature.as_ref());
+        let methods = match signature {
+            // It is of the body, and nobody reads that of another method.
+            Some(_) => vec![Method::POST],
+            None => vec![Method::GET, Method::POST, Method::PUT],
+        };
         Ok(Self {
             holds: config.reply_expected.unwrap_or(false),
             allowed: allowed.unwrap_or_else(|| ALLOWED.map(str::to_owned).to_vec()),
             defaults: config.field_defaults.unwrap_or_default(),
             id_field: config.id_field,
+            // Else a request that somebody recorded would be good for ever.
+            needs_id: signature.is_some_and(Signature::is_timeless),
+            methods,
             door: access
                 .map(|access| Door::new(&access, secrets, cx))
                 .transpose()?,
@@ -153,7 +165,7 @@ fn unread(error: &ParamError) -> Refused {
 #[async_trait]
 impl Provider for Api {
     fn methods(&self, _: &str) -> Option<Vec<Method>> {
-        Some(vec![Method::GET, Method::POST, Method::PUT])
+        Some(self.methods.clone())
     }
 
     fn holds(&self) -> bool {
@@ -198,6 +210,7 @@ impl Provider for Api {
             match params.get(field) {
                 Some(Ok(text)) if !text.is_empty() => provider_id = Some(text.to_owned()),
                 Some(_) => findings.add_ours("invalid_parameter", field),
+                None if self.needs_id => findings.add_ours("missing_parameter", field),
                 None => {}
             }
         }

@@ -5,7 +5,9 @@ use crate::described::Described;
 use async_trait::async_trait;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use vumi_api::transports::generic_http::{Answer, MessageRule, RequestMethod, RequestRule};
+use vumi_api::transports::generic_http::{
+    Answer, MessageRule, RequestMethod, RequestRule, Signature,
+};
 use vumi_api::transports::{GenericHttp, HttpRpc, ValidationMode};
 use vumi_core::conformance::Fixture;
 use vumi_core::error::WorkError;
@@ -39,7 +41,12 @@ fn description(config: HttpRpc) -> GenericHttp {
     let may_miss: BTreeSet<&str> = config.optional.iter().flatten().map(|p| &**p).collect();
     let mut required = Vec::new();
     let mut optional: Vec<String> = config.optional.iter().flatten().cloned().collect();
-    optional.extend(config.id_field.clone());
+    let signature = config.access.as_ref().and_then(|a| a.signature.as_ref());
+    match signature.is_some_and(Signature::is_timeless) {
+        // Else a request that somebody recorded would be good for ever.
+        true => required.extend(config.id_field.clone()),
+        false => optional.extend(config.id_field.clone()),
+    }
     let mut templates = BTreeMap::new();
     let mut settings = BTreeMap::new();
     for ((field, parameter), (_, default)) in fields.entries().into_iter().zip(defaults.entries()) {
@@ -65,7 +72,10 @@ fn description(config: HttpRpc) -> GenericHttp {
             .map(|name| format!("{{{{ {} }}}}", parameter(name))),
         ..MessageRule::default()
     };
-    let all = vec![RequestMethod::Get, RequestMethod::Post, RequestMethod::Put];
+    let mut all = vec![RequestMethod::Get, RequestMethod::Post, RequestMethod::Put];
+    if config.is_signed() {
+        all.retain(|method| *method != RequestMethod::Get);
+    }
     GenericHttp {
         transport_type: Some(config.transport_type.unwrap_or_else(|| "http_rpc".into())),
         settings: Some(settings),

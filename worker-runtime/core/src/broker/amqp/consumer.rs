@@ -184,6 +184,10 @@ impl Keeper {
             } => Err(trouble),
         };
         self.desk.live(None);
+        if let (QueueSpec::Reply(_), Some(taken)) = (&self.subscribe.queue, &mut taken) {
+            // The queue is gone with its channel: nobody else will get them.
+            self.hand_on(taken);
+        }
         // Waits, so that everything is back in the queue before the next life looks.
         let closing = async {
             if let Some(beside) = &mut beside {
@@ -327,16 +331,24 @@ impl Keeper {
             .basic_cancel(stopping.consumer.tag(), BasicCancelOptions::default())
             .await
             .map_err(|e| Trouble::of(&e))?;
-        while let Some(Some(Ok(delivery))) = stopping.consumer.next().now_or_never() {
-            // At most the prefetch, and the channel holds two.
-            if self.sender.try_send(self.raw(delivery)).is_err() {
-                return Err(Trouble::Lost(
-                    "the reader did not take what was delivered".into(),
-                ));
-            }
+        if !self.hand_on(&mut stopping) {
+            return Err(Trouble::Lost(
+                "the reader did not take what was delivered".into(),
+            ));
         }
         self.show(ConsumerState::Stopped);
         Ok(())
+    }
+
+    /// Hands on what the broker delivered; false if the reader does not take it.
+    fn hand_on(&self, taken: &mut Taken) -> bool {
+        while let Some(Some(Ok(delivery))) = taken.consumer.next().now_or_never() {
+            // At most the prefetch, and the channel holds two.
+            if self.sender.try_send(self.raw(delivery)).is_err() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Sends what was ordered; true to rebuild.

@@ -2,6 +2,7 @@
 //! batch of confirmations costs one wake-up.
 
 mod known;
+mod leaving;
 mod moving;
 mod pausing;
 mod seats;
@@ -24,6 +25,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use futures::stream::{FuturesUnordered, StreamExt};
 use known::Known;
+use leaving::Leaving;
 use seats::Seats;
 use standing::Standing;
 use std::panic::AssertUnwindSafe;
@@ -98,6 +100,7 @@ pub(super) struct Consumer {
     state: watch::Receiver<ConsumerState>,
     acker: Arc<dyn Acker>,
     standing: Standing,
+    leaving: Leaving,
     journal: Option<LaneJournal>,
     hold: Option<Arc<dyn Hold>>,
     /// The first delivery of a generation, until the lanes of the journal are known.
@@ -162,7 +165,9 @@ impl Consumer {
             #[cfg(test)]
             acker: Some(Arc::clone(&subscription.acker)),
         };
+        let leaving = Leaving::new(Arc::clone(&desk.outlet), queue.clone());
         let consumer = Self {
+            leaving,
             standing: Standing::new(
                 Arc::clone(&desk),
                 parts.broker,
@@ -226,7 +231,7 @@ impl Consumer {
                 .store(turned.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
             let draining = *phase.borrow_and_update() == Phase::Drain;
             if draining && self.own {
-                self.take_no_more();
+                self.leave_if_empty();
                 if self.has_nothing_left() {
                     break;
                 }
@@ -249,6 +254,7 @@ impl Consumer {
                 false => self.paused_at.is_none(),
             };
             let reading = reading && self.has_room();
+            let leaving = self.is_leaving(draining);
             let ack_at = self.ack_at.or_else(|| self.acks.next_due());
             tokio::select! {
                 biased;
@@ -275,6 +281,7 @@ impl Consumer {
                     self.note_state();
                     self.note_fence();
                 }
+                () = self.leaving.send(), if leaving => {}
                 event = next_event(&mut self.journal) => self.journal_event(event),
                 deaf = self.standing.deafness() => if deaf {
                     self.acker.rebuild();
@@ -292,7 +299,8 @@ impl Consumer {
     /// Whether another delivery may be begun.
     fn has_room(&self) -> bool {
         let open = self.journal.as_ref().is_none_or(LaneJournal::is_open);
-        open && self.held_back.is_none() && self.running.len() < 2 * usize::from(self.prefetch)
+        let running = 2 * usize::from(self.prefetch);
+        open && self.held_back.is_none() && self.running.len() < running && self.has_place()
     }
 
     fn start(&mut self, raw: RawDelivery) {
@@ -308,8 +316,11 @@ impl Consumer {
         self.acks.open(raw.tag);
         self.window.open(raw.tag, &raw.body);
         let forwarded = self.desk.forwarded.clone().filter(|_| self.own);
-        if forwarded.as_ref().is_some_and(|f| f.is_mark(&raw)) {
-            // No message, and not counted as one.
+        let mark =
+            forwarded.as_ref().is_some_and(|f| f.is_mark(&raw)) || self.leaving.is_mark(&raw);
+        // What comes again to a queue of our own is in hand, or was: it went to nobody else.
+        if mark || (self.own && raw.redelivered) {
+            // No message, or not another one, and not counted as one.
             self.finished_with(raw.tag, received);
             return;
         }
@@ -358,7 +369,7 @@ impl Consumer {
     }
 
     /// The channel was lost: the broker will deliver everything unacknowledged again. What runs goes on, keeps its lane
-    /// and so the order, and its verdict is ignored.
+    /// and so the order, and its verdict is ignored. Nobody brings back what came by a queue of our own: all of it goes on.
     fn next_generation(&mut self, generation: u64) {
         self.desk.generation.store(generation, Ordering::Relaxed);
         // Somebody may have published a message again that was finished before.
@@ -372,8 +383,10 @@ impl Consumer {
         self.ack_at = None;
         self.held_back = None;
         self.next_life_of_journal(generation);
-        let waiting = self.lanes.clear_waiting();
-        self.return_all(waiting);
+        if !self.own {
+            let waiting = self.lanes.clear_waiting();
+            self.return_all(waiting);
+        }
     }
 
     fn note_state(&mut self) {

@@ -1,7 +1,6 @@
 //! Pauses: what was not begun is given to others, and after a long while everything.
 
 use super::Consumer;
-use crate::broker::ConsumerState;
 use crate::engine::backlog::Reason;
 use crate::engine::journal::LaneJournal;
 use std::time::Duration;
@@ -42,19 +41,6 @@ impl Consumer {
         while let Ok(raw) = self.deliveries.try_recv() {
             self.acker.requeue(raw.generation, raw.tag);
         }
-    }
-
-    /// Has a queue of this replica's own take nothing more: whoever forwards is told so, and what is here is finished.
-    pub(super) fn take_no_more(&mut self) {
-        if *self.state.borrow() == ConsumerState::Consuming {
-            self.acker.cancel();
-        }
-    }
-
-    /// Whether everything of a queue of our own is finished that will ever come.
-    pub(super) fn has_nothing_left(&self) -> bool {
-        let ended = *self.state.borrow() != ConsumerState::Consuming;
-        ended && self.running.is_empty() && self.deliveries.is_empty()
     }
 
     /// A pause that lasts: gives everything back, the fence included, once nothing runs any more. A standby may go on

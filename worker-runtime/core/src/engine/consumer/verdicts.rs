@@ -32,7 +32,7 @@ impl Consumer {
             None => raw.generation == self.desk.generation.load(Ordering::Relaxed),
         };
         let parked = match verdict {
-            verdict if !current => {
+            verdict if !current && !self.own => {
                 if verdict == Verdict::Done {
                     self.known.note_done(&raw, replay.as_deref());
                 }
@@ -79,7 +79,9 @@ impl Consumer {
         }
         match (replay, &mut self.journal) {
             (Some(replay), Some(journal)) => journal.done(*replay),
-            _ => self.finished_with(raw.tag, now),
+            _ if current => self.finished_with(raw.tag, now),
+            // Its channel is gone, and nobody waits for the acknowledgement.
+            _ => {}
         }
     }
 

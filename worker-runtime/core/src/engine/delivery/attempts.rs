@@ -15,6 +15,11 @@ enum Tried {
     Held(Labels),
 }
 
+/// How long ago it was delivered first.
+fn age(past: &About) -> Duration {
+    Duration::from_millis(millis(crate::clock::now()).saturating_sub(past.since))
+}
+
 impl Desk {
     /// Attempts, until one of them is the last.
     pub(super) async fn attempts(
@@ -37,6 +42,7 @@ impl Desk {
             let Some(mut begun) = begun else {
                 return Verdict::Returned;
             };
+            begun.been_here = age(&past);
             begun.alone = suspect.as_mut().and_then(|s| s.alone().take());
             case = Some(begun);
         }
@@ -44,7 +50,7 @@ impl Desk {
         let mut decoded = Some(message);
         let started = Instant::now();
         // From here on by a clock that nobody steps.
-        let aged = Duration::from_millis(millis(crate::clock::now()).saturating_sub(past.since));
+        let aged = age(&past);
         // Those before a message came back from Vumi's failure worker are in the message alone.
         let returned = match &decoded {
             Some(Message::User(message)) if self.policy.external => message.retries(),

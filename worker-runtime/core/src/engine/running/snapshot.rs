@@ -54,6 +54,7 @@ impl RunningWorker {
             counts,
             queued: self.sum(|metrics| &metrics.ready),
             waiting: self.sum(|metrics| &metrics.journal_messages),
+            set_aside: self.sum(|metrics| &metrics.kept),
             oldest: self
                 .watched
                 .iter()

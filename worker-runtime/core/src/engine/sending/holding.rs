@@ -19,6 +19,9 @@ const LOOKS: [Duration; 4] = [
     Duration::from_millis(150),
     Duration::from_millis(300),
 ];
+/// No longer than so after the reply was delivered. What it waited behind others in its lane counts, so that many replies to
+/// what nobody knows hold up their user together as long as one.
+const NOTED: Duration = Duration::from_millis(500);
 
 /// How one replica of a transport that holds requests or sessions finds the others.
 pub(super) struct Holding {
@@ -65,7 +68,7 @@ impl Holding {
             Some(holder) => holder.clone(),
             None => {
                 let request = message.in_reply_to().unwrap_or_default();
-                let holder = self.look_up(request, interrupted).await?;
+                let holder = self.look_up(request, case.been_here, interrupted).await?;
                 case.looked_up = Some(holder.clone());
                 if let Some(holder) = &holder {
                     case.body = case.body.take().map(|body| named(&body, holder));
@@ -80,10 +83,12 @@ impl Holding {
         Ok((holder != self.own).then_some(holder))
     }
 
-    /// The reply queue of the replica that took this message over and holds what it belongs to.
-    async fn look_up(
+    /// The reply queue of the replica that took this message over and holds what it belongs to, if anybody knows it so long
+    /// after the reply came.
+    pub(super) async fn look_up(
         &self,
         request: &str,
+        mut since: Duration,
         interrupted: Interrupted<'_>,
     ) -> Result<Option<String>, Unpublished> {
         let Some(store) = &self.store else {
@@ -99,6 +104,10 @@ impl Holding {
             }
             if interrupted() {
                 return Err(Unpublished::Interrupted);
+            }
+            since += wait;
+            if since >= NOTED {
+                break;
             }
         }
         Ok(None)

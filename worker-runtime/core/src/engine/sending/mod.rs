@@ -158,6 +158,8 @@ pub(super) struct Case {
     redelivered: bool,
     /// It comes again if this process dies.
     lasting: bool,
+    /// How long ago it was delivered, when it was begun.
+    pub(super) been_here: Duration,
     /// Who holds what it is for, if that was looked up.
     looked_up: Option<Option<String>>,
     /// How long it waited for the rate limit, or for another replica: not a matter of its own.
@@ -284,6 +286,7 @@ impl Sending {
                 body: Some(body.clone()),
                 redelivered,
                 lasting,
+                been_here: Duration::ZERO,
                 looked_up: None,
                 waited: Duration::ZERO,
                 sent: Instant::now(),
@@ -302,6 +305,7 @@ impl Sending {
             body: None,
             redelivered: true,
             lasting: false,
+            been_here: Duration::ZERO,
             looked_up: None,
             waited: Duration::ZERO,
             sent: Instant::now(),

@@ -99,38 +99,132 @@ fn state(state: &ConsumerState) -> &'static str {
     super::super::consumer::state_word(state, false)
 }
 
-/// What another replica handed on is in nobody else's hands any more: a stop finishes it.
-#[tokio::test]
-async fn a_stop_finishes_what_was_forwarded() {
-    let handled = Arc::new(AtomicU32::new(0));
-    let count = Arc::clone(&handled);
+/// A transport that writes down what it sends, and the replica of it that reads its reply queue. It sends nothing before the
+/// gate is open.
+async fn writing(broker: Arc<dyn Broker>, gate: &Arc<Semaphore>) -> (Rig, Arc<Mutex<Vec<String>>>) {
+    let handled = Arc::new(Mutex::new(Vec::new()));
+    let (seen, gate) = (Arc::clone(&handled), Arc::clone(gate));
     let name = scripted(move |input, cx| {
-        let count = Arc::clone(&count);
+        let (seen, gate) = (Arc::clone(&seen), Arc::clone(&gate));
         async move {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            count.fetch_add(1, Ordering::SeqCst);
+            drop(gate.acquire().await);
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            seen.lock().unwrap().push(content(&input));
             Ok(vec![cx.ack(input.to_deliver()?, "remote")])
         }
     });
     let setup = Setup {
+        broker,
         kind: Kind::Transport,
         name,
         ..Setup::new(json!({}))
     };
-    let mut rig = Rig::replica(setup, "two").await;
+    let rig = Rig::replica(setup, "two").await;
+    reads_its_replies(&rig).await;
+    (rig, handled)
+}
+
+async fn reads_its_replies(rig: &Rig) {
     rig.until("reads its reply queue", |s| {
-        let consumes = |c: &ConsumerState| *c == ConsumerState::Consuming;
-        s.consumers.iter().all(|(_, c)| consumes(c))
+        let mut replies = s.consumers.iter().filter(|(queue, _)| queue == "t.reply");
+        replies.any(|(_, c)| *c == ConsumerState::Consuming)
     })
     .await;
-    for n in 0..10 {
-        hand_on(&*rig.broker, n).await;
-    }
+}
+
+fn in_order(count: usize) -> Vec<String> {
+    (0..count).map(|n| n.to_string()).collect()
+}
+
+async fn stop(rig: &mut Rig) {
     let limits = StopLimits {
-        flush: Duration::from_secs(20),
+        flush: Duration::from_secs(60),
         drain: Duration::ZERO,
         close: Duration::ZERO,
     };
     rig.running.take().unwrap().stop(limits).await;
-    assert_eq!(handled.load(Ordering::SeqCst), 10);
+}
+
+/// What another replica handed on is in nobody else's hands any more: a stop finishes it, also what is still with the broker.
+#[tokio::test]
+async fn a_stop_finishes_what_was_forwarded() {
+    const MANY: usize = 450;
+    let gate = Arc::new(Semaphore::new(0));
+    let broker = Setup::new(json!({})).broker;
+    let (mut rig, handled) = writing(broker, &gate).await;
+    for n in 0..MANY {
+        hand_on(&*rig.broker, n).await;
+    }
+    gate.add_permits(1);
+    stop(&mut rig).await;
+    assert_eq!(*handled.lock().unwrap(), in_order(MANY));
+}
+
+/// The same on RabbitMQ, which deletes such a queue with its reader.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_stop_finishes_what_was_forwarded_on_rabbitmq() {
+    const MANY: usize = 450;
+    let Some((_server, urls)) = super::lost_channels::servers().await else {
+        return;
+    };
+    for url in urls {
+        let gate = Arc::new(Semaphore::new(0));
+        let (mut rig, handled) = writing(super::lost_channels::connect(&url), &gate).await;
+        for n in 0..MANY {
+            hand_on(&*rig.broker, n).await;
+        }
+        gate.add_permits(1);
+        stop(&mut rig).await;
+        assert_eq!(*handled.lock().unwrap(), in_order(MANY), "{url}");
+        rig.broker.close(Duration::from_secs(5)).await;
+    }
+}
+
+/// Nothing brings back what was forwarded: when its channel is lost, what is in hand goes on, once and in order.
+#[tokio::test]
+async fn what_was_forwarded_is_finished_when_its_channel_is_lost() {
+    const EACH: usize = 5;
+    let gate = Arc::new(Semaphore::new(0));
+    let broker = Setup::new(json!({})).broker;
+    let (rig, handled) = writing(broker, &gate).await;
+    for life in 1..=3 {
+        for n in (life - 1) * EACH..life * EACH {
+            hand_on(&*rig.broker, n).await;
+        }
+        let count = (life * EACH) as u64;
+        rig.until("all are in hand", |s| s.counts.in_flight == count)
+            .await;
+        rig.rebuild_consumers();
+    }
+    gate.add_permits(1);
+    rig.until("all are done", |s| s.counts.done == 3 * EACH as u64)
+        .await;
+    let counts = rig.at_rest().await;
+    assert_eq!((counts.received, counts.returned), (3 * EACH as u64, 0));
+    assert_eq!(*handled.lock().unwrap(), in_order(3 * EACH));
+    rig.stop_now().await;
+}
+
+/// The same when RabbitMQ ends the connection, and the queue with it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_forwarded_is_finished_when_rabbitmq_ended_its_connection() {
+    const EACH: usize = 5;
+    let Some((server, urls)) = super::lost_channels::servers().await else {
+        return;
+    };
+    for url in urls {
+        let gate = Arc::new(Semaphore::new(0));
+        let (rig, handled) = writing(super::lost_channels::connect(&url), &gate).await;
+        for n in 0..EACH {
+            hand_on(&*rig.broker, n).await;
+        }
+        rig.until("all are in hand", |s| s.counts.in_flight == EACH as u64)
+            .await;
+        server.close_connections().await.unwrap();
+        gate.add_permits(1);
+        rig.until("all are done", |s| s.counts.done == EACH as u64)
+            .await;
+        assert_eq!(*handled.lock().unwrap(), in_order(EACH), "{url}");
+        rig.stop_now().await;
+    }
 }

@@ -11,7 +11,7 @@ use vumi_testkit::rabbitmq::{self, RabbitMq};
 const INBOUND: &str = "t.inbound";
 
 /// A server with a virtual host for each profile; where they are.
-async fn servers() -> Option<(RabbitMq, Vec<String>)> {
+pub(super) async fn servers() -> Option<(RabbitMq, Vec<String>)> {
     let version = rabbitmq::Version::V4_0;
     let server = RabbitMq::start_or_skip(version, rabbitmq::Options::default()).await?;
     let mut urls = Vec::new();
@@ -22,7 +22,7 @@ async fn servers() -> Option<(RabbitMq, Vec<String>)> {
     Some((server, urls))
 }
 
-fn connect(url: &str) -> Arc<dyn Broker> {
+pub(super) fn connect(url: &str) -> Arc<dyn Broker> {
     AmqpBroker::connect(AmqpConfig::from_url(url).unwrap())
 }
 

@@ -1,5 +1,6 @@
 //! Hops of messages.
 
+use super::super::holding::Holding;
 use super::*;
 
 /// A store that counts operations, and carries none out before its gate is opened.
@@ -61,4 +62,31 @@ async fn hops_that_come_together_are_stored_together() {
     let operations = gated.operations.load(Ordering::SeqCst);
     assert_eq!(operations, 2, "the first hop, and all others");
     assert_eq!(metrics.trail_lost.get(), 0);
+}
+
+/// A reply names no replica, and nobody knows what it answers: the time that it waited in its lane counts.
+#[tokio::test]
+async fn what_nobody_knows_is_looked_for_until_its_note_would_be_there() {
+    for (waited, looks) in [(0, 4), (320, 3), (460, 2), (500, 1), (3_600_000, 1)] {
+        let gated = Arc::new(Gated {
+            store: store(),
+            operations: AtomicU32::new(0),
+            gate: tokio::sync::Semaphore::new(1),
+        });
+        let counted: Arc<dyn StateStore> = gated.clone();
+        let names = Names {
+            connector: "t".into(),
+            by: "transport/t@one".into(),
+            keep: Duration::from_secs(3600),
+            content: KeptContent::None,
+            trail: Some(Duration::from_secs(3600)),
+            reply_queue: Some("t.reply.one".into()),
+        };
+        let holding = Holding::new(&names, Some(&counted)).unwrap();
+        let waited = Duration::from_millis(waited);
+        let found = holding.look_up("nothing", waited, &|| false).await;
+        assert!(matches!(found, Ok(None)));
+        let operations = gated.operations.load(Ordering::SeqCst);
+        assert_eq!(operations, looks, "{waited:?}");
+    }
 }
