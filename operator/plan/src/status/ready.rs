@@ -308,8 +308,10 @@ fn of_broker(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Opt
     }
     let link = health.link(&seen.sight);
     let away = link.is_some_and(|(link, _)| link.truth == Truth::False);
-    // A worker that pauses on purpose is ready; who waits for its peer says so in LinkUp.
-    if away || health.says(&["too_many_parked", "backlog_full"]).is_some() {
+    // A worker that pauses on purpose is ready; who waits for its peer says so in LinkUp. One that divides its queues anew reads
+    // no new part before the old ones are empty.
+    let pauses = ["too_many_parked", "backlog_full", "redividing"];
+    if away || health.says(&pauses).is_some() {
         return None;
     }
     let consumers = seen.sight.broker.consumers(seen.sight.resource);
