@@ -93,13 +93,15 @@ pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) ->
         (Err(refusal), _) | (Ok(_), Some(refusal)) => refusal,
         (Ok(desired), None) => {
             let readiness = of_pods(seen, previous, health);
-            // What was asked for, and what the cluster does not have.
-            let missing = Reason::GatewayMissing.as_str();
-            let note = desired.notes.iter().find(|note| note.reason == missing);
-            return match note {
-                Some(note) if readiness.is_quiet() => {
-                    readiness.pending(holds(Reason::GatewayMissing, &note.message))
-                }
+            // What was asked for and the cluster does not have, and what is not wanted any more and does not go.
+            let reasons = [Reason::GatewayMissing, Reason::ObjectLeaving];
+            let pending = reasons.into_iter().find_map(|reason| {
+                let mut notes = desired.notes.iter();
+                let note = notes.find(|note| note.reason == reason.as_str())?;
+                Some(as_refused(holds(reason, &note.message)))
+            });
+            return match pending {
+                Some(pending) if readiness.is_quiet() => readiness.pending(pending),
                 _ => readiness,
             };
         }
