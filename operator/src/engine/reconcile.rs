@@ -376,6 +376,15 @@ impl Look<'_> {
         let Self {
             engine, key, held, ..
         } = *self;
+        // What failed may be about something else than the pods that are not wanted.
+        let paused = held.annotation(PAUSED) == Some("true");
+        let may = !paused && !matches!(error, ApiError::Closed(_));
+        if may
+            && self.resource.deployment().suspend
+            && let Err(error) = self.suspend().await
+        {
+            tracing::warn!(resource = %key, %error, "could not be suspended; it is tried again");
+        }
         match &error {
             ApiError::Closed(why) => tracing::debug!(resource = %key, why, "left alone"),
             // The namespace, or the resource itself, is going: there is nothing left to do.

@@ -228,6 +228,33 @@ async fn what_the_cluster_refuses_can_be_suspended_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_or_written_can_be_suspended_too() {
+    for part in ["/services/transport-t", "/secrets/"] {
+        let mut world = World::new().await;
+        world.running(telnet()).await;
+        // Longer than what was read of Secrets counts as fresh.
+        tokio::time::advance(Duration::from_secs(30)).await;
+        world.server.instead(move |call| {
+            let fails = call.path.contains(part);
+            fails.then_some(Instead::Refusal(500, "failed calling webhook"))
+        });
+        world.write(json!({"telnet": {"port": 9011}, "suspend": true}));
+        let (looked, _) = world.look().await;
+        assert!(matches!(looked, Looked::Failed(_)), "{part}: {looked:?}");
+        assert_eq!(replicas(&world), 0, "{part}");
+        assert_eq!(world.server.notes("Scaled").len(), 1, "{part}");
+        let (_, calls) = world.look().await;
+        let again = calls.iter().any(|call| call.contains("deployments"));
+        assert!(!again, "{part}: {calls:?}");
+        world.server.mend();
+        world.done().await;
+        world.settle().await;
+        assert_eq!(world.condition("Ready")["reason"], "Suspended", "{part}");
+        world.silence().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_field_that_goes_from_the_template_is_named() {
     let mut world = World::new().await;
     let spec =
