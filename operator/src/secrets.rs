@@ -40,8 +40,6 @@ struct Entry {
 pub struct Secrets {
     api: Api,
     entries: Mutex<HashMap<Name, Entry>>,
-    /// Resources one of whose Secrets is another one than their pods were told of.
-    rotated: Mutex<HashSet<Key>>,
     /// Users of one that has changed who have not heard of it.
     concerned: Mutex<HashSet<Key>>,
 }
@@ -52,17 +50,12 @@ impl Secrets {
         Self {
             api,
             entries: Mutex::default(),
-            rotated: Mutex::default(),
             concerned: Mutex::default(),
         }
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Name, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rotated(&self) -> MutexGuard<'_, HashSet<Key>> {
-        self.rotated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn concerned(&self) -> MutexGuard<'_, HashSet<Key>> {
@@ -86,9 +79,6 @@ impl Secrets {
                 .entry((key.namespace.clone(), name.clone()))
                 .or_default();
             entry.users.insert(key.clone());
-        }
-        if names.is_empty() {
-            self.rotated().remove(key);
         }
     }
 
@@ -172,9 +162,6 @@ impl Secrets {
         };
         let first = entry.read.is_none();
         let changed = !first && entry.facts != facts;
-        if changed && entry.facts.is_some() && facts.is_some() {
-            self.rotated().extend(entry.users.iter().cloned());
-        }
         entry.facts = facts;
         entry.read = Some(now);
         // At most the whole time after the last one, and not all in step.
@@ -184,16 +171,6 @@ impl Secrets {
             self.concerned().extend(entry.users.iter().cloned());
         }
         Ok(())
-    }
-
-    /// Whether the pods of a resource are still to be told of another revision. Asking clears it.
-    pub fn take_rotated(&self, key: &Key) -> bool {
-        self.rotated().remove(key)
-    }
-
-    /// They could not be told: next time.
-    pub fn put_back_rotated(&self, key: &Key) {
-        self.rotated().insert(key.clone());
     }
 
     /// Reads again what is due, for as long as it is polled; `changed` hears of every user of one that changed.

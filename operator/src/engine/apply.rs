@@ -8,7 +8,7 @@ use super::store::{Family, Key};
 use crate::client::{ApiError, Apply};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use vumi_plan::names::{HASH, TEMPLATE_HASH};
+use vumi_plan::names::{HASH, SECRET_REVISION, TEMPLATE_HASH};
 use vumi_plan::{Child, Desired};
 
 /// Why not everything could be applied.
@@ -147,8 +147,9 @@ pub fn plan<'a>(
     plan
 }
 
-fn template_hash(child: &Child) -> &Value {
-    &child.object["metadata"]["annotations"][TEMPLATE_HASH]
+/// Whether an annotation of a child says what it is to say.
+fn says(held: &Held, child: &Child, name: &str) -> bool {
+    held.annotation(name) == child.object["metadata"]["annotations"][name].as_str()
 }
 
 /// What a child needs.
@@ -164,8 +165,8 @@ fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> 
             finalizers: held.finalizers.clone(),
         });
     }
-    let same = held.annotation(HASH) == Some(child.hash.as_str())
-        && held.annotation(TEMPLATE_HASH) == template_hash(child).as_str();
+    let names = [HASH, TEMPLATE_HASH, SECRET_REVISION];
+    let same = names.into_iter().all(|name| says(held, child, name));
     match same {
         false => Need::Change,
         true => match held.lost(&child.hash, wanted) {

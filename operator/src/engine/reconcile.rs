@@ -148,6 +148,13 @@ impl Look<'_> {
             }
             return Err(error);
         }
+        let touched = rotate(engine, key, family, &desired).await?;
+        if touched > 0 {
+            let message =
+                format!("a Secret has changed: {touched} pods read it again, none is replaced");
+            let event = Event::normal("SecretChanged", message);
+            engine.events.tell(key, &held.uid, event).await;
+        }
         let before = self.running(family, &desired);
         let (written, fault) = apply::apply(engine, key, &plan).await;
         let after = self.running(&engine.stores.family(key), &desired);
@@ -188,13 +195,6 @@ impl Look<'_> {
                 reason: Reason::ObjectLeaving.as_str(),
                 message: format!("not wanted any more: {}", stuck.join("; ")),
             });
-        }
-        let touched = rotate(engine, key, &family, &context).await?;
-        if touched > 0 {
-            let message =
-                format!("a Secret has changed: {touched} pods read it again, none is replaced");
-            let event = Event::normal("SecretChanged", message);
-            engine.events.tell(key, &held.uid, event).await;
         }
         let told = match &clash {
             Some(refusal) => self.tell(Err(refusal), None, scaling),

@@ -464,10 +464,40 @@ async fn a_rotated_secret_touches_pods_and_replaces_none() {
             "GET secrets/vumi-redis",
             "PATCH pods/transport-t-0",
             "POST events SecretChanged",
+            "PATCH deployments/transport-t",
         ]
     );
     world.tell(pod, &path);
     world.silence().await;
+}
+
+/// Which revision pods were told of is known from the workload, by whoever leads.
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_rotated_while_no_operator_ran_is_noticed() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    world.restart().await;
+    assert!(told(world.done().await).is_empty());
+    world.restart().await;
+    let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
+    let rotated =
+        json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2I="}});
+    world.server.put(secret, rotated);
+    // The operator ends in the midst of it: the next one goes on.
+    world.server.instead(|call| {
+        let last = call.path.ends_with("/deployments/transport-t");
+        last.then_some(Instead::Refusal(500, "etcd has another leader"))
+    });
+    let (looked, calls) = world.look().await;
+    assert!(matches!(looked, Looked::Failed(_)), "{looked:?}");
+    let touched = ["PATCH pods/transport-t-0", "POST events SecretChanged"];
+    assert_eq!(told(calls)[..2], touched);
+    world.server.mend();
+    world.restart().await;
+    assert_eq!(told(world.done().await), ["PATCH deployments/transport-t"]);
+    world.silence().await;
+    world.restart().await;
+    assert!(told(world.done().await).is_empty());
 }
 
 #[test]
