@@ -139,9 +139,9 @@ impl Look<'_> {
         let own = |workload: &Child| own_template(&validated, &context, &engine.settings, workload);
         let plan = apply::plan(family, &held.uid, &desired, &own);
         if resource.deployment().overrides.is_some()
-            && let Err(error) = apply::try_workload(engine, key, &plan).await
+            && let Err(error) = apply::try_workload(engine, key, &held.uid, &plan).await
         {
-            if error.is_about_the_object() && error.code() != Some(403) {
+            if apply::is_refusal(&error) {
                 let message = format!("spec.overrides: {error}");
                 let refusal = refusal(Outcome::Stalled, Reason::OverridesInvalid, message);
                 return self.refuse(Some(&desired), &refusal, scaling).await;

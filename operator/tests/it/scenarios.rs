@@ -370,11 +370,21 @@ async fn overrides_are_tried_before_anything_is_applied() {
             .unwrap()
             .contains("nodeSelektor")
     );
+    // The same is not tried again, but for once in a while.
+    for (seconds, tried) in [(30, false), (300, false), (300, true), (30, false)] {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        let (looked, calls) = world.look().await;
+        assert!(matches!(looked, Looked::Refused(_)), "{looked:?}");
+        let calls = told(calls);
+        assert_eq!(calls.len(), usize::from(tried), "{seconds}: {calls:?}");
+        assert!(calls.iter().all(|call| call.ends_with("(dry run)")));
+    }
+    assert_eq!(world.condition("Stalled")["reason"], "OverridesInvalid");
     world.server.mend();
     world.write(
         json!({"telnet": {"port": 9010}, "overrides": {"spec": {"nodeSelector": {"a": "b"}}}}),
     );
-    let calls = world.done().await;
+    let calls = told(world.done().await);
     assert_eq!(calls[0], "PATCH deployments/transport-t (dry run)");
     world.settle().await;
     world.silence().await;
