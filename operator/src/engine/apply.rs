@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
 use vumi_plan::names::{HASH, SECRET_REVISION, TEMPLATE_HASH};
-use vumi_plan::{Child, Desired};
+use vumi_plan::{Child, Desired, Found};
 
 /// For so long a workload that was refused is not asked of again.
 const REFUSED: Duration = Duration::from_secs(600);
@@ -162,8 +162,8 @@ fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> 
     let Some(held) = held else {
         return Need::Create;
     };
-    let of_another = held.owner.as_deref().is_some_and(|owner| owner != uid);
-    if held.deleting || of_another {
+    let found = Found::labelled(held.deleting, held.owner.as_deref(), Some(uid));
+    if found == Found::Leaving {
         return Need::Wait(Leaving {
             object: format!("{} {}", child.kind, child.name),
             since: held.ends,
