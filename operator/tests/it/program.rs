@@ -1,6 +1,7 @@
-//! The program itself: it gets ready, leads, and gives the lease back when it is told to stop.
+//! The program itself: it gets ready, leads, and gives the lease back when it is told to stop. Its log says no secret, not even
+//! of a broker that refuses it.
 
-use crate::cluster::{Cluster, until};
+use crate::cluster::{BrokerPlace, Cluster, PLANTED, has_no_secret, until};
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
@@ -29,8 +30,13 @@ fn asked(port: u16, path: &str) -> Option<(String, String)> {
     Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
 }
 
-pub async fn it_leads_and_stops(cluster: &Cluster) {
+pub async fn it_leads_and_stops(cluster: &Cluster, broker: &BrokerPlace) {
     let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    // A password that is none.
+    let refused = broker.url.replace(PLANTED, &format!("{PLANTED}-of-before"));
+    assert_ne!(refused, broker.url);
+    cluster.broker(&refused);
     let kubeconfig = folder.path().join("kubeconfig");
     let text = cluster.server.kubeconfig("default");
     std::fs::write(&kubeconfig, text).unwrap();
@@ -50,8 +56,10 @@ pub async fn it_leads_and_stops(cluster: &Cluster) {
             &format!("127.0.0.1:{port}"),
             "--log-format",
             "json",
+            "--log-level",
+            "debug,vumi_operator=trace,vumi_core=trace",
         ])
-        .stderr(Stdio::piped())
+        .stderr(Stdio::from(std::fs::File::create(&log).unwrap()))
         .spawn()
         .unwrap();
     let mut program = Program(program);
@@ -67,8 +75,16 @@ pub async fn it_leads_and_stops(cluster: &Cluster) {
         ("200".into(), "ok\n".into())
     );
     assert_eq!(asked(port, "/healthz").unwrap().0, "200");
-    let (_, metrics) = asked(port, "/metrics").unwrap();
+    let metrics = || asked(port, "/metrics").map_or(String::new(), |(_, text)| text);
+    until("the broker to refuse it", || {
+        let text = metrics();
+        let mut rows = text.lines();
+        rows.any(|row| row.contains("outcome=\"connection\",secret=\"campaign/vumi-broker\""))
+    })
+    .await;
+    let metrics = metrics();
     assert!(metrics.contains("vumi_operator_leading 1"), "{metrics}");
+    has_no_secret("the metrics", &metrics);
     let id = program.0.id().to_string();
     assert!(
         Command::new("kill")
@@ -80,14 +96,8 @@ pub async fn it_leads_and_stops(cluster: &Cluster) {
     let status = program.0.wait().unwrap();
     assert!(status.success(), "{status}");
     assert_eq!(holder(), Some("".into()));
-    let mut log = String::new();
-    program
-        .0
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut log)
-        .unwrap();
+    let log = std::fs::read_to_string(&log).unwrap();
     assert!(log.contains("the lease is given back"), "{log}");
-    assert!(!log.contains("planted-value"), "{log}");
+    assert!(log.contains("refuses us"), "{log}");
+    has_no_secret("the log", &log);
 }
