@@ -125,9 +125,9 @@ reasons! {
         "Look at the peer; `vumi explain` tells more of the reason in the message, such as `provider_unreachable`.";
     PeerThrottles in "LinkUp": "The peer asks to slow down, and is obeyed.",
         "Nothing, if it passes; else set rateLimit to what it allows.";
-    PeerDown in "LinkUp": "The peer cannot be reached or refuses us.",
+    PeerDown in "LinkUp, Ready": "The peer cannot be reached or refuses us.",
         "Look at the peer; `vumi explain` tells more of the reason in the message, such as `provider_unreachable`.";
-    NoReports in "LinkUp, StateHealthy, CredentialsValid": "The worker has said nothing for three minutes, so nobody can tell.",
+    NoReports in "LinkUp, Ready, StateHealthy, CredentialsValid": "The worker has said nothing for three minutes, so nobody can tell.",
         "Look whether its pods run and reach the broker, and whether the operator does.";
 
     TooManyParked in "Paused": "The worker paused because too many messages had to be set aside.",

@@ -174,7 +174,8 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         ),
     };
     if workload.ready >= wanted && !rolls {
-        return match of_broker(seen, previous, health) {
+        let why = of_broker(seen, previous, health);
+        return match why.or_else(|| of_link(seen, previous, health)) {
             Some(candidate) => Readiness::ready(candidate),
             None => {
                 let text = "the pods run and the broker sees their consumers".to_owned();
@@ -325,4 +326,17 @@ fn of_broker(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Opt
         false => SignedDuration::ZERO,
     };
     Some(not_ready(Reason::NotConsuming, &text).after(after))
+}
+
+/// Why a worker that is to reach its peer is not ready (K13). Others are not kept from being ready by an outage that is not theirs.
+fn of_link(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Option<Candidate> {
+    if !seen.sight.resource.deployment().require_link {
+        return None;
+    }
+    if let Some((link, _)) = health.link(&seen.sight) {
+        return Some(link).filter(|link| link.truth == Truth::False);
+    }
+    let link = previous.condition(ConditionType::LinkUp)?;
+    let text = "nothing was heard of the peer for a while";
+    (link.status == Truth::Unknown).then(|| not_ready(Reason::NoReports, text))
 }

@@ -170,6 +170,36 @@ fn the_word_for_the_peer_follows() {
     assert_eq!(world.is(T::LinkUp), "False/PeerDown");
 }
 
+/// An outage of others keeps nobody from being ready who has not asked for that.
+#[test]
+fn who_requires_its_peer_is_not_ready_without_it() {
+    for (spec, down, silent) in [
+        ("devNull: {}", "True/Running", "True/Running"),
+        (
+            "devNull: {}, readiness: {requireLink: true}",
+            "False/PeerDown",
+            "False/NoReports",
+        ),
+    ] {
+        let mut world = World::running("Transport", spec);
+        // A worker that has no peer says nothing of one.
+        world.pass(30);
+        assert_eq!(world.is(T::Ready), "True/Running", "{spec}");
+        world.says("provider", "down", "provider_unreachable", "no answer");
+        world.pass(5);
+        assert_eq!(world.is(T::Ready), "True/Running", "{spec}: for a moment");
+        world.pass(10);
+        assert_eq!(world.is(T::LinkUp), "False/PeerDown", "{spec}");
+        assert_eq!(world.three(), [down, "", ""], "{spec}");
+        world.says("provider", "ok", "provider_answered", "it answers");
+        world.pass(15);
+        assert_eq!(world.is(T::Ready), "True/Running", "{spec}");
+        world.pass(200);
+        assert_eq!(world.is(T::LinkUp), "Unknown/NoReports", "{spec}");
+        assert_eq!(world.is(T::Ready), silent, "{spec}");
+    }
+}
+
 #[test]
 fn silence_is_never_the_last_green() {
     let mut world = transport();
