@@ -65,6 +65,7 @@ impl Running {
         let options = Options {
             settings: Settings::default(),
             namespaces: Vec::new(),
+            watch_secrets: false,
             concurrency: 8,
             lease: ("vumi-system".into(), "vumi-operator".into()),
             times: Times::default(),

@@ -1,11 +1,12 @@
 //! The program itself: it gets ready, leads, and gives the lease back when it is told to stop. Its log says no secret, not even
 //! of a broker that refuses it.
 
-use crate::cluster::{BrokerPlace, Cluster, PLANTED, has_no_secret, until};
+use crate::cluster::{BrokerPlace, Cluster, NAMESPACE, PLANTED, child, has_no_secret, until};
+use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Ends with the test, however that ends.
 struct Program(std::process::Child);
@@ -37,6 +38,17 @@ pub async fn it_leads_and_stops(cluster: &Cluster, broker: &BrokerPlace) {
     let refused = broker.url.replace(PLANTED, &format!("{PLANTED}-of-before"));
     assert_ne!(refused, broker.url);
     cluster.broker(&refused);
+    // A Secret of which it is to hear at once.
+    let secret = format!("/api/v1/namespaces/{NAMESPACE}/secrets/api-partner");
+    let revision = || {
+        let deployment = cluster.get(&child("Deployment", "transport-api-full"));
+        deployment.unwrap()["metadata"]["annotations"]["vumi.dev/secret-revision"].clone()
+    };
+    let first = revision();
+    cluster.merge(
+        &secret,
+        &json!({"metadata": {"labels": {"vumi.dev/watch": "true"}}}),
+    );
     let kubeconfig = folder.path().join("kubeconfig");
     let text = cluster.server.kubeconfig("default");
     std::fs::write(&kubeconfig, text).unwrap();
@@ -51,6 +63,7 @@ pub async fn it_leads_and_stops(cluster: &Cluster, broker: &BrokerPlace) {
             "--identity",
             "program",
         ])
+        .arg("--watch-secrets")
         .args([
             "--admin",
             &format!("127.0.0.1:{port}"),
@@ -82,6 +95,14 @@ pub async fn it_leads_and_stops(cluster: &Cluster, broker: &BrokerPlace) {
         lines.any(|line| line.contains("refuses us") && !line.contains("TLS"))
     })
     .await;
+    until("the label to be noticed", || revision() != first).await;
+    let second = revision();
+    let began = Instant::now();
+    let more = format!("{PLANTED}-of-later");
+    cluster.merge(&secret, &json!({"stringData": {"more": more}}));
+    until("the change to be noticed", || revision() != second).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(20), "not in a minute: {took:?}");
     let (_, metrics) = asked(port, "/metrics").unwrap();
     assert!(metrics.contains("vumi_operator_leading 1"), "{metrics}");
     has_no_secret("the metrics", &metrics);

@@ -510,6 +510,35 @@ async fn a_secret_that_was_rotated_while_no_operator_ran_is_noticed() {
     assert!(told(world.done().await).is_empty());
 }
 
+/// What somebody says of it goes before the minute.
+#[tokio::test(start_paused = true)]
+async fn a_secret_of_which_somebody_tells_is_read_at_once() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    let engine = std::sync::Arc::clone(&world.engine);
+    let (tell, mut told_of) = tokio::sync::mpsc::unbounded_channel();
+    let task = tokio::spawn(async move {
+        let changed = |key| tell.send(key).unwrap();
+        engine.secrets.run(changed).await;
+    });
+    let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
+    let data = json!({"connection_string": "YW1xcDovL2I="});
+    let rotated = json!({"metadata": {"name": "vumi-broker"}, "data": data});
+    world.server.put(secret, rotated);
+    let began = Instant::now();
+    world.engine.secrets.has_changed(NAMESPACE, "vumi-broker");
+    // Of what nobody uses, nothing is read.
+    world.engine.secrets.has_changed(NAMESPACE, "other");
+    assert_eq!(told_of.recv().await.unwrap(), world.key);
+    assert!(began.elapsed() <= Duration::from_secs(2));
+    task.abort();
+    let calls = world.server.calls();
+    assert!(
+        !calls.contains(&"GET secrets/other".to_owned()),
+        "{calls:?}"
+    );
+}
+
 #[test]
 fn no_kind_but_ours_is_written_that_is_not_ours() {
     // Secrets are not among what is watched or applied at all.
