@@ -11,7 +11,8 @@ use crate::shared::shapes::HoldLimit;
 use crate::shared::{
     Autoscaling, BrokerRef, Classes, ConnectorName, Dedupe, Deployment, Duration, HttpClient,
     HttpListener, MiddlewareItem, NetworkPolicySettings, OnUnknown, Ordering, Overrides, RateLimit,
-    ResourceSettings, Retention, Retry, ServiceSettings, StateRef, StateVolume, UpdatePolicy,
+    ReadinessSettings, ResourceSettings, Retention, Retry, ServiceSettings, StateRef, StateVolume,
+    UpdatePolicy,
 };
 use crate::transports::{DevNull, GenericHttp, HttpApi, HttpRpc, Mediafone, Telnet};
 use schemars::JsonSchema;
@@ -121,6 +122,8 @@ macro_rules! worker_kind {
                 suspend: bool,
                 /// When the pods take a new version of the runtime that the operator brings. Default `OnChange`.
                 update_policy: UpdatePolicy,
+                /// What else it takes to be `Ready`, on a cluster.
+                readiness: ReadinessSettings,
                 /// What each pod asks for and may use at most, on a cluster.
                 resources: ResourceSettings,
                 /// Who may reach the pods and whom they may reach, on a cluster. Default: no policy.
@@ -151,6 +154,10 @@ macro_rules! worker_kind {
                     autoscaling: self.autoscaling.clone(),
                     suspend: self.suspend.unwrap_or_default(),
                     update_policy: self.update_policy.unwrap_or_default(),
+                    require_link: self
+                        .readiness
+                        .and_then(|readiness| readiness.require_link)
+                        .unwrap_or_default(),
                     service: None,
                     resources: self.resources.clone(),
                     network_policy: self.network_policy.clone(),
@@ -164,6 +171,7 @@ macro_rules! worker_kind {
                 self.autoscaling = None;
                 self.suspend = None;
                 self.update_policy = None;
+                self.readiness = None;
                 self.resources = None;
                 self.network_policy = None;
                 self.overrides = None;

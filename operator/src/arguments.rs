@@ -35,6 +35,9 @@ pub struct Arguments {
     /// Watch this namespace; may be given several times [default: all namespaces]
     #[arg(short, long = "namespace", value_name = "NAME")]
     pub namespaces: Vec<String>,
+    /// Notice at once when a Secret with the label vumi.dev/watch=true changes; takes the rights to list and watch Secrets
+    #[arg(long)]
+    pub watch_secrets: bool,
     /// Resources that are worked on at one time
     #[arg(long, value_name = "N", default_value = "16")]
     pub concurrency: std::num::NonZeroUsize,
@@ -108,6 +111,7 @@ impl Arguments {
         Ok(Options {
             settings,
             namespaces,
+            watch_secrets: self.watch_secrets,
             concurrency: self.concurrency.get(),
             lease: (namespace.to_owned(), self.lease_name.clone()),
             times,
@@ -167,7 +171,7 @@ mod tests {
             )
         );
         assert_eq!(options.settings, Settings::default());
-        assert!(options.namespaces.is_empty());
+        assert!(options.namespaces.is_empty() && !options.watch_secrets);
     }
 
     #[test]

@@ -1,5 +1,6 @@
-//! Metrics of the operator: every name and label in one place. Labels are bounded: never the name of an object. Brokers are named by
-//! host, port and virtual host, as in statuses; the operator uses few.
+//! Metrics of the operator: every name and label in one place. Labels are bounded: never the name of an object, but for brokers.
+//! These are named by host, port and virtual host, as in statuses, and by the Secret with which they are reached; the operator uses
+//! few.
 
 use prometheus::{
     Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
@@ -138,11 +139,11 @@ impl Metrics {
             synced: gauge(SYNCED),
             current: gauge(CURRENT),
             restarts: counter(RESTARTS, &["kind"]),
-            broker_reads: counter(BROKER_READS, &["broker", "outcome"]),
-            broker_seconds: seconds(BROKER_SECONDS, &["broker"]),
+            broker_reads: counter(BROKER_READS, &["broker", "secret", "outcome"]),
+            broker_seconds: seconds(BROKER_SECONDS, &["broker", "secret"]),
             broker_up: add(
                 &registry,
-                IntGaugeVec::new(Opts::new(BROKER_UP.0, BROKER_UP.1), &["broker"]),
+                IntGaugeVec::new(Opts::new(BROKER_UP.0, BROKER_UP.1), &["broker", "secret"]),
             ),
             registry,
         }))
@@ -207,34 +208,59 @@ impl Metrics {
         self.0.restarts.with_label_values(&[kind]).inc();
     }
 
-    /// A virtual host was read, or could not be; how long its management API took, if that was asked.
-    pub fn broker_read(&self, broker: &str, outcome: &str, took: Option<Duration>) {
-        let reads = &self.0.broker_reads;
-        reads.with_label_values(&[broker, outcome]).inc();
-        if let Some(took) = took {
-            let seconds = self.0.broker_seconds.with_label_values(&[broker]);
-            seconds.observe(took.as_secs_f64());
-        }
-        let up = self.0.broker_up.with_label_values(&[broker]);
-        up.set((outcome == "ok").into());
-    }
-
-    /// A virtual host is not read any more.
-    pub fn broker_gone(&self, broker: &str) {
-        for outcome in BROKER_OUTCOMES {
-            // There is none for what never happened.
-            let _ = self.0.broker_reads.remove_label_values(&[broker, outcome]);
-        }
-        let _ = self.0.broker_seconds.remove_label_values(&[broker]);
-        let _ = self.0.broker_up.remove_label_values(&[broker]);
-    }
-
     /// All in Prometheus' text format.
     pub fn render(&self) -> String {
         let mut text = Vec::new();
         // Writing to memory does not fail.
         let _ = TextEncoder::new().encode(&self.0.registry.gather(), &mut text);
         String::from_utf8(text).unwrap_or_default()
+    }
+}
+
+/// What is counted of one virtual host as one Secret reaches it; gone with this.
+pub struct BrokerRows {
+    metrics: Metrics,
+    broker: String,
+    secret: String,
+}
+
+impl BrokerRows {
+    /// Of a broker by its address, and of a Secret as `NAMESPACE/NAME`.
+    pub fn new(metrics: &Metrics, broker: &str, secret: &str) -> Self {
+        Self {
+            metrics: metrics.clone(),
+            broker: broker.to_owned(),
+            secret: secret.to_owned(),
+        }
+    }
+
+    /// It was read, or could not be; how long its management API took, if that was asked.
+    pub fn read(&self, outcome: &str, took: Option<Duration>) {
+        let (families, broker, secret) = (&self.metrics.0, &*self.broker, &*self.secret);
+        let reads = &families.broker_reads;
+        reads.with_label_values(&[broker, secret, outcome]).inc();
+        if let Some(took) = took {
+            let seconds = &families.broker_seconds;
+            let seconds = seconds.with_label_values(&[broker, secret]);
+            seconds.observe(took.as_secs_f64());
+        }
+        let up = families.broker_up.with_label_values(&[broker, secret]);
+        up.set((outcome == "ok").into());
+    }
+}
+
+impl Drop for BrokerRows {
+    fn drop(&mut self) {
+        let (families, broker, secret) = (&self.metrics.0, &*self.broker, &*self.secret);
+        for outcome in BROKER_OUTCOMES {
+            // There is none for what never happened.
+            let row = [broker, secret, outcome];
+            let _ = families.broker_reads.remove_label_values(&row);
+        }
+        let _ = families
+            .broker_seconds
+            .remove_label_values(&[broker, secret]);
+        let _ = families.broker_up.remove_label_values(&[broker, secret]);
     }
 }
 
@@ -269,8 +295,10 @@ mod tests {
         metrics.reconciled("Transport", "done", Duration::from_millis(3));
         metrics.resources("Transport", 2);
         metrics.watch_broke("Pod");
-        metrics.broker_read("rabbit:5672/", "ok", Some(Duration::from_millis(3)));
-        metrics.broker_read("other:5672/", "connection", None);
+        let one = BrokerRows::new(&metrics, "rabbit:5672/", "n/one");
+        one.read("ok", Some(Duration::from_millis(3)));
+        let other = BrokerRows::new(&metrics, "rabbit:5672/", "n/other");
+        other.read("connection", None);
         assert_eq!(metrics.writes(), 1);
         let text = metrics.render();
         for name in [
@@ -288,8 +316,15 @@ mod tests {
         ] {
             assert!(text.contains(name.0), "{} in\n{text}", name.0);
         }
-        assert!(text.contains("vumi_operator_broker_up{broker=\"other:5672/\"} 0"));
-        metrics.broker_gone("other:5672/");
-        assert!(!metrics.render().contains("other:5672/"));
+        // Two Secrets for one virtual host have rows of their own.
+        let up = "vumi_operator_broker_up{broker=\"rabbit:5672/\",secret=";
+        assert!(text.contains(&format!("{up}\"n/one\"}} 1")), "{text}");
+        assert!(text.contains(&format!("{up}\"n/other\"}} 0")), "{text}");
+        drop(other);
+        let text = metrics.render();
+        assert!(
+            text.contains("n/one") && !text.contains("n/other"),
+            "{text}"
+        );
     }
 }

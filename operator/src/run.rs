@@ -6,6 +6,7 @@ use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::engine::dispatch::dispatch;
 use crate::engine::kinds::{KINDS, ObjectKind};
+use crate::engine::labelled;
 use crate::engine::lease::{Lease, Times};
 use crate::engine::watch::follow;
 use crate::gate::Gate;
@@ -28,6 +29,8 @@ pub struct Options {
     pub settings: Settings,
     /// Namespaces that are watched; none: all.
     pub namespaces: Vec<String>,
+    /// Whether Secrets with the label [`labelled::WATCH`] are watched.
+    pub watch_secrets: bool,
     /// Resources that are worked on at one time.
     pub concurrency: usize,
     /// Namespace and name of the lease.
@@ -119,6 +122,17 @@ impl Operator {
             brokers::keep(listens).await;
             "listening to brokers"
         });
+        let places = match self.options.watch_secrets {
+            true => self.places(),
+            false => Vec::new(),
+        };
+        for namespace in places {
+            let (engine, client) = (Arc::clone(&engine), self.client.clone());
+            parts.spawn(async move {
+                labelled::follow(engine, client, namespace).await;
+                "watching Secrets"
+            });
+        }
         let (leads, leading) = watch::channel(false);
         let lease = Lease::new(
             engine.api.clone(),
@@ -168,6 +182,14 @@ impl Operator {
         result
     }
 
+    /// The namespaces that are watched; none stands for all.
+    fn places(&self) -> Vec<Option<String>> {
+        match self.options.namespaces.as_slice() {
+            [] => vec![None],
+            some => some.iter().cloned().map(Some).collect(),
+        }
+    }
+
     /// Begins to watch a kind, in every namespace that is watched.
     fn watch(
         &self,
@@ -175,11 +197,7 @@ impl Operator {
         watches: &mut Vec<Watch>,
         parts: &mut JoinSet<&'static str>,
     ) {
-        let namespaces: Vec<Option<String>> = match self.options.namespaces.as_slice() {
-            [] => vec![None],
-            some => some.iter().cloned().map(Some).collect(),
-        };
-        for namespace in namespaces {
+        for namespace in self.places() {
             let (tell, synced) = watch::channel(false);
             watches.push(Watch { kind, synced });
             let (engine, client) = (Arc::clone(&self.engine), self.client.clone());

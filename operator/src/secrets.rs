@@ -19,7 +19,7 @@ const FRESH: Duration = Duration::from_secs(5);
 /// Secrets that are read at one time, at most.
 const AT_ONCE: usize = 4;
 
-static SECRET: ObjectKind = plain("", "v1", "Secret", "secrets");
+pub(crate) static SECRET: ObjectKind = plain("", "v1", "Secret", "secrets");
 
 /// Names a Secret: namespace and name.
 type Name = (String, String);
@@ -31,6 +31,8 @@ struct Entry {
     read: Option<Instant>,
     /// When it is read again.
     due: Option<Instant>,
+    /// Whether somebody says that it has changed since.
+    stale: bool,
     users: HashSet<Key>,
     /// One reader at a time; others take what it found.
     reading: Arc<tokio::sync::Mutex<()>>,
@@ -40,8 +42,6 @@ struct Entry {
 pub struct Secrets {
     api: Api,
     entries: Mutex<HashMap<Name, Entry>>,
-    /// Resources one of whose Secrets is another one than their pods were told of.
-    rotated: Mutex<HashSet<Key>>,
     /// Users of one that has changed who have not heard of it.
     concerned: Mutex<HashSet<Key>>,
 }
@@ -52,17 +52,12 @@ impl Secrets {
         Self {
             api,
             entries: Mutex::default(),
-            rotated: Mutex::default(),
             concerned: Mutex::default(),
         }
     }
 
     fn entries(&self) -> MutexGuard<'_, HashMap<Name, Entry>> {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn rotated(&self) -> MutexGuard<'_, HashSet<Key>> {
-        self.rotated.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn concerned(&self) -> MutexGuard<'_, HashSet<Key>> {
@@ -86,9 +81,6 @@ impl Secrets {
                 .entry((key.namespace.clone(), name.clone()))
                 .or_default();
             entry.users.insert(key.clone());
-        }
-        if names.is_empty() {
-            self.rotated().remove(key);
         }
     }
 
@@ -131,6 +123,15 @@ impl Secrets {
         }
     }
 
+    /// Somebody says that a Secret has changed: if it is used, it is read again at once.
+    pub fn has_changed(&self, namespace: &str, name: &str) {
+        let place = (namespace.to_owned(), name.to_owned());
+        if let Some(entry) = self.entries().get_mut(&place) {
+            entry.stale = true;
+            entry.due = Some(Instant::now());
+        }
+    }
+
     /// The revision that a Secret had when it was last read, if it was.
     pub fn revision(&self, namespace: &str, name: &str) -> Option<String> {
         let place = (namespace.to_owned(), name.to_owned());
@@ -143,9 +144,13 @@ impl Secrets {
     async fn read(&self, place: &Name) -> Result<(), ApiError> {
         let reading = Arc::clone(&self.entries().entry(place.clone()).or_default().reading);
         let _turn = reading.lock().await;
-        let fresh = |entry: &Entry| entry.read.is_some_and(|read| read.elapsed() < FRESH);
-        if self.entries().get(place).is_some_and(fresh) {
-            return Ok(());
+        if let Some(entry) = self.entries().get_mut(place) {
+            let fresh = entry.read.is_some_and(|read| read.elapsed() < FRESH);
+            if fresh && !entry.stale {
+                return Ok(());
+            }
+            // What is said from here on may be later than what is read here.
+            entry.stale = false;
         }
         let (namespace, name) = place;
         let found = match is_name(name) {
@@ -172,28 +177,16 @@ impl Secrets {
         };
         let first = entry.read.is_none();
         let changed = !first && entry.facts != facts;
-        if changed && entry.facts.is_some() && facts.is_some() {
-            self.rotated().extend(entry.users.iter().cloned());
-        }
         entry.facts = facts;
         entry.read = Some(now);
         // At most the whole time after the last one, and not all in step.
-        entry.due = Some(now + EVERY.mul_f64(rand::rng().random_range(0.75..=0.95)));
+        let pause = EVERY.mul_f64(rand::rng().random_range(0.75..=0.95));
+        entry.due = Some(if entry.stale { now } else { now + pause });
         // Whoever found it, all of them have to hear of it.
         if changed {
             self.concerned().extend(entry.users.iter().cloned());
         }
         Ok(())
-    }
-
-    /// Whether the pods of a resource are still to be told of another revision. Asking clears it.
-    pub fn take_rotated(&self, key: &Key) -> bool {
-        self.rotated().remove(key)
-    }
-
-    /// They could not be told: next time.
-    pub fn put_back_rotated(&self, key: &Key) {
-        self.rotated().insert(key.clone());
     }
 
     /// Reads again what is due, for as long as it is polled; `changed` hears of every user of one that changed.

@@ -17,6 +17,7 @@ pub const DEPLOYMENT_SETTINGS: &[&str] = &[
     "autoscaling",
     "suspend",
     "updatePolicy",
+    "readiness",
     "service",
     "resources",
     "networkPolicy",
@@ -34,6 +35,8 @@ pub struct Deployment {
     pub suspend: bool,
     /// When a new version of the runtime is taken.
     pub update_policy: UpdatePolicy,
+    /// Whether it is ready only while its peer can be reached.
+    pub require_link: bool,
     /// How callers reach it, when written.
     pub service: Option<ServiceSettings>,
     /// What each pod may use, when written.
@@ -54,6 +57,16 @@ pub enum UpdatePolicy {
     Immediate,
     /// Never, until this says otherwise; edits keep the version that runs.
     Manual,
+}
+
+/// What it takes for a worker to be ready, beside its pods and the broker.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReadinessSettings {
+    /// Whether the worker is not `Ready` while its peer, such as a provider, cannot be reached: whoever waits for the worker waits for
+    /// the peer as well, and an outage of the peer holds up a rollout. Default `false`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub require_link: Option<bool>,
 }
 
 /// What a pod may use.

@@ -24,7 +24,9 @@ pub use autoscaling::Autoscaling;
 pub use broker::{BrokerProfile, BrokerRef};
 pub use classes::{Class, Classes, Weights};
 pub use client::HttpClient;
-pub use deployment::{Deployment, ResourceAmounts, ResourceSettings, UpdatePolicy};
+pub use deployment::{
+    Deployment, ReadinessSettings, ResourceAmounts, ResourceSettings, UpdatePolicy,
+};
 pub use failure::{Actor, FailureClass, ProviderCode};
 pub use http::{BasicAuth, HttpListener, RequestMethod};
 pub use middleware::{

@@ -65,7 +65,7 @@ pub struct Desired {
     pub address: Option<String>,
     /// What callers outside of the cluster use.
     pub url: Option<String>,
-    /// What cannot be had here.
+    /// What cannot be had here, and what is left over and does not go.
     pub notes: Vec<Note>,
 }
 
@@ -78,7 +78,7 @@ impl Desired {
     }
 }
 
-/// Something that was asked for and that this cluster does not have.
+/// Something that was asked for and that this cluster does not have, or that does not go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Note {
     /// A word for conditions and events, such as `GatewayMissing`.

@@ -9,6 +9,7 @@ pub mod build;
 pub mod clashes;
 pub mod context;
 pub mod desired;
+pub mod found;
 pub mod hash;
 pub mod kinds;
 pub mod merge;
@@ -25,6 +26,7 @@ pub use build::{build, own_template};
 pub use clashes::{BrokerIdentity, Claim, Clash, clashes, consumed};
 pub use context::{Context, Live, Platform, SecretFacts};
 pub use desired::{Child, Desired, Note};
+pub use found::Found;
 pub use kinds::{CHILDREN, ChildKind};
 pub use names::Names;
 pub use observed::{

@@ -70,7 +70,7 @@ reasons! {
         "Add the key; it is noticed within a minute.";
     ApplyFailed in "Ready, Reconciling": "The API server did not take an object of the worker; it is tried again.",
         "Do as the API server's message says: often it is a quota, an admission policy or missing rights of the operator.";
-    ObjectLeaving in "Ready, Reconciling": "An object of the same name is being deleted and does not go.",
+    ObjectLeaving in "Ready, Reconciling": "An object of the same name, or one that is not wanted any more, is being deleted and does not go.",
         "See to what holds the object that the message names, or take its finalizers off if nobody else will.";
     GatewayMissing in "Reconciling": "service.expose asks for an HTTPRoute, and the cluster knows none.",
         "Install the CRDs of the Gateway API, or use ingress.";
@@ -125,9 +125,9 @@ reasons! {
         "Look at the peer; `vumi explain` tells more of the reason in the message, such as `provider_unreachable`.";
     PeerThrottles in "LinkUp": "The peer asks to slow down, and is obeyed.",
         "Nothing, if it passes; else set rateLimit to what it allows.";
-    PeerDown in "LinkUp": "The peer cannot be reached or refuses us.",
+    PeerDown in "LinkUp, Ready": "The peer cannot be reached or refuses us.",
         "Look at the peer; `vumi explain` tells more of the reason in the message, such as `provider_unreachable`.";
-    NoReports in "LinkUp, StateHealthy, CredentialsValid": "The worker has said nothing for three minutes, so nobody can tell.",
+    NoReports in "LinkUp, Ready, StateHealthy, CredentialsValid": "The worker has said nothing for three minutes, so nobody can tell.",
         "Look whether its pods run and reach the broker, and whether the operator does.";
 
     TooManyParked in "Paused": "The worker paused because too many messages had to be set aside.",

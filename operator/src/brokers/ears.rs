@@ -1,7 +1,7 @@
 //! What workers say of themselves, as our own queue gets it (K6).
 
-use super::link::{Link, report};
-use super::tell;
+use super::link::report;
+use super::shared::Shared;
 use crate::engine::Engine;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -14,15 +14,13 @@ use vumi_core::message::TransportStatus;
 const PREFETCH: u16 = 200;
 /// Consumers beside the first, each for connectors that came later, before there is one for all again.
 const CONSUMERS: usize = 8;
-/// In this time what happens is taken together.
-const TOGETHER: Duration = Duration::from_millis(200);
 /// For so long two hear, at most, while one takes the place of the others.
 const OVERLAP: Duration = Duration::from_secs(10);
 
 /// Our own copies of what workers say (K6).
 pub(super) struct Ears {
     engine: Arc<Engine>,
-    link: Arc<Link>,
+    shared: Arc<Shared>,
     broker: Arc<dyn Broker>,
     heard: BTreeSet<String>,
     /// The first one hears all that there was when it began.
@@ -32,10 +30,10 @@ pub(super) struct Ears {
 }
 
 impl Ears {
-    pub(super) fn new(engine: Arc<Engine>, link: Arc<Link>, broker: Arc<dyn Broker>) -> Self {
+    pub(super) fn new(engine: Arc<Engine>, shared: Arc<Shared>, broker: Arc<dyn Broker>) -> Self {
         Self {
             engine,
-            link,
+            shared,
             broker,
             heard: BTreeSet::new(),
             names: Vec::new(),
@@ -90,16 +88,12 @@ impl Ears {
         }
         self.names.push(name);
         self.heard.clone_from(connectors);
-        let (engine, link) = (Arc::clone(&self.engine), Arc::clone(&self.link));
+        let (engine, shared) = (Arc::clone(&self.engine), Arc::clone(&self.shared));
         let mut state = subscription.state.clone();
         self.listeners.spawn(async move {
             while let Some(raw) = subscription.deliveries.recv().await {
                 if let Some(report) = report(&raw.routing_key, &raw.body, engine.clock.now()) {
-                    let connector = report.connector.clone();
-                    if link.hear(report) {
-                        let keys = engine.claims.speakers(&link.place, &connector);
-                        tell(&engine, keys, TOGETHER);
-                    }
+                    shared.hear(&engine, &report);
                 }
                 subscription.acker.ack(raw.generation, raw.tag, false);
             }

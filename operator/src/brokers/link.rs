@@ -5,7 +5,6 @@ use super::reports::Reports;
 use k8s_openapi::jiff::Timestamp;
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::watch;
 use vumi_api::Resource;
 use vumi_plan::{Broker, BrokerIdentity, Pod, Report, Unread};
 
@@ -29,13 +28,14 @@ struct Said {
     reading: u64,
     known: Option<Known>,
     reports: Reports,
+    /// The connectors whose workers are listened to.
+    connectors: BTreeSet<String>,
 }
 
 /// One virtual host.
 pub struct Link {
     pub(super) place: Place,
     said: Mutex<Said>,
-    connectors: watch::Sender<BTreeSet<String>>,
 }
 
 impl Link {
@@ -48,8 +48,8 @@ impl Link {
                 reading: 0,
                 known: None,
                 reports: Reports::default(),
+                connectors: BTreeSet::new(),
             }),
-            connectors: watch::Sender::default(),
         }
     }
 
@@ -57,22 +57,23 @@ impl Link {
         self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The connectors whose workers are listened to.
-    pub(super) fn listen_to(&self, connectors: &BTreeSet<String>) {
-        let changed = self.connectors.send_if_modified(|known| {
-            let changed = known != connectors;
-            if changed {
-                known.clone_from(connectors);
-            }
-            changed
-        });
+    /// Listens to the workers of these connectors from now on. Returns whether these are others than before.
+    pub(super) fn listen_to(&self, connectors: &BTreeSet<String>) -> bool {
+        let mut said = self.said();
+        let changed = said.connectors != *connectors;
         if changed {
-            self.said().reports.only(connectors);
+            said.connectors.clone_from(connectors);
+            said.reports.only(connectors);
         }
+        changed
     }
 
-    pub(super) fn connectors(&self) -> watch::Receiver<BTreeSet<String>> {
-        self.connectors.subscribe()
+    pub(super) fn listens_to(&self, connector: &str) -> bool {
+        self.said().connectors.contains(connector)
+    }
+
+    pub(super) fn connectors(&self) -> BTreeSet<String> {
+        self.said().connectors.clone()
     }
 
     /// The last reading, and how many there were, those that failed included.
@@ -82,13 +83,16 @@ impl Link {
     }
 
     /// Takes a reading. Returns the last one.
-    pub fn read(&self, mut broker: Broker) -> Arc<Broker> {
+    pub fn read(&self, broker: impl Into<Arc<Broker>>) -> Arc<Broker> {
+        let mut broker: Arc<Broker> = broker.into();
         let mut said = self.said();
-        if broker.address.is_none() {
-            broker.address.clone_from(&said.broker.address);
+        if broker.address.is_none() && said.broker.address.is_some() {
+            Arc::make_mut(&mut broker)
+                .address
+                .clone_from(&said.broker.address);
         }
         said.reading += 1;
-        std::mem::replace(&mut said.broker, Arc::new(broker))
+        std::mem::replace(&mut said.broker, broker)
     }
 
     /// Which broker it is. None until it has said so.

@@ -1,5 +1,6 @@
-//! What brokers say: for each virtual host that resources name there is one link, over which the reports of workers come and
-//! queues are read. Every operator listens, the one that writes reads as well.
+//! What brokers say: for each broker that resources name there is a link, over which the reports of workers come and queues are
+//! read. Links that lead to one virtual host with the same credentials share a session. Every operator listens, the one that
+//! writes reads as well.
 
 mod ears;
 mod identify;
@@ -7,15 +8,17 @@ mod link;
 mod management;
 mod reports;
 mod session;
+mod shared;
 
 pub use link::{Known, Link, unread};
 
 use crate::engine::Engine;
 use crate::engine::claims;
+use shared::Shared;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use vumi_api::shared::BrokerRef;
 
@@ -37,7 +40,10 @@ pub struct Place {
 #[derive(Default)]
 pub struct Brokers {
     links: Mutex<HashMap<Place, Arc<Link>>>,
+    sessions: Mutex<Vec<Arc<Shared>>>,
     changed: Notify,
+    /// Some link listens to other connectors than before.
+    connectors: watch::Sender<()>,
     /// One broker at a time is told from the others.
     identifying: tokio::sync::Mutex<()>,
 }
@@ -45,6 +51,14 @@ pub struct Brokers {
 impl Brokers {
     fn links(&self) -> MutexGuard<'_, HashMap<Place, Arc<Link>>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn sessions(&self) -> MutexGuard<'_, Vec<Arc<Shared>>> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn connectors_changed(&self) {
+        self.connectors.send_replace(());
     }
 
     /// What is known of a virtual host; none until somebody has begun to listen there.
@@ -80,7 +94,9 @@ pub async fn keep(engine: Arc<Engine>) {
         let wanted = engine.claims.places();
         for (place, connectors) in &wanted {
             let link = engine.brokers.open(place);
-            link.listen_to(connectors);
+            if link.listen_to(connectors) {
+                engine.brokers.connectors_changed();
+            }
             running.entry(place.clone()).or_insert_with(|| {
                 tasks.spawn(session::keep(Arc::clone(&engine), Arc::clone(&link)))
             });
@@ -89,10 +105,7 @@ pub async fn keep(engine: Arc<Engine>) {
             let used = wanted.contains_key(place);
             if !used {
                 task.abort();
-                let gone = engine.brokers.links().remove(place);
-                if let Some(address) = gone.and_then(|link| link.broker().0.address.clone()) {
-                    engine.metrics.broker_gone(&address);
-                }
+                engine.brokers.links().remove(place);
             }
             used
         });

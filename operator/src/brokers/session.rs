@@ -1,11 +1,14 @@
-//! Listening to one virtual host and reading its queues, with the credentials of the Secret as it is.
+//! Listening to one virtual host and reading its queues, with the credentials of the Secret as it is, for all links that lead
+//! there with the same.
 
 use super::ears::Ears;
 use super::identify::identify;
 use super::link::{Link, unread};
 use super::management::Management;
+use super::shared::{Access, Entry, Member};
 use super::{Place, tell};
 use crate::engine::Engine;
+use crate::metrics::BrokerRows;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -30,35 +33,53 @@ const PAUSE: Duration = Duration::from_secs(10);
 pub(super) async fn keep(engine: Arc<Engine>, link: Arc<Link>) {
     loop {
         if let Err(why) = session(&engine, &link).await {
-            took(&engine, &link, unread(Unread::Broker(why)));
+            let said = Arc::new(unread(Unread::Broker(why)));
+            took(&engine, &[Arc::clone(&link)], |_| Arc::clone(&said));
             tokio::time::sleep(PAUSE).await;
         }
         link.deaf();
     }
 }
 
-/// Takes a reading, and has those looked at of whom it says something new.
-fn took(engine: &Engine, link: &Link, broker: Broker) {
-    let new = broker.clone();
-    let old = link.read(broker);
-    let kind = |unread: &Option<Unread>| unread.as_ref().map(std::mem::discriminant);
-    if kind(&new.unread) != kind(&old.unread) {
-        let Place { namespace, broker } = &link.place;
-        let secret = &broker.secret_ref.name;
-        match &new.unread {
-            Some(Unread::Broker(why) | Unread::Management(why) | Unread::Forbidden(why)) => {
-                tracing::warn!(namespace, secret, why, "a broker cannot be read");
-            }
-            Some(Unread::NotYet) => {}
-            None => tracing::info!(namespace, secret, "a broker is read"),
-        }
+/// Takes what was read for each of these links, and has those looked at of whom it says something new.
+fn took(engine: &Engine, links: &[Arc<Link>], said: impl Fn(&Link) -> Arc<Broker>) {
+    // Links that share a session have read the same before as well.
+    let mut last: Option<(Arc<Broker>, Arc<Broker>, BTreeSet<String>)> = None;
+    for link in links {
+        let new = said(link);
+        let old = link.read(Arc::clone(&new));
+        log_change(link, &new, &old);
+        let same = |(before, now, _): &(Arc<Broker>, Arc<Broker>, BTreeSet<String>)| {
+            Arc::ptr_eq(before, &old) && Arc::ptr_eq(now, &new)
+        };
+        let (.., news) = match last.take().filter(same) {
+            Some(known) => last.insert(known),
+            None => last.insert((Arc::clone(&old), Arc::clone(&new), new.news(&old))),
+        };
+        let news = &*news;
+        let all = new.unread != old.unread || new.address != old.address && new.address.is_some();
+        let concerned = engine.claims.readers(&link.place, |queues, scaled| {
+            all || scaled || queues.iter().any(|queue| is_among(queue, news))
+        });
+        tell(engine, concerned, Duration::ZERO);
     }
-    let all = new.unread != old.unread || new.address != old.address && new.address.is_some();
-    let news = new.news(&old);
-    let concerned = engine.claims.readers(&link.place, |queues, scaled| {
-        all || scaled || queues.iter().any(|queue| is_among(queue, &news))
-    });
-    tell(engine, concerned, Duration::ZERO);
+}
+
+/// Says in the log whether a broker can be read, where that has changed.
+fn log_change(link: &Link, new: &Broker, old: &Broker) {
+    let kind = |unread: &Option<Unread>| unread.as_ref().map(std::mem::discriminant);
+    if kind(&new.unread) == kind(&old.unread) {
+        return;
+    }
+    let Place { namespace, broker } = &link.place;
+    let secret = &broker.secret_ref.name;
+    match &new.unread {
+        Some(Unread::Broker(why) | Unread::Management(why) | Unread::Forbidden(why)) => {
+            tracing::warn!(namespace, secret, why, "a broker cannot be read");
+        }
+        Some(Unread::NotYet) => {}
+        None => tracing::info!(namespace, secret, "a broker is read"),
+    }
 }
 
 /// Whether a queue, or a part of it, is among these.
@@ -79,20 +100,52 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
     let config = AmqpConfig::from_secret(Arc::clone(&credentials.secrets), &place.broker)
         .within(format!("{}.svc", place.namespace))
         .with_name(name);
-    let identity = config.identity().map_err(|_| {
+    let access = Access::of(&config, &place.broker, &credentials.secrets).map_err(|_| {
         let secret = &place.broker.secret_ref.name;
         format!("the Secret {secret} does not say where the broker is: it needs connection_string, or host, username and password")
     })?;
+    match Member::enter(engine, link, access) {
+        Entry::First(member) => serve(engine, link, &credentials, config, &member).await,
+        Entry::Beside(member) => beside(engine, link, &credentials, &member).await,
+    }
+    Ok(())
+}
+
+/// The session of another link serves this one too, until that ends or the Secret is another one.
+async fn beside(engine: &Engine, link: &Link, credentials: &Credentials, member: &Member) {
+    let mut tick = tokio::time::interval(EVERY);
+    loop {
+        tokio::select! {
+            () = member.ended() => return,
+            _ = tick.tick() => {}
+        }
+        if credentials.are_old(engine, &link.place) {
+            return;
+        }
+    }
+}
+
+/// Listens and reads for all links of a session, until the Secret of its first one is another.
+async fn serve(
+    engine: &Arc<Engine>,
+    link: &Arc<Link>,
+    credentials: &Credentials,
+    config: AmqpConfig,
+    member: &Member,
+) {
+    let (place, shared) = (&link.place, member.shared());
+    let identity = shared.access().identity();
     let address = format!("{}:{}", identity.host, identity.port);
     let shown = format!("{address}/{}", identity.vhost.trim_start_matches('/'));
+    let secret = format!("{}/{}", place.namespace, place.broker.secret_ref.name);
+    let rows = BrokerRows::new(&engine.metrics, &shown, &secret);
     let management = Management::new(&config, &place.broker, &credentials.secrets);
     let mut management = management.map_err(Unread::Management);
     let broker = AmqpBroker::connect(config);
     let mut state = broker.link();
-    let mut connectors = link.connectors();
-    let mut ears = Ears::new(Arc::clone(engine), Arc::clone(link), Arc::clone(&broker));
-    let wanted = connectors.borrow_and_update().clone();
-    ears.hear(&wanted).await;
+    let mut connectors = engine.brokers.connectors.subscribe();
+    let mut ears = Ears::new(Arc::clone(engine), Arc::clone(shared), Arc::clone(&broker));
+    ears.hear(&shared.connectors()).await;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut next, mut counted) = (Instant::now(), None::<(Instant, BTreeMap<String, Queue>)>);
@@ -102,8 +155,7 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
             _ = tick.tick() => true,
             Ok(()) = state.changed() => false,
             Ok(()) = connectors.changed() => {
-                let now = connectors.borrow_and_update().clone();
-                ears.hear(&now).await;
+                ears.hear(&shared.connectors()).await;
                 continue;
             }
         };
@@ -114,9 +166,12 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
             );
             break;
         }
-        let reading = |broker: Broker| Broker {
-            address: Some(shown.clone()),
-            ..broker
+        let links = shared.links();
+        let reading = |broker: Broker| {
+            Arc::new(Broker {
+                address: Some(shown.clone()),
+                ..broker
+            })
         };
         let up = state.borrow_and_update().clone();
         match up {
@@ -126,14 +181,16 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
                 refused,
                 ..
             } => {
-                link.deaf();
+                links.iter().for_each(|link| link.deaf());
                 // An attempt is made every few seconds, and it fails in one of several ways.
                 let said = matches!(link.broker().0.unread, Some(Unread::Broker(_)));
                 if in_time || !said {
-                    engine.metrics.broker_read(&shown, "connection", None);
-                    let secret = &place.broker.secret_ref.name;
-                    let why = away(&shown, secret, &error, refused);
-                    took(engine, link, reading(unread(Unread::Broker(why))));
+                    rows.read("connection", None);
+                    took(engine, &links, |link| {
+                        let secret = &link.place.broker.secret_ref.name;
+                        let why = away(&shown, secret, &error, refused);
+                        reading(unread(Unread::Broker(why)))
+                    });
                 }
                 let since = *refused_since.get_or_insert_with(Instant::now);
                 // The Secret may be another one, of which nobody has told yet.
@@ -146,13 +203,17 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
             LinkState::Closed => break,
         }
         if let Some(cluster) = broker.cluster() {
-            let about = (cluster, address.clone(), identity.vhost.clone());
-            identify(engine, link, broker.as_ref(), about, &ears).await;
+            for link in &links {
+                let about = (cluster.clone(), address.clone(), identity.vhost.clone());
+                identify(engine, link, broker.as_ref(), about, &ears).await;
+            }
         }
         if !engine.api.gate().leads() {
             // What was read before says nothing once this operator leads again.
-            if link.broker().0.unread != Some(Unread::NotYet) {
-                link.read(reading(unread(Unread::NotYet)));
+            for link in &links {
+                if link.broker().0.unread != Some(Unread::NotYet) {
+                    link.read(reading(unread(Unread::NotYet)));
+                }
             }
             continue;
         }
@@ -170,8 +231,7 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
             Err(Unread::Forbidden(_)) => "forbidden",
             Err(_) => "management",
         };
-        let elapsed = Some(began.elapsed());
-        engine.metrics.broker_read(&shown, outcome, elapsed);
+        rows.read(outcome, Some(began.elapsed()));
         let said = match read {
             Ok(queues) => Broker {
                 queues,
@@ -180,7 +240,10 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
             Err(why) => {
                 let due = counted.as_ref().is_none_or(|(at, _)| at.elapsed() >= COUNT);
                 if due {
-                    let names = engine.claims.queues(place);
+                    let names = links
+                        .iter()
+                        .flat_map(|link| engine.claims.queues(&link.place));
+                    let names = names.collect();
                     counted = Some((Instant::now(), count(broker.as_ref(), names).await));
                 }
                 let queues = counted.as_ref().map(|(_, queues)| queues.clone());
@@ -191,11 +254,10 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
                 }
             }
         };
-        took(engine, link, reading(said));
+        let said = reading(said);
+        took(engine, &links, |_| Arc::clone(&said));
     }
-    engine.metrics.broker_gone(&shown);
     broker.close(Duration::from_secs(1)).await;
-    Ok(())
 }
 
 /// Which broker is away, why, and what to do. No credentials stand in it.

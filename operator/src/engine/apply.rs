@@ -8,8 +8,13 @@ use super::store::{Family, Key};
 use crate::client::{ApiError, Apply};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
-use vumi_plan::names::{HASH, TEMPLATE_HASH};
-use vumi_plan::{Child, Desired};
+use std::time::Duration;
+use tokio::time::Instant;
+use vumi_plan::names::{HASH, SECRET_REVISION, TEMPLATE_HASH};
+use vumi_plan::{Child, Desired, Found};
+
+/// For so long a workload that was refused is not asked of again.
+const REFUSED: Duration = Duration::from_secs(600);
 
 /// Why not everything could be applied.
 #[derive(Clone, Debug)]
@@ -147,8 +152,9 @@ pub fn plan<'a>(
     plan
 }
 
-fn template_hash(child: &Child) -> &Value {
-    &child.object["metadata"]["annotations"][TEMPLATE_HASH]
+/// Whether an annotation of a child says what it is to say.
+fn says(held: &Held, child: &Child, name: &str) -> bool {
+    held.annotation(name) == child.object["metadata"]["annotations"][name].as_str()
 }
 
 /// What a child needs.
@@ -156,16 +162,16 @@ fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> 
     let Some(held) = held else {
         return Need::Create;
     };
-    let of_another = held.owner.as_deref().is_some_and(|owner| owner != uid);
-    if held.deleting || of_another {
+    let found = Found::labelled(held.deleting, held.owner.as_deref(), Some(uid));
+    if found == Found::Leaving {
         return Need::Wait(Leaving {
             object: format!("{} {}", child.kind, child.name),
             since: held.ends,
             finalizers: held.finalizers.clone(),
         });
     }
-    let same = held.annotation(HASH) == Some(child.hash.as_str())
-        && held.annotation(TEMPLATE_HASH) == template_hash(child).as_str();
+    let names = [HASH, TEMPLATE_HASH, SECRET_REVISION];
+    let same = names.into_iter().all(|name| says(held, child, name));
     match same {
         false => Need::Change,
         true => match held.lost(&child.hash, wanted) {
@@ -175,23 +181,61 @@ fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> 
     }
 }
 
-/// Asks whether the API server would take the workload as it is planned: once for each version of it, before anything of it is
-/// applied (K21).
+/// A workload that the API server has refused.
+#[derive(Debug)]
+pub struct Refused {
+    version: String,
+    error: ApiError,
+    at: Instant,
+}
+
+/// Asks whether the API server would take the workload as it is planned, before anything of it is applied: once for each version of
+/// it (K21). One that was refused is asked of again after a while, since it may be a policy that refuses it.
 ///
 /// # Errors
 /// What it said.
-pub async fn try_workload(engine: &Engine, key: &Key, plan: &Plan<'_>) -> Result<(), ApiError> {
+pub async fn try_workload(
+    engine: &Engine,
+    key: &Key,
+    uid: &str,
+    plan: &Plan<'_>,
+) -> Result<(), ApiError> {
     let step = plan.steps.iter().find(|(kind, ..)| kind.is_workload());
     let Some((kind, child, object, Need::Create | Need::Change)) = step else {
         return Ok(());
     };
+    let template = &child.object["metadata"]["annotations"][TEMPLATE_HASH];
+    let version = format!("{} {} {template}", child.kind, child.hash);
+    let known = engine.recall.with(key, uid, |known| {
+        let refused = known.refused.as_ref()?;
+        let same = refused.version == version && refused.at.elapsed() < REFUSED;
+        same.then(|| refused.error.clone())
+    });
+    if let Some(error) = known {
+        return Err(error);
+    }
     let how = Apply {
         force: true,
         dry_run: true,
     };
     let path = kind.path(&key.namespace, &child.name);
     engine.metrics.wrote("dry-run");
-    engine.api.apply(&path, object, how).await.map(|_| ())
+    let answer = engine.api.apply(&path, object, how).await;
+    let refused = answer.as_ref().err().filter(|error| is_refusal(error));
+    let refused = refused.map(|error| Refused {
+        version,
+        error: error.clone(),
+        at: Instant::now(),
+    });
+    engine
+        .recall
+        .with(key, uid, |known| known.refused = refused);
+    answer.map(|_| ())
+}
+
+/// Whether a dry run says that the object itself is wrong. What is forbidden may be allowed any time.
+pub fn is_refusal(error: &ApiError) -> bool {
+    error.is_about_the_object() && error.code() != Some(403)
 }
 
 /// Writes what is planned, one after the other, and says what was written, even if something went wrong then.

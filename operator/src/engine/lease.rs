@@ -100,19 +100,28 @@ impl Lease {
     /// Tries to get the lease and keeps it, until told to stop; then gives it back. `leading` says what came of it.
     pub async fn run(mut self, stop: CancellationToken, leading: tokio::sync::watch::Sender<bool>) {
         let mut held_until: Option<Instant> = None;
-        loop {
+        // Whether the record may have our name: what became of a write without an answer is not known.
+        let mut ours = false;
+        'run: while !stop.is_cancelled() {
             let began = Instant::now();
-            let attempt = tokio::time::timeout(self.times.attempt, self.attempt());
-            let result = tokio::select! {
-                result = attempt => result,
-                () = stop.cancelled() => break,
-            };
-            match result {
-                // Counted from before the attempt: when the server wrote it, nobody knows.
-                Ok(Ok(true)) => held_until = Some(began + self.times.renew_deadline),
-                Ok(Ok(false)) => held_until = None,
-                Ok(Err(error)) => tracing::warn!(%error, "the lease could not be read or renewed"),
-                Err(_) => tracing::warn!("the lease could not be read or renewed in time"),
+            // The end does not cut it short: what is sent may win the lease, and has to be given back then.
+            match tokio::time::timeout(self.times.attempt, self.attempt()).await {
+                Ok(Ok(held)) => {
+                    ours = held;
+                    // Counted from before the attempt: when the server wrote it, nobody knows.
+                    held_until = held.then(|| began + self.times.renew_deadline);
+                }
+                Ok(Err(error)) => {
+                    ours = true;
+                    tracing::warn!(%error, "the lease could not be read or renewed");
+                }
+                Err(_) => {
+                    ours = true;
+                    tracing::warn!("the lease could not be read or renewed in time");
+                }
+            }
+            if stop.is_cancelled() {
+                break;
             }
             if held_until.is_some_and(|until| until <= Instant::now()) {
                 held_until = None;
@@ -129,10 +138,7 @@ impl Lease {
                 let wake = held_until.map_or(next, |until| until.min(next));
                 tokio::select! {
                     () = tokio::time::sleep_until(wake) => {}
-                    () = stop.cancelled() => {
-                        self.give_back(held_until.is_some(), &leading).await;
-                        return;
-                    }
+                    () = stop.cancelled() => break 'run,
                 }
                 if held_until.is_some_and(|until| until <= Instant::now()) {
                     held_until = None;
@@ -143,7 +149,7 @@ impl Lease {
                 }
             }
         }
-        self.give_back(held_until.is_some(), &leading).await;
+        self.give_back(ours, &leading).await;
     }
 
     fn tell(&self, until: Option<Instant>, leading: &tokio::sync::watch::Sender<bool>) {
@@ -234,21 +240,22 @@ impl Lease {
         }
     }
 
+    /// A record with our name. Its duration has whole seconds, and must not be shorter than what our deadline was chosen by.
     fn spec(&self, transitions: u64) -> Value {
-        let now = now();
+        let (now, duration) = (now(), self.times.duration);
         json!({
             "holderIdentity": self.identity,
-            "leaseDurationSeconds": self.times.duration.as_secs(),
+            "leaseDurationSeconds": duration.as_secs() + u64::from(duration.subsec_nanos() > 0),
             "acquireTime": now,
             "renewTime": now,
             "leaseTransitions": transitions,
         })
     }
 
-    /// Lets others have it at once.
-    async fn give_back(&mut self, held: bool, leading: &tokio::sync::watch::Sender<bool>) {
+    /// Lets others have it at once, if it is ours.
+    async fn give_back(&mut self, ours: bool, leading: &tokio::sync::watch::Sender<bool>) {
         self.tell(None, leading);
-        if !held {
+        if !ours {
             return;
         }
         let given = tokio::time::timeout(self.times.attempt, async {
@@ -260,7 +267,8 @@ impl Lease {
             self.write(&lease, spec).await
         });
         match given.await {
-            Ok(Ok(_)) => tracing::info!("the lease is given back"),
+            Ok(Ok(true)) => tracing::info!("the lease is given back"),
+            Ok(Ok(false)) => tracing::debug!("another one has the lease"),
             Ok(Err(error)) => {
                 tracing::warn!(%error, "the lease could not be given back; it runs out")
             }

@@ -6,6 +6,7 @@ pub mod claims;
 pub mod dispatch;
 pub mod events;
 pub mod kinds;
+pub mod labelled;
 pub mod lease;
 pub mod looked;
 pub mod ownership;

@@ -1,5 +1,6 @@
 //! What is remembered of resources between two looks and stands nowhere else. Another operator that takes over begins without.
 
+use super::apply::Refused;
 use super::store::Key;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -15,6 +16,8 @@ pub struct Remembered {
     pub scaler: Option<Scaler>,
     /// Which reading of its broker the scaler has had last.
     pub reading: u64,
+    /// Its workload, as the API server has refused it last.
+    pub refused: Option<Refused>,
 }
 
 /// What is remembered of all.

@@ -5,7 +5,7 @@ use super::apply::{self, Fault, Leaving, Need, Written};
 use super::claims;
 use super::events::Event;
 use super::looked::Looked;
-use super::prune::prune;
+use super::prune::{leaving, prune};
 use super::rotate::rotate;
 use super::scale::decide;
 use super::seen::Held;
@@ -23,7 +23,7 @@ use std::time::Duration;
 use vumi_api::{ConditionType, Resource, Spec, Status};
 use vumi_plan::names::PAUSED;
 use vumi_plan::validate::Outcome;
-use vumi_plan::{Child, Decision, Desired, Reason, Refusal, build, own_template, validate};
+use vumi_plan::{Child, Decision, Desired, Note, Reason, Refusal, build, own_template, validate};
 
 /// For what is awaited that no watch tells of, such as a Secret, it is looked again after this time.
 const AWAITED: Duration = Duration::from_secs(10);
@@ -135,18 +135,25 @@ impl Look<'_> {
         if clash.is_some() {
             context.replicas = Some(0);
         }
-        let desired = build(&validated, &context, &engine.settings);
+        let mut desired = build(&validated, &context, &engine.settings);
         let own = |workload: &Child| own_template(&validated, &context, &engine.settings, workload);
         let plan = apply::plan(family, &held.uid, &desired, &own);
         if resource.deployment().overrides.is_some()
-            && let Err(error) = apply::try_workload(engine, key, &plan).await
+            && let Err(error) = apply::try_workload(engine, key, &held.uid, &plan).await
         {
-            if error.is_about_the_object() && error.code() != Some(403) {
+            if apply::is_refusal(&error) {
                 let message = format!("spec.overrides: {error}");
                 let refusal = refusal(Outcome::Stalled, Reason::OverridesInvalid, message);
                 return self.refuse(Some(&desired), &refusal, scaling).await;
             }
             return Err(error);
+        }
+        let touched = rotate(engine, key, family, &desired).await?;
+        if touched > 0 {
+            let message =
+                format!("a Secret has changed: {touched} pods read it again, none is replaced");
+            let event = Event::normal("SecretChanged", message);
+            engine.events.tell(key, &held.uid, event).await;
         }
         let before = self.running(family, &desired);
         let (written, fault) = apply::apply(engine, key, &plan).await;
@@ -182,21 +189,26 @@ impl Look<'_> {
             let event = Event::normal("Pruned", format!("deleted {}", pruned.join(", ")));
             engine.events.tell(key, &held.uid, event).await;
         }
-        let touched = rotate(engine, key, &family, &context).await?;
-        if touched > 0 {
-            let message =
-                format!("a Secret has changed: {touched} pods read it again, none is replaced");
-            let event = Event::normal("SecretChanged", message);
-            engine.events.tell(key, &held.uid, event).await;
+        let (stuck, soon) = self.stuck(&leaving(&family, &desired));
+        if !stuck.is_empty() {
+            desired.notes.push(Note {
+                reason: Reason::ObjectLeaving.as_str(),
+                message: format!("not wanted any more: {}", stuck.join("; ")),
+            });
         }
         let told = match &clash {
             Some(refusal) => self.tell(Err(refusal), None, scaling),
             None => self.tell(Ok(&desired), None, scaling),
         };
-        let again = told.await?;
+        let again = told.await?.into_iter().chain(soon).min();
         engine.events.all_is_well(&held.uid);
-        // What cannot be had here is told when something is applied, not by every new leader.
-        for note in desired.notes.iter().filter(|_| !written.is_empty()) {
+        // What cannot be had here is told when something is applied, not by every new leader. What does not go is told by the status.
+        let lacks = |note: &&Note| note.reason != Reason::ObjectLeaving.as_str();
+        for note in desired
+            .notes
+            .iter()
+            .filter(|note| !written.is_empty() && lacks(note))
+        {
             let event = Event::warning(note.reason, note.message.clone());
             engine.events.tell(key, &held.uid, event).await;
         }
@@ -309,22 +321,33 @@ impl Look<'_> {
         })
     }
 
+    /// Those that are on their way out for long, as sentences, and after what time the next one will be.
+    fn stuck(&self, leaving: &[Leaving]) -> (Vec<String>, Option<Duration>) {
+        let (made, now) = (self.held.created, self.sighting.now);
+        let (mut stuck, mut soon) = (Vec::new(), None::<Duration>);
+        for one in leaving {
+            let begun = one.since.or(made).unwrap_or(now);
+            match Duration::try_from(STUCK - now.duration_since(begun)) {
+                Ok(left) if !left.is_zero() => soon = soon.into_iter().chain([left]).min(),
+                _ => stuck.push(one.sentence(made)),
+            }
+        }
+        (stuck, soon)
+    }
+
     /// Waits for objects that are in the way, and tells of those that are for long.
     async fn wait_for(
         &self,
         desired: &Desired,
-        mut leaving: Vec<Leaving>,
+        leaving: Vec<Leaving>,
         scaling: Option<&Decision>,
     ) -> Result<Looked, ApiError> {
-        let made = self.held.created;
-        let begun = |one: &Leaving| one.since.or(made).unwrap_or(self.sighting.now);
-        leaving.retain(|one| self.sighting.now.duration_since(begun(one)) >= STUCK);
-        if leaving.is_empty() {
+        let (stuck, _) = self.stuck(&leaving);
+        if stuck.is_empty() {
             tracing::debug!(resource = %self.key, "waits for objects that are being deleted");
             return Ok(Looked::Waiting(LEAVING));
         }
-        let sentences: Vec<String> = leaving.iter().map(|one| one.sentence(made)).collect();
-        let message = sentences.join("; ");
+        let message = stuck.join("; ");
         let refusal = refusal(Outcome::Waiting, Reason::ObjectLeaving, message);
         self.refuse(Some(desired), &refusal, scaling).await
     }
@@ -353,6 +376,15 @@ impl Look<'_> {
         let Self {
             engine, key, held, ..
         } = *self;
+        // What failed may be about something else than the pods that are not wanted.
+        let paused = held.annotation(PAUSED) == Some("true");
+        let may = !paused && !matches!(error, ApiError::Closed(_));
+        if may
+            && self.resource.deployment().suspend
+            && let Err(error) = self.suspend().await
+        {
+            tracing::warn!(resource = %key, %error, "could not be suspended; it is tried again");
+        }
         match &error {
             ApiError::Closed(why) => tracing::debug!(resource = %key, why, "left alone"),
             // The namespace, or the resource itself, is going: there is nothing left to do.

@@ -3,21 +3,23 @@
 
 use crate::brokers::{Worker, rabbit};
 use crate::cluster::{
-    BrokerPlace, Cluster, NAMESPACE, QUIET, Running, apply_examples, child, definitions, examples,
-    install, path, until,
+    BrokerPlace, Cluster, MINUTE, NAMESPACE, PLANTED, QUIET, Running, apply_examples, child,
+    definitions, examples, has_no_secret, install, path, until,
 };
 use crate::proxy::{Fault, Proxy};
 use crate::rights::{Observed, declared_rights_are_used, observe};
 use serde_json::{Value, json};
+use std::time::Duration;
 use vumi_api::Resource;
-use vumi_plan::Names;
+use vumi_operator::brokers::Place;
+use vumi_plan::{CHILDREN, Names};
 use vumi_testkit::kubernetes::{ApiServer, KubernetesError};
 use vumi_testkit::rabbitmq::Version;
 
 const TELNET: &str = "/apis/vumi.dev/v1alpha1/namespaces/campaign/transports/telnet";
 const POD: &str = "transport-telnet-0";
 /// What has to last has lasted by then.
-const CALM: std::time::Duration = std::time::Duration::from_secs(180);
+const CALM: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_before_a_real_api_server() {
@@ -39,10 +41,7 @@ async fn the_operator_before_a_real_api_server() {
         return;
     };
     let tags = ["monitoring"];
-    rabbit
-        .add_user("planted", "planted-value", &tags)
-        .await
-        .unwrap();
+    rabbit.add_user("planted", PLANTED, &tags).await.unwrap();
     rabbit.add_vhost("others", None).await.unwrap();
     let allowed = [
         "set_permissions",
@@ -55,7 +54,7 @@ async fn the_operator_before_a_real_api_server() {
     ];
     rabbit.ctl(&allowed).await.unwrap();
     let broker = BrokerPlace {
-        url: rabbit.url_as("planted", "planted-value", "/"),
+        url: rabbit.url_as("planted", PLANTED, "/"),
         management: rabbit.management_url(),
     };
     let rules = install(&cluster);
@@ -66,7 +65,7 @@ async fn the_operator_before_a_real_api_server() {
     apply_examples(&cluster, &examples, &broker);
     objects_appear(&cluster, &one, &examples).await;
     let works = one_runs(&cluster, &broker).await;
-    nothing_is_written(&cluster, &proxy, &one, &mut observed).await;
+    nothing_is_written(&cluster, &proxy, &one, &mut observed, MINUTE).await;
     // Standing by, then leading, without a write: what is right is known from the objects themselves.
     let two = Running::start(&proxy, "two");
     until("the second to be ready", || two.health.ready().is_ok()).await;
@@ -75,18 +74,19 @@ async fn the_operator_before_a_real_api_server() {
     two.idle().await;
     let writes = observe(&proxy, &mut observed);
     assert!(writes.is_empty(), "{writes:#?}");
-    nothing_is_written(&cluster, &proxy, &two, &mut observed).await;
+    nothing_is_written(&cluster, &proxy, &two, &mut observed, QUIET).await;
     edits_and_drift(&cluster, &proxy, &two, &mut observed).await;
     faults(&cluster, &proxy, &two, &mut observed).await;
     a_secret_is_rotated(&cluster, &proxy, &two, &mut observed, &broker).await;
     older_definitions(&cluster, &proxy, &two, &mut observed).await;
     let text = two.metrics.render();
     assert!(!text.contains("code=\"403\""), "{text}");
+    has_no_secret("the metrics", &text);
     two.end().await;
     works.abort();
     observe(&proxy, &mut observed);
     declared_rights_are_used(&rules, &observed);
-    crate::program::it_leads_and_stops(&cluster).await;
+    crate::program::it_leads_and_stops(&cluster, &broker).await;
 }
 
 async fn objects_appear(cluster: &Cluster, operator: &Running, examples: &[(Resource, Value)]) {
@@ -122,12 +122,11 @@ async fn objects_appear(cluster: &Cluster, operator: &Running, examples: &[(Reso
     }
     // What only Secrets say stands nowhere else.
     let ours = vumi_api::Kind::ALL.map(|kind| kind.as_str());
-    for kind in ["ConfigMap", "Deployment", "StatefulSet"]
-        .into_iter()
-        .chain(ours)
-    {
+    let children = CHILDREN.iter().filter(|child| !child.optional);
+    for kind in children.map(|child| child.kind).chain(ours) {
         let all = cluster.get(&child(kind, "")).unwrap();
-        assert!(!all.to_string().contains("planted-value"), "{kind}");
+        assert!(all["items"].is_array(), "{kind}");
+        has_no_secret(kind, &all.to_string());
     }
     let events = cluster
         .get(&format!(
@@ -136,7 +135,7 @@ async fn objects_appear(cluster: &Cluster, operator: &Running, examples: &[(Reso
         .unwrap();
     let events = events["items"].as_array().unwrap();
     assert!(events.iter().any(|event| event["reason"] == "Created"));
-    assert!(!json!(events).to_string().contains("planted-value"));
+    has_no_secret("events", &json!(events).to_string());
 }
 
 /// Controllers and the kubelet, which are not there, say that one worker runs; it speaks to the broker at a constant rate.
@@ -184,6 +183,7 @@ async fn nothing_is_written(
     proxy: &Proxy,
     operator: &Running,
     observed: &mut Observed,
+    quiet: Duration,
 ) {
     let deadline = tokio::time::Instant::now() + CALM;
     loop {
@@ -196,11 +196,20 @@ async fn nothing_is_written(
         let now = tokio::time::Instant::now();
         assert!(now < deadline, "{}", last_words(cluster, &writes));
     }
-    let before = operator.metrics.writes();
-    tokio::time::sleep(QUIET).await;
+    let broker = cluster.get(TELNET).unwrap()["spec"]["broker"].clone();
+    let place = Place {
+        namespace: NAMESPACE.into(),
+        broker: serde_json::from_value(broker).unwrap(),
+    };
+    let readings = || operator.engine.brokers.link(&place).unwrap().broker().1;
+    let before = (operator.metrics.writes(), readings());
+    tokio::time::sleep(quiet).await;
     let writes = observe(proxy, observed);
     assert!(writes.is_empty(), "{}", last_words(cluster, &writes));
-    assert_eq!(operator.metrics.writes(), before);
+    assert_eq!(operator.metrics.writes(), before.0);
+    // It was not idle: its broker was read all the time.
+    let least = quiet.as_secs() / 10;
+    assert!(readings() >= before.1 + least, "{} readings", readings());
 }
 
 /// What was written, and what was told last.
@@ -294,7 +303,7 @@ async fn edits_and_drift(
     operator.idle().await;
     cluster.merge(&deployment, &json!({"metadata": {"labels": {"team": "a"}}, "spec": {"template": {"metadata": {"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}}}}}));
     operator.idle().await;
-    nothing_is_written(cluster, proxy, operator, observed).await;
+    nothing_is_written(cluster, proxy, operator, observed, QUIET).await;
     let now = cluster.get(&deployment).unwrap();
     assert_eq!(now["metadata"]["labels"]["team"], "a");
     assert_eq!(
@@ -385,7 +394,7 @@ async fn faults(cluster: &Cluster, proxy: &Proxy, operator: &Running, observed: 
     })
     .await;
     operator.idle().await;
-    nothing_is_written(cluster, proxy, operator, observed).await;
+    nothing_is_written(cluster, proxy, operator, observed, QUIET).await;
 }
 
 async fn a_secret_is_rotated(
@@ -415,7 +424,7 @@ async fn a_secret_is_rotated(
         now["metadata"]["generation"], deployment["metadata"]["generation"],
         "nothing rolls"
     );
-    nothing_is_written(cluster, proxy, operator, observed).await;
+    nothing_is_written(cluster, proxy, operator, observed, QUIET).await;
 }
 
 /// Rolled back, they would lose what is written: so nothing is, until they are upgraded again (K2).
@@ -426,6 +435,9 @@ async fn older_definitions(
     observed: &mut Observed,
 ) {
     let resource = TELNET;
+    let user = "/apis/vumi.dev/v1alpha1/namespaces/campaign/transports/telnet-full";
+    let whole = cluster.get(user).unwrap();
+    assert!(whole["spec"]["backlogLimit"].is_number(), "{whole}");
     let mut older = definitions().remove(0);
     let spec = &mut older["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
     let removed = spec["properties"]
@@ -444,6 +456,13 @@ async fn older_definitions(
     .await;
     let why = operator.health.ready().unwrap_err();
     assert!(why.contains("backlogLimit"), "{why}");
+    // One that begins now does not begin to write either.
+    let other = Running::start(proxy, "three");
+    until("another one to notice", || {
+        let ready = other.health.ready();
+        ready.is_err_and(|why| why.contains("backlogLimit"))
+    })
+    .await;
     // People are told once, where the operator is: nothing may be written to resources.
     let told = || {
         let all = cluster.get("/apis/events.k8s.io/v1/namespaces/vumi-system/events");
@@ -454,6 +473,13 @@ async fn older_definitions(
         older.collect::<Vec<_>>()
     };
     until("the event", || !told().is_empty()).await;
+    // A resource that uses what is lacking.
+    let limit = || Some(cluster.get(user)?["spec"]["backlogLimit"].clone());
+    until("what is lacking to be left out", || {
+        limit().is_some_and(|limit| limit.is_null())
+    })
+    .await;
+    let seen = cluster.get(user).unwrap();
     observe(proxy, observed);
     cluster.merge(resource, &json!({"spec": {"replicas": 2}}));
     tokio::time::sleep(QUIET).await;
@@ -467,7 +493,17 @@ async fn older_definitions(
     assert_eq!(told[0]["regarding"]["uid"], uid);
     let note = told[0]["note"].as_str().unwrap();
     assert!(note.contains("Transport.spec.backlogLimit"), "{note}");
+    other.end().await;
+    let now = cluster.get(user).unwrap();
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    assert_eq!(version(&now), version(&seen), "nobody wrote to it");
     cluster.server.establish(&definitions().remove(0)).unwrap();
+    until("what is there to come back whole", || {
+        cluster
+            .get(user)
+            .is_some_and(|now| now["spec"] == whole["spec"])
+    })
+    .await;
     let deployment = child("Deployment", "transport-telnet");
     until("the edit to be taken up", || {
         cluster.get(&deployment).unwrap()["spec"]["replicas"] == 2

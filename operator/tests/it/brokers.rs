@@ -127,6 +127,15 @@ fn resource(world: &World, name: &str, broker: &Value) -> (Key, Arc<Link>) {
     (key, world.engine.brokers.open(&place))
 }
 
+/// The resource is gone.
+fn remove(world: &World, key: &Key) {
+    let kind = ObjectKind::of(Kind::Transport);
+    let held = world.engine.stores.family(key).resource.unwrap();
+    let stores = &world.engine.stores;
+    stores.remove(kind, key, &key.name, &held.uid);
+    claims::note(&world.engine, key);
+}
+
 /// A broker by the Secret of this name, which is made.
 fn broker(world: &World, secret: &str, url: &str, management: Option<&str>) -> Value {
     let data = json!({"connection_string": encoded(url)});
@@ -269,25 +278,90 @@ async fn a_broker_that_is_away_is_named_without_its_password() {
     assert!(!said.contains("planted"), "{said}");
     let metrics = world.engine.metrics.render();
     let series = format!(
-        "vumi_operator_broker_reads_total{{broker=\"127.0.0.1:{port}/campaign\",outcome=\"connection\"}}"
+        "vumi_operator_broker_reads_total{{broker=\"127.0.0.1:{port}/campaign\",outcome=\"connection\",secret=\"campaign/first\"}}"
     );
     assert!(metrics.contains(&series), "{metrics}");
     assert!(!metrics.contains("planted"), "{metrics}");
     // Whoever does not use it any more leaves nothing behind.
-    let kind = ObjectKind::of(Kind::Transport);
-    let uid = world
-        .engine
-        .stores
-        .family(&key)
-        .resource
-        .unwrap()
-        .uid
-        .clone();
-    world.engine.stores.remove(kind, &key, "t", &uid);
-    claims::note(&world.engine, &key);
+    remove(&world, &key);
     until("its metrics to be gone", || {
         !world.engine.metrics.render().contains(&port.to_string())
     })
     .await;
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn secrets_with_the_same_credentials_share_a_session() {
+    let Some(rabbit) = rabbit(Version::V4_0).await else {
+        return;
+    };
+    let tags = ["monitoring"];
+    rabbit.add_user("other", "secret", &tags).await.unwrap();
+    let world = World::new().await;
+    let management = rabbit.management_url();
+    let found = [
+        ("a", rabbit.url("/")),
+        ("b", rabbit.url("/")),
+        ("c", rabbit.url_as("other", "secret", "/")),
+    ]
+    .map(|(name, url)| {
+        let place = broker(&world, name, &url, Some(&management));
+        resource(&world, name, &place)
+    });
+    let task = tokio::spawn(keep(Arc::clone(&world.engine)));
+    until("all of them to be read", || {
+        let mut links = found.iter().map(|(_, link)| link);
+        links.all(|link| link.broker().0.unread.is_none())
+    })
+    .await;
+    // A session has a row, named by the Secret of its first link.
+    let rows = || {
+        let text = world.engine.metrics.render();
+        let up = text
+            .lines()
+            .filter(|line| line.starts_with("vumi_operator_broker_up{"));
+        up.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let is_of = |name: &str| {
+        let label = format!("secret=\"{NAMESPACE}/{name}\"");
+        rows().iter().any(|row| row.contains(&label))
+    };
+    assert_eq!(rows().len(), 2, "{:?}", rows());
+    assert!(is_of("c") && is_of("a") != is_of("b"), "{:?}", rows());
+    // What a worker says reaches the link that listens to it, and no other.
+    let (first, second) = match is_of("a") {
+        true => (&found[0], &found[1]),
+        false => (&found[1], &found[0]),
+    };
+    let said = |(key, link): &(Key, Arc<Link>), connector: &str| {
+        let held = world.engine.stores.family(key).resource.unwrap();
+        let own = vumi_operator::engine::reconcile::read(key, &held).unwrap();
+        let now = world.engine.clock.now();
+        !link.reports(connector, &own, &[], now).is_empty()
+    };
+    let name = second.0.name.clone();
+    let url = rabbit.url("/");
+    let worker = Worker::start(&url, &name, &format!("transport-{name}-0")).await;
+    let mut heard = false;
+    for _ in 0..100 {
+        worker.say("provider", "ok", "provider_answers").await;
+        heard = said(second, &name);
+        if heard {
+            break;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    assert!(heard && !said(first, &name));
+    // Without the first one, the other has a session of its own.
+    remove(&world, &first.0);
+    let (_, readings) = second.1.broker();
+    until("the other to be read by itself", || {
+        let (broker, now) = second.1.broker();
+        is_of(&name) && now > readings + 1 && broker.unread.is_none()
+    })
+    .await;
+    assert!(!is_of(&first.0.name), "{:?}", rows());
+    assert_eq!(second.1.identity(), found[2].1.identity());
     task.abort();
 }

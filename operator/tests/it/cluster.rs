@@ -27,6 +27,10 @@ const ACCOUNT: &str = "system:serviceaccount:vumi-system:vumi-operator";
 const SOON: Duration = Duration::from_secs(90);
 /// For so long it is watched that nothing is written.
 pub const QUIET: Duration = Duration::from_secs(10);
+/// Once, longer than all that happens each minute: Secrets are read again, classes may change, reports are repeated.
+pub const MINUTE: Duration = Duration::from_secs(75);
+/// What only Secrets say.
+pub const PLANTED: &str = "planted-value";
 
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -61,6 +65,7 @@ impl Running {
         let options = Options {
             settings: Settings::default(),
             namespaces: Vec::new(),
+            watch_secrets: false,
             concurrency: 8,
             lease: ("vumi-system".into(), "vumi-operator".into()),
             times: Times::default(),
@@ -91,6 +96,34 @@ impl Running {
         self.stop.cancel();
         self.task.await.unwrap().unwrap();
     }
+}
+
+/// What only Secrets say stands nowhere in a text: neither as it is, nor in base64, with whatever before and after it.
+pub fn has_no_secret(what: &str, text: &str) {
+    use base64::Engine as _;
+    let engine = base64::engine::general_purpose::STANDARD_NO_PAD;
+    assert!(!text.contains(PLANTED), "{what}: {text}");
+    for before in 0..3 {
+        let mut bytes = vec![b' '; before];
+        bytes.extend_from_slice(PLANTED.as_bytes());
+        let encoded = engine.encode(&bytes);
+        // Digits that depend on nothing but the value.
+        let (first, last) = ((before * 8).div_ceil(6), bytes.len() * 8 / 6);
+        let digits = &encoded[first..last];
+        assert!(!text.contains(digits), "{what} has {digits}: {text}");
+    }
+}
+
+#[test]
+fn a_secret_is_found_in_every_spelling() {
+    use base64::Engine as _;
+    let engine = base64::engine::general_purpose::STANDARD;
+    for before in ["", "a", "ab", "abc", "amqp://u:"] {
+        let text = engine.encode(format!("{before}{PLANTED}@host"));
+        let found = std::panic::catch_unwind(|| has_no_secret("a test", &text));
+        assert!(found.is_err(), "{text}");
+    }
+    has_no_secret("a test", &engine.encode("amqp://u:another@host"));
 }
 
 /// Waits until something holds, however long that takes within reason.
@@ -240,7 +273,7 @@ pub fn apply_examples(cluster: &Cluster, examples: &[(Resource, Value)], broker:
         }
     }
     for (name, keys) in &secrets {
-        cluster.secret(name, keys, "planted-value");
+        cluster.secret(name, keys, PLANTED);
     }
     let place = format!("/api/v1/namespaces/{NAMESPACE}/secrets/vumi-broker");
     cluster.server.request("DELETE", &place, None).unwrap();

@@ -120,6 +120,11 @@ impl Fake {
         self.0.lock().unwrap().objects.get(path).cloned()
     }
 
+    /// Where there is something.
+    pub fn paths(&self) -> Vec<String> {
+        self.0.lock().unwrap().objects.keys().cloned().collect()
+    }
+
     /// Calls since the last time, in short.
     pub fn calls(&self) -> Vec<String> {
         let calls = std::mem::take(&mut self.0.lock().unwrap().calls);

@@ -22,16 +22,14 @@ struct Candidate {
 
 impl Candidate {
     fn start(server: &Fake, name: &str) -> Self {
+        Self::with(server, name, Times::default())
+    }
+
+    fn with(server: &Fake, name: &str, times: Times) -> Self {
         let api = server.api();
         let gate = Arc::clone(api.gate());
         let place = ("system".to_owned(), "vumi-operator".to_owned());
-        let lease = Lease::new(
-            api,
-            Metrics::new(),
-            Times::default(),
-            place,
-            name.to_owned(),
-        );
+        let lease = Lease::new(api, Metrics::new(), times, place, name.to_owned());
         let (tell, leading) = watch::channel(false);
         let stop = CancellationToken::new();
         let task = tokio::spawn(lease.run(stop.clone(), tell));
@@ -88,6 +86,40 @@ async fn who_stops_gives_it_back_at_once() {
     // Its next attempt, at most.
     assert!(b.until(true).await <= Duration::from_millis(500));
     assert_eq!(server.object(PATH).unwrap()["spec"]["leaseTransitions"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_won_while_told_to_stop_is_given_back() {
+    let (_, server) = Fake::start();
+    let a = Candidate::start(&server, "a");
+    let stop = a.stop.clone();
+    // The write is on its way.
+    server.instead(move |call| {
+        if call.body["spec"]["holderIdentity"] == "a" {
+            stop.cancel();
+        }
+        None
+    });
+    a.task.await.unwrap();
+    let calls = server.calls();
+    let won = calls.iter().any(|call| call.starts_with("POST leases"));
+    assert!(won, "{calls:?}");
+    assert_eq!(holder(&server), "");
+    assert!(!*a.leading.borrow(), "it never led");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_of_a_second_is_not_cut_off() {
+    let (_, server) = Fake::start();
+    let times = Times {
+        duration: Duration::from_millis(17_900),
+        renew_deadline: Duration::from_millis(17_200),
+        ..Times::default()
+    };
+    let mut a = Candidate::with(&server, "a", times);
+    a.until(true).await;
+    let lease = server.object(PATH).unwrap();
+    assert_eq!(lease["spec"]["leaseDurationSeconds"], 18);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,10 +1,12 @@
-//! The program itself: it gets ready, leads, and gives the lease back when it is told to stop.
+//! The program itself: it gets ready, leads, and gives the lease back when it is told to stop. Its log says no secret, not even
+//! of a broker that refuses it.
 
-use crate::cluster::{Cluster, until};
+use crate::cluster::{BrokerPlace, Cluster, NAMESPACE, PLANTED, child, has_no_secret, until};
+use serde_json::json;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Ends with the test, however that ends.
 struct Program(std::process::Child);
@@ -29,8 +31,24 @@ fn asked(port: u16, path: &str) -> Option<(String, String)> {
     Some((head.split(' ').nth(1)?.to_owned(), body.to_owned()))
 }
 
-pub async fn it_leads_and_stops(cluster: &Cluster) {
+pub async fn it_leads_and_stops(cluster: &Cluster, broker: &BrokerPlace) {
     let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("log");
+    // A password that is none.
+    let refused = broker.url.replace(PLANTED, &format!("{PLANTED}-of-before"));
+    assert_ne!(refused, broker.url);
+    cluster.broker(&refused);
+    // A Secret of which it is to hear at once.
+    let secret = format!("/api/v1/namespaces/{NAMESPACE}/secrets/api-partner");
+    let revision = || {
+        let deployment = cluster.get(&child("Deployment", "transport-api-full"));
+        deployment.unwrap()["metadata"]["annotations"]["vumi.dev/secret-revision"].clone()
+    };
+    let first = revision();
+    cluster.merge(
+        &secret,
+        &json!({"metadata": {"labels": {"vumi.dev/watch": "true"}}}),
+    );
     let kubeconfig = folder.path().join("kubeconfig");
     let text = cluster.server.kubeconfig("default");
     std::fs::write(&kubeconfig, text).unwrap();
@@ -45,13 +63,16 @@ pub async fn it_leads_and_stops(cluster: &Cluster) {
             "--identity",
             "program",
         ])
+        .arg("--watch-secrets")
         .args([
             "--admin",
             &format!("127.0.0.1:{port}"),
             "--log-format",
             "json",
+            "--log-level",
+            "debug,vumi_operator=trace,vumi_core=trace",
         ])
-        .stderr(Stdio::piped())
+        .stderr(Stdio::from(std::fs::File::create(&log).unwrap()))
         .spawn()
         .unwrap();
     let mut program = Program(program);
@@ -67,8 +88,24 @@ pub async fn it_leads_and_stops(cluster: &Cluster) {
         ("200".into(), "ok\n".into())
     );
     assert_eq!(asked(port, "/healthz").unwrap().0, "200");
+    until("the broker to refuse it", || {
+        let text = std::fs::read_to_string(&log).unwrap();
+        let mut lines = text.lines();
+        // One resource asks a port without TLS for TLS.
+        lines.any(|line| line.contains("refuses us") && !line.contains("TLS"))
+    })
+    .await;
+    until("the label to be noticed", || revision() != first).await;
+    let second = revision();
+    let began = Instant::now();
+    let more = format!("{PLANTED}-of-later");
+    cluster.merge(&secret, &json!({"stringData": {"more": more}}));
+    until("the change to be noticed", || revision() != second).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(20), "not in a minute: {took:?}");
     let (_, metrics) = asked(port, "/metrics").unwrap();
     assert!(metrics.contains("vumi_operator_leading 1"), "{metrics}");
+    has_no_secret("the metrics", &metrics);
     let id = program.0.id().to_string();
     assert!(
         Command::new("kill")
@@ -80,14 +117,7 @@ pub async fn it_leads_and_stops(cluster: &Cluster) {
     let status = program.0.wait().unwrap();
     assert!(status.success(), "{status}");
     assert_eq!(holder(), Some("".into()));
-    let mut log = String::new();
-    program
-        .0
-        .stderr
-        .take()
-        .unwrap()
-        .read_to_string(&mut log)
-        .unwrap();
+    let log = std::fs::read_to_string(&log).unwrap();
     assert!(log.contains("the lease is given back"), "{log}");
-    assert!(!log.contains("planted-value"), "{log}");
+    has_no_secret("the log", &log);
 }

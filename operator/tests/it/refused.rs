@@ -13,23 +13,64 @@ fn telnet() -> Value {
     json!({"telnet": {"port": 9010}, "replicas": 1})
 }
 
-/// The Service is being deleted since so many seconds.
-fn service_leaves(world: &World, seconds: i64, finalizers: &[&str]) {
-    let kind = ObjectKind::named("Service").unwrap();
+/// A child is being deleted since this moment.
+fn leaves(world: &World, kind: &str, finalizers: &[&str]) {
+    let mut object = world.child(kind).unwrap();
+    let kind = ObjectKind::named(kind).unwrap();
     let path = kind.path(NAMESPACE, "transport-t");
-    let mut object = world.child("Service").unwrap();
-    let since = world.engine.clock.now() - SignedDuration::from_secs(seconds);
+    let since = world.engine.clock.now();
     object["metadata"]["deletionTimestamp"] = since.to_string().into();
     object["metadata"]["finalizers"] = json!(finalizers);
     world.server.put(&path, object);
     world.tell(kind, &path);
 }
 
+/// Somebody takes its finalizer off.
+fn goes(world: &World, kind: &str) {
+    let uid = world.child(kind).unwrap()["metadata"]["uid"].clone();
+    let kind = ObjectKind::named(kind).unwrap();
+    world.server.remove(&kind.path(NAMESPACE, "transport-t"));
+    let (stores, uid) = (&world.engine.stores, uid.as_str().unwrap());
+    stores.remove(kind, &world.key, "transport-t", uid);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_wanted_and_does_not_go_is_told_of() {
+    let mut world = World::new().await;
+    world
+        .running(json!({"telnet": {"port": 9010}, "networkPolicy": {}}))
+        .await;
+    world.write(json!({"telnet": {"port": 9010}}));
+    leaves(&world, "NetworkPolicy", &["example.net/cleanup"]);
+    let (looked, calls) = world.look().await;
+    let Looked::Done(Some(again)) = looked else {
+        panic!("{looked:?}");
+    };
+    assert!(again <= Duration::from_secs(10), "{again:?}");
+    assert_eq!(told(calls), ["PATCH transports/t/status"], "the edit");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let written = ["PATCH transports/t/status", "POST events ObjectLeaving"];
+    assert_eq!(told(world.done().await), written);
+    let reconciling = world.condition("Reconciling");
+    assert_eq!(reconciling["reason"], "ObjectLeaving");
+    let message = reconciling["message"].as_str().unwrap();
+    for part in ["NetworkPolicy transport-t", "example.net/cleanup"] {
+        assert!(message.contains(part), "{part} in {message}");
+    }
+    assert_eq!(world.condition("Ready")["status"], "True");
+    assert_eq!(world.status()["appliedGeneration"], 2);
+    world.silence().await;
+    goes(&world, "NetworkPolicy");
+    world.done().await;
+    assert!(world.condition("Reconciling").is_null());
+    world.silence().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_object_that_does_not_go_is_told_of_once_that_has_lasted() {
     let mut world = World::new().await;
     world.running(telnet()).await;
-    service_leaves(&world, 0, &["example.net/cleanup"]);
+    leaves(&world, "Service", &["example.net/cleanup"]);
     let (looked, calls) = world.look().await;
     assert!(matches!(looked, Looked::Waiting(_)), "{looked:?}");
     assert!(told(calls).is_empty(), "what goes at once is no news");
@@ -64,16 +105,7 @@ async fn an_object_that_does_not_go_is_told_of_once_that_has_lasted() {
         let (_, calls) = world.look().await;
         assert!(told(calls).is_empty());
     }
-    // Somebody takes the finalizer off.
-    let kind = ObjectKind::named("Service").unwrap();
-    let path = kind.path(NAMESPACE, "transport-t");
-    let uid = world.child("Service").unwrap()["metadata"]["uid"].clone();
-    world.server.remove(&path);
-    let uid = uid.as_str().unwrap();
-    world
-        .engine
-        .stores
-        .remove(kind, &world.key, "transport-t", uid);
+    goes(&world, "Service");
     let calls = told(world.done().await);
     assert_eq!(
         calls[..2],
@@ -193,6 +225,33 @@ async fn what_the_cluster_refuses_can_be_suspended_too() {
     world.settle().await;
     assert_eq!(world.condition("Ready")["reason"], "Suspended");
     world.silence().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_or_written_can_be_suspended_too() {
+    for part in ["/services/transport-t", "/secrets/"] {
+        let mut world = World::new().await;
+        world.running(telnet()).await;
+        // Longer than what was read of Secrets counts as fresh.
+        tokio::time::advance(Duration::from_secs(30)).await;
+        world.server.instead(move |call| {
+            let fails = call.path.contains(part);
+            fails.then_some(Instead::Refusal(500, "failed calling webhook"))
+        });
+        world.write(json!({"telnet": {"port": 9011}, "suspend": true}));
+        let (looked, _) = world.look().await;
+        assert!(matches!(looked, Looked::Failed(_)), "{part}: {looked:?}");
+        assert_eq!(replicas(&world), 0, "{part}");
+        assert_eq!(world.server.notes("Scaled").len(), 1, "{part}");
+        let (_, calls) = world.look().await;
+        let again = calls.iter().any(|call| call.contains("deployments"));
+        assert!(!again, "{part}: {calls:?}");
+        world.server.mend();
+        world.done().await;
+        world.settle().await;
+        assert_eq!(world.condition("Ready")["reason"], "Suspended", "{part}");
+        world.silence().await;
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -370,11 +370,21 @@ async fn overrides_are_tried_before_anything_is_applied() {
             .unwrap()
             .contains("nodeSelektor")
     );
+    // The same is not tried again, but for once in a while.
+    for (seconds, tried) in [(30, false), (300, false), (300, true), (30, false)] {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+        let (looked, calls) = world.look().await;
+        assert!(matches!(looked, Looked::Refused(_)), "{looked:?}");
+        let calls = told(calls);
+        assert_eq!(calls.len(), usize::from(tried), "{seconds}: {calls:?}");
+        assert!(calls.iter().all(|call| call.ends_with("(dry run)")));
+    }
+    assert_eq!(world.condition("Stalled")["reason"], "OverridesInvalid");
     world.server.mend();
     world.write(
         json!({"telnet": {"port": 9010}, "overrides": {"spec": {"nodeSelector": {"a": "b"}}}}),
     );
-    let calls = world.done().await;
+    let calls = told(world.done().await);
     assert_eq!(calls[0], "PATCH deployments/transport-t (dry run)");
     world.settle().await;
     world.silence().await;
@@ -464,10 +474,69 @@ async fn a_rotated_secret_touches_pods_and_replaces_none() {
             "GET secrets/vumi-redis",
             "PATCH pods/transport-t-0",
             "POST events SecretChanged",
+            "PATCH deployments/transport-t",
         ]
     );
     world.tell(pod, &path);
     world.silence().await;
+}
+
+/// Which revision pods were told of is known from the workload, by whoever leads.
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_was_rotated_while_no_operator_ran_is_noticed() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    world.restart().await;
+    assert!(told(world.done().await).is_empty());
+    world.restart().await;
+    let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
+    let rotated =
+        json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2I="}});
+    world.server.put(secret, rotated);
+    // The operator ends in the midst of it: the next one goes on.
+    world.server.instead(|call| {
+        let last = call.path.ends_with("/deployments/transport-t");
+        last.then_some(Instead::Refusal(500, "etcd has another leader"))
+    });
+    let (looked, calls) = world.look().await;
+    assert!(matches!(looked, Looked::Failed(_)), "{looked:?}");
+    let touched = ["PATCH pods/transport-t-0", "POST events SecretChanged"];
+    assert_eq!(told(calls)[..2], touched);
+    world.server.mend();
+    world.restart().await;
+    assert_eq!(told(world.done().await), ["PATCH deployments/transport-t"]);
+    world.silence().await;
+    world.restart().await;
+    assert!(told(world.done().await).is_empty());
+}
+
+/// What somebody says of it goes before the minute.
+#[tokio::test(start_paused = true)]
+async fn a_secret_of_which_somebody_tells_is_read_at_once() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    let engine = std::sync::Arc::clone(&world.engine);
+    let (tell, mut told_of) = tokio::sync::mpsc::unbounded_channel();
+    let task = tokio::spawn(async move {
+        let changed = |key| tell.send(key).unwrap();
+        engine.secrets.run(changed).await;
+    });
+    let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
+    let data = json!({"connection_string": "YW1xcDovL2I="});
+    let rotated = json!({"metadata": {"name": "vumi-broker"}, "data": data});
+    world.server.put(secret, rotated);
+    let began = Instant::now();
+    world.engine.secrets.has_changed(NAMESPACE, "vumi-broker");
+    // Of what nobody uses, nothing is read.
+    world.engine.secrets.has_changed(NAMESPACE, "other");
+    assert_eq!(told_of.recv().await.unwrap(), world.key);
+    assert!(began.elapsed() <= Duration::from_secs(2));
+    task.abort();
+    let calls = world.server.calls();
+    assert!(
+        !calls.contains(&"GET secrets/other".to_owned()),
+        "{calls:?}"
+    );
 }
 
 #[test]

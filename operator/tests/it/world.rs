@@ -12,7 +12,7 @@ use vumi_operator::clock::Clock;
 use vumi_operator::engine::Engine;
 use vumi_operator::engine::apply::remember;
 use vumi_operator::engine::claims;
-use vumi_operator::engine::kinds::ObjectKind;
+use vumi_operator::engine::kinds::{KINDS, ObjectKind};
 use vumi_operator::engine::looked::Looked;
 use vumi_operator::engine::reconcile::reconcile;
 use vumi_operator::engine::store::Key;
@@ -27,6 +27,16 @@ pub fn told(mut calls: Vec<String>) -> Vec<String> {
     calls
 }
 
+/// An engine that may write.
+async fn engine(server: &Fake, settings: Settings, clock: Clock) -> Arc<Engine> {
+    let api = server.api();
+    let held = Instant::now() + Duration::from_secs(1_000_000);
+    api.gate().hold(Some(held));
+    let engine = Engine::new(api, settings, Metrics::new(), "test", clock);
+    engine.cluster.compare().await.unwrap();
+    engine
+}
+
 /// An engine that may write, before a server with a broker's Secret.
 pub struct World {
     pub engine: Arc<Engine>,
@@ -38,11 +48,7 @@ pub struct World {
 impl World {
     async fn with(settings: Settings) -> Self {
         let (_, server) = Fake::start();
-        let api = server.api();
-        api.gate()
-            .hold(Some(Instant::now() + Duration::from_secs(1_000_000)));
-        let engine = Engine::new(api, settings, Metrics::new(), "test", Clock::of_tokio());
-        engine.cluster.compare().await.unwrap();
+        let engine = engine(&server, settings, Clock::of_tokio()).await;
         let broker = json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2E="}});
         server.put("/api/v1/namespaces/campaign/secrets/vumi-broker", broker);
         server.calls();
@@ -99,6 +105,24 @@ impl World {
     /// A watch tells what an object is.
     pub fn tell(&self, kind: &'static ObjectKind, path: &str) {
         remember(&self.engine, kind, self.server.object(path).unwrap());
+    }
+
+    /// Another operator takes over. It knows what the watches tell, and has read the broker.
+    pub async fn restart(&mut self) {
+        let (settings, clock) = (self.engine.settings.clone(), self.engine.clock);
+        self.engine = engine(&self.server, settings, clock).await;
+        for path in self.server.paths() {
+            let Some((place, name)) = path.rsplit_once('/') else {
+                continue;
+            };
+            let watched = KINDS.iter().find(|kind| kind.path(NAMESPACE, "") == place);
+            if let Some(kind) = watched {
+                self.tell(kind, &kind.path(NAMESPACE, name));
+            }
+        }
+        claims::note(&self.engine, &self.key);
+        self.read(0, 1);
+        self.server.calls();
     }
 
     pub async fn look(&self) -> (Looked, Vec<String>) {

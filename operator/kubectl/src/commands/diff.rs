@@ -11,9 +11,9 @@ use vumi_api::manifest::{Texts, to_yaml};
 use vumi_api::{ConditionType, Resource, Status};
 use vumi_cli::error::CliError;
 use vumi_cli::output;
-use vumi_plan::names::{KIND, MANAGER, NAME, PAUSED, RESTARTED};
+use vumi_plan::names::{MANAGER, PAUSED, RESTARTED};
 use vumi_plan::{
-    CHILDREN, Context, Desired, Live, Names, Platform, Reason, SecretFacts, Settings, build,
+    CHILDREN, Context, Desired, Found, Live, Names, Platform, Reason, SecretFacts, Settings, build,
     own_template, secret, validate,
 };
 
@@ -182,37 +182,6 @@ async fn platform(cluster: &Cluster) -> Result<Platform, CliError> {
     Ok(platform)
 }
 
-/// What stands under the name of a child, as the operator takes it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Found {
-    /// Nothing, or what it does not know for its own: it takes no field of it from others.
-    Foreign,
-    /// Its own: what others have taken, it takes back.
-    Own,
-    /// It waits until this is gone: it is being deleted, or belongs to an earlier resource of this name.
-    Leaving,
-}
-
-/// What the operator takes an object for: it watches by labels, and knows the resource by its uid.
-fn found(object: Option<&Value>, resource: &Resource, uid: Option<&str>) -> Found {
-    let Some(object) = object else {
-        return Found::Foreign;
-    };
-    let metadata = &object["metadata"];
-    let labels = &metadata["labels"];
-    if labels[KIND] != resource.kind().as_str() || labels[NAME] != resource.name.as_str() {
-        return Found::Foreign;
-    }
-    let owners = metadata["ownerReferences"].as_array();
-    let mut owners = owners.into_iter().flatten();
-    let owner = owners.find(|owner| owner["controller"] == true);
-    let of_another = owner.is_some_and(|owner| owner["uid"].as_str() != uid);
-    match metadata["deletionTimestamp"].is_string() || of_another {
-        true => Found::Leaving,
-        false => Found::Own,
-    }
-}
-
 /// What would change for one resource; or why nothing would be applied.
 async fn difference(
     cluster: &Cluster,
@@ -257,7 +226,9 @@ async fn difference(
         );
         let before = cluster.get(&path).await?;
         let named = format!("{} {}", child.kind, child.name);
-        let found = found(before.as_ref(), resource, context.uid.as_deref());
+        let found = before.as_ref().map_or(Found::Foreign, |object| {
+            Found::of(object, resource, context.uid.as_deref())
+        });
         if found == Found::Leaving {
             output::note(&format!(
                 "{key}: {named} is being deleted, or belongs to an earlier {key}: the operator waits until it is gone"
@@ -475,52 +446,6 @@ fn sorted(value: Value) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
-    use vumi_api::{Kind, Spec};
-
-    #[test]
-    fn an_object_is_what_the_operator_takes_it_for() {
-        let resource = Resource {
-            name: "sms".into(),
-            namespace: None,
-            spec: Spec::from_json(Kind::Transport, json!({"devNull": {}})).unwrap(),
-        };
-        let labels = json!({KIND: "Transport", NAME: "sms"});
-        let owned = |uid: &str| json!([{"uid": uid, "controller": true}]);
-        for (metadata, uid, expected) in [
-            (
-                json!({"labels": labels, "ownerReferences": owned("1")}),
-                Some("1"),
-                Found::Own,
-            ),
-            // Adopted, as the operator does it: by labels alone.
-            (json!({"labels": labels}), None, Found::Own),
-            (
-                json!({"labels": labels, "ownerReferences": owned("0")}),
-                Some("1"),
-                Found::Leaving,
-            ),
-            (
-                json!({"labels": labels, "ownerReferences": owned("0")}),
-                None,
-                Found::Leaving,
-            ),
-            (
-                json!({"labels": labels, "deletionTimestamp": "now"}),
-                Some("1"),
-                Found::Leaving,
-            ),
-            (
-                json!({"labels": {KIND: "Transport", NAME: "other"}}),
-                Some("1"),
-                Found::Foreign,
-            ),
-            (json!({"name": "transport-sms"}), Some("1"), Found::Foreign),
-        ] {
-            let object = json!({"metadata": metadata});
-            assert_eq!(found(Some(&object), &resource, uid), expected, "{object}");
-        }
-        assert_eq!(found(None, &resource, Some("1")), Found::Foreign);
-    }
 
     #[test]
     fn only_what_people_mean_is_a_difference() {

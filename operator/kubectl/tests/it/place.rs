@@ -202,6 +202,7 @@ impl Place {
         let options = Options {
             settings: Settings::default(),
             namespaces: Vec::new(),
+            watch_secrets: false,
             concurrency: 4,
             lease: ("vumi-system".into(), "vumi-operator".into()),
             times: Times::default(),

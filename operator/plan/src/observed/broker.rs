@@ -132,17 +132,35 @@ impl Broker {
         Some(parked.map(|queue| queue.ready).sum())
     }
 
-    /// Consumers of each queue that the worker reads, as far as known. A queue that surely does not exist has none.
+    /// The queues that the worker reads and the parts into which it divides them, those that are there.
+    fn read(&self, resource: &Resource) -> Vec<(String, Queue)> {
+        let mut read = Vec::new();
+        for (name, flow) in consumed(resource) {
+            let parts = resource.division(flow).into_iter();
+            let parts = parts.map(|part| format!("{name}.{part}"));
+            for name in std::iter::once(name.clone()).chain(parts) {
+                read.extend(self.queues.get(&name).map(|queue| (name, *queue)));
+            }
+        }
+        read
+    }
+
+    /// Consumers of each queue that the worker reads, and of the parts of these, as far as known. A queue that surely does not
+    /// exist has none; a part is made by whoever is to read it first.
     pub fn consumers(&self, resource: &Resource) -> Vec<(String, u32)> {
-        let known = |(name, _): (String, Flow)| {
-            let consumers = match self.queues.get(&name) {
-                Some(queue) => queue.consumers?,
-                None if self.unread.is_none() => 0,
-                None => return None,
-            };
-            Some((name, consumers))
-        };
-        consumed(resource).into_iter().filter_map(known).collect()
+        let there = self.read(resource).into_iter();
+        let known = there.filter_map(|(name, queue)| Some((name, queue.consumers?)));
+        let missing = consumed(resource).into_iter().filter(|(name, _)| {
+            let read = self.unread.is_none();
+            read && !self.queues.contains_key(name)
+        });
+        known.chain(missing.map(|(name, _)| (name, 0))).collect()
+    }
+
+    /// Whether messages wait in a queue or a part that somebody reads.
+    pub fn waits_before_consumers(&self, resource: &Resource) -> bool {
+        let mut queues = self.read(resource).into_iter();
+        queues.any(|(_, queue)| queue.ready > 0 && queue.consumers.is_some_and(|some| some > 0))
     }
 }
 

@@ -331,9 +331,9 @@ fn stuck(seen: &Observed<'_>, excused: bool) -> Wish {
     let Some(totals) = seen.sight.broker.totals(seen.sight.resource) else {
         return Wish::Keep;
     };
-    let consumers = seen.sight.broker.consumers(seen.sight.resource);
-    let read = consumers.iter().any(|(_, consumers)| *consumers > 0);
-    if excused || !read || totals.ready == 0 || totals.handled.is_none_or(|rate| rate > 0.0) {
+    let broker = seen.sight.broker;
+    let waits = broker.waits_before_consumers(seen.sight.resource);
+    if excused || !waits || totals.handled.is_none_or(|rate| rate > 0.0) {
         return Wish::Gone;
     }
     let text = "messages wait and are not handled".to_owned();

@@ -93,13 +93,15 @@ pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) ->
         (Err(refusal), _) | (Ok(_), Some(refusal)) => refusal,
         (Ok(desired), None) => {
             let readiness = of_pods(seen, previous, health);
-            // What was asked for, and what the cluster does not have.
-            let missing = Reason::GatewayMissing.as_str();
-            let note = desired.notes.iter().find(|note| note.reason == missing);
-            return match note {
-                Some(note) if readiness.is_quiet() => {
-                    readiness.pending(holds(Reason::GatewayMissing, &note.message))
-                }
+            // What was asked for and the cluster does not have, and what is not wanted any more and does not go.
+            let reasons = [Reason::GatewayMissing, Reason::ObjectLeaving];
+            let pending = reasons.into_iter().find_map(|reason| {
+                let mut notes = desired.notes.iter();
+                let note = notes.find(|note| note.reason == reason.as_str())?;
+                Some(as_refused(holds(reason, &note.message)))
+            });
+            return match pending {
+                Some(pending) if readiness.is_quiet() => readiness.pending(pending),
                 _ => readiness,
             };
         }
@@ -172,7 +174,8 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         ),
     };
     if workload.ready >= wanted && !rolls {
-        return match of_broker(seen, previous, health) {
+        let why = of_broker(seen, previous, health);
+        return match why.or_else(|| of_link(seen, previous, health)) {
             Some(candidate) => Readiness::ready(candidate),
             None => {
                 let text = "the pods run and the broker sees their consumers".to_owned();
@@ -308,8 +311,10 @@ fn of_broker(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Opt
     }
     let link = health.link(&seen.sight);
     let away = link.is_some_and(|(link, _)| link.truth == Truth::False);
-    // A worker that pauses on purpose is ready; who waits for its peer says so in LinkUp.
-    if away || health.says(&["too_many_parked", "backlog_full"]).is_some() {
+    // A worker that pauses on purpose is ready; who waits for its peer says so in LinkUp. One that divides its queues anew reads
+    // no new part before the old ones are empty.
+    let pauses = ["too_many_parked", "backlog_full", "redividing"];
+    if away || health.says(&pauses).is_some() {
         return None;
     }
     let consumers = seen.sight.broker.consumers(seen.sight.resource);
@@ -321,4 +326,17 @@ fn of_broker(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Opt
         false => SignedDuration::ZERO,
     };
     Some(not_ready(Reason::NotConsuming, &text).after(after))
+}
+
+/// Why a worker that is to reach its peer is not ready (K13). Others are not kept from being ready by an outage that is not theirs.
+fn of_link(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Option<Candidate> {
+    if !seen.sight.resource.deployment().require_link {
+        return None;
+    }
+    if let Some((link, _)) = health.link(&seen.sight) {
+        return Some(link).filter(|link| link.truth == Truth::False);
+    }
+    let link = previous.condition(ConditionType::LinkUp)?;
+    let text = "nothing was heard of the peer for a while";
+    (link.status == Truth::Unknown).then(|| not_ready(Reason::NoReports, text))
 }

@@ -72,6 +72,21 @@ async fn tls_with_a_private_authority() {
         let large = publish(&trusting, data(&queue, vec![b'x'; 1 << 20])).await;
         assert_eq!(large, Confirmation::Confirmed);
 
+        // Through a port that was forwarded: the certificate is that of the broker that is meant.
+        for (host, trusted) in [("localhost", true), ("rabbit.example.net", false)] {
+            let config = AmqpConfig::from_url(&format!("amqps://guest:guest@{host}:1/"))
+                .expect("url")
+                .with_ca_file(server.ca_file())
+                .through(server.tls_port());
+            let forwarded = AmqpBroker::connect(config);
+            if trusted {
+                up(&forwarded).await;
+            } else {
+                let why = refused(&forwarded, false).await;
+                assert!(why.contains("certificate"), "{why}");
+            }
+        }
+
         let strict = AmqpBroker::connect(AmqpConfig::from_url(&url).expect("url"));
         let why = refused(&strict, false).await;
         assert!(why.contains("certificate"), "{why}");

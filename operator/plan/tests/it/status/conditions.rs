@@ -2,7 +2,7 @@
 
 use super::{ECHO, World};
 use vumi_api::ConditionType as T;
-use vumi_plan::{Report, Unread};
+use vumi_plan::{Queue, Report, Unread};
 
 fn transport() -> World {
     World::running("Transport", "devNull: {}")
@@ -168,6 +168,36 @@ fn the_word_for_the_peer_follows() {
     world.says("bind 1", "down", "refused", "a sentence");
     world.pass(20);
     assert_eq!(world.is(T::LinkUp), "False/PeerDown");
+}
+
+/// An outage of others keeps nobody from being ready who has not asked for that.
+#[test]
+fn who_requires_its_peer_is_not_ready_without_it() {
+    for (spec, down, silent) in [
+        ("devNull: {}", "True/Running", "True/Running"),
+        (
+            "devNull: {}, readiness: {requireLink: true}",
+            "False/PeerDown",
+            "False/NoReports",
+        ),
+    ] {
+        let mut world = World::running("Transport", spec);
+        // A worker that has no peer says nothing of one.
+        world.pass(30);
+        assert_eq!(world.is(T::Ready), "True/Running", "{spec}");
+        world.says("provider", "down", "provider_unreachable", "no answer");
+        world.pass(5);
+        assert_eq!(world.is(T::Ready), "True/Running", "{spec}: for a moment");
+        world.pass(10);
+        assert_eq!(world.is(T::LinkUp), "False/PeerDown", "{spec}");
+        assert_eq!(world.three(), [down, "", ""], "{spec}");
+        world.says("provider", "ok", "provider_answered", "it answers");
+        world.pass(15);
+        assert_eq!(world.is(T::Ready), "True/Running", "{spec}");
+        world.pass(200);
+        assert_eq!(world.is(T::LinkUp), "Unknown/NoReports", "{spec}");
+        assert_eq!(world.is(T::Ready), silent, "{spec}");
+    }
 }
 
 #[test]
@@ -378,6 +408,56 @@ fn messages_that_wait_before_consumers_that_do_nothing() {
         .for_each(|queue| queue.handled = None);
     world.pass(300);
     assert_eq!(world.is(T::TrafficStalled), "");
+}
+
+#[test]
+fn the_parts_of_a_divided_queue_are_read_too() {
+    let divided = || {
+        let ordering = "ordering: {mode: perUser, partitions: 2}";
+        World::running("Application", &format!("{ECHO}, {ordering}"))
+    };
+    let part = |ready, consumers| Queue {
+        ready,
+        unacked: Some(0),
+        consumers: Some(consumers),
+        arriving: Some(0.0),
+        handled: Some(0.0),
+    };
+    let mut world = divided();
+    world.pass(60);
+    assert_eq!(world.is(T::Ready), "True/Running", "none is there yet");
+    let queues = world.broker.queues.values_mut();
+    queues.for_each(|queue| queue.handled = Some(0.0));
+    let set = |world: &mut World, name: &str, queue| {
+        world.broker.queues.insert(name.to_owned(), queue);
+    };
+    set(&mut world, "sms.inbound.p0", part(0, 1));
+    set(&mut world, "sms.inbound.p1", part(5, 0));
+    world.pass(20);
+    assert_eq!(world.is(T::Ready), "False/NotConsuming");
+    let message = world.message(T::Ready);
+    assert!(
+        message.ends_with("no consumer on sms.inbound.p1"),
+        "{message}"
+    );
+    // Nobody reads where they wait: that is said by Ready.
+    world.pass(180);
+    assert_eq!(world.is(T::TrafficStalled), "");
+    set(&mut world, "sms.inbound.p1", part(5, 1));
+    world.pass(130);
+    assert_eq!(world.is(T::Ready), "True/Running");
+    assert_eq!(world.is(T::TrafficStalled), "True/NothingHandled");
+    // While the old parts are emptied, the new ones are not read.
+    let mut world = divided();
+    set(&mut world, "sms.inbound.p1", part(0, 0));
+    world.says(
+        "partitions sms.inbound",
+        "degraded",
+        "redividing",
+        "a sentence",
+    );
+    world.pass(60);
+    assert_eq!(world.is(T::Ready), "True/Running");
 }
 
 #[test]

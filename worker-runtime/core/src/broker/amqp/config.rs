@@ -53,6 +53,7 @@ pub(super) struct Endpoint {
     pub(super) uri: AMQPUri,
     /// PEM of a private authority; none trusts the system's.
     pub(super) authority: Option<String>,
+    through: Option<u16>,
 }
 
 /// Which virtual host of which broker it is, whoever asks: a rotated user or password leaves it as it is (K9).
@@ -88,6 +89,16 @@ impl Endpoint {
     /// The address without the password, for people.
     pub(super) fn describe(&self) -> String {
         shown(&self.uri)
+    }
+
+    /// Where the connection is opened. The certificate is that of [`Self::uri`] all the same.
+    pub(super) fn door(&self) -> AMQPUri {
+        let mut uri = self.uri.clone();
+        if let Some(port) = self.through {
+            uri.authority.host = "127.0.0.1".into();
+            uri.authority.port = port;
+        }
+        uri
     }
 }
 
@@ -197,7 +208,7 @@ impl AmqpConfig {
         self
     }
 
-    /// Connects to this port of this machine, which leads to the broker that is meant.
+    /// Connects to this port of this machine, which leads to the broker that is meant: it is that one's certificate that counts.
     pub fn through(mut self, port: u16) -> Self {
         self.through = Some(port);
         self
@@ -252,7 +263,11 @@ impl AmqpConfig {
             ),
             Authority::Secret(secrets, name) => Some(secrets.required(name, "ca.crt")?),
         };
-        Ok(Endpoint { uri, authority })
+        Ok(Endpoint {
+            uri,
+            authority,
+            through: self.through,
+        })
     }
 
     fn locate(&self) -> Result<AMQPUri, WorkError> {
@@ -275,10 +290,6 @@ impl AmqpConfig {
             if !host.contains(['.', ':']) && host != "localhost" {
                 *host = format!("{host}.{domain}");
             }
-        }
-        if let Some(port) = self.through {
-            uri.authority.host = "127.0.0.1".into();
-            uri.authority.port = port;
         }
         uri.query.heartbeat.get_or_insert(self.heartbeat);
         uri.query.frame_max.get_or_insert(FRAME_MAX);
@@ -420,6 +431,18 @@ mod tests {
         }
         let wrong = AmqpConfig::from_url("http://u:secret@h").unwrap_err();
         assert!(!wrong.text.contains("secret"), "{wrong}");
+    }
+
+    #[test]
+    fn a_door_on_this_machine_leads_to_the_broker_that_is_meant() {
+        let config = AmqpConfig::from_url("amqps://u:p@rabbit.campaign.svc/v").unwrap();
+        let meant = config.identity().unwrap();
+        let through = config.through(7);
+        assert_eq!(through.identity().unwrap(), meant);
+        let endpoint = through.resolve().unwrap();
+        assert_eq!(endpoint.uri.authority.host, "rabbit.campaign.svc");
+        let door = endpoint.door().authority;
+        assert_eq!((door.host.as_str(), door.port), ("127.0.0.1", 7));
     }
 
     #[test]

@@ -47,19 +47,19 @@ impl From<WorkError> for Failure {
 /// Connects once.
 pub(super) async fn connect(endpoint: Endpoint, name: String) -> Result<Connection, Failure> {
     let tls = connector(&endpoint)?;
-    let uri = endpoint.uri.clone();
+    let door = endpoint.door();
     let properties = ConnectionProperties::default()
         .with_connection_name(name.into())
         .with_client_property("product".into(), "vumi".into())
         .with_client_property("version".into(), env!("CARGO_PKG_VERSION").into());
+    let way = plain(&door);
     let connecting = async {
         let runtime = lapin::runtime::default_runtime()?;
         Connection::connector(
             endpoint.uri,
             runtime,
             async move |uri, runtime| {
-                let plain = plain(&uri);
-                let stream = plain
+                let stream = way
                     .connect_with_config_async(TLSConfig::default(), &runtime)
                     .await?;
                 Ok(encrypt(stream, tls.as_ref(), &uri.authority.host).await?)
@@ -74,7 +74,7 @@ pub(super) async fn connect(endpoint: Endpoint, name: String) -> Result<Connecti
             text: error.to_string(),
         })
     };
-    let connecting = speech::connected(connecting, other_speech(&uri));
+    let connecting = speech::connected(connecting, other_speech(&door));
     let connected = tokio::time::timeout(PATIENCE, connecting).await;
     connected.unwrap_or_else(|_| {
         Err(Failure {
@@ -117,7 +117,7 @@ pub(super) async fn server(endpoint: Endpoint) -> Option<Server> {
     let tls = connector(&endpoint).ok()?;
     let asking = async {
         let runtime = lapin::runtime::default_runtime().ok()?;
-        let stream = plain(&endpoint.uri)
+        let stream = plain(&endpoint.door())
             .connect_with_config_async(TLSConfig::default(), &runtime)
             .await
             .ok()?;
