@@ -21,7 +21,7 @@ pub mod state;
 pub mod tls;
 
 pub use autoscaling::Autoscaling;
-pub use broker::{BrokerProfile, BrokerRef};
+pub use broker::{BrokerManagement, BrokerProfile, BrokerRef};
 pub use classes::{Class, Classes, Weights};
 pub use client::HttpClient;
 pub use deployment::{

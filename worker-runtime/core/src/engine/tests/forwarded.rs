@@ -194,7 +194,7 @@ async fn what_was_forwarded_is_finished_when_its_channel_is_lost() {
         let count = (life * EACH) as u64;
         rig.until("all are in hand", |s| s.counts.in_flight == count)
             .await;
-        rig.rebuild_consumers();
+        rig.running().rebuild_consumers();
     }
     gate.add_permits(1);
     rig.until("all are done", |s| s.counts.done == 3 * EACH as u64)
