@@ -516,9 +516,9 @@ async fn a_secret_of_which_somebody_tells_is_read_at_once() {
     let mut world = World::new().await;
     world.running(telnet()).await;
     let engine = std::sync::Arc::clone(&world.engine);
-    let (tell, mut told_of) = tokio::sync::mpsc::unbounded_channel();
+    let (tell, mut told_of) = tokio::sync::mpsc::channel(8);
     let task = tokio::spawn(async move {
-        let changed = |key| tell.send(key).unwrap();
+        let changed = |key| tell.try_send(key).unwrap();
         engine.secrets.run(changed).await;
     });
     let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
