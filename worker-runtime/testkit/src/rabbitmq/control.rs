@@ -68,7 +68,7 @@ impl RabbitMq {
 
     /// Evaluates Erlang expressions inside the broker and returns the printed result.
     pub async fn eval(&self, expressions: &str) -> Result<String, Error> {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             match self.eval_once(expressions).await {
                 // Under load the broker is sometimes too slow for erl_call's own patience.

@@ -3,6 +3,7 @@
 use super::campaign::Campaign;
 use super::process::{run, said};
 use serde_json::Value;
+use std::process::Output;
 
 /// Runs commands about one place.
 #[derive(Clone)]
@@ -50,11 +51,15 @@ impl<'c> Operator<'c> {
 
     /// Runs a command; its exit code and what it printed.
     pub fn run(&self, arguments: &[&str]) -> (i32, String) {
+        let output = self.output(arguments);
+        (output.status.code().unwrap(), said(&output))
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
         let all = [arguments, &self.place()[..]].concat();
         let output = run(self.campaign.path(), &all);
-        let text = said(&output);
-        assert_hidden(&format!("vumi {arguments:?}"), &text, &self.hidden);
-        (output.status.code().unwrap(), text)
+        assert_hidden(&format!("vumi {arguments:?}"), &said(&output), &self.hidden);
+        output
     }
 
     /// What a command that succeeds prints; what it complains of if it does not.
@@ -65,9 +70,12 @@ impl<'c> Operator<'c> {
         }
     }
 
-    /// What a command that succeeds prints as JSON.
+    /// What a command that succeeds prints as JSON. That it waits for something, it says elsewhere.
     pub fn json(&self, arguments: &[&str]) -> Result<Value, String> {
-        let text = self.done(arguments)?;
-        serde_json::from_str(&text).map_err(|e| format!("{arguments:?}: {e}: {text}"))
+        let output = self.output(arguments);
+        match serde_json::from_slice(&output.stdout) {
+            Ok(value) if output.status.success() => Ok(value),
+            _ => Err(format!("{arguments:?}: {}", said(&output))),
+        }
     }
 }
