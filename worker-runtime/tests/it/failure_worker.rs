@@ -110,15 +110,7 @@ async fn a_failure_worker_of_vumi_makes_the_later_attempts_and_without_it_they_a
     let mut process = campaign.run(&["--broker", &url, "--redis", &store, "--admin", "none"]);
     let operator = Operator::new(&campaign, &[]);
     let amqp = Amqp::connect(&url).await;
-    wait_for("the transport consumes", PATIENCE, || async {
-        let status = campaign.status()?;
-        let worker = status.worker("transport/net")?;
-        match worker["ready"] == true {
-            true => Ok(()),
-            false => Err(worker.to_string()),
-        }
-    })
-    .await;
+    campaign.until_ready(&[], "transport/net").await;
     amqp.tap("told", "net.event").await;
     let send = async |id: &str| {
         let message = user_message(id, "net", id);

@@ -270,15 +270,9 @@ async fn while_the_disk_is_full_users_are_told_and_nothing_is_lost() {
     for _ in 0..20 {
         ask().await.unwrap();
     }
-    wait_for("all is well", PATIENCE, || async {
-        let status = campaign.status_of(&["--state", state])?;
-        let worker = status.worker("transport/api")?;
-        match worker["ready"] == true {
-            true => Ok(()),
-            false => Err(status.0.to_string()),
-        }
-    })
-    .await;
+    campaign
+        .until_ready(&["--state", state], "transport/api")
+        .await;
     run.assert_running();
 }
 

@@ -83,15 +83,9 @@ async fn a_message_that_ends_three_processes_is_set_aside_by_the_fourth() {
     let state = state.to_str().unwrap();
     let start = || campaign.run(&["--broker", &url, "--state", state, "--admin", "none"]);
     let consumes = async || {
-        wait_for("it consumes", PATIENCE, || async {
-            let status = campaign.status_of(&["--state", state])?;
-            let worker = status.worker("application/crm")?;
-            match worker["ready"] == true {
-                true => Ok(()),
-                false => Err(worker.to_string()),
-            }
-        })
-        .await;
+        campaign
+            .until_ready(&["--state", state], "application/crm")
+            .await;
     };
     let amqp = Amqp::connect(&url).await;
     let publish = async |id: &str, user: usize| {

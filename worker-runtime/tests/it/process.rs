@@ -136,14 +136,7 @@ async fn an_edit_that_is_not_valid_leaves_everything_running() {
     let campaign = Campaign::empty();
     campaign.write("echo.yaml", ECHO);
     let mut process = campaign.run(&["--admin", "none"]);
-    wait_for("running", PATIENCE, || async {
-        let status = campaign.status()?;
-        match status.worker("application/echo")?["ready"] == true {
-            true => Ok(()),
-            false => Err(status.0.to_string()),
-        }
-    })
-    .await;
+    campaign.until_ready(&[], "application/echo").await;
     campaign.edit("echo.yaml", "echo: {}", "echo: {sped: 1}");
     wait_for("the finding is shown", PATIENCE, || async {
         let problem = campaign.status()?.0["problem"].to_string();

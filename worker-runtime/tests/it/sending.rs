@@ -56,15 +56,9 @@ async fn what_failed_is_sent_again_by_a_person_and_ends_by_receipts_that_name_th
     };
     let mut refusing = start(0);
     let amqp = Amqp::connect(&url).await;
-    wait_for("the transport consumes", PATIENCE, || async {
-        let status = campaign.status_of(&["--name", "net"])?;
-        let worker = status.worker("transport/net")?;
-        match worker["ready"] == true {
-            true => Ok(()),
-            false => Err(worker.to_string()),
-        }
-    })
-    .await;
+    campaign
+        .until_ready(&["--name", "net"], "transport/net")
+        .await;
     amqp.tap("told", "net.event").await;
     for n in 0..MESSAGES {
         let message = user_message(&format!("m{n}"), "net", "my secret");

@@ -1,6 +1,7 @@
 //! A folder of manifests of its own: copied from `examples/` with free ports, or written by the test.
 
 use super::process::{Process, run, said};
+use super::{PATIENCE, wait_for};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -167,6 +168,18 @@ impl Campaign {
         serde_json::from_slice(&output.stdout)
             .map(Status)
             .map_err(|error| format!("{error}: {}", said(&output)))
+    }
+
+    /// Waits until a worker of the process that `which` names is ready.
+    pub async fn until_ready(&self, which: &[&str], key: &str) {
+        wait_for(&format!("{key} is ready"), PATIENCE, || async {
+            let status = self.status_of(which)?;
+            match status.worker(key)?["ready"] == true {
+                true => Ok(()),
+                false => Err(status.0.to_string()),
+            }
+        })
+        .await;
     }
 }
 

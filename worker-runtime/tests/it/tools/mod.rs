@@ -46,13 +46,7 @@ async fn echo(more: &[&str]) -> (Campaign, Process) {
     let campaign = Campaign::empty();
     campaign.write("echo.yaml", ECHO);
     let run = campaign.run(&[&["--name", "echo"], more].concat());
-    wait_for("the echo runs", PATIENCE, || async {
-        match campaign.status()?.worker("application/echo")?["ready"] == true {
-            true => Ok(()),
-            false => Err("not ready".into()),
-        }
-    })
-    .await;
+    campaign.until_ready(&[], "application/echo").await;
     (campaign, run)
 }
 
