@@ -4,7 +4,7 @@ use super::book::{Interrupted, News, now, stubborn};
 use super::{OnUnknown, Sending, Unpublished, alive, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
-use crate::error::{ErrorClass, WorkError};
+use crate::error::WorkError;
 use crate::message::{Event, FateState};
 use crate::reasons::{self, Reason};
 use crate::state::ledger::{Content, Put, Row, RowState};
@@ -185,22 +185,9 @@ impl Sending {
             RowState::Unknown if again && row.body.is_some() && self.doubts.allow(&row, now()) => {
                 self.send_back(book, row, interrupted).await?;
             }
-            RowState::Queued if row.is_external() => {
-                let given = row.steps.last().map_or(row.born, |step| step.at);
-                let age = Duration::from_millis(now().saturating_sub(given));
-                let longest = self.doubts.longest;
-                // Before, a person is to look: the failure worker may be slow, or does not run. And what it gave back while
-                // nobody ran here is in our queue.
-                if age < longest || self.began.elapsed() < patience::EXTERNAL.min(longest) {
-                    return Ok(false);
-                }
-                let text =
-                    "Vumi's failure worker did not give it back as long as retry.maxAge allows";
-                // That it runs is a matter of ours.
-                let error = WorkError::new(ErrorClass::Config, codes::RETRY_EXPIRED, text);
-                let nack = self.failed(&row, &error);
-                self.end(book, row, Some(nack), interrupted).await?;
-            }
+            // The failure worker may be slow, or not run, and what it gave back waits in our queue without a word in the row:
+            // it is an alarm, and a person is to look.
+            RowState::Queued if row.is_external() => return Ok(false),
             RowState::Queued if row.body.is_some() => {
                 self.send_back(book, row, interrupted).await?;
             }

@@ -385,6 +385,16 @@ impl Bench {
         StatusDesk::new(Arc::clone(&self.broker), identity, None)
     }
 
+    /// The look-out of a process.
+    fn keeper(&self, sending: Arc<Sending>) -> Keeper {
+        Keeper {
+            sending,
+            status: self.status(),
+            consumers: Vec::new(),
+            abandoned: CancellationToken::new(),
+        }
+    }
+
     /// One delivery to one process, which may end before the verdict.
     async fn deliver(
         &self,
