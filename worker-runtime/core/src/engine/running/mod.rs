@@ -10,7 +10,7 @@ pub use built::{BuiltWorker, build};
 
 use super::backlog::Backlog;
 use super::consumer::Watched;
-use super::forwarded::Forwarded;
+use super::forwarded::{Forwarded, Replies};
 use super::journal::JournalWatch;
 use super::outlet::Outlet;
 use super::peer;
@@ -111,12 +111,15 @@ impl BuiltWorker {
         };
         let mut consumed = Vec::new();
         let ordered = running.cx.resource().ordering_mode() != OrderingMode::None;
-        let forwarded = (ordered && self.topology.holds == Some(Holds::Sessions)).then(|| {
+        let own_queue = self.topology.holds.map(|_| {
             let (queue, state) = (running.cx.reply_queue(), Arc::clone(&self.replies));
-            Forwarded::new(queue, state, Arc::clone(&self.outlet))
+            Replies::new(queue, state, Arc::clone(&self.outlet))
         });
+        let sessions = ordered && self.topology.holds == Some(Holds::Sessions);
+        let forwarded = own_queue.clone().filter(|_| sessions);
         let parts = Consumed {
-            forwarded,
+            forwarded: forwarded.map(Forwarded::new),
+            own_queue,
             holds: self.topology.holds,
             outlet: self.outlet,
             chain: self.chain,
