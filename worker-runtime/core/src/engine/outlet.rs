@@ -206,6 +206,11 @@ impl Outlet {
         matches!(*self.broker.link().borrow(), LinkState::Up { .. })
     }
 
+    /// Whether a queue is there, also one that is another replica's own.
+    pub(super) async fn is_there(&self, queue: &str) -> Result<bool, WorkError> {
+        self.broker.is_there(queue).await
+    }
+
     /// Puts a word without a body into a queue of our own, as far as that is there; it may get lost.
     pub(super) async fn mark(&self, queue: &str, id: String) -> Receipt {
         let publication = Publication {

@@ -143,7 +143,7 @@ impl BuiltWorker {
             }
         }
         running.keep_watch(self.topology.publishes, consumed, parts.outlet);
-        running.keep_ledger(parts.sending);
+        running.keep_ledger(parts.sending, parts.own_queue);
         let peer = peer::run(
             Arc::clone(&running.worker),
             Arc::clone(&running.cx),
@@ -215,7 +215,7 @@ impl RunningWorker {
     }
 
     /// Looks after a transport's ledger.
-    fn keep_ledger(&mut self, sending: Option<Arc<Sending>>) {
+    fn keep_ledger(&mut self, sending: Option<Arc<Sending>>, replies: Option<Arc<Replies>>) {
         let Some(sending) = sending else { return };
         if let Some(orders) = &sending.orders {
             let task = self.guarded(Arc::clone(orders).keep());
@@ -227,6 +227,7 @@ impl RunningWorker {
         let keeper = Keeper {
             sending,
             status: Arc::clone(&self.status),
+            replies,
             consumers: self.watched.iter().map(|w| w.state.clone()).collect(),
             abandoned: self.abandoned.clone(),
         };

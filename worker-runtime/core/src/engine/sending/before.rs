@@ -140,6 +140,10 @@ impl Sending {
                 ),
                 false => News::said("is being sent"),
             };
+            row.holder = match case.lasting {
+                true => None,
+                false => book.reply_queue().map(str::to_owned).or(row.holder),
+            };
             let patience = match case.lasting {
                 true => patience::SENDING,
                 false => patience::FORWARDED,
@@ -215,7 +219,6 @@ impl Sending {
     ) -> Result<Forwarded, Unpublished> {
         let begun = standing::standing(&row) == Standing::Begun;
         let next = match begun {
-            // From now on its copy dies with that replica.
             true => row.waiting(book::now(), patience::FORWARDED),
             false => {
                 let news = News::coded(
@@ -228,6 +231,11 @@ impl Sending {
                 };
                 next
             }
+        };
+        // From now on its copy dies with that replica.
+        let next = Row {
+            holder: Some(holder.to_owned()),
+            ..next
         };
         let row = match book.put(&row, &next, interrupted).await? {
             Put::Stored => next,

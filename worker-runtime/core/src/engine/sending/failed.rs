@@ -142,11 +142,16 @@ impl Sending {
             ErrorClass::Timeout => News::coded(codes::FATE_SENT_AGAIN, error.text.as_str()),
             _ => News::from(error),
         };
+        let lasting = case.lasting;
         let (row, _) = book
             .advance(row, interrupted, |row| {
                 let lost = standing::standing(row) == Standing::Begun;
+                let from = match lasting {
+                    true => row.freed(),
+                    false => row.clone(),
+                };
                 let next =
-                    lost.then(|| book.moved(row, state, patience::QUEUED + wait, news()))??;
+                    lost.then(|| book.moved(&from, state, patience::QUEUED + wait, news()))??;
                 match external {
                     true => self.given_away(book, &next, case.body.as_ref()),
                     false => Some(next),

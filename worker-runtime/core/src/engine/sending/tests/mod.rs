@@ -5,6 +5,7 @@ mod answers;
 mod copies;
 mod external;
 mod failures;
+mod held;
 mod once;
 mod overdue;
 mod resent;
@@ -390,6 +391,7 @@ impl Bench {
         Keeper {
             sending,
             status: self.status(),
+            replies: None,
             consumers: Vec::new(),
             abandoned: CancellationToken::new(),
         }
