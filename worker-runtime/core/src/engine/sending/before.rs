@@ -1,7 +1,9 @@
 //! Everything before a worker sees a message: what was done with it before, the replica that holds its request, its turn
 //! under the rate limit, and the word in the ledger that it is being sent.
 
+use super::alive::Answers;
 use super::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Between two looks at what another replica is sending.
 const LOOK: Duration = Duration::from_millis(250);
@@ -184,14 +186,28 @@ impl Sending {
         let left = until.saturating_sub(book::now());
         let left = Duration::from_millis(left).min(patience::SENDING);
         let waits = async {
+            let mut answers = Answers::default();
             loop {
-                let lives = book::stubborn(interrupted, || book.store.lives(sender)).await?;
+                let (asked, failed) = (Instant::now(), AtomicBool::new(false));
+                let ask = || {
+                    let (store, failed) = (&book.store, &failed);
+                    async move {
+                        let answer = store.lives(sender).await;
+                        failed.fetch_or(answer.is_err(), Ordering::Relaxed);
+                        answer
+                    }
+                };
+                let lives = book::stubborn(interrupted, ask).await?;
                 // After that: what it did last counts.
                 let now = book.load(&row.message_id, interrupted).await?;
                 if let Some(moved) = now.filter(|now| now.version != row.version) {
                     return Ok(Some(moved));
                 }
-                if !lives || began.elapsed() >= left {
+                // Failures of the second question only show by the time they take.
+                let at_once = !failed.into_inner() && asked.elapsed() < alive::BEAT;
+                answers.note(asked, at_once);
+                let is_dead = !lives && answers.are_steady();
+                if is_dead || began.elapsed() >= left {
                     return Ok(None);
                 }
                 tokio::select! {

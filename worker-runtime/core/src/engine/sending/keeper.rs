@@ -1,5 +1,6 @@
 //! Looks after a transport's ledger while it runs: ends what waited too long, counts rows, and says how it stands.
 
+use super::alive::Answers;
 use super::book::{Interrupted, News, now, stubborn};
 use super::{OnUnknown, Sending, Unpublished, alive, patience, standing, unknown};
 use crate::broker::ConsumerState;
@@ -37,8 +38,7 @@ const SLOW: Duration = Duration::from_secs(5);
 pub(super) struct Round {
     /// So many overdue rows were looked at and left.
     from: usize,
-    /// Since when the store has answered without a break.
-    answers: Option<Instant>,
+    answers: Answers,
     /// A mark under way in our own reply queue, and when it was sent: for us, and in milliseconds since 1970.
     mark: Option<(Mark, Instant, u64)>,
     /// What was in our own reply queue then has come.
@@ -132,9 +132,8 @@ impl Keeper {
     ) -> Result<u64, Unpublished> {
         let sending = &self.sending;
         let began = Instant::now();
-        let answers = round.answers.take().unwrap_or(began);
-        // While the store was away nobody could give a sign of life.
-        let shows_life = || answers.elapsed() >= alive::HOLD && began.elapsed() < alive::HOLD;
+        // If the look fails, they begin anew.
+        let mut answers = std::mem::take(&mut round.answers);
         round.holders.clear();
         if let (Some(own), Some((mark, _, at))) = (&self.replies, round.mark)
             && own.marks().has_arrived(mark)
@@ -144,6 +143,8 @@ impl Keeper {
         }
         let page = book.store.overdue(book.account(), round.from, AT_ONCE);
         let (count, ids) = page.await?;
+        answers.note(began, true);
+        let shows_life = || answers.are_steady() && began.elapsed() < alive::HOLD;
         // Rows that need a person must not hide those that need only us: the next turn looks behind a full page.
         round.from = match ids.len() {
             AT_ONCE => round.from + AT_ONCE,
@@ -193,9 +194,8 @@ impl Keeper {
                 sending.metrics.ledger_rows(state.as_str(), rows);
             }
         }
-        if began.elapsed() < alive::HOLD {
-            round.answers = Some(answers);
-        }
+        answers.note(began, true);
+        round.answers = answers;
         let overdue = count.saturating_sub(handled);
         sending
             .metrics

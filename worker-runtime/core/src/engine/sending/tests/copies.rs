@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::holding::HOLDER;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
 /// A peer whose answers wait until they are let out.
@@ -117,6 +118,67 @@ async fn a_copy_that_waits_for_another_replica_holds_up_no_other_suspect() {
     assert_eq!(first.await.unwrap(), Verdict::Done);
     assert_eq!(copy.await.unwrap().verdict, Verdict::Done);
     lives.abort();
+}
+
+/// A store that is away now and then, for everybody.
+struct Away {
+    store: Arc<dyn StateStore>,
+    is: AtomicBool,
+}
+
+#[async_trait]
+impl Around for Away {
+    fn inner(&self) -> &Arc<dyn StateStore> {
+        &self.store
+    }
+
+    async fn around<T: Send>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, WorkError>> + Send,
+    ) -> Result<T, WorkError> {
+        if self.is.load(Ordering::SeqCst) {
+            let text = format!("{operation}: the store is away");
+            return Err(WorkError::new(
+                ErrorClass::Connect,
+                codes::STATE_UNUSABLE,
+                text,
+            ));
+        }
+        work.await
+    }
+}
+
+#[test]
+fn nobody_is_taken_for_dead_because_the_store_was_away() {
+    in_simulated_time(async {
+        let away = Arc::new(Away {
+            store: simulated_store(),
+            is: AtomicBool::new(false),
+        });
+        let store: Arc<dyn StateStore> = Arc::<Away>::clone(&away);
+        let bench = Bench::new(&store, json!({"onUnknown": {"policy": "retry"}}), false);
+        let message = message();
+        let (slow, first, sender) = under_way(&bench, &message).await;
+        let lives = tokio::spawn(async move { sender.live().await });
+        let (_, desk) = bench.process(&Life::until(0), 0, 0);
+        let copy = tokio::spawn(desk.work(delivery(&message, true)));
+        for _ in 0..4 {
+            tokio::time::sleep(alive::HOLD * 2).await;
+            away.is.store(true, Ordering::SeqCst);
+            // Longer than any sign is good for.
+            tokio::time::sleep(alive::HOLD * 3).await;
+            away.is.store(false, Ordering::SeqCst);
+            tokio::time::sleep(alive::HOLD * 2).await;
+            assert!(!copy.is_finished(), "it waits");
+        }
+        slow.answers.add_permits(1);
+        assert_eq!(first.await.unwrap(), Verdict::Done);
+        assert_eq!(copy.await.unwrap().verdict, Verdict::Done);
+        lives.abort();
+        assert_eq!(bench.peer.took.load(Ordering::SeqCst), 1, "sent once");
+        assert_eq!(bench.row(&message).await.state, RowState::SentFinal);
+    });
 }
 
 #[test]
