@@ -153,7 +153,12 @@ impl Sending {
             let Some(next) = book.moved(&row, RowState::Sending, patience, news) else {
                 continue;
             };
-            let next = book.with_content(next, case.body.as_ref());
+            let mut next = book.with_content(next, case.body.as_ref());
+            if !case.lasting && matches!(self.on_unknown, OnUnknown::Wait(_, UnknownThen::Retry)) {
+                // If we die, it is sent again from here.
+                let body = case.body.as_deref().map(Content::of);
+                next.body = next.body.or(body);
+            }
             self.sign(book, interrupted).await?;
             match book.put(&row, &next, interrupted).await? {
                 Put::Stored => {

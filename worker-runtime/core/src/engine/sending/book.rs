@@ -212,6 +212,8 @@ impl Book {
             KeptContent::None => false,
             // It may never come back.
             _ if row.is_external() => true,
+            // Nor if its only copy dies with whoever is sending it.
+            KeptContent::Failed if row.state == RowState::Sending => row.holder.is_some(),
             KeptContent::Failed => matches!(row.state, RowState::Unknown | RowState::Failed),
             KeptContent::All => !matches!(
                 row.state,

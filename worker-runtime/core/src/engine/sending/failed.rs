@@ -263,7 +263,9 @@ impl Sending {
                     next.told.push(body);
                 }
                 if then == UnknownThen::Retry {
-                    next.body = case.body.as_deref().map(Content::of);
+                    // The keeper has no other than the row's.
+                    let body = case.body.as_deref().map(Content::of);
+                    next.body = body.or(next.body.take());
                 }
                 Some(book.with_content(next, case.body.as_ref()))
             })

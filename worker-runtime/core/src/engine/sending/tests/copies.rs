@@ -329,6 +329,66 @@ fn what_a_holder_was_sending_when_it_died_is_told_soon_and_a_living_one_gets_mor
     });
 }
 
+/// The same, until the deadline for its receipt is over.
+#[test]
+fn what_a_holder_was_sending_when_it_died_is_sent_again_or_kept_as_the_manifest_says() {
+    in_simulated_time(async {
+        for (content, then) in ["none", "failed", "all"]
+            .into_iter()
+            .flat_map(|content| [(content, "retry"), (content, "fail")])
+        {
+            let store = simulated_store();
+            let wait = json!({"policy": "wait", "deadline": "1h", "then": then});
+            let more = json!({"onUnknown": wait, "retention": {"content": content}});
+            let mut bench = Bench::new(&store, more, true);
+            let outbound = QueueSpec::Data("t.outbound".into());
+            bench.broker.declare(&outbound).await.unwrap();
+            bench.reply_queue = Some("t.reply.one");
+            let message = message();
+            let (slow, _, desk) = slow(&bench, &Life::until(0));
+            let mut desk = Arc::into_inner(desk).unwrap();
+            desk.lasting = false;
+            let first = tokio::spawn(Arc::new(desk).work(delivery(&message, false)));
+            slow.begun.acquire().await.unwrap().forget();
+            let about = format!("content {content}, then {then}");
+            let is_kept = content != "none" || then == "retry";
+            let row = bench.row(&message).await;
+            assert_eq!(
+                (row.state, row.body.is_some()),
+                (RowState::Sending, is_kept),
+                "{about}"
+            );
+            first.abort();
+            tokio::time::sleep(alive::HOLD * 2).await;
+            let (sending, _) = bench.process(&Life::until(0), 0, 0);
+            let book = sending.book.as_ref().unwrap();
+            let row = bench.row(&message).await;
+            assert!(sending.end_wait(book, row, &|| false).await.unwrap());
+            let row = bench.row(&message).await;
+            assert_eq!(
+                (row.state, row.body.is_some()),
+                (RowState::Unknown, is_kept),
+                "{about}"
+            );
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            assert!(sending.end_wait(book, row, &|| false).await.unwrap());
+            let row = bench.row(&message).await;
+            let waits = bench.read("t.outbound").await;
+            if then == "retry" {
+                assert_eq!((row.state, row.body), (RowState::Queued, None), "{about}");
+                assert_eq!(waits, [message.encode()], "{about}");
+            } else {
+                assert_eq!(
+                    (row.state, row.body.is_some()),
+                    (RowState::Failed, is_kept),
+                    "{about}"
+                );
+                assert!(waits.is_empty(), "{about}");
+            }
+        }
+    });
+}
+
 /// A replica that was frozen gets the answer of its peer when another one, which had the copy, waits for a receipt: nothing
 /// brings the message back if what it decides is not told.
 #[tokio::test]
