@@ -22,6 +22,7 @@ use crate::broker::QueueSpec;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::heartbeat::{self, HeartbeatInfo};
+use crate::message::FailureMessage;
 use crate::status::StatusDesk;
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use crate::worker::{Worker, WorkerContext};
@@ -172,7 +173,11 @@ impl RunningWorker {
         consumed: Vec<(String, QueueMetrics)>,
         outlet: Arc<Outlet>,
     ) {
+        let resource = self.cx.resource();
+        let retry = resource.settings().retry.as_ref();
+        let external = retry.is_some_and(|retry| retry.external == Some(true));
         let watch = Watch {
+            failures: external.then(|| FailureMessage::routing_key(self.cx.transport_name())),
             broker: Arc::clone(&self.environment.broker),
             backlog: Arc::clone(&self.backlog),
             outlet,
