@@ -173,8 +173,7 @@ impl RunningWorker {
         consumed: Vec<(String, QueueMetrics)>,
         outlet: Arc<Outlet>,
     ) {
-        let resource = self.cx.resource();
-        let retry = resource.settings().retry.as_ref();
+        let retry = self.cx.resource().settings().retry;
         let external = retry.is_some_and(|retry| retry.external == Some(true));
         let watch = Watch {
             failures: external.then(|| FailureMessage::routing_key(self.cx.transport_name())),

@@ -173,7 +173,7 @@ impl Sending {
 
     /// Whether a message is to be given to Vumi's failure worker: not if somebody moved its row meanwhile.
     pub(in crate::engine) fn may_give_away(&self, case: &Case) -> bool {
-        self.book.is_none() || case.row.as_ref().is_some_and(Row::is_external)
+        case.row.as_ref().is_some_and(Row::is_external)
     }
 
     /// Vumi's failure worker could not be given it: its row says where it waits instead.
