@@ -50,6 +50,23 @@ fn an_audit_finds_what_a_failure_worker_has_and_what_is_lost_beside_it() {
         assert_eq!((balance.missing, balance.found.external), (1, 0));
         bench.handled(&lost).await;
         assert_eq!(bench.audited().await.imbalance(), 0);
+        // Where there is no failure worker no row is read for it.
+        let other = Bench::named("other", &store, json!({}), false);
+        let (sending, _) = other.process(&Life::until(0), 0, 0);
+        sending
+            .taken_over(&super::message(), &|| false)
+            .await
+            .unwrap();
+        let sources = Sources {
+            queues: [("other.outbound".to_owned(), Arc::clone(&other.broker))].into(),
+            in_flight: None,
+        };
+        let balances = audit(&*store, &sources).await.unwrap();
+        let of_other = balances.iter().find(|balance| balance.account == "other");
+        assert_eq!(
+            of_other.map(|b| (b.missing, b.found.external)),
+            Some((1, 0))
+        );
     });
 }
 
