@@ -169,7 +169,7 @@ pub struct Dropped {
 }
 
 /// Whether `name` is the queue itself, or one of those that it is divided into.
-pub(crate) fn is_of(name: &str, queue: &str) -> bool {
+pub fn is_of(name: &str, queue: &str) -> bool {
     let rest = name.strip_prefix(queue);
     let part = rest.and_then(|rest| rest.strip_prefix('.'));
     rest == Some("") || part.is_some_and(is_part)
