@@ -212,10 +212,8 @@ impl Keeper {
         // It is not in hand. If it has not come although a mark has that was sent long after it, the broker lost it with a
         // life of our queue, or an earlier process of our name had it.
         let given = row.steps.last().map_or(row.born, |step| step.at);
-        if round
-            .swept
-            .is_some_and(|swept| swept >= given + FORWARDED_MILLIS)
-        {
+        let long = u64::try_from(patience::FORWARDED.as_millis()).unwrap_or(u64::MAX);
+        if round.swept >= Some(given.saturating_add(long)) {
             return Some(true);
         }
         match round.mark {
