@@ -659,12 +659,16 @@ fn values_that_cannot_be_said_are_named_without_the_value() {
             .any(|l| l.contains(&format!("{key} is not converted: ")));
         assert!(named && files[0].1.contains(key), "{key}: {lost:?}");
     }
-    let class = Some("vumi.demos.static_reply.StaticReplyApplication");
+    let class = Some("vumi2.applications.StaticReplyApplication");
     let (_, lost) = convert(&read(&[], class, &["reply_text:Hello {user}"]), false);
     assert!(
         lost.iter()
-            .any(|l| l.contains("{user} and {now} are not filled in"))
+            .any(|l| l.contains("{user} and {now} would be filled in"))
     );
+    let class = Some("vumi.demos.static_reply.StaticReplyApplication");
+    let (files, lost) = convert(&read(&[], class, &["reply_text:Hello {user}"]), false);
+    assert!(!lost.iter().any(|l| l.contains("reply_text")), "{lost:?}");
+    assert!(files[0].1.contains("Hello {user}"), "{}", files[0].1);
 }
 
 #[test]
