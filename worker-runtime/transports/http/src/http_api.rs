@@ -4,6 +4,7 @@
 use crate::described::Door;
 use crate::engine::{AnswerOnce, Carried, Engine, Inbound, Provider, Refused, SessionMove};
 use crate::findings::Findings;
+use crate::repeated::Repeated;
 use async_trait::async_trait;
 use serde_json::json;
 use std::collections::BTreeMap;
@@ -37,6 +38,7 @@ struct Api {
     door: Option<Door>,
     numbers: Option<Numbers>,
     deadline: Option<DeadlineRule>,
+    repeated: Repeated,
 }
 
 #[async_trait]
@@ -83,6 +85,7 @@ impl Api {
                 .transpose()?,
             numbers: Numbers::new(config.numbers_of.as_deref(), config.unclear_numbers, cx)?,
             deadline: config.deadline,
+            repeated: Repeated::new(cx),
         })
     }
 
@@ -178,6 +181,8 @@ impl Provider for Api {
 
     async fn request(&self, request: &Request, _: &str) -> Result<Carried, Refused> {
         let (params, unsigned) = self.params(request).await?;
+        let named = self.allowed.iter().chain(&self.id_field);
+        self.repeated.look(&params, named);
         let mut findings = Findings::default();
         for name in unsigned {
             findings.add("unsigned_parameter", &name);

@@ -208,6 +208,16 @@ fn bad_requests() -> Vec<Bad> {
             "invalid_request",
         ),
         bad(
+            "the first of two values is no UTF-8",
+            request(
+                "GET /?content=%ff&content=hi&to_addr=5&from_addr=1",
+                "",
+                b"",
+            ),
+            400,
+            "invalid_request",
+        ),
+        bad(
             "too many parameters",
             post(FORM, many[..5000].join("&").as_bytes()),
             400,
@@ -237,6 +247,38 @@ fn bad_requests() -> Vec<Bad> {
             result: "gone",
         },
     ]
+}
+
+/// Which one its sender meant nobody knows: the first counts, as in Vumi.
+#[test]
+fn a_parameter_that_comes_more_than_once_is_counted_and_said_once() {
+    let log = crate::cases::Log::default();
+    log.capture(async {
+        let server = server(json!({}), json!({})).await;
+        for n in 0..3 {
+            let target = format!("/?content=one{n}&content=two&to_addr=5&from_addr=1&to_addr=6");
+            assert_eq!(server.get(&target).await.status, 200);
+            let message = server.inbound(n).await;
+            assert_eq!(message.content(), Some(&*format!("one{n}")));
+            assert_eq!(message.to_addr(), Some("5"));
+        }
+        assert_eq!(
+            server.get("/?content=x&to_addr=5&from_addr=1").await.status,
+            200
+        );
+        let counted = server.engine.counted().into_iter();
+        let repeated = counted.filter(|seen| *seen == HttpSeen::RepeatedParameter);
+        assert_eq!(repeated.count(), 3);
+        server.stop().await;
+    });
+    let text = log.text();
+    let lines = text.lines().filter(|line| line.contains("more than once"));
+    let lines: Vec<&str> = lines.collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for (line, name) in lines.iter().zip(["content", "to_addr"]) {
+        assert!(line.contains(&format!("parameter=\"{name}\"")), "{line}");
+        assert!(!line.contains("one0") && !line.contains("two"), "{line}");
+    }
 }
 
 /// Each is answered at once, said in one line of the log and one status, and counted once.

@@ -195,6 +195,11 @@ impl Fields {
         })
     }
 
+    /// Parameters that the manifest names.
+    pub(super) fn named(&self) -> impl Iterator<Item = &String> {
+        self.used.iter().flatten()
+    }
+
     pub(super) fn findings(&self, read: &Read, scope: &Scope) -> Result<Findings, Refused> {
         let mut findings = Findings::default();
         let no_text = || read.unreadable.iter().chain(&read.nested);
