@@ -27,7 +27,8 @@ const REQUIRED: [&str; 3] = ["content", "to_addr", "from_addr"];
 
 pub(crate) struct Def;
 
-struct Api {
+/// What the settings of a transport make of requests.
+pub(crate) struct Api {
     holds: bool,
     allowed: Vec<String>,
     defaults: BTreeMap<String, String>,
@@ -63,7 +64,7 @@ impl Api {
     ///
     /// # Errors
     /// A secret is not there, or a country is none.
-    fn new(config: HttpApi, cx: &Arc<WorkerContext>) -> Result<Self, WorkError> {
+    pub(crate) fn new(config: HttpApi, cx: &Arc<WorkerContext>) -> Result<Self, WorkError> {
         let allowed = config.allowed_fields;
         let (access, secrets) = (config.access, config.secrets);
         let signature = access.as_ref().and_then(|access| access.signature.as_ref());

@@ -142,6 +142,8 @@ struct Bad {
     what: &'static str,
     bytes: Vec<u8>,
     shuts: bool,
+    /// How long the server waits for the rest.
+    waits: Duration,
     status: Option<u16>,
     reason: &'static str,
     result: &'static str,
@@ -154,6 +156,7 @@ fn bad_requests() -> Vec<Bad> {
         what,
         bytes,
         shuts: false,
+        waits: PATIENCE,
         status: Some(status),
         reason,
         result: "4xx",
@@ -162,11 +165,27 @@ fn bad_requests() -> Vec<Bad> {
         what,
         bytes: bytes.to_vec(),
         shuts: true,
+        waits: PATIENCE,
         status: None,
         reason: "request_broken_off",
         result: "gone",
     };
+    let slow = |bad: Bad| Bad {
+        shuts: false,
+        waits: Duration::from_millis(300),
+        reason: "request_too_slow",
+        ..bad
+    };
     vec![
+        slow(half("a slow head", b"GET / HT")),
+        Bad {
+            status: Some(408),
+            result: "4xx",
+            ..slow(half(
+                "a slow body",
+                b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nx",
+            ))
+        },
         bad(
             "oversized",
             post(FORM, &[b'x'; 100 << 10]),
@@ -242,6 +261,7 @@ fn bad_requests() -> Vec<Bad> {
             what: "a caller that does not stay",
             bytes: request("GET /?content=hi&to_addr=5&from_addr=1", "", b""),
             shuts: true,
+            waits: PATIENCE,
             status: None,
             reason: "caller_left",
             result: "gone",
@@ -281,13 +301,14 @@ fn a_parameter_that_comes_more_than_once_is_counted_and_said_once() {
     }
 }
 
-/// Each is answered at once, said in one line of the log and one status, and counted once.
+/// Each is answered as soon as it is known, said in one line of the log and one status, and counted once.
 #[test]
 fn each_bad_request_is_one_line_one_status_and_one_count() {
     for bad in bad_requests() {
         let log = crate::cases::Log::default();
         log.capture(async {
-            let server = server(json!({"replyExpected": true}), json!({"maxBody": "64Ki"})).await;
+            let (held, http) = (json!({"replyExpected": true}), json!({"maxBody": "64Ki"}));
+            let server = hurried_server(held, http, bad.waits).await;
             let mut stream = TcpStream::connect(server.address).await.unwrap();
             let (mut reads, mut writes) = stream.split();
             let send = async {
