@@ -243,24 +243,29 @@ pub fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A JSON value. Of members of an object that have one name the first counts, as of repeated parameters; deeper ones are
-/// as `serde_json` reads them.
+/// A JSON value, and the names that came more than once. Of members of an object that have one name the first counts, as of
+/// repeated parameters; deeper ones are as `serde_json` reads them.
 ///
 /// # Errors
 /// It is none, in UTF-8.
-pub fn json(body: &[u8]) -> serde_json::Result<Value> {
+pub fn json(body: &[u8]) -> serde_json::Result<(Value, BTreeSet<String>)> {
     let value: Value = serde_json::from_slice(body)?;
+    let mut repeated = BTreeSet::new();
     let Value::Object(mut object) = value else {
-        return Ok(value);
+        return Ok((value, repeated));
     };
     let Members(members) = serde_json::from_slice(body)?;
     if members.len() > object.len() {
         object.clear();
         for (name, value) in members {
-            object.entry(name).or_insert(value);
+            if object.contains_key(&name) {
+                repeated.insert(name);
+            } else {
+                object.insert(name, value);
+            }
         }
     }
-    Ok(Value::Object(object))
+    Ok((Value::Object(object), repeated))
 }
 
 /// The members of a JSON object in order, repeated names included.
@@ -333,9 +338,13 @@ mod tests {
 
     #[test]
     fn of_members_with_one_name_the_first_counts() {
-        let value = json(br#"{"a": 1, "b": {"c": 1, "c": 2}, "a": 2, "a": null}"#).unwrap();
+        let body = br#"{"a": 1, "b": {"c": 1, "c": 2}, "a": 2, "a": null}"#;
+        let (value, repeated) = json(body).unwrap();
         assert_eq!(value, serde_json::json!({"a": 1, "b": {"c": 2}}));
-        assert_eq!(json(b"[1, 2]").unwrap(), serde_json::json!([1, 2]));
+        assert_eq!(repeated, BTreeSet::from(["a".to_owned()]));
+        let (value, repeated) = json(b"[1, 2]").unwrap();
+        assert_eq!(value, serde_json::json!([1, 2]));
+        assert!(repeated.is_empty());
         assert!(json(b"{\"a\": \"\xff\"}").is_err());
     }
 

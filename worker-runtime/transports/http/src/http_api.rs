@@ -7,7 +7,7 @@ use crate::findings::Findings;
 use crate::repeated::Repeated;
 use async_trait::async_trait;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use vumi_api::transports::HttpApi;
@@ -183,7 +183,7 @@ impl Provider for Api {
     async fn request(&self, request: &Request, _: &str) -> Result<Carried, Refused> {
         let (params, unsigned) = self.params(request).await?;
         let named = self.allowed.iter().chain(&self.id_field);
-        self.repeated.look(&params, named);
+        self.repeated.look(&params, &BTreeSet::new(), named);
         let mut findings = Findings::default();
         for name in unsigned {
             findings.add("unsigned_parameter", &name);

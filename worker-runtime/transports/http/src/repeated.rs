@@ -21,14 +21,21 @@ impl Repeated {
         }
     }
 
-    /// Looks at a request; `names` are those of the manifest.
-    pub(crate) fn look<'n>(&self, params: &Params, names: impl IntoIterator<Item = &'n String>) {
-        if !params.has_repeated() {
+    /// Looks at a request; `members` are those of its body that came more than once, where `params` does not know of them,
+    /// and `names` those of the manifest.
+    pub(crate) fn look<'n>(
+        &self,
+        params: &Params,
+        members: &BTreeSet<String>,
+        names: impl IntoIterator<Item = &'n String>,
+    ) {
+        if !params.has_repeated() && members.is_empty() {
             return;
         }
         self.cx.http(HttpSeen::RepeatedParameter);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-        for name in names.into_iter().filter(|name| params.is_repeated(name)) {
+        let repeated = |name: &&String| params.is_repeated(name) || members.contains(*name);
+        for name in names.into_iter().filter(repeated) {
             if told.insert(name.clone()) {
                 tracing::warn!(
                     worker = self.cx.worker_name(),

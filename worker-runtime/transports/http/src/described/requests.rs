@@ -99,7 +99,8 @@ impl Requests {
         let unsigned = self.access.unsigned(request);
         let unsigned = unsigned.map_err(|error| fields::too_many(&error))?;
         let (rule, scope) = self.rule(request, below, scope)?;
-        self.repeated.look(&params, rule.fields.named());
+        let named = rule.fields.named();
+        self.repeated.look(&params, &read.repeated, named);
         let found = match (&rule.message, sessions) {
             (Some(_), Some(sessions)) => sessions.find(&scope).await.map_err(|e| broken(&e))?,
             _ => None,
