@@ -1,10 +1,10 @@
 //! The first step of looking at a resource: everything around it that decides what becomes of it, from the stores and from the
 //! Secrets that it names. No list, and no secret value.
 
-use crate::client::ApiError;
 use crate::engine::Engine;
 use crate::engine::seen::Held;
 use crate::engine::store::{Family, Key};
+use crate::engine::trouble::Trouble;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vumi_api::Resource;
@@ -20,7 +20,7 @@ pub async fn dereference(
     key: &Key,
     resource: &Resource,
     family: &Family,
-) -> Result<Context, ApiError> {
+) -> Result<Context, Trouble> {
     let held = family.resource.as_ref();
     let uid = held.map(|held| held.uid.clone());
     let restarted = held.and_then(|held| held.annotation(RESTARTED));
@@ -29,7 +29,9 @@ pub async fn dereference(
     engine.secrets.used_by(key, &names);
     let mut secrets = BTreeMap::new();
     for name in names {
-        if let Some(facts) = engine.secrets.facts(&key.namespace, &name).await? {
+        let facts = engine.secrets.facts(&key.namespace, &name).await;
+        let unread = |error| Trouble::new(format!("the Secret {name} cannot be read"), error);
+        if let Some(facts) = facts.map_err(unread)? {
             secrets.insert(name, facts);
         }
     }

@@ -68,8 +68,8 @@ reasons! {
         "Make it; it is noticed within a minute.";
     SecretKeyMissing in "Ready, Reconciling": "A Secret that the resource names lacks a key.",
         "Add the key; it is noticed within a minute.";
-    ApplyFailed in "Ready, Reconciling": "The API server did not take an object of the worker; it is tried again.",
-        "Do as the API server's message says: often it is a quota, an admission policy or missing rights of the operator.";
+    ApplyFailed in "Ready, Reconciling": "The API server refuses, or failed several times at, something that the worker needs: an object of it, a Secret, the end of what is not wanted any more; it is tried again.",
+        "Do as the API server's message says: often it is a quota, an admission policy or webhook, or missing rights of the operator.";
     ObjectLeaving in "Ready, Reconciling": "An object of the same name, or one that is not wanted any more, is being deleted and does not go.",
         "See to what holds the object that the message names, or take its finalizers off if nobody else will.";
     GatewayMissing in "Reconciling": "service.expose asks for an HTTPRoute, and the cluster knows none.",

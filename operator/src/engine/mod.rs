@@ -20,6 +20,7 @@ pub mod seen;
 pub mod sight;
 pub mod status;
 pub mod store;
+pub mod trouble;
 pub mod watch;
 pub mod written;
 

@@ -254,6 +254,147 @@ async fn what_cannot_be_read_or_written_can_be_suspended_too() {
     }
 }
 
+/// Whatever is forbidden before anything is applied: nobody has to look for it in a log.
+#[tokio::test(start_paused = true)]
+async fn what_the_operator_may_not_do_is_told_at_once() {
+    let overrides = json!({"spec": {"priorityClassName": "high"}});
+    for (part, spec, named) in [
+        (
+            "/secrets/",
+            json!({"telnet": {"port": 9011}}),
+            "the Secret vumi-broker cannot be read",
+        ),
+        (
+            "dryRun=All",
+            json!({"telnet": {"port": 9010}, "overrides": overrides}),
+            "cannot be asked whether it takes the pods",
+        ),
+    ] {
+        let mut world = World::new().await;
+        world.running(telnet()).await;
+        // Longer than what was read of Secrets counts as fresh.
+        tokio::time::advance(Duration::from_secs(30)).await;
+        world.server.instead(move |call| {
+            let hit = call.path.contains(part) || call.query.contains(part);
+            hit.then_some(Instead::Refusal(403, "is forbidden by a policy"))
+        });
+        world.write(spec);
+        let (looked, calls) = world.look().await;
+        assert!(
+            matches!(looked.ended(), Ended::Failed(Some(_))),
+            "{part}: {looked:?}"
+        );
+        let written = ["PATCH transports/t/status", "POST events ApplyFailed"];
+        let calls = told(calls);
+        assert!(calls.ends_with(&written.map(str::to_owned)), "{calls:?}");
+        let reconciling = world.condition("Reconciling");
+        assert_eq!(reconciling["reason"], "ApplyFailed", "{part}");
+        let message = reconciling["message"].as_str().unwrap();
+        for said in [named, "is forbidden by a policy", "running generation 1"] {
+            assert!(message.contains(said), "{said} in {message}");
+        }
+        let status = world.status();
+        assert_eq!(status["observedGeneration"], 2, "{part}");
+        assert_eq!(status["appliedGeneration"], 1, "{part}");
+        // It is said once.
+        let (_, calls) = world.look().await;
+        let written = calls.iter().any(|call| call.contains("status"));
+        assert!(!written, "{part}: {calls:?}");
+        world.server.mend();
+        world.done().await;
+        world.settle().await;
+        assert!(world.condition("Reconciling").is_null(), "{part}");
+        world.silence().await;
+    }
+}
+
+/// What cannot be deleted, and pods that cannot be told of a Secret, keep nothing else from being done.
+#[tokio::test(start_paused = true)]
+async fn what_fails_beside_the_rest_stops_nothing() {
+    for (refused, looks) in [(403, 1), (500, 3)] {
+        for (verb, part, named) in [
+            ("DELETE", "/networkpolicies/", "NetworkPolicy transport-t"),
+            ("PATCH", "/pods/", "Pod transport-t-0"),
+        ] {
+            let mut world = World::new().await;
+            world
+                .running(json!({"telnet": {"port": 9010}, "networkPolicy": {}}))
+                .await;
+            let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
+            let rotated = json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2I="}});
+            world.server.put(secret, rotated);
+            tokio::time::advance(Duration::from_secs(30)).await;
+            world.server.instead(move |call| {
+                let hit = call.method.as_str() == verb && call.path.contains(part);
+                hit.then_some(Instead::Refusal(refused, "no, not this"))
+            });
+            world.write(json!({"telnet": {"port": 9010}, "updatePolicy": "Manual"}));
+            for look in 1..=looks {
+                let (looked, _) = world.look().await;
+                assert!(
+                    matches!(looked.ended(), Ended::Failed(None)),
+                    "{part}: {looked:?}"
+                );
+                let status = world.status();
+                assert_eq!(status["observedGeneration"], 2, "{part}");
+                assert_eq!(status["appliedGeneration"], 2, "{part}");
+                assert_eq!(world.condition("Ready")["status"], "True", "{part}");
+                let reconciling = world.condition("Reconciling");
+                assert_eq!(reconciling.is_null(), look < looks, "{part}: {look}");
+            }
+            let reconciling = world.condition("Reconciling");
+            assert_eq!(reconciling["reason"], "ApplyFailed", "{part}");
+            let message = reconciling["message"].as_str().unwrap();
+            for said in [named, "no, not this"] {
+                assert!(message.contains(said), "{said} in {message}");
+            }
+            let gone = world.child("NetworkPolicy").is_none();
+            assert_eq!(gone, verb != "DELETE", "the other thing is done");
+            world.server.mend();
+            let calls = told(world.done().await);
+            let again = calls.iter().filter(|call| call.starts_with(verb));
+            let again: Vec<_> = again.filter(|call| call.contains(&part[1..])).collect();
+            assert_eq!(again.len(), 1, "{calls:?}");
+            let pod = ObjectKind::named("Pod").unwrap();
+            world.tell(pod, &pod.path(NAMESPACE, "transport-t-0"));
+            world.settle().await;
+            assert!(world.condition("Reconciling").is_null(), "{part}");
+            world.silence().await;
+        }
+    }
+}
+
+/// A webhook that does not answer any more: once may pass by itself, again and again does not.
+#[tokio::test(start_paused = true)]
+async fn what_fails_again_and_again_is_told() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    world.server.instead(|call| {
+        let fails = call.path.ends_with("/services/transport-t");
+        fails.then_some(Instead::Refusal(500, "failed calling webhook"))
+    });
+    world.write(json!({"telnet": {"port": 9011}}));
+    for _ in 0..2 {
+        let (looked, calls) = world.look().await;
+        assert!(matches!(looked.ended(), Ended::Failed(None)), "{looked:?}");
+        let written = calls.iter().any(|call| call.contains("status"));
+        assert!(!written, "{calls:?}");
+    }
+    world.look().await;
+    let message = world.condition("Reconciling")["message"].to_string();
+    assert!(
+        message.contains("Service transport-t cannot be written: failed calling webhook"),
+        "{message}"
+    );
+    assert_eq!(world.status()["observedGeneration"], 2);
+    // One look that does what it should, and it is forgotten.
+    world.server.mend();
+    world.done().await;
+    world.settle().await;
+    assert!(world.condition("Reconciling").is_null());
+    world.silence().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_field_that_goes_from_the_template_is_named() {
     let mut world = World::new().await;

@@ -41,7 +41,7 @@ pub struct Observed<'a> {
     pub generation: i64,
     /// What was built, or why nothing was. Of who has lost a clash, [`crate::Clash::refusal`].
     pub plan: Result<&'a Desired, &'a Refusal>,
-    /// Why what was built was not applied: [`Reason::ApplyFailed`] or [`Reason::OverridesInvalid`].
+    /// Why what was built was not applied, or not all of it: [`Reason::ApplyFailed`] or [`Reason::OverridesInvalid`].
     pub failure: Option<&'a Refusal>,
     /// Its Deployment or StatefulSet.
     pub workload: Option<&'a Workload>,
@@ -140,7 +140,12 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
             Some(_) => None,
             None => previous.runtime_version.clone(),
         },
-        autoscaling: seen.scaling.map(AutoscalingStatus::from),
+        autoscaling: match (seen.scaling, desired) {
+            (Some(decision), _) => Some(AutoscalingStatus::from(decision)),
+            (None, Some(_)) => None,
+            // Nobody has decided anything.
+            (None, None) => previous.autoscaling.clone(),
+        },
         conditions,
     };
     classes(seen, &mut status, &mut settling);

@@ -93,8 +93,13 @@ pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) ->
         (Err(refusal), _) | (Ok(_), Some(refusal)) => refusal,
         (Ok(desired), None) => {
             let readiness = of_pods(seen, previous, health);
-            // What was asked for and the cluster does not have, and what is not wanted any more and does not go.
-            let reasons = [Reason::GatewayMissing, Reason::ObjectLeaving];
+            // What could not be done beside the rest, what was asked for and the cluster does not have, and what is not wanted any
+            // more and does not go.
+            let reasons = [
+                Reason::ApplyFailed,
+                Reason::GatewayMissing,
+                Reason::ObjectLeaving,
+            ];
             let pending = reasons.into_iter().find_map(|reason| {
                 let mut notes = desired.notes.iter();
                 let note = notes.find(|note| note.reason == reason.as_str())?;
