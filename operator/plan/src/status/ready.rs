@@ -179,8 +179,14 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         ),
     };
     if workload.ready >= wanted && !rolls {
-        let why = of_broker(seen, previous, health);
-        return match why.or_else(|| of_link(seen, previous, health)) {
+        let of_broker = || of_broker(seen, previous, health);
+        let of_link = || of_link(seen, previous, health);
+        let why = match seen.sight.broker.unread {
+            // By the next look it has been asked; what is known to be wrong is wrong until then.
+            Some(Unread::NotYet) => of_link().or_else(of_broker),
+            _ => of_broker().or_else(of_link),
+        };
+        return match why {
             Some(candidate) => Readiness::ready(candidate),
             None => {
                 let text = "the pods run and the broker sees their consumers".to_owned();
@@ -341,7 +347,14 @@ fn of_link(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Optio
     if let Some((link, _)) = health.link(&seen.sight) {
         return Some(link).filter(|link| link.truth == Truth::False);
     }
+    // Nothing was heard of it yet: by a new operator, or of new pods. Who was never heard of has no peer.
     let link = previous.condition(ConditionType::LinkUp)?;
-    let text = "nothing was heard of the peer for a while";
-    (link.status == Truth::Unknown).then(|| not_ready(Reason::NoReports, text))
+    match link.status {
+        Truth::True => None,
+        Truth::False => Some(not_ready(Reason::PeerDown, &link.message)),
+        Truth::Unknown => {
+            let text = "nothing was heard of the peer for a while";
+            Some(not_ready(Reason::NoReports, text))
+        }
+    }
 }
