@@ -47,7 +47,7 @@ pub async fn prune(
                 }
             }
         }
-        engine.stores.remove(kind, key, name, &held.uid);
+        engine.stores.deleted(kind, key, held);
     }
     (pruned, trouble)
 }

@@ -4,7 +4,9 @@ use crate::fake::Instead;
 use crate::world::{NAMESPACE, World, told};
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
+use vumi_operator::engine::apply::remember;
 use vumi_operator::engine::kinds::ObjectKind;
 use vumi_operator::engine::looked::Looked;
 use vumi_operator::engine::queue::Ended;
@@ -64,6 +66,37 @@ async fn what_is_not_wanted_and_does_not_go_is_told_of() {
     world.done().await;
     assert!(world.condition("Reconciling").is_null());
     world.silence().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_watch_tells_before_the_answer_to_a_deletion_is_not_forgotten() {
+    let mut world = World::new().await;
+    let with_policy = json!({"telnet": {"port": 9010}, "networkPolicy": {}});
+    world.running(with_policy.clone()).await;
+    let mut object = world.child("NetworkPolicy").unwrap();
+    object["metadata"]["deletionTimestamp"] = world.engine.clock.now().to_string().into();
+    object["metadata"]["finalizers"] = json!(["example.net/cleanup"]);
+    object["metadata"]["resourceVersion"] = "1000".into();
+    let engine = Arc::clone(&world.engine);
+    world.server.instead(move |call| {
+        let kind = ObjectKind::named("NetworkPolicy").unwrap();
+        (call.method.as_str() == "DELETE").then(|| {
+            remember(&engine, kind, object.clone());
+            Instead::Refusal(200, "it will go")
+        })
+    });
+    world.write(json!({"telnet": {"port": 9010}}));
+    let calls = world.done().await;
+    assert_eq!(calls[0], "DELETE networkpolicies/transport-t");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let written = ["PATCH transports/t/status", "POST events ObjectLeaving"];
+    assert_eq!(told(world.done().await), written);
+    // Wanted again, it is not made of what goes.
+    world.write(with_policy);
+    let (looked, calls) = world.look().await;
+    assert!(matches!(looked, Looked::Waiting(_)), "{looked:?}");
+    let applied = calls.iter().any(|call| call.contains("networkpolicies"));
+    assert!(!applied, "{calls:?}");
 }
 
 #[tokio::test(start_paused = true)]
