@@ -18,12 +18,12 @@ use crate::brokers::Place;
 use crate::client::ApiError;
 use crate::dereference::{dereference, workload};
 use k8s_openapi::jiff::SignedDuration;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use std::collections::BTreeSet;
 use std::time::Duration;
 use vumi_api::{ConditionType, Resource, Spec, Status};
 use vumi_plan::names::PAUSED;
-use vumi_plan::validate::Outcome;
+use vumi_plan::validate::{Outcome, pruned};
 use vumi_plan::{Child, Decision, Desired, Note, Reason, Refusal, build, own_template, validate};
 
 /// For what is awaited that no watch tells of, such as a Secret, it is looked again after this time.
@@ -50,9 +50,7 @@ pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
                 "spec: {error}; this operator ({}) is older than the CRDs: upgrade it",
                 env!("CARGO_PKG_VERSION")
             );
-            // That it is to have no pods is read in any case.
-            let suspend = held.body()["spec"]["suspend"] == true;
-            let Ok(resource) = of_spec(key, json!({"suspend": suspend})) else {
+            let Some(resource) = readable(key, &held) else {
                 tracing::warn!(resource = %key, "{message}");
                 return Looked::Refused(None);
             };
@@ -66,15 +64,15 @@ pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
         resource: &resource,
         sighting: &Sighting::new(engine, key, &resource, &family),
     };
-    let looked = match unreadable {
-        Some(message) => {
+    let paused = held.annotation(PAUSED) == Some("true");
+    let looked = match (unreadable, pruned(&resource)) {
+        (None, Some(refusal)) => Ok(look.nothing(&refusal)),
+        _ if paused => look.leave_alone().await,
+        (Some(message), _) => {
             let refusal = refusal(Outcome::Stalled, Reason::Invalid, message);
             look.refuse(None, &refusal, None).await
         }
-        None if held.annotation(PAUSED) == Some("true") && resource.worker_type().is_some() => {
-            look.leave_alone().await
-        }
-        None => look.through(&family).await,
+        (None, None) => look.through(&family).await,
     };
     let looked = match looked {
         Ok(looked) => looked,
@@ -93,6 +91,19 @@ pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
 /// This operator does not know something of it.
 pub fn read(key: &Key, held: &Held) -> Result<Resource, serde_json::Error> {
     of_spec(key, held.body()["spec"].take())
+}
+
+/// What can be read of a resource of which this operator does not know everything: that it is to have no pods, its broker, its
+/// worker type, each setting by itself.
+pub fn readable(key: &Key, held: &Held) -> Option<Resource> {
+    let spec = held.body()["spec"].take();
+    let is_known = |field: &str, value: &Value| of_spec(key, json!({field: value})).is_ok();
+    let known = spec.as_object()?.iter();
+    let known = known.filter(|(field, value)| is_known(field, value));
+    let known: Map<String, Value> = known
+        .map(|(field, value)| (field.clone(), value.clone()))
+        .collect();
+    of_spec(key, known.into()).ok()
 }
 
 fn of_spec(key: &Key, spec: Value) -> Result<Resource, serde_json::Error> {
@@ -283,6 +294,14 @@ impl Look<'_> {
         status::tell(self.engine, self.key, self.held, self.sighting, &finding).await
     }
 
+    /// Its worker type was pruned: nothing of it is touched, neither its pods nor its status (K2).
+    fn nothing(&self, refusal: &Refusal) -> Looked {
+        // The definitions may have been rolled back this moment.
+        self.engine.cluster.look_again();
+        tracing::warn!(resource = %self.key, "{}", refusal.message);
+        Looked::Refused(None)
+    }
+
     /// The annotation asks for it.
     async fn leave_alone(&self) -> Result<Looked, ApiError> {
         let message = format!("nothing is touched while the annotation {PAUSED} says true");
@@ -327,12 +346,6 @@ impl Look<'_> {
         refusal: &Refusal,
         scaling: Option<&Decision>,
     ) -> Result<Looked, ApiError> {
-        if refusal.reason == Reason::Pruned {
-            // The definitions may have been rolled back this moment.
-            self.engine.cluster.look_again();
-            tracing::warn!(resource = %self.key, "{}", refusal.message);
-            return Ok(Looked::Refused(None));
-        }
         let suspended = match self.resource.deployment().suspend {
             true => self.suspend().await,
             false => Ok(()),

@@ -6,10 +6,13 @@ use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use std::time::Duration;
+use vumi_operator::brokers::Place;
 use vumi_operator::engine::apply::remember;
 use vumi_operator::engine::kinds::ObjectKind;
 use vumi_operator::engine::looked::Looked;
 use vumi_operator::engine::queue::Ended;
+use vumi_plan::Broker;
+use vumi_plan::names::PAUSED;
 
 fn telnet() -> Value {
     json!({"telnet": {"port": 9010}, "replicas": 1})
@@ -426,6 +429,77 @@ async fn what_fails_again_and_again_is_told() {
     world.settle().await;
     assert!(world.condition("Reconciling").is_null());
     world.silence().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_to_be_left_alone_is_not_suspended_either() {
+    // Paused, and written for a newer operator.
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    let newer = json!({"telnet": {"port": 9010}, "ofNextYear": 1, "suspend": true});
+    world.write_with(newer.clone(), json!({PAUSED: "true"}));
+    let (looked, calls) = world.look().await;
+    assert!(matches!(looked, Looked::Paused(_)), "{looked:?}");
+    let written = [
+        "PATCH transports/t/status",
+        "POST events ReconciliationPaused",
+    ];
+    assert_eq!(told(calls), written);
+    assert_eq!(replicas(&world), 1);
+    world.write(newer);
+    world.look().await;
+    assert_eq!(replicas(&world), 0);
+    // Its worker type was pruned, and something else is wrong as well.
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    tokio::time::advance(Duration::from_secs(30)).await;
+    world.server.instead(|call| {
+        let fails = call.path.contains("/secrets/");
+        fails.then_some(Instead::Refusal(403, "forbidden"))
+    });
+    world.write(json!({"suspend": true}));
+    for _ in 0..5 {
+        let (looked, calls) = world.look().await;
+        assert!(matches!(looked, Looked::Refused(None)), "{looked:?}");
+        assert!(calls.is_empty(), "{calls:?}");
+    }
+    assert_eq!(replicas(&world), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_cannot_be_read_type_and_broker_stay() {
+    let mut world = World::new().await;
+    let broker = json!({"secretRef": {"name": "rabbit"}});
+    let secret =
+        json!({"metadata": {"name": "rabbit"}, "data": {"connection_string": "YW1xcDovL2E="}});
+    let path = "/api/v1/namespaces/campaign/secrets/rabbit";
+    world.server.put(path, secret);
+    world.write(json!({"telnet": {"port": 9010}, "broker": broker}));
+    world.done().await;
+    let place = Place {
+        namespace: NAMESPACE.into(),
+        broker: serde_json::from_value(broker.clone()).unwrap(),
+    };
+    world.engine.brokers.open(&place).read(Broker {
+        address: Some("rabbit:5672/".into()),
+        ..Broker::default()
+    });
+    // Somebody else's is read as well.
+    world.run();
+    world.done().await;
+    assert_eq!(world.status()["broker"], "rabbit:5672/");
+    for spec in [
+        json!({"telnet": {"port": 9010}, "broker": broker, "ofNextYear": 1}),
+        json!({"telnet": {"port": 9010, "ofNextYear": 1}, "broker": broker}),
+    ] {
+        world.write(spec.clone());
+        world.look().await;
+        assert_eq!(world.condition("Stalled")["reason"], "Invalid", "{spec}");
+        assert_eq!(world.status()["type"], "telnet", "{spec}");
+        assert_eq!(world.status()["broker"], "rabbit:5672/", "{spec}");
+        let places = world.engine.claims.places();
+        assert!(places.contains_key(&place), "{spec}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

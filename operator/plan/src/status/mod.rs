@@ -119,7 +119,11 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
             true => Some(seen.generation),
             false => previous.applied_generation,
         },
-        worker_type: seen.sight.resource.worker_type().map(|w| w.key.to_owned()),
+        worker_type: match (seen.sight.resource.worker_type(), desired) {
+            // It cannot be read.
+            (None, None) => previous.worker_type.clone(),
+            (worker, _) => worker.map(|worker| worker.key.to_owned()),
+        },
         replicas: seen.workload.map_or(0, |workload| workload.total),
         ready_replicas: seen.workload.map_or(0, |workload| workload.ready),
         selector: selector.join(","),
