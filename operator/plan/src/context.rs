@@ -42,7 +42,7 @@ impl Context {
 pub struct SecretFacts {
     /// Its keys, those with an empty value excepted.
     pub keys: BTreeSet<String>,
-    /// What its `metadata.resourceVersion` says: another one, another content.
+    /// Which version of its content it is; what is not content, such as a label, does not change it. Empty if not known.
     pub revision: String,
 }
 
