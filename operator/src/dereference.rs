@@ -8,7 +8,7 @@ use crate::engine::trouble::Trouble;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vumi_api::Resource;
-use vumi_plan::names::RESTARTED;
+use vumi_plan::names::{RESTARTED, SECRET_REVISION};
 use vumi_plan::{Context, Live, Names};
 
 /// The surroundings of a resource.
@@ -37,11 +37,14 @@ pub async fn dereference(
     }
     let child = Names::new(resource, &key.namespace, None).child();
     let live = workload(family, &child).and_then(|held| Live::of(&held.object()));
+    let account = family.child("ServiceAccount", &child);
+    let told = account.and_then(|held| held.annotation(SECRET_REVISION));
     Ok(Context {
         namespace: key.namespace.clone(),
         uid,
         secrets,
         live,
+        secret_revision: told.map(str::to_owned),
         replicas: None,
         restarted,
         platform: engine.cluster.platform(),

@@ -77,6 +77,12 @@ impl Desired {
         children.find(|child| workloads.contains(&child.kind.as_str()))
     }
 
+    /// Of which revision of its Secrets its pods are to be told.
+    pub fn secret_revision(&self) -> Option<&str> {
+        let mut children = self.children.iter();
+        children.find_map(|child| child.object["metadata"]["annotations"][SECRET_REVISION].as_str())
+    }
+
     /// Not all pods could be told of the newest Secrets: the revision of which they were told before still stands.
     pub fn keep_revision(&mut self, told: &str) {
         for child in &mut self.children {

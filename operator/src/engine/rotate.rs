@@ -1,5 +1,5 @@
 //! After a Secret has changed: touches the pods that read it, so that the kubelet brings their files up to date at once instead
-//! of within a minute or two (K9). Nobody restarts. Of which revision they were told stands at the workload, so that one that
+//! of within a minute or two (K9). Nobody restarts. Of which revision they were told stands at the ServiceAccount, so that one that
 //! changes while no operator runs is noticed by the next one.
 
 use super::Engine;
@@ -11,8 +11,8 @@ use serde_json::json;
 use vumi_plan::Desired;
 use vumi_plan::names::{INPUT_HASH, SECRET_REVISION};
 
-/// Touches them, where that is still to be done; before the workload is written, which says then that it is. Returns how many, and
-/// the first that could not be: then the workload goes on to say what they were told before, and it is done the next time.
+/// Touches them, where that is still to be done; before the ServiceAccount is written, which says then that it is. Returns how many,
+/// and the first that could not be: then the ServiceAccount goes on to say what they were told before, and it is done the next time.
 pub async fn rotate(
     engine: &Engine,
     key: &Key,
@@ -22,13 +22,13 @@ pub async fn rotate(
     let Some(child) = desired.workload() else {
         return (0, None);
     };
-    let revision = child.object["metadata"]["annotations"][SECRET_REVISION].as_str();
-    let revision = revision.map(str::to_owned);
+    let revision = desired.secret_revision().map(str::to_owned);
     let (Some(revision), Some(held)) = (revision, workload(family, &child.name)) else {
         return (0, None);
     };
     // Where nothing stands yet, pods have read what there is; where they are replaced now, the new ones will.
-    let told = held.annotation(SECRET_REVISION);
+    let account = family.child("ServiceAccount", &child.name);
+    let told = account.and_then(|held| held.annotation(SECRET_REVISION));
     let stays = held.annotation(INPUT_HASH) == Some(desired.input_hash.as_str());
     let Some(told) = told.filter(|told| *told != revision && stays) else {
         return (0, None);

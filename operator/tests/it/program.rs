@@ -41,8 +41,8 @@ pub async fn it_leads_and_stops(cluster: &Cluster, broker: &BrokerPlace) {
     // A Secret of which it is to hear at once.
     let secret = format!("/api/v1/namespaces/{NAMESPACE}/secrets/api-partner");
     let revision = || {
-        let deployment = cluster.get(&child("Deployment", "transport-api-full"));
-        deployment.unwrap()["metadata"]["annotations"]["vumi.dev/secret-revision"].clone()
+        let account = cluster.get(&child("ServiceAccount", "transport-api-full"));
+        account.unwrap()["metadata"]["annotations"]["vumi.dev/secret-revision"].clone()
     };
     let first = revision();
     cluster.merge(

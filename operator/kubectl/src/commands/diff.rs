@@ -11,7 +11,7 @@ use vumi_api::manifest::{Texts, to_yaml};
 use vumi_api::{ConditionType, Resource, Status};
 use vumi_cli::error::CliError;
 use vumi_cli::output;
-use vumi_plan::names::{MANAGER, PAUSED, RESTARTED};
+use vumi_plan::names::{MANAGER, PAUSED, RESTARTED, SECRET_REVISION};
 use vumi_plan::{
     CHILDREN, Context, Desired, Found, Live, Names, Platform, Reason, SecretFacts, Settings, build,
     own_template, secret, validate,
@@ -317,6 +317,10 @@ async fn context(
         let stays = found.filter(|found| found["metadata"]["deletionTimestamp"].is_null());
         live = live.or(stays.as_ref().and_then(Live::of));
     }
+    let account = objects("v1", "ServiceAccount", namespace);
+    let account = cluster.get(&format!("{account}/{child}")).await?;
+    let told = account.as_ref();
+    let told = told.and_then(|it| it["metadata"]["annotations"][SECRET_REVISION].as_str());
     let status = wanted.live.as_ref().map(Status::of).unwrap_or_default();
     let stalled = status.condition(ConditionType::Stalled);
     let clashes = stalled.is_some_and(|stalled| stalled.reason == Reason::QueueClash.as_str());
@@ -336,6 +340,7 @@ async fn context(
         uid: uid.map(str::to_owned),
         secrets,
         live,
+        secret_revision: told.map(str::to_owned),
         replicas,
         restarted: wanted.annotations[RESTARTED].as_str().map(str::to_owned),
         platform,

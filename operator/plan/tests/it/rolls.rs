@@ -220,18 +220,23 @@ fn a_rotated_secret_replaces_only_pods_that_cannot_reload() {
         broker.revision = "2".into();
         let after = built(&resource, &rotated);
         assert_eq!(template(&after) != template(&before), rolls, "{spec}");
-        // That it is another one stands at the workload, and is no reason to replace anything.
+        // That it is another one stands at the ServiceAccount, and is no reason to write the workload.
         let revision = |desired: &Desired| {
-            let object = &desired.workload().unwrap().object;
+            let mut children = desired.children.iter();
+            let account = children.find(|child| child.kind == "ServiceAccount");
+            let object = &account.unwrap().object;
             object["metadata"]["annotations"]["vumi.dev/secret-revision"].clone()
         };
         assert!(revision(&before).is_string(), "{spec}");
         assert_ne!(revision(&after), revision(&before), "{spec}");
+        let metadata = |desired: &Desired| desired.workload().unwrap().object["metadata"].clone();
+        assert_eq!(metadata(&after) != metadata(&before), rolls, "{spec}");
         let hash = |desired: &Desired| desired.workload().unwrap().hash.clone();
         assert_eq!(hash(&after) != hash(&before), rolls, "{spec}");
         // Nobody knows now: what was told last stays.
         let secrets = rotated.secrets.values_mut();
         secrets.for_each(|facts| facts.revision.clear());
+        rotated.secret_revision = before.secret_revision().map(str::to_owned);
         assert_eq!(revision(&built(&resource, &rotated)), revision(&before));
     }
 }
