@@ -19,7 +19,7 @@ pub struct Context {
     /// Of which revision of its Secrets its pods were told last: annotation [`crate::names::SECRET_REVISION`] of its ServiceAccount.
     pub secret_revision: Option<String>,
     /// How many pods there are to be where something else than `spec.replicas` decides: the scaler
-    /// ([`crate::scaling::Decision::replicas`]), or a clash that is lost (none). `spec.suspend` goes before it.
+    /// ([`crate::scaling::Decision::replicas`]), as many as there were where it was just removed, or a clash that is lost (none). `spec.suspend` goes before it.
     pub replicas: Option<u16>,
     /// When somebody asked for new pods last: annotation [`RESTARTED`] of the resource.
     pub restarted: Option<String>,

@@ -7,7 +7,7 @@ use super::events::Event;
 use super::looked::Looked;
 use super::prune::{leaving, prune};
 use super::rotate::rotate;
-use super::scale::decide;
+use super::scale::{decide, handed_over};
 use super::seen::Held;
 use super::sight::Sighting;
 use super::status::{self, Finding};
@@ -145,7 +145,8 @@ impl Look<'_> {
             Err(trouble) => return self.failed(None, trouble, None).await,
         };
         let scaling = decide(engine, key, held, resource, &context, self.sighting, family);
-        context.replicas = scaling.as_ref().map(|decision| decision.replicas);
+        let handed_over = handed_over(key, held, resource, family);
+        context.replicas = scaling.as_ref().map(|d| d.replicas).or(handed_over);
         let scaling = scaling.as_ref();
         let validated = match validate(resource, &context, &engine.settings) {
             Ok(validated) => validated,
@@ -233,7 +234,8 @@ impl Look<'_> {
             Some(refusal) => self.tell(Err(refusal), None, scaling),
             None => self.tell(Ok(&desired), None, scaling),
         };
-        let again = told.await?.into_iter().chain(soon).min();
+        let again = told.await?.into_iter().chain(soon);
+        let again = again.chain(handed_over.map(|_| AWAITED)).min();
         if let Some(trouble) = trouble {
             return Ok(Looked::Failed(trouble.error));
         }

@@ -78,7 +78,7 @@ pub fn edges(before: &Status, after: &Status) -> Vec<Edge> {
             warning: false,
             reason: Reason::FirstDecision.as_str().to_owned(),
             message: format!(
-                "autoscaling was removed: spec.replicas decides from now on, where there were {} pods",
+                "autoscaling was removed: in a moment spec.replicas decides, where there were {} pods",
                 old.desired_replicas
             ),
         }),

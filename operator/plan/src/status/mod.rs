@@ -144,11 +144,11 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
             Some(_) => None,
             None => previous.runtime_version.clone(),
         },
-        autoscaling: match (seen.scaling, desired) {
-            (Some(decision), _) => Some(AutoscalingStatus::from(decision)),
-            (None, Some(_)) => None,
-            // Nobody has decided anything.
-            (None, None) => previous.autoscaling.clone(),
+        autoscaling: match seen.scaling {
+            Some(decision) => Some(AutoscalingStatus::from(decision)),
+            None if applied => None,
+            // What was decided last is what runs.
+            None => previous.autoscaling.clone(),
         },
         conditions,
     };
