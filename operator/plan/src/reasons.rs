@@ -76,7 +76,7 @@ reasons! {
         "Install the CRDs of the Gateway API, or use ingress.";
     DefinitionsOlder in "event": "The CRDs lack something that this operator knows: the API server drops it, so nothing is written.",
         "Upgrade the CRDs: `kubectl apply --server-side -f deploy/crds`.";
-    PodMonitorMissing in "event": "The operator is to make PodMonitors, and the cluster knows none.",
+    PodMonitorMissing in "Reconciling": "The operator is to make PodMonitors, and the cluster knows none.",
         "Install the Prometheus operator, or switch podMonitor off.";
 
     // Pods.

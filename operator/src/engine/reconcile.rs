@@ -240,16 +240,6 @@ impl Look<'_> {
             return Ok(Looked::Failed(trouble.error));
         }
         engine.events.all_is_well(&held.uid);
-        // What cannot be had here is told when something is applied, not by every new leader. What does not go is told by the status.
-        let lacks = |note: &&Note| note.reason != Reason::ObjectLeaving.as_str();
-        for note in desired
-            .notes
-            .iter()
-            .filter(|note| !written.is_empty() && lacks(note))
-        {
-            let event = Event::warning(note.reason, note.message.clone());
-            engine.events.tell(key, &held.uid, event).await;
-        }
         let drifted = |written: &Written| matches!(written.need, Need::Drift(_));
         Ok(match written.iter().any(drifted) {
             true => Looked::Corrected,

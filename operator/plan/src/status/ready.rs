@@ -20,6 +20,7 @@ const WAITS: &[Reason] = &[
     Reason::ApplyFailed,
     Reason::ObjectLeaving,
     Reason::GatewayMissing,
+    Reason::PodMonitorMissing,
 ];
 
 /// The three conditions.
@@ -98,6 +99,7 @@ pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) ->
             let reasons = [
                 Reason::ApplyFailed,
                 Reason::GatewayMissing,
+                Reason::PodMonitorMissing,
                 Reason::ObjectLeaving,
             ];
             let pending = reasons.into_iter().find_map(|reason| {
