@@ -138,7 +138,9 @@ async fn serve(
     let address = format!("{}:{}", identity.host, identity.port);
     let shown = format!("{address}/{}", identity.vhost.trim_start_matches('/'));
     let secret = format!("{}/{}", place.namespace, place.broker.secret_ref.name);
-    let rows = BrokerRows::new(&engine.metrics, &shown, &secret);
+    let management = place.broker.management.as_ref();
+    let management = management.map_or("", |management| management.url.as_str());
+    let rows = BrokerRows::new(&engine.metrics, &shown, management, &secret);
     let management = Management::new(&config, &place.broker, &credentials.secrets);
     let mut management = management.map_err(Unread::Management);
     let broker = AmqpBroker::connect(config);

@@ -278,7 +278,7 @@ async fn a_broker_that_is_away_is_named_without_its_password() {
     assert!(!said.contains("planted"), "{said}");
     let metrics = world.engine.metrics.render();
     let series = format!(
-        "vumi_operator_broker_reads_total{{broker=\"127.0.0.1:{port}/campaign\",outcome=\"connection\",secret=\"campaign/first\"}}"
+        "vumi_operator_broker_reads_total{{broker=\"127.0.0.1:{port}/campaign\",management=\"\",outcome=\"connection\",secret=\"campaign/first\"}}"
     );
     assert!(metrics.contains(&series), "{metrics}");
     assert!(!metrics.contains("planted"), "{metrics}");
