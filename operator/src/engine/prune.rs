@@ -9,7 +9,7 @@ use super::store::{Family, Key};
 use super::trouble::Trouble;
 use crate::client::ApiError;
 use std::collections::HashSet;
-use vumi_plan::Desired;
+use vumi_plan::{Desired, kept};
 
 /// Deletes them. Returns what was deleted, as `Kind name`, and the first one that could not be.
 pub async fn prune(
@@ -76,11 +76,6 @@ fn unwanted<'a>(family: &'a Family, desired: &Desired) -> Vec<Unwanted<'a>> {
     let Some(resource) = &family.resource else {
         return Vec::new();
     };
-    let wanted: HashSet<(&str, &str)> = desired
-        .children
-        .iter()
-        .map(|child| (child.kind.as_str(), child.name.as_str()))
-        .collect();
     let named: HashSet<&str> = family
         .others
         .values()
@@ -92,8 +87,8 @@ fn unwanted<'a>(family: &'a Family, desired: &Desired) -> Vec<Unwanted<'a>> {
             continue;
         };
         let ours = held.owner.as_deref() == Some(resource.uid.as_str());
-        let in_use = kind.kind == "ConfigMap" && named.contains(name.as_str());
-        if ours && !in_use && !wanted.contains(&(kind.kind, name.as_str())) {
+        let stays = || kept::stays(desired, kind.kind, name, |name| named.contains(name));
+        if ours && !stays() {
             unwanted.push(Unwanted { kind, name, held });
         }
     }
