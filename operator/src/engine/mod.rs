@@ -18,6 +18,7 @@ pub mod rotate;
 pub mod scale;
 pub mod seen;
 pub mod sight;
+pub mod spec;
 pub mod status;
 pub mod store;
 pub mod trouble;

@@ -10,6 +10,7 @@ use super::rotate::rotate;
 use super::scale::{decide, handed_over};
 use super::seen::Held;
 use super::sight::Sighting;
+use super::spec::{read, readable};
 use super::status::{self, Finding};
 use super::store::{Family, Key};
 use super::trouble::Trouble;
@@ -18,10 +19,10 @@ use crate::brokers::Place;
 use crate::client::ApiError;
 use crate::dereference::{dereference, workload};
 use k8s_openapi::jiff::SignedDuration;
-use serde_json::{Map, Value, json};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use vumi_api::{ConditionType, Resource, Spec, Status};
+use vumi_api::{ConditionType, Resource, Status};
 use vumi_plan::names::PAUSED;
 use vumi_plan::validate::{Outcome, pruned};
 use vumi_plan::{Child, Decision, Desired, Note, Reason, Refusal, build, own_template, validate};
@@ -83,35 +84,6 @@ pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
         recall.with(key, &held.uid, |known| known.failures = 0);
     }
     looked
-}
-
-/// The resource as it is written.
-///
-/// # Errors
-/// This operator does not know something of it.
-pub fn read(key: &Key, held: &Held) -> Result<Resource, serde_json::Error> {
-    of_spec(key, held.body()["spec"].take())
-}
-
-/// What can be read of a resource of which this operator does not know everything: that it is to have no pods, its broker, its
-/// worker type, each setting by itself.
-pub fn readable(key: &Key, held: &Held) -> Option<Resource> {
-    let spec = held.body()["spec"].take();
-    let is_known = |field: &str, value: &Value| of_spec(key, json!({field: value})).is_ok();
-    let known = spec.as_object()?.iter();
-    let known = known.filter(|(field, value)| is_known(field, value));
-    let known: Map<String, Value> = known
-        .map(|(field, value)| (field.clone(), value.clone()))
-        .collect();
-    of_spec(key, known.into()).ok()
-}
-
-fn of_spec(key: &Key, spec: Value) -> Result<Resource, serde_json::Error> {
-    Ok(Resource {
-        name: key.name.clone(),
-        namespace: Some(key.namespace.clone()),
-        spec: Spec::from_json(key.kind, spec)?,
-    })
 }
 
 fn refusal(outcome: Outcome, reason: Reason, message: String) -> Refusal {

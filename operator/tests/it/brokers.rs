@@ -184,7 +184,7 @@ async fn queues_are_read_and_workers_are_heard() {
         assert_eq!(world.engine.queue.next().await, key);
         // A report is told to whom it concerns.
         let held = world.engine.stores.family(&key).resource.unwrap();
-        let own = vumi_operator::engine::reconcile::read(&key, &held).unwrap();
+        let own = vumi_operator::engine::spec::read(&key, &held).unwrap();
         let now = || world.engine.clock.now();
         worker.say("provider", "down", "provider_unreachable").await;
         until("the report", || {
@@ -336,7 +336,7 @@ async fn secrets_with_the_same_credentials_share_a_session() {
     };
     let said = |(key, link): &(Key, Arc<Link>), connector: &str| {
         let held = world.engine.stores.family(key).resource.unwrap();
-        let own = vumi_operator::engine::reconcile::read(key, &held).unwrap();
+        let own = vumi_operator::engine::spec::read(key, &held).unwrap();
         let now = world.engine.clock.now();
         !link.reports(connector, &own, &[], now).is_empty()
     };
