@@ -1,7 +1,7 @@
 //! What people see of `vumi inject` while it runs: a bar on a terminal, and anywhere what it waits for, and why.
 
 use crate::output;
-use crate::patience::{OFTEN, SOON, meanwhile};
+use crate::patience::{OFTEN, meanwhile};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
 use std::future::Future;
