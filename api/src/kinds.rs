@@ -235,7 +235,7 @@ worker_kind! {
     ApplicationSpec, kind Application in "applications", types APPLICATION_TYPES {
         /// Answers every message with its own content.
         echo: Echo = "echo",
-        /// Answers every message with one fixed text and ends the session.
+        /// Answers every message with one text and ends the session.
         static_reply: StaticReply = "staticReply",
         /// Answers every message with its own text, turned round.
         reverse: Reverse = "reverse",

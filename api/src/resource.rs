@@ -230,6 +230,14 @@ impl Resource {
             Some(t) if t.on_unknown.as_ref().is_some_and(OnUnknown::waits) => {
                 (StateNeed::Shared, "onUnknown")
             }
+            // What two processes have tried is known from its row alone: else a message that comes again is given away twice.
+            _ if self
+                .settings()
+                .retry
+                .is_some_and(|r| r.external == Some(true)) =>
+            {
+                (StateNeed::Shared, "retry.external")
+            }
             _ if self
                 .settings()
                 .middleware

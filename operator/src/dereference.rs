@@ -1,14 +1,14 @@
 //! The first step of looking at a resource: everything around it that decides what becomes of it, from the stores and from the
 //! Secrets that it names. No list, and no secret value.
 
-use crate::client::ApiError;
 use crate::engine::Engine;
 use crate::engine::seen::Held;
 use crate::engine::store::{Family, Key};
+use crate::engine::trouble::Trouble;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use vumi_api::Resource;
-use vumi_plan::names::RESTARTED;
+use vumi_plan::names::{RESTARTED, SECRET_REVISION};
 use vumi_plan::{Context, Live, Names};
 
 /// The surroundings of a resource.
@@ -20,7 +20,7 @@ pub async fn dereference(
     key: &Key,
     resource: &Resource,
     family: &Family,
-) -> Result<Context, ApiError> {
+) -> Result<Context, Trouble> {
     let held = family.resource.as_ref();
     let uid = held.map(|held| held.uid.clone());
     let restarted = held.and_then(|held| held.annotation(RESTARTED));
@@ -29,17 +29,22 @@ pub async fn dereference(
     engine.secrets.used_by(key, &names);
     let mut secrets = BTreeMap::new();
     for name in names {
-        if let Some(facts) = engine.secrets.facts(&key.namespace, &name).await? {
+        let facts = engine.secrets.facts(&key.namespace, &name).await;
+        let unread = |error| Trouble::new(format!("the Secret {name} cannot be read"), error);
+        if let Some(facts) = facts.map_err(unread)? {
             secrets.insert(name, facts);
         }
     }
     let child = Names::new(resource, &key.namespace, None).child();
     let live = workload(family, &child).and_then(|held| Live::of(&held.object()));
+    let account = family.child("ServiceAccount", &child);
+    let told = account.and_then(|held| held.annotation(SECRET_REVISION));
     Ok(Context {
         namespace: key.namespace.clone(),
         uid,
         secrets,
         live,
+        secret_revision: told.map(str::to_owned),
         replicas: None,
         restarted,
         platform: engine.cluster.platform(),

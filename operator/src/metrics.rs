@@ -1,13 +1,14 @@
 //! Metrics of the operator: every name and label in one place. Labels are bounded: never the name of an object, but for brokers.
-//! These are named by host, port and virtual host, as in statuses, and by the Secret with which they are reached; the operator uses
-//! few.
+//! These are named by host, port and virtual host, as in statuses, by their management API where a resource names it, and by the
+//! Secret with which they are reached; the operator uses few.
 
 use prometheus::{
     Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
 };
-use std::sync::Arc;
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Every metric as `(name, labels, meaning)`.
@@ -71,6 +72,10 @@ const BROKER_UP: (&str, &str) = (
     "1 if the last reading of a virtual host was one.",
 );
 
+/// What a broker is named by.
+type Row = [String; 3];
+const ROW: [&str; 3] = ["broker", "management", "secret"];
+
 /// The metrics.
 #[derive(Clone)]
 pub struct Metrics(Arc<Families>);
@@ -93,6 +98,14 @@ struct Families {
     broker_reads: IntCounterVec,
     broker_seconds: HistogramVec,
     broker_up: IntGaugeVec,
+    /// How many sessions have each of the rows of brokers.
+    rows: Mutex<HashMap<Row, usize>>,
+}
+
+impl Families {
+    fn rows(&self) -> MutexGuard<'_, HashMap<Row, usize>> {
+        self.rows.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Default for Metrics {
@@ -139,12 +152,13 @@ impl Metrics {
             synced: gauge(SYNCED),
             current: gauge(CURRENT),
             restarts: counter(RESTARTS, &["kind"]),
-            broker_reads: counter(BROKER_READS, &["broker", "secret", "outcome"]),
-            broker_seconds: seconds(BROKER_SECONDS, &["broker", "secret"]),
+            broker_reads: counter(BROKER_READS, &[ROW[0], ROW[1], ROW[2], "outcome"]),
+            broker_seconds: seconds(BROKER_SECONDS, &ROW),
             broker_up: add(
                 &registry,
-                IntGaugeVec::new(Opts::new(BROKER_UP.0, BROKER_UP.1), &["broker", "secret"]),
+                IntGaugeVec::new(Opts::new(BROKER_UP.0, BROKER_UP.1), &ROW),
             ),
+            rows: Mutex::default(),
             registry,
         }))
     }
@@ -217,50 +231,58 @@ impl Metrics {
     }
 }
 
-/// What is counted of one virtual host as one Secret reaches it; gone with this.
+/// What is counted of one virtual host as one Secret reaches it; gone with the last of these.
 pub struct BrokerRows {
     metrics: Metrics,
-    broker: String,
-    secret: String,
+    row: Row,
 }
 
 impl BrokerRows {
-    /// Of a broker by its address, and of a Secret as `NAMESPACE/NAME`.
-    pub fn new(metrics: &Metrics, broker: &str, secret: &str) -> Self {
+    /// Of a broker by its address, of its management API where that is not where it usually is, and of a Secret as
+    /// `NAMESPACE/NAME`.
+    pub fn new(metrics: &Metrics, broker: &str, management: &str, secret: &str) -> Self {
+        let row = [broker, management, secret].map(str::to_owned);
+        *metrics.0.rows().entry(row.clone()).or_default() += 1;
         Self {
             metrics: metrics.clone(),
-            broker: broker.to_owned(),
-            secret: secret.to_owned(),
+            row,
         }
     }
 
     /// It was read, or could not be; how long its management API took, if that was asked.
     pub fn read(&self, outcome: &str, took: Option<Duration>) {
-        let (families, broker, secret) = (&self.metrics.0, &*self.broker, &*self.secret);
-        let reads = &families.broker_reads;
-        reads.with_label_values(&[broker, secret, outcome]).inc();
+        let families = &self.metrics.0;
+        let row = self.row.each_ref().map(String::as_str);
+        let [broker, management, secret] = row;
+        let reads = [broker, management, secret, outcome];
+        families.broker_reads.with_label_values(&reads).inc();
         if let Some(took) = took {
-            let seconds = &families.broker_seconds;
-            let seconds = seconds.with_label_values(&[broker, secret]);
+            let seconds = families.broker_seconds.with_label_values(&row);
             seconds.observe(took.as_secs_f64());
         }
-        let up = families.broker_up.with_label_values(&[broker, secret]);
+        let up = families.broker_up.with_label_values(&row);
         up.set((outcome == "ok").into());
     }
 }
 
 impl Drop for BrokerRows {
     fn drop(&mut self) {
-        let (families, broker, secret) = (&self.metrics.0, &*self.broker, &*self.secret);
-        for outcome in BROKER_OUTCOMES {
-            // There is none for what never happened.
-            let row = [broker, secret, outcome];
-            let _ = families.broker_reads.remove_label_values(&row);
+        let families = &self.metrics.0;
+        let mut rows = families.rows();
+        if let Some(count) = rows.get_mut(&self.row).filter(|count| **count > 1) {
+            *count -= 1;
+            return;
         }
-        let _ = families
-            .broker_seconds
-            .remove_label_values(&[broker, secret]);
-        let _ = families.broker_up.remove_label_values(&[broker, secret]);
+        rows.remove(&self.row);
+        let row = self.row.each_ref().map(String::as_str);
+        let [broker, management, secret] = row;
+        // There is none for what never happened.
+        for outcome in BROKER_OUTCOMES {
+            let reads = [broker, management, secret, outcome];
+            let _ = families.broker_reads.remove_label_values(&reads);
+        }
+        let _ = families.broker_seconds.remove_label_values(&row);
+        let _ = families.broker_up.remove_label_values(&row);
     }
 }
 
@@ -295,9 +317,9 @@ mod tests {
         metrics.reconciled("Transport", "done", Duration::from_millis(3));
         metrics.resources("Transport", 2);
         metrics.watch_broke("Pod");
-        let one = BrokerRows::new(&metrics, "rabbit:5672/", "n/one");
+        let one = BrokerRows::new(&metrics, "rabbit:5672/", "", "n/one");
         one.read("ok", Some(Duration::from_millis(3)));
-        let other = BrokerRows::new(&metrics, "rabbit:5672/", "n/other");
+        let other = BrokerRows::new(&metrics, "rabbit:5672/", "", "n/other");
         other.read("connection", None);
         assert_eq!(metrics.writes(), 1);
         let text = metrics.render();
@@ -317,7 +339,7 @@ mod tests {
             assert!(text.contains(name.0), "{} in\n{text}", name.0);
         }
         // Two Secrets for one virtual host have rows of their own.
-        let up = "vumi_operator_broker_up{broker=\"rabbit:5672/\",secret=";
+        let up = "vumi_operator_broker_up{broker=\"rabbit:5672/\",management=\"\",secret=";
         assert!(text.contains(&format!("{up}\"n/one\"}} 1")), "{text}");
         assert!(text.contains(&format!("{up}\"n/other\"}} 0")), "{text}");
         drop(other);
@@ -326,5 +348,27 @@ mod tests {
             text.contains("n/one") && !text.contains("n/other"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_session_that_ends_takes_no_row_of_another_away() {
+        let metrics = Metrics::new();
+        let rows = |management: &str| {
+            let rows = BrokerRows::new(&metrics, "rabbit:5672/", management, "n/one");
+            rows.read("ok", Some(Duration::from_millis(3)));
+            rows
+        };
+        let there = |management: &str| {
+            let label = format!("management=\"{management}\"");
+            metrics.render().contains(&label)
+        };
+        // Two by one way, as with another profile, and one by another.
+        let (one, same, other) = (rows(""), rows(""), rows("http://other:15672"));
+        drop(one);
+        assert!(there("") && there("http://other:15672"));
+        drop(other);
+        assert!(there("") && !there("http://other:15672"));
+        drop(same);
+        assert!(!there(""));
     }
 }

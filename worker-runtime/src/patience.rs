@@ -21,13 +21,22 @@ async fn told_to<T>(
     says: impl Fn(Duration) -> String,
     work: impl Future<Output = T>,
 ) -> T {
+    meanwhile(async |so_far| tell(&says(so_far)), work).await
+}
+
+/// Waits for `work`. Soon, and from then on often, `look` is given how long it takes so far.
+pub async fn meanwhile<T>(mut look: impl AsyncFnMut(Duration), work: impl Future<Output = T>) -> T {
     let mut work = std::pin::pin!(work);
     let (began, mut next) = (Instant::now(), SOON);
     loop {
+        let turn = async {
+            sleep(next).await;
+            look(began.elapsed()).await;
+        };
         tokio::select! {
             biased;
             done = &mut work => return done,
-            () = sleep(next) => tell(&says(began.elapsed())),
+            () = turn => {}
         }
         next = OFTEN;
     }

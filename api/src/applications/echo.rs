@@ -1,7 +1,7 @@
 //! What it is: answers every message with its own content. For trying out and for tests.
 //!
-//! Limits: a message without content (the start of a session) is answered with an empty text, which
-//! `httpApi` refuses. Messages that close a session are not answered.
+//! Limits: a message without content (the start of a session) is answered with `Enter text to echo:`. Messages that close a
+//! session are not answered.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::OrderingMode;

@@ -1,7 +1,7 @@
 //! What it is: the game of hangman, one game per user, which goes on in the user's next session.
 //!
 //! Limits: guesses are the letters a to z. A game has no end in time, as in Vumi; `vumi erase --person` removes it. Words
-//! come from `words` or from a list that is built in; Vumi's `random_word_url` is not supported.
+//! come from `words` or from a list that is built in; Vumi's `random_word_url` is not supported (docs/applications.md says why).
 //!
 //! Games of a Vumi worker go on: give `workerName` its `worker_name`, the same `transportName`, and `state.redis` with the
 //! `keyPrefix` of its `redis_manager`.

@@ -1,6 +1,7 @@
-//! What it is: answers every message with one fixed text and ends the session.
+//! What it is: answers every message with one text and ends the session.
 //!
-//! Limits: messages that close a session are not answered.
+//! Limits: `{now}` is the day of the message in UTC, so that a message that comes again is answered with the same text.
+//! Messages that close a session are not answered.
 
 use crate::resource::{Kind, Resource, WorkerConfig};
 use crate::shared::OrderingMode;
@@ -8,13 +9,15 @@ use crate::topology::Topology;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Answers every message with one fixed text and ends the session.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Answers every message with one text and ends the session.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct StaticReply {
-    /// The text.
+    /// The text. `{user}` is written as the address of whom it answers, `{now}` as the day, `2026-01-31`. Default
+    /// `Hello {user} at {now}.`
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
-    pub text: String,
+    pub text: Option<String>,
 }
 
 impl WorkerConfig for StaticReply {

@@ -259,16 +259,23 @@ fn broken_order(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
             Kind::Application => ordered(Kind::Transport).map(|other| (other, worker.key())),
             Kind::MetricAggregator => None,
         };
-        if let Some((transport, application)) = sides {
-            let message = format!(
-                "{what}, so the path between {transport} and {application} keeps none either"
-            );
-            let mut finding = worker.finding(Severity::Warning, ORDER_BROKEN, path, message);
-            finding.help = Some(format!(
-                "{help} here, or set ordering to none on the whole path"
-            ));
-            findings.push(finding);
-        }
+        let (message, help) = match sides {
+            Some((transport, application)) => (
+                format!(
+                    "{what}, so the path between {transport} and {application} keeps none either"
+                ),
+                format!("{help} here, or set ordering to none on the whole path"),
+            ),
+            // Whoever keeps order at the other end may be in other files, or be Vumi's.
+            None if worker.mode != OrderingMode::None => (
+                format!("{what}, although this transport keeps it"),
+                format!("{help}, or set ordering to none"),
+            ),
+            None => continue,
+        };
+        let mut finding = worker.finding(Severity::Warning, ORDER_BROKEN, path, message);
+        finding.help = Some(help);
+        findings.push(finding);
     }
 }
 

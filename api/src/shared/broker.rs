@@ -51,6 +51,19 @@ impl BrokerRef {
             management: None,
         }
     }
+
+    /// Name of the Secret with a private certificate authority, if there is one.
+    pub fn authority(&self) -> Option<&str> {
+        let authority = self.tls.as_ref()?.ca_secret_ref.as_ref()?;
+        Some(&authority.name)
+    }
+
+    /// Names of the Secrets that whoever connects to it reads, each once.
+    pub fn secrets(&self) -> impl Iterator<Item = &str> {
+        let own = self.secret_ref.name.as_str();
+        let authority = self.authority().filter(move |name| *name != own);
+        std::iter::once(own).chain(authority)
+    }
 }
 
 /// How the queues of a virtual host are declared, and so what outlives a node of the broker (S1).

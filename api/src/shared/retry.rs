@@ -22,8 +22,8 @@ pub struct Retry {
     pub backoff: Option<Backoff>,
     /// Whether a Vumi failure worker has the later attempts made: after a failed attempt that counts, the message is given to it
     /// by `<transportName>.failures`, and it puts the message into `.outbound` again, where `maxAge` begins anew. Attempts that do
-    /// not count are repeated here, without a state store up to `holdLimit`; and so are all while that queue is not there. For
-    /// transports with `legacyFailures: true`. Default `false`.
+    /// not count are repeated here, and so are all while that queue is not there. For transports with `legacyFailures: true`;
+    /// needs a state store. Default `false`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub external: Option<bool>,
 }

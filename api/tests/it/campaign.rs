@@ -168,6 +168,18 @@ fn the_hop_that_breaks_the_order_is_named() {
           transport/t and application/e keeps none either; leave external out here, or set ordering to none on the whole path"
         ]
     );
+    // The other end may be somewhere else.
+    let reads = "  staticReply: {text: x}\n  transportName: t\n";
+    assert_eq!(
+        lines(&[
+            document("Transport", "t", external),
+            document("Application", "s", reads)
+        ]),
+        [
+            "c.yaml:7:11 spec.retry.external: warning: transport/t: has retries made by a failure worker, which keeps no order, although this transport \
+          keeps it; leave external out, or set ordering to none"
+        ]
+    );
     let unordered = format!("{external}  ordering: {{mode: none}}\n");
     let reply = "  staticReply: {text: x}\n  transportName: t\n";
     assert_eq!(
@@ -519,11 +531,16 @@ fn a_worker_that_needs_a_state_store_names_it_or_is_told_which_is_used() {
         lines.collect::<Vec<String>>()
     };
     let wait = "  onUnknown: {policy: wait, deadline: 2h, then: fail}\n";
-    for (field, more) in [("dedupe", "  dedupe: {}\n"), ("onUnknown", wait)] {
+    let external = "  legacyFailures: true\n  retry: {external: true}\n";
+    for (place, field, more) in [
+        ("7:3", "dedupe", "  dedupe: {}\n"),
+        ("7:3", "onUnknown", wait),
+        ("8:11", "retry.external", external),
+    ] {
         let found = judged(Target::Cluster, more);
         assert_eq!(found.len(), 1, "{found:?}");
         let says = format!(
-            "c.yaml:7:3 spec.{field}: warning: transport/t: needs a state store and names none: it starts only where there is a Secret vumi-redis; name it: "
+            "c.yaml:{place} spec.{field}: warning: transport/t: needs a state store and names none: it starts only where there is a Secret vumi-redis; name it: "
         );
         assert!(found[0].starts_with(&says), "{found:?}");
         assert_eq!(judged(Target::Local, more), [""; 0]);

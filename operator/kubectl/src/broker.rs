@@ -45,14 +45,10 @@ pub fn at(url: &str) -> Result<Way, CliError> {
     let config = AmqpConfig::from_url(url)?;
     let identity = config.identity()?;
     Ok(Way {
-        shown: shown(&identity.host, identity.port, &identity.vhost),
+        shown: identity.shown(),
         config,
         _forward: None,
     })
-}
-
-fn shown(host: &str, port: u16, vhost: &str) -> String {
-    format!("{host}:{port}/{}", vhost.trim_start_matches('/'))
 }
 
 /// What the Secret of a broker says, as a resource of this namespace means it.
@@ -64,13 +60,8 @@ pub async fn config(
     namespace: &str,
     broker: &BrokerRef,
 ) -> Result<AmqpConfig, CliError> {
-    let authority = broker
-        .tls
-        .as_ref()
-        .and_then(|tls| tls.ca_secret_ref.as_ref());
     let mut documents = BTreeMap::new();
-    for reference in std::iter::once(&broker.secret_ref).chain(authority) {
-        let name = &reference.name;
+    for name in broker.secrets() {
         let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
         let found = cluster.get(&path).await.map_err(|failed| {
             CliError::environment(format!(
@@ -83,10 +74,10 @@ pub async fn config(
                 "there is no Secret {name} in namespace {namespace}; name the broker with --broker"
             ))
         })?;
-        documents.insert(name.clone(), secret::values(&found));
+        documents.insert(name.to_owned(), secret::values(&found));
     }
     let secrets = Arc::new(Secrets::new(documents, None));
-    Ok(AmqpConfig::from_secret(secrets, broker))
+    Ok(AmqpConfig::of_namespace(secrets, broker, namespace))
 }
 
 /// The way to the broker that a resource of a namespace means.
@@ -97,7 +88,7 @@ pub async fn of(cluster: &Cluster, namespace: &str, broker: &BrokerRef) -> Resul
     let direct = config(cluster, namespace, broker).await?;
     let identity = direct.identity()?;
     let (host, port) = (identity.host.clone(), identity.port);
-    let shown = shown(&host, port, &identity.vhost);
+    let shown = identity.shown();
     let Some((service, place)) = service(cluster, namespace, &host).await? else {
         return Ok(Way {
             config: direct,

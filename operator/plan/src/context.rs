@@ -1,7 +1,7 @@
 //! What was read about a resource's surroundings before anything is decided: the result of *dereference*. Plain facts, no
 //! secret values.
 
-use crate::names::{INPUT_HASH, RESTARTED, SECRET_REVISION, TEMPLATE_HASH, TYPE};
+use crate::names::{INPUT_HASH, RESTARTED, TEMPLATE_HASH, TYPE};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,8 +16,10 @@ pub struct Context {
     pub secrets: BTreeMap<String, SecretFacts>,
     /// Its Deployment or StatefulSet as it runs. None for a new resource, and offline.
     pub live: Option<Live>,
+    /// Of which revision of its Secrets its pods were told last: annotation [`crate::names::SECRET_REVISION`] of its ServiceAccount.
+    pub secret_revision: Option<String>,
     /// How many pods there are to be where something else than `spec.replicas` decides: the scaler
-    /// ([`crate::scaling::Decision::replicas`]), or a clash that is lost (none). `spec.suspend` goes before it.
+    /// ([`crate::scaling::Decision::replicas`]), as many as there were where it was just removed, or a clash that is lost (none). `spec.suspend` goes before it.
     pub replicas: Option<u16>,
     /// When somebody asked for new pods last: annotation [`RESTARTED`] of the resource.
     pub restarted: Option<String>,
@@ -42,7 +44,7 @@ impl Context {
 pub struct SecretFacts {
     /// Its keys, those with an empty value excepted.
     pub keys: BTreeSet<String>,
-    /// What its `metadata.resourceVersion` says: another one, another content.
+    /// Which version of its content it is; what is not content, such as a label, does not change it. Empty if not known.
     pub revision: String,
 }
 
@@ -61,8 +63,6 @@ pub struct Live {
     pub input_hash: String,
     /// Its annotation [`crate::names::TEMPLATE_HASH`].
     pub template_hash: String,
-    /// Its annotation [`crate::names::SECRET_REVISION`].
-    pub secret_revision: Option<String>,
     /// Worker type of its pods: label [`crate::names::TYPE`] of the template.
     pub worker_type: String,
     /// Its pod template, as it is: a newer API server has fields that no type here knows.
@@ -95,9 +95,6 @@ impl Live {
         Some(Self {
             input_hash: annotation(INPUT_HASH),
             template_hash: annotation(TEMPLATE_HASH),
-            secret_revision: object["metadata"]["annotations"][SECRET_REVISION]
-                .as_str()
-                .map(str::to_owned),
             worker_type: own_type.unwrap_or_default().to_owned(),
             restarted: template["metadata"]["annotations"][RESTARTED]
                 .as_str()

@@ -1,7 +1,7 @@
 //! What is built: the objects, and what there is to say about them.
 
 use crate::hash::hash;
-use crate::names::HASH;
+use crate::names::{HASH, SECRET_REVISION};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -75,6 +75,23 @@ impl Desired {
         let workloads = ["Deployment", "StatefulSet"];
         let mut children = self.children.iter();
         children.find(|child| workloads.contains(&child.kind.as_str()))
+    }
+
+    /// Of which revision of its Secrets its pods are to be told.
+    pub fn secret_revision(&self) -> Option<&str> {
+        let mut children = self.children.iter();
+        children.find_map(|child| child.object["metadata"]["annotations"][SECRET_REVISION].as_str())
+    }
+
+    /// Not all pods could be told of the newest Secrets: the revision of which they were told before still stands.
+    pub fn keep_revision(&mut self, told: &str) {
+        for child in &mut self.children {
+            let revision = child.object.pointer_mut("/metadata/annotations");
+            let revision = revision.and_then(|annotations| annotations.get_mut(SECRET_REVISION));
+            if let Some(revision) = revision {
+                *revision = told.into();
+            }
+        }
     }
 }
 

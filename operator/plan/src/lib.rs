@@ -11,6 +11,7 @@ pub mod context;
 pub mod desired;
 pub mod found;
 pub mod hash;
+pub mod kept;
 pub mod kinds;
 pub mod merge;
 pub mod names;

@@ -17,8 +17,8 @@ pub const HASH: &str = "vumi.dev/hash";
 pub const INPUT_HASH: &str = "vumi.dev/input-hash";
 /// Annotation of a workload: the hash of its pod template.
 pub const TEMPLATE_HASH: &str = "vumi.dev/template-hash";
-/// Annotation of a workload, and of pods: which revisions their Secrets had when pods were told of them last. Pods are touched
-/// with it so that their files follow within a second (K9). Never part of a template.
+/// Annotation of a ServiceAccount, and of pods: which revisions their Secrets had when pods were told of them last. Pods are touched
+/// with it so that their files follow within a second (K9). Never part of a template, nor of a workload, whose generation would count it.
 pub const SECRET_REVISION: &str = "vumi.dev/secret-revision";
 /// Annotation of a template: the hash of the Secrets of a program that is started anew when one changes.
 pub const SECRETS_HASH: &str = "vumi.dev/secrets-hash";

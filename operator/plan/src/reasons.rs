@@ -68,15 +68,15 @@ reasons! {
         "Make it; it is noticed within a minute.";
     SecretKeyMissing in "Ready, Reconciling": "A Secret that the resource names lacks a key.",
         "Add the key; it is noticed within a minute.";
-    ApplyFailed in "Ready, Reconciling": "The API server did not take an object of the worker; it is tried again.",
-        "Do as the API server's message says: often it is a quota, an admission policy or missing rights of the operator.";
+    ApplyFailed in "Ready, Reconciling": "The API server refuses, or failed several times at, something that the worker needs: an object of it, a Secret, the end of what is not wanted any more; it is tried again.",
+        "Do as the API server's message says: often it is a quota, an admission policy or webhook, or missing rights of the operator.";
     ObjectLeaving in "Ready, Reconciling": "An object of the same name, or one that is not wanted any more, is being deleted and does not go.",
         "See to what holds the object that the message names, or take its finalizers off if nobody else will.";
     GatewayMissing in "Reconciling": "service.expose asks for an HTTPRoute, and the cluster knows none.",
         "Install the CRDs of the Gateway API, or use ingress.";
     DefinitionsOlder in "event": "The CRDs lack something that this operator knows: the API server drops it, so nothing is written.",
         "Upgrade the CRDs: `kubectl apply --server-side -f deploy/crds`.";
-    PodMonitorMissing in "event": "The operator is to make PodMonitors, and the cluster knows none.",
+    PodMonitorMissing in "Reconciling": "The operator is to make PodMonitors, and the cluster knows none.",
         "Install the Prometheus operator, or switch podMonitor off.";
 
     // Pods.

@@ -1,19 +1,39 @@
 //! What a Secret says, as the API server gives it.
 
 use crate::context::SecretFacts;
+use crate::hash::hash;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// Which keys it has and which revision it is: all that is ever known of it.
 pub fn facts(secret: &Value) -> SecretFacts {
     let keys = secret["data"].as_object().into_iter().flatten();
     let full = keys.filter(|(_, value)| value.as_str().is_some_and(|value| !is_blank(value)));
-    let revision = secret["metadata"]["resourceVersion"].as_str();
     SecretFacts {
         keys: full.map(|(key, _)| key.clone()).collect(),
-        revision: revision.unwrap_or_default().to_owned(),
+        revision: revision(&secret["metadata"]),
+    }
+}
+
+/// What changes with what it holds, and with no label: who has written its data, and when. A hash of the values themselves would let
+/// whoever reads it try passwords. Where the API server does not say who, any change counts.
+fn revision(metadata: &Value) -> String {
+    let entries = metadata["managedFields"].as_array().into_iter().flatten();
+    let of_data = entries.filter(|entry| {
+        let fields = &entry["fieldsV1"];
+        fields["f:data"].is_object() || fields["f:stringData"].is_object()
+    });
+    let writes: Vec<Value> = of_data
+        .map(|entry| json!([entry["manager"], entry["operation"], entry["time"]]))
+        .collect();
+    match writes.is_empty() {
+        true => {
+            let version = metadata["resourceVersion"].as_str();
+            version.unwrap_or_default().to_owned()
+        }
+        false => hash(&json!([metadata["uid"], writes])),
     }
 }
 
@@ -38,7 +58,6 @@ fn is_blank(encoded: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
     use std::collections::BTreeSet;
 
     #[test]
@@ -56,5 +75,35 @@ mod tests {
             "{shown}"
         );
         assert_eq!(values(&secret)["password"], "hunter2");
+    }
+
+    #[test]
+    fn another_revision_is_another_content() {
+        let entry = |manager: &str, time: &str, fields: Value| json!({"manager": manager, "operation": "Update", "time": time, "fieldsV1": fields});
+        let data = || json!({"f:data": {".": {}, "f:password": {}}, "f:type": {}});
+        let made = entry("kubectl-create", "2026-11-26T12:00:00Z", data());
+        let of = |version: &str, entries: Value| {
+            let metadata =
+                json!({"uid": "u", "resourceVersion": version, "managedFields": entries});
+            facts(&json!({"metadata": metadata, "data": {"password": "aHVudGVyMg=="}})).revision
+        };
+        let first = of("7", json!([made]));
+        let label = json!({"f:metadata": {"f:labels": {"f:vumi.dev/watch": {}}}});
+        let label = entry("kubectl-label", "2026-11-26T13:00:00Z", label);
+        assert_eq!(of("8", json!([made, label])), first, "a label");
+        for entries in [
+            json!([entry("kubectl-create", "2026-11-26T13:00:00Z", data())]),
+            json!([made, entry("kubectl-patch", "2026-11-26T13:00:00Z", data())]),
+            json!([entry(
+                "flux",
+                "2026-11-26T12:00:00Z",
+                json!({"f:stringData": {}})
+            )]),
+        ] {
+            assert_ne!(of("8", entries.clone()), first, "{entries}");
+        }
+        // Nobody says who wrote what.
+        assert_eq!([of("7", json!([])), of("8", Value::Null)], ["7", "8"]);
+        assert!(!first.contains("aHVudGVyMg"), "{first}");
     }
 }

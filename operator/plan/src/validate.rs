@@ -42,6 +42,18 @@ pub enum Outcome {
     Waiting,
 }
 
+/// Why a resource is not touched at all, not even its status: the CRD that is installed does not know its worker type, so that
+/// none is left of it, and a write would make that last (K2). None of any other.
+pub fn pruned(resource: &Resource) -> Option<Refusal> {
+    let message =
+        "no worker type is set: the CRD that is installed does not know it; upgrade the CRDs";
+    resource.worker_type().is_none().then(|| Refusal {
+        outcome: Outcome::Stalled,
+        reason: Reason::Pruned,
+        message: message.to_owned(),
+    })
+}
+
 /// Judges a resource in its surroundings.
 ///
 /// # Errors
@@ -59,11 +71,8 @@ pub fn validate(
             message,
         })
     };
-    if resource.worker_type().is_none() {
-        let message =
-            "no worker type is set: the CRD that is installed does not know it; upgrade the CRDs"
-                .to_owned();
-        return refuse(Stalled, Reason::Pruned, message);
+    if let Some(refusal) = pruned(resource) {
+        return Err(refusal);
     }
     let findings = resource.validate();
     if !findings.is_empty() {

@@ -97,9 +97,9 @@ async fn session(engine: &Arc<Engine>, link: &Arc<Link>) -> Result<(), String> {
     let place = &link.place;
     let credentials = Credentials::read(engine, place).await?;
     let name = format!("vumi-operator {}", engine.events.identity());
-    let config = AmqpConfig::from_secret(Arc::clone(&credentials.secrets), &place.broker)
-        .within(format!("{}.svc", place.namespace))
-        .with_name(name);
+    let secrets = Arc::clone(&credentials.secrets);
+    let config = AmqpConfig::of_namespace(secrets, &place.broker, &place.namespace);
+    let config = config.with_name(name);
     let access = Access::of(&config, &place.broker, &credentials.secrets).map_err(|_| {
         let secret = &place.broker.secret_ref.name;
         format!("the Secret {secret} does not say where the broker is: it needs connection_string, or host, username and password")
@@ -136,9 +136,11 @@ async fn serve(
     let (place, shared) = (&link.place, member.shared());
     let identity = shared.access().identity();
     let address = format!("{}:{}", identity.host, identity.port);
-    let shown = format!("{address}/{}", identity.vhost.trim_start_matches('/'));
+    let shown = identity.shown();
     let secret = format!("{}/{}", place.namespace, place.broker.secret_ref.name);
-    let rows = BrokerRows::new(&engine.metrics, &shown, &secret);
+    let management = place.broker.management.as_ref();
+    let management = management.map_or("", |management| management.url.as_str());
+    let rows = BrokerRows::new(&engine.metrics, &shown, management, &secret);
     let management = Management::new(&config, &place.broker, &credentials.secrets);
     let mut management = management.map_err(Unread::Management);
     let broker = AmqpBroker::connect(config);
@@ -304,14 +306,8 @@ struct Credentials {
 
 impl Credentials {
     async fn read(engine: &Engine, place: &Place) -> Result<Self, String> {
-        let authority = place
-            .broker
-            .tls
-            .as_ref()
-            .and_then(|tls| tls.ca_secret_ref.as_ref());
-        let names = std::iter::once(&place.broker.secret_ref).chain(authority);
         let (mut documents, mut revisions) = (BTreeMap::new(), Vec::new());
-        for name in names.map(|secret| secret.name.clone()) {
+        for name in place.broker.secrets().map(str::to_owned) {
             let found = engine.secrets.values(&place.namespace, &name).await;
             let found =
                 found.map_err(|error| format!("the Secret {name} cannot be read: {error}"))?;

@@ -32,12 +32,11 @@ impl Access {
         broker: &BrokerRef,
         secrets: &Secrets,
     ) -> Result<Self, WorkError> {
-        let tls = broker.tls.as_ref();
-        let authority = tls.and_then(|tls| tls.ca_secret_ref.as_ref());
+        let authority = broker.authority();
         Ok(Self {
             identity: config.identity()?,
             credentials: config.credentials()?,
-            authority: authority.and_then(|secret| secrets.get(&secret.name, "ca.crt")),
+            authority: authority.and_then(|name| secrets.get(name, "ca.crt")),
             management: broker.management.clone(),
         })
     }

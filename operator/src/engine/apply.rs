@@ -84,6 +84,8 @@ pub enum Need {
     Create,
     /// It is to be another one.
     Change,
+    /// It is to say of which Secrets pods were told, and is as it should be else.
+    Mark,
     /// Somebody else has taken this field.
     Drift(String),
     /// It is in the way until it is gone.
@@ -170,14 +172,19 @@ fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> 
             finalizers: held.finalizers.clone(),
         });
     }
-    let names = [HASH, TEMPLATE_HASH, SECRET_REVISION];
-    let same = names.into_iter().all(|name| says(held, child, name));
-    match same {
-        false => Need::Change,
-        true => match held.lost(&child.hash, wanted) {
-            Some(path) => Need::Drift(path),
-            None => Need::Nothing,
-        },
+    let names = [HASH, TEMPLATE_HASH];
+    if !names.into_iter().all(|name| says(held, child, name)) {
+        return Need::Change;
+    }
+    // Where none is wanted, an older operator may have written one.
+    let marked = child.object["metadata"]["annotations"][SECRET_REVISION].is_null()
+        || says(held, child, SECRET_REVISION);
+    if !marked {
+        return Need::Mark;
+    }
+    match held.lost(&child.hash, wanted) {
+        Some(path) => Need::Drift(path),
+        None => Need::Nothing,
     }
 }
 

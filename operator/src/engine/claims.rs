@@ -1,6 +1,7 @@
 //! Which resources use which virtual host and which queues there, and who of them has to give way (K18).
 
 use super::Engine;
+use super::spec;
 use super::store::Key;
 use crate::brokers::Place;
 use k8s_openapi::jiff::Timestamp;
@@ -95,8 +96,11 @@ pub fn note(engine: &Engine, key: &Key) {
     let family = engine.stores.family(key);
     let held = family.resource.filter(|held| !held.deleting);
     let used = held.and_then(|held| {
-        let resource = super::reconcile::read(key, &held).ok()?;
-        resource.worker_type()?;
+        let resource = match spec::read(key, &held) {
+            Ok(resource) => resource.worker_type().map(|_| resource)?,
+            // Its pods run on, and its broker is asked about them.
+            Err(_) => spec::readable(key, &held)?,
+        };
         let created = held.created.unwrap_or(Timestamp::MAX);
         Some(Use {
             place: Place {

@@ -18,8 +18,10 @@ pub mod rotate;
 pub mod scale;
 pub mod seen;
 pub mod sight;
+pub mod spec;
 pub mod status;
 pub mod store;
+pub mod trouble;
 pub mod watch;
 pub mod written;
 

@@ -6,21 +6,19 @@ use super::apply::Leaving;
 use super::kinds::{ObjectKind, Part};
 use super::seen::Held;
 use super::store::{Family, Key};
+use super::trouble::Trouble;
 use crate::client::ApiError;
 use std::collections::HashSet;
-use vumi_plan::Desired;
+use vumi_plan::{Desired, kept};
 
-/// Deletes them. Returns what was deleted, as `Kind name`.
-///
-/// # Errors
-/// A call went wrong; the rest is left for the next time.
+/// Deletes them. Returns what was deleted, as `Kind name`, and the first one that could not be.
 pub async fn prune(
     engine: &Engine,
     key: &Key,
     family: &Family,
     desired: &Desired,
-) -> Result<Vec<String>, ApiError> {
-    let mut pruned = Vec::new();
+) -> (Vec<String>, Option<Trouble>) {
+    let (mut pruned, mut trouble) = (Vec::new(), None);
     for Unwanted { kind, name, held } in unwanted(family, desired) {
         if held.deleting {
             continue;
@@ -36,11 +34,22 @@ pub async fn prune(
             }
             // Gone already, or another one by now.
             Err(error) if error.is_not_found() || error.is_conflict() => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                let may_write = !matches!(error, ApiError::Closed(_));
+                let what = format!(
+                    "{} {name} is not wanted any more and cannot be deleted",
+                    kind.kind
+                );
+                trouble.get_or_insert(Trouble::new(what, error));
+                match may_write {
+                    true => continue,
+                    false => break,
+                }
+            }
         }
-        engine.stores.remove(kind, key, name, &held.uid);
+        engine.stores.deleted(kind, key, held);
     }
-    Ok(pruned)
+    (pruned, trouble)
 }
 
 /// Those that are being deleted and not gone.
@@ -67,11 +76,6 @@ fn unwanted<'a>(family: &'a Family, desired: &Desired) -> Vec<Unwanted<'a>> {
     let Some(resource) = &family.resource else {
         return Vec::new();
     };
-    let wanted: HashSet<(&str, &str)> = desired
-        .children
-        .iter()
-        .map(|child| (child.kind.as_str(), child.name.as_str()))
-        .collect();
     let named: HashSet<&str> = family
         .others
         .values()
@@ -83,8 +87,8 @@ fn unwanted<'a>(family: &'a Family, desired: &Desired) -> Vec<Unwanted<'a>> {
             continue;
         };
         let ours = held.owner.as_deref() == Some(resource.uid.as_str());
-        let in_use = kind.kind == "ConfigMap" && named.contains(name.as_str());
-        if ours && !in_use && !wanted.contains(&(kind.kind, name.as_str())) {
+        let stays = || kept::stays(desired, kind.kind, name, |name| named.contains(name));
+        if ours && !stays() {
             unwanted.push(Unwanted { kind, name, held });
         }
     }

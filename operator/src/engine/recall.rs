@@ -18,6 +18,8 @@ pub struct Remembered {
     pub reading: u64,
     /// Its workload, as the API server has refused it last.
     pub refused: Option<Refused>,
+    /// How many looks in a row have failed.
+    pub failures: u32,
 }
 
 /// What is remembered of all.

@@ -7,22 +7,24 @@ use super::events::Event;
 use super::looked::Looked;
 use super::prune::{leaving, prune};
 use super::rotate::rotate;
-use super::scale::decide;
+use super::scale::{decide, handed_over};
 use super::seen::Held;
 use super::sight::Sighting;
+use super::spec::{read, readable};
 use super::status::{self, Finding};
 use super::store::{Family, Key};
+use super::trouble::Trouble;
 use super::written;
 use crate::brokers::Place;
 use crate::client::ApiError;
 use crate::dereference::{dereference, workload};
 use k8s_openapi::jiff::SignedDuration;
-use serde_json::{Value, json};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
-use vumi_api::{ConditionType, Resource, Spec, Status};
+use vumi_api::{ConditionType, Resource, Status};
 use vumi_plan::names::PAUSED;
-use vumi_plan::validate::Outcome;
+use vumi_plan::validate::{Outcome, pruned};
 use vumi_plan::{Child, Decision, Desired, Note, Reason, Refusal, build, own_template, validate};
 
 /// For what is awaited that no watch tells of, such as a Secret, it is looked again after this time.
@@ -49,9 +51,7 @@ pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
                 "spec: {error}; this operator ({}) is older than the CRDs: upgrade it",
                 env!("CARGO_PKG_VERSION")
             );
-            // That it is to have no pods is read in any case.
-            let suspend = held.body()["spec"]["suspend"] == true;
-            let Ok(resource) = of_spec(key, json!({"suspend": suspend})) else {
+            let Some(resource) = readable(key, &held) else {
                 tracing::warn!(resource = %key, "{message}");
                 return Looked::Refused(None);
             };
@@ -65,36 +65,25 @@ pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
         resource: &resource,
         sighting: &Sighting::new(engine, key, &resource, &family),
     };
-    let looked = match unreadable {
-        Some(message) => {
+    let paused = held.annotation(PAUSED) == Some("true");
+    let looked = match (unreadable, pruned(&resource)) {
+        (None, Some(refusal)) => Ok(look.nothing(&refusal)),
+        _ if paused => look.leave_alone().await,
+        (Some(message), _) => {
             let refusal = refusal(Outcome::Stalled, Reason::Invalid, message);
             look.refuse(None, &refusal, None).await
         }
-        None if held.annotation(PAUSED) == Some("true") && resource.worker_type().is_some() => {
-            look.leave_alone().await
-        }
-        None => look.through(&family).await,
+        (None, None) => look.through(&family).await,
     };
-    match looked {
+    let looked = match looked {
         Ok(looked) => looked,
-        Err(error) => look.failed(error).await,
+        Err(error) => look.untold(error).await,
+    };
+    if !matches!(looked, Looked::Failed(_)) {
+        let recall = &engine.recall;
+        recall.with(key, &held.uid, |known| known.failures = 0);
     }
-}
-
-/// The resource as it is written.
-///
-/// # Errors
-/// This operator does not know something of it.
-pub fn read(key: &Key, held: &Held) -> Result<Resource, serde_json::Error> {
-    of_spec(key, held.body()["spec"].take())
-}
-
-fn of_spec(key: &Key, spec: Value) -> Result<Resource, serde_json::Error> {
-    Ok(Resource {
-        name: key.name.clone(),
-        namespace: Some(key.namespace.clone()),
-        spec: Spec::from_json(key.kind, spec)?,
-    })
+    looked
 }
 
 fn refusal(outcome: Outcome, reason: Reason, message: String) -> Refusal {
@@ -123,9 +112,13 @@ impl Look<'_> {
             resource,
             ..
         } = *self;
-        let mut context = dereference(engine, key, resource, family).await?;
+        let mut context = match dereference(engine, key, resource, family).await {
+            Ok(context) => context,
+            Err(trouble) => return self.failed(None, trouble, None).await,
+        };
         let scaling = decide(engine, key, held, resource, &context, self.sighting, family);
-        context.replicas = scaling.as_ref().map(|decision| decision.replicas);
+        let handed_over = handed_over(key, held, resource, family);
+        context.replicas = scaling.as_ref().map(|d| d.replicas).or(handed_over);
         let scaling = scaling.as_ref();
         let validated = match validate(resource, &context, &engine.settings) {
             Ok(validated) => validated,
@@ -136,6 +129,13 @@ impl Look<'_> {
             context.replicas = Some(0);
         }
         let mut desired = build(&validated, &context, &engine.settings);
+        let (touched, untouched) = rotate(engine, key, family, &mut desired).await;
+        if touched > 0 {
+            let message =
+                format!("a Secret has changed: {touched} pods read it again, none is replaced");
+            let event = Event::normal("SecretChanged", message);
+            engine.events.tell(key, &held.uid, event).await;
+        }
         let own = |workload: &Child| own_template(&validated, &context, &engine.settings, workload);
         let plan = apply::plan(family, &held.uid, &desired, &own);
         if resource.deployment().overrides.is_some()
@@ -146,14 +146,9 @@ impl Look<'_> {
                 let refusal = refusal(Outcome::Stalled, Reason::OverridesInvalid, message);
                 return self.refuse(Some(&desired), &refusal, scaling).await;
             }
-            return Err(error);
-        }
-        let touched = rotate(engine, key, family, &desired).await?;
-        if touched > 0 {
-            let message =
-                format!("a Secret has changed: {touched} pods read it again, none is replaced");
-            let event = Event::normal("SecretChanged", message);
-            engine.events.tell(key, &held.uid, event).await;
+            let what = "the API server cannot be asked whether it takes the pods".to_owned();
+            let trouble = Trouble::new(what, error);
+            return self.failed(Some(&desired), trouble, scaling).await;
         }
         let before = self.running(family, &desired);
         let (written, fault) = apply::apply(engine, key, &plan).await;
@@ -169,22 +164,21 @@ impl Look<'_> {
             Some(Fault::Taken(object)) => {
                 let message =
                     format!("{object} exists already and is not ours: delete or rename it");
-                return self.not_taken(&desired, message, scaling).await;
-            }
-            Some(Fault::Call { error, .. }) if error.is_about_a_namespace_that_goes() => {
-                return Ok(Looked::Gone);
-            }
-            Some(Fault::Call { object, error }) if error.is_about_the_object() => {
-                let message = format!("the API server refuses {object}: {error}");
-                return self.not_taken(&desired, message, scaling).await;
+                return self
+                    .not_taken(Some(&desired), message, scaling, AWAITED)
+                    .await;
             }
             Some(Fault::Call { object, error }) => {
-                tracing::debug!(resource = %key, object, %error, "could not be applied");
-                return Err(error);
+                let what = match error.is_about_the_object() {
+                    true => format!("the API server refuses {object}"),
+                    false => format!("{object} cannot be written"),
+                };
+                let trouble = Trouble::new(what, error);
+                return self.failed(Some(&desired), trouble, scaling).await;
             }
         }
         let family = engine.stores.family(key);
-        let pruned = prune(engine, key, &family, &desired).await?;
+        let (pruned, unpruned) = prune(engine, key, &family, &desired).await;
         if !pruned.is_empty() {
             let event = Event::normal("Pruned", format!("deleted {}", pruned.join(", ")));
             engine.events.tell(key, &held.uid, event).await;
@@ -196,22 +190,28 @@ impl Look<'_> {
                 message: format!("not wanted any more: {}", stuck.join("; ")),
             });
         }
+        // Everything is applied all the same.
+        let trouble = untouched.or(unpruned);
+        if let Some(trouble) = &trouble {
+            let message = trouble.sentence();
+            tracing::warn!(resource = %key, "{message}; it is tried again");
+            if trouble.is_to_be_told(engine, key, &held.uid) {
+                desired.notes.push(Note {
+                    reason: Reason::ApplyFailed.as_str(),
+                    message,
+                });
+            }
+        }
         let told = match &clash {
             Some(refusal) => self.tell(Err(refusal), None, scaling),
             None => self.tell(Ok(&desired), None, scaling),
         };
-        let again = told.await?.into_iter().chain(soon).min();
-        engine.events.all_is_well(&held.uid);
-        // What cannot be had here is told when something is applied, not by every new leader. What does not go is told by the status.
-        let lacks = |note: &&Note| note.reason != Reason::ObjectLeaving.as_str();
-        for note in desired
-            .notes
-            .iter()
-            .filter(|note| !written.is_empty() && lacks(note))
-        {
-            let event = Event::warning(note.reason, note.message.clone());
-            engine.events.tell(key, &held.uid, event).await;
+        let again = told.await?.into_iter().chain(soon);
+        let again = again.chain(handed_over.map(|_| AWAITED)).min();
+        if let Some(trouble) = trouble {
+            return Ok(Looked::Failed(trouble.error));
         }
+        engine.events.all_is_well(&held.uid);
         let drifted = |written: &Written| matches!(written.need, Need::Drift(_));
         Ok(match written.iter().any(drifted) {
             true => Looked::Corrected,
@@ -258,6 +258,14 @@ impl Look<'_> {
         status::tell(self.engine, self.key, self.held, self.sighting, &finding).await
     }
 
+    /// Its worker type was pruned: nothing of it is touched, neither its pods nor its status (K2).
+    fn nothing(&self, refusal: &Refusal) -> Looked {
+        // The definitions may have been rolled back this moment.
+        self.engine.cluster.look_again();
+        tracing::warn!(resource = %self.key, "{}", refusal.message);
+        Looked::Refused(None)
+    }
+
     /// The annotation asks for it.
     async fn leave_alone(&self) -> Result<Looked, ApiError> {
         let message = format!("nothing is touched while the annotation {PAUSED} says true");
@@ -302,19 +310,15 @@ impl Look<'_> {
         refusal: &Refusal,
         scaling: Option<&Decision>,
     ) -> Result<Looked, ApiError> {
-        if refusal.reason == Reason::Pruned {
-            // The definitions may have been rolled back this moment.
-            self.engine.cluster.look_again();
-            tracing::warn!(resource = %self.key, "{}", refusal.message);
-            return Ok(Looked::Refused(None));
-        }
-        if self.resource.deployment().suspend {
-            self.suspend().await?;
-        }
+        let suspended = match self.resource.deployment().suspend {
+            true => self.suspend().await,
+            false => Ok(()),
+        };
         let again = match desired {
             Some(desired) => self.tell(Ok(desired), Some(refusal), scaling).await?,
             None => self.tell(Err(refusal), None, scaling).await?,
         };
+        suspended?;
         Ok(match refusal.outcome {
             Outcome::Waiting => Looked::Waiting(again.map_or(AWAITED, |again| again.min(AWAITED))),
             Outcome::Stalled => Looked::Refused(again),
@@ -355,36 +359,57 @@ impl Look<'_> {
     /// Refused by the cluster, which may think better of it: it is tried again, with longer and longer pauses.
     async fn not_taken(
         &self,
-        desired: &Desired,
+        desired: Option<&Desired>,
         message: String,
         scaling: Option<&Decision>,
+        pause: Duration,
     ) -> Result<Looked, ApiError> {
         let reason = Reason::ApplyFailed;
         let refusal = refusal(Outcome::Waiting, reason, message.clone());
-        self.refuse(Some(desired), &refusal, scaling).await?;
+        self.refuse(desired, &refusal, scaling).await?;
         let refused = ApiError::Refused {
             code: 409,
             reason: reason.as_str().into(),
             message,
-            retry_after: Some(AWAITED),
+            retry_after: Some(pause),
         };
         Ok(Looked::Failed(refused))
     }
 
-    /// A call went wrong.
-    async fn failed(&self, error: ApiError) -> Looked {
+    /// A call went wrong, and nothing goes on without it. What runs goes on, unless it is suspended. The status tells of it, unless
+    /// it may pass by itself.
+    async fn failed(
+        &self,
+        desired: Option<&Desired>,
+        trouble: Trouble,
+        scaling: Option<&Decision>,
+    ) -> Result<Looked, ApiError> {
+        let (engine, key) = (self.engine, self.key);
+        if matches!(trouble.error, ApiError::Closed(_)) {
+            return Err(trouble.error);
+        }
+        if trouble.error.is_about_a_namespace_that_goes() {
+            return Ok(Looked::Gone);
+        }
+        if trouble.is_to_be_told(engine, key, &self.held.uid) {
+            let pause = trouble.error.retry_after().unwrap_or_default();
+            let message = trouble.sentence();
+            return self
+                .not_taken(desired, message, scaling, pause.max(AWAITED))
+                .await;
+        }
+        tracing::warn!(resource = %key, "{}; it is tried again", trouble.sentence());
+        if self.resource.deployment().suspend {
+            self.suspend().await?;
+        }
+        Ok(Looked::Failed(trouble.error))
+    }
+
+    /// The status could not be written, or nothing may be written now.
+    async fn untold(&self, error: ApiError) -> Looked {
         let Self {
             engine, key, held, ..
         } = *self;
-        // What failed may be about something else than the pods that are not wanted.
-        let paused = held.annotation(PAUSED) == Some("true");
-        let may = !paused && !matches!(error, ApiError::Closed(_));
-        if may
-            && self.resource.deployment().suspend
-            && let Err(error) = self.suspend().await
-        {
-            tracing::warn!(resource = %key, %error, "could not be suspended; it is tried again");
-        }
         match &error {
             ApiError::Closed(why) => tracing::debug!(resource = %key, why, "left alone"),
             // The namespace, or the resource itself, is going: there is nothing left to do.

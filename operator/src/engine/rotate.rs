@@ -1,46 +1,45 @@
 //! After a Secret has changed: touches the pods that read it, so that the kubelet brings their files up to date at once instead
-//! of within a minute or two (K9). Nobody restarts. Of which revision they were told stands at the workload, so that one that
+//! of within a minute or two (K9). Nobody restarts. Of which revision they were told stands at the ServiceAccount, so that one that
 //! changes while no operator runs is noticed by the next one.
 
 use super::Engine;
 use super::kinds::ObjectKind;
 use super::store::{Family, Key};
-use crate::client::ApiError;
+use super::trouble::Trouble;
 use crate::dereference::workload;
 use serde_json::json;
 use vumi_plan::Desired;
 use vumi_plan::names::{INPUT_HASH, SECRET_REVISION};
 
-/// Touches them, where that is still to be done; before the workload is written, which says then that it is. Returns how many.
-///
-/// # Errors
-/// A call went wrong: it is done the next time.
+/// Touches them, where that is still to be done; before the ServiceAccount is written, which says then that it is. Returns how many,
+/// and the first that could not be: then the ServiceAccount goes on to say what they were told before, and it is done the next time.
 pub async fn rotate(
     engine: &Engine,
     key: &Key,
     family: &Family,
-    desired: &Desired,
-) -> Result<usize, ApiError> {
+    desired: &mut Desired,
+) -> (usize, Option<Trouble>) {
     let Some(child) = desired.workload() else {
-        return Ok(0);
+        return (0, None);
     };
-    let revision = &child.object["metadata"]["annotations"][SECRET_REVISION];
-    let (Some(revision), Some(held)) = (revision.as_str(), workload(family, &child.name)) else {
-        return Ok(0);
+    let revision = desired.secret_revision().map(str::to_owned);
+    let (Some(revision), Some(held)) = (revision, workload(family, &child.name)) else {
+        return (0, None);
     };
     // Where nothing stands yet, pods have read what there is; where they are replaced now, the new ones will.
-    let told = held.annotation(SECRET_REVISION);
+    let account = family.child("ServiceAccount", &child.name);
+    let told = account.and_then(|held| held.annotation(SECRET_REVISION));
     let stays = held.annotation(INPUT_HASH) == Some(desired.input_hash.as_str());
-    if told.is_none_or(|told| told == revision) || !stays {
-        return Ok(0);
-    }
+    let Some(told) = told.filter(|told| *told != revision && stays) else {
+        return (0, None);
+    };
     let change = json!({"metadata": {"annotations": {SECRET_REVISION: revision}}});
-    let mut touched = 0;
+    let (mut touched, mut trouble) = (0, None);
     let Some(pod_kind) = ObjectKind::named("Pod") else {
-        return Ok(0);
+        return (0, None);
     };
     for pod in family.all("Pod").filter(|pod| !pod.deleting) {
-        if pod.annotation(SECRET_REVISION) == Some(revision) {
+        if pod.annotation(SECRET_REVISION) == Some(revision.as_str()) {
             continue;
         }
         let path = pod_kind.path(&key.namespace, &pod.name);
@@ -50,8 +49,14 @@ pub async fn rotate(
                 touched += 1;
             }
             Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(error),
+            Err(error) => {
+                let what = format!("Pod {} cannot be told that a Secret has changed", pod.name);
+                trouble.get_or_insert(Trouble::new(what, error));
+            }
         }
     }
-    Ok(touched)
+    if trouble.is_some() {
+        desired.keep_revision(told);
+    }
+    (touched, trouble)
 }

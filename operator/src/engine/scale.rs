@@ -32,11 +32,8 @@ pub fn decide(
                 .unwrap_or_else(|| match Status::of(&held.body()).autoscaling {
                     Some(last) => Scaler::resume(&last, sighting.now),
                     None => {
-                        let child = Names::new(resource, &key.namespace, None).child();
-                        let runs =
-                            workload(family, &child).map(|held| Workload::of(&held.object()));
-                        let replicas = runs.map_or(1, |runs| runs.wanted);
-                        Scaler::begin(u16::try_from(replicas).unwrap_or(u16::MAX), sighting.now)
+                        let replicas = running(key, resource, family).unwrap_or(1);
+                        Scaler::begin(replicas, sighting.now)
                     }
                 });
         let looked = sighting.broker.unread != Some(Unread::NotYet);
@@ -56,4 +53,21 @@ pub fn decide(
         known.scaler = Some(scaler);
         Some(decision)
     })
+}
+
+/// How many pods stay for one look after `autoscaling` was removed, before `replicas` says it (K8): as many as there are. None at any
+/// other time.
+pub fn handed_over(key: &Key, held: &Held, resource: &Resource, family: &Family) -> Option<u16> {
+    if resource.deployment().autoscaling.is_some() {
+        return None;
+    }
+    let last = Status::of(&held.body()).autoscaling?;
+    Some(running(key, resource, family).unwrap_or(last.desired_replicas))
+}
+
+/// How many pods there are to be, as it runs.
+fn running(key: &Key, resource: &Resource, family: &Family) -> Option<u16> {
+    let child = Names::new(resource, &key.namespace, None).child();
+    let runs = Workload::of(&workload(family, &child)?.object());
+    Some(u16::try_from(runs.wanted).unwrap_or(u16::MAX))
 }

@@ -14,6 +14,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 use vumi_plan::TEMPLATE_LABELS;
+use vumi_plan::kept::config_maps;
 use vumi_plan::names::{KIND, NAME};
 
 /// An object as the API server gives it; of its metadata alone if `META`.
@@ -275,21 +276,4 @@ fn pod_status(status: &Value) -> Value {
         }
     }
     kept
-}
-
-/// Names of the ConfigMaps that a pod mounts.
-fn config_maps(pod: &Value) -> Vec<String> {
-    let volumes = pod["volumes"].as_array().into_iter().flatten();
-    let sources = volumes.flat_map(|volume| {
-        let projected = volume["projected"]["sources"]
-            .as_array()
-            .into_iter()
-            .flatten();
-        let names = projected.map(|source| &source["configMap"]["name"]);
-        names.chain([&volume["configMap"]["name"]])
-    });
-    sources
-        .filter_map(Value::as_str)
-        .map(str::to_owned)
-        .collect()
 }

@@ -107,13 +107,30 @@ impl Stores {
 
     /// Takes out an object that is gone; one that was made anew under its name stays.
     pub fn remove(&self, kind: &'static ObjectKind, key: &Key, name: &str, uid: &str) -> Change {
+        self.take(kind, key, name, |known| known.uid == uid)
+    }
+
+    /// Takes out an object of which the API server has taken the deletion. What a watch has told of it meanwhile stays: it may hang
+    /// in its deletion.
+    pub fn deleted(&self, kind: &'static ObjectKind, key: &Key, held: &Held) -> Change {
+        let is_it = |known: &Held| known.uid == held.uid && known.version <= held.version;
+        self.take(kind, key, &held.name, is_it)
+    }
+
+    fn take(
+        &self,
+        kind: &'static ObjectKind,
+        key: &Key,
+        name: &str,
+        is_it: impl Fn(&Held) -> bool,
+    ) -> Change {
         let mut families = self.families();
         let Some(family) = families.get_mut(key) else {
             return Change::None;
         };
         let change = match kind.part {
             Part::Resource(_) => {
-                let gone = family.resource.take_if(|known| known.uid == uid);
+                let gone = family.resource.take_if(|known| is_it(known));
                 if gone.is_some() {
                     Change::Edit
                 } else {
@@ -122,10 +139,7 @@ impl Stores {
             }
             _ => {
                 let place = (kind.kind, name.to_owned());
-                let gone = family
-                    .others
-                    .get(&place)
-                    .is_some_and(|known| known.uid == uid);
+                let gone = family.others.get(&place).is_some_and(|known| is_it(known));
                 if gone {
                     family.others.remove(&place);
                 }
@@ -231,6 +245,21 @@ mod tests {
         );
         assert_eq!(stores.remove(service, &key(), "s", "2"), Change::Some);
         assert!(stores.families().is_empty());
+    }
+
+    #[test]
+    fn what_was_told_of_it_after_its_deletion_stays() {
+        let stores = Stores::default();
+        let service = kind("Service");
+        let deleted = held("s", "1", 7, 0);
+        for (told, change) in [(6, Change::Some), (7, Change::Some), (8, Change::None)] {
+            stores.put(service, &key(), held("s", "1", told, 0));
+            assert_eq!(stores.deleted(service, &key(), &deleted), change, "{told}");
+        }
+        assert!(stores.family(&key()).child("Service", "s").is_some());
+        stores.put(service, &key(), held("s", "2", 3, 0));
+        let another = stores.deleted(service, &key(), &deleted);
+        assert_eq!(another, Change::None, "made anew");
     }
 
     #[test]

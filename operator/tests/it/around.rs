@@ -175,6 +175,38 @@ async fn what_waits_decides_how_many_pods_there_are() {
     assert_eq!(world.child("Deployment").unwrap()["spec"]["replicas"], 1);
 }
 
+/// Whoever removes it need not know how many there were: these stay until it was said that `replicas` decides.
+#[tokio::test(start_paused = true)]
+async fn without_autoscaling_the_pods_that_there_are_stay_for_one_look() {
+    let mut world = World::new().await;
+    let spec = json!({
+        "telnet": {"port": 9010},
+        "ordering": {"mode": "none"},
+        "autoscaling": {"minReplicas": 4, "maxReplicas": 5},
+    });
+    world.write(spec);
+    world.done().await;
+    world.settle().await;
+    let replicas = |world: &World| world.child("Deployment").unwrap()["spec"]["replicas"].clone();
+    assert_eq!(replicas(&world), 4);
+    let fixed = json!({"telnet": {"port": 9010}, "ordering": {"mode": "none"}, "replicas": 2});
+    world.write(fixed);
+    let (looked, calls) = world.look().await;
+    let Looked::Done(Some(again)) = looked else {
+        panic!("{looked:?}");
+    };
+    let written = ["PATCH transports/t/status", "POST events FirstDecision"];
+    assert_eq!(told(calls), written);
+    assert_eq!(replicas(&world), 4);
+    assert!(world.status()["autoscaling"].is_null());
+    assert!(again <= Duration::from_secs(10), "{again:?}");
+    tokio::time::advance(again).await;
+    let calls = told(world.done().await);
+    let written = ["PATCH deployments/transport-t", "POST events Scaled"];
+    assert_eq!(calls[..2], written, "{calls:?}");
+    assert_eq!(replicas(&world), 2);
+}
+
 #[tokio::test(start_paused = true)]
 async fn classes_alone_are_written_seldom() {
     let mut world = World::new().await;

@@ -184,7 +184,7 @@ async fn queues_are_read_and_workers_are_heard() {
         assert_eq!(world.engine.queue.next().await, key);
         // A report is told to whom it concerns.
         let held = world.engine.stores.family(&key).resource.unwrap();
-        let own = vumi_operator::engine::reconcile::read(&key, &held).unwrap();
+        let own = vumi_operator::engine::spec::read(&key, &held).unwrap();
         let now = || world.engine.clock.now();
         worker.say("provider", "down", "provider_unreachable").await;
         until("the report", || {
@@ -278,7 +278,7 @@ async fn a_broker_that_is_away_is_named_without_its_password() {
     assert!(!said.contains("planted"), "{said}");
     let metrics = world.engine.metrics.render();
     let series = format!(
-        "vumi_operator_broker_reads_total{{broker=\"127.0.0.1:{port}/campaign\",outcome=\"connection\",secret=\"campaign/first\"}}"
+        "vumi_operator_broker_reads_total{{broker=\"127.0.0.1:{port}/campaign\",management=\"\",outcome=\"connection\",secret=\"campaign/first\"}}"
     );
     assert!(metrics.contains(&series), "{metrics}");
     assert!(!metrics.contains("planted"), "{metrics}");
@@ -336,7 +336,7 @@ async fn secrets_with_the_same_credentials_share_a_session() {
     };
     let said = |(key, link): &(Key, Arc<Link>), connector: &str| {
         let held = world.engine.stores.family(key).resource.unwrap();
-        let own = vumi_operator::engine::reconcile::read(key, &held).unwrap();
+        let own = vumi_operator::engine::spec::read(key, &held).unwrap();
         let now = world.engine.clock.now();
         !link.reports(connector, &own, &[], now).is_empty()
     };

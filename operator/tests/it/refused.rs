@@ -4,10 +4,15 @@ use crate::fake::Instead;
 use crate::world::{NAMESPACE, World, told};
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
+use std::sync::Arc;
 use std::time::Duration;
+use vumi_operator::brokers::Place;
+use vumi_operator::engine::apply::remember;
 use vumi_operator::engine::kinds::ObjectKind;
 use vumi_operator::engine::looked::Looked;
 use vumi_operator::engine::queue::Ended;
+use vumi_plan::Broker;
+use vumi_plan::names::PAUSED;
 
 fn telnet() -> Value {
     json!({"telnet": {"port": 9010}, "replicas": 1})
@@ -64,6 +69,37 @@ async fn what_is_not_wanted_and_does_not_go_is_told_of() {
     world.done().await;
     assert!(world.condition("Reconciling").is_null());
     world.silence().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_watch_tells_before_the_answer_to_a_deletion_is_not_forgotten() {
+    let mut world = World::new().await;
+    let with_policy = json!({"telnet": {"port": 9010}, "networkPolicy": {}});
+    world.running(with_policy.clone()).await;
+    let mut object = world.child("NetworkPolicy").unwrap();
+    object["metadata"]["deletionTimestamp"] = world.engine.clock.now().to_string().into();
+    object["metadata"]["finalizers"] = json!(["example.net/cleanup"]);
+    object["metadata"]["resourceVersion"] = "1000".into();
+    let engine = Arc::clone(&world.engine);
+    world.server.instead(move |call| {
+        let kind = ObjectKind::named("NetworkPolicy").unwrap();
+        (call.method.as_str() == "DELETE").then(|| {
+            remember(&engine, kind, object.clone());
+            Instead::Refusal(200, "it will go")
+        })
+    });
+    world.write(json!({"telnet": {"port": 9010}}));
+    let calls = world.done().await;
+    assert_eq!(calls[0], "DELETE networkpolicies/transport-t");
+    tokio::time::advance(Duration::from_secs(10)).await;
+    let written = ["PATCH transports/t/status", "POST events ObjectLeaving"];
+    assert_eq!(told(world.done().await), written);
+    // Wanted again, it is not made of what goes.
+    world.write(with_policy);
+    let (looked, calls) = world.look().await;
+    assert!(matches!(looked, Looked::Waiting(_)), "{looked:?}");
+    let applied = calls.iter().any(|call| call.contains("networkpolicies"));
+    assert!(!applied, "{calls:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -251,6 +287,218 @@ async fn what_cannot_be_read_or_written_can_be_suspended_too() {
         world.settle().await;
         assert_eq!(world.condition("Ready")["reason"], "Suspended", "{part}");
         world.silence().await;
+    }
+}
+
+/// Whatever is forbidden before anything is applied: nobody has to look for it in a log.
+#[tokio::test(start_paused = true)]
+async fn what_the_operator_may_not_do_is_told_at_once() {
+    let overrides = json!({"spec": {"priorityClassName": "high"}});
+    for (part, spec, named) in [
+        (
+            "/secrets/",
+            json!({"telnet": {"port": 9011}}),
+            "the Secret vumi-broker cannot be read",
+        ),
+        (
+            "dryRun=All",
+            json!({"telnet": {"port": 9010}, "overrides": overrides}),
+            "cannot be asked whether it takes the pods",
+        ),
+    ] {
+        let mut world = World::new().await;
+        world.running(telnet()).await;
+        // Longer than what was read of Secrets counts as fresh.
+        tokio::time::advance(Duration::from_secs(30)).await;
+        world.server.instead(move |call| {
+            let hit = call.path.contains(part) || call.query.contains(part);
+            hit.then_some(Instead::Refusal(403, "is forbidden by a policy"))
+        });
+        world.write(spec);
+        let (looked, calls) = world.look().await;
+        assert!(
+            matches!(looked.ended(), Ended::Failed(Some(_))),
+            "{part}: {looked:?}"
+        );
+        let written = ["PATCH transports/t/status", "POST events ApplyFailed"];
+        let calls = told(calls);
+        assert!(calls.ends_with(&written.map(str::to_owned)), "{calls:?}");
+        let reconciling = world.condition("Reconciling");
+        assert_eq!(reconciling["reason"], "ApplyFailed", "{part}");
+        let message = reconciling["message"].as_str().unwrap();
+        for said in [named, "is forbidden by a policy", "running generation 1"] {
+            assert!(message.contains(said), "{said} in {message}");
+        }
+        let status = world.status();
+        assert_eq!(status["observedGeneration"], 2, "{part}");
+        assert_eq!(status["appliedGeneration"], 1, "{part}");
+        // It is said once.
+        let (_, calls) = world.look().await;
+        let written = calls.iter().any(|call| call.contains("status"));
+        assert!(!written, "{part}: {calls:?}");
+        world.server.mend();
+        world.done().await;
+        world.settle().await;
+        assert!(world.condition("Reconciling").is_null(), "{part}");
+        world.silence().await;
+    }
+}
+
+/// What cannot be deleted, and pods that cannot be told of a Secret, keep nothing else from being done.
+#[tokio::test(start_paused = true)]
+async fn what_fails_beside_the_rest_stops_nothing() {
+    for (refused, looks) in [(403, 1), (500, 3)] {
+        for (verb, part, named) in [
+            ("DELETE", "/networkpolicies/", "NetworkPolicy transport-t"),
+            ("PATCH", "/pods/", "Pod transport-t-0"),
+        ] {
+            let mut world = World::new().await;
+            world
+                .running(json!({"telnet": {"port": 9010}, "networkPolicy": {}}))
+                .await;
+            let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
+            let rotated = json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2I="}});
+            world.server.put(secret, rotated);
+            tokio::time::advance(Duration::from_secs(30)).await;
+            world.server.instead(move |call| {
+                let hit = call.method.as_str() == verb && call.path.contains(part);
+                hit.then_some(Instead::Refusal(refused, "no, not this"))
+            });
+            world.write(json!({"telnet": {"port": 9010}, "updatePolicy": "Manual"}));
+            for look in 1..=looks {
+                let (looked, _) = world.look().await;
+                assert!(
+                    matches!(looked.ended(), Ended::Failed(None)),
+                    "{part}: {looked:?}"
+                );
+                let status = world.status();
+                assert_eq!(status["observedGeneration"], 2, "{part}");
+                assert_eq!(status["appliedGeneration"], 2, "{part}");
+                assert_eq!(world.condition("Ready")["status"], "True", "{part}");
+                let reconciling = world.condition("Reconciling");
+                assert_eq!(reconciling.is_null(), look < looks, "{part}: {look}");
+            }
+            let reconciling = world.condition("Reconciling");
+            assert_eq!(reconciling["reason"], "ApplyFailed", "{part}");
+            let message = reconciling["message"].as_str().unwrap();
+            for said in [named, "no, not this"] {
+                assert!(message.contains(said), "{said} in {message}");
+            }
+            let gone = world.child("NetworkPolicy").is_none();
+            assert_eq!(gone, verb != "DELETE", "the other thing is done");
+            world.server.mend();
+            let calls = told(world.done().await);
+            let again = calls.iter().filter(|call| call.starts_with(verb));
+            let again: Vec<_> = again.filter(|call| call.contains(&part[1..])).collect();
+            assert_eq!(again.len(), 1, "{calls:?}");
+            let pod = ObjectKind::named("Pod").unwrap();
+            world.tell(pod, &pod.path(NAMESPACE, "transport-t-0"));
+            world.settle().await;
+            assert!(world.condition("Reconciling").is_null(), "{part}");
+            world.silence().await;
+        }
+    }
+}
+
+/// A webhook that does not answer any more: once may pass by itself, again and again does not.
+#[tokio::test(start_paused = true)]
+async fn what_fails_again_and_again_is_told() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    world.server.instead(|call| {
+        let fails = call.path.ends_with("/services/transport-t");
+        fails.then_some(Instead::Refusal(500, "failed calling webhook"))
+    });
+    world.write(json!({"telnet": {"port": 9011}}));
+    for _ in 0..2 {
+        let (looked, calls) = world.look().await;
+        assert!(matches!(looked.ended(), Ended::Failed(None)), "{looked:?}");
+        let written = calls.iter().any(|call| call.contains("status"));
+        assert!(!written, "{calls:?}");
+    }
+    world.look().await;
+    let message = world.condition("Reconciling")["message"].to_string();
+    assert!(
+        message.contains("Service transport-t cannot be written: failed calling webhook"),
+        "{message}"
+    );
+    assert_eq!(world.status()["observedGeneration"], 2);
+    // One look that does what it should, and it is forgotten.
+    world.server.mend();
+    world.done().await;
+    world.settle().await;
+    assert!(world.condition("Reconciling").is_null());
+    world.silence().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_to_be_left_alone_is_not_suspended_either() {
+    // Paused, and written for a newer operator.
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    let newer = json!({"telnet": {"port": 9010}, "ofNextYear": 1, "suspend": true});
+    world.write_with(newer.clone(), json!({PAUSED: "true"}));
+    let (looked, calls) = world.look().await;
+    assert!(matches!(looked, Looked::Paused(_)), "{looked:?}");
+    let written = [
+        "PATCH transports/t/status",
+        "POST events ReconciliationPaused",
+    ];
+    assert_eq!(told(calls), written);
+    assert_eq!(replicas(&world), 1);
+    world.write(newer);
+    world.look().await;
+    assert_eq!(replicas(&world), 0);
+    // Its worker type was pruned, and something else is wrong as well.
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    tokio::time::advance(Duration::from_secs(30)).await;
+    world.server.instead(|call| {
+        let fails = call.path.contains("/secrets/");
+        fails.then_some(Instead::Refusal(403, "forbidden"))
+    });
+    world.write(json!({"suspend": true}));
+    for _ in 0..5 {
+        let (looked, calls) = world.look().await;
+        assert!(matches!(looked, Looked::Refused(None)), "{looked:?}");
+        assert!(calls.is_empty(), "{calls:?}");
+    }
+    assert_eq!(replicas(&world), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_what_cannot_be_read_type_and_broker_stay() {
+    let mut world = World::new().await;
+    let broker = json!({"secretRef": {"name": "rabbit"}});
+    let secret =
+        json!({"metadata": {"name": "rabbit"}, "data": {"connection_string": "YW1xcDovL2E="}});
+    let path = "/api/v1/namespaces/campaign/secrets/rabbit";
+    world.server.put(path, secret);
+    world.write(json!({"telnet": {"port": 9010}, "broker": broker}));
+    world.done().await;
+    let place = Place {
+        namespace: NAMESPACE.into(),
+        broker: serde_json::from_value(broker.clone()).unwrap(),
+    };
+    world.engine.brokers.open(&place).read(Broker {
+        address: Some("rabbit:5672/".into()),
+        ..Broker::default()
+    });
+    // Somebody else's is read as well.
+    world.run();
+    world.done().await;
+    assert_eq!(world.status()["broker"], "rabbit:5672/");
+    for spec in [
+        json!({"telnet": {"port": 9010}, "broker": broker, "ofNextYear": 1}),
+        json!({"telnet": {"port": 9010, "ofNextYear": 1}, "broker": broker}),
+    ] {
+        world.write(spec.clone());
+        world.look().await;
+        assert_eq!(world.condition("Stalled")["reason"], "Invalid", "{spec}");
+        assert_eq!(world.status()["type"], "telnet", "{spec}");
+        assert_eq!(world.status()["broker"], "rabbit:5672/", "{spec}");
+        let places = world.engine.claims.places();
+        assert!(places.contains_key(&place), "{spec}");
     }
 }
 

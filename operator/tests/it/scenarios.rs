@@ -474,14 +474,66 @@ async fn a_rotated_secret_touches_pods_and_replaces_none() {
             "GET secrets/vumi-redis",
             "PATCH pods/transport-t-0",
             "POST events SecretChanged",
-            "PATCH deployments/transport-t",
+            "PATCH serviceaccounts/transport-t",
         ]
     );
     world.tell(pod, &path);
     world.silence().await;
 }
 
-/// Which revision pods were told of is known from the workload, by whoever leads.
+/// A workload that is written has another generation, of which its controller has to hear, and its overrides are tried.
+#[tokio::test(start_paused = true)]
+async fn a_rotated_secret_writes_no_workload_and_tries_none() {
+    let mut world = World::new().await;
+    let overrides = json!({"spec": {"priorityClassName": "high"}});
+    world.write(json!({"telnet": {"port": 9010}, "overrides": overrides}));
+    world.done().await;
+    world.settle().await;
+    let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
+    let rotated =
+        json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2I="}});
+    world.server.put(secret, rotated);
+    tokio::time::advance(Duration::from_secs(30)).await;
+    let calls = told(world.done().await);
+    let marked = "PATCH serviceaccounts/transport-t".to_owned();
+    assert!(calls.contains(&marked), "{calls:?}");
+    let written = calls.iter().any(|call| call.contains("deployments"));
+    assert!(!written, "{calls:?}");
+    world.silence().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_label_of_a_secret_is_nobodys_business() {
+    let mut world = World::new().await;
+    let secret = |labels: Value, entries: Value| {
+        json!({
+            "metadata": {"name": "vumi-broker", "uid": "u", "labels": labels, "managedFields": entries},
+            "data": {"connection_string": "YW1xcDovL2E="},
+        })
+    };
+    let entry = |manager: &str, fields: Value| {
+        let time = "2026-11-26T12:00:00Z";
+        json!({"manager": manager, "operation": "Update", "time": time, "fieldsV1": fields})
+    };
+    let made = entry("helm", json!({"f:data": {"f:connection_string": {}}}));
+    let path = "/api/v1/namespaces/campaign/secrets/vumi-broker";
+    world.server.put(path, secret(json!({}), json!([made])));
+    world.running(telnet()).await;
+    let label = entry("kubectl-label", json!({"f:metadata": {"f:labels": {}}}));
+    let labels = json!({"vumi.dev/watch": "true"});
+    world.server.put(path, secret(labels, json!([made, label])));
+    world.silence().await;
+    let later = entry(
+        "kubectl-edit",
+        json!({"f:data": {"f:connection_string": {}}}),
+    );
+    world.server.put(path, secret(json!({}), json!([later])));
+    tokio::time::advance(Duration::from_secs(30)).await;
+    let calls = told(world.done().await);
+    assert_eq!(calls[0], "PATCH pods/transport-t-0", "{calls:?}");
+}
+
+/// Which revision pods were told of is known from the ServiceAccount, by whoever leads.
 #[tokio::test(start_paused = true)]
 async fn a_secret_that_was_rotated_while_no_operator_ran_is_noticed() {
     let mut world = World::new().await;
@@ -495,7 +547,7 @@ async fn a_secret_that_was_rotated_while_no_operator_ran_is_noticed() {
     world.server.put(secret, rotated);
     // The operator ends in the midst of it: the next one goes on.
     world.server.instead(|call| {
-        let last = call.path.ends_with("/deployments/transport-t");
+        let last = call.path.ends_with("/serviceaccounts/transport-t");
         last.then_some(Instead::Refusal(500, "etcd has another leader"))
     });
     let (looked, calls) = world.look().await;
@@ -504,7 +556,8 @@ async fn a_secret_that_was_rotated_while_no_operator_ran_is_noticed() {
     assert_eq!(told(calls)[..2], touched);
     world.server.mend();
     world.restart().await;
-    assert_eq!(told(world.done().await), ["PATCH deployments/transport-t"]);
+    let marked = ["PATCH serviceaccounts/transport-t"];
+    assert_eq!(told(world.done().await), marked);
     world.silence().await;
     world.restart().await;
     assert!(told(world.done().await).is_empty());

@@ -1,5 +1,4 @@
-//! `echo`: answers every message with its own content, and keeps the session open. A message without content (the
-//! start of a session) is answered with an empty text; the end of a session is not answered.
+//! `echo`: answers every message with its own content, and keeps the session open. The end of a session is not answered.
 
 use async_trait::async_trait;
 use std::sync::Arc;
@@ -7,6 +6,9 @@ use vumi_api::applications::Echo;
 use vumi_core::conformance::Fixture;
 use vumi_core::error::WorkError;
 use vumi_core::worker::{Input, Output, Worker, WorkerContext, WorkerType};
+
+/// What a user is told who wrote nothing.
+const HELP: &str = "Enter text to echo:";
 
 pub(crate) struct Def;
 
@@ -33,11 +35,8 @@ impl WorkerType for Def {
 #[async_trait]
 impl Worker for EchoWorker {
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
-        let Some(message) = crate::question(&input) else {
-            return Ok(Vec::new());
-        };
-        let text = message.content().unwrap_or_default();
-        let reply = message.reply(self.cx.worker_name(), 0, Some(text), false);
-        Ok(vec![crate::answer(&self.cx, reply)])
+        Ok(crate::respond(&self.cx, &input, |text| {
+            text.unwrap_or(HELP).to_owned()
+        }))
     }
 }

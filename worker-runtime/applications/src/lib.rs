@@ -127,7 +127,9 @@ mod tests {
     async fn what_each_session_event_gets() {
         use SessionEvent::{Close, New, Resume};
         let table = [
-            (None, Some(New), Some("")),
+            (None, Some(New), Some("Enter text to echo:")),
+            (None, None, Some("Enter text to echo:")),
+            (Some(""), Some(Resume), Some("")),
             (Some("x"), Some(New), Some("x")),
             (Some("x"), Some(Resume), Some("x")),
             (Some("x"), None, Some("x")),

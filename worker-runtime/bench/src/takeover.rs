@@ -14,6 +14,8 @@ use vumi_testkit::free_port;
 
 /// Seconds between heartbeats: fewer than the default, so that rows take less time.
 const HEARTBEAT: f64 = 4.0;
+/// Runs for one value, at most.
+const TRIES: usize = 5;
 
 /// The rows of this file.
 pub async fn rows(report: &mut Report, rig: &Rig, runs: usize) -> Result<(), AnyError> {
@@ -28,7 +30,7 @@ pub async fn rows(report: &mut Report, rig: &Rig, runs: usize) -> Result<(), Any
         let (mut killed, mut frozen) = (Vec::new(), Vec::new());
         for _ in 0..runs {
             killed.push(takeover(&url, &plain, false).await?);
-            frozen.push(takeover(&url, &plain, true).await? / HEARTBEAT);
+            frozen.push(after_a_freeze(&url, &plain).await?);
         }
         let killed = median(killed);
         report.row(
@@ -55,6 +57,24 @@ async fn replica(url: &str) -> Result<Measured, AnyError> {
     let process = vumi_worker(ECHO, &["--broker", url, "--admin", &admin])?;
     until_ready(port, "/readyz").await?;
     Ok(process)
+}
+
+/// Heartbeats from the freeze of the holder to the first answer of the standby. A run that measured something else is made again.
+async fn after_a_freeze(url: &str, plain: &str) -> Result<f64, AnyError> {
+    for _ in 0..TRIES {
+        let gap = takeover(url, plain, true).await? / HEARTBEAT;
+        if is_takeover(gap) {
+            return Ok(gap);
+        }
+        eprintln!("after {gap:.2} heartbeats no broker takes a queue away: this run is made again");
+    }
+    Err(format!("in {TRIES} runs the queue was never taken over after a freeze").into())
+}
+
+/// Whether so many heartbeats can be a takeover: the broker takes nothing away before two were missed. Sooner, the holder
+/// answered before it stood still, or another replica held the queue.
+fn is_takeover(heartbeats: f64) -> bool {
+    heartbeats >= 1.0
 }
 
 /// Seconds from the loss of the holder to the first answer of the standby.
@@ -126,4 +146,15 @@ async fn publish(channel: &Channel) -> Result<UserMessage, AnyError> {
         .await?
         .await?;
     Ok(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_takeover;
+
+    #[test]
+    fn what_came_before_the_broker_missed_anything_is_no_takeover() {
+        assert!(!is_takeover(0.0) && !is_takeover(0.5));
+        assert!(is_takeover(2.0) && is_takeover(3.0));
+    }
 }

@@ -109,6 +109,23 @@ pub struct Counted {
     pub lanes: u64,
     /// Whether there are more than were counted.
     pub more: bool,
+    /// Messages among them that stay held, because somebody paused their batch: a release leaves them alone.
+    #[serde(default)]
+    pub held: u64,
+    /// Lanes of those.
+    #[serde(default)]
+    pub held_lanes: u64,
+}
+
+impl Counted {
+    /// Without what a release leaves alone.
+    pub fn released(self) -> Self {
+        Self {
+            messages: self.messages.saturating_sub(self.held),
+            lanes: self.lanes.saturating_sub(self.held_lanes),
+            ..self
+        }
+    }
 }
 
 /// What a release did.
@@ -152,7 +169,7 @@ pub struct Dropped {
 }
 
 /// Whether `name` is the queue itself, or one of those that it is divided into.
-pub(crate) fn is_of(name: &str, queue: &str) -> bool {
+pub fn is_of(name: &str, queue: &str) -> bool {
     let rest = name.strip_prefix(queue);
     let part = rest.and_then(|rest| rest.strip_prefix('.'));
     rest == Some("") || part.is_some_and(is_part)
@@ -180,8 +197,49 @@ pub async fn list(
     Ok(listed)
 }
 
-/// How many messages of one journal match.
+/// How many messages of one journal match, and how many of them stay held in a paused batch.
 pub async fn count(
+    store: &dyn StateStore,
+    queue: &str,
+    filter: &Filter,
+) -> Result<Counted, WorkError> {
+    let mut counted = matching(store, queue, filter).await?;
+    for group in paused(store, queue).await?.into_keys() {
+        if let Some(of_group) = of_group(filter, &group) {
+            let held = matching(store, queue, &of_group).await?;
+            counted.held += held.messages.min(COUNTED as u64);
+            counted.held_lanes += held.lanes;
+        }
+    }
+    Ok(counted)
+}
+
+/// Paused batches, by the group in which each waits.
+async fn paused(
+    store: &dyn StateStore,
+    queue: &str,
+) -> Result<BTreeMap<String, String>, WorkError> {
+    let orders = match account_of(queue) {
+        Some(account) if !account.is_empty() => store.orders(account).await?,
+        // Only transports obey orders.
+        _ => BTreeMap::new(),
+    };
+    let paused = orders
+        .into_iter()
+        .filter(|(_, order)| *order == Order::Pause);
+    Ok(paused.map(|(batch, _)| (group_of(&batch), batch)).collect())
+}
+
+/// What is meant of one group; none if another one is named.
+fn of_group(filter: &Filter, group: &str) -> Option<Filter> {
+    let named = filter.group.as_deref().unwrap_or(group);
+    (named == group).then(|| Filter {
+        group: Some(group.to_owned()),
+        ..filter.clone()
+    })
+}
+
+async fn matching(
     store: &dyn StateStore,
     queue: &str,
     filter: &Filter,
@@ -191,7 +249,7 @@ pub async fn count(
         return Ok(Counted {
             messages: depth.messages,
             lanes: depth.lanes,
-            more: false,
+            ..Counted::default()
         });
     }
     let entries = store.list(queue, filter, COUNTED + 1).await?;
@@ -200,6 +258,7 @@ pub async fn count(
         messages: entries.len() as u64,
         lanes: lanes.len() as u64,
         more: entries.len() > COUNTED,
+        ..Counted::default()
     })
 }
 
@@ -211,37 +270,22 @@ pub async fn release(
     filter: &Filter,
     released: &mut Released,
 ) -> Result<(), WorkError> {
-    let account = account_of(queue).unwrap_or_default();
-    let orders = match account {
-        // Only transports obey orders.
-        "" => BTreeMap::new(),
-        account => store.orders(account).await?,
-    };
-    // By the group in which each waits.
-    let mut paused: BTreeMap<String, String> = BTreeMap::new();
-    for (batch, order) in orders {
-        if order == Order::Pause {
-            paused.insert(group_of(&batch), batch);
-        }
-    }
+    let paused = paused(store, queue).await?;
     if paused.is_empty() {
         released.lanes += crate::state::Journal::release(store, queue, filter).await?;
         return Ok(());
     }
     for group in store.groups(queue).await? {
-        if filter.group.as_ref().is_some_and(|named| *named != group) {
+        let Some(of_group) = of_group(filter, &group) else {
             continue;
-        }
-        let of_group = Filter {
-            group: Some(group.clone()),
-            ..filter.clone()
         };
         let Some(batch) = paused.get(&group) else {
             released.lanes += crate::state::Journal::release(store, queue, &of_group).await?;
             continue;
         };
-        let counted = count(store, queue, &of_group).await?;
-        released.hold(account, batch, counted.messages.min(COUNTED as u64));
+        let account = account_of(queue).unwrap_or_default();
+        let held = matching(store, queue, &of_group).await?;
+        released.hold(account, batch, held.messages.min(COUNTED as u64));
     }
     Ok(())
 }

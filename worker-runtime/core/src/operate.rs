@@ -251,6 +251,8 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
                 all.messages += counted.messages;
                 all.lanes += counted.lanes;
                 all.more |= counted.more;
+                all.held += counted.held;
+                all.held_lanes += counted.held_lanes;
             }
             Ok(json!(all))
         }

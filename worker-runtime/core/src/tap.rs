@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::UNIX_EPOCH;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::task::AbortHandle;
 use vumi_api::{Flow, Port};
 
@@ -21,6 +21,8 @@ const KEPT: usize = 10_000;
 const KEPT_BYTES: usize = 16 << 20;
 /// Window of the subscription. It is acknowledged at once, so it only has to cover the way to the broker.
 const WINDOW: u16 = 1000;
+/// Why a tap ends whose broker nobody reconnects to.
+const CLOSED: &str = "the broker's connection is closed";
 
 /// Which messages are meant.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,12 +70,14 @@ pub struct Seen {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Told {
-    /// The copies begin here.
+    /// The copies begin here; again, after an interruption.
     Open,
     /// A message.
     Seen(Seen),
     /// So many were dropped before the next one, because they came faster than they were read.
     Dropped(u64),
+    /// The broker is away: what passes until the next [`Told::Open`] is not seen, and cannot be counted.
+    Interrupted,
     /// Why the tap ended.
     Ended(String),
 }
@@ -84,6 +88,8 @@ struct Ring {
     waiting: VecDeque<(Told, usize)>,
     bytes: usize,
     dropped: u64,
+    /// An interruption was among what made room.
+    interrupted: bool,
 }
 
 #[derive(Default)]
@@ -96,10 +102,14 @@ impl Shared {
     fn put(&self, told: Told, length: usize) {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
         while (ring.waiting.len() >= KEPT || ring.bytes + length > KEPT_BYTES)
-            && let Some((_, oldest)) = ring.waiting.pop_front()
+            && let Some((old, oldest)) = ring.waiting.pop_front()
         {
             ring.bytes -= oldest;
-            ring.dropped += 1;
+            match old {
+                Told::Interrupted => ring.interrupted = true,
+                Told::Open => {}
+                _ => ring.dropped += 1,
+            }
         }
         ring.bytes += length;
         ring.waiting.push_back((told, length));
@@ -109,14 +119,63 @@ impl Shared {
 
     fn take(&self) -> Option<Told> {
         let mut ring = self.ring.lock().unwrap_or_else(PoisonError::into_inner);
-        match std::mem::take(&mut ring.dropped) {
-            0 => {
-                let (told, length) = ring.waiting.pop_front()?;
-                ring.bytes -= length;
-                Some(told)
-            }
-            dropped => Some(Told::Dropped(dropped)),
+        let dropped = std::mem::take(&mut ring.dropped);
+        if dropped > 0 {
+            return Some(Told::Dropped(dropped));
         }
+        if std::mem::take(&mut ring.interrupted) {
+            // Whatever follows came after its end.
+            if !matches!(ring.waiting.front(), Some((Told::Open, _))) {
+                ring.waiting.push_front((Told::Open, 0));
+            }
+            return Some(Told::Interrupted);
+        }
+        let (told, length) = ring.waiting.pop_front()?;
+        ring.bytes -= length;
+        Some(told)
+    }
+}
+
+/// Whether copies come; tells each time that changes.
+struct Flowing {
+    into: Arc<Shared>,
+    /// The newest life of the consumer that was told of. A short interruption may be seen by nothing but a newer one.
+    generation: Option<u64>,
+    away: bool,
+}
+
+impl Flowing {
+    fn begins(&mut self, generation: u64) {
+        if self.generation == Some(generation) && !self.away {
+            return;
+        }
+        self.stops();
+        self.into.put(Told::Open, 0);
+        self.generation = Some(generation);
+        self.away = false;
+    }
+
+    fn stops(&mut self) {
+        if self.generation.is_some() && !self.away {
+            self.into.put(Told::Interrupted, 0);
+            self.away = true;
+        }
+    }
+
+    /// Why it ended, if it did.
+    fn look(&mut self, state: &ConsumerState, generation: Option<u64>) -> Result<(), String> {
+        match state {
+            ConsumerState::Consuming => {
+                // Without one it is lost again, and the next state says so.
+                if let Some(generation) = generation {
+                    self.begins(generation);
+                }
+            }
+            ConsumerState::Connecting(_) | ConsumerState::Standby(_) => self.stops(),
+            ConsumerState::Refused(code, why) => return Err(format!("{why} ({code})")),
+            ConsumerState::Stopped => return Err(CLOSED.into()),
+        }
+        Ok(())
     }
 }
 
@@ -142,30 +201,40 @@ impl Tap {
             })
             .await;
         let shared = Arc::new(Shared::default());
-        let into = Arc::clone(&shared);
+        let mut flowing = Flowing {
+            into: Arc::clone(&shared),
+            generation: None,
+            away: false,
+        };
         let reader = tokio::spawn(async move {
-            let mut told = watch_state(&mut subscription.state).await;
-            into.put(told.clone(), 0);
-            while told == Told::Open {
+            // The state of now is news as well.
+            subscription.state.mark_changed();
+            let why: String = loop {
                 tokio::select! {
                     biased;
-                    delivery = subscription.deliveries.recv() => match delivery {
-                        Some(raw) => {
-                            if let Some(seen) = seen(&raw.routing_key, &raw.body, &filter) {
-                                into.put(Told::Seen(seen), raw.body.len());
-                            }
-                            subscription.acker.ack(raw.generation, raw.tag, false);
+                    delivery = subscription.deliveries.recv() => {
+                        let Some(raw) = delivery else { break CLOSED.into() };
+                        if Some(raw.generation) > flowing.generation {
+                            flowing.begins(raw.generation);
                         }
-                        None => told = Told::Ended("the broker's connection is closed".into()),
-                    },
-                    changed = subscription.state.changed() => if changed.is_err() {
-                        told = Told::Ended("the broker's connection is closed".into());
-                    },
+                        if let Some(seen) = seen(&raw.routing_key, &raw.body, &filter) {
+                            flowing.into.put(Told::Seen(seen), raw.body.len());
+                        }
+                        subscription.acker.ack(raw.generation, raw.tag, false);
+                    }
+                    changed = subscription.state.changed() => {
+                        let state = subscription.state.borrow_and_update().clone();
+                        let generation = subscription.acker.generation();
+                        if changed.is_err() {
+                            break CLOSED.into();
+                        }
+                        if let Err(why) = flowing.look(&state, generation) {
+                            break why;
+                        }
+                    }
                 }
-            }
-            if told != Told::Open {
-                into.put(told, 0);
-            }
+            };
+            flowing.into.put(Told::Ended(why), 0);
             subscription.acker.close();
         });
         Self {
@@ -189,23 +258,6 @@ impl Tap {
 impl Drop for Tap {
     fn drop(&mut self) {
         self.reader.abort();
-    }
-}
-
-/// Waits until the copies begin, or cannot.
-async fn watch_state(state: &mut watch::Receiver<ConsumerState>) -> Told {
-    loop {
-        match &*state.borrow_and_update() {
-            ConsumerState::Consuming => return Told::Open,
-            ConsumerState::Refused(code, why) => return Told::Ended(format!("{why} ({code})")),
-            ConsumerState::Stopped => {
-                return Told::Ended("the broker's connection is closed".into());
-            }
-            ConsumerState::Connecting(_) | ConsumerState::Standby(_) => {}
-        }
-        if state.changed().await.is_err() {
-            return Told::Ended("the broker's connection is closed".into());
-        }
     }
 }
 
@@ -303,6 +355,77 @@ mod tests {
             panic!("a message is seen")
         };
         assert_eq!(first.message["content"], "25");
+    }
+
+    /// What is waiting in a tap of these, in short.
+    fn told(shared: &Shared) -> Vec<String> {
+        std::iter::from_fn(|| shared.take())
+            .map(|told| match told {
+                Told::Seen(seen) => seen.connector,
+                other => format!("{other:?}"),
+            })
+            .collect()
+    }
+
+    #[test]
+    fn each_change_of_the_consumer_is_told_once_however_short_it_was() {
+        use ConsumerState::{Connecting, Consuming, Refused, Standby};
+        let shared = Arc::new(Shared::default());
+        let mut flowing = Flowing {
+            into: Arc::clone(&shared),
+            generation: None,
+            away: false,
+        };
+        let away = || Connecting(Some("lost".into()));
+        for (state, generation, expected) in [
+            (away(), None, vec![]),
+            (Consuming, Some(1), vec!["Open"]),
+            (Consuming, Some(1), vec![]),
+            (away(), None, vec!["Interrupted"]),
+            (Connecting(None), None, vec![]),
+            (Standby(None), None, vec![]),
+            // Lost between its word and our look.
+            (Consuming, None, vec![]),
+            (Consuming, Some(2), vec!["Open"]),
+            // Away and back before anybody looked.
+            (Consuming, Some(3), vec!["Interrupted", "Open"]),
+        ] {
+            flowing.look(&state, generation).unwrap();
+            assert_eq!(told(&shared), expected, "{state:?} {generation:?}");
+        }
+        let refused = Refused("broker.queue_type".into(), "it is of another type".into());
+        assert_eq!(
+            flowing.look(&refused, None),
+            Err("it is of another type (broker.queue_type)".into())
+        );
+    }
+
+    #[test]
+    fn an_interruption_outlives_what_is_dropped() {
+        let shared = Shared::default();
+        let message = |name: String| {
+            let (at, kind) = (0.0, "inbound".into());
+            Told::Seen(Seen {
+                at,
+                connector: name,
+                kind,
+                message: Value::Null,
+            })
+        };
+        for told in [
+            Told::Open,
+            message("old".into()),
+            Told::Interrupted,
+            Told::Open,
+        ] {
+            shared.put(told, 0);
+        }
+        for number in 0..KEPT {
+            shared.put(message(number.to_string()), 0);
+        }
+        let told = told(&shared);
+        assert_eq!(told[..4], ["Dropped(1)", "Interrupted", "Open", "0"]);
+        assert_eq!(told.len(), KEPT + 3);
     }
 
     #[tokio::test]

@@ -135,6 +135,8 @@ metrics! {
         "Requests that were answered without the application, because the network would not have waited longer.";
     late_replies: IntCounterVec = "vumi_late_reply_total" ["worker"]
         "Replies whose request had ended.";
+    repeated_parameters: IntCounterVec = "vumi_http_repeated_parameters_total" ["worker"]
+        "Requests in which a parameter came more than once: its first value counts.";
     unclear_numbers: IntCounterVec = "vumi_unclear_numbers_total" ["worker", "direction"]
         "Numbers of users that belong to no numbering plan, or to two: inbound in requests, outbound in messages to be sent.";
     receipts: IntCounterVec = "vumi_receipts_total" ["worker", "state"]
@@ -302,6 +304,8 @@ pub enum HttpSeen {
     DeadlineMissed,
     /// A reply came when its request had ended.
     LateReply,
+    /// A parameter came more than once in a request.
+    RepeatedParameter,
     /// A number belongs to no numbering plan, or to two.
     UnclearNumber(Traffic),
     /// A receipt came: `delivered`, `failed`, `pending`, `unknown` or `orphan`; `given_up` is an orphan that was answered
@@ -472,6 +476,10 @@ impl WorkerMetrics {
                 self.families.http_open.with_label_values(&[key]).set(open);
             }
             HttpSeen::DeadlineMissed => self.families.deadlines.with_label_values(&[key]).inc(),
+            HttpSeen::RepeatedParameter => {
+                let repeated = &self.families.repeated_parameters;
+                repeated.with_label_values(&[key]).inc();
+            }
             HttpSeen::UnclearNumber(direction) => {
                 let labels = &[key, direction.as_str()];
                 self.families

@@ -91,6 +91,7 @@ pub trait Caller: Send + Sync {
 /// Calls over real connections.
 pub struct Client {
     client: legacy::Client<Connector, Full<Bytes>>,
+    connector: Connector,
     connect_timeout: Duration,
     outside: Outside,
     answer_timeout: Duration,
@@ -129,10 +130,11 @@ impl Client {
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(settings.idle_timeout.map_or(IDLE, |d| d.0))
             .pool_max_idle_per_host(settings.idle_connections.unwrap_or(32) as usize)
-            .build(connector);
+            .build(connector.clone());
         let max_answer = settings.max_answer.map_or(256 << 10, |size| size.0);
         Ok(Self {
             client,
+            connector,
             connect_timeout,
             no_roots,
             outside,
@@ -141,6 +143,39 @@ impl Client {
                 .map_or(Duration::from_secs(15), |d| d.0),
             max_answer: usize::try_from(max_answer).unwrap_or(usize::MAX),
         })
+    }
+}
+
+impl Client {
+    /// Makes a connection to where `url` leads, name and TLS included, and sends nothing over it.
+    ///
+    /// # Errors
+    /// None can be made.
+    pub async fn reach(&self, url: &Uri) -> Result<(), CallError> {
+        let call = Call {
+            method: Method::GET,
+            url: url.clone(),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+        };
+        let url = sent_to(&self.outside, call)?.url;
+        self.knows_servers(&url)?;
+        let unreachable = |error: Box<dyn std::error::Error + Send + Sync>| {
+            CallError::Unreachable(chain(&*error))
+        };
+        let mut connector = self.connector.clone();
+        std::future::poll_fn(|cx| connector.poll_ready(cx))
+            .await
+            .map_err(unreachable)?;
+        connector.call(url).await.map(drop).map_err(unreachable)
+    }
+
+    /// Whether a server can be known at all, where it has to be.
+    fn knows_servers(&self, url: &Uri) -> Result<(), CallError> {
+        match (&self.no_roots, url.scheme_str()) {
+            (Some(why), Some("https")) => Err(CallError::Unreachable(why.clone())),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -231,9 +266,7 @@ impl Caller for Client {
 
     async fn call(&self, call: Call) -> Result<Answer, CallError> {
         let call = sent_to(&self.outside, call)?;
-        if let (Some(why), Some("https")) = (&self.no_roots, call.url.scheme_str()) {
-            return Err(CallError::Unreachable(why.clone()));
-        }
+        self.knows_servers(&call.url)?;
         let lost = |text: String| CallError::Lost(text);
         let mut request = http::Request::new(Full::new(call.body));
         *request.method_mut() = call.method;

@@ -13,7 +13,7 @@ use crate::server::Request;
 use http::{Method, StatusCode};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::Value;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::convert::Infallible;
 
 /// Content type of parameters in a body.
@@ -61,6 +61,8 @@ pub struct Params {
     pairs: Vec<(Vec<u8>, Vec<u8>)>,
     /// Where each name stands.
     places: HashMap<Vec<u8>, usize>,
+    /// Names that came more than once.
+    repeated: BTreeSet<Vec<u8>>,
     /// How many were read, repeated ones included.
     count: usize,
 }
@@ -135,6 +137,16 @@ impl Params {
         Some(std::str::from_utf8(value))
     }
 
+    /// Whether any name came more than once.
+    pub fn has_repeated(&self) -> bool {
+        !self.repeated.is_empty()
+    }
+
+    /// Whether this name came more than once.
+    pub fn is_repeated(&self, name: &str) -> bool {
+        self.repeated.contains(name.as_bytes())
+    }
+
     /// All names in the order of the request; bytes that are not UTF-8 replaced.
     pub fn names(&self) -> impl Iterator<Item = String> + '_ {
         self.pairs
@@ -147,7 +159,9 @@ impl Params {
         if self.count > MAX_PARAMETERS {
             return Err(ParamError::TooMany);
         }
-        if !self.places.contains_key(&name) {
+        if self.places.contains_key(&name) {
+            self.repeated.insert(name);
+        } else {
             self.places.insert(name.clone(), self.pairs.len());
             self.pairs.push((name, value));
         }
@@ -229,24 +243,29 @@ pub fn unescape(text: &[u8]) -> Vec<u8> {
     out
 }
 
-/// A JSON value. Of members of an object that have one name the first counts, as of repeated parameters; deeper ones are
-/// as `serde_json` reads them.
+/// A JSON value, and the names that came more than once. Of members of an object that have one name the first counts, as of
+/// repeated parameters; deeper ones are as `serde_json` reads them.
 ///
 /// # Errors
 /// It is none, in UTF-8.
-pub fn json(body: &[u8]) -> serde_json::Result<Value> {
+pub fn json(body: &[u8]) -> serde_json::Result<(Value, BTreeSet<String>)> {
     let value: Value = serde_json::from_slice(body)?;
+    let mut repeated = BTreeSet::new();
     let Value::Object(mut object) = value else {
-        return Ok(value);
+        return Ok((value, repeated));
     };
     let Members(members) = serde_json::from_slice(body)?;
     if members.len() > object.len() {
         object.clear();
         for (name, value) in members {
-            object.entry(name).or_insert(value);
+            if object.contains_key(&name) {
+                repeated.insert(name);
+            } else {
+                object.insert(name, value);
+            }
         }
     }
-    Ok(Value::Object(object))
+    Ok((Value::Object(object), repeated))
 }
 
 /// The members of a JSON object in order, repeated names included.
@@ -319,9 +338,13 @@ mod tests {
 
     #[test]
     fn of_members_with_one_name_the_first_counts() {
-        let value = json(br#"{"a": 1, "b": {"c": 1, "c": 2}, "a": 2, "a": null}"#).unwrap();
+        let body = br#"{"a": 1, "b": {"c": 1, "c": 2}, "a": 2, "a": null}"#;
+        let (value, repeated) = json(body).unwrap();
         assert_eq!(value, serde_json::json!({"a": 1, "b": {"c": 2}}));
-        assert_eq!(json(b"[1, 2]").unwrap(), serde_json::json!([1, 2]));
+        assert_eq!(repeated, BTreeSet::from(["a".to_owned()]));
+        let (value, repeated) = json(b"[1, 2]").unwrap();
+        assert_eq!(value, serde_json::json!([1, 2]));
+        assert!(repeated.is_empty());
         assert!(json(b"{\"a\": \"\xff\"}").is_err());
     }
 
@@ -348,6 +371,16 @@ mod tests {
                 "{query}"
             );
         }
+    }
+
+    #[test]
+    fn what_came_more_than_once_is_known() {
+        let params = Params::encoded("a=1&b=2&a=1", b"c=3&c=").unwrap();
+        assert!(params.has_repeated());
+        for (name, repeated) in [("a", true), ("b", false), ("c", true), ("d", false)] {
+            assert_eq!(params.is_repeated(name), repeated, "{name}");
+        }
+        assert!(!Params::encoded("a=1&A=1", b"").unwrap().has_repeated());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `vumi doctor`: whether the broker, the state store and the machine are as a campaign needs them, and what to do.
 
+mod endpoints;
+
 use crate::brokers::{self, Brokers, Url};
 use crate::commands::status::live_sockets;
 use crate::error::CliError;
@@ -36,8 +38,9 @@ const FILES: u64 = 4096;
 
 Looked at are: the manifests; each broker (who answers, its version, the type of queues without arguments, whether we may
 declare, publish and consume, and each queue that workers read); each Redis (version, what a write survives, rights, clock);
-ports, open files and running processes of this machine. On a broker a queue of its own is made and removed; queues of
-workers that are not there are not made. RabbitMQ does not tell its time, so only a Redis's clock is compared.
+where httpRelay and the send.url of descriptions call (name, connection and TLS; nothing is asked there); ports, open files
+and running processes of this machine. On a broker a queue of its own is made and removed; queues of workers that are not there
+are not made. RabbitMQ does not tell its time, so only a Redis's clock is compared.
 Exit codes: 0 no problems (warnings allowed) · 1 problems · 2 an option is not valid · 3 a path cannot be read.")]
 pub struct Arguments {
     /// Files or directories (their .yaml and .yml files) of the campaign
@@ -66,6 +69,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         let processes = processes().await;
         found.extend(targets.brokers(&resources).await);
         found.extend(targets.stores(&resources).await);
+        found.extend(endpoints::look(&resources, &secrets).await);
         found.extend(machine(&resources, &processes));
         if arguments.files.is_empty() && targets.broker.is_none() && targets.redis.is_none() {
             found.push(Finding::new(

@@ -148,15 +148,10 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 place,
             } => {
                 let filter = chosen.filter(ids);
-                agreed(
-                    place,
-                    queue,
-                    &filter,
-                    |what| format!("Release {what}?"),
-                    2,
-                    *yes,
-                )
-                .await?;
+                let counted = count(place, queue, &filter).await?.released();
+                if counted.messages >= 2 {
+                    confirm(&format!("Release {}?", meant(&counted, queue)), *yes)?;
+                }
                 let question = Ask::JournalRelease {
                     queue: queue.clone(),
                     filter,
@@ -171,15 +166,9 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 place,
             } => {
                 let filter = chosen.filter(ids);
-                agreed(
-                    place,
-                    queue,
-                    &filter,
-                    |what| format!("Drop {what} for good?"),
-                    1,
-                    *yes,
-                )
-                .await?;
+                let counted = count(place, queue, &filter).await?;
+                let question = format!("Drop {} for good?", meant(&counted, queue));
+                confirm(&question, *yes)?;
                 let question = Ask::JournalDrop {
                     queue: queue.clone(),
                     filter,
@@ -202,22 +191,6 @@ async fn count(place: &Place, queue: &str, filter: &Filter) -> Result<Counted, C
             "nothing of that waits in the journal of {queue}; `vumi journal list` shows what does"
         ))),
         _ => Ok(counted),
-    }
-}
-
-/// Says how many messages are meant, and asks if they are so many or more.
-async fn agreed(
-    place: &Place,
-    queue: &str,
-    filter: &Filter,
-    question: impl FnOnce(String) -> String,
-    from: u64,
-    yes: bool,
-) -> Result<(), CliError> {
-    let counted = count(place, queue, filter).await?;
-    match counted.messages >= from {
-        true => confirm(&question(meant(&counted, queue)), yes),
-        false => Ok(()),
     }
 }
 
@@ -383,6 +356,21 @@ mod tests {
         );
         assert_eq!(due(Some(10), 10), "now");
         assert_eq!(due(Some(5_010), 10), "in 5s");
+    }
+
+    #[test]
+    fn a_release_asks_for_what_it_releases() {
+        let counted = Counted {
+            messages: 7,
+            lanes: 3,
+            held: 5,
+            held_lanes: 1,
+            ..Counted::default()
+        };
+        let asked = meant(&counted.released(), "sms.outbound");
+        assert_eq!(asked, "2 messages of sms.outbound (lanes: 2)");
+        let dropped = meant(&counted, "sms.outbound");
+        assert_eq!(dropped, "7 messages of sms.outbound (lanes: 3)");
     }
 
     #[test]

@@ -163,8 +163,13 @@ fn audited(balances: &[Balance]) -> String {
             ));
         }
         if found.external > 0 {
+            // What it gave back says so only once it is taken from the queue.
+            let most = match found.ready {
+                Some(0) => "",
+                _ => "at most ",
+            };
             note(format!(
-                "{} messages are with Vumi's failure worker, which is to give them back",
+                "{most}{} messages are with Vumi's failure worker, which is to give them back",
                 found.external
             ));
         }
@@ -328,11 +333,17 @@ mod tests {
         let mut elsewhere = whole;
         elsewhere.rows.insert(RowState::Queued, 4);
         elsewhere.external = 4;
-        let text = audited(&[balance("sms", elsewhere)]);
+        let text = audited(&[balance("sms", elsewhere.clone())]);
         assert!(
             text.contains("sms: 4 messages are with Vumi's failure worker"),
             "{text}"
         );
         assert!(text.ends_with("imbalance 0\n"), "{text}");
+        elsewhere.ready = Some(2);
+        let text = audited(&[balance("sms", elsewhere)]);
+        assert!(
+            text.contains("sms: at most 4 messages are with Vumi's failure worker"),
+            "{text}"
+        );
     }
 }

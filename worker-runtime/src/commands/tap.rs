@@ -35,7 +35,8 @@ const WIDE: usize = 160;
 Every message that passes from now on is shown until Ctrl-C, or until --count are. Messages reach their readers as ever: a tap
 has a queue of its own beside theirs, which goes with it.
 Without --show an address is a hash, the same for the same address throughout this run, and the last three digits; of the
-content only its length is shown. What comes faster than it can be printed is dropped, oldest first, and counted.
+content only its length is shown. What comes faster than it can be printed is dropped, oldest first, and counted. A line says that
+the broker was away meanwhile.
 Exit codes: 0 ended by --count or Ctrl-C · 2 no such connector · 3 no process or broker answers.")]
 pub struct Arguments {
     /// Connectors: names of transports, or what dispatchers expose [default: all of the process]
@@ -170,8 +171,20 @@ async fn input_ends() {
 
 async fn follow(arguments: &Arguments, source: &mut Source) -> Result<(), CliError> {
     let mut left = arguments.count.unwrap_or(u64::MAX);
+    let mut interrupted = false;
     while left > 0 {
         let line = match source.next().await? {
+            Told::Interrupted => {
+                interrupted = true;
+                output::note("the broker is away; waiting for it");
+                continue;
+            }
+            Told::Open if std::mem::take(&mut interrupted) => match arguments.format {
+                Format::Table => {
+                    "… the broker was away; what passed meanwhile is not shown".to_owned()
+                }
+                Format::Json => json!({"interrupted": true}).to_string(),
+            },
             Told::Open => {
                 // Whoever waits for it knows that nothing is missed from now on.
                 output::note("following; Ctrl-C ends it");

@@ -14,6 +14,8 @@ mod matching;
 mod outage_test;
 mod peers;
 mod player;
+#[cfg(test)]
+mod relay_outage_test;
 mod report;
 mod services;
 mod stage;

@@ -18,6 +18,7 @@ use vumi_core::conformance::stand_in;
 use vumi_core::engine::StopLimits;
 use vumi_core::error::WorkError;
 use vumi_core::message::{Event, EventType, UserMessage};
+use vumi_core::secrets::Secrets;
 use vumi_core::state::StateStore;
 use vumi_core::state::journal::{Filter, Reason};
 use vumi_core::state::ledger::RowState;
@@ -27,16 +28,16 @@ use vumi_core::supervisor::{Options, Restart, Supervisor};
 use vumi_core::telemetry::Telemetry;
 use vumi_testkit::{alone, resident};
 
-const OUTAGE: Duration = Duration::from_secs(6 * 3600);
+pub(super) const OUTAGE: Duration = Duration::from_secs(6 * 3600);
 /// Timers are late by less than this.
-const STEP: Duration = Duration::from_secs(10);
+pub(super) const STEP: Duration = Duration::from_secs(10);
 /// Nobody waits longer whose provider is there.
-const AT_ONCE: Duration = Duration::from_secs(1);
-const MINUTE: Duration = Duration::from_secs(60);
+pub(super) const AT_ONCE: Duration = Duration::from_secs(1);
+pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// Users of each provider; a tenth of them is written to in each minute.
 const USERS: usize = 60;
 /// Memory that six hours may take beyond the first one.
-const MEMORY_KIB: u64 = 10 << 10;
+pub(super) const MEMORY_KIB: u64 = 10 << 10;
 
 /// The store of all workers, in which the test looks as well.
 struct One(Arc<dyn StateStore>);
@@ -50,6 +51,30 @@ impl StateSource for One {
     async fn open(&self, _: &Resource) -> Result<Arc<dyn StateStore>, WorkError> {
         Ok(Arc::clone(&self.0))
     }
+}
+
+/// Runs workers on this broker and store.
+pub(super) fn supervisor(
+    broker: Arc<EmbeddedBroker>,
+    store: &Arc<dyn StateStore>,
+    secrets: Arc<Secrets>,
+) -> Arc<Supervisor> {
+    Supervisor::new(
+        Registered::new(registry::all()),
+        BrokerOfTest(broker),
+        One(Arc::clone(store)),
+        secrets,
+        Arc::new(Telemetry::new()),
+        Options {
+            instance: "test".into(),
+            system_id: "test".into(),
+            limits: StopLimits::default(),
+            restart: Restart::default(),
+            recheck: Duration::from_secs(2),
+            outside: Default::default(),
+            sweep: MINUTE,
+        },
+    )
 }
 
 fn transport(name: &str, port: u16) -> Resource {
@@ -226,22 +251,7 @@ async fn outage(clock: Clock) {
     let live = campaign.provider("live", 0).await;
     let port = |server: &FakeServer| server.origin.rsplit(':').next().unwrap().parse().unwrap();
     let (dead_port, live_port) = (port(&away), port(&live));
-    let supervisor = Supervisor::new(
-        Registered::new(registry::all()),
-        BrokerOfTest(embedded),
-        One(Arc::clone(&campaign.store)),
-        Arc::default(),
-        Arc::new(Telemetry::new()),
-        Options {
-            instance: "test".into(),
-            system_id: "test".into(),
-            limits: StopLimits::default(),
-            restart: Restart::default(),
-            recheck: Duration::from_secs(2),
-            outside: Default::default(),
-            sweep: MINUTE,
-        },
-    );
+    let supervisor = supervisor(embedded, &campaign.store, Arc::default());
     for name in ["dead", "live"] {
         campaign.listen(name).await;
     }

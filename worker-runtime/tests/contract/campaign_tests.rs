@@ -167,7 +167,7 @@ fn a_test_that_means_nothing_does_not_run() {
 #[test]
 fn time_passes_only_in_the_campaign() {
     let folder = campaign(
-        "tests:\n- name: a day\n  steps:\n  - line: {to: telnet, user: ann, text: hello}\n  - advance: 1m\n  - expect: {lines: {ann: [hello]}}\n  - advance: 24h\n  - expect:\n      closed: [ann]\n      lines: {ann: [Closed because nothing was typed. Goodbye.]}\n",
+        "tests:\n- name: a day\n  steps:\n  - line: {to: telnet, user: ann, text: hello}\n  - advance: 1m\n  - expect: {lines: {ann: ['Enter text to echo:', hello]}}\n  - advance: 24h\n  - expect:\n      closed: [ann]\n      lines: {ann: [Closed because nothing was typed. Goodbye.]}\n",
     );
     let (code, out, err) = test(&[folder.path().to_str().unwrap()]);
     assert_eq!(code, Some(0), "{out}{err}");

@@ -22,6 +22,7 @@ mod process;
 mod python_client;
 mod rebalance;
 mod relay;
+mod relay_answers;
 mod reload;
 mod replicas;
 mod sending;

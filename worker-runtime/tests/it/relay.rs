@@ -30,12 +30,23 @@ const PACE: Duration = Duration::from_millis(50);
 const USERS: usize = 10;
 /// What a worker's memory may grow by while its endpoint is away, in MiB: the noise of an allocator.
 const NOISE: f64 = 12.0;
-/// How many deliveries in a row are judged by the slowest of them.
-const ROW: usize = 50;
-/// What the slowest in a row of another subscriber's may take more than of one's who shares neither process nor store with
-/// the endpoint that is away: a tenth of it, and what two processes differ by on a machine that is busy. Whoever waits behind the
-/// endpoint waits for its connection, its time limit or its back-off: ten times this.
-const FAIR: (f64, f64) = (1.1, 25.0);
+/// What each answer of a slow endpoint takes; its time limit is half as long again. Only where nobody waits since long: a
+/// worker replays 100 at a time, so that it would take half an hour for what waits. There half a second does: whether it is slow
+/// or very slow, deliveries overlap, and order is what can be lost. Behind what waits since six hours, 10 s are taken in
+/// `src/trial/relay_outage_test.rs`, in simulated time.
+const SLOW: Duration = Duration::from_secs(10);
+/// By so much a machine that is busy may be late: less than one more answer would take.
+const LATE: Duration = Duration::from_secs(7);
+/// In how many spans of which length latency is measured: each gives the time in which 99 of 100 come, and the middle one of
+/// them counts.
+const SPANS: (u32, Duration) = (5, Duration::from_secs(5));
+/// What 99 of 100 of another subscriber's may take more than of one's who shares neither process nor store with the endpoint
+/// that is away: a tenth, or so many milliseconds where a tenth is less than that.
+const FAIR: (f64, f64) = (0.1, 5.0);
+/// So often it is measured before it counts. On two cores that do other things as well, a bad minute is a bad minute of one
+/// process or the other; measuring again tells it from a subscriber who waits behind the endpoint, and so is late in every one.
+/// The bound stays as it is.
+const TRIES: usize = 3;
 const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NEW: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
@@ -207,7 +218,7 @@ impl Endpoint {
 /// A relay of one connector.
 fn manifest(name: &str, port: u16) -> String {
     format!(
-        "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {{name: {name}}}\nspec:\n  httpRelay:\n    url: http://127.0.0.1:{port}/in\n    signing:\n      secrets:\n        - {{secretKeyRef: {{name: signing, key: new}}}}\n        - {{secretKeyRef: {{name: signing, key: old}}}}\n  transportName: {name}\n  client: {{answerTimeout: 5s, connectTimeout: 1s}}\n  retry: {{backoff: {{initial: 20ms, max: 400ms}}}}\n  holdLimit: 1s\n"
+        "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {{name: {name}}}\nspec:\n  httpRelay:\n    url: http://127.0.0.1:{port}/in\n    signing:\n      secrets:\n        - {{secretKeyRef: {{name: signing, key: new}}}}\n        - {{secretKeyRef: {{name: signing, key: old}}}}\n  transportName: {name}\n  client: {{answerTimeout: 15s, connectTimeout: 1s}}\n  retry: {{backoff: {{initial: 20ms, max: 400ms}}}}\n  holdLimit: 1s\n"
     )
 }
 
@@ -266,24 +277,30 @@ impl Traffic {
     }
 }
 
-/// Milliseconds from publication to arrival, of what was published since `from`: the median, and what the slowest of
-/// [`ROW`] in a row takes in half of all rows. One moment in which the machine does something else makes one row slow; whoever
-/// waits behind another's endpoint is slow in all of them.
-fn latency(traffic: &Traffic, endpoint: &Endpoint, from: Instant) -> (f64, f64) {
-    let mut times = Vec::new();
+/// Milliseconds in which 99 of 100 arrive, in the middle one of the [`SPANS`] since `from`.
+fn latency(traffic: &Traffic, endpoint: &Endpoint, from: Instant) -> f64 {
+    let (count, length) = SPANS;
+    let mut spans = vec![Vec::new(); count as usize];
     for taken in endpoint.taken() {
         let sent = traffic.sent[&taken.id];
-        if sent >= from {
+        if let Some(since) = sent.checked_duration_since(from) {
+            let span = (since.as_secs_f64() / length.as_secs_f64()) as usize;
             let took = taken.at.duration_since(sent).as_secs_f64() * 1000.0;
-            times.push((sent, took));
+            spans[span.min(count as usize - 1)].push(took);
         }
     }
-    assert!(times.len() > 20, "{}", times.len());
-    times.sort_by_key(|(sent, _)| *sent);
-    let took: Vec<f64> = times.into_iter().map(|(_, took)| took).collect();
-    let slowest = |row: &[f64]| row.iter().copied().fold(0.0, f64::max);
-    let rows = took.chunks(ROW).map(slowest).collect();
-    (middle(took.clone()), middle(rows))
+    let ninety_nine = spans.into_iter().map(|mut times| {
+        assert!(times.len() >= 50, "{} are too few", times.len());
+        times.sort_by(f64::total_cmp);
+        times[(times.len() * 99).div_ceil(100) - 1]
+    });
+    middle(ninety_nine.collect())
+}
+
+/// Whether a latency is as good as that of one apart.
+fn is_fair(latency: f64, apart: f64) -> bool {
+    let (share, least) = FAIR;
+    latency <= apart + (apart * share).max(least)
 }
 
 fn middle(mut times: Vec<f64>) -> f64 {
@@ -431,18 +448,15 @@ async fn an_endpoint_that_is_away_slow_wrong_and_changes_its_secret_loses_nothin
     );
 
     // As it should be.
-    let begun = Instant::now();
     tokio::join!(to_crm.flows(AWAY / 10), to_other.flows(AWAY / 10));
     crm.has("all is relayed", &to_crm.ids()).await;
     other
         .has("all is relayed to the other", &to_other.ids())
         .await;
     setting.endpoint_is("ok", "endpoint_answered").await;
-    let usual = latency(&to_other, &other, begun);
 
     // Away, and a sixth of that before memory is looked at.
     crm.goes_away();
-    let away = Instant::now();
     let before = to_crm.ids();
     let span = AWAY / 6;
     tokio::join!(
@@ -452,28 +466,37 @@ async fn an_endpoint_that_is_away_slow_wrong_and_changes_its_secret_loses_nothin
     );
     setting.endpoint_is("down", "endpoint_unreachable").await;
     let memory = setting.memory();
-    let span = AWAY * 5 / 6;
-    tokio::join!(
-        to_crm.flows(span),
-        to_other.flows(span),
-        to_apart.flows(span)
-    );
-    let grown = setting.memory() - memory;
-    other
-        .has("the other gets all meanwhile", &to_other.ids())
-        .await;
-    apart.has("and so does who is apart", &to_apart.ids()).await;
-    let meanwhile = latency(&to_other, &other, away);
-    let fair = latency(&to_apart, &apart, away);
+    let (span, mut grown, mut measured) = (SPANS.1 * SPANS.0, None, Vec::new());
+    while measured.len() < TRIES {
+        let from = Instant::now();
+        tokio::join!(
+            to_crm.flows(span),
+            to_other.flows(span),
+            to_apart.flows(span)
+        );
+        grown.get_or_insert(setting.memory() - memory);
+        other
+            .has("the other gets all meanwhile", &to_other.ids())
+            .await;
+        apart.has("and so does who is apart", &to_apart.ids()).await;
+        let (shared, own) = (
+            latency(&to_other, &other, from),
+            latency(&to_apart, &apart, from),
+        );
+        measured.push((shared, own));
+        if is_fair(shared, own) {
+            break;
+        }
+    }
+    let grown = grown.unwrap();
     println!(
-        "{} events and messages waited; memory {memory:.1} MiB, {grown:+.1}; the other's latency in ms, median and slowest of {ROW}: {usual:?} before, {meanwhile:?} meanwhile; of one apart: {fair:?}",
+        "{} events and messages waited; memory {memory:.1} MiB, {grown:+.1}; 99 of 100 of the other and of one apart, in ms, as often as it was measured: {measured:?}",
         to_crm.sent.len() - before.len()
     );
+    let (shared, own) = *measured.last().unwrap();
     assert!(
-        meanwhile.1 <= fair.1 * FAIR.0 + FAIR.1,
-        "the slowest of {ROW} of the other took {} ms, of one apart {} ms",
-        meanwhile.1,
-        fair.1
+        is_fair(shared, own),
+        "of the other and of one apart, in ms: {measured:?}"
     );
     assert!(grown < NOISE, "memory grew by {grown:.1} MiB");
     assert_eq!(setting.parked().unwrap().len(), 0, "nothing is given up");
@@ -496,10 +519,19 @@ async fn an_endpoint_that_is_away_slow_wrong_and_changes_its_secret_loses_nothin
     println!("{} relayed in {:?}", to_crm.sent.len(), began.elapsed());
     in_order(&crm, USERS + BACKLOG.1);
 
-    // Slow, and nobody waits since long.
-    crm.behaves(|manner| manner.delay = Duration::from_millis(500));
+    // Slow, and nobody waits since long: all are asked beside each other, but a user's two messages one after the other, and
+    // nothing is asked again that is being answered.
+    let (known, taken, began) = (to_crm.ids(), crm.taken().len(), Instant::now());
+    crm.behaves(|manner| manner.delay = SLOW);
     to_crm.flows(AWAY / 10).await;
     crm.has("a slow one gets all", &to_crm.ids()).await;
+    let took = began.elapsed();
+    let come = crm.taken().split_off(taken);
+    let come = come.iter().filter(|taken| !known.contains(&taken.id));
+    let (come, new) = (come.count(), to_crm.sent.len() - known.len());
+    println!("{new} answers of {SLOW:?} each in {took:?}");
+    assert!(took < AWAY / 10 + 2 * SLOW + LATE, "{new} took {took:?}");
+    assert_eq!(come, new, "nothing comes twice");
     in_order(&crm, USERS + BACKLOG.1);
     crm.behaves(|manner| manner.delay = Duration::ZERO);
 

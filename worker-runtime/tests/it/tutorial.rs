@@ -1,7 +1,7 @@
 //! `docs/tutorial.md`, done as it says: its files are written, its commands run in their order, what they say is compared with
 //! the page. What the page writes means:
 //!
-//! * A fence `yaml` or `python` whose first line is `# PATH` is a file.
+//! * A fence `yaml`, `python` or `ini` whose first line is `# PATH` is a file.
 //! * A fence `console` is a terminal: `$ ` begins a command, `> ` what is typed into it, `^C` ends it; all else is what is shown.
 //!   `…` stands for anything in a line, alone for any lines. Spaces count as one.
 //! * `<!-- terminal: NAME -->` before it: the command goes on when the fence ends, and later fences of that name go on with it.
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 
 const PAGE: &str = "../docs/tutorial.md";
 /// Ports and the broker as the page writes them.
-const PORTS: [&str; 2] = ["9010", "9011"];
+const PORTS: [&str; 3] = ["9010", "9011", "9012"];
 const BROKER: &str = "amqp://guest:guest@localhost/";
 const CHECKOUT: &str = "~/vumi";
 /// Between two looks at what should come.
@@ -77,7 +77,7 @@ fn fences(page: &str) -> Vec<Fence> {
                 });
             }
             ("console", "not run") => {}
-            ("yaml" | "python", "") => {
+            ("yaml" | "python" | "ini", "") => {
                 let path = inside[0].strip_prefix("# ").expect("a file is named");
                 fences.push(Fence::File(path.into(), inside.join("\n") + "\n"));
             }
@@ -202,8 +202,10 @@ impl Place {
             (CHECKOUT.to_owned(), root.display().to_string()),
         ]);
         for port in PORTS {
-            let free = vumi_testkit::free_port().unwrap().to_string();
-            replaced.insert(port.to_owned(), free);
+            // None that holds another one of the page, which would be replaced in it.
+            let free = std::iter::repeat_with(|| vumi_testkit::free_port().unwrap().to_string());
+            let free = { free }.find(|free| !PORTS.iter().any(|port| free.contains(port)));
+            replaced.insert(port.to_owned(), free.unwrap());
         }
         let path = std::env::var("PATH").unwrap();
         Self {
@@ -220,8 +222,13 @@ impl Place {
     }
 
     fn start(&self, command: &str) -> Running {
-        let mut child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "--", "bash", "-c", command])
+        // One pipe for both, as on a screen: what is said stays in its order.
+        let (output, end) = std::io::pipe().unwrap();
+        // Whoever starts the tests may have them ignore Ctrl-C, and Python would go on doing so.
+        let fresh = ["env", "--default-signal=INT", "bash", "-c", command];
+        let child = Command::new("setpriv")
+            .args(["--pdeathsig", "KILL", "--"])
+            .args(fresh)
             .env("PATH", &self.path)
             .env("XDG_RUNTIME_DIR", self.folder.path().join("run"))
             .env("PYTHONDONTWRITEBYTECODE", "1")
@@ -230,14 +237,13 @@ impl Place {
             .env_remove("VUMI_REDIS_URL")
             .current_dir(self.folder.path())
             .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stdout(end.try_clone().unwrap())
+            .stderr(end)
             .process_group(0)
             .spawn()
             .unwrap();
         let said = Arc::<Mutex<Vec<u8>>>::default();
-        follow(child.stdout.take().unwrap(), &said);
-        follow(child.stderr.take().unwrap(), &said);
+        follow(output, &said);
         Running {
             child,
             said,
@@ -249,7 +255,7 @@ impl Place {
     fn run(&self, command: &str, wanted: i32, lines: &[String]) {
         let expected = Regex::new(&format!("{}$", pattern(lines))).unwrap();
         // What another program does may take a moment; whoever sees too little asks again.
-        let asks = ["vumi why", "vumi status", "vumi top"];
+        let asks = ["vumi why", "vumi status", "vumi top", "vumi journal"];
         let asks = asks.iter().any(|start| command.starts_with(start));
         let deadline = Instant::now() + PATIENCE;
         loop {

@@ -11,7 +11,8 @@ use vumi_api::manifest::{Texts, to_yaml};
 use vumi_api::{ConditionType, Resource, Status};
 use vumi_cli::error::CliError;
 use vumi_cli::output;
-use vumi_plan::names::{MANAGER, PAUSED, RESTARTED};
+use vumi_plan::kept::{config_maps, stays};
+use vumi_plan::names::{MANAGER, PAUSED, RESTARTED, SECRET_REVISION};
 use vumi_plan::{
     CHILDREN, Context, Desired, Found, Live, Names, Platform, Reason, SecretFacts, Settings, build,
     own_template, secret, validate,
@@ -317,6 +318,10 @@ async fn context(
         let stays = found.filter(|found| found["metadata"]["deletionTimestamp"].is_null());
         live = live.or(stays.as_ref().and_then(Live::of));
     }
+    let account = objects("v1", "ServiceAccount", namespace);
+    let account = cluster.get(&format!("{account}/{child}")).await?;
+    let told = account.as_ref();
+    let told = told.and_then(|it| it["metadata"]["annotations"][SECRET_REVISION].as_str());
     let status = wanted.live.as_ref().map(Status::of).unwrap_or_default();
     let stalled = status.condition(ConditionType::Stalled);
     let clashes = stalled.is_some_and(|stalled| stalled.reason == Reason::QueueClash.as_str());
@@ -336,13 +341,14 @@ async fn context(
         uid: uid.map(str::to_owned),
         secrets,
         live,
+        secret_revision: told.map(str::to_owned),
         replicas,
         restarted: wanted.annotations[RESTARTED].as_str().map(str::to_owned),
         platform,
     })
 }
 
-/// Objects of the resource that are not wanted any more. A ConfigMap stays as long as a ReplicaSet names it.
+/// Objects of the resource that are not wanted any more.
 async fn left_over(
     cluster: &Cluster,
     live: &Value,
@@ -353,13 +359,16 @@ async fn left_over(
 ) -> Result<Vec<(String, Value)>, CliError> {
     let uid = &live["metadata"]["uid"];
     let selector = of(resource.kind(), live).selector();
-    let sets = objects("apps/v1", "ReplicaSet", namespace);
-    let mut named = BTreeSet::new();
-    for set in cluster.list(&sets, &selector).await? {
-        let volumes = set["spec"]["template"]["spec"]["volumes"].as_array();
-        let maps = volumes.into_iter().flatten();
-        let maps = maps.filter_map(|volume| volume["configMap"]["name"].as_str());
-        named.extend(maps.map(str::to_owned));
+    let mut mounted = BTreeSet::new();
+    for (api_version, kind, spec) in [
+        ("apps/v1", "ReplicaSet", "/spec/template/spec"),
+        ("v1", "Pod", "/spec"),
+    ] {
+        let all = objects(api_version, kind, namespace);
+        for object in cluster.list(&all, &selector).await? {
+            let pod = object.pointer(spec).unwrap_or(&Value::Null);
+            mounted.extend(config_maps(pod));
+        }
     }
     let mut found = Vec::new();
     for child in CHILDREN.iter().filter(|child| platform.has(child.kind)) {
@@ -372,17 +381,14 @@ async fn left_over(
             let ours = owners
                 .into_iter()
                 .flatten()
-                .any(|owner| owner["uid"] == *uid);
+                .any(|owner| owner["uid"] == *uid && owner["controller"] == true);
             let name = object["metadata"]["name"]
                 .as_str()
                 .unwrap_or_default()
                 .to_owned();
-            let wanted = desired.children.iter();
-            let mut wanted = wanted.filter(|child| child.kind == kind);
-            let stays = wanted.any(|child| child.name == name)
-                || kind == "ConfigMap" && named.contains(&name)
-                || object["metadata"]["deletionTimestamp"].is_string();
-            if ours && !stays {
+            let goes = object["metadata"]["deletionTimestamp"].is_string();
+            let stays = stays(desired, kind, &name, |name| mounted.contains(name));
+            if ours && !goes && !stays {
                 // A list does not say of its items what they are.
                 object["apiVersion"] = api_version.as_str().into();
                 object["kind"] = kind.into();

@@ -2,6 +2,9 @@
 //! PodDisruptionBudget.
 
 use super::Cx;
+use crate::desired::Child;
+use crate::hash::hash;
+use crate::names::SECRET_REVISION;
 use k8s_openapi::api::core::v1::ServiceAccount;
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicy, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer,
@@ -10,17 +13,34 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::json;
 use std::collections::BTreeMap;
 use vumi_api::shared::EgressRule;
 use vumi_api::shared::shapes::ADMIN_PORT;
 
-/// An account of the worker's own, without a token (K37).
-pub fn service_account(cx: &Cx<'_>) -> ServiceAccount {
-    ServiceAccount {
+/// An account of the worker's own, without a token (K37). It says of which Secrets the pods were told: an object that no controller
+/// looks at and that has no generation, so that nothing waits for anybody to have seen that.
+pub fn service_account(cx: &Cx<'_>) -> Child {
+    let mut account = Child::of(&ServiceAccount {
         metadata: cx.names.metadata(cx.names.child()),
         automount_service_account_token: Some(false),
         ..ServiceAccount::default()
+    });
+    if let Some(revision) = secret_revision(cx) {
+        account.object["metadata"]["annotations"][SECRET_REVISION] = revision.into();
     }
+    account
+}
+
+/// Which revisions its Secrets have, as one word. Where that is not known, as offline, what was told last stays.
+fn secret_revision(cx: &Cx<'_>) -> Option<String> {
+    let secrets = &cx.context.secrets;
+    let known = secrets.values().all(|facts| !facts.revision.is_empty());
+    if secrets.is_empty() || !known {
+        return cx.context.secret_revision.clone();
+    }
+    let revisions = secrets.iter().map(|(name, facts)| (name, &facts.revision));
+    Some(hash(&json!(revisions.collect::<Vec<_>>())))
 }
 
 /// One pod at a time, and a broken one never blocks a drain (K26).

@@ -65,7 +65,7 @@ pub fn build(validated: &Validated, context: &Context, settings: &Settings) -> D
     let (file, view) = manifest::document(&cx);
     let view_hash = hash(&view);
     let mut children = vec![
-        Child::of(&access::service_account(&cx)),
+        access::service_account(&cx),
         Child::of(&manifest::config_map(&cx, file, &view, &view_hash)),
     ];
     let service = service::service(&cx);

@@ -6,7 +6,7 @@ use crate::context::Live;
 use crate::desired::Child;
 use crate::hash::hash;
 use crate::merge;
-use crate::names::{INPUT_HASH, RESTARTED, SECRET_REVISION, TEMPLATE_HASH, TYPE};
+use crate::names::{INPUT_HASH, RESTARTED, TEMPLATE_HASH, TYPE};
 use k8s_openapi::api::apps::v1::{
     Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment, StatefulSet,
     StatefulSetPersistentVolumeClaimRetentionPolicy, StatefulSetSpec,
@@ -65,27 +65,12 @@ pub fn workload(cx: &Cx<'_>, view_hash: &str, input_hash: &str) -> Workload {
     told["spec"]["template"] = Value::Null;
     told["spec"]["volumeClaimTemplates"] = Value::Null;
     let told = hash(&told);
-    // Nor by its Secrets, which replace nothing.
-    if let Some(revision) = secret_revision(cx) {
-        object["metadata"]["annotations"][SECRET_REVISION] = revision.into();
-    }
     object["spec"]["template"] = settled.template;
     Workload {
         child: Child::with_hash(object, told),
         image: settled.image,
         update_available: settled.update_available,
     }
-}
-
-/// Which revisions its Secrets have, as one word. Where that is not known, as offline, what runs has the last word.
-fn secret_revision(cx: &Cx<'_>) -> Option<String> {
-    let secrets = &cx.context.secrets;
-    let known = secrets.values().all(|facts| !facts.revision.is_empty());
-    if secrets.is_empty() || !known {
-        return cx.context.live.as_ref()?.secret_revision.clone();
-    }
-    let revisions = secrets.iter().map(|(name, facts)| (name, &facts.revision));
-    Some(hash(&json!(revisions.collect::<Vec<_>>())))
 }
 
 /// Which template the pods get: the one they have, or a fresh one.

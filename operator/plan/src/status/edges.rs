@@ -78,7 +78,7 @@ pub fn edges(before: &Status, after: &Status) -> Vec<Edge> {
             warning: false,
             reason: Reason::FirstDecision.as_str().to_owned(),
             message: format!(
-                "autoscaling was removed: spec.replicas decides from now on, where there were {} pods",
+                "autoscaling was removed: in a moment spec.replicas decides, where there were {} pods",
                 old.desired_replicas
             ),
         }),
@@ -86,6 +86,14 @@ pub fn edges(before: &Status, after: &Status) -> Vec<Edge> {
     }
     edges
 }
+
+/// Reasons to reconcile that do not pass by themselves.
+const IN_THE_WAY: [Reason; 4] = [
+    Reason::ApplyFailed,
+    Reason::GatewayMissing,
+    Reason::PodMonitorMissing,
+    Reason::ObjectLeaving,
+];
 
 fn is_bad(kind: ConditionType, condition: &Condition) -> bool {
     use ConditionType as T;
@@ -95,7 +103,10 @@ fn is_bad(kind: ConditionType, condition: &Condition) -> bool {
                 && condition.reason != Reason::Starting.as_str()
                 && condition.reason != Reason::RollingOut.as_str()
         }
-        T::Reconciling | T::UpdateAvailable => false,
+        T::Reconciling => IN_THE_WAY
+            .iter()
+            .any(|reason| condition.reason == reason.as_str()),
+        T::UpdateAvailable => false,
         T::Stalled
         | T::Paused
         | T::BacklogFull

@@ -41,7 +41,7 @@ pub struct Observed<'a> {
     pub generation: i64,
     /// What was built, or why nothing was. Of who has lost a clash, [`crate::Clash::refusal`].
     pub plan: Result<&'a Desired, &'a Refusal>,
-    /// Why what was built was not applied: [`Reason::ApplyFailed`] or [`Reason::OverridesInvalid`].
+    /// Why what was built was not applied, or not all of it: [`Reason::ApplyFailed`] or [`Reason::OverridesInvalid`].
     pub failure: Option<&'a Refusal>,
     /// Its Deployment or StatefulSet.
     pub workload: Option<&'a Workload>,
@@ -119,7 +119,11 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
             true => Some(seen.generation),
             false => previous.applied_generation,
         },
-        worker_type: seen.sight.resource.worker_type().map(|w| w.key.to_owned()),
+        worker_type: match (seen.sight.resource.worker_type(), desired) {
+            // It cannot be read.
+            (None, None) => previous.worker_type.clone(),
+            (worker, _) => worker.map(|worker| worker.key.to_owned()),
+        },
         replicas: seen.workload.map_or(0, |workload| workload.total),
         ready_replicas: seen.workload.map_or(0, |workload| workload.ready),
         selector: selector.join(","),
@@ -140,7 +144,12 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
             Some(_) => None,
             None => previous.runtime_version.clone(),
         },
-        autoscaling: seen.scaling.map(AutoscalingStatus::from),
+        autoscaling: match seen.scaling {
+            Some(decision) => Some(AutoscalingStatus::from(decision)),
+            None if applied => None,
+            // What was decided last is what runs.
+            None => previous.autoscaling.clone(),
+        },
         conditions,
     };
     classes(seen, &mut status, &mut settling);

@@ -20,6 +20,7 @@ const WAITS: &[Reason] = &[
     Reason::ApplyFailed,
     Reason::ObjectLeaving,
     Reason::GatewayMissing,
+    Reason::PodMonitorMissing,
 ];
 
 /// The three conditions.
@@ -93,8 +94,14 @@ pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) ->
         (Err(refusal), _) | (Ok(_), Some(refusal)) => refusal,
         (Ok(desired), None) => {
             let readiness = of_pods(seen, previous, health);
-            // What was asked for and the cluster does not have, and what is not wanted any more and does not go.
-            let reasons = [Reason::GatewayMissing, Reason::ObjectLeaving];
+            // What could not be done beside the rest, what was asked for and the cluster does not have, and what is not wanted any
+            // more and does not go.
+            let reasons = [
+                Reason::ApplyFailed,
+                Reason::GatewayMissing,
+                Reason::PodMonitorMissing,
+                Reason::ObjectLeaving,
+            ];
             let pending = reasons.into_iter().find_map(|reason| {
                 let mut notes = desired.notes.iter();
                 let note = notes.find(|note| note.reason == reason.as_str())?;
@@ -174,8 +181,14 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         ),
     };
     if workload.ready >= wanted && !rolls {
-        let why = of_broker(seen, previous, health);
-        return match why.or_else(|| of_link(seen, previous, health)) {
+        let of_broker = || of_broker(seen, previous, health);
+        let of_link = || of_link(seen, previous, health);
+        let why = match seen.sight.broker.unread {
+            // By the next look it has been asked; what is known to be wrong is wrong until then.
+            Some(Unread::NotYet) => of_link().or_else(of_broker),
+            _ => of_broker().or_else(of_link),
+        };
+        return match why {
             Some(candidate) => Readiness::ready(candidate),
             None => {
                 let text = "the pods run and the broker sees their consumers".to_owned();
@@ -336,7 +349,14 @@ fn of_link(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Optio
     if let Some((link, _)) = health.link(&seen.sight) {
         return Some(link).filter(|link| link.truth == Truth::False);
     }
+    // Nothing was heard of it yet: by a new operator, or of new pods. Who was never heard of has no peer.
     let link = previous.condition(ConditionType::LinkUp)?;
-    let text = "nothing was heard of the peer for a while";
-    (link.status == Truth::Unknown).then(|| not_ready(Reason::NoReports, text))
+    match link.status {
+        Truth::True => None,
+        Truth::False => Some(not_ready(Reason::PeerDown, &link.message)),
+        Truth::Unknown => {
+            let text = "nothing was heard of the peer for a while";
+            Some(not_ready(Reason::NoReports, text))
+        }
+    }
 }

@@ -3,7 +3,7 @@
 use crate::{built, context, resource};
 use serde_json::{Value, json};
 use vumi_api::Resource;
-use vumi_plan::{Context, Desired, Live, Settings, build, validate};
+use vumi_plan::{Context, Desired, Live, Settings, build, secret, validate};
 
 const ECHO: &str = "echo: {}, transportName: t";
 
@@ -220,20 +220,57 @@ fn a_rotated_secret_replaces_only_pods_that_cannot_reload() {
         broker.revision = "2".into();
         let after = built(&resource, &rotated);
         assert_eq!(template(&after) != template(&before), rolls, "{spec}");
-        // That it is another one stands at the workload, and is no reason to replace anything.
+        // That it is another one stands at the ServiceAccount, and is no reason to write the workload.
         let revision = |desired: &Desired| {
-            let object = &desired.workload().unwrap().object;
+            let mut children = desired.children.iter();
+            let account = children.find(|child| child.kind == "ServiceAccount");
+            let object = &account.unwrap().object;
             object["metadata"]["annotations"]["vumi.dev/secret-revision"].clone()
         };
         assert!(revision(&before).is_string(), "{spec}");
         assert_ne!(revision(&after), revision(&before), "{spec}");
+        let metadata = |desired: &Desired| desired.workload().unwrap().object["metadata"].clone();
+        assert_eq!(metadata(&after) != metadata(&before), rolls, "{spec}");
         let hash = |desired: &Desired| desired.workload().unwrap().hash.clone();
         assert_eq!(hash(&after) != hash(&before), rolls, "{spec}");
         // Nobody knows now: what was told last stays.
         let secrets = rotated.secrets.values_mut();
         secrets.for_each(|facts| facts.revision.clear());
+        rotated.secret_revision = before.secret_revision().map(str::to_owned);
         assert_eq!(revision(&built(&resource, &rotated)), revision(&before));
     }
+}
+
+/// Its content is what counts: who labels a Secret changes nothing for its readers.
+#[test]
+fn a_label_of_a_secret_replaces_no_pod_and_touches_none() {
+    let facts = |version: &str, written: &str, label: &str| {
+        secret::facts(&json!({
+            "metadata": {
+                "uid": "u",
+                "resourceVersion": version,
+                "labels": {"vumi.dev/watch": label},
+                "managedFields": [
+                    {"manager": "helm", "operation": "Update", "time": written, "fieldsV1": {"f:data": {}}},
+                    {"manager": "kubectl-label", "operation": "Update", "time": version, "fieldsV1": {"f:metadata": {}}},
+                ],
+            },
+            "data": {"connection_string": "YW1xcDovL2E="},
+        }))
+    };
+    let (resource, _) = first("custom: {image: a}, transportName: t");
+    let around = |facts, before: Option<&Desired>| {
+        let mut context = context(&resource);
+        context.live = before.map(live);
+        context.secrets.insert("vumi-broker".into(), facts);
+        context
+    };
+    let before = built(&resource, &around(facts("1", "noon", "false"), None));
+    let labelled = around(facts("2", "noon", "true"), Some(&before));
+    let after = built(&resource, &labelled);
+    assert_eq!(after.children, before.children);
+    let rotated = around(facts("3", "one o'clock", "true"), Some(&before));
+    assert_ne!(template(&built(&resource, &rotated)), template(&before));
 }
 
 /// What is built where somebody has asked for new pods.

@@ -1,5 +1,7 @@
 //! On a whole cluster: see `tests/e2e/README.md`.
 
+#![allow(clippy::unwrap_used)] // a test that cannot go on panics
+
 mod cluster;
 mod definitions;
 mod operator;

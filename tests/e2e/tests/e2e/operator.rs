@@ -5,6 +5,8 @@ use vumi_e2e::{Conversation, Namespace, Operator, RabbitMq, alone, root};
 
 pub const TELNET: &str = "transport/telnet";
 pub const ECHO: &str = "application/echo";
+/// What the echo says to who calls.
+pub const GREETING: &str = "Enter text to echo:";
 
 /// Applies the shipped example, a transport `telnet` and an application `echo`, as a user does.
 pub fn campaign(here: &Namespace) {
@@ -45,8 +47,7 @@ fn an_applied_campaign_is_ready_answers_and_rolls_what_is_edited() {
         assert_eq!(status.get("why"), None, "{status}");
     }
     let (mut ann, said) = call(&here, TELNET);
-    // The echo of the session's start, which has no text.
-    assert_eq!(said, "");
+    assert_eq!(said, GREETING);
     ann.send("grüße ☎");
     assert_eq!(ann.hear(30).as_deref(), Some("grüße ☎"));
     // The table that answers the first question.

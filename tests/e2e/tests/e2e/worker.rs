@@ -21,8 +21,7 @@ fn telnet_echo_answers_through_rabbitmq() {
     let mut ann = here.connect("telnet", 9010);
     let mut bob = here.connect("telnet", 9010);
     for person in [&mut ann, &mut bob] {
-        // The echo of the session's start, which has no text.
-        assert_eq!(person.hear(30).as_deref(), Some(""));
+        assert_eq!(person.hear(30).as_deref(), Some("Enter text to echo:"));
     }
     ann.send("hello");
     assert_eq!(ann.hear(30).as_deref(), Some("hello"));

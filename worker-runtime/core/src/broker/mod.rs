@@ -312,6 +312,10 @@ pub trait Broker: Send + Sync + 'static {
     async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError>;
     /// Depth of a queue; none if it does not exist. An error is never read as zero.
     async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError>;
+    /// Whether a queue is there, also one that is somebody's own, whose depth nobody else is told.
+    async fn is_there(&self, queue: &str) -> Result<bool, WorkError> {
+        Ok(self.depth(queue).await?.is_some())
+    }
     /// Takes up to `limit` messages off a queue to look at them, exclusively.
     async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError>;
     /// Flushes confirms (bounded by `deadline`) and closes.

@@ -63,6 +63,10 @@ impl<D: Double> Broker for D {
         self.inner().depth(queue).await
     }
 
+    async fn is_there(&self, queue: &str) -> Result<bool, WorkError> {
+        self.inner().is_there(queue).await
+    }
+
     async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
         self.inner().shelf(queue, limit).await
     }

@@ -360,6 +360,13 @@ impl Broker for Faults {
             .await
     }
 
+    async fn is_there(&self, queue: &str) -> Result<bool, WorkError> {
+        self.reachable()?;
+        let queue = queue.to_owned();
+        self.at_home(|broker| async move { broker.is_there(&queue).await })
+            .await
+    }
+
     async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
         self.reachable()?;
         let queue = queue.to_owned();

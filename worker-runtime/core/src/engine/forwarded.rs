@@ -1,21 +1,48 @@
-//! Replies that other replicas handed on to this one, before replies that it reads itself. Whoever gets the fence of a
-//! queue while its predecessor's last replies to our sessions are still in our reply queue would overtake them: each user's
-//! messages wait for those.
+//! Replies that other replicas handed on to this one: what of them is in hand, and which come first. Whoever gets the fence
+//! of a queue while its predecessor's last replies to our sessions are still in our reply queue would overtake them: each
+//! user's messages wait for those.
 
 use super::lanes::Lane;
+use super::marks::{Mark, Marks};
 use super::outlet::Outlet;
 use super::peer::ReplyQueue;
-use crate::broker::{ConsumerState, RawDelivery};
-use crate::message::random_id;
+use crate::broker::{Acker, ConsumerState, RawDelivery};
 use std::collections::HashMap;
+use std::hash::Hash;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 
-/// A mark that did not arrive in this time was lost, and another one is sent.
+/// Whoever waits for a mark looks this often whether it was lost.
 const ARRIVES: Duration = Duration::from_millis(500);
 /// Whoever waits for a lane looks this often whether it is to stop.
 const LOOKS: Duration = Duration::from_millis(100);
+
+/// The reply queue of a replica.
+pub(super) struct Replies {
+    queue: String,
+    /// How its consumer stands.
+    state: ReplyQueue,
+    marks: Marks,
+    in_hand: Mutex<InHand>,
+    changed: Notify,
+    /// Held by whoever waits for a mark.
+    marking: tokio::sync::Mutex<()>,
+}
+
+/// What has come by it and is not finished.
+#[derive(Default)]
+struct InHand {
+    lanes: HashMap<Lane, usize>,
+    ids: HashMap<String, usize>,
+}
+
+/// A message that was handed on, until it is dropped.
+pub(super) struct Passing {
+    replies: Arc<Replies>,
+    lane: Lane,
+    id: String,
+}
 
 /// What one consumer of a replica knows of replies that others handed on.
 pub(super) struct Forwarded {
@@ -24,45 +51,8 @@ pub(super) struct Forwarded {
     complete: Mutex<Option<u64>>,
 }
 
-/// The reply queue of a replica.
-struct Replies {
-    queue: String,
-    /// How its consumer stands.
-    state: ReplyQueue,
-    outlet: Arc<Outlet>,
-    /// How our marks begin.
-    token: String,
-    seen: Mutex<Seen>,
-    changed: Notify,
-    /// Held by whoever sends a mark.
-    marking: tokio::sync::Mutex<()>,
-}
-
-#[derive(Default)]
-struct Seen {
-    /// In hand, by lane.
-    lanes: HashMap<Lane, usize>,
-    /// The mark that is under way: what comes after it was handed on later.
-    mark: Option<String>,
-}
-
-/// A message that was handed on, until it is dropped.
-pub(super) struct Passing {
-    replies: Arc<Replies>,
-    lane: Lane,
-}
-
 impl Forwarded {
-    pub(super) fn new(queue: String, state: ReplyQueue, outlet: Arc<Outlet>) -> Arc<Self> {
-        let replies = Arc::new(Replies {
-            queue,
-            state,
-            outlet,
-            token: random_id(),
-            seen: Mutex::default(),
-            changed: Notify::new(),
-            marking: tokio::sync::Mutex::default(),
-        });
+    pub(super) fn new(replies: Arc<Replies>) -> Arc<Self> {
         Arc::new(Self {
             replies,
             complete: Mutex::default(),
@@ -71,34 +61,7 @@ impl Forwarded {
 
     /// The same for another consumer, which has a fence of its own.
     pub(super) fn of_another(&self) -> Arc<Self> {
-        Arc::new(Self {
-            replies: Arc::clone(&self.replies),
-            complete: Mutex::default(),
-        })
-    }
-
-    /// One that was handed on has arrived.
-    pub(super) fn arrives(&self, lane: Lane) -> Passing {
-        *self.replies.lock().lanes.entry(lane).or_default() += 1;
-        Passing {
-            replies: Arc::clone(&self.replies),
-            lane,
-        }
-    }
-
-    /// Whether a delivery is a mark of ours, which has arrived then.
-    pub(super) fn is_mark(&self, raw: &RawDelivery) -> bool {
-        let named = raw.message_id.as_deref().filter(|_| raw.body.is_empty());
-        let Some(mark) = named.filter(|id| id.starts_with(&self.replies.token)) else {
-            return false;
-        };
-        let mut seen = self.replies.lock();
-        if seen.mark.as_deref() == Some(mark) {
-            seen.mark = None;
-            drop(seen);
-            self.replies.changed.notify_waiters();
-        }
-        true
+        Self::new(Arc::clone(&self.replies))
     }
 
     /// Waits until everything of this lane that was handed on before we got the fence is handled. False when told to
@@ -118,7 +81,7 @@ impl Forwarded {
                 *self.complete() = Some(generation);
             }
         }
-        let passed = |seen: &Seen| !seen.lanes.contains_key(&lane);
+        let passed = |in_hand: &InHand| !in_hand.lanes.contains_key(&lane);
         let patience = || tokio::time::timeout(LOOKS, self.replies.until(passed));
         while patience().await.is_err() {
             if interrupted() {
@@ -138,17 +101,64 @@ impl Forwarded {
 }
 
 impl Replies {
-    /// Waits until everything that was in the reply queue has arrived: the queue is in order, so a mark shows it.
+    pub(super) fn new(queue: String, state: ReplyQueue, outlet: Arc<Outlet>) -> Arc<Self> {
+        Arc::new(Self {
+            marks: Marks::new(queue.clone(), outlet),
+            queue,
+            state,
+            in_hand: Mutex::default(),
+            changed: Notify::new(),
+            marking: tokio::sync::Mutex::default(),
+        })
+    }
+
+    /// Its name.
+    pub(super) fn queue(&self) -> &str {
+        &self.queue
+    }
+
+    /// It has a consumer, for as long as the process lives.
+    pub(super) fn read_by(&self, acker: Arc<dyn Acker>) {
+        self.marks.read_by(acker);
+    }
+
+    pub(super) fn marks(&self) -> &Marks {
+        &self.marks
+    }
+
+    /// Whether a delivery is a mark of ours, which has come then.
+    pub(super) fn is_mark(&self, raw: &RawDelivery) -> bool {
+        self.marks.is_one(raw)
+    }
+
+    /// One that was handed on has arrived.
+    pub(super) fn arrives(self: &Arc<Self>, lane: Lane, id: String) -> Passing {
+        let mut in_hand = self.lock();
+        *in_hand.lanes.entry(lane).or_default() += 1;
+        *in_hand.ids.entry(id.clone()).or_default() += 1;
+        Passing {
+            replies: Arc::clone(self),
+            lane,
+            id,
+        }
+    }
+
+    /// Whether a message has come by it and is not finished.
+    pub(super) fn has(&self, id: &str) -> bool {
+        self.lock().ids.contains_key(id)
+    }
+
+    /// Waits until everything that was in the reply queue has arrived.
     async fn all_arrived(&self, interrupted: &(dyn Fn() -> bool + Sync)) -> bool {
+        let mut sent: Option<Mark> = None;
         // Without a consumer there is no queue, and nothing in it.
         while self.is_read() {
-            let mark = format!("{}{}", self.token, random_id());
-            self.lock().mark = Some(mark.clone());
-            let arrives = async {
-                self.outlet.mark(&self.queue, mark).await;
-                self.until(|seen| seen.mark.is_none()).await;
+            let mark = match sent.filter(|mark| !self.marks.is_lost(*mark)) {
+                Some(mark) => mark,
+                None => self.marks.send().await,
             };
-            let arrived = tokio::time::timeout(ARRIVES, arrives).await;
+            sent = Some(mark);
+            let arrived = tokio::time::timeout(ARRIVES, self.marks.arrives(mark)).await;
             if interrupted() {
                 return false;
             }
@@ -164,7 +174,7 @@ impl Replies {
         state.is_some_and(|state| *state.borrow() == ConsumerState::Consuming)
     }
 
-    async fn until(&self, is_so: impl Fn(&Seen) -> bool) {
+    async fn until(&self, is_so: impl Fn(&InHand) -> bool) {
         loop {
             let changed = self.changed.notified();
             tokio::pin!(changed);
@@ -176,21 +186,32 @@ impl Replies {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Seen> {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, InHand> {
+        self.in_hand.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Passing {
     fn drop(&mut self) {
-        let mut seen = self.replies.lock();
-        if let Some(count) = seen.lanes.get_mut(&self.lane) {
-            *count -= 1;
-            if *count == 0 {
-                seen.lanes.remove(&self.lane);
-                drop(seen);
-                self.replies.changed.notify_waiters();
-            }
+        let mut in_hand = self.replies.lock();
+        one_less(&mut in_hand.ids, &self.id);
+        let is_last = one_less(&mut in_hand.lanes, &self.lane);
+        drop(in_hand);
+        if is_last {
+            self.replies.changed.notify_waiters();
         }
     }
+}
+
+/// True if none is left.
+fn one_less<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: &K) -> bool {
+    let Some(count) = counts.get_mut(key) else {
+        return false;
+    };
+    *count -= 1;
+    let none = *count == 0;
+    if none {
+        counts.remove(key);
+    }
+    none
 }

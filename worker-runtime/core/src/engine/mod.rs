@@ -10,6 +10,7 @@ mod insist;
 mod journal;
 mod labels;
 mod lanes;
+mod marks;
 mod orders;
 mod outlet;
 mod partitions;

@@ -201,8 +201,18 @@ impl Outlet {
         let _ = receipt.confirmation().await;
     }
 
+    /// Whether the broker is there and takes publications.
+    pub(super) fn is_open(&self) -> bool {
+        matches!(*self.broker.link().borrow(), LinkState::Up { .. })
+    }
+
+    /// Whether a queue is there, also one that is another replica's own.
+    pub(super) async fn is_there(&self, queue: &str) -> Result<bool, WorkError> {
+        self.broker.is_there(queue).await
+    }
+
     /// Puts a word without a body into a queue of our own, as far as that is there; it may get lost.
-    pub(super) async fn mark(&self, queue: &str, id: String) {
+    pub(super) async fn mark(&self, queue: &str, id: String) -> Receipt {
         let publication = Publication {
             exchange: String::new(),
             routing_key: queue.to_owned(),
@@ -210,8 +220,7 @@ impl Outlet {
             body: bytes::Bytes::new(),
             class: PublicationClass::Telemetry,
         };
-        // It shows by arriving.
-        drop(self.broker.publish(publication).await);
+        self.broker.publish(publication).await
     }
 
     /// Publishes a delivery to another queue as it is, body and properties, and waits until the broker has it.

@@ -12,6 +12,7 @@ mod lost_channels;
 mod moves;
 mod partitions;
 mod starting;
+mod watch;
 
 use super::*;
 use crate::broker::embedded::{EmbeddedBroker, EmbeddedOptions};

@@ -43,7 +43,16 @@ struct Consumed {
     kept: u32,
 }
 
+/// The queue of Vumi's failure worker, which is that one's to declare.
+struct Failures {
+    queue: String,
+    is_there: bool,
+    unread_since: Option<Instant>,
+}
+
 pub(super) struct Watch {
+    /// The queue of Vumi's failure worker, if that has the later attempts made.
+    pub(super) failures: Option<String>,
     pub(super) broker: Arc<dyn Broker>,
     pub(super) backlog: Arc<Backlog>,
     pub(super) outlet: Arc<Outlet>,
@@ -54,6 +63,11 @@ pub(super) struct Watch {
 impl Watch {
     /// Watches until it is dropped.
     pub(super) async fn run(self, publishes: Vec<Port>, consumed: Vec<(String, QueueMetrics)>) {
+        let mut failures = self.failures.clone().map(|queue| Failures {
+            queue,
+            is_there: false,
+            unread_since: None,
+        });
         let mut targets: Vec<Target> = publishes.into_iter().map(Target::new).collect();
         let mut consumed: Vec<Consumed> = consumed
             .into_iter()
@@ -111,6 +125,11 @@ impl Watch {
                     let _ = self.find_classes(target).await;
                 }
                 self.look_at_target(target).await;
+            }
+            if let Some(failures) = &mut failures
+                && (failures.is_there || also_missing)
+            {
+                self.look_at_failures(failures).await;
             }
             for queue in &mut consumed {
                 self.look_at_consumed(queue, also_missing).await;
@@ -200,15 +219,7 @@ impl Watch {
         if !target.declared {
             return;
         }
-        if depth.consumers > 0 {
-            target.unread_since = None;
-        }
-        let unread = depth.consumers == 0
-            && target
-                .unread_since
-                .get_or_insert_with(Instant::now)
-                .elapsed()
-                >= UNREAD;
+        let unread = is_unread(&mut target.unread_since, depth);
         let limit = self.backlog.limit();
         if let Some(full) = self.backlog.is_full(&target.port) {
             let text =
@@ -276,6 +287,37 @@ impl Watch {
         Ok(waiting.iter().sum())
     }
 
+    /// What waits there is tried again only once somebody reads it.
+    async fn look_at_failures(&self, failures: &mut Failures) {
+        let depth = match self.broker.depth(&failures.queue).await {
+            Ok(depth) => depth,
+            Err(_) => return,
+        };
+        failures.is_there = depth.is_some();
+        let unread = depth.is_some_and(|depth| is_unread(&mut failures.unread_since, depth));
+        let queue = &failures.queue;
+        let (level, reason, text) = match (depth, unread) {
+            // Without it messages are tried again here.
+            (None, _) => return,
+            (Some(_), false) => (
+                StatusLevel::Ok,
+                reasons::FLOWING,
+                format!("{queue} is there"),
+            ),
+            (Some(depth), true) => (
+                StatusLevel::Degraded,
+                reasons::NO_CONSUMER,
+                format!(
+                    "{queue} has had no consumer for 5 minutes: Vumi's failure worker does not run, and {} messages wait there for their next attempt",
+                    depth.ready
+                ),
+            ),
+        };
+        let component = format!("target {queue}");
+        self.status
+            .report(StatusReport::new(component, level, reason, text));
+    }
+
     async fn look_at_consumed(&self, consumed: &mut Consumed, also_parking: bool) {
         if let Ok(Some(depth)) = self.broker.depth(&consumed.queue).await {
             consumed.metrics.ready.set(depth.ready.into());
@@ -292,6 +334,15 @@ impl Watch {
             self.backlog.kept(consumed.kept);
         }
     }
+}
+
+/// Whether nobody has read a queue for long.
+fn is_unread(since: &mut Option<Instant>, depth: QueueDepth) -> bool {
+    if depth.consumers > 0 {
+        *since = None;
+        return false;
+    }
+    since.get_or_insert_with(Instant::now).elapsed() >= UNREAD
 }
 
 impl Target {

@@ -74,6 +74,14 @@ impl RowState {
         )
     }
 
+    /// Whether its message waits somewhere, or is being sent: in a queue, in hand or in the journal.
+    pub fn is_open(self) -> bool {
+        matches!(
+            self,
+            RowState::Accepted | RowState::Queued | RowState::Held | RowState::Sending
+        )
+    }
+
     /// As it travels on the wire: being sent is unknown to everyone else.
     pub fn fate(self) -> FateState {
         match self {
@@ -223,6 +231,9 @@ pub struct Row {
     /// a container that is started again has the same.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
+    /// While its only copy is with the replica that holds the request or session it is for: the reply queue of that one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holder: Option<String>,
     /// The provider's id of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote_id: Option<String>,
@@ -279,6 +290,7 @@ impl Row {
             attempt: 0,
             doubts: 0,
             sender: None,
+            holder: None,
             remote_id: None,
             request: None,
             told: Vec::new(),
@@ -298,6 +310,7 @@ impl Row {
     pub fn reopened(&self, change: Change) -> Self {
         let mut row = self.stepped(change);
         row.doubts = 0;
+        row.holder = None;
         if self.state != RowState::Unknown {
             row.told_before = row.told.len();
         }
@@ -323,6 +336,9 @@ impl Row {
         row.version += 1;
         row.doubts += u32::from(state == RowState::Unknown && row.state != state);
         row.state = state;
+        if !state.is_open() {
+            row.holder = None;
+        }
         row.attempt = row.attempt.max(step.attempt);
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
         row.deadline = (!state.is_final()).then(|| step.at.saturating_add(patience));
@@ -334,6 +350,14 @@ impl Row {
         }
         row.steps.push(step);
         row
+    }
+
+    /// With a copy of its message in a queue that outlives whoever had the only one.
+    pub fn freed(&self) -> Self {
+        Self {
+            holder: None,
+            ..self.clone()
+        }
     }
 
     /// After its message was published to its queue: that has it from now on.

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig, Profile};
 use vumi_core::broker::{
     Access, Broker, Confirmation, ConsumerState, LinkState, Publication, PublicationClass,
-    RawDelivery, Subscription,
+    QueueSpec, RawDelivery, Subscribe, Subscription,
 };
 use vumi_testkit::forwarder::Forwarder;
 use vumi_testkit::rabbitmq::{Options, Version};
@@ -150,6 +150,54 @@ async fn cut_connections_lose_nothing() {
         let again = redelivered(&mut subscription, &held);
         within_5s_of(Instant::now(), "a cut connection", again).await;
     }
+}
+
+/// Nobody else gets what was delivered of a replica's own queue, however slow that is and however often its channel is lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_reply_queue_delivered_outlives_its_channels() {
+    const EACH: u16 = 5;
+    let Some(url) = vhost(Version::V4_0, None).await else {
+        return;
+    };
+    let broker = connect(&url).await;
+    let queue = unique("reply");
+    let subscribe = Subscribe {
+        queue: QueueSpec::Reply(queue.clone()),
+        prefetch: EACH,
+        access: Access::Shared,
+        tag: "reader".into(),
+    };
+    let mut subscription = broker.subscribe(subscribe).await;
+    let mut numbers = Vec::new();
+    for life in 1..=3 {
+        let begin = Instant::now();
+        while subscription.acker.generation() != Some(life) {
+            assert!(begin.elapsed() < PATIENCE, "no life {life}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        for _ in 0..EACH {
+            let n = numbers.len() as u32;
+            let publication = Publication {
+                exchange: String::new(),
+                routing_key: queue.clone(),
+                body: n.to_string().into(),
+                message_id: Some(n.to_string()),
+                class: PublicationClass::Direct,
+            };
+            let sent = publish(&broker, publication).await;
+            assert_eq!(sent, Confirmation::Confirmed);
+            numbers.push(n);
+        }
+        // They are delivered, and more than the reader has room for.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        subscription.acker.rebuild();
+    }
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let mut read = Vec::new();
+    for _ in &numbers {
+        read.push(number(&next(&mut subscription).await));
+    }
+    assert_eq!(read, numbers);
 }
 
 async fn send_when_up(broker: &Arc<dyn Broker>, queue: &str, n: u32) {

@@ -105,6 +105,37 @@ async fn a_tap_makes_no_message_of_a_deleted_queue_routable() {
     drop(connection);
 }
 
+/// Whoever looks on must know that something may be missing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_tap_tells_that_the_broker_was_away() {
+    let version = Version::V4_0;
+    let (Some(server), Some(url)) = (shared(version).await, vhost(version, None).await) else {
+        return;
+    };
+    let proxy = Forwarder::to(&[server.port()]).await.expect("forwarder");
+    let config = AmqpConfig::from_url(&proxy.through(&url)).expect("url");
+    let broker = AmqpBroker::connect(config);
+    up(&broker).await;
+    let healthy = connect(&url).await;
+    let port = Port::new(unique("tapped"), Flow::Inbound);
+    let queue = port.queue();
+    let reader = consume(&healthy, &queue, 100, Access::Shared).await;
+    consuming(&reader).await;
+    let mut tap = Tap::open(&*broker, &[port], Filter::default()).await;
+    assert_eq!(tap.next().await, Told::Open);
+    publish(&healthy, data(&queue, "\"1\"")).await;
+    seen(&mut tap, "1").await;
+    for round in ["2", "3"] {
+        proxy.cut();
+        for expected in [Told::Interrupted, Told::Open] {
+            let told = tokio::time::timeout(PATIENCE, tap.next()).await;
+            assert_eq!(told.expect("the tap tells something"), expected);
+        }
+        publish(&healthy, data(&queue, format!("\"{round}\""))).await;
+        seen(&mut tap, round).await;
+    }
+}
+
 /// Replicas know by them that others live: they must not wait until the broker confirms messages.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_do_not_wait_behind_messages() {

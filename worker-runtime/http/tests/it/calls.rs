@@ -387,6 +387,13 @@ async fn a_server_is_known_by_its_authority() {
     assert_eq!(answer.status, StatusCode::OK);
     let text = unreachable(tls.ask(None, None).await);
     assert!(text.contains("certificate"), "{text}");
+    // The same without a request.
+    let url = format!("https://localhost:{}/", tls.port);
+    let url = url.parse().unwrap();
+    for (ca, reached) in [(Some("ca"), true), (None, false)] {
+        let client = tls.client(ca, None).unwrap();
+        assert_eq!(client.reach(&url).await.is_ok(), reached, "{ca:?}");
+    }
     let missing = tls.client(Some("nowhere"), None).err().unwrap();
     assert_eq!(missing.code.name, "secret.missing");
     let empty = tls.client(Some("empty"), None).err().unwrap();

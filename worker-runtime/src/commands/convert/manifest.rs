@@ -135,6 +135,14 @@ impl<'a> Draft<'a> {
         if value.is_null() {
             return;
         }
+        if let Some(other) = &rule.beside
+            && self.config.get(other).is_none_or(Value::is_null)
+        {
+            self.lost.push(format!(
+                "{key} is not converted: it stands without {other}, and Vumi did not heed it then"
+            ));
+            return;
+        }
         let done = match rule.shape {
             Shape::Secret => rule.shape.read(value).map(|secret| {
                 self.secret(key, &secret);

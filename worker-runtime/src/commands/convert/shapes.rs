@@ -10,7 +10,7 @@ pub(super) enum Shape {
     /// A text.
     #[default]
     Text,
-    /// A text in which Vumi put something at a place in braces.
+    /// A text in which the old worker filled nothing in.
     FixedText,
     /// A whole number.
     Integer,
@@ -55,7 +55,7 @@ impl Shape {
             Self::Text | Self::Secret => text(value).map(Value::from),
             Self::FixedText => match text(value)? {
                 text if text.contains("{user}") || text.contains("{now}") => {
-                    Err("{user} and {now} are not filled in".into())
+                    Err("{user} and {now} would be filled in, and were not".into())
                 }
                 text => Ok(text.into()),
             },

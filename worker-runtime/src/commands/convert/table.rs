@@ -58,6 +58,8 @@ pub(super) struct Rule {
     pub(super) drop: Option<String>,
     pub(super) lost: Option<String>,
     pub(super) unless: Option<Value>,
+    /// Another key, without which Vumi did not heed this one.
+    pub(super) beside: Option<String>,
 }
 
 /// The table. That it can be read is tested.

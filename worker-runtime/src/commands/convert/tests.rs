@@ -503,13 +503,30 @@ redis_manager: {host: redis}
     ] {
         assert!(lost.iter().any(|l| l.contains(part)), "{part}: {lost:#?}");
     }
-    // Without credentials nobody is asked for any.
-    let (made, _) = one(class, "transport_name: a\nweb_path: a\nweb_port: 1\n");
-    let settings = &made["worker"]["genericHttp"]["settings"];
-    assert_eq!(
-        (&settings["username"], &settings["password"]),
-        (&json!(""), &json!(""))
-    );
+    // Without credentials nobody is asked for any; nor with half of them, as in Vumi.
+    let open = "transport_name: a\nweb_path: a\nweb_port: 1\n";
+    for (more, lost_key) in [
+        ("", None),
+        (
+            "airtel_username: partner\n",
+            Some("airtel_username is not converted: it stands without airtel_password"),
+        ),
+        (
+            "airtel_password: pass word\nairtel_username: null\n",
+            Some("airtel_password is not converted: it stands without airtel_username"),
+        ),
+    ] {
+        let (made, lost) = one(class, &format!("{open}{more}"));
+        let settings = &made["worker"]["genericHttp"]["settings"];
+        assert_eq!(
+            (&settings["username"], &settings["password"]),
+            (&json!(""), &json!(""))
+        );
+        let said = lost.iter().filter(|l| l.contains("it stands without"));
+        let said: Vec<_> = said.collect();
+        assert_eq!(said.len(), usize::from(lost_key.is_some()), "{lost:#?}");
+        assert!(said.iter().all(|l| l.contains(lost_key.unwrap())));
+    }
 }
 
 #[test]
@@ -659,12 +676,16 @@ fn values_that_cannot_be_said_are_named_without_the_value() {
             .any(|l| l.contains(&format!("{key} is not converted: ")));
         assert!(named && files[0].1.contains(key), "{key}: {lost:?}");
     }
-    let class = Some("vumi.demos.static_reply.StaticReplyApplication");
+    let class = Some("vumi2.applications.StaticReplyApplication");
     let (_, lost) = convert(&read(&[], class, &["reply_text:Hello {user}"]), false);
     assert!(
         lost.iter()
-            .any(|l| l.contains("{user} and {now} are not filled in"))
+            .any(|l| l.contains("{user} and {now} would be filled in"))
     );
+    let class = Some("vumi.demos.static_reply.StaticReplyApplication");
+    let (files, lost) = convert(&read(&[], class, &["reply_text:Hello {user}"]), false);
+    assert!(!lost.iter().any(|l| l.contains("reply_text")), "{lost:?}");
+    assert!(files[0].1.contains("Hello {user}"), "{}", files[0].1);
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! What people see of `vumi inject` while it runs: a bar on a terminal, and anywhere what it waits for, and why.
 
 use crate::output;
-use crate::patience::{OFTEN, SOON};
+use crate::patience::{OFTEN, meanwhile};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::cell::Cell;
 use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::timeout;
 use vumi_core::broker::{Broker, LinkState};
+use vumi_core::journal_desk::is_of;
 use vumi_core::supervisor::control::{Request, ask};
 use vumi_core::supervisor::status::{ProcessStatus, WorkerStatus};
 
@@ -51,11 +52,7 @@ fn trouble(link: &LinkState) -> Option<String> {
 
 /// What the worker that reads the queue says of its broker.
 fn trouble_in(status: &ProcessStatus, queue: &str) -> Option<String> {
-    let is_of = |name: &str| {
-        let rest = name.strip_prefix(queue);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    let reads = |worker: &&WorkerStatus| worker.queues.iter().any(|one| is_of(&one.queue));
+    let reads = |worker: &&WorkerStatus| worker.queues.iter().any(|one| is_of(&one.queue, queue));
     let worker = status.workers.iter().find(reads)?;
     (!worker.link.starts_with("up")).then(|| format!("{} is {}", worker.worker, worker.link))
 }
@@ -127,24 +124,14 @@ impl Waiting {
 
     /// Waits for `work`, and says from time to time why it takes long.
     pub async fn wait<T>(&self, work: impl Future<Output = T>) -> T {
-        let mut work = std::pin::pin!(work);
-        let (began, mut next) = (Instant::now(), SOON);
-        loop {
-            let look = async {
-                sleep(next).await;
-                self.link.trouble().await
-            };
-            let trouble = tokio::select! {
-                biased;
-                done = &mut work => return done,
-                trouble = look => trouble,
-            };
+        let look = async |so_far| {
+            let trouble = self.link.trouble().await;
             self.estimate(false);
-            if let Some(line) = sentence(trouble.as_deref(), began.elapsed()) {
+            if let Some(line) = sentence(trouble.as_deref(), so_far) {
                 self.bar.suspend(|| output::note(&line));
             }
-            next = OFTEN;
-        }
+        };
+        meanwhile(look, work).await
     }
 
     /// Takes the bar away.
@@ -157,6 +144,7 @@ impl Waiting {
 mod tests {
     use super::*;
     use serde_json::json;
+    use tokio::time::sleep;
 
     #[test]
     fn what_blocks_is_said_at_once_and_silence_after_a_while() {

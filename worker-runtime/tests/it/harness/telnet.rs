@@ -5,6 +5,9 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 
+/// What an echo says to who connects.
+const PROMPT: &str = "Enter text to echo:";
+
 /// An open connection.
 pub struct Telnet {
     reader: BufReader<OwnedReadHalf>,
@@ -30,7 +33,7 @@ impl Telnet {
             .await
     }
 
-    /// The next line that is not empty; none at the end or after `limit`.
+    /// The next line that is neither empty nor the prompt of an echo; none at the end or after `limit`.
     pub async fn hear(&mut self, limit: Duration) -> Option<String> {
         tokio::time::timeout(limit, async {
             loop {
@@ -39,7 +42,7 @@ impl Telnet {
                     return None;
                 }
                 let line = line.trim();
-                if !line.is_empty() {
+                if !line.is_empty() && line != PROMPT {
                     return Some(line.to_owned());
                 }
             }

@@ -1,7 +1,9 @@
 //! `vumi tap`: what it shows of a connector, and that it takes nothing away.
 
 use super::*;
+use crate::harness::shared_broker;
 use std::io::BufRead;
+use vumi_testkit::forwarder::Forwarder;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tap_shows_nothing_personal_unless_asked() {
@@ -98,6 +100,40 @@ async fn a_tap_on_rabbitmq_follows_beside_the_reader() {
         },
     );
     exists.await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tap_says_that_the_broker_was_away() {
+    let (Some(server), Some(url)) = (shared_broker().await, vhost("tap_away").await) else {
+        return;
+    };
+    let campaign = Campaign::empty();
+    let proxy = Forwarder::to(&[server.port()]).await.unwrap();
+    let through = proxy.through(&url);
+    for (format, line) in [
+        (
+            "table",
+            "… the broker was away; what passed meanwhile is not shown",
+        ),
+        ("json", r#"{"interrupted":true}"#),
+    ] {
+        let name = format!("tap_{format}");
+        let arguments = ["tap", "t", "--broker", &through, "--format", format];
+        let seen = Process::start(campaign.path(), &name, &arguments);
+        let says = |wanted: &'static str| {
+            let seen = &seen;
+            wait_for("the tap to say it", PATIENCE, move || {
+                let log = seen.log();
+                async move {
+                    let said = log.lines().any(|said| said == wanted);
+                    said.then_some(()).ok_or(log)
+                }
+            })
+        };
+        says(FOLLOWING).await;
+        proxy.cut();
+        says(line).await;
+    }
 }
 
 /// As in a pod, where the input ends with the connection of whoever looks on.

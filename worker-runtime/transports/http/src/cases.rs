@@ -16,6 +16,7 @@
 //!         calls: [{method: POST, url: "https://…", form: {to: "27"}}]
 //!         answers: [{status: 200, body: OK}]           # what the provider says to each call
 //!         event: {event_type: ack}                     # or error: {class: throttled, code: peer.throttled}
+//!         count: []                                    # all that it counts beside requests: `receipt unknown`, `late reply`, …
 //! ```
 
 mod agree;
@@ -158,6 +159,7 @@ fn what_is_not_as_the_file_says_is_found() {
             "calls",
         ),
         ("sent_message_id: A-1", "sent_message_id: A-2", "event"),
+        ("[receipt unknown]", "[receipt pending]", "count"),
     ] {
         let changed = text.replacen(from, to, 1);
         assert_ne!(changed, text, "{from}");

@@ -237,12 +237,20 @@ impl Engine {
         provider: Arc<dyn Provider>,
         cx: Arc<WorkerContext>,
     ) -> Result<Arc<dyn Worker>, WorkError> {
+        Self::within(Limits::default(), provider, cx)
+    }
+
+    /// As [`Self::build`], with these limits where the resource says none.
+    pub(crate) fn within(
+        mut limits: Limits,
+        provider: Arc<dyn Provider>,
+        cx: Arc<WorkerContext>,
+    ) -> Result<Arc<dyn Worker>, WorkError> {
         let http = cx.resource().transport().and_then(|t| t.http.clone());
         let auth = http.as_ref().and_then(|http| http.auth.as_ref());
         if let Some(auth) = auth {
             cx.secrets().resolve(&auth.password)?;
         }
-        let mut limits = Limits::default();
         if let Some(size) = http.as_ref().and_then(|http| http.max_body) {
             limits.max_body = usize::try_from(size.0).unwrap_or(usize::MAX);
             // Some of the largest fit at one time.

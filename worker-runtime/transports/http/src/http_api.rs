@@ -4,9 +4,10 @@
 use crate::described::Door;
 use crate::engine::{AnswerOnce, Carried, Engine, Inbound, Provider, Refused, SessionMove};
 use crate::findings::Findings;
+use crate::repeated::Repeated;
 use async_trait::async_trait;
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use vumi_api::transports::HttpApi;
@@ -26,7 +27,8 @@ const REQUIRED: [&str; 3] = ["content", "to_addr", "from_addr"];
 
 pub(crate) struct Def;
 
-struct Api {
+/// What the settings of a transport make of requests.
+pub(crate) struct Api {
     holds: bool,
     allowed: Vec<String>,
     defaults: BTreeMap<String, String>,
@@ -37,6 +39,7 @@ struct Api {
     door: Option<Door>,
     numbers: Option<Numbers>,
     deadline: Option<DeadlineRule>,
+    repeated: Repeated,
 }
 
 #[async_trait]
@@ -61,7 +64,7 @@ impl Api {
     ///
     /// # Errors
     /// A secret is not there, or a country is none.
-    fn new(config: HttpApi, cx: &Arc<WorkerContext>) -> Result<Self, WorkError> {
+    pub(crate) fn new(config: HttpApi, cx: &Arc<WorkerContext>) -> Result<Self, WorkError> {
         let allowed = config.allowed_fields;
         let (access, secrets) = (config.access, config.secrets);
         let signature = access.as_ref().and_then(|access| access.signature.as_ref());
@@ -83,6 +86,7 @@ impl Api {
                 .transpose()?,
             numbers: Numbers::new(config.numbers_of.as_deref(), config.unclear_numbers, cx)?,
             deadline: config.deadline,
+            repeated: Repeated::new(cx),
         })
     }
 
@@ -178,6 +182,8 @@ impl Provider for Api {
 
     async fn request(&self, request: &Request, _: &str) -> Result<Carried, Refused> {
         let (params, unsigned) = self.params(request).await?;
+        let named = self.allowed.iter().chain(&self.id_field);
+        self.repeated.look(&params, &BTreeSet::new(), named);
         let mut findings = Findings::default();
         for name in unsigned {
             findings.add("unsigned_parameter", &name);

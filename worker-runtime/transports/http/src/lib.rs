@@ -16,6 +16,7 @@ mod http_rpc;
 mod mediafone;
 mod peer;
 mod pending;
+mod repeated;
 #[cfg(test)]
 mod tests;
 

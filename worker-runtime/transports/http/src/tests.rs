@@ -1,6 +1,7 @@
 //! The HTTP API on the engine, with real connections and a stand-in for the worker runtime's engine.
 
-use crate::http_api::Def;
+use crate::engine::Engine;
+use crate::http_api::{Api, Def};
 use serde_json::{Value, json};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,7 +16,8 @@ use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::holding::{self, Holder};
 use vumi_core::message::{Event, EventType, Message, SessionEvent, UserMessage};
 use vumi_core::status::StatusLevel;
-use vumi_core::worker::{Input, Output, Worker, WorkerType};
+use vumi_core::worker::{Input, Output, Worker, WorkerContext, WorkerType};
+use vumi_http::Limits;
 
 mod bad_input;
 mod held;
@@ -62,15 +64,47 @@ fn elsewhere(worker: &dyn Worker, instance: &str, message: &UserMessage) -> Opti
     }
 }
 
-/// A running transport; `http` is merged into its listener settings.
-async fn server(config: Value, http: Value) -> Server {
+/// `http` is merged into the listener settings.
+fn spec(config: Value, http: Value) -> Value {
     let mut listener = json!({"host": "127.0.0.1", "port": 8080});
     for (key, value) in http.as_object().unwrap() {
         listener[key] = value.clone();
     }
+    json!({"httpApi": config, "http": listener})
+}
+
+/// A running transport.
+async fn server(config: Value, http: Value) -> Server {
     let engine = StandIn::new();
-    let spec = json!({"httpApi": config, "http": listener});
-    let (worker, cx, closing) = built(&engine, "one", spec).await.unwrap();
+    let built = built(&engine, "one", spec(config, http)).await.unwrap();
+    started(engine, built).await
+}
+
+/// The same, to which a head and a body must come within this time.
+async fn hurried_server(config: Value, http: Value, limit: Duration) -> Server {
+    let engine = StandIn::new();
+    let manifest =
+        json!({"kind": "Transport", "metadata": {"name": "api"}, "spec": spec(config, http)});
+    let resource = resource(&manifest).unwrap();
+    let config = vumi_api::transports::HttpApi::pick(&resource)
+        .unwrap()
+        .clone();
+    let closing = CancellationToken::new();
+    let cx = engine.context(resource, "one", closing.clone());
+    let limits = Limits {
+        head_timeout: limit,
+        body_timeout: limit,
+        ..Limits::default()
+    };
+    let api = Arc::new(Api::new(config, &cx).unwrap());
+    let worker = Engine::within(limits, api, Arc::clone(&cx)).unwrap();
+    started(engine, (worker, cx, closing)).await
+}
+
+async fn started(
+    engine: Arc<StandIn>,
+    (worker, cx, closing): (Arc<dyn Worker>, Arc<WorkerContext>, CancellationToken),
+) -> Server {
     let runs = Arc::clone(&worker);
     let running = tokio::spawn(async move { runs.run(cx).await });
     let address = engine.address().await.unwrap();

@@ -200,6 +200,52 @@ fn who_requires_its_peer_is_not_ready_without_it() {
     }
 }
 
+/// Who has heard nothing yet does not take that for good news.
+#[test]
+fn who_requires_its_peer_stays_not_ready_until_it_is_heard_of_again() {
+    let away = || {
+        let spec = "devNull: {}, readiness: {requireLink: true}";
+        let mut world = World::running("Transport", spec);
+        world.says("provider", "down", "provider_unreachable", "no answer");
+        world.pass(20);
+        assert_eq!(world.three(), ["False/PeerDown", "", ""]);
+        world
+    };
+    let answers = |world: &mut World| {
+        world.says("provider", "ok", "provider_answered", "it answers");
+        world.pass(15);
+        assert_eq!(world.three(), ["True/Running", "", ""]);
+    };
+    // Another operator takes over.
+    let mut world = away();
+    world.reports.clear();
+    world.memory = vumi_plan::Memory::default();
+    let broker = std::mem::take(&mut world.broker);
+    world.broker.unread = Some(Unread::NotYet);
+    let writes = world.writes;
+    world.pass(10);
+    world.broker = broker;
+    world.pass(50);
+    assert_eq!(world.writes, writes, "{:#?}", world.status);
+    assert_eq!(world.three(), ["False/PeerDown", "", ""]);
+    answers(&mut world);
+    // Another pod.
+    let mut world = away();
+    world.reports.clear();
+    world.workload.as_mut().unwrap().updated = 0;
+    world.look();
+    assert_eq!(world.three(), ["False/RollingOut", "True/RollingOut", ""]);
+    world.runs(1);
+    world.look();
+    assert_eq!(world.three(), ["False/PeerDown", "", ""]);
+    world.pass(60);
+    assert_eq!(world.three(), ["False/PeerDown", "", ""]);
+    // Nobody can tell any more.
+    world.pass(60);
+    assert_eq!(world.three(), ["False/NoReports", "", ""]);
+    answers(&mut world);
+}
+
 #[test]
 fn silence_is_never_the_last_green() {
     let mut world = transport();

@@ -3,7 +3,11 @@
 use super::{ECHO, World, at};
 use crate::{built, context, resource};
 use vumi_api::ConditionType as T;
-use vumi_plan::{Edge, Outcome, Pod, Problem, Reason, Refusal, Unread, Workload, edges, status};
+use vumi_plan::settings::PodMonitorSettings;
+use vumi_plan::{
+    Edge, Outcome, Pod, Problem, Reason, Refusal, Settings, Unread, Workload, build, edges, status,
+    validate,
+};
 
 fn refused(outcome: Outcome, reason: Reason) -> Refusal {
     Refusal {
@@ -405,6 +409,33 @@ fn a_cluster_without_gateways_is_waited_for() {
     world.desired = built(&world.resource, &surroundings);
     world.look();
     assert_eq!(world.three(), ["True/Running", "True/GatewayMissing", ""]);
+}
+
+#[test]
+fn a_cluster_without_pod_monitors_is_waited_for() {
+    let mut world = World::running("Transport", "devNull: {}");
+    let settings = Settings {
+        pod_monitor: Some(PodMonitorSettings::default()),
+        ..Settings::default()
+    };
+    let mut surroundings = context(&world.resource);
+    surroundings.platform = vumi_plan::Platform::default();
+    let validated = validate(&world.resource, &surroundings, &settings).unwrap();
+    world.desired = build(&validated, &surroundings, &settings);
+    let before = world.status.clone();
+    world.look();
+    assert_eq!(
+        world.three(),
+        ["True/Running", "True/PodMonitorMissing", ""]
+    );
+    let told = edges(&before, &world.status);
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].warning && told[0].reason == "PodMonitorMissing");
+    surroundings.platform.pod_monitor = true;
+    let validated = validate(&world.resource, &surroundings, &settings).unwrap();
+    world.desired = build(&validated, &surroundings, &settings);
+    world.look();
+    assert_eq!(world.three(), ["True/Running", "", ""]);
 }
 
 #[test]

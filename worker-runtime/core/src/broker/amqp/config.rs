@@ -71,6 +71,14 @@ pub struct Identity {
     pub profile: Profile,
 }
 
+impl Identity {
+    /// Host, port and virtual host, for people: `rabbitmq:5672/campaign`.
+    pub fn shown(&self) -> String {
+        let vhost = self.vhost.trim_start_matches('/');
+        format!("{}:{}/{vhost}", self.host, self.port)
+    }
+}
+
 impl std::fmt::Display for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self {
@@ -147,6 +155,12 @@ impl AmqpConfig {
         config
     }
 
+    /// What a resource of this namespace means by its `broker`, for whoever is not in one of its pods: a host without dots is a
+    /// Service of that namespace.
+    pub fn of_namespace(secrets: Arc<Secrets>, broker: &BrokerRef, namespace: &str) -> Self {
+        Self::from_secret(secrets, broker).within(format!("{namespace}.svc"))
+    }
+
     fn new(address: Address) -> Self {
         Self {
             address,
@@ -203,7 +217,7 @@ impl AmqpConfig {
     }
 
     /// Looks for a host whose name has no dots in this domain: as somebody else, who lives there, means it.
-    pub fn within(mut self, domain: impl Into<String>) -> Self {
+    fn within(mut self, domain: impl Into<String>) -> Self {
         self.domain = Some(domain.into());
         self
     }
@@ -530,6 +544,10 @@ mod tests {
             assert_eq!(host(&format!("amqp://{whole}")), whole);
         }
         assert_eq!(host("amqp://[::1]"), "::1");
+        let parts = secrets(&[("host", "rabbitmq"), ("username", "u"), ("password", "p")]);
+        let config = AmqpConfig::of_namespace(parts, &reference(), "campaign");
+        let shown = config.identity().unwrap().shown();
+        assert!(shown.starts_with("rabbitmq.campaign.svc:5672/"), "{shown}");
         let config = AmqpConfig::from_url("amqp://u:p@h").unwrap();
         assert_eq!(config.credentials().unwrap(), ("u".into(), "p".into()));
     }

@@ -35,6 +35,8 @@ const REFUSED: Duration = Duration::from_secs(2);
 const PAUSE: Backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(1));
 /// A life that was longer was a good one.
 const LIVED: Duration = Duration::from_secs(1);
+/// How long the reader of a queue that is gone may take to make room for what was delivered of it.
+const SAVING: Duration = Duration::from_secs(5);
 /// How long closing a channel may take; its connection may be dead without anyone knowing yet.
 const CLOSING: Duration = Duration::from_secs(2);
 
@@ -185,8 +187,7 @@ impl Keeper {
         };
         self.desk.live(None);
         if let (QueueSpec::Reply(_), Some(taken)) = (&self.subscribe.queue, &mut taken) {
-            // The queue is gone with its channel: nobody else will get them.
-            self.hand_on(taken);
+            self.save(taken).await;
         }
         // Waits, so that everything is back in the queue before the next life looks.
         let closing = async {
@@ -331,7 +332,9 @@ impl Keeper {
             .basic_cancel(stopping.consumer.tag(), BasicCancelOptions::default())
             .await
             .map_err(|e| Trouble::of(&e))?;
-        if !self.hand_on(&mut stopping) {
+        if let QueueSpec::Reply(_) = self.subscribe.queue {
+            self.save(&mut stopping).await;
+        } else if !self.hand_on(&mut stopping) {
             return Err(Trouble::Lost(
                 "the reader did not take what was delivered".into(),
             ));
@@ -349,6 +352,30 @@ impl Keeper {
             }
         }
         true
+    }
+
+    /// Hands on what the broker delivered of a queue that is gone with its channel: nobody else will get it. A reader that has
+    /// no room is waited for, and not for ever: until then there is no new queue.
+    async fn save(&self, taken: &mut Taken) {
+        let deadline = tokio::time::Instant::now() + SAVING;
+        let mut lost = Vec::new();
+        while let Some(Some(Ok(delivery))) = taken.consumer.next().now_or_never() {
+            let raw = self.raw(delivery);
+            let id = raw.message_id.clone().unwrap_or_default();
+            let handed = tokio::time::timeout_at(deadline, self.sender.send(raw)).await;
+            if !matches!(handed, Ok(Ok(()))) {
+                lost.push(id);
+            }
+        }
+        if !lost.is_empty() {
+            let queue = self.subscribe.queue.name();
+            tracing::warn!(
+                queue,
+                messages = lost.len(),
+                message_ids = lost.join(" "),
+                "lost with the channel of a queue of our own: they were delivered, and there was no room for them"
+            );
+        }
     }
 
     /// Sends what was ordered; true to rebuild.

@@ -210,6 +210,17 @@ impl Broker for AmqpBroker {
         }
     }
 
+    async fn is_there(&self, queue: &str) -> Result<bool, WorkError> {
+        let asked = self
+            .errand(queue, async |channel| topology::depth(channel, queue).await)
+            .await;
+        match asked {
+            Ok(_) | Err((Trouble::Held(_), _)) => Ok(true),
+            Err((Trouble::Missing(_), _)) => Ok(false),
+            Err(error) => Err(errors::work_error(error)),
+        }
+    }
+
     async fn shelf(&self, queue: &str, limit: usize) -> Result<Box<dyn Shelf>, WorkError> {
         let taken = async {
             let connection = self.consuming.clone().connection().await?;

@@ -1,85 +1,82 @@
 //! The end of a queue that is a replica's own. What is in it ends with it, so it is read until it is empty, and only then
-//! the broker sends no more: whoever forwards from then on is told so. The queue is in order, so a mark that we put into it
-//! shows when all that was before it has come. (The broker is not asked for its depth: over another connection it does not
-//! tell that of an exclusive queue.)
+//! the broker sends no more: whoever forwards from then on is told so. A mark shows when all that was in it has come.
 
 use super::Consumer;
-use crate::broker::{ConsumerState, RawDelivery};
+use crate::broker::ConsumerState;
 use crate::engine::Counts;
-use crate::engine::outlet::Outlet;
-use crate::message::random_id;
+use crate::engine::forwarded::Replies;
+use crate::engine::marks::Mark;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::Instant;
 
-/// A mark that came while too much was in hand is followed by another one so long after it.
-const AGAIN: Duration = Duration::from_millis(20);
-/// One that did not arrive in this time was lost, or stands behind many.
-const ARRIVES: Duration = Duration::from_millis(500);
+/// Whether a mark was lost is looked at so often.
+const LOOKS: Duration = Duration::from_millis(500);
+/// Others may hand on more as fast as it is handled. After what was there when the stop began has come, a moment with little in
+/// hand is waited for no longer than so.
+const LINGERS: Duration = match cfg!(test) {
+    true => Duration::from_millis(500),
+    false => Duration::from_secs(5),
+};
 
 /// Looks whether such a queue is empty.
 pub(super) struct Leaving {
-    outlet: Arc<Outlet>,
-    queue: String,
-    /// How our marks begin.
-    token: String,
-    /// How many were sent: the last one counts.
-    marks: u64,
-    sends: Option<BoxFuture<'static, ()>>,
-    /// The last one has come.
-    arrived: bool,
+    replies: Option<Arc<Replies>>,
+    /// Since it was sent nothing that was there before is waited for once any mark has come.
+    first: Option<Mark>,
+    last: Option<Mark>,
+    sends: Option<BoxFuture<'static, Mark>>,
+    /// Since when a mark has come.
+    arrived: Option<Instant>,
     /// The broker was told to send no more.
     left: bool,
 }
 
 impl Leaving {
-    pub(super) fn new(outlet: Arc<Outlet>, queue: String) -> Self {
+    pub(super) fn new(replies: Option<Arc<Replies>>) -> Self {
         Self {
-            outlet,
-            queue,
-            token: random_id(),
-            marks: 0,
+            replies,
+            first: None,
+            last: None,
             sends: None,
-            arrived: false,
+            arrived: None,
             left: false,
         }
     }
 
-    fn mark(&self) -> String {
-        format!("{}/{}", self.token, self.marks)
-    }
-
-    /// Sends a mark, and returns when another one is to be sent.
+    /// Sends a mark if none is on its way, and returns when it is to be looked again.
     pub(super) async fn send(&mut self) {
-        if self.sends.is_none() {
-            let wait = match self.marks {
-                0 => Duration::ZERO,
-                _ => AGAIN,
-            };
-            self.marks += 1;
-            let (outlet, queue, mark) = (Arc::clone(&self.outlet), self.queue.clone(), self.mark());
-            let sends = async move {
-                tokio::time::sleep(wait).await;
-                outlet.mark(&queue, mark).await;
-                tokio::time::sleep(ARRIVES).await;
-            };
-            self.sends = Some(sends.boxed());
+        let Some(replies) = &self.replies else {
+            return std::future::pending().await;
+        };
+        let on_its_way = |mark: &Mark| !replies.marks().is_lost(*mark);
+        if self.arrived.is_none() && self.last.filter(on_its_way).is_none() {
+            let sends = self.sends.get_or_insert_with(|| {
+                let replies = Arc::clone(replies);
+                async move { replies.marks().send().await }.boxed()
+            });
+            let mark = sends.await;
+            self.sends = None;
+            self.first.get_or_insert(mark);
+            self.last = Some(mark);
         }
-        if let Some(sends) = &mut self.sends {
-            sends.await;
-        }
-        self.sends = None;
+        tokio::time::sleep(LOOKS).await;
     }
 
-    /// Whether a delivery is a mark of ours.
-    pub(super) fn is_mark(&mut self, raw: &RawDelivery) -> bool {
-        let named = raw.message_id.as_deref().filter(|_| raw.body.is_empty());
-        let Some(mark) = named.filter(|id| id.starts_with(&self.token)) else {
+    /// Whether all that was in the queue has come, or it cannot be found out; `room`: so little is in hand that more than may
+    /// stand behind a mark comes as well.
+    fn is_over(&mut self, room: bool) -> bool {
+        let Some(marks) = self.replies.as_ref().map(|replies| replies.marks()) else {
             return false;
         };
-        self.arrived |= mark == self.mark();
-        true
+        if self.first.is_some_and(|first| marks.has_arrived(first)) {
+            let arrived = *self.arrived.get_or_insert_with(Instant::now);
+            return room || arrived.elapsed() >= LINGERS;
+        }
+        // Nobody can put anything into it while the broker takes nothing, and what was there has come where there is room.
+        room && !marks.can_be_sent()
     }
 }
 
@@ -94,23 +91,19 @@ impl Consumer {
 
     /// Whether one more fits beside what is in hand.
     pub(super) fn has_place(&self) -> bool {
-        !self.own || self.in_hand() < 4 * u64::from(self.prefetch)
+        self.own.is_none() || self.in_hand() < 4 * u64::from(self.prefetch)
     }
 
     /// Whether it is to be found out whether a queue of our own is empty.
     pub(super) fn is_leaving(&self, draining: bool) -> bool {
         let reads = *self.state.borrow() == ConsumerState::Consuming;
-        draining && self.own && reads && !self.leaving.left
+        draining && self.own.is_some() && reads && !self.leaving.left
     }
 
-    /// Has a queue of our own take nothing more once it is empty: a mark has come, and there is room for more than may
-    /// stand behind it, which has come then as well or comes now.
+    /// Has a queue of our own take nothing more once it is empty.
     pub(super) fn leave_if_empty(&mut self) {
-        if !std::mem::take(&mut self.leaving.arrived) {
-            return;
-        }
-        self.leaving.sends = None;
-        if self.in_hand() < u64::from(self.prefetch / 2) {
+        let room = self.in_hand() < u64::from(self.prefetch / 2) && self.deliveries.is_empty();
+        if !self.leaving.left && self.leaving.is_over(room) {
             self.leaving.left = true;
             self.acker.cancel();
         }

@@ -14,6 +14,7 @@ mod window;
 use super::acks::{Ack, Acks};
 use super::backlog::Backlog;
 use super::delivery::{Delivery, Desk, Finished};
+use super::forwarded::Replies;
 use super::journal::{self, Event, Hold, LaneJournal};
 use super::lanes::{Lane, LaneChooser, Lanes};
 use crate::broker::{Access, Acker, Broker, ConsumerState, QueueSpec, RawDelivery, Subscribe};
@@ -77,6 +78,8 @@ pub(super) struct Parts {
     pub(super) journal: Option<journal::Parts>,
     /// Says which messages wait although nothing failed.
     pub(super) hold: Option<Arc<dyn Hold>>,
+    /// The queue is this one.
+    pub(super) replies: Option<Arc<Replies>>,
 }
 
 pub(super) struct Consumer {
@@ -85,7 +88,7 @@ pub(super) struct Consumer {
     phase: watch::Receiver<Phase>,
     ordered: bool,
     /// Its queue is this replica's own and ends with it: nobody else can have what is in it.
-    own: bool,
+    own: Option<Arc<Replies>>,
     prefetch: u16,
     mode: OrderingMode,
     chooser: LaneChooser,
@@ -123,7 +126,7 @@ pub(super) struct Consumer {
 impl Consumer {
     pub(super) async fn subscribe(parts: Parts) -> (Self, Watched) {
         let queue = parts.queue.name().to_owned();
-        let own = matches!(parts.queue, QueueSpec::Reply(_));
+        let own = parts.replies;
         let halt = parts.desk.halt.clone();
         let journal = parts
             .journal
@@ -132,7 +135,9 @@ impl Consumer {
             .broker
             .subscribe(Subscribe {
                 access: match parts.mode {
-                    OrderingMode::PerUser | OrderingMode::PerQueue if !own => Access::Fenced,
+                    OrderingMode::PerUser | OrderingMode::PerQueue if own.is_none() => {
+                        Access::Fenced
+                    }
                     _ => Access::Shared,
                 },
                 queue: parts.queue,
@@ -140,6 +145,9 @@ impl Consumer {
                 tag: parts.tag,
             })
             .await;
+        if let Some(own) = &own {
+            own.read_by(Arc::clone(&subscription.acker));
+        }
         let exit = journal.as_ref().map(|journal| Arc::clone(journal.exit()));
         let desk = Arc::new(Desk {
             exit: exit.or_else(|| parts.desk.exit.clone()),
@@ -165,9 +173,8 @@ impl Consumer {
             #[cfg(test)]
             acker: Some(Arc::clone(&subscription.acker)),
         };
-        let leaving = Leaving::new(Arc::clone(&desk.outlet), queue.clone());
         let consumer = Self {
-            leaving,
+            leaving: Leaving::new(own.clone()),
             standing: Standing::new(
                 Arc::clone(&desk),
                 parts.broker,
@@ -230,7 +237,7 @@ impl Consumer {
             self.turned
                 .store(turned.try_into().unwrap_or(u64::MAX), Ordering::Relaxed);
             let draining = *phase.borrow_and_update() == Phase::Drain;
-            if draining && self.own {
+            if draining && self.own.is_some() {
                 self.leave_if_empty();
                 if self.has_nothing_left() {
                     break;
@@ -250,7 +257,7 @@ impl Consumer {
             self.note_pause(self.backlog.reason(&pause, self.desk.port.flow));
             self.turn_journal(draining);
             let reading = match draining {
-                true => self.own,
+                true => self.own.is_some(),
                 false => self.paused_at.is_none(),
             };
             let reading = reading && self.has_room();
@@ -315,11 +322,12 @@ impl Consumer {
         }
         self.acks.open(raw.tag);
         self.window.open(raw.tag, &raw.body);
-        let forwarded = self.desk.forwarded.clone().filter(|_| self.own);
-        let mark =
-            forwarded.as_ref().is_some_and(|f| f.is_mark(&raw)) || self.leaving.is_mark(&raw);
         // What comes again to a queue of our own is in hand, or was: it went to nobody else.
-        if mark || (self.own && raw.redelivered) {
+        let own = self.own.clone();
+        if own
+            .as_ref()
+            .is_some_and(|own| own.is_mark(&raw) || raw.redelivered)
+        {
             // No message, or not another one, and not counted as one.
             self.finished_with(raw.tag, received);
             return;
@@ -337,8 +345,9 @@ impl Consumer {
             Ok(message) => self.chooser.lane(self.desk.port.flow, message),
             Err(_) => Lane::Free,
         };
+        let id = message.as_ref().map(|message| message.id().to_owned());
         let delivery = Delivery {
-            passing: forwarded.map(|forwarded| forwarded.arrives(lane)),
+            passing: own.map(|own| own.arrives(lane, id.unwrap_or_default())),
             raw,
             message,
             lane,
@@ -383,7 +392,7 @@ impl Consumer {
         self.ack_at = None;
         self.held_back = None;
         self.next_life_of_journal(generation);
-        if !self.own {
+        if self.own.is_none() {
             let waiting = self.lanes.clear_waiting();
             self.return_all(waiting);
         }

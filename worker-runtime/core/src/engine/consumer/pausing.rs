@@ -34,7 +34,7 @@ impl Consumer {
     /// Gives what was not begun to other consumers at once. Only where no order is kept: giving up a fence while
     /// something still runs behind it would let a successor overtake it.
     pub(super) fn let_others_have_it(&mut self) {
-        if self.ordered || self.own {
+        if self.ordered || self.own.is_some() {
             return;
         }
         self.acker.cancel();
@@ -49,7 +49,7 @@ impl Consumer {
         let long = self.paused_at.is_some_and(|at| at.elapsed() >= LONG_PAUSE);
         let idle =
             self.running.is_empty() && self.journal.as_ref().is_none_or(LaneJournal::is_idle);
-        if !self.ordered || self.own || self.released || !long || !idle {
+        if !self.ordered || self.own.is_some() || self.released || !long || !idle {
             return;
         }
         self.acknowledge();

@@ -32,7 +32,7 @@ impl Consumer {
             None => raw.generation == self.desk.generation.load(Ordering::Relaxed),
         };
         let parked = match verdict {
-            verdict if !current && !self.own => {
+            verdict if !current && self.own.is_none() => {
                 if verdict == Verdict::Done {
                     self.known.note_done(&raw, replay.as_deref());
                 }

@@ -168,7 +168,7 @@ impl Desk {
     fn is_for_failure_worker(&self, error: &WorkError, own: &Next) -> bool {
         self.policy.external
             && self.lasting
-            && self.sending.is_some()
+            && self.sending.as_ref().is_some_and(|s| s.has_rows())
             && error.code != codes::ROUTE_NO_QUEUE
             && (counts(error) || matches!(own, Next::GiveUp(_)))
     }

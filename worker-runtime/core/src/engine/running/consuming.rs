@@ -5,7 +5,7 @@ use crate::broker::{Durability, QueueSpec};
 use crate::engine::backoff::RetryPolicy;
 use crate::engine::consumer::{Consumer, PREFETCH, Parts};
 use crate::engine::delivery::{Desk, Duty};
-use crate::engine::forwarded::Forwarded;
+use crate::engine::forwarded::{Forwarded, Replies};
 use crate::engine::journal::{self, Hold, Schedules};
 use crate::engine::outlet::Outlet;
 use crate::engine::partitions::{self, Plan};
@@ -27,6 +27,8 @@ pub(super) struct Consumed {
     pub(super) trail: Option<Arc<Trail>>,
     /// What each replica holds.
     pub(super) holds: Option<Holds>,
+    /// The reply queue of this replica, if it holds anything.
+    pub(super) own_queue: Option<Arc<Replies>>,
     /// Of a worker that holds sessions.
     pub(super) forwarded: Option<Arc<Forwarded>>,
 }
@@ -147,6 +149,7 @@ impl RunningWorker {
             epoch: self.epoch,
             journal,
             hold,
+            replies: parts.own_queue.clone().filter(|_| !lasting),
             desk,
         };
         let plan = Plan::of(resource, port);

@@ -10,7 +10,7 @@ pub use built::{BuiltWorker, build};
 
 use super::backlog::Backlog;
 use super::consumer::Watched;
-use super::forwarded::Forwarded;
+use super::forwarded::{Forwarded, Replies};
 use super::journal::JournalWatch;
 use super::outlet::Outlet;
 use super::peer;
@@ -22,6 +22,7 @@ use crate::broker::QueueSpec;
 use crate::codes;
 use crate::error::{ErrorClass, WorkError};
 use crate::heartbeat::{self, HeartbeatInfo};
+use crate::message::FailureMessage;
 use crate::status::StatusDesk;
 use crate::telemetry::{QueueMetrics, WorkerMetrics};
 use crate::worker::{Worker, WorkerContext};
@@ -111,12 +112,15 @@ impl BuiltWorker {
         };
         let mut consumed = Vec::new();
         let ordered = running.cx.resource().ordering_mode() != OrderingMode::None;
-        let forwarded = (ordered && self.topology.holds == Some(Holds::Sessions)).then(|| {
+        let own_queue = self.topology.holds.map(|_| {
             let (queue, state) = (running.cx.reply_queue(), Arc::clone(&self.replies));
-            Forwarded::new(queue, state, Arc::clone(&self.outlet))
+            Replies::new(queue, state, Arc::clone(&self.outlet))
         });
+        let sessions = ordered && self.topology.holds == Some(Holds::Sessions);
+        let forwarded = own_queue.clone().filter(|_| sessions);
         let parts = Consumed {
-            forwarded,
+            forwarded: forwarded.map(Forwarded::new),
+            own_queue,
             holds: self.topology.holds,
             outlet: self.outlet,
             chain: self.chain,
@@ -140,7 +144,7 @@ impl BuiltWorker {
             }
         }
         running.keep_watch(self.topology.publishes, consumed, parts.outlet);
-        running.keep_ledger(parts.sending);
+        running.keep_ledger(parts.sending, parts.own_queue);
         let peer = peer::run(
             Arc::clone(&running.worker),
             Arc::clone(&running.cx),
@@ -169,7 +173,10 @@ impl RunningWorker {
         consumed: Vec<(String, QueueMetrics)>,
         outlet: Arc<Outlet>,
     ) {
+        let retry = self.cx.resource().settings().retry;
+        let external = retry.is_some_and(|retry| retry.external == Some(true));
         let watch = Watch {
+            failures: external.then(|| FailureMessage::routing_key(self.cx.transport_name())),
             broker: Arc::clone(&self.environment.broker),
             backlog: Arc::clone(&self.backlog),
             outlet,
@@ -212,7 +219,7 @@ impl RunningWorker {
     }
 
     /// Looks after a transport's ledger.
-    fn keep_ledger(&mut self, sending: Option<Arc<Sending>>) {
+    fn keep_ledger(&mut self, sending: Option<Arc<Sending>>, replies: Option<Arc<Replies>>) {
         let Some(sending) = sending else { return };
         if let Some(orders) = &sending.orders {
             let task = self.guarded(Arc::clone(orders).keep());
@@ -224,6 +231,7 @@ impl RunningWorker {
         let keeper = Keeper {
             sending,
             status: Arc::clone(&self.status),
+            replies,
             consumers: self.watched.iter().map(|w| w.state.clone()).collect(),
             abandoned: self.abandoned.clone(),
         };

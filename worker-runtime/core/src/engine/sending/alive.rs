@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Between two signs.
-const BEAT: Duration = Duration::from_secs(1);
+pub(super) const BEAT: Duration = Duration::from_secs(1);
 /// Whose last sign is older than this is dead, or frozen.
 pub(super) const HOLD: Duration = Duration::from_secs(5);
 
@@ -25,6 +25,26 @@ impl Alive {
 
     fn given(&self, at: Instant) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(at);
+    }
+}
+
+/// Since when the store has answered without a break: while it was away nobody could give a sign of life.
+#[derive(Default)]
+pub(super) struct Answers(Option<Instant>);
+
+impl Answers {
+    /// It answered what was asked then; `at_once`: without a failure before.
+    pub(super) fn note(&mut self, asked: Instant, at_once: bool) {
+        if !at_once || asked.elapsed() >= HOLD {
+            self.0 = None;
+            return;
+        }
+        self.0.get_or_insert(asked);
+    }
+
+    /// Whether that is so long that whoever gave no sign meanwhile is dead.
+    pub(super) fn are_steady(&self) -> bool {
+        self.0.is_some_and(|since| since.elapsed() >= HOLD)
     }
 }
 

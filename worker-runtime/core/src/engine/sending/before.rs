@@ -1,7 +1,9 @@
 //! Everything before a worker sees a message: what was done with it before, the replica that holds its request, its turn
 //! under the rate limit, and the word in the ledger that it is being sent.
 
+use super::alive::Answers;
 use super::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Between two looks at what another replica is sending.
 const LOOK: Duration = Duration::from_millis(250);
@@ -140,6 +142,10 @@ impl Sending {
                 ),
                 false => News::said("is being sent"),
             };
+            row.holder = match case.lasting {
+                true => None,
+                false => book.reply_queue().map(str::to_owned).or(row.holder),
+            };
             let patience = match case.lasting {
                 true => patience::SENDING,
                 false => patience::FORWARDED,
@@ -147,7 +153,12 @@ impl Sending {
             let Some(next) = book.moved(&row, RowState::Sending, patience, news) else {
                 continue;
             };
-            let next = book.with_content(next, case.body.as_ref());
+            let mut next = book.with_content(next, case.body.as_ref());
+            if !case.lasting && matches!(self.on_unknown, OnUnknown::Wait(_, UnknownThen::Retry)) {
+                // If we die, it is sent again from here.
+                let body = case.body.as_deref().map(Content::of);
+                next.body = next.body.or(body);
+            }
             self.sign(book, interrupted).await?;
             match book.put(&row, &next, interrupted).await? {
                 Put::Stored => {
@@ -180,14 +191,28 @@ impl Sending {
         let left = until.saturating_sub(book::now());
         let left = Duration::from_millis(left).min(patience::SENDING);
         let waits = async {
+            let mut answers = Answers::default();
             loop {
-                let lives = book::stubborn(interrupted, || book.store.lives(sender)).await?;
+                let (asked, failed) = (Instant::now(), AtomicBool::new(false));
+                let ask = || {
+                    let (store, failed) = (&book.store, &failed);
+                    async move {
+                        let answer = store.lives(sender).await;
+                        failed.fetch_or(answer.is_err(), Ordering::Relaxed);
+                        answer
+                    }
+                };
+                let lives = book::stubborn(interrupted, ask).await?;
                 // After that: what it did last counts.
                 let now = book.load(&row.message_id, interrupted).await?;
                 if let Some(moved) = now.filter(|now| now.version != row.version) {
                     return Ok(Some(moved));
                 }
-                if !lives || began.elapsed() >= left {
+                // Failures of the second question only show by the time they take.
+                let at_once = !failed.into_inner() && asked.elapsed() < alive::BEAT;
+                answers.note(asked, at_once);
+                let is_dead = !lives && answers.are_steady();
+                if is_dead || began.elapsed() >= left {
                     return Ok(None);
                 }
                 tokio::select! {
@@ -215,7 +240,6 @@ impl Sending {
     ) -> Result<Forwarded, Unpublished> {
         let begun = standing::standing(&row) == Standing::Begun;
         let next = match begun {
-            // From now on its copy dies with that replica.
             true => row.waiting(book::now(), patience::FORWARDED),
             false => {
                 let news = News::coded(
@@ -228,6 +252,11 @@ impl Sending {
                 };
                 next
             }
+        };
+        // From now on its copy dies with that replica.
+        let next = Row {
+            holder: Some(holder.to_owned()),
+            ..next
         };
         let row = match book.put(&row, &next, interrupted).await? {
             Put::Stored => next,

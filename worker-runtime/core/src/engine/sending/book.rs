@@ -122,6 +122,11 @@ impl Book {
         &self.life
     }
 
+    /// The reply queue of this replica, if it holds anything.
+    pub(super) fn reply_queue(&self) -> Option<&str> {
+        self.names.reply_queue.as_deref()
+    }
+
     /// A row for a message that has none, not stored yet.
     pub(super) fn opened(&self, message: &UserMessage) -> Row {
         let mut row = Row::new(message.message_id(), self.account(), now());
@@ -151,6 +156,7 @@ impl Book {
             class: ours.class,
             batch: ours.batch,
             tenant: ours.tenant,
+            holder: None,
             remote_id: None,
             ..row
         }
@@ -164,6 +170,11 @@ impl Book {
         patience: Duration,
         news: News,
     ) -> Option<Row> {
+        // Nothing brings back what a holder alone has, so that one is looked for soon.
+        let patience = match row.holder {
+            Some(_) if state.is_open() => patience.min(super::patience::FORWARDED),
+            _ => patience,
+        };
         let attempt = match state {
             RowState::Sending if row.state != state => row.attempt + 1,
             _ => row.attempt,
@@ -201,6 +212,8 @@ impl Book {
             KeptContent::None => false,
             // It may never come back.
             _ if row.is_external() => true,
+            // Nor if its only copy dies with whoever is sending it.
+            KeptContent::Failed if row.state == RowState::Sending => row.holder.is_some(),
             KeptContent::Failed => matches!(row.state, RowState::Unknown | RowState::Failed),
             KeptContent::All => !matches!(
                 row.state,

@@ -142,11 +142,16 @@ impl Sending {
             ErrorClass::Timeout => News::coded(codes::FATE_SENT_AGAIN, error.text.as_str()),
             _ => News::from(error),
         };
+        let lasting = case.lasting;
         let (row, _) = book
             .advance(row, interrupted, |row| {
                 let lost = standing::standing(row) == Standing::Begun;
+                let from = match lasting {
+                    true => row.freed(),
+                    false => row.clone(),
+                };
                 let next =
-                    lost.then(|| book.moved(row, state, patience::QUEUED + wait, news()))??;
+                    lost.then(|| book.moved(&from, state, patience::QUEUED + wait, news()))??;
                 match external {
                     true => self.given_away(book, &next, case.body.as_ref()),
                     false => Some(next),
@@ -168,7 +173,7 @@ impl Sending {
 
     /// Whether a message is to be given to Vumi's failure worker: not if somebody moved its row meanwhile.
     pub(in crate::engine) fn may_give_away(&self, case: &Case) -> bool {
-        self.book.is_none() || case.row.as_ref().is_some_and(Row::is_external)
+        case.row.as_ref().is_some_and(Row::is_external)
     }
 
     /// Vumi's failure worker could not be given it: its row says where it waits instead.
@@ -258,7 +263,9 @@ impl Sending {
                     next.told.push(body);
                 }
                 if then == UnknownThen::Retry {
-                    next.body = case.body.as_deref().map(Content::of);
+                    // The keeper has no other than the row's.
+                    let body = case.body.as_deref().map(Content::of);
+                    next.body = body.or(next.body.take());
                 }
                 Some(book.with_content(next, case.body.as_ref()))
             })

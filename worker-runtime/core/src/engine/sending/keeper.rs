@@ -1,14 +1,18 @@
 //! Looks after a transport's ledger while it runs: ends what waited too long, counts rows, and says how it stands.
 
+use super::alive::Answers;
 use super::book::{Interrupted, News, now, stubborn};
 use super::{OnUnknown, Sending, Unpublished, alive, patience, standing, unknown};
 use crate::broker::ConsumerState;
 use crate::codes;
-use crate::error::{ErrorClass, WorkError};
+use crate::engine::forwarded::Replies;
+use crate::engine::marks::Mark;
+use crate::error::WorkError;
 use crate::message::{Event, FateState};
 use crate::reasons::{self, Reason};
 use crate::state::ledger::{Content, Put, Row, RowState};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -26,19 +30,29 @@ const TICK: Duration = match cfg!(test) {
 /// Rows looked at in one turn.
 pub(super) const AT_ONCE: usize = 1000;
 
+/// A mark that stands behind others for so long: those have more time.
+const SLOW: Duration = Duration::from_secs(5);
+
 /// How far the look-out is.
 #[derive(Default)]
 pub(super) struct Round {
     /// So many overdue rows were looked at and left.
     from: usize,
-    /// Since when the store has answered without a break.
-    answers: Option<Instant>,
+    answers: Answers,
+    /// A mark under way in our own reply queue, and when it was sent: for us, and in milliseconds since 1970.
+    mark: Option<(Mark, Instant, u64)>,
+    /// What was in our own reply queue then has come.
+    swept: Option<u64>,
+    /// Which holders have a queue, as far as was asked in this look.
+    holders: HashMap<String, Option<bool>>,
 }
 
 /// The look-out of one transport.
 pub(in crate::engine) struct Keeper {
     pub(in crate::engine) sending: Arc<Sending>,
     pub(in crate::engine) status: Arc<StatusDesk>,
+    /// The reply queue of this replica, if it holds anything.
+    pub(in crate::engine) replies: Option<Arc<Replies>>,
     /// Its consumers: a standby leaves the ledger alone.
     pub(in crate::engine) consumers: Vec<watch::Receiver<ConsumerState>>,
     /// Fires when the worker gives up whatever still waits.
@@ -118,11 +132,19 @@ impl Keeper {
     ) -> Result<u64, Unpublished> {
         let sending = &self.sending;
         let began = Instant::now();
-        let answers = round.answers.take().unwrap_or(began);
-        // While the store was away nobody could give a sign of life.
-        let shows_life = || answers.elapsed() >= alive::HOLD && began.elapsed() < alive::HOLD;
+        // If the look fails, they begin anew.
+        let mut answers = std::mem::take(&mut round.answers);
+        round.holders.clear();
+        if let (Some(own), Some((mark, _, at))) = (&self.replies, round.mark)
+            && own.marks().has_arrived(mark)
+        {
+            round.swept = Some(at);
+            round.mark = None;
+        }
         let page = book.store.overdue(book.account(), round.from, AT_ONCE);
         let (count, ids) = page.await?;
+        answers.note(began, true);
+        let shows_life = || answers.are_steady() && began.elapsed() < alive::HOLD;
         // Rows that need a person must not hide those that need only us: the next turn looks behind a full page.
         round.from = match ids.len() {
             AT_ONCE => round.from + AT_ONCE,
@@ -135,14 +157,35 @@ impl Keeper {
             };
             let is_over = row.deadline.is_some_and(|deadline| deadline <= now());
             let is_judged = standing::sender(&row).is_none() || shows_life();
-            let done = match is_over && is_judged {
-                false => false,
+            let in_hand = || {
+                let has = |own: &Arc<Replies>| own.has(&id);
+                sending.turns.is_busy(&id) || self.replies.as_ref().is_some_and(has)
+            };
+            let held = standing::holder(&row).map(str::to_owned);
+            let done = match (is_over && is_judged, held) {
+                (false, _) => false,
+                (true, Some(holder)) => {
+                    let lost = match in_hand() {
+                        true => Some(false),
+                        false => self.is_lost(round, &holder, &row).await,
+                    };
+                    match lost {
+                        // The next look knows.
+                        None => true,
+                        Some(true) => sending.end_wait(book, row, interrupted).await?,
+                        Some(false) => {
+                            let more = row.waiting(now(), patience::FORWARDED);
+                            book.put(&row, &more, interrupted).await?;
+                            true
+                        }
+                    }
+                }
                 // Whoever works on it here decides.
-                true if sending.turns.is_busy(&id) => {
+                (true, None) if in_hand() => {
                     sending.is_under_way(book, &row, interrupted).await?
                         && sending.give_time(book, &row, interrupted).await?
                 }
-                true => sending.end_wait(book, row, interrupted).await?,
+                (true, None) => sending.end_wait(book, row, interrupted).await?,
             };
             handled += u64::from(done);
         }
@@ -151,15 +194,58 @@ impl Keeper {
                 sending.metrics.ledger_rows(state.as_str(), rows);
             }
         }
-        if began.elapsed() < alive::HOLD {
-            round.answers = Some(answers);
-        }
+        answers.note(began, true);
+        round.answers = answers;
         let overdue = count.saturating_sub(handled);
         sending
             .metrics
             .ledger_overdue
             .set(i64::try_from(overdue).unwrap_or(i64::MAX));
         Ok(overdue)
+    }
+
+    /// Whether the only copy of a message is lost with the reply queue of its holder. None: it is not known yet.
+    async fn is_lost(&self, round: &mut Round, holder: &str, row: &Row) -> Option<bool> {
+        let Some(own) = self.replies.as_ref().filter(|own| own.queue() == holder) else {
+            return self.is_gone(round, holder, row).await;
+        };
+        // It is not in hand. If it has not come although a mark has that was sent long after it, the broker lost it with a
+        // life of our queue, or an earlier process of our name had it.
+        let given = row.steps.last().map_or(row.born, |step| step.at);
+        let long = u64::try_from(patience::FORWARDED.as_millis()).unwrap_or(u64::MAX);
+        if round.swept >= Some(given.saturating_add(long)) {
+            return Some(true);
+        }
+        match round.mark {
+            Some((mark, sent, _)) if !own.marks().is_lost(mark) => {
+                (sent.elapsed() >= SLOW).then_some(false)
+            }
+            _ => {
+                let (sent, at) = (Instant::now(), now());
+                round.mark = Some((own.marks().send().await, sent, at));
+                None
+            }
+        }
+    }
+
+    /// The same of another replica, which gives its messages more time itself as long as it can.
+    async fn is_gone(&self, round: &mut Round, holder: &str, row: &Row) -> Option<bool> {
+        let hold = u64::try_from(alive::HOLD.as_millis()).unwrap_or(u64::MAX);
+        if row.deadline.unwrap_or_default().saturating_add(hold) > now() {
+            return None;
+        }
+        if let Some(known) = round.holders.get(holder) {
+            return *known;
+        }
+        let gone = match self.sending.outlet.is_there(holder).await {
+            Ok(is_there) => Some(!is_there),
+            Err(error) => {
+                tracing::debug!(queue = holder, code = %error.code, reason = %error, "it is not known whether a holder is there");
+                None
+            }
+        };
+        round.holders.insert(holder.to_owned(), gone);
+        gone
     }
 
     fn report(&self, level: StatusLevel, reason: Reason, text: &str) {
@@ -182,25 +268,17 @@ impl Sending {
             return Ok(true);
         }
         match row.state {
+            // Its only copy is gone.
+            _ if standing::holder(&row).is_some() => {
+                let nack = self.holder_gone(&row.message_id, row.attempt);
+                self.end(book, row, Some(nack), interrupted).await?;
+            }
             RowState::Unknown if again && row.body.is_some() && self.doubts.allow(&row, now()) => {
                 self.send_back(book, row, interrupted).await?;
             }
-            RowState::Queued if row.is_external() => {
-                let given = row.steps.last().map_or(row.born, |step| step.at);
-                let age = Duration::from_millis(now().saturating_sub(given));
-                let longest = self.doubts.longest;
-                // Before, a person is to look: the failure worker may be slow, or does not run. And what it gave back while
-                // nobody ran here is in our queue.
-                if age < longest || self.began.elapsed() < patience::EXTERNAL.min(longest) {
-                    return Ok(false);
-                }
-                let text =
-                    "Vumi's failure worker did not give it back as long as retry.maxAge allows";
-                // That it runs is a matter of ours.
-                let error = WorkError::new(ErrorClass::Config, codes::RETRY_EXPIRED, text);
-                let nack = self.failed(&row, &error);
-                self.end(book, row, Some(nack), interrupted).await?;
-            }
+            // The failure worker may be slow, or not run, and what it gave back waits in our queue without a word in the row:
+            // it is an alarm, and a person is to look.
+            RowState::Queued if row.is_external() => return Ok(false),
             RowState::Queued if row.body.is_some() => {
                 self.send_back(book, row, interrupted).await?;
             }
@@ -225,10 +303,6 @@ impl Sending {
                     return Ok(true);
                 }
                 let nack = self.failed(&row, &error);
-                self.end(book, row, Some(nack), interrupted).await?;
-            }
-            RowState::Queued if standing::is_forwarded(&row) => {
-                let nack = self.holder_gone(&row.message_id, row.attempt);
                 self.end(book, row, Some(nack), interrupted).await?;
             }
             RowState::Sent => {

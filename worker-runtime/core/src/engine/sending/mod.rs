@@ -144,8 +144,6 @@ pub(super) struct Sending {
     connector: String,
     outlet: Arc<Outlet>,
     metrics: Arc<WorkerMetrics>,
-    /// Since when it runs.
-    began: Instant,
 }
 
 /// One message on its way to the peer, from delivery to verdict.
@@ -257,7 +255,6 @@ impl Sending {
             connector,
             outlet,
             metrics,
-            began: Instant::now(),
         }
     }
 

@@ -97,7 +97,8 @@ impl Sending {
                     .advance(row, interrupted, |row| {
                         let free = standing::standing(row) == Standing::Free;
                         let next = free.then(|| {
-                            book.moved(row, RowState::Queued, patience::QUEUED, news.clone())
+                            let row = row.freed();
+                            book.moved(&row, RowState::Queued, patience::QUEUED, news.clone())
                         })??;
                         Some(Row {
                             account: to.clone(),
@@ -146,8 +147,10 @@ impl Sending {
         let (row, moved) = book
             .advance(row, interrupted, |row| {
                 let free = standing::standing(row) == Standing::Free;
-                let mut next = free
-                    .then(|| book.moved(row, RowState::Queued, patience::QUEUED, news.clone()))??;
+                let mut next = free.then(|| {
+                    let row = row.freed();
+                    book.moved(&row, RowState::Queued, patience::QUEUED, news.clone())
+                })??;
                 next.class = to.as_str().to_owned();
                 Some(next)
             })

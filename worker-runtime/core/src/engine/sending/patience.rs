@@ -10,8 +10,8 @@ const WEEK: Duration = Duration::from_secs(7 * 24 * 3600);
 pub(super) const QUEUED: Duration = Duration::from_secs(10 * 60);
 /// Given to Vumi's failure worker, which waits for an hour at most unless its `retry_max_delay` says otherwise.
 pub(super) const EXTERNAL: Duration = Duration::from_secs(2 * 3600);
-/// Handed to the replica that holds the request, and being sent by it: then it is given so much again while it lives, up to
-/// [`SENDING`] in all. If that replica dies, its queue dies with it, and nothing brings the message back.
+/// With the replica that holds the request alone: it is given so much again and again while that one has it, and while it is
+/// being sent up to [`SENDING`] in all. If that replica dies, its queue dies with it, and nothing brings the message back.
 pub(super) const FORWARDED: Duration = match cfg!(test) {
     true => Duration::from_secs(1),
     false => Duration::from_secs(30),

@@ -123,8 +123,9 @@ pub(crate) fn may_double(row: &Row) -> bool {
     })
 }
 
-/// Whether it waits for the replica that holds its request.
-pub(super) fn is_forwarded(row: &Row) -> bool {
-    let last = row.steps.last();
-    row.state == RowState::Queued && last.is_some_and(|s| s.code == codes::REPLY_FORWARDED.name)
+/// The reply queue of the replica that has the only copy of what waits.
+pub(super) fn holder(row: &Row) -> Option<&str> {
+    row.holder
+        .as_deref()
+        .filter(|_| standing(row) == Standing::Free)
 }

@@ -12,16 +12,20 @@ fn reply(user: &str, text: &str) -> bytes::Bytes {
     message.encode()
 }
 
-/// Another replica hands on the reply `n` for user `u`.
-async fn hand_on(broker: &dyn Broker, n: impl ToString) {
-    let publication = Publication {
+/// The reply `n` for user `u`, as another replica hands it on.
+fn handed_on(n: impl ToString) -> Publication {
+    Publication {
         exchange: String::new(),
         routing_key: "t.reply.two".into(),
         body: reply("u", &n.to_string()),
         message_id: None,
         class: PublicationClass::Direct,
-    };
-    let receipt = broker.publish(publication).await;
+    }
+}
+
+/// Another replica hands on that one.
+async fn hand_on(broker: &dyn Broker, n: impl ToString) {
+    let receipt = broker.publish(handed_on(n)).await;
     let confirmed = receipt.confirmation().await;
     assert_eq!(confirmed, crate::broker::Confirmation::Confirmed);
 }
@@ -178,6 +182,66 @@ async fn a_stop_finishes_what_was_forwarded_on_rabbitmq() {
         assert_eq!(*handled.lock().unwrap(), in_order(MANY), "{url}");
         rig.broker.close(Duration::from_secs(5)).await;
     }
+}
+
+/// A stop does not wait for a moment in which others hand on nothing.
+#[tokio::test]
+async fn replies_that_keep_coming_hold_up_no_stop() {
+    const MANY: usize = 450;
+    let handled = Arc::new(Semaphore::new(0));
+    let one_more = Arc::clone(&handled);
+    let name = scripted(move |input, cx| {
+        let handled = Arc::clone(&one_more);
+        async move {
+            tokio::time::sleep(Duration::from_millis(3)).await;
+            handled.add_permits(1);
+            Ok(vec![cx.ack(input.to_deliver()?, "remote")])
+        }
+    });
+    let setup = Setup {
+        kind: Kind::Transport,
+        name,
+        ..Setup::new(json!({}))
+    };
+    let mut rig = Rig::replica(setup, "two").await;
+    reads_its_replies(&rig).await;
+    for n in 0..MANY {
+        hand_on(&*rig.broker, n).await;
+    }
+    let broker = Arc::clone(&rig.broker);
+    let came = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&came);
+    let coming = tokio::spawn(async move {
+        for n in MANY.. {
+            // It never gets less.
+            handled.acquire().await.unwrap().forget();
+            let receipt = broker.publish(handed_on(n)).await;
+            if receipt.confirmation().await != crate::broker::Confirmation::Confirmed {
+                break;
+            }
+            counter.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    let began = tokio::time::Instant::now();
+    stop(&mut rig).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    coming.abort();
+    let came = came.load(Ordering::SeqCst);
+    assert!(came > MANY as u64, "they kept coming: {came}");
+}
+
+/// No mark comes while the broker takes none: that is not waited for.
+#[tokio::test]
+async fn a_stop_is_not_held_up_by_a_broker_that_takes_nothing() {
+    let broker = crate::beacon::testing::Cuttable::new();
+    let gate = Arc::new(Semaphore::new(1));
+    let (mut rig, _) = writing(Arc::clone(&broker) as Arc<dyn Broker>, &gate).await;
+    broker.cut();
+    let began = tokio::time::Instant::now();
+    stop(&mut rig).await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
 }
 
 /// Nothing brings back what was forwarded: when its channel is lost, what is in hand goes on, once and in order.

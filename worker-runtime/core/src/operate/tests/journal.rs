@@ -304,6 +304,13 @@ async fn what_a_paused_batch_holds_is_not_released() {
         queue: QUEUE.into(),
         filter: all(),
     };
+    let count = Ask::JournalCount {
+        queue: QUEUE.into(),
+        filter: all(),
+    };
+    let counted: Counted = world.ask(count).await;
+    assert_eq!((counted.messages, counted.lanes), (2, 2));
+    assert_eq!((counted.held, counted.held_lanes), (1, 1));
     let released: Released = world.ask(release()).await;
     let paused = journal_desk::Paused {
         account: "sms".into(),

@@ -167,6 +167,9 @@ pub async fn reply_queue_vanishes_with_its_owner(rig: &impl Rig) {
     assert_eq!(sent, Confirmation::Confirmed);
     let delivery = next(&mut replies).await;
     assert_eq!(number(&delivery), 1);
+    for asking in [&owner, &other] {
+        assert!(asking.is_there(&queue).await.expect("an answer"));
+    }
     let unbound = publish(&other, direct(EXCHANGE, &queue, "2")).await;
     assert!(matches!(unbound, Confirmation::Returned(_)), "{unbound:?}");
     replies.acker.close();
@@ -177,6 +180,9 @@ pub async fn reply_queue_vanishes_with_its_owner(rig: &impl Rig) {
             fate => assert!(begin.elapsed() < PATIENCE, "still {fate:?}"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for asking in [&owner, &other] {
+        assert!(!asking.is_there(&queue).await.expect("an answer"));
     }
 }
 

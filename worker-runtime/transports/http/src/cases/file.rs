@@ -60,6 +60,8 @@ pub(super) struct Step {
     pub(super) error: Option<Map<String, Value>>,
     /// A status of a component, by now: `{component, level, reason}`.
     pub(super) status: Option<Map<String, Value>>,
+    /// All that it counts beside requests: `receipt unknown`, `unclear number inbound`, ….
+    pub(super) count: Option<Vec<String>>,
 }
 
 impl Step {

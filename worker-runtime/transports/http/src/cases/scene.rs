@@ -18,6 +18,7 @@ use vumi_core::message::{Message, UserMessage};
 use vumi_core::outcome::ReceiptOutcome;
 use vumi_core::outside::Outside;
 use vumi_core::secrets::Secrets;
+use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::{Input, Worker};
 use vumi_http::{Answer, Call, CallError, Caller, Client, HeaderMap, StatusCode};
 
@@ -177,6 +178,7 @@ impl Scene {
     }
 
     pub(super) async fn step(&mut self, step: &Step) -> Result<(), String> {
+        let counted = self.engine.counted().len();
         self.provider
             .answers
             .lock()
@@ -192,6 +194,13 @@ impl Scene {
         }
         if let Some(expected) = &step.status {
             self.status(expected)?;
+        }
+        if let Some(expected) = &step.count {
+            let seen = self.engine.counted();
+            let seen: Vec<String> = seen[counted..].iter().filter_map(counts).collect();
+            if seen != *expected {
+                return Err(format!("count: {seen:?} and not {expected:?}"));
+            }
         }
         Ok(())
     }
@@ -413,6 +422,20 @@ impl Scene {
         let asked = tokio::time::timeout(Duration::from_secs(30), self.client.call(call)).await;
         asked.map_err(|_| "no answer")?.map_err(|e| e.to_string())
     }
+}
+
+/// What was counted, in words; none for what every request is counted by.
+fn counts(seen: &HttpSeen) -> Option<String> {
+    let words = match seen {
+        HttpSeen::Request { .. } | HttpSeen::Open(_) => return None,
+        HttpSeen::Repeat => "repeat".to_owned(),
+        HttpSeen::DeadlineMissed => "deadline missed".to_owned(),
+        HttpSeen::LateReply => "late reply".to_owned(),
+        HttpSeen::RepeatedParameter => "repeated parameter".to_owned(),
+        HttpSeen::UnclearNumber(direction) => format!("unclear number {}", direction.as_str()),
+        HttpSeen::Receipt(state) => format!("receipt {state}"),
+    };
+    Some(words)
 }
 
 fn encoded(pairs: &BTreeMap<String, String>) -> String {

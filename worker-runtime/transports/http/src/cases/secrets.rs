@@ -1,6 +1,6 @@
 //! Secrets that are no secrets: nothing starts with them, and nothing passes by them.
 
-use super::file::CaseFile;
+use super::file::{CaseFile, Step};
 use super::folder;
 use super::scene::Scene;
 
@@ -38,6 +38,29 @@ async fn an_empty_secret_does_not_start() {
     });
     let says = says.await;
     assert!(says.contains("empty"), "{says}");
+}
+
+/// Half of the credentials is none.
+#[tokio::test]
+async fn without_a_user_name_nobody_is_asked_for_the_password() {
+    let mut file = CaseFile::read(&folder().join("airtel.yaml")).unwrap();
+    let vumi_api::Spec::Transport(transport) = &mut file.resource.spec else {
+        panic!("no transport");
+    };
+    let generic = transport.generic_http.as_mut().unwrap();
+    let settings = generic.settings.as_mut().unwrap();
+    settings.insert("username".into(), String::new());
+    let mut scene = Scene::start(&file).await.unwrap();
+    let step = r##"
+request: {path: /airtel, query: {SessionID: a, MSISDN: "27820000001", MSC: m, input: "167*7"}}
+message: {session_event: new}
+reply: {content: menu}
+response: {body: menu}
+event: {event_type: ack}
+"##;
+    let step: Step = serde_yaml::from_str(step).unwrap();
+    scene.step(&step).await.unwrap();
+    scene.stop().await.unwrap();
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use super::sessions::SessionBook;
 use super::xml::Paths;
 use crate::engine::{Carried, Refused};
 use crate::findings::Findings;
+use crate::repeated::Repeated;
 use access::Access;
 pub(crate) use access::Door;
 use rule::Rule;
@@ -36,6 +37,7 @@ pub(super) struct Requests {
     xml: Option<Paths>,
     rules: Vec<Rule>,
     invalid: Option<Answers>,
+    repeated: Repeated,
 }
 
 impl Requests {
@@ -58,6 +60,7 @@ impl Requests {
             rules: rules.collect::<Result<_, WorkError>>()?,
             invalid: provider.invalid.as_ref().map(Answers::new).transpose()?,
             access,
+            repeated: Repeated::new(cx),
             cx: Arc::clone(cx),
         })
     }
@@ -96,6 +99,8 @@ impl Requests {
         let unsigned = self.access.unsigned(request);
         let unsigned = unsigned.map_err(|error| fields::too_many(&error))?;
         let (rule, scope) = self.rule(request, below, scope)?;
+        let named = rule.fields.named();
+        self.repeated.look(&params, &read.repeated, named);
         let found = match (&rule.message, sessions) {
             (Some(_), Some(sessions)) => sessions.find(&scope).await.map_err(|e| broken(&e))?,
             _ => None,

@@ -142,6 +142,8 @@ struct Bad {
     what: &'static str,
     bytes: Vec<u8>,
     shuts: bool,
+    /// How long the server waits for the rest.
+    waits: Duration,
     status: Option<u16>,
     reason: &'static str,
     result: &'static str,
@@ -154,6 +156,7 @@ fn bad_requests() -> Vec<Bad> {
         what,
         bytes,
         shuts: false,
+        waits: PATIENCE,
         status: Some(status),
         reason,
         result: "4xx",
@@ -162,11 +165,27 @@ fn bad_requests() -> Vec<Bad> {
         what,
         bytes: bytes.to_vec(),
         shuts: true,
+        waits: PATIENCE,
         status: None,
         reason: "request_broken_off",
         result: "gone",
     };
+    let slow = |bad: Bad| Bad {
+        shuts: false,
+        waits: Duration::from_millis(300),
+        reason: "request_too_slow",
+        ..bad
+    };
     vec![
+        slow(half("a slow head", b"GET / HT")),
+        Bad {
+            status: Some(408),
+            result: "4xx",
+            ..slow(half(
+                "a slow body",
+                b"POST / HTTP/1.1\r\nHost: t\r\nContent-Length: 9\r\n\r\nx",
+            ))
+        },
         bad(
             "oversized",
             post(FORM, &[b'x'; 100 << 10]),
@@ -208,6 +227,16 @@ fn bad_requests() -> Vec<Bad> {
             "invalid_request",
         ),
         bad(
+            "the first of two values is no UTF-8",
+            request(
+                "GET /?content=%ff&content=hi&to_addr=5&from_addr=1",
+                "",
+                b"",
+            ),
+            400,
+            "invalid_request",
+        ),
+        bad(
             "too many parameters",
             post(FORM, many[..5000].join("&").as_bytes()),
             400,
@@ -232,6 +261,7 @@ fn bad_requests() -> Vec<Bad> {
             what: "a caller that does not stay",
             bytes: request("GET /?content=hi&to_addr=5&from_addr=1", "", b""),
             shuts: true,
+            waits: PATIENCE,
             status: None,
             reason: "caller_left",
             result: "gone",
@@ -239,13 +269,46 @@ fn bad_requests() -> Vec<Bad> {
     ]
 }
 
-/// Each is answered at once, said in one line of the log and one status, and counted once.
+/// Which one its sender meant nobody knows: the first counts, as in Vumi.
+#[test]
+fn a_parameter_that_comes_more_than_once_is_counted_and_said_once() {
+    let log = crate::cases::Log::default();
+    log.capture(async {
+        let server = server(json!({}), json!({})).await;
+        for n in 0..3 {
+            let target = format!("/?content=one{n}&content=two&to_addr=5&from_addr=1&to_addr=6");
+            assert_eq!(server.get(&target).await.status, 200);
+            let message = server.inbound(n).await;
+            assert_eq!(message.content(), Some(&*format!("one{n}")));
+            assert_eq!(message.to_addr(), Some("5"));
+        }
+        assert_eq!(
+            server.get("/?content=x&to_addr=5&from_addr=1").await.status,
+            200
+        );
+        let counted = server.engine.counted().into_iter();
+        let repeated = counted.filter(|seen| *seen == HttpSeen::RepeatedParameter);
+        assert_eq!(repeated.count(), 3);
+        server.stop().await;
+    });
+    let text = log.text();
+    let lines = text.lines().filter(|line| line.contains("more than once"));
+    let lines: Vec<&str> = lines.collect();
+    assert_eq!(lines.len(), 2, "{text}");
+    for (line, name) in lines.iter().zip(["content", "to_addr"]) {
+        assert!(line.contains(&format!("parameter=\"{name}\"")), "{line}");
+        assert!(!line.contains("one0") && !line.contains("two"), "{line}");
+    }
+}
+
+/// Each is answered as soon as it is known, said in one line of the log and one status, and counted once.
 #[test]
 fn each_bad_request_is_one_line_one_status_and_one_count() {
     for bad in bad_requests() {
         let log = crate::cases::Log::default();
         log.capture(async {
-            let server = server(json!({"replyExpected": true}), json!({"maxBody": "64Ki"})).await;
+            let (held, http) = (json!({"replyExpected": true}), json!({"maxBody": "64Ki"}));
+            let server = hurried_server(held, http, bad.waits).await;
             let mut stream = TcpStream::connect(server.address).await.unwrap();
             let (mut reads, mut writes) = stream.split();
             let send = async {

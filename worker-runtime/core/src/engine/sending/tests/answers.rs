@@ -185,9 +185,11 @@ async fn a_reply_that_vanished_with_its_holder_is_told_once() {
     message.set_field("in_reply_to", Some("request"));
     let row = book.opened(&message);
     let news = News::coded(codes::REPLY_FORWARDED, "forwarded");
-    let next = book
-        .moved(&row, RowState::Queued, patience::FORWARDED, news)
-        .unwrap();
+    let next = book.moved(&row, RowState::Queued, patience::FORWARDED, news);
+    let next = Row {
+        holder: Some("t.reply.gone".into()),
+        ..next.unwrap()
+    };
     assert_eq!(book.put(&row, &next, &never).await.unwrap(), Put::Stored);
     // The process of the look-out dies after each step in turn; another one takes over.
     for step in 1..20 {

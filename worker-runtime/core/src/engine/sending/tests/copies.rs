@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::holding::HOLDER;
+use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
 /// A peer whose answers wait until they are let out.
@@ -117,6 +118,67 @@ async fn a_copy_that_waits_for_another_replica_holds_up_no_other_suspect() {
     assert_eq!(first.await.unwrap(), Verdict::Done);
     assert_eq!(copy.await.unwrap().verdict, Verdict::Done);
     lives.abort();
+}
+
+/// A store that is away now and then, for everybody.
+struct Away {
+    store: Arc<dyn StateStore>,
+    is: AtomicBool,
+}
+
+#[async_trait]
+impl Around for Away {
+    fn inner(&self) -> &Arc<dyn StateStore> {
+        &self.store
+    }
+
+    async fn around<T: Send>(
+        &self,
+        operation: &'static str,
+        work: impl Future<Output = Result<T, WorkError>> + Send,
+    ) -> Result<T, WorkError> {
+        if self.is.load(Ordering::SeqCst) {
+            let text = format!("{operation}: the store is away");
+            return Err(WorkError::new(
+                ErrorClass::Connect,
+                codes::STATE_UNUSABLE,
+                text,
+            ));
+        }
+        work.await
+    }
+}
+
+#[test]
+fn nobody_is_taken_for_dead_because_the_store_was_away() {
+    in_simulated_time(async {
+        let away = Arc::new(Away {
+            store: simulated_store(),
+            is: AtomicBool::new(false),
+        });
+        let store: Arc<dyn StateStore> = Arc::<Away>::clone(&away);
+        let bench = Bench::new(&store, json!({"onUnknown": {"policy": "retry"}}), false);
+        let message = message();
+        let (slow, first, sender) = under_way(&bench, &message).await;
+        let lives = tokio::spawn(async move { sender.live().await });
+        let (_, desk) = bench.process(&Life::until(0), 0, 0);
+        let copy = tokio::spawn(desk.work(delivery(&message, true)));
+        for _ in 0..4 {
+            tokio::time::sleep(alive::HOLD * 2).await;
+            away.is.store(true, Ordering::SeqCst);
+            // Longer than any sign is good for.
+            tokio::time::sleep(alive::HOLD * 3).await;
+            away.is.store(false, Ordering::SeqCst);
+            tokio::time::sleep(alive::HOLD * 2).await;
+            assert!(!copy.is_finished(), "it waits");
+        }
+        slow.answers.add_permits(1);
+        assert_eq!(first.await.unwrap(), Verdict::Done);
+        assert_eq!(copy.await.unwrap().verdict, Verdict::Done);
+        lives.abort();
+        assert_eq!(bench.peer.took.load(Ordering::SeqCst), 1, "sent once");
+        assert_eq!(bench.row(&message).await.state, RowState::SentFinal);
+    });
 }
 
 #[test]
@@ -263,6 +325,66 @@ fn what_a_holder_was_sending_when_it_died_is_told_soon_and_a_living_one_gets_mor
             let events = bench.events().await;
             assert_eq!(verdicts(&events), usize::from(!receipts));
             assert_eq!(events[0].fate().unwrap().code, codes::FATE_UNKNOWN.name);
+        }
+    });
+}
+
+/// The same, until the deadline for its receipt is over.
+#[test]
+fn what_a_holder_was_sending_when_it_died_is_sent_again_or_kept_as_the_manifest_says() {
+    in_simulated_time(async {
+        for (content, then) in ["none", "failed", "all"]
+            .into_iter()
+            .flat_map(|content| [(content, "retry"), (content, "fail")])
+        {
+            let store = simulated_store();
+            let wait = json!({"policy": "wait", "deadline": "1h", "then": then});
+            let more = json!({"onUnknown": wait, "retention": {"content": content}});
+            let mut bench = Bench::new(&store, more, true);
+            let outbound = QueueSpec::Data("t.outbound".into());
+            bench.broker.declare(&outbound).await.unwrap();
+            bench.reply_queue = Some("t.reply.one");
+            let message = message();
+            let (slow, _, desk) = slow(&bench, &Life::until(0));
+            let mut desk = Arc::into_inner(desk).unwrap();
+            desk.lasting = false;
+            let first = tokio::spawn(Arc::new(desk).work(delivery(&message, false)));
+            slow.begun.acquire().await.unwrap().forget();
+            let about = format!("content {content}, then {then}");
+            let is_kept = content != "none" || then == "retry";
+            let row = bench.row(&message).await;
+            assert_eq!(
+                (row.state, row.body.is_some()),
+                (RowState::Sending, is_kept),
+                "{about}"
+            );
+            first.abort();
+            tokio::time::sleep(alive::HOLD * 2).await;
+            let (sending, _) = bench.process(&Life::until(0), 0, 0);
+            let book = sending.book.as_ref().unwrap();
+            let row = bench.row(&message).await;
+            assert!(sending.end_wait(book, row, &|| false).await.unwrap());
+            let row = bench.row(&message).await;
+            assert_eq!(
+                (row.state, row.body.is_some()),
+                (RowState::Unknown, is_kept),
+                "{about}"
+            );
+            tokio::time::sleep(Duration::from_secs(3600)).await;
+            assert!(sending.end_wait(book, row, &|| false).await.unwrap());
+            let row = bench.row(&message).await;
+            let waits = bench.read("t.outbound").await;
+            if then == "retry" {
+                assert_eq!((row.state, row.body), (RowState::Queued, None), "{about}");
+                assert_eq!(waits, [message.encode()], "{about}");
+            } else {
+                assert_eq!(
+                    (row.state, row.body.is_some()),
+                    (RowState::Failed, is_kept),
+                    "{about}"
+                );
+                assert!(waits.is_empty(), "{about}");
+            }
         }
     });
 }

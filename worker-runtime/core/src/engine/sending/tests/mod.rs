@@ -5,6 +5,7 @@ mod answers;
 mod copies;
 mod external;
 mod failures;
+mod held;
 mod once;
 mod overdue;
 mod resent;
@@ -383,6 +384,17 @@ impl Bench {
             instance: "1".into(),
         };
         StatusDesk::new(Arc::clone(&self.broker), identity, None)
+    }
+
+    /// The look-out of a process.
+    fn keeper(&self, sending: Arc<Sending>) -> Keeper {
+        Keeper {
+            sending,
+            status: self.status(),
+            replies: None,
+            consumers: Vec::new(),
+            abandoned: CancellationToken::new(),
+        }
     }
 
     /// One delivery to one process, which may end before the verdict.

@@ -1,7 +1,7 @@
 //! The keeper among rows that it cannot end.
 
 use super::*;
-use crate::engine::sending::keeper::{AT_ONCE, Keeper, Round};
+use crate::engine::sending::keeper::{AT_ONCE, Round};
 use crate::state::ledger::{Change, Step};
 
 /// A row that is overdue since `at`.
@@ -29,12 +29,7 @@ fn nobody_is_taken_for_dead_before_the_store_could_take_a_sign_of_life() {
         let bench = Bench::new(&store, json!({}), false);
         overdue(&store, "sending", RowState::Sending, 1000).await;
         let (sending, _) = bench.process(&Life::until(0), 0, 0);
-        let keeper = Keeper {
-            sending,
-            status: bench.status(),
-            consumers: Vec::new(),
-            abandoned: CancellationToken::new(),
-        };
+        let keeper = bench.keeper(sending);
         let book = keeper.sending.book.as_ref().unwrap();
         let mut round = Round::default();
         for (left, state) in [(1, RowState::Sending), (0, RowState::Failed)] {
@@ -58,12 +53,7 @@ fn rows_that_need_a_person_do_not_hide_those_that_need_only_the_keeper() {
         }
         overdue(&store, "sent", RowState::Sent, 2000).await;
         let (sending, _) = bench.process(&Life::until(0), 0, 0);
-        let keeper = Keeper {
-            sending,
-            status: bench.status(),
-            consumers: Vec::new(),
-            abandoned: CancellationToken::new(),
-        };
+        let keeper = bench.keeper(sending);
         let book = keeper.sending.book.as_ref().unwrap();
         let (mut round, mut left) = (Round::default(), Vec::new());
         for _ in 0..3 {

@@ -25,6 +25,8 @@ pub(super) struct Read {
     /// Names of JSON members that are lists or objects: `json` has them, and they are no parameters.
     nested: Vec<String>,
     json: Json,
+    /// Names of JSON members that came more than once.
+    pub(super) repeated: BTreeSet<String>,
     /// Why the body could not be read.
     pub(super) problem: Option<String>,
 }
@@ -92,6 +94,7 @@ pub(super) fn read(
     xml: Option<&Paths>,
 ) -> Result<Read, Refused> {
     let mut json = Json::Null;
+    let mut repeated = BTreeSet::new();
     let mut found = Vec::new();
     let kind = kind(request);
     match (kind.as_str(), xml) {
@@ -100,7 +103,7 @@ pub(super) fn read(
             Err(why) => problem = Some(why),
         },
         ("application/json", _) => match vumi_http::json(&request.body) {
-            Ok(body) => json = body,
+            Ok(body) => (json, repeated) = body,
             Err(_) => problem = Some("it is no JSON in UTF-8".to_owned()),
         },
         (FORM | MULTIPART, _) => {}
@@ -125,6 +128,7 @@ pub(super) fn read(
         unreadable: Vec::new(),
         nested: Vec::new(),
         json,
+        repeated,
         problem,
     };
     for (name, value) in params.pairs() {
@@ -193,6 +197,11 @@ impl Fields {
             known: rule.strict.unwrap_or(false).then_some(known),
             refuse: refuse.collect::<Result<_, WorkError>>()?,
         })
+    }
+
+    /// Parameters that the manifest names.
+    pub(super) fn named(&self) -> impl Iterator<Item = &String> {
+        self.used.iter().flatten()
     }
 
     pub(super) fn findings(&self, read: &Read, scope: &Scope) -> Result<Findings, Refused> {

@@ -2,6 +2,7 @@
 //! one sent again.
 
 use super::*;
+use crate::engine::sending::keeper::Round;
 
 #[test]
 fn what_a_failure_worker_gave_back_waits_in_its_class_as_long_as_others() {
@@ -49,53 +50,74 @@ fn an_audit_finds_what_a_failure_worker_has_and_what_is_lost_beside_it() {
         assert_eq!((balance.missing, balance.found.external), (1, 0));
         bench.handled(&lost).await;
         assert_eq!(bench.audited().await.imbalance(), 0);
+        // Where there is no failure worker no row is read for it.
+        let other = Bench::named("other", &store, json!({}), false);
+        let (sending, _) = other.process(&Life::until(0), 0, 0);
+        sending
+            .taken_over(&super::message(), &|| false)
+            .await
+            .unwrap();
+        let sources = Sources {
+            queues: [("other.outbound".to_owned(), Arc::clone(&other.broker))].into(),
+            in_flight: None,
+        };
+        let balances = audit(&*store, &sources).await.unwrap();
+        let of_other = balances.iter().find(|balance| balance.account == "other");
+        assert_eq!(
+            of_other.map(|b| (b.missing, b.found.external)),
+            Some((1, 0))
+        );
     });
 }
 
+/// What it gave back may wait in our queue behind others, and the row says nothing of that.
 #[test]
-fn what_a_failure_worker_does_not_give_back_is_an_alarm_and_ends_after_the_longest_age() {
+fn what_a_failure_worker_does_not_give_back_is_an_alarm_and_whatever_comes_late_is_sent() {
     in_simulated_time(async {
         let store = simulated_store();
         let bench = leaving(&store, json!({}));
         bench.has_failure_worker().await;
-        let message = message();
-        bench.answers(&[Answer::Busy]);
-        bench.handled(&message).await;
-        let comes = bench.comes_back().await;
+        let (late, lost) = (message(), message());
+        for message in [&late, &lost] {
+            bench.answers(&[Answer::Busy]);
+            bench.handled(message).await;
+        }
+        let given = bench.given().await;
+        let comes = given_back(&given[0]);
+        assert_eq!(comes.message_id(), late.message_id());
+        // It was given back, and waits behind a backlog.
+        let outbound = QueueSpec::Data("t.outbound".into());
+        bench.broker.declare(&outbound).await.unwrap();
+        let waits = crate::broker::Publication {
+            exchange: String::new(),
+            routing_key: "t.outbound".into(),
+            message_id: None,
+            body: comes.encode(),
+            class: crate::broker::PublicationClass::Direct,
+        };
+        let receipt = bench.broker.publish(waits).await;
+        let taken = receipt.confirmation().await;
+        assert_eq!(taken, crate::broker::Confirmation::Confirmed);
         let (sending, _) = bench.process(&Life::until(0), 0, 0);
-        let book = sending.book.as_ref().unwrap();
-        let never = || false;
-        tokio::time::sleep(patience::EXTERNAL + Duration::from_secs(1)).await;
-        let row = bench.row(&message).await;
-        let late = store.overdue("t", 0, 10).await.unwrap();
-        assert_eq!(late, (1, vec![message.message_id().to_owned()]));
-        assert!(!sending.end_wait(book, row, &never).await.unwrap());
-        assert!(bench.events().await.is_empty(), "nobody is told yet");
-        tokio::time::sleep(vumi_api::shared::Retry::MAX_AGE).await;
-        let row = bench.row(&message).await;
-        // A process that has just begun may find in its queue what was given back meanwhile.
-        let (young, _) = bench.process(&Life::until(0), 0, 0);
-        let book_of_young = young.book.as_ref().unwrap();
-        let ended = young.end_wait(book_of_young, row.clone(), &never).await;
-        assert!(!ended.unwrap());
-        assert!(sending.end_wait(book, row, &never).await.unwrap());
-        let row = bench.row(&message).await;
-        assert_eq!(row.state, RowState::Failed);
-        let last = row.steps.last().unwrap();
-        assert_eq!(
-            (last.class.as_str(), last.who.as_str()),
-            ("ours", "operator")
-        );
-        assert_eq!(bench.nacked().await, codes::RETRY_EXPIRED.name);
-        // It comes after all: too late.
+        let keeper = bench.keeper(sending);
+        let book = keeper.sending.book.as_ref().unwrap();
+        let mut round = Round::default();
+        let maxage = vumi_api::shared::Retry::MAX_AGE;
+        for later in [patience::EXTERNAL + Duration::from_secs(1), maxage, maxage] {
+            tokio::time::sleep(later).await;
+            let looked = keeper.look(book, &mut round, &|| false).await;
+            assert_eq!(looked.unwrap(), 2, "both are an alarm");
+            assert!(bench.events().await.is_empty(), "nobody is told");
+        }
         bench.attempts();
-        bench.handled(&comes).await;
-        assert_eq!(bench.attempts(), 0);
-        assert_eq!(verdicts(&bench.events().await), 1);
-        // A person may have it sent again.
-        assert_eq!(bench.resend(&message, false).await.done, 1);
         bench.handled(&bench.put_back().await).await;
-        assert_eq!(bench.row(&message).await.state, RowState::SentFinal);
+        assert_eq!(bench.attempts(), 1, "it is sent all the same");
+        assert_eq!(bench.row(&late).await.state, RowState::SentFinal);
+        // A person may have the other one sent again.
+        assert_eq!(bench.resend(&lost, true).await.done, 1);
+        bench.handled(&bench.put_back().await).await;
+        assert_eq!(bench.row(&lost).await.state, RowState::SentFinal);
+        assert_eq!(verdicts(&bench.events().await), 2);
     });
 }
 

@@ -1,0 +1,154 @@
+//! Where workers call: whether name, network and TLS lead there. Nothing is asked of whoever is there.
+
+use http::Uri;
+use std::collections::BTreeSet;
+use vumi_api::Resource;
+use vumi_api::shared::HttpClient;
+use vumi_core::checkup::{Finding, Level};
+use vumi_core::outside::Outside;
+use vumi_core::secrets::Secrets;
+use vumi_http::Client;
+
+const FIX: &str = "Check the URL, DNS, TLS (client.tls) and the network; messages wait for it and are tried again (retry).";
+
+/// Each place that a worker calls, once.
+pub(super) async fn look(resources: &[Resource], secrets: &Secrets) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for resource in resources {
+        let (settings, urls) = called(resource);
+        if urls.is_empty() {
+            continue;
+        }
+        let key = resource.key();
+        let client = match Client::new(&settings, secrets, Outside::default()) {
+            Ok(client) => client,
+            Err(error) => {
+                let fix = error.code.fix;
+                found.push(Finding::new(Level::Problem, &key, error.text, fix));
+                continue;
+            }
+        };
+        let mut known = BTreeSet::new();
+        for url in urls {
+            // One that is none is told by the manifests' own checks.
+            let Some((url, place)) = url.parse().ok().and_then(placed) else {
+                continue;
+            };
+            if !known.insert(place.clone()) {
+                continue;
+            }
+            let about = format!("endpoint {place}");
+            found.push(match client.reach(&url).await {
+                Ok(()) => Finding::good(
+                    &about,
+                    format!("{key} gets a connection; nothing was asked over it"),
+                ),
+                Err(error) => Finding::new(Level::Warning, &about, format!("{key}: {error}"), FIX),
+            });
+        }
+    }
+    found
+}
+
+/// The addresses that a worker calls and that its manifest says as they are, and how it calls.
+fn called(resource: &Resource) -> (HttpClient, Vec<&str>) {
+    let mut urls = Vec::new();
+    let mut settings = None;
+    if let Some(application) = resource.application() {
+        settings = application.client.clone();
+        if let Some(relay) = &application.http_relay {
+            urls.push(relay.url.as_str());
+            urls.extend(relay.event_url.as_deref());
+        }
+    }
+    if let Some(transport) = resource.transport() {
+        settings = transport.client.clone();
+        let described = transport.generic_http.as_ref();
+        let send = described.and_then(|described| described.send.as_ref());
+        // What a template makes of a message or a Secret is not known here.
+        let constant = send.filter(|send| !send.url.contains("{{") && !send.url.contains("{%"));
+        urls.extend(constant.map(|send| send.url.as_str()));
+    }
+    (settings.unwrap_or_default(), urls)
+}
+
+/// An address, and the place in it: the rest may hold credentials.
+fn placed(url: Uri) -> Option<(Uri, String)> {
+    let port = url
+        .port_u16()
+        .map_or_else(String::new, |port| format!(":{port}"));
+    let place = format!("{}://{}{port}", url.scheme_str()?, url.host()?);
+    Some((url, place))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+    use vumi_api::Target;
+
+    #[tokio::test]
+    async fn a_place_that_a_worker_calls_is_reached_or_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let there = listener.local_addr().unwrap().port();
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+        let away = closed.local_addr().unwrap().port();
+        drop(closed);
+        let text = format!(
+            "apiVersion: vumi.dev/v1alpha1
+kind: Application
+metadata: {{name: relay}}
+spec:
+  httpRelay:
+    url: http://127.0.0.1:{there}/messages?key=hidden
+    eventUrl: https://127.0.0.1:{there}/events
+  transportName: acme
+  client: {{connectTimeout: 1s}}
+---
+apiVersion: vumi.dev/v1alpha1
+kind: Transport
+metadata: {{name: acme}}
+spec:
+  genericHttp:
+    send: {{url: \"http://127.0.0.1:{away}/send\"}}
+---
+apiVersion: vumi.dev/v1alpha1
+kind: Transport
+metadata: {{name: other}}
+spec:
+  genericHttp:
+    settings: {{host: acme.example}}
+    send: {{url: \"https://{{{{ config.host }}}}/send\"}}
+"
+        );
+        let read = vumi_api::manifest::load(&[("all.yaml", text)], Target::Local);
+        assert_eq!(read.resources.len(), 3, "{:?}", read.findings);
+        let resources = read.resources.iter().map(|loaded| loaded.resource.clone());
+        let resources: Vec<Resource> = resources.collect();
+        let found = look(&resources, &Secrets::default()).await;
+        let level = |about: String| {
+            let one = found.iter().find(|finding| finding.about == about);
+            one.unwrap_or_else(|| panic!("{about}: {found:?}")).level
+        };
+        assert_eq!(
+            level(format!("endpoint http://127.0.0.1:{there}")),
+            Level::Good
+        );
+        // It speaks no TLS.
+        assert_eq!(
+            level(format!("endpoint https://127.0.0.1:{there}")),
+            Level::Warning
+        );
+        assert_eq!(
+            level(format!("endpoint http://127.0.0.1:{away}")),
+            Level::Warning
+        );
+        assert_eq!(found.len(), 3, "{found:?}");
+        assert!(!format!("{found:?}").contains("hidden"));
+        // Of the connection that was made, not a byte came.
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut rest = Vec::new();
+        std::io::Read::read_to_end(&mut stream, &mut rest).unwrap();
+        assert!(rest.is_empty());
+    }
+}
