@@ -143,6 +143,7 @@ impl Waiting {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::patience::SOON;
     use serde_json::json;
     use tokio::time::sleep;
 
