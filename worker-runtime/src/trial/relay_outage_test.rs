@@ -426,6 +426,8 @@ async fn outage(clock: Clock) {
         "{relayed} in {SLOW_FOR:?}"
     );
     crm.behaves(|manner| manner.delay = Duration::ZERO);
+    // What it has in hand is answered first: in a longer step a slow answer and its timeout would come together.
+    campaign.clock.advance_by(SLOW + AT_ONCE, AT_ONCE).await;
     // Nobody waits longer than the longest back-off.
     for _ in 0..steps(LONGEST + MINUTE) {
         campaign.passes(STEP, USERS, a_step).await;
