@@ -1,6 +1,7 @@
 //! Messages set aside: dropped, expired, second copies of others, and more than are looked at one by one.
 
 use super::*;
+use crate::parking::Selection;
 
 #[tokio::test]
 async fn beyond_the_limit_an_audit_counts_and_an_erasure_says_what_it_did_not_look_at() {
