@@ -132,8 +132,8 @@ pub async fn audit(store: &dyn StateStore, sources: &Sources) -> Result<Vec<Bala
             found.journal.add(journal(store, queue).await?);
         }
         for (queue, broker) in sources.queues.iter().filter(|(queue, _)| mine(queue)) {
-            let depth = broker.depth(queue).await?;
-            *found.ready.get_or_insert_default() += depth.map_or(0, |d| u64::from(d.ready));
+            let ready = broker.ready(queue).await?;
+            *found.ready.get_or_insert_default() += u64::from(ready);
             let parked = parked(store, &**broker, queue).await?;
             found.parked.get_or_insert_default().add(parked);
         }

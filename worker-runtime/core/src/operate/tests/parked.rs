@@ -80,6 +80,5 @@ async fn a_copy_of_what_the_peer_has_is_dropped_without_a_word() {
         let row = world.store.row(state.as_str()).await.unwrap().unwrap();
         assert_eq!(row.state, state, "its row goes on");
     }
-    let events = world.broker.depth("sms.event").await.unwrap();
-    assert_eq!(events.map_or(0, |depth| depth.ready), 0);
+    assert_eq!(world.broker.ready("sms.event").await.unwrap(), 0);
 }
