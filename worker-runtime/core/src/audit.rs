@@ -3,6 +3,7 @@
 
 use crate::broker::Broker;
 use crate::error::WorkError;
+use crate::journal_desk::is_of;
 use crate::message::FailureMessage;
 use crate::message::glance::Glance;
 use crate::parking;
@@ -132,8 +133,8 @@ pub async fn audit(store: &dyn StateStore, sources: &Sources) -> Result<Vec<Bala
             found.journal.add(journal(store, queue).await?);
         }
         for (queue, broker) in sources.queues.iter().filter(|(queue, _)| mine(queue)) {
-            let depth = broker.depth(queue).await?;
-            *found.ready.get_or_insert_default() += depth.map_or(0, |d| u64::from(d.ready));
+            let ready = broker.ready(queue).await?;
+            *found.ready.get_or_insert_default() += u64::from(ready);
             let parked = parked(store, &**broker, queue).await?;
             found.parked.get_or_insert_default().add(parked);
         }
@@ -169,8 +170,8 @@ async fn external(store: &dyn StateStore, account: &str, found: &Found) -> Resul
 /// The transport (or exposed name) that an outbound queue belongs to; none for other queues.
 pub fn account_of(queue: &str) -> Option<&str> {
     let outbound = Port::new("", Flow::Outbound).queue();
-    let (account, rest) = queue.rsplit_once(&outbound)?;
-    (rest.is_empty() || rest.starts_with('.')).then_some(account)
+    let (account, _) = queue.rsplit_once(&outbound)?;
+    is_of(queue, &Port::new(account, Flow::Outbound).queue()).then_some(account)
 }
 
 async fn journal(store: &dyn StateStore, queue: &str) -> Result<Stored, WorkError> {
@@ -306,6 +307,7 @@ mod tests {
             ("sms.outbound.bulk.p1", Some("sms")),
             ("sms.inbound", None),
             ("sms.outbounds", None),
+            ("sms.outbound.za.inbound", None),
         ] {
             assert_eq!(account_of(queue), account, "{queue}");
         }

@@ -2,6 +2,8 @@
 //! and queues, and by a command about a store (and broker) that it was given.
 
 mod batch_orders;
+mod names;
+mod unbegun;
 
 use crate::audit::{self, Balance};
 use crate::batch_desk;
@@ -26,9 +28,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use vumi_api::shared::Retention;
 use vumi_api::{Flow, Port};
-
-mod names;
-mod unbegun;
 
 /// Most entries of one answer.
 pub const MAX_LISTED: usize = 1000;

@@ -1,5 +1,5 @@
 //! An endpoint of an `httpRelay` that is away for six hours, in simulated time, then back and slow, then refuses, then wants
-//! another secret: real relays, real sockets, the embedded broker and store; only the clocks are moved. `tests/it/relay.rs`
+//! another secret: real relays, real sockets, the embedded broker and store; only the clocks are moved. `tests/it/relay/`
 //! is the same in real time, over RabbitMQ and Redis, where half a minute stands for the six hours.
 
 use super::clock::{self, Clock};

@@ -312,6 +312,10 @@ pub trait Broker: Send + Sync + 'static {
     async fn declare(&self, queue: &QueueSpec) -> Result<(), WorkError>;
     /// Depth of a queue; none if it does not exist. An error is never read as zero.
     async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError>;
+    /// Messages ready in a queue; 0 if it does not exist.
+    async fn ready(&self, queue: &str) -> Result<u32, WorkError> {
+        Ok(self.depth(queue).await?.map_or(0, |depth| depth.ready))
+    }
     /// Whether a queue is there, also one that is somebody's own, whose depth nobody else is told.
     async fn is_there(&self, queue: &str) -> Result<bool, WorkError> {
         Ok(self.depth(queue).await?.is_some())

@@ -275,8 +275,7 @@ impl Watch {
     async fn look_at_classes(&self, target: &Target) -> Result<u64, WorkError> {
         let mut waiting = [0u64; Class::ALL.len()];
         for (class, queue) in &target.classes {
-            let depth = self.broker.depth(queue).await?;
-            waiting[*class as usize] += depth.map_or(0, |depth| u64::from(depth.ready));
+            waiting[*class as usize] += u64::from(self.broker.ready(queue).await?);
         }
         if !target.classes.is_empty() {
             for class in Class::ALL {
@@ -327,9 +326,9 @@ impl Watch {
             return;
         }
         let queue = crate::parking::parked_queue(&consumed.queue);
-        if let Ok(depth) = self.broker.depth(&queue).await {
+        if let Ok(kept) = self.broker.ready(&queue).await {
             consumed.parked = parked;
-            consumed.kept = depth.map_or(0, |d| d.ready);
+            consumed.kept = kept;
             consumed.metrics.kept.set(consumed.kept.into());
             self.backlog.kept(consumed.kept);
         }

@@ -20,8 +20,8 @@ impl Reach {
             if account_of(queue) != Some(account) || is_class {
                 continue;
             }
-            let depth = at.broker.as_ref()?.depth(queue).await.ok()?;
-            *sum.get_or_insert(0) += depth.map_or(0, |depth| u64::from(depth.ready));
+            let ready = at.broker.as_ref()?.ready(queue).await.ok()?;
+            *sum.get_or_insert(0) += u64::from(ready);
         }
         sum
     }

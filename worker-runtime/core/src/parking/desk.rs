@@ -283,8 +283,8 @@ async fn remove(
 
 /// How many messages are parked of the queue.
 pub(crate) async fn depth(broker: &dyn Broker, consumed: &str) -> Result<u64, WorkError> {
-    let depth = broker.depth(&parked_queue(consumed)).await?;
-    Ok(depth.map_or(0, |depth| u64::from(depth.ready)))
+    let ready = broker.ready(&parked_queue(consumed)).await?;
+    Ok(ready.into())
 }
 
 /// None if nothing was ever parked of the queue.

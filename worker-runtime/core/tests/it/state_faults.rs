@@ -1,11 +1,12 @@
 //! The embedded store when things go wrong: kill -9 at any moment, power loss, a disk that takes no more, a folder that is
 //! not ours. Children are this test binary again.
 
+mod folders;
+mod said;
+
 use crate::child::{Running, say};
-use crate::state_suite::remove;
-use crate::state_suite::{Dice, LONG, PATIENCE, append, change, lane, text, until};
-use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::PermissionsExt;
+use crate::state_suite::{Dice, LONG, PATIENCE, append, change, lane, remove, text};
+use said::Said;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,9 +14,8 @@ use vumi_core::broker::Durability;
 use vumi_core::codes;
 use vumi_core::error::{ErrorClass, WorkError};
 use vumi_core::state::embedded::{EmbeddedStore, EmbeddedStoreOptions};
-use vumi_core::state::first_seen::Reserved;
-use vumi_core::state::journal::{Due, Filter, Lane, Next, Step};
-use vumi_core::state::ledger::{Put, Query, Row, RowState};
+use vumi_core::state::journal::{Due, Filter, Next, Step};
+use vumi_core::state::ledger::{Put, Row, RowState};
 use vumi_core::state::sessions::Session;
 use vumi_core::state::{FirstSeen, Journal, Ledger, Sessions, StateStore, StoreHealth};
 
@@ -186,169 +186,6 @@ fn start(folder: &Path, sync: bool, first: u64, width: usize) -> Running {
     Running::start("state_faults::child", given)
 }
 
-type Heard = BTreeMap<String, Vec<String>>;
-
-/// What a child said in pairs of numbers.
-fn pairs(heard: &Heard, what: &str) -> BTreeSet<(u64, u64)> {
-    let said = heard.get(what).into_iter().flatten();
-    said.map(|line| {
-        let (a, b) = line.split_once(' ').expect("two numbers");
-        (a.parse().expect("a number"), b.parse().expect("a number"))
-    })
-    .collect()
-}
-
-/// Everything that children said, over all rounds.
-#[derive(Default)]
-struct Said {
-    appended: BTreeSet<(u64, u64)>,
-    removing: BTreeSet<(u64, u64)>,
-    removed: BTreeSet<(u64, u64)>,
-    stored: BTreeMap<u64, u64>,
-    seen: Vec<String>,
-    created: Vec<String>,
-}
-
-impl Said {
-    fn hear(&mut self, mut heard: Heard) {
-        self.appended.extend(pairs(&heard, "appended"));
-        self.removing.extend(pairs(&heard, "removing"));
-        self.removed.extend(pairs(&heard, "removed"));
-        for (row, version) in pairs(&heard, "stored") {
-            let highest = self.stored.entry(row).or_default();
-            *highest = version.max(*highest);
-        }
-        self.seen = heard.remove("seen").unwrap_or_default();
-        self.created = heard.remove("created").unwrap_or_default();
-    }
-
-    /// Every answered operation is there, and none is half done.
-    async fn check(&self, store: &EmbeddedStore, in_flight: u64) {
-        self.check_journal(store).await;
-        self.check_ledger(store, in_flight).await;
-        for id in &self.seen {
-            let found = FirstSeen::reserve(store, ACCOUNT, id, LONG)
-                .await
-                .expect("reserve");
-            assert_eq!(found, Reserved::Seen(id.clone().into_bytes().into()));
-        }
-        for id in &self.created {
-            let session = store.load(ACCOUNT, id).await.expect("load");
-            assert!(session.is_some(), "session {id} was created and is lost");
-        }
-    }
-
-    async fn check_journal(&self, store: &EmbeddedStore) {
-        let listed = store
-            .list(QUEUE, &Filter::default(), usize::MAX)
-            .await
-            .expect("list");
-        let depth = store.depth(QUEUE).await.expect("depth");
-        let mut lanes: BTreeMap<Lane, Vec<u64>> = BTreeMap::new();
-        let mut ids = BTreeSet::new();
-        for one in &listed {
-            let n = std::str::from_utf8(&one.entry.body).expect("text");
-            lanes
-                .entry(one.lane.clone())
-                .or_default()
-                .push(n.parse().expect("a number"));
-            assert!(ids.insert(one.id), "an id twice");
-        }
-        let counted = (listed.len() as u64, lanes.len() as u64);
-        assert_eq!(
-            (depth.messages, depth.lanes),
-            counted,
-            "counts are the contents"
-        );
-        let mut there = BTreeSet::new();
-        for (lane, numbers) in &lanes {
-            assert!(
-                numbers.is_sorted_by(|a, b| a < b),
-                "order, no repeats: {numbers:?}"
-            );
-            there.extend(numbers.iter().map(|n| (lane.number, *n)));
-        }
-        for (lane, first) in &self.appended {
-            for n in *first..*first + BATCH {
-                let gone = self.removing.contains(&(*lane, n));
-                assert!(
-                    gone || there.contains(&(*lane, n)),
-                    "{lane}/{n} was appended and is lost"
-                );
-            }
-        }
-        for removed in &self.removed {
-            assert!(
-                !there.contains(removed),
-                "{removed:?} was removed and is there"
-            );
-        }
-        // All of a batch or nothing: its last is there if any is, since they leave from the front.
-        for (lane, n) in &there {
-            let last = n - (n - 1) % BATCH + BATCH - 1;
-            assert!(
-                there.contains(&(*lane, last)),
-                "half of the batch of {lane}/{n}"
-            );
-        }
-        // Every lane can be had, with its head.
-        store.reclaim(QUEUE).await.expect("reclaim");
-        let heads = store
-            .claim(QUEUE, "", usize::MAX, LONG)
-            .await
-            .expect("claim");
-        assert_eq!(heads.len(), lanes.len(), "every lane is due");
-        for head in heads {
-            assert_eq!(
-                text(&head).parse::<u64>().expect("a number"),
-                lanes[&head.lane][0]
-            );
-        }
-        store.reclaim(QUEUE).await.expect("reclaim");
-    }
-
-    async fn check_ledger(&self, store: &EmbeddedStore, in_flight: u64) {
-        let mut counts = BTreeMap::new();
-        for number in 0..ROWS {
-            let id = format!("row {number}");
-            let said = self.stored.get(&number).copied().unwrap_or(0);
-            let Some(row) = store.row(&id).await.expect("row") else {
-                assert_eq!(said, 0, "{id} was stored and is lost");
-                continue;
-            };
-            let versions = said..=said + in_flight;
-            assert!(
-                versions.contains(&row.version),
-                "{id}: {} of {versions:?}",
-                row.version
-            );
-            *counts.entry((ACCOUNT.to_owned(), row.state)).or_insert(0) += 1;
-            let in_state = store
-                .in_state(ACCOUNT, row.state, 100)
-                .await
-                .expect("in state");
-            assert!(in_state.contains(&id));
-            let remote = row.remote_id.clone().expect("set");
-            let found = store
-                .by_remote_id(ACCOUNT, &remote)
-                .await
-                .expect("by remote id");
-            assert_eq!(found.as_ref(), Some(&row));
-            let person = Query::Person(format!("person {number}"));
-            assert_eq!(store.find(&person, 9).await.expect("find"), [id]);
-        }
-        assert_eq!(store.counts().await.expect("counts"), counts);
-        for state in RowState::ALL {
-            let indexed = store.in_state(ACCOUNT, state, 100).await.expect("in state");
-            let counted = counts
-                .get(&(ACCOUNT.to_owned(), state))
-                .copied()
-                .unwrap_or(0);
-            assert_eq!(indexed.len() as u64, counted, "{state:?}");
-        }
-    }
-}
-
 async fn killed_again_and_again(sync: bool, width: usize, rounds: u64, at_least: usize) {
     let folder = tempfile::tempdir().expect("folder");
     let mut said = Said::default();
@@ -515,111 +352,4 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), target).expect("copy");
         }
     }
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn folder_of_another_process_is_refused() {
-    let folder = tempfile::tempdir().expect("folder");
-    let mut child = start(folder.path(), false, 1, 1);
-    child.until("appended", 1);
-    let error = EmbeddedStore::open(options(folder.path(), false))
-        .err()
-        .expect("refused");
-    assert_eq!(
-        (error.code, error.class),
-        (codes::STATE_IN_USE, ErrorClass::Connect)
-    );
-    assert!(error.text.contains("in use by another process"), "{error}");
-    let _ = child.kill();
-    open(folder.path(), false).close(PATIENCE).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn folders_that_are_not_ours_are_refused() {
-    let file = tempfile::NamedTempFile::new().expect("file");
-    let error = EmbeddedStore::open(options(file.path(), false))
-        .err()
-        .expect("refused");
-    assert_eq!(error.code, codes::STATE_UNUSABLE);
-
-    let folder = tempfile::tempdir().expect("folder");
-    let database = fjall::Database::builder(folder.path())
-        .open()
-        .expect("database");
-    for name in ["queues", "messages"] {
-        database.keyspace(name, Default::default).expect("keyspace");
-    }
-    drop(database);
-    let error = EmbeddedStore::open(options(folder.path(), false))
-        .err()
-        .expect("refused");
-    assert_eq!(error.code, codes::STATE_UNUSABLE);
-    assert!(error.text.contains("something else"), "{error}");
-
-    let folder = tempfile::tempdir().expect("folder");
-    open(folder.path(), false).close(PATIENCE).await;
-    let database = fjall::Database::builder(folder.path())
-        .open()
-        .expect("database");
-    let index = database
-        .keyspace("index", Default::default)
-        .expect("keyspace");
-    index.insert([b'f'], [99]).expect("another version");
-    drop((index, database));
-    let error = EmbeddedStore::open(options(folder.path(), false))
-        .err()
-        .expect("refused");
-    assert_eq!(error.code, codes::STATE_UNUSABLE);
-    assert!(error.text.contains("another version"), "{error}");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn folder_is_private_and_named() {
-    let folder = tempfile::tempdir().expect("folder");
-    let state = folder.path().join("deep").join("state");
-    let store = open(&state, false);
-    assert_eq!(store.describe(), format!("embedded {}", state.display()));
-    assert_eq!(store.durability(), Durability::Process);
-    let mode = std::fs::metadata(&state)
-        .expect("folder")
-        .permissions()
-        .mode();
-    assert_eq!(mode & 0o777, 0o700);
-    store.close(PATIENCE).await;
-}
-
-/// Not a test: a child has a folder for temporary files of its own.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "run by the tests of this file as a child process"]
-async fn temporary_child() {
-    let Some(folder) = std::env::var_os(FOLDER) else {
-        return;
-    };
-    let inside = || {
-        let entries = std::fs::read_dir(&folder).expect("folder");
-        entries
-            .map(|entry| entry.expect("entry").path())
-            .collect::<Vec<_>>()
-    };
-    let store = EmbeddedStore::open(EmbeddedStoreOptions::default()).expect("open");
-    assert_eq!(store.durability(), Durability::Memory);
-    assert_eq!(store.describe(), "embedded");
-    let one = append(&lane("", 1), NOW, "a");
-    store.append(QUEUE, vec![one]).await.expect("append");
-    let [own] = &inside()[..] else {
-        panic!("one folder: {:?}", inside());
-    };
-    let mode = std::fs::metadata(own).expect("folder").permissions().mode();
-    assert_eq!(mode & 0o777, 0o700);
-    drop(store);
-    until("it is gone", || async { inside().is_empty().then_some(()) }).await;
-    say("fine", "");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn temporary_folder_goes_with_the_store() {
-    let folder = tempfile::tempdir().expect("folder");
-    let place = folder.path().display().to_string();
-    let given = [(FOLDER, place.clone()), ("TMPDIR", place)];
-    Running::start("state_faults::temporary_child", given).until("fine", 0);
 }

@@ -154,10 +154,7 @@ async fn every_interactive_message_leaves_within_a_second_while_100_000_bulk_wai
             campaign(&rig, "spring", 1000).await;
         }
         let published = begin.elapsed();
-        let depth = async |queue: &str| {
-            let depth = rig.broker.depth(queue).await.unwrap();
-            depth.map_or(0, |d| d.ready)
-        };
+        let depth = async |queue: &str| rig.broker.ready(queue).await.unwrap();
         // With a store what has no place in the window waits in the journal.
         let waits_there = async || store.is_none() || depth("t.outbound.bulk").await == 0;
         while depth("t.outbound").await > 0 || count(&sent, "spring") < 20 || !waits_there().await {

@@ -374,8 +374,7 @@ async fn divisions_change_on_rabbitmq() {
             .await;
             replicas[0].send("v", "new").await;
             eventually("everything else is handled", async || {
-                let depth = test.depth("t.outbound").await.unwrap();
-                let ready = depth.map_or(0, |depth| depth.ready);
+                let ready = test.ready("t.outbound").await.unwrap();
                 assert!(ready <= replies, "{profile}, {parts:?}: {ready}");
                 ready == replies
             })

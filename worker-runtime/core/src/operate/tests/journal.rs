@@ -1,6 +1,8 @@
 //! Messages that wait in a journal: listed, counted, released, dropped, expired.
 
 use super::*;
+use crate::message::EventType;
+use crate::state::journal::Cause;
 
 #[tokio::test]
 async fn journaled_messages_are_listed_without_content_and_chosen_by_lane_and_reason() {

@@ -1,4 +1,5 @@
-//! A shutdown or a lost caller in the middle of a reload, and brokers whose users come and go meanwhile.
+//! In which order workers stop, a shutdown or a lost caller in the middle of a reload, and brokers whose users come and go
+//! meanwhile.
 
 use super::*;
 
@@ -126,4 +127,108 @@ async fn the_broker_of_a_worker_that_is_built_again_stays_open() {
     supervisor.apply(set(&[echo("b", "b", 1)])).await;
     assert_eq!(supervisor.describe_brokers(), ["second"]);
     supervisor.shutdown().await;
+}
+
+#[tokio::test]
+async fn another_broker_address_moves_only_those_who_use_it() {
+    let world = Arc::new(World::default());
+    let supervisor = supervisor(&world);
+    let resources = || set(&[echo("a", "a", 1), echo("b", "b", 1)]);
+    supervisor.apply(resources()).await;
+    lock(&world.brokers).insert("application/a".into(), "second".into());
+    supervisor.secrets_changed(BTreeMap::new()).await;
+    assert_eq!(world.times("start application/a"), 2);
+    assert_eq!(world.times("start application/b"), 1);
+    assert_eq!(supervisor.describe_brokers().len(), 2);
+    lock(&world.brokers).insert("application/b".into(), "second".into());
+    until("b followed by itself", async || {
+        world.times("start application/b") == 2
+    })
+    .await;
+    until("the first broker is closed", async || {
+        supervisor.describe_brokers().len() == 1
+    })
+    .await;
+    assert_eq!(world.opened.load(Ordering::SeqCst), 2);
+    supervisor.shutdown().await;
+}
+
+#[tokio::test]
+async fn what_answers_held_requests_stops_last() {
+    let world = Arc::new(World::default());
+    let supervisor = supervisor(&world);
+    let release = holding(&world, "transport/h");
+    let both = || set(&[http("h", free_port(), 10), echo("e", "h", 1)]);
+    supervisor.apply(both()).await;
+    let ending = {
+        let supervisor = Arc::clone(&supervisor);
+        tokio::spawn(async move { supervisor.shutdown().await })
+    };
+    until("the intake closed", async || {
+        world.times("close transport/h") == 1
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(world.times("close application/e"), 0, "it still answers");
+    let shown = supervisor.snapshots().await;
+    let state = |key: &str| shown.iter().find(|s| s.key == key).map(|s| s.state);
+    assert_eq!(state("transport/h"), Some("stopping"), "shown to its end");
+    assert!(state("application/e").is_some());
+    release.send(true).expect("heard");
+    ending.await.expect("ended");
+    assert!(world.at("gone transport/h here-1") < world.at("close application/e"));
+}
+
+#[tokio::test]
+async fn workers_taken_out_together_leave_in_the_same_order() {
+    let world = Arc::new(World::default());
+    let supervisor = supervisor(&world);
+    supervisor
+        .apply(set(&[http("h", free_port(), 10), echo("e", "h", 1)]))
+        .await;
+    supervisor.apply(Vec::new()).await;
+    assert!(world.at("gone transport/h here-1") < world.at("close application/e"));
+    assert!(supervisor.describe_brokers().is_empty(), "nobody uses it");
+    supervisor.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_shutdown_during_a_reload_ends_both() {
+    let world = Arc::new(World::default());
+    let supervisor = supervisor(&world);
+    let port = free_port();
+    let release = holding(&world, "transport/t");
+    supervisor.apply(set(&[plain("t", port, 10)])).await;
+    let reload = {
+        let supervisor = Arc::clone(&supervisor);
+        tokio::spawn(async move { supervisor.apply(set(&[plain("t", port, 20)])).await })
+    };
+    until("the reload began", async || {
+        world.times("close transport/t") == 1
+    })
+    .await;
+    let ending = {
+        let supervisor = Arc::clone(&supervisor);
+        tokio::spawn(async move { supervisor.shutdown().await })
+    };
+    until("the shutdown began", async || {
+        supervisor.stopping().is_cancelled()
+    })
+    .await;
+    release.send(true).expect("heard");
+    reload.await.expect("ended");
+    ending.await.expect("ended");
+    assert_eq!(
+        world.times("start transport/t"),
+        1,
+        "the new one never started"
+    );
+    assert!(
+        supervisor
+            .apply(set(&[plain("t", port, 30)]))
+            .await
+            .plan
+            .steps
+            .is_empty()
+    );
 }

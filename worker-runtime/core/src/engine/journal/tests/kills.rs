@@ -289,9 +289,8 @@ async fn run(seed: u64, store: &Arc<dyn StateStore>) -> Result<usize, String> {
         let mut at_rest = 0;
         for n in 0.. {
             let left = store.depth(&queue).await.map_err(|e| e.text)?;
-            let ready = broker.depth(&queue).await.map_err(|e| e.text)?;
+            let ready = broker.ready(&queue).await.map_err(|e| e.text)?;
             let counts = rig.running().snapshot().counts;
-            let ready = ready.map_or(0, |depth| depth.ready);
             at_rest = match (left.messages, ready, counts.in_flight) {
                 (0, 0, 0) => at_rest + 1,
                 _ => 0,

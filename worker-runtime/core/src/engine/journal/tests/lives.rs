@@ -295,9 +295,8 @@ impl Lives {
         for _ in 0..4000 {
             let failed = |e: WorkError| e.text;
             let left = self.store.depth(&self.queue()).await.map_err(failed)?;
-            let ready = self.broker.depth(&self.queue()).await.map_err(failed)?;
+            let ready = self.broker.ready(&self.queue()).await.map_err(failed)?;
             let counts = rig.running().snapshot().counts;
-            let ready = ready.map_or(0, |depth| depth.ready);
             calm = match (left.messages, ready, counts.in_flight) {
                 (0, 0, 0) if self.nothing_is_waited_for().await? => calm + 1,
                 _ => 0,

@@ -21,6 +21,13 @@ fn leaving(store: &Arc<dyn StateStore>, more: serde_json::Value) -> Bench {
     Bench::new(store, settings, false)
 }
 
+/// The same after a failure worker has been there.
+async fn with_failure_worker(store: &Arc<dyn StateStore>, more: serde_json::Value) -> Bench {
+    let bench = leaving(store, more);
+    bench.has_failure_worker().await;
+    bench
+}
+
 impl Bench {
     /// A failure worker has been there.
     async fn has_failure_worker(&self) {
@@ -144,9 +151,7 @@ fn given_back(failure: &FailureMessage) -> UserMessage {
 #[test]
 fn retries_are_left_to_a_failure_worker_of_vumi_if_the_manifest_says_so() {
     in_simulated_time(async {
-        let store = simulated_store();
-        let bench = leaving(&store, json!({}));
-        bench.has_failure_worker().await;
+        let bench = with_failure_worker(&simulated_store(), json!({})).await;
         let first = message();
         bench.answers(&[Answer::Away, Answer::Busy]);
         bench.handled(&first).await;
@@ -200,8 +205,7 @@ fn retries_are_left_to_a_failure_worker_of_vumi_if_the_manifest_says_so() {
 #[test]
 fn while_there_is_no_failure_worker_messages_are_tried_again_here() {
     in_simulated_time(async {
-        let store = simulated_store();
-        let bench = leaving(&store, json!({}));
+        let bench = leaving(&simulated_store(), json!({}));
         let first = message();
         bench.answers(&[Answer::Busy, Answer::Busy, Answer::Ack]);
         bench.handled(&first).await;
@@ -234,11 +238,9 @@ fn while_there_is_no_failure_worker_messages_are_tried_again_here() {
 #[test]
 fn without_a_store_nothing_is_left_to_a_failure_worker() {
     in_simulated_time(async {
-        let store = simulated_store();
         // Nothing is held here so long.
         let retry = json!({"external": true, "backoff": {"initial": "2m", "max": "2m"}});
-        let bench = leaving(&store, json!({"retry": retry}));
-        bench.has_failure_worker().await;
+        let bench = with_failure_worker(&simulated_store(), json!({"retry": retry})).await;
         for answer in [Answer::Busy, Answer::Away] {
             bench.answers(&[answer]);
             bench.handled_by(&message(), false, true).await;
@@ -255,14 +257,12 @@ fn without_a_store_nothing_is_left_to_a_failure_worker() {
 fn what_the_peer_may_have_is_given_away_only_if_it_may_be_doubled_and_then_that_is_counted() {
     in_simulated_time(async {
         let store = simulated_store();
-        let bench = leaving(&store, json!({"onUnknown": {"policy": "fail"}}));
-        bench.has_failure_worker().await;
+        let bench = with_failure_worker(&store, json!({"onUnknown": {"policy": "fail"}})).await;
         bench.answers(&[Answer::Lost]);
         bench.handled(&message()).await;
         assert_eq!(bench.nacked().await, codes::FATE_UNKNOWN.name);
         assert_eq!(bench.given().await[0].code(), FailureCode::Permanent);
-        let bench = leaving(&store, json!({"onUnknown": {"policy": "retry"}}));
-        bench.has_failure_worker().await;
+        let bench = with_failure_worker(&store, json!({"onUnknown": {"policy": "retry"}})).await;
         let message = message();
         bench.answers(&[Answer::Lost]);
         bench.handled(&message).await;
@@ -291,8 +291,7 @@ fn any_count_of_attempts_is_read_and_none_overflows() {
             (json!("many"), false),
             (json!(null), false),
         ] {
-            let bench = leaving(&store, json!({}));
-            bench.has_failure_worker().await;
+            let bench = with_failure_worker(&store, json!({})).await;
             bench.answers(&[Answer::Busy]);
             bench.handled(&counted(&message(), retries.clone())).await;
             assert_eq!(bench.attempts(), 1, "{retries}");
@@ -316,9 +315,7 @@ fn whatever_step_a_process_dies_at_a_message_ends_once_and_is_sent_once() {
     in_simulated_time(async {
         let (mut died, mut sent) = (0, 0);
         for dies in 1..60 {
-            let store = simulated_store();
-            let bench = leaving(&store, json!({}));
-            bench.has_failure_worker().await;
+            let bench = with_failure_worker(&simulated_store(), json!({})).await;
             let message = message();
             bench.answers(&[Answer::Busy]);
             let life = Life::until(dies);

@@ -61,8 +61,7 @@ fn what_waits_with_a_living_holder_is_not_ended_and_is_told_soon_when_that_is_go
         let mut bench = Bench::new(&store, json!({}), false);
         let one = reads(&bench).await;
         let reply = hands_on(&mut bench).await;
-        let (sending, _) = bench.process(&Life::until(0), 0, 0);
-        let keeper = bench.keeper(sending);
+        let keeper = bench.keeper();
         let book = keeper.sending.book.as_ref().unwrap();
         let mut round = Round::default();
         for _ in 0..5 {
@@ -91,11 +90,10 @@ fn a_holder_gives_time_to_what_it_has_in_hand_and_ends_what_never_came() {
         let kept = hands_on(&mut bench).await;
         let lost = hands_on(&mut bench).await;
         bench.reply_queue = Some(ONE);
-        let (sending, _) = bench.process(&Life::until(0), 0, 0);
-        let outlet = Arc::clone(&sending.outlet);
+        let mut keeper = bench.keeper();
+        let outlet = Arc::clone(&keeper.sending.outlet);
         let replies = Replies::new(ONE.into(), Default::default(), outlet);
         replies.read_by(Arc::clone(&one.acker));
-        let mut keeper = bench.keeper(sending);
         keeper.replies = Some(Arc::clone(&replies));
         // One of them is in hand, and the other one went to a process that is no more.
         let mut in_hand = Vec::new();
@@ -151,8 +149,7 @@ fn a_reply_that_waits_for_its_next_attempt_dies_with_its_holder_and_its_sender_i
         let waits = (RowState::Queued, Some(ONE), 1);
         assert_eq!((row.state, row.holder.as_deref(), row.attempt), waits);
         bench.reply_queue = Some(TWO);
-        let (sending, _) = bench.process(&Life::until(0), 0, 0);
-        let keeper = bench.keeper(sending);
+        let keeper = bench.keeper();
         let book = keeper.sending.book.as_ref().unwrap();
         let mut round = Round::default();
         tokio::time::sleep(LONG).await;

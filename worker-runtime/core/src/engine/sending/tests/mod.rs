@@ -386,8 +386,9 @@ impl Bench {
         StatusDesk::new(Arc::clone(&self.broker), identity, None)
     }
 
-    /// The look-out of a process.
-    fn keeper(&self, sending: Arc<Sending>) -> Keeper {
+    /// The look-out of a new process.
+    fn keeper(&self) -> Keeper {
+        let (sending, _) = self.process(&Life::until(0), 0, 0);
         Keeper {
             sending,
             status: self.status(),

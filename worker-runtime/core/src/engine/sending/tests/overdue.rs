@@ -28,8 +28,7 @@ fn nobody_is_taken_for_dead_before_the_store_could_take_a_sign_of_life() {
         let store = simulated_store();
         let bench = Bench::new(&store, json!({}), false);
         overdue(&store, "sending", RowState::Sending, 1000).await;
-        let (sending, _) = bench.process(&Life::until(0), 0, 0);
-        let keeper = bench.keeper(sending);
+        let keeper = bench.keeper();
         let book = keeper.sending.book.as_ref().unwrap();
         let mut round = Round::default();
         for (left, state) in [(1, RowState::Sending), (0, RowState::Failed)] {
@@ -52,8 +51,7 @@ fn rows_that_need_a_person_do_not_hide_those_that_need_only_the_keeper() {
             overdue(&store, &format!("m{number}"), RowState::Queued, 1000).await;
         }
         overdue(&store, "sent", RowState::Sent, 2000).await;
-        let (sending, _) = bench.process(&Life::until(0), 0, 0);
-        let keeper = bench.keeper(sending);
+        let keeper = bench.keeper();
         let book = keeper.sending.book.as_ref().unwrap();
         let (mut round, mut left) = (Round::default(), Vec::new());
         for _ in 0..3 {

@@ -7,9 +7,7 @@ use crate::engine::sending::keeper::Round;
 #[test]
 fn what_a_failure_worker_gave_back_waits_in_its_class_as_long_as_others() {
     in_simulated_time(async {
-        let store = simulated_store();
-        let bench = leaving(&store, json!({}));
-        bench.has_failure_worker().await;
+        let bench = with_failure_worker(&simulated_store(), json!({})).await;
         let message = message();
         bench.answers(&[Answer::Busy]);
         bench.handled(&message).await;
@@ -31,8 +29,7 @@ fn what_a_failure_worker_gave_back_waits_in_its_class_as_long_as_others() {
 fn an_audit_finds_what_a_failure_worker_has_and_what_is_lost_beside_it() {
     in_simulated_time(async {
         let store = simulated_store();
-        let bench = leaving(&store, json!({}));
-        bench.has_failure_worker().await;
+        let bench = with_failure_worker(&store, json!({})).await;
         let message = message();
         bench.answers(&[Answer::Busy]);
         bench.handled(&message).await;
@@ -74,9 +71,7 @@ fn an_audit_finds_what_a_failure_worker_has_and_what_is_lost_beside_it() {
 #[test]
 fn what_a_failure_worker_does_not_give_back_is_an_alarm_and_whatever_comes_late_is_sent() {
     in_simulated_time(async {
-        let store = simulated_store();
-        let bench = leaving(&store, json!({}));
-        bench.has_failure_worker().await;
+        let bench = with_failure_worker(&simulated_store(), json!({})).await;
         let (late, lost) = (message(), message());
         for message in [&late, &lost] {
             bench.answers(&[Answer::Busy]);
@@ -98,8 +93,7 @@ fn what_a_failure_worker_does_not_give_back_is_an_alarm_and_whatever_comes_late_
         let receipt = bench.broker.publish(waits).await;
         let taken = receipt.confirmation().await;
         assert_eq!(taken, crate::broker::Confirmation::Confirmed);
-        let (sending, _) = bench.process(&Life::until(0), 0, 0);
-        let keeper = bench.keeper(sending);
+        let keeper = bench.keeper();
         let book = keeper.sending.book.as_ref().unwrap();
         let mut round = Round::default();
         let maxage = vumi_api::shared::Retry::MAX_AGE;
@@ -128,8 +122,7 @@ fn the_alarm_is_not_later_than_the_longest_age_and_content_is_kept_as_the_manife
         for (content, is_kept) in [("none", false), ("failed", true), ("all", true)] {
             let retry = json!({"external": true, "maxAge": "10m"});
             let more = json!({"retry": retry, "retention": {"content": content}});
-            let bench = leaving(&store, more);
-            bench.has_failure_worker().await;
+            let bench = with_failure_worker(&store, more).await;
             let message = message();
             bench.answers(&[Answer::Busy]);
             bench.handled(&message).await;
@@ -147,8 +140,7 @@ fn the_alarm_is_not_later_than_the_longest_age_and_content_is_kept_as_the_manife
 fn attempts_begin_anew_when_a_person_or_a_rule_has_a_message_sent_again() {
     in_simulated_time(async {
         let store = simulated_store();
-        let bench = leaving(&store, json!({}));
-        bench.has_failure_worker().await;
+        let bench = with_failure_worker(&store, json!({})).await;
         let (first, second) = (message(), message());
         bench.answers(&[Answer::Busy]);
         bench.handled(&counted(&first, 3)).await;

@@ -2,32 +2,26 @@
 //! away for 30 s, with back-off at a scale of 1 to 720, so that what comes meanwhile is tried as often as in six hours. What
 //! six hours leave behind is in the journal from the beginning, written there as the engine does.
 
-use crate::harness::amqp::{Amqp, user_message};
+mod endpoint;
+mod traffic;
+
+use crate::harness::amqp::user_message;
 use crate::harness::campaign::Campaign;
 use crate::harness::process::{Process, run, said};
-use crate::harness::{PATIENCE, backlog, http, vhost, wait_for};
-use async_trait::async_trait;
+use crate::harness::{PATIENCE, backlog, vhost, wait_for};
+use endpoint::{Endpoint, in_order};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
-use vumi_core::message::Event;
+use std::time::{Duration, Instant};
+use traffic::{SPANS, Traffic, USERS, is_fair, latency};
 use vumi_core::state::Journal;
 use vumi_core::state::journal::Filter;
-use vumi_http::webhook::signing_key;
-use vumi_http::{Answer, Encoding, Head, Reply, Request, Service, Signed, StatusCode};
 use vumi_testkit::redis::{self, Redis};
 
 /// How long the endpoint is away.
 const AWAY: Duration = Duration::from_secs(30);
 /// Messages, and people who wrote them, that wait for the endpoint since long.
 const BACKLOG: (usize, usize) = (20_000, 2_000);
-/// Between two events: 20 a second, whatever the scale.
-const PACE: Duration = Duration::from_millis(50);
-/// Users who write messages with numbers.
-const USERS: usize = 10;
 /// What a worker's memory may grow by while its endpoint is away, in MiB: the noise of an allocator.
 const NOISE: f64 = 12.0;
 /// What each answer of a slow endpoint takes; its time limit is half as long again. Only where nobody waits since long: a
@@ -37,12 +31,6 @@ const NOISE: f64 = 12.0;
 const SLOW: Duration = Duration::from_secs(10);
 /// By so much a machine that is busy may be late: less than one more answer would take.
 const LATE: Duration = Duration::from_secs(7);
-/// In how many spans of which length latency is measured: each gives the time in which 99 of 100 come, and the middle one of
-/// them counts.
-const SPANS: (u32, Duration) = (5, Duration::from_secs(5));
-/// What 99 of 100 of another subscriber's may take more than of one's who shares neither process nor store with the endpoint
-/// that is away: a tenth, or so many milliseconds where a tenth is less than that.
-const FAIR: (f64, f64) = (0.1, 5.0);
 /// So often it is measured before it counts. On two cores that do other things as well, a bad minute is a bad minute of one
 /// process or the other; measuring again tells it from a subscriber who waits behind the endpoint, and so is late in every one.
 /// The bound stays as it is.
@@ -50,282 +38,11 @@ const TRIES: usize = 3;
 const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NEW: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
 
-/// How an endpoint behaves.
-#[derive(Clone, Default)]
-struct Manner {
-    delay: Duration,
-    /// Whom it answers 404.
-    refuses: BTreeSet<String>,
-    /// Secrets that it knows; others get 401.
-    secrets: Vec<&'static str>,
-}
-
-/// A delivery that was answered with 204.
-#[derive(Clone, Debug)]
-struct Taken {
-    delivery: String,
-    /// Id of the message or event.
-    id: String,
-    user: Option<String>,
-    content: Option<String>,
-    at: Instant,
-}
-
-/// An endpoint: what it took, and how it behaves. It keeps its port.
-struct Endpoint {
-    port: u16,
-    manner: Mutex<Manner>,
-    taken: Mutex<Vec<Taken>>,
-    /// Requests that it refused, by status.
-    refused: Mutex<BTreeMap<u16, usize>>,
-    open: Mutex<Option<CancellationToken>>,
-}
-
-struct Door(Arc<Endpoint>);
-
-#[async_trait]
-impl Service for Door {
-    fn by_head(&self, _: &Head) -> Option<Reply> {
-        None
-    }
-
-    async fn answer(&self, request: Request) -> Reply {
-        let endpoint = &self.0;
-        let manner = endpoint.manner.lock().unwrap().clone();
-        tokio::time::sleep(manner.delay).await;
-        let header = |name: &str| {
-            request
-                .head
-                .headers
-                .get(name)
-                .map_or("", |v| v.to_str().unwrap())
-        };
-        let body: Value = serde_json::from_slice(&request.body).unwrap();
-        let text = |key: &str| body[key].as_str().map(str::to_owned);
-        let id = text("message_id").or_else(|| text("event_id")).unwrap();
-        let sent = header("webhook-timestamp");
-        let signed = Signed {
-            id: Some(header("webhook-id")),
-            timestamp: Some(sent),
-            body: &request.body,
-        };
-        // A program knows one secret, or two while it learns another: either will do.
-        let known = manner.secrets.iter().any(|secret| {
-            let keys = [signing_key(secret).unwrap()];
-            let given = header("webhook-signature");
-            let (tolerance, now) = (Duration::from_secs(300), SystemTime::now());
-            signed
-                .verify(given, "v1,", Encoding::Base64, &keys, tolerance, now)
-                .is_ok()
-        });
-        let status = match known {
-            false => 401,
-            true if manner.refuses.contains(&id) => 404,
-            true => 204,
-        };
-        if status == 204 {
-            endpoint.taken.lock().unwrap().push(Taken {
-                delivery: header("webhook-id").to_owned(),
-                id,
-                user: text("from_addr"),
-                content: text("content"),
-                at: Instant::now(),
-            });
-        } else {
-            *endpoint.refused.lock().unwrap().entry(status).or_default() += 1;
-        }
-        Answer::text(StatusCode::from_u16(status).unwrap(), "").into()
-    }
-}
-
-impl Endpoint {
-    async fn open(secrets: &[&'static str]) -> Arc<Self> {
-        let endpoint = Arc::new(Self {
-            port: vumi_testkit::free_port().unwrap(),
-            manner: Mutex::default(),
-            taken: Mutex::default(),
-            refused: Mutex::default(),
-            open: Mutex::default(),
-        });
-        endpoint.behaves(|manner| manner.secrets = secrets.to_vec());
-        endpoint.comes_back().await;
-        endpoint
-    }
-
-    fn behaves(&self, change: impl FnOnce(&mut Manner)) {
-        change(&mut self.manner.lock().unwrap());
-    }
-
-    async fn comes_back(self: &Arc<Self>) {
-        let socket = wait_for("the port is free", PATIENCE, || async {
-            let bound = TcpListener::bind(("127.0.0.1", self.port)).await;
-            bound.map_err(|error| error.to_string())
-        })
-        .await;
-        let closing = CancellationToken::new();
-        *self.open.lock().unwrap() = Some(closing.clone());
-        http::serve(socket, Arc::new(Door(Arc::clone(self))), closing);
-    }
-
-    fn goes_away(&self) {
-        if let Some(closing) = self.open.lock().unwrap().take() {
-            closing.cancel();
-        }
-    }
-
-    fn taken(&self) -> Vec<Taken> {
-        self.taken.lock().unwrap().clone()
-    }
-
-    fn ids(&self) -> BTreeSet<String> {
-        let taken = self.taken.lock().unwrap();
-        taken.iter().map(|taken| taken.id.clone()).collect()
-    }
-
-    /// Waits until it took all of these, however many, as long as there are always more.
-    async fn gets(&self, ids: &BTreeSet<String>) {
-        let (mut last, mut at) = (usize::MAX, Instant::now());
-        loop {
-            let missing = ids.difference(&self.ids()).count();
-            if missing == 0 {
-                return;
-            }
-            if missing < last {
-                (last, at) = (missing, Instant::now());
-            }
-            assert!(
-                at.elapsed() < PATIENCE,
-                "{missing} of {} do not come",
-                ids.len()
-            );
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
-    }
-
-    /// Waits until it took all of these.
-    async fn has(&self, what: &str, ids: &BTreeSet<String>) {
-        wait_for(what, PATIENCE, || async {
-            let missing = ids.difference(&self.ids()).count();
-            match missing {
-                0 => Ok(()),
-                _ => Err(format!("{missing} of {} are missing", ids.len())),
-            }
-        })
-        .await;
-    }
-}
-
 /// A relay of one connector.
 fn manifest(name: &str, port: u16) -> String {
     format!(
         "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {{name: {name}}}\nspec:\n  httpRelay:\n    url: http://127.0.0.1:{port}/in\n    signing:\n      secrets:\n        - {{secretKeyRef: {{name: signing, key: new}}}}\n        - {{secretKeyRef: {{name: signing, key: old}}}}\n  transportName: {name}\n  client: {{answerTimeout: 15s, connectTimeout: 1s}}\n  retry: {{backoff: {{initial: 20ms, max: 400ms}}}}\n  holdLimit: 1s\n"
     )
-}
-
-/// What is published for one subscriber, at its pace, until it is told to stop.
-struct Traffic {
-    amqp: Amqp,
-    connector: String,
-    number: usize,
-    /// When each id was published.
-    sent: BTreeMap<String, Instant>,
-}
-
-impl Traffic {
-    async fn new(url: &str, connector: &str) -> Self {
-        Self {
-            amqp: Amqp::connect(url).await,
-            connector: connector.to_owned(),
-            number: 0,
-            sent: BTreeMap::new(),
-        }
-    }
-
-    async fn message(&mut self, id: &str, user: usize, content: &str) {
-        let mut message = user_message(id, &self.connector, content);
-        message["from_addr"] = format!("+2782000{user:04}").into();
-        let queue = format!("{}.inbound", self.connector);
-        self.sent.insert(id.to_owned(), Instant::now());
-        self.amqp
-            .publish(&queue, message.to_string().as_bytes())
-            .await;
-    }
-
-    /// An event each time, and every fourth time a message of the next user, with the user's next number.
-    async fn flows(&mut self, time: Duration) {
-        let mut ticks = tokio::time::interval(PACE);
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            ticks.tick().await;
-            let n = self.number;
-            self.number += 1;
-            let event = Event::ack(&format!("{}-sent-{n}", self.connector), "remote");
-            let queue = format!("{}.event", self.connector);
-            self.sent
-                .insert(event.event_id().to_owned(), Instant::now());
-            self.amqp.publish(&queue, &event.encode()).await;
-            if n.is_multiple_of(4) {
-                let (user, number) = (n / 4 % USERS, n / 4 / USERS);
-                let id = format!("{}-{user}-{number}", self.connector);
-                self.message(&id, user, &number.to_string()).await;
-            }
-        }
-    }
-
-    fn ids(&self) -> BTreeSet<String> {
-        self.sent.keys().cloned().collect()
-    }
-}
-
-/// Milliseconds in which 99 of 100 arrive, in the middle one of the [`SPANS`] since `from`.
-fn latency(traffic: &Traffic, endpoint: &Endpoint, from: Instant) -> f64 {
-    let (count, length) = SPANS;
-    let mut spans = vec![Vec::new(); count as usize];
-    for taken in endpoint.taken() {
-        let sent = traffic.sent[&taken.id];
-        if let Some(since) = sent.checked_duration_since(from) {
-            let span = (since.as_secs_f64() / length.as_secs_f64()) as usize;
-            let took = taken.at.duration_since(sent).as_secs_f64() * 1000.0;
-            spans[span.min(count as usize - 1)].push(took);
-        }
-    }
-    let ninety_nine = spans.into_iter().map(|mut times| {
-        assert!(times.len() >= 50, "{} are too few", times.len());
-        times.sort_by(f64::total_cmp);
-        times[(times.len() * 99).div_ceil(100) - 1]
-    });
-    middle(ninety_nine.collect())
-}
-
-/// Whether a latency is as good as that of one apart.
-fn is_fair(latency: f64, apart: f64) -> bool {
-    let (share, least) = FAIR;
-    latency <= apart + (apart * share).max(least)
-}
-
-fn middle(mut times: Vec<f64>) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
-}
-
-/// First deliveries of each user's messages must have growing numbers, and there must be so many users.
-fn in_order(endpoint: &Endpoint, users: usize) {
-    let mut last: BTreeMap<String, i64> = BTreeMap::new();
-    let mut seen = BTreeSet::new();
-    for taken in endpoint.taken() {
-        let (Some(user), Some(content)) = (taken.user, taken.content) else {
-            continue;
-        };
-        let Ok(number) = content.parse::<i64>() else {
-            continue;
-        };
-        if !seen.insert(taken.id) {
-            continue;
-        }
-        let before = last.insert(user.clone(), number).unwrap_or(-1);
-        assert!(number > before, "{user}: {number} came after {before}");
-    }
-    assert_eq!(last.len(), users);
 }
 
 /// A message that waits since long: whose, and the message.

@@ -1,22 +1,22 @@
 //! Every reload case with real workers on the embedded broker: the test plays the application, the callers and the
 //! person who edits the manifests.
 
+mod callers;
+mod played;
+
 use async_trait::async_trait;
+use played::{Application, ask, ask_until_taken, publish};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use vumi::registry;
 use vumi_api::manifest::load;
 use vumi_api::{Resource, Target};
 use vumi_core::backoff::Backoff;
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-use vumi_core::broker::{
-    Access, Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, Subscribe,
-    Subscription,
-};
+use vumi_core::broker::{Access, Broker, QueueSpec, Subscribe};
 use vumi_core::engine::StopLimits;
 use vumi_core::error::WorkError;
 use vumi_core::message::UserMessage;
@@ -156,263 +156,6 @@ async fn until(what: &str, condition: impl AsyncFn() -> bool) {
     }
 }
 
-/// The application, played by the test.
-struct Application {
-    inbox: Subscription,
-    broker: Arc<dyn Broker>,
-}
-
-impl Application {
-    async fn on(broker: &Arc<dyn Broker>, connector: &str) -> Self {
-        let inbox = broker
-            .subscribe(Subscribe {
-                queue: QueueSpec::Data(format!("{connector}.inbound")),
-                prefetch: 100,
-                access: Access::Shared,
-                tag: "test".into(),
-            })
-            .await;
-        Self {
-            inbox,
-            broker: Arc::clone(broker),
-        }
-    }
-
-    /// The next message that has content.
-    async fn next(&mut self) -> UserMessage {
-        loop {
-            let delivery = tokio::time::timeout(PATIENCE, self.inbox.deliveries.recv());
-            let delivery = delivery
-                .await
-                .expect("a message in time")
-                .expect("a message");
-            self.inbox
-                .acker
-                .ack(delivery.generation, delivery.tag, false);
-            let message = UserMessage::decode(&delivery.body).expect("readable");
-            if message.content().is_some_and(|text| !text.is_empty()) {
-                return message;
-            }
-        }
-    }
-
-    async fn reply(&self, to: &UserMessage, content: &str) {
-        let reply = to.reply("application/test", 0, Some(content), false);
-        let queue = format!("{}.outbound", to.transport_name().unwrap());
-        publish(&self.broker, &queue, &reply).await;
-    }
-}
-
-async fn publish(broker: &Arc<dyn Broker>, queue: &str, message: &UserMessage) {
-    let receipt = broker
-        .publish(Publication {
-            exchange: EXCHANGE.into(),
-            routing_key: queue.into(),
-            body: message.encode(),
-            message_id: None,
-            class: PublicationClass::Data,
-        })
-        .await;
-    assert_eq!(receipt.confirmation().await, Confirmation::Confirmed);
-}
-
-/// Asks the HTTP API; status and body. A refused connection fails the test.
-fn ask(port: u16, content: &str) -> tokio::task::JoinHandle<(u16, String)> {
-    let content = content.to_owned();
-    tokio::spawn(async move {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))
-            .await
-            .expect("the connection is not refused");
-        let request = format!(
-            "GET /?content={content}&from_addr=27820000001&to_addr=12345 HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        );
-        stream.write_all(request.as_bytes()).await.expect("written");
-        let mut answer = String::new();
-        let read = stream.read_to_string(&mut answer);
-        tokio::time::timeout(PATIENCE, read)
-            .await
-            .expect("an answer in time")
-            .expect("an answer");
-        let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
-        let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-        (status.expect("a status"), body.to_owned())
-    })
-}
-
-/// Asks again while it is told to: a connection that was taken just before the intake closed gets a 503.
-fn ask_until_taken(port: u16, content: &'static str) -> tokio::task::JoinHandle<(u16, String)> {
-    tokio::spawn(async move {
-        loop {
-            match ask(port, content).await.expect("not refused") {
-                (503, _) => tokio::time::sleep(Duration::from_millis(5)).await,
-                answer => return answer,
-            }
-        }
-    })
-}
-
-/// Reads until `wanted` has come; everything that was read.
-async fn hear(stream: &mut TcpStream, wanted: &str) -> String {
-    let mut heard = Vec::new();
-    let listening = async {
-        let mut bytes = [0; 1024];
-        loop {
-            let read = stream.read(&mut bytes).await.expect("readable");
-            heard.extend_from_slice(&bytes[..read]);
-            let text = String::from_utf8_lossy(&heard);
-            if text.contains(wanted) {
-                return text.into_owned();
-            }
-            assert!(read > 0, "ended without {wanted:?}: {text:?}");
-        }
-    };
-    tokio::time::timeout(PATIENCE, listening)
-        .await
-        .expect(wanted)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn held_http_requests_are_answered_and_new_ones_accepted_meanwhile() {
-    let campaign = Campaign::new(PATIENCE);
-    let port = free_port();
-    campaign.apply(&[http(port, 60, "")]).await;
-    campaign.ready().await;
-    let mut application = Application::on(campaign.broker(0), "http").await;
-    let before = ask(port, "before");
-    let held = application.next().await;
-
-    let reload = campaign.applying(&[http(port, 61, "")]);
-    // The old worker still holds its request; the new one takes others on the same port.
-    let during = ask_until_taken(port, "during");
-    let taken = application.next().await;
-    assert_eq!(taken.content(), Some("during"));
-    application.reply(&taken, "to during").await;
-    assert_eq!(during.await.unwrap(), (200, "to during".into()));
-    assert!(!reload.is_finished(), "the old worker waits for its reply");
-    application.reply(&held, "to before").await;
-    assert_eq!(before.await.unwrap(), (200, "to before".into()));
-    assert!(reload.await.unwrap().is_empty());
-    campaign.supervisor.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_connection_is_refused_while_a_worker_is_replaced_again_and_again() {
-    let campaign = Campaign::new(PATIENCE);
-    let port = free_port();
-    let set = |seconds| [http(port, seconds, ""), echo("http", 30)];
-    campaign.apply(&set(60)).await;
-    campaign.ready().await;
-    let callers: Vec<_> = (0..4)
-        .map(|caller| {
-            tokio::spawn(async move {
-                let (mut answered, mut restarting) = (0, 0);
-                for n in 0..60 {
-                    let text = format!("c{caller}n{n}");
-                    match ask(port, &text).await.expect("not refused") {
-                        (200, body) if body == text => answered += 1,
-                        // Its connection was taken just before the intake closed.
-                        (503, _) => restarting += 1,
-                        other => panic!("{text}: {other:?}"),
-                    }
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
-                (answered, restarting)
-            })
-        })
-        .collect();
-    for seconds in 61..67 {
-        tokio::time::sleep(Duration::from_millis(60)).await;
-        assert!(campaign.apply(&set(seconds)).await.is_empty());
-    }
-    for caller in callers {
-        let (answered, restarting) = caller.await.unwrap();
-        assert_eq!(answered + restarting, 60);
-        assert!(answered >= 50, "{restarting} of 60 were told to come again");
-    }
-    campaign.supervisor.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_telnet_line_gets_its_answer_before_the_session_ends() {
-    let campaign = Campaign::new(PATIENCE);
-    let port = free_port();
-    campaign.apply(&[telnet("telnet", port, 10)]).await;
-    campaign.ready().await;
-    let mut application = Application::on(campaign.broker(0), "telnet").await;
-    let mut old = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-    old.write_all(b"question\r\n").await.unwrap();
-    let question = application.next().await;
-
-    let reload = campaign.applying(&[telnet("telnet", port, 11)]);
-    // Who calls now is served by the new version while the old one waits for the answer. Before that the old one may take
-    // the caller, or say goodbye.
-    let holder = |message: &UserMessage| {
-        let metadata = message.transport_metadata().cloned().unwrap_or_default();
-        metadata["vumi_holder"].clone()
-    };
-    let deadline = Instant::now() + PATIENCE;
-    let (mut new, next) = loop {
-        assert!(Instant::now() < deadline, "nobody new takes callers");
-        let stream = TcpStream::connect(("127.0.0.1", port)).await;
-        let mut new = stream.expect("not refused");
-        let _ = new.write_all(b"next question\r\n").await;
-        tokio::select! {
-            next = application.next() => {
-                if holder(&next) != holder(&question) {
-                    break (new, next);
-                }
-                application.reply(&next, "by the old one").await;
-            }
-            _ = hear(&mut new, "Goodbye") => {}
-            // The old one took the caller and did not read on: the goodbye comes at its end.
-            () = tokio::time::sleep(Duration::from_secs(1)) => {}
-        }
-    };
-    assert_eq!(next.content(), Some("next question"));
-    application.reply(&next, "next answer").await;
-    hear(&mut new, "next answer").await;
-    assert!(!reload.is_finished(), "the old one still waits");
-    application.reply(&question, "the answer").await;
-    // Both may come in one piece.
-    let heard = hear(&mut old, "Goodbye").await;
-    assert!(heard.contains("the answer"), "{heard:?}");
-    assert!(reload.await.unwrap().is_empty());
-    campaign.supervisor.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ports_are_exchanged() {
-    // Nobody answers the lines of this test.
-    let campaign = Campaign::new(Duration::from_secs(1));
-    let (one, two) = (free_port(), free_port());
-    campaign
-        .apply(&[telnet("a", one, 10), telnet("b", two, 10)])
-        .await;
-    campaign.ready().await;
-    let mut a = Application::on(campaign.broker(0), "a").await;
-    let mut b = Application::on(campaign.broker(0), "b").await;
-    let say = async |port: u16, line: &str| {
-        let mut stream = TcpStream::connect(("127.0.0.1", port))
-            .await
-            .expect("not refused");
-        stream
-            .write_all(format!("{line}\r\n").as_bytes())
-            .await
-            .unwrap();
-        stream
-    };
-    let _first = say(one, "to a").await;
-    assert_eq!(a.next().await.content(), Some("to a"));
-    campaign
-        .apply(&[telnet("a", two, 10), telnet("b", one, 10)])
-        .await;
-    let _second = say(one, "to b").await;
-    assert_eq!(b.next().await.content(), Some("to b"));
-    let _third = say(two, "to a again").await;
-    assert_eq!(a.next().await.content(), Some("to a again"));
-    campaign.supervisor.shutdown().await;
-}
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_build_leaves_the_old_one_running() {
     let campaign = Campaign::new(PATIENCE);
@@ -448,27 +191,6 @@ async fn what_does_not_build_leaves_the_old_one_running() {
         ask(port, "three").await.unwrap().0 == 401
     })
     .await;
-    campaign.supervisor.shutdown().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_old_one_that_never_drains_is_bounded() {
-    let campaign = Campaign::new(Duration::from_millis(300));
-    let port = free_port();
-    campaign.apply(&[http(port, 60, "")]).await;
-    campaign.ready().await;
-    let mut application = Application::on(campaign.broker(0), "http").await;
-    let forgotten = ask(port, "forgotten");
-    application.next().await;
-    let began = Instant::now();
-    assert!(campaign.apply(&[http(port, 61, "")]).await.is_empty());
-    assert!(began.elapsed() < PATIENCE, "{:?}", began.elapsed());
-    let (status, _) = forgotten.await.unwrap();
-    assert!(status >= 500, "told that there is no reply: {status}");
-    let next = ask(port, "next");
-    let message = application.next().await;
-    application.reply(&message, "answered").await;
-    assert_eq!(next.await.unwrap(), (200, "answered".into()));
     campaign.supervisor.shutdown().await;
 }
 
