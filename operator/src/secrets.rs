@@ -7,6 +7,7 @@ use crate::engine::store::Key;
 use rand::RngExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -27,7 +28,7 @@ type Name = (String, String);
 #[derive(Default)]
 struct Entry {
     /// What it was when it was last read; none if it was not there.
-    facts: Option<SecretFacts>,
+    last: Option<Seen>,
     read: Option<Instant>,
     /// When it is read again.
     due: Option<Instant>,
@@ -38,9 +39,37 @@ struct Entry {
     reading: Arc<tokio::sync::Mutex<()>>,
 }
 
+/// A Secret as it was read.
+#[derive(Clone)]
+struct Seen {
+    facts: SecretFacts,
+    /// A hash of what it held, with a key that only this process has: by it nobody can try passwords.
+    content: u64,
+}
+
+impl Seen {
+    /// What a Secret is now, beside what it was. The API server says in whole seconds when it was written, and of a program that
+    /// has written both a value and a label only when it wrote last: what it holds decides, as long as there is something to
+    /// compare it with.
+    fn now(secret: &Value, last: Option<&Self>, keyed: &RandomState) -> Self {
+        let mut facts = secret::facts(secret);
+        let content = keyed.hash_one(secret["data"].to_string());
+        if let Some(last) = last {
+            if last.content == content {
+                facts.revision.clone_from(&last.facts.revision);
+            } else if last.facts.revision == facts.revision {
+                let version = secret["metadata"]["resourceVersion"].as_str();
+                facts.revision = format!("{}-{}", facts.revision, version.unwrap_or_default());
+            }
+        }
+        Self { facts, content }
+    }
+}
+
 /// What is known of Secrets.
 pub struct Secrets {
     api: Api,
+    keyed: RandomState,
     entries: Mutex<HashMap<Name, Entry>>,
     /// Users of one that has changed who have not heard of it.
     concerned: Mutex<HashSet<Key>>,
@@ -51,6 +80,7 @@ impl Secrets {
     pub fn new(api: Api) -> Self {
         Self {
             api,
+            keyed: RandomState::new(),
             entries: Mutex::default(),
             concerned: Mutex::default(),
         }
@@ -98,7 +128,7 @@ impl Secrets {
         Ok(self
             .entries()
             .get(&place)
-            .and_then(|entry| entry.facts.clone()))
+            .and_then(|entry| Some(entry.last.as_ref()?.facts.clone())))
     }
 
     /// Revision and values of a Secret, for whoever speaks to what it is for; they are kept nowhere here. None if it is not there.
@@ -114,10 +144,13 @@ impl Secrets {
             return Ok(None);
         }
         match self.api.get(&SECRET.path(namespace, name)).await {
-            Ok(secret) => Ok(Some((
-                secret::facts(&secret).revision,
-                secret::values(&secret),
-            ))),
+            Ok(secret) => {
+                let place = (namespace.to_owned(), name.to_owned());
+                let entries = self.entries();
+                let last = entries.get(&place).and_then(|entry| entry.last.as_ref());
+                let seen = Seen::now(&secret, last, &self.keyed);
+                Ok(Some((seen.facts.revision, secret::values(&secret))))
+            }
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
@@ -136,8 +169,8 @@ impl Secrets {
     pub fn revision(&self, namespace: &str, name: &str) -> Option<String> {
         let place = (namespace.to_owned(), name.to_owned());
         let entries = self.entries();
-        let facts = entries.get(&place)?.facts.as_ref()?;
-        Some(facts.revision.clone())
+        let last = entries.get(&place)?.last.as_ref()?;
+        Some(last.facts.revision.clone())
     }
 
     /// Reads a Secret, unless somebody just did.
@@ -158,9 +191,9 @@ impl Secrets {
             // No Secret is called so, and no other object is to be read in its place.
             false => Ok(Value::Null),
         };
-        let facts = match found {
+        let found = match found {
             Ok(Value::Null) => None,
-            Ok(secret) => Some(secret::facts(&secret)),
+            Ok(secret) => Some(secret),
             Err(error) if error.is_not_found() => None,
             Err(error) => {
                 // Not at once again, but not much later either.
@@ -176,8 +209,10 @@ impl Secrets {
             return Ok(());
         };
         let first = entry.read.is_none();
-        let changed = !first && entry.facts != facts;
-        entry.facts = facts;
+        let seen = found.map(|secret| Seen::now(&secret, entry.last.as_ref(), &self.keyed));
+        let facts = |seen: &Option<Seen>| seen.as_ref().map(|seen| seen.facts.clone());
+        let changed = !first && facts(&entry.last) != facts(&seen);
+        entry.last = seen;
         entry.read = Some(now);
         // At most the whole time after the last one, and not all in step.
         let pause = EVERY.mul_f64(rand::rng().random_range(0.75..=0.95));
@@ -228,6 +263,29 @@ fn is_name(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn what_a_secret_holds_decides_whether_it_has_changed() {
+        let keyed = RandomState::new();
+        let secret = |value: &str, version: &str, second: u8| {
+            let time = format!("2026-11-27T12:00:{second:02}Z");
+            let wrote = json!([{"manager": "flux", "operation": "Apply", "time": time, "fieldsV1": {"f:data": {}}}]);
+            let metadata = json!({"uid": "u", "resourceVersion": version, "managedFields": wrote});
+            json!({"metadata": metadata, "data": {"password": value}})
+        };
+        let first = Seen::now(&secret("YQ==", "1", 0), None, &keyed);
+        let revision = |secret: &Value| Seen::now(secret, Some(&first), &keyed).facts.revision;
+        // The same program gave it a label.
+        assert_eq!(revision(&secret("YQ==", "2", 1)), first.facts.revision);
+        // It wrote again within the second.
+        let again = secret("Yg==", "3", 0);
+        let second = Seen::now(&again, Some(&first), &keyed);
+        assert_ne!(second.facts.revision, first.facts.revision);
+        let same = Seen::now(&again, Some(&second), &keyed);
+        assert_eq!(same.facts.revision, second.facts.revision);
+        assert_ne!(revision(&secret("Yg==", "4", 2)), first.facts.revision);
+    }
 
     #[test]
     fn no_name_leads_to_another_object() {

@@ -45,8 +45,9 @@ pub async fn it_leads_and_stops(cluster: &Cluster, broker: &BrokerPlace) {
         account.unwrap()["metadata"]["annotations"]["vumi.dev/secret-revision"].clone()
     };
     let first = revision();
+    // By another program than the one that wrote its data, as `kubectl label` is.
     cluster.merge(
-        &secret,
+        &format!("{secret}?fieldManager=kubectl-label"),
         &json!({"metadata": {"labels": {"vumi.dev/watch": "true"}}}),
     );
     let kubeconfig = folder.path().join("kubeconfig");
