@@ -267,8 +267,8 @@ impl Look<'_> {
         Looked::Refused(None)
     }
 
-    /// No worker runs this kind. Definitions that have the kind take a status; those of this version refuse every write to such a
-    /// resource, so that an event says it.
+    /// No worker runs this kind. Where the definitions take no write to such a resource, as those of this version, an event says it
+    /// instead of its status.
     async fn reserved(&self, refusal: &Refusal) -> Result<Looked, ApiError> {
         match self.tell(Err(refusal), None, None).await {
             Ok(again) => Ok(Looked::Refused(again)),

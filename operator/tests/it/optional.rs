@@ -2,6 +2,7 @@
 //! so; where they are, their objects are applied, kept and deleted. The definitions in `tests/crds` are stand-ins of our own.
 
 use crate::cluster::{Cluster, NAMESPACE, QUIET, Running, begin, child, install, root, until};
+use crate::reserved;
 use crate::rights::{Observed, declared_verbs, observe};
 use serde_json::{Value, json};
 use vumi_operator::engine::kinds::ObjectKind;
@@ -18,6 +19,7 @@ async fn what_not_every_cluster_has_is_told_of_or_applied() {
         return;
     };
     let rules = install(&cluster);
+    reserved::is_stored(&cluster).await;
     cluster.broker("amqp://nobody:none@127.0.0.1:1/");
     // Without pods, since there is nobody who would start them.
     let route = json!({
@@ -37,6 +39,7 @@ async fn what_not_every_cluster_has_is_told_of_or_applied() {
 
     let without = Running::start_with(&proxy, "without", monitored.clone());
     told_what_is_missing(&cluster).await;
+    reserved::is_told(&cluster).await;
     without.end().await;
     for file in ["httproutes.yaml", "podmonitors.yaml"] {
         define(&cluster, file).await;
