@@ -280,7 +280,7 @@ worker_kind! {
 }
 
 kind! {
-    /// A pool of metric workers. Reserved: this version has none, and refuses resources of this kind with a sentence.
+    /// A pool of metric workers. Reserved: no worker of this version runs one, so that the API server and `vumi lint` refuse it. Its fields come with the worker.
     MetricAggregatorSpec, kind MetricAggregator in "metrics", types METRIC_AGGREGATOR_TYPES {
     }
     settings {

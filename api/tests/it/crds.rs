@@ -101,6 +101,36 @@ fn everything_is_bounded() {
     each_of_status(&mut bounded);
 }
 
+/// Middleware, rules that the first match decides, backends: what a list says depends on its order, so that two writers must not have
+/// their items merged. Kubernetes takes a list as a whole unless its schema says otherwise.
+#[test]
+fn lists_are_taken_as_a_whole_but_for_conditions() {
+    let (mut whole, mut merged) = (0, Vec::new());
+    let mut list = |schema: &Value, path: &str| {
+        if schema["type"] == "array" {
+            match schema["x-kubernetes-list-type"].as_str() {
+                None | Some("atomic") => whole += 1,
+                Some(other) => merged.push(format!("{path}: {other}")),
+            }
+        }
+    };
+    each_of_all_kinds(&mut list);
+    each_of_status(&mut list);
+    merged.dedup();
+    assert_eq!(merged, ["status.conditions: map"]);
+    assert!(whole > 20, "{whole}");
+    // None of the lists that people order is lost.
+    for (kind, pointer) in [
+        (Kind::Transport, "/middleware"),
+        (Kind::Dispatcher, "/middleware"),
+        (Kind::Dispatcher, "/simple/properties/transports"),
+    ] {
+        let spec = &vumi_api::crds::spec_schema(kind)["properties"];
+        let list = spec.pointer(pointer).unwrap();
+        assert_eq!(list["type"], "array", "{kind} {pointer}");
+    }
+}
+
 #[test]
 fn status_is_read_as_kubernetes_reads_it() {
     each_of_status(&mut |schema, path| {

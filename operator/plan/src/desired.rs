@@ -1,6 +1,6 @@
 //! What is built: the objects, and what there is to say about them.
 
-use crate::hash::hash;
+use crate::hash;
 use crate::names::{HASH, SECRET_REVISION};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -23,7 +23,7 @@ pub struct Child {
 impl Child {
     /// An object that holds apiVersion and kind already.
     pub fn new(object: Value) -> Self {
-        let hash = hash(&object);
+        let hash = hash::without_owner(&object);
         Self::with_hash(object, hash)
     }
 

@@ -20,6 +20,15 @@ pub fn hash(value: &Value) -> String {
     hex
 }
 
+/// The hash of an object without the reference to its owner, which only a cluster knows: the same offline.
+pub fn without_owner(object: &Value) -> String {
+    let mut object = object.clone();
+    if let Some(metadata) = object["metadata"].as_object_mut() {
+        metadata.remove("ownerReferences");
+    }
+    hash(&object)
+}
+
 /// JSON with the keys of every object in order.
 fn canonical(value: &Value, into: &mut String) {
     match value {
@@ -62,5 +71,15 @@ mod tests {
         assert_ne!(hash(&json!([1, 2])), hash(&json!([2, 1])));
         assert_ne!(hash(&json!({"a": 1})), hash(&json!({"a": "1"})));
         assert_eq!(hash(&json!({})).len(), DIGITS);
+    }
+
+    #[test]
+    fn whose_an_object_is_does_not_count() {
+        let owned = json!({"metadata": {"name": "a", "ownerReferences": [{"uid": "1"}]}});
+        assert_eq!(
+            without_owner(&owned),
+            hash(&json!({"metadata": {"name": "a"}}))
+        );
+        assert_eq!(without_owner(&json!({})), hash(&json!({"metadata": null})));
     }
 }

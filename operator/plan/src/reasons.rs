@@ -50,6 +50,8 @@ reasons! {
     // Nothing is applied and nothing pruned.
     Pruned in "event": "No worker type is set, because the CRD that is installed does not know it: the resource and its pods are left alone.",
         "Install the newest CRDs; they never go back.";
+    KindReserved in "Ready, Stalled": "No worker of this version runs resources of this kind: its name is reserved.",
+        "Delete it, or upgrade the CRDs and the operator to a version that has the kind.";
     Invalid in "Ready, Stalled": "The spec cannot be built; what ran before runs on.",
         "Correct the field that the message names; `vumi lint` finds it before it is applied.";
     NoStateStore in "Ready, Stalled": "The worker needs a state store and has none.",
@@ -104,7 +106,7 @@ reasons! {
     NotConsuming in "Ready": "The broker sees no consumer on a queue that the worker reads.",
         "If it lasts, the log of the pod says why.";
     BrokerUnreachable in "Ready, BacklogKnown": "The broker cannot be reached.",
-        "Check that it runs, and the host in its Secret; work goes on by itself.";
+        "Check that it runs, the host in its Secret, and that no NetworkPolicy is in the way; work goes on by itself.";
     BrokerRefuses in "Ready": "The broker refuses user, password or virtual host.",
         "Correct the broker's Secret; pods read it again by themselves.";
     BrokerBlocked in "Ready": "The broker takes no messages for now: it is short of memory or disk.",

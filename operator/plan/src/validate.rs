@@ -54,6 +54,20 @@ pub fn pruned(resource: &Resource) -> Option<Refusal> {
     })
 }
 
+/// Why a resource of a kind that has no worker yet is not built. None of any other kind. Definitions of this version take none of
+/// them: one that is there was stored under others.
+pub fn reserved(resource: &Resource) -> Option<Refusal> {
+    let kind = resource.kind();
+    kind.worker_types().is_empty().then(|| Refusal {
+        outcome: Outcome::Stalled,
+        reason: Reason::KindReserved,
+        message: format!(
+            "no worker of this version ({}) runs a {kind}: delete it, or upgrade the CRDs and the operator to a version that has one",
+            env!("CARGO_PKG_VERSION")
+        ),
+    })
+}
+
 /// Judges a resource in its surroundings.
 ///
 /// # Errors
@@ -71,7 +85,7 @@ pub fn validate(
             message,
         })
     };
-    if let Some(refusal) = pruned(resource) {
+    if let Some(refusal) = reserved(resource).or_else(|| pruned(resource)) {
         return Err(refusal);
     }
     let findings = resource.validate();

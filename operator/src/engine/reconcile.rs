@@ -24,7 +24,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 use vumi_api::{ConditionType, Resource, Status};
 use vumi_plan::names::PAUSED;
-use vumi_plan::validate::{Outcome, pruned};
+use vumi_plan::validate::{Outcome, pruned, reserved};
 use vumi_plan::{Child, Decision, Desired, Note, Reason, Refusal, build, own_template, validate};
 
 /// For what is awaited that no watch tells of, such as a Secret, it is looked again after this time.
@@ -66,14 +66,15 @@ pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
         sighting: &Sighting::new(engine, key, &resource, &family),
     };
     let paused = held.annotation(PAUSED) == Some("true");
-    let looked = match (unreadable, pruned(&resource)) {
-        (None, Some(refusal)) => Ok(look.nothing(&refusal)),
+    let looked = match (unreadable, reserved(&resource), pruned(&resource)) {
+        (None, Some(refusal), _) => look.reserved(&refusal).await,
+        (None, None, Some(refusal)) => Ok(look.nothing(&refusal)),
         _ if paused => look.leave_alone().await,
-        (Some(message), _) => {
+        (Some(message), ..) => {
             let refusal = refusal(Outcome::Stalled, Reason::Invalid, message);
             look.refuse(None, &refusal, None).await
         }
-        (None, None) => look.through(&family).await,
+        (None, None, None) => look.through(&family).await,
     };
     let looked = match looked {
         Ok(looked) => looked,
@@ -264,6 +265,21 @@ impl Look<'_> {
         self.engine.cluster.look_again();
         tracing::warn!(resource = %self.key, "{}", refusal.message);
         Looked::Refused(None)
+    }
+
+    /// No worker runs this kind. Where the definitions take no write to such a resource, as those of this version, an event says it
+    /// instead of its status.
+    async fn reserved(&self, refusal: &Refusal) -> Result<Looked, ApiError> {
+        match self.tell(Err(refusal), None, None).await {
+            Ok(again) => Ok(Looked::Refused(again)),
+            Err(error) if error.is_about_the_object() => {
+                let event = Event::warning(refusal.reason.as_str(), refusal.message.clone());
+                let (events, uid) = (&self.engine.events, &self.held.uid);
+                events.tell_once(self.key, uid, event).await;
+                Ok(Looked::Refused(None))
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// The annotation asks for it.

@@ -3,7 +3,7 @@
 
 use crate::brokers::{Worker, rabbit};
 use crate::cluster::{
-    BrokerPlace, Cluster, MINUTE, NAMESPACE, PLANTED, QUIET, Running, apply_examples, child,
+    BrokerPlace, Cluster, MINUTE, NAMESPACE, PLANTED, QUIET, Running, apply_examples, begin, child,
     definitions, examples, has_no_secret, install, path, until,
 };
 use crate::proxy::{Fault, Proxy};
@@ -13,7 +13,6 @@ use std::time::Duration;
 use vumi_api::Resource;
 use vumi_operator::brokers::Place;
 use vumi_plan::{CHILDREN, Names};
-use vumi_testkit::kubernetes::{ApiServer, KubernetesError};
 use vumi_testkit::rabbitmq::Version;
 
 const TELNET: &str = "/apis/vumi.dev/v1alpha1/namespaces/campaign/transports/telnet";
@@ -23,20 +22,9 @@ const CALM: Duration = Duration::from_secs(180);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_operator_before_a_real_api_server() {
-    let server = match ApiServer::start() {
-        Ok(server) => server,
-        Err(missing @ KubernetesError::Missing(_)) => {
-            return vumi_testkit::skip(&missing.to_string());
-        }
-        Err(error) => panic!("{error}"),
+    let Some((cluster, proxy)) = begin().await else {
+        return;
     };
-    let mut upstream = kube::Config::new(server.url().parse().unwrap());
-    upstream.accept_invalid_certs = true;
-    upstream.default_retry = false;
-    upstream.auth_info = Default::default();
-    upstream.auth_info.token = Some(server.token().to_owned().into());
-    let proxy = Proxy::before(kube::Client::try_from(upstream).unwrap()).await;
-    let cluster = Cluster { server };
     let Some(rabbit) = rabbit(Version::V4_0).await else {
         return;
     };

@@ -19,7 +19,7 @@ use vumi_operator::health::Health;
 use vumi_operator::metrics::Metrics;
 use vumi_operator::run::{Operator, Options};
 use vumi_plan::Settings;
-use vumi_testkit::kubernetes::ApiServer;
+use vumi_testkit::kubernetes::{ApiServer, KubernetesError};
 
 pub const NAMESPACE: &str = "campaign";
 const ACCOUNT: &str = "system:serviceaccount:vumi-system:vumi-operator";
@@ -47,6 +47,11 @@ pub struct Running {
 
 impl Running {
     pub fn start(proxy: &Proxy, identity: &str) -> Self {
+        Self::start_with(proxy, identity, Settings::default())
+    }
+
+    /// One that is set up otherwise.
+    pub fn start_with(proxy: &Proxy, identity: &str, settings: Settings) -> Self {
         let mut config = kube::Config::new(proxy.url().parse().unwrap());
         config.default_retry = false;
         config.auth_info = Default::default();
@@ -63,7 +68,7 @@ impl Running {
             Bounded::new(inner, deadlines, counted.clone())
         }));
         let options = Options {
-            settings: Settings::default(),
+            settings,
             namespaces: Vec::new(),
             watch_secrets: false,
             concurrency: 8,
@@ -141,6 +146,25 @@ pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 /// The server and what the test asks of it.
 pub struct Cluster {
     pub server: ApiServer,
+}
+
+/// A new server and a proxy before it; none, said loudly, where it is not installed.
+pub async fn begin() -> Option<(Cluster, Proxy)> {
+    let server = match ApiServer::start() {
+        Ok(server) => server,
+        Err(missing @ KubernetesError::Missing(_)) => {
+            vumi_testkit::skip(&missing.to_string());
+            return None;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let mut upstream = kube::Config::new(server.url().parse().unwrap());
+    upstream.accept_invalid_certs = true;
+    upstream.default_retry = false;
+    upstream.auth_info = Default::default();
+    upstream.auth_info.token = Some(server.token().to_owned().into());
+    let proxy = Proxy::before(kube::Client::try_from(upstream).unwrap()).await;
+    Some((Cluster { server }, proxy))
 }
 
 impl Cluster {

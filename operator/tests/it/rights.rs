@@ -50,15 +50,15 @@ pub fn observe(proxy: &Proxy, observed: &mut Observed) -> Vec<String> {
     writes
 }
 
-/// What is declared and what was needed are the same, but for kinds that this cluster does not have (K32).
-pub fn declared_rights_are_used(rules: &[Value], observed: &Observed) {
+/// What the operator's manifests give it.
+fn declared(rules: &[Value]) -> Observed {
     let texts = |value: &Value| -> Vec<String> {
         let texts = value.as_array().unwrap().iter();
         texts
             .map(|text| text.as_str().unwrap().to_owned())
             .collect()
     };
-    let mut declared = BTreeSet::new();
+    let mut declared = Observed::new();
     for rule in rules {
         for resource in texts(&rule["resources"]) {
             for verb in texts(&rule["verbs"]) {
@@ -66,6 +66,20 @@ pub fn declared_rights_are_used(rules: &[Value], observed: &Observed) {
             }
         }
     }
+    declared
+}
+
+/// What it may do with objects of a kind.
+pub fn declared_verbs(rules: &[Value], resource: &str) -> BTreeSet<String> {
+    let declared = declared(rules).into_iter();
+    let of = declared.filter(|(declared, _)| declared == resource);
+    of.map(|(_, verb)| verb).collect()
+}
+
+/// What is declared and what was needed are the same, but for kinds that this cluster does not have (K32): of these, `optional.rs`
+/// says it.
+pub fn declared_rights_are_used(rules: &[Value], observed: &Observed) {
+    let declared = declared(rules);
     let missing: Vec<_> = observed.difference(&declared).collect();
     assert!(missing.is_empty(), "needed and not declared: {missing:?}");
     let elsewhere = ["httproutes", "podmonitors"];

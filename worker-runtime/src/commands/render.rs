@@ -18,7 +18,8 @@ use vumi_plan::{Context, Live, Names, Platform, SecretFacts, Settings, build, va
   vumi render campaign/ --settings operator.yaml > objects.yaml
   kubectl get deployments,statefulsets -o yaml | vumi render campaign/ --running -
 
-What is printed is what the operator applies, without the reference to its owner, which only a cluster knows. A running worker
+What is printed is what the operator applies, without what only a cluster knows: the reference to its owner, of which Secrets pods
+were told (annotation vumi.dev/secret-revision), and how many pods autoscaling has decided on. A running worker
 keeps its pod template, image included, until an edit concerns it: --running tells what runs.
 Secrets that are not among the manifests are taken to be there. Of those that are, keys are checked and no value is printed.
 Exit codes: 0 printed · 2 a manifest is not valid, or the operator would build nothing of it · 3 a path cannot be read.")]

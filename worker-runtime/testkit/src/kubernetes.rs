@@ -258,8 +258,8 @@ impl ApiServer {
     }
 }
 
-/// The path of an object. Plurals follow the rule by which Kubernetes guesses them.
-fn place(object: &Value) -> String {
+/// The path of an object, in the namespace that it names, else in none. Plurals follow the rule by which Kubernetes guesses them.
+pub fn place(object: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let api_version = text(&object["apiVersion"]);
     let kind = text(&object["kind"]).to_lowercase();

@@ -64,6 +64,9 @@ fn the_api_server_and_the_reader_agree() {
     what_only_the_reader_sees_is_accepted(&server);
     crate::scaled::resources_scale_and_have_a_status(&server);
     crate::rendered::objects_are_accepted(&server);
+    crate::owned::lists_of_two_writers_are_not_merged(&server);
+    crate::compared::manifests_compare_as_equal_once_they_are_applied(&server);
+    crate::applied::what_is_rendered_is_what_the_operator_applies(&server);
 }
 
 /// What is stored is what is in `deploy/crds`, and the structural schema has no complaint.

@@ -7,9 +7,12 @@
 mod table;
 
 mod api_server;
+mod applied;
 mod campaign_tests;
 mod command_line;
+mod compared;
 mod guarantees;
+mod owned;
 mod reference;
 mod rendered;
 mod scaffold;

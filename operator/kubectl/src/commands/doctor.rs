@@ -1,7 +1,9 @@
 //! `kubectl vumi doctor`: definitions, rights, operator, brokers and versions of a cluster, each with what to do about it.
 
+mod brokers;
 mod resources;
 mod rights;
+mod statuses;
 
 use crate::cluster::{Cluster, Connection};
 use k8s_openapi::jiff::Timestamp;
@@ -16,6 +18,18 @@ use vumi_core::checkup::{Finding, Level};
 const OLDEST: u32 = 33;
 /// Names that are shown of many.
 const NAMED: usize = 5;
+
+/// Whether an operator lives, as its lease says: only then do statuses say how it is now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leader {
+    /// One leads.
+    Lives,
+    /// None does, as far as the namespace that was named knows.
+    Gone,
+    /// The lease may not be looked at.
+    Unseen,
+}
+
 /// Arguments of `kubectl vumi doctor`.
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
@@ -24,7 +38,8 @@ const NAMED: usize = 5;
   kubectl vumi doctor --all-namespaces --format json | jq '.[] | select(.level == \"problem\")'
 
 Looks at the version of Kubernetes, the definitions (CRDs), the rights of the operator's account and your own, the operator's pods and
-its lease, what resources say of their brokers, and the versions of operator and workers. It changes nothing.
+its lease, whether statuses are about what is written now, what they say of the brokers (which are not asked from here), and the
+versions of operator and workers. It changes nothing.
 Exit codes: 0 no problem · 1 a problem · 3 the cluster cannot be reached.")]
 pub struct Arguments {
     /// Namespace of the operator
@@ -48,12 +63,13 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
     found.push(kubernetes(&cluster).await?);
     let installed = definitions(&cluster, &mut found).await?;
     let namespace = &arguments.operator_namespace;
-    found.extend(operator(&cluster, namespace).await?);
+    let (of_operator, leader) = operator(&cluster, namespace).await?;
+    found.extend(of_operator);
     found.extend(rights::of_operator(&cluster, namespace).await?);
     found.extend(rights::own(&cluster).await?);
     if installed {
         let place = (!arguments.all_namespaces).then_some(cluster.namespace.as_str());
-        found.extend(resources::said(&cluster, place).await?);
+        found.extend(resources::said(&cluster, place, leader).await?);
     }
     findings::tell(&found, arguments.format)
 }
@@ -107,7 +123,10 @@ async fn definitions(cluster: &Cluster, found: &mut Vec<Finding>) -> Result<bool
 }
 
 /// The operator's pods, and whether one of them leads.
-async fn operator(cluster: &Cluster, namespace: &str) -> Result<Vec<Finding>, CliError> {
+async fn operator(
+    cluster: &Cluster,
+    namespace: &str,
+) -> Result<(Vec<Finding>, Leader), CliError> {
     let about = format!("operator in {namespace}");
     let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/vumi-operator");
     let mut found = Vec::new();
@@ -142,12 +161,23 @@ async fn operator(cluster: &Cluster, namespace: &str) -> Result<Vec<Finding>, Cl
     }
     let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/vumi-operator");
     let about = format!("lease in {namespace}");
-    match cluster.get(&path).await {
-        Ok(lease) => found.extend(of_lease(&about, lease.as_ref(), Timestamp::now())),
-        Err(failed) if failed.is_forbidden() => found.push(not_seen(&about, &failed.text)),
+    let leader = match cluster.get(&path).await {
+        Ok(lease) => {
+            let told = of_lease(&about, lease.as_ref(), Timestamp::now());
+            let none = told.iter().any(|finding| finding.level == Level::Problem);
+            found.extend(told);
+            match none {
+                true => Leader::Gone,
+                false => Leader::Lives,
+            }
+        }
+        Err(failed) if failed.is_forbidden() => {
+            found.push(not_seen(&about, &failed.text));
+            Leader::Unseen
+        }
         Err(failed) => return Err(failed.into()),
-    }
-    Ok(found)
+    };
+    Ok((found, leader))
 }
 
 /// What was not looked at, since one may not.

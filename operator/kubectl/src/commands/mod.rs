@@ -64,6 +64,12 @@ async fn writable(cluster: &Cluster, workers: &[Named]) -> Result<(), CliError> 
 
 /// Refuses what must not be written to.
 fn untouched(worker: &Named, object: &Value) -> Result<(), CliError> {
+    if worker.kind.worker_types().is_empty() {
+        let kind = worker.kind;
+        return Err(CliError::validation(format!(
+            "{worker}: no worker of this version runs a {kind}, so that there is nothing to restart or drain"
+        )));
+    }
     if read(worker.kind, object)?.worker_type().is_none() {
         return Err(CliError::validation(format!(
             "{worker} has no worker type: the definitions (CRDs) that are installed do not know the one it was given, and a write would destroy what is stored of it; upgrade the CRDs first"
@@ -137,5 +143,8 @@ mod tests {
         assert!(refused(json!({"metadata": {}, "spec": {}})).contains("no worker type"));
         let said = refused(json!({"metadata": paused, "spec": telnet}));
         assert!(said.contains("leaves transport/sms alone"), "{said}");
+        let reserved: Named = "metricaggregator/m".parse().unwrap();
+        let said = untouched(&reserved, &json!({"spec": {}})).unwrap_err().text;
+        assert!(said.contains("no worker of this version"), "{said}");
     }
 }

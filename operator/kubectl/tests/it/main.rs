@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
+mod doctor;
 mod man;
 mod people;
 mod place;
@@ -10,7 +11,6 @@ mod purge;
 
 use place::{Place, TELNET, deployment};
 use serde_json::{Value, json};
-use std::time::Duration;
 use vumi_testkit::kubernetes::{ApiServer, KubernetesError};
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 
@@ -27,7 +27,7 @@ async fn what_people_ask_of_a_cluster() {
         return;
     };
     let place = Place::new(server);
-    doctor_before_anything_is_installed(&place);
+    doctor::before_anything_is_installed(&place);
     place.install();
     people::have_the_rights_of_their_roles(&place);
     place.campaign(&rabbit.url("/"));
@@ -36,8 +36,10 @@ async fn what_people_ask_of_a_cluster() {
     let operator = place.operator().await;
     diff_is_clean(&place);
     status_says_what_is_wrong(&place);
-    doctor_knows_the_operator(&place);
+    doctor::knows_the_operator(&place);
+    doctor::says_which_broker_is_away(&place);
     operator.end().await;
+    doctor::tells_statuses_that_nobody_writes(&place);
     diff_sees_what_others_changed(&place);
     nothing_is_written_under_older_definitions(&place);
     let operator = place.operator().await;
@@ -48,21 +50,6 @@ async fn what_people_ask_of_a_cluster() {
     purge::leaves_what_others_are_to_read(&place, &rabbit).await;
     purge::is_refused_by_the_broker_once_somebody_uses_a_queue(&rabbit).await;
     operator.end().await;
-}
-
-fn doctor_before_anything_is_installed(place: &Place) {
-    let asked = place.vumi(&["doctor"]);
-    assert_eq!(asked.code, 1, "{asked:?}");
-    for text in [
-        "definitions (CRDs): are not installed",
-        "kubectl apply --server-side -f deploy/crds",
-        "there is no Deployment vumi-operator",
-        "there is none: no operator has ever led",
-        "ok    Kubernetes: is v1.",
-        "every command of this program may be used",
-    ] {
-        assert!(asked.out.contains(text), "{text} in {}", asked.out);
-    }
 }
 
 fn diff_before_the_operator(place: &Place) {
@@ -156,45 +143,6 @@ fn status_says_what_is_wrong(place: &Place) {
     assert_eq!(all.as_array().unwrap().len(), 2, "{all}");
     assert!(all.as_array().unwrap().iter().all(|r| r["ready"] == false));
     assert_eq!(place.vumi(&["status", "-n", "default"]).code, 0);
-}
-
-fn doctor_knows_the_operator(place: &Place) {
-    let asked = place.vumi(&["doctor"]);
-    for text in [
-        "ok    definitions (CRDs): have all of version",
-        "leads, of version",
-        "are there, in every namespace",
-        "FAIL  operator in vumi-system: 0 of 2 pods are ready",
-    ] {
-        assert!(asked.out.contains(text), "{text} in {}", asked.out);
-    }
-    assert_eq!(asked.code, 1, "{asked:?}");
-    // The pods are the controller's business, of which there is none; all else is well.
-    place.merge(
-        "/apis/apps/v1/namespaces/vumi-system/deployments/vumi-operator/status",
-        &json!({"status": {"replicas": 2, "readyReplicas": 2}}),
-    );
-    let asked = place.vumi(&["doctor"]);
-    assert!(asked.out.contains("2 of 2 pods are ready"), "{}", asked.out);
-    // Without the rights it says what is missing.
-    place.delete("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/vumi-operator");
-    let mut asked = place.vumi(&["doctor"]);
-    // The API server hears of it a moment later.
-    for _ in 0..50 {
-        if asked.out.contains("it may not") {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(100));
-        asked = place.vumi(&["doctor"]);
-    }
-    assert!(
-        asked
-            .out
-            .contains("in namespace campaign it may not list transports"),
-        "{}",
-        asked.out
-    );
-    place.rights();
 }
 
 /// An operator that is not there takes back nothing, and the plugin sees what one would.

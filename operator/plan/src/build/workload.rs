@@ -4,7 +4,7 @@
 use super::{Cx, pods};
 use crate::context::Live;
 use crate::desired::Child;
-use crate::hash::hash;
+use crate::hash::{self, hash};
 use crate::merge;
 use crate::names::{INPUT_HASH, RESTARTED, TEMPLATE_HASH, TYPE};
 use k8s_openapi::api::apps::v1::{
@@ -64,7 +64,7 @@ pub fn workload(cx: &Cx<'_>, view_hash: &str, input_hash: &str) -> Workload {
     let mut told = object.clone();
     told["spec"]["template"] = Value::Null;
     told["spec"]["volumeClaimTemplates"] = Value::Null;
-    let told = hash(&told);
+    let told = hash::without_owner(&told);
     object["spec"]["template"] = settled.template;
     Workload {
         child: Child::with_hash(object, told),

@@ -1,16 +1,21 @@
-//! What resources say in their statuses: of brokers, credentials and versions.
+//! What resources say in their statuses: of what these are about, of brokers, credentials and versions.
 
-use super::{not_seen, some};
+use super::{Leader, brokers, not_seen, some, statuses};
 use crate::cluster::{self, Cluster};
 use crate::named::of;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use vumi_api::{ConditionType, Kind, Status, Truth};
 use vumi_cli::error::CliError;
 use vumi_core::checkup::{Finding, Level};
 
-/// What resources say of their brokers, their peers' credentials, and their versions.
-pub(super) async fn said(cluster: &Cluster, place: Option<&str>) -> Result<Vec<Finding>, CliError> {
+/// What the resources of a namespace, or of all, say of themselves, their brokers, their peers' credentials, and their versions.
+pub(super) async fn said(
+    cluster: &Cluster,
+    place: Option<&str>,
+    leader: Leader,
+) -> Result<Vec<Finding>, CliError> {
     let mut all = Vec::new();
     for kind in Kind::ALL {
         match cluster.list(&cluster::resources(kind, place), "").await {
@@ -21,81 +26,39 @@ pub(super) async fn said(cluster: &Cluster, place: Option<&str>) -> Result<Vec<F
             Err(failed) => return Err(failed.into()),
         }
     }
-    Ok(judge(&all))
+    let named: Vec<(Kind, String, &Value)> = all
+        .iter()
+        .map(|(kind, object)| (*kind, name(*kind, object, place.is_none()), object))
+        .collect();
+    let now = Timestamp::now();
+    let mut found = statuses::judge(&named, leader, now);
+    found.extend(brokers::judge(&named, leader, now));
+    found.extend(judge(&named));
+    Ok(found)
 }
 
-/// The findings about resources, as their statuses have them.
-fn judge(all: &[(Kind, Value)]) -> Vec<Finding> {
+/// How a resource is called; with its namespace where there are several.
+fn name(kind: Kind, object: &Value, everywhere: bool) -> String {
+    let named = of(kind, object);
+    match object["metadata"]["namespace"].as_str() {
+        Some(namespace) if everywhere => format!("{namespace} {named}"),
+        _ => named.to_string(),
+    }
+}
+
+/// The findings about credentials and versions.
+fn judge(all: &[(Kind, String, &Value)]) -> Vec<Finding> {
     let mut found = Vec::new();
-    let mut unseen = Vec::new();
-    // By broker: how many use it, of how many of them it is read, and what was said of it.
-    let mut brokers: BTreeMap<String, (usize, usize, BTreeSet<String>)> = BTreeMap::new();
     let mut versions: BTreeMap<String, usize> = BTreeMap::new();
     let mut credentials = Vec::new();
-    for (kind, object) in all {
+    for (_, name, object) in all {
         let status = Status::of(object);
-        let named = of(*kind, object).to_string();
-        if status.observed_generation < 0 {
-            unseen.push(named);
-            continue;
-        }
         if let Some(version) = &status.runtime_version {
             *versions.entry(version.clone()).or_default() += 1;
         }
-        if let Some(broker) = &status.broker {
-            let (users, read, said) = brokers.entry(broker.clone()).or_default();
-            *users += 1;
-            *read += usize::from(status.is(ConditionType::BacklogKnown));
-            for kind in [ConditionType::Ready, ConditionType::BacklogKnown] {
-                let condition = status.condition(kind);
-                let bad = condition.filter(|c| c.status == Truth::False);
-                let bad = bad.filter(|c| {
-                    kind == ConditionType::BacklogKnown || c.reason == "BrokerUnreachable"
-                });
-                said.extend(bad.map(|c| format!("{} [{}]", c.message, c.reason)));
-            }
-        }
         let refused = status.condition(ConditionType::CredentialsValid);
         if let Some(condition) = refused.filter(|c| c.status == Truth::False) {
-            credentials.push(format!("{named}: {}", condition.message));
-        }
-    }
-    if !unseen.is_empty() {
-        found.push(Finding::new(
-            Level::Problem,
-            "resources",
-            format!("no operator has ever seen {}", some(&unseen)),
-            "Is the operator running, and does it watch this namespace (--namespace)?",
-        ));
-    }
-    for (broker, (users, read, said)) in brokers {
-        let about = format!("broker {broker}");
-        match said.is_empty() {
-            true if read == 0 => found.push(Finding::new(
-                Level::Note,
-                &about,
-                format!("whether the operator reads it is not known yet, for {users} resources"),
-                "Look again in a minute; if it stays so, see what the operator logs.",
-            )),
-            true => found.push(Finding::good(
-                &about,
-                format!("the operator reads it, for {read} of {users} resources"),
-            )),
-            false => {
-                let said: Vec<String> = said.into_iter().collect();
-                let unreachable = said.iter().any(|text| text.contains("[BrokerUnreachable]"));
-                let (level, fix) = match unreachable {
-                    true => (
-                        Level::Problem,
-                        "See that RabbitMQ runs, that the Secret names it, and that a NetworkPolicy lets the operator through.",
-                    ),
-                    false => (
-                        Level::Warning,
-                        "Give the user of the Secret the tag monitoring, or name the management API in broker.management.",
-                    ),
-                };
-                found.push(Finding::new(level, &about, some(&said), fix));
-            }
+            credentials.push(format!("{name}: {}", condition.message));
         }
     }
     if !credentials.is_empty() {
@@ -130,53 +93,39 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn brokers_are_judged_by_what_resources_say() {
-        let resource = |name: &str, broker: &str, conditions: Value| {
-            let status = json!({
-                "observedGeneration": 1, "broker": broker, "runtimeVersion": "0.1.0",
-                "conditions": conditions,
-            });
-            (
-                Kind::Transport,
-                json!({"metadata": {"name": name}, "status": status}),
-            )
-        };
-        let condition = |kind: &str, reason: &str| {
+    fn credentials_and_versions_are_told() {
+        let refused = json!([{
+            "type": "CredentialsValid", "status": "False", "reason": "CredentialsRefused", "message": "why",
+            "lastTransitionTime": "2026-11-26T12:00:00Z",
+        }]);
+        let object = |name: &str, version: &str, conditions: &Value| {
             json!({
-                "type": kind, "status": "False", "reason": reason, "message": "why",
-                "lastTransitionTime": "2026-11-26T12:00:00Z",
+                "metadata": {"name": name, "namespace": "n"},
+                "status": {"observedGeneration": 1, "runtimeVersion": version, "conditions": conditions},
             })
         };
-        let mut known = condition("BacklogKnown", "BacklogRead");
-        known["status"] = "True".into();
-        let found = judge(&[
-            resource("a", "one:5672/", json!([known])),
-            resource("b", "one:5672/", json!([])),
-            resource("f", "none:5672/", json!([])),
-            resource(
-                "c",
-                "two:5672/",
-                json!([condition("Ready", "BrokerUnreachable")]),
-            ),
-            resource(
-                "d",
-                "three:5672/",
-                json!([condition("BacklogKnown", "NotPermitted")]),
-            ),
-            (Kind::Application, json!({"metadata": {"name": "e"}})),
-        ]);
-        let level = |about: &str| found.iter().find(|f| f.about == about).map(|f| f.level);
-        assert_eq!(level("broker one:5672/"), Some(Level::Good));
-        assert_eq!(level("broker none:5672/"), Some(Level::Note));
-        assert_eq!(level("broker two:5672/"), Some(Level::Problem));
-        assert_eq!(level("broker three:5672/"), Some(Level::Warning));
-        assert_eq!(level("resources"), Some(Level::Problem));
-        assert_eq!(level("versions of workers"), Some(Level::Good));
-        assert!(
-            found
-                .iter()
-                .all(|f| f.level == Level::Good || !f.fix.is_empty()),
-            "{found:?}"
+        let objects = [
+            object("a", "0.1.0", &json!([])),
+            object("b", "0.1.0", &refused),
+        ];
+        let named = |everywhere| -> Vec<(Kind, String, &Value)> {
+            let kind = Kind::Transport;
+            let all = objects.iter();
+            all.map(|object| (kind, name(kind, object, everywhere), object))
+                .collect()
+        };
+        let found = judge(&named(false));
+        let told: Vec<(Level, &str, &str)> = found
+            .iter()
+            .map(|f| (f.level, f.about.as_str(), f.says.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (Level::Problem, "credentials", "transport/b: why"),
+                (Level::Good, "versions of workers", "2 of 0.1.0"),
+            ]
         );
+        assert_eq!(judge(&named(true))[0].says, "n transport/b: why");
     }
 }

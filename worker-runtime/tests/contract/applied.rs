@@ -1,0 +1,295 @@
+//! What `vumi render` prints is what the operator applies: an operator works before a real API server, and its objects are compared
+//! with those that the program prints, by their values and by whose fields they are.
+
+use crate::rendered::rendered;
+use crate::root;
+use serde_json::{Value, json};
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio_util::sync::CancellationToken;
+use vumi_api::Target;
+use vumi_api::manifest::load;
+use vumi_operator::client::MANAGER;
+use vumi_operator::engine::lease::Times;
+use vumi_operator::metrics::Metrics;
+use vumi_operator::run::{Operator, Options};
+use vumi_plan::{CHILDREN, Settings};
+use vumi_testkit::kubernetes::{ApiServer, place};
+
+const NAMESPACE: &str = "applied";
+/// Within this time everything is applied.
+const SOON: Duration = Duration::from_secs(90);
+/// Beside the workers of the example: one whose objects are of the kinds that these have not.
+const MORE: &str = "\
+apiVersion: vumi.dev/v1alpha1
+kind: Transport
+metadata: {name: api}
+spec:
+  httpApi: {replyExpected: true}
+  http: {port: 9012}
+  networkPolicy: {callers: {team: campaign}, egress: [{cidr: 10.20.0.0/16, ports: [5672]}]}
+  service: {port: 80, expose: {host: a.example.net, ingress: {className: nginx}}}
+  resources: {limits: {cpu: 500m}}
+  overrides: {spec: {nodeSelector: {disk: fast}}}
+---
+apiVersion: vumi.dev/v1alpha1
+kind: Application
+metadata: {name: keeper}
+spec:
+  echo: {}
+  transportName: api
+  state: {volume: {size: 2Gi}}
+";
+
+/// Applies the resources of some files. Returns where they are.
+fn campaign(server: &ApiServer, files: &[PathBuf]) -> Vec<String> {
+    let name = json!({"name": NAMESPACE});
+    put(
+        server,
+        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": name}),
+    );
+    // Objects are made whether or not the broker can be reached.
+    put(
+        server,
+        &json!({
+            "apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "vumi-broker", "namespace": NAMESPACE},
+            "stringData": {"connection_string": "amqp://nobody:none@127.0.0.1:1/"},
+        }),
+    );
+    let mut places = Vec::new();
+    for file in files {
+        let text = std::fs::read_to_string(file).unwrap();
+        for loaded in load(&[("one.yaml", text)], Target::Cluster).resources {
+            let mut document = loaded.document();
+            document["metadata"]["namespace"] = NAMESPACE.into();
+            put(server, &document);
+            places.push(place(&document));
+        }
+    }
+    places
+}
+
+fn put(server: &ApiServer, object: &Value) {
+    let (status, answer) = server.apply_object(object).unwrap();
+    let taken = [200, 201].contains(&status);
+    assert!(taken, "{object}: {status} {}", answer["message"]);
+}
+
+fn get(server: &ApiServer, path: &str) -> Value {
+    let (status, object) = server.request("GET", path, None).unwrap();
+    assert_eq!(status, 200, "{path}: {}", object["message"]);
+    object
+}
+
+/// Runs an operator until it has looked at all these resources and has nothing left to do.
+async fn operate(server: &ApiServer, places: &[String]) {
+    let mut config = kube::Config::new(server.url().parse().unwrap());
+    config.accept_invalid_certs = true;
+    config.default_retry = false;
+    config.auth_info = Default::default();
+    config.auth_info.token = Some(server.token().to_owned().into());
+    let options = Options {
+        settings: Settings::default(),
+        namespaces: vec![NAMESPACE.into()],
+        watch_secrets: false,
+        concurrency: 4,
+        lease: (NAMESPACE.into(), "vumi-operator".into()),
+        times: Times::default(),
+        identity: "test".into(),
+    };
+    let client = kube::Client::try_from(config).unwrap();
+    let operator = Operator::new(client, options, Metrics::new());
+    let engine = operator.engine();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(operator.run(stop.clone()));
+    let deadline = Instant::now() + SOON;
+    let seen = |path: &String| {
+        let object = get(server, path);
+        object["status"]["observedGeneration"] == object["metadata"]["generation"]
+    };
+    while !(engine.queue.is_idle(Duration::from_millis(200)) && places.iter().all(seen)) {
+        assert!(Instant::now() < deadline, "still waiting for the operator");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+pub fn what_is_rendered_is_what_the_operator_applies(server: &ApiServer) {
+    let folder = tempfile::tempdir().unwrap();
+    let more = folder.path().join("more.yaml");
+    std::fs::write(&more, MORE).unwrap();
+    let example = root().join("examples/two-transports-one-app");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&example)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"))
+        .collect();
+    files.push(more.clone());
+    let places = campaign(server, &files);
+    assert_eq!(places.len(), 6, "{places:?}");
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(operate(server, &places));
+    let printed = printed(&example, &more);
+    same_objects(server, &printed);
+    for wanted in &printed {
+        let path = place(wanted);
+        let live = get(server, &path);
+        let mut found = Vec::new();
+        values(wanted, &live, "", &mut found);
+        owners(wanted, fields(&live), "", &mut found);
+        // What only a cluster knows: whose the object is, and of which Secrets its pods were told.
+        let mut beside = vec!["ours, and not printed: metadata.ownerReferences"];
+        if wanted["kind"] == "ServiceAccount" {
+            beside.push("ours, and not printed: metadata.annotations.vumi.dev/secret-revision");
+        }
+        found.sort();
+        beside.sort_unstable();
+        assert_eq!(found, beside, "{path}");
+    }
+}
+
+/// What the program prints for a cluster such as this one.
+fn printed(example: &Path, more: &Path) -> Vec<Value> {
+    let more = more.display().to_string();
+    let without = ["--without", "http-route", "--without", "pod-monitor", &more];
+    rendered(example, NAMESPACE, &without)
+}
+
+/// Kinds and names of what is printed are those of what was applied.
+fn same_objects(server: &ApiServer, printed: &[Value]) {
+    let named = |kind: &str, object: &Value| {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        format!("{kind} {name}")
+    };
+    let printed: BTreeSet<String> = printed
+        .iter()
+        .map(|object| named(object["kind"].as_str().unwrap(), object))
+        .collect();
+    let mut applied = BTreeSet::new();
+    for child in CHILDREN.iter().filter(|child| !child.optional) {
+        let root = match child.group {
+            "" => "api".to_owned(),
+            group => format!("apis/{group}"),
+        };
+        let all = format!(
+            "/{root}/{}/namespaces/{NAMESPACE}/{}?labelSelector=app.kubernetes.io/managed-by%3D{MANAGER}",
+            child.version, child.plural
+        );
+        let list = get(server, &all);
+        let items = list["items"].as_array().unwrap();
+        applied.extend(items.iter().map(|object| named(child.kind, object)));
+        // Every kind that each cluster has is among them, so that none goes unseen.
+        assert!(!items.is_empty(), "{}", child.kind);
+    }
+    assert_eq!(printed, applied);
+}
+
+/// What the operator's apply holds of an object; nobody else has applied it.
+fn fields(live: &Value) -> &Value {
+    let entries = live["metadata"]["managedFields"].as_array().unwrap();
+    let applied: Vec<&Value> = entries
+        .iter()
+        .filter(|entry| entry["operation"] == "Apply")
+        .collect();
+    let [ours] = applied.as_slice() else {
+        panic!("{applied:?}");
+    };
+    assert_eq!(ours["manager"], MANAGER);
+    &ours["fieldsV1"]
+}
+
+/// Notes where an object says something else than was printed. What the server has added is nobody's.
+fn values(wanted: &Value, live: &Value, path: &str, found: &mut Vec<String>) {
+    match (wanted, live) {
+        (Value::Object(wanted), Value::Object(_)) => {
+            for (key, value) in wanted {
+                values(value, &live[key], &below(path, key), found);
+            }
+        }
+        (Value::Array(wanted), Value::Array(items)) if wanted.len() == items.len() => {
+            for (index, (wanted, item)) in wanted.iter().zip(items).enumerate() {
+                values(wanted, item, &format!("{path}[{index}]"), found);
+            }
+        }
+        (wanted, live) if wanted == live => {}
+        (wanted, live) => found.push(format!("{path} is {live}, printed was {wanted}")),
+    }
+}
+
+fn below(path: &str, key: &str) -> String {
+    match path {
+        "" => key.to_owned(),
+        path => format!("{path}.{key}"),
+    }
+}
+
+/// Notes which printed fields are not ours, and which of ours were not printed.
+fn owners(wanted: &Value, held: &Value, path: &str, found: &mut Vec<String>) {
+    let Some(held) = held.as_object() else {
+        return found.push(format!("printed, and not ours: {path}"));
+    };
+    // A leaf, or a part that is held as a whole.
+    if held.is_empty() {
+        return;
+    }
+    match wanted {
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                // What names an object is held by nobody.
+                let names = match path {
+                    "" => ["apiVersion", "kind"].contains(&key.as_str()),
+                    "metadata" => ["name", "namespace"].contains(&key.as_str()),
+                    _ => false,
+                };
+                if !names {
+                    let held = held.get(&format!("f:{key}")).unwrap_or(&Value::Null);
+                    owners(value, held, &below(path, key), found);
+                }
+            }
+            for key in held.keys().filter_map(|key| key.strip_prefix("f:")) {
+                if !fields.contains_key(key) {
+                    found.push(format!("ours, and not printed: {}", below(path, key)));
+                }
+            }
+        }
+        Value::Array(items) => {
+            for (index, item) in items.iter().enumerate() {
+                let path = format!("{path}[{index}]");
+                let of = held.iter().find(|(key, _)| is_key_of(key, item));
+                let of = of.map_or(&Value::Null, |(_, held)| held);
+                owners(item, of, &path, found);
+            }
+            for key in held.keys().filter(|key| *key != ".") {
+                if !items.iter().any(|item| is_key_of(key, item)) {
+                    found.push(format!("ours, and not printed: {path} {key}"));
+                }
+            }
+        }
+        leaf => found.push(format!("{path} is held in parts, printed was {leaf}")),
+    }
+}
+
+/// Whether managed fields name an item of a list so: by the keys of a map, or by its value.
+fn is_key_of(name: &str, item: &Value) -> bool {
+    let Some((sign, text)) = name.split_once(':') else {
+        return false;
+    };
+    let key: Value = serde_json::from_str(text).unwrap_or_default();
+    match sign {
+        // One that is not written has its default.
+        "k" => key
+            .as_object()
+            .into_iter()
+            .flatten()
+            .all(|(field, value)| item[field].is_null() || item[field] == *value),
+        "v" => key == *item,
+        _ => false,
+    }
+}
