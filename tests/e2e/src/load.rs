@@ -79,6 +79,18 @@ impl Namespace {
         ))
     }
 
+    /// How many messages wait in a queue, and are in nobody's hand.
+    ///
+    /// # Errors
+    /// There is no such queue, or RabbitMQ does not say yet.
+    pub fn waiting(&self, queue: &str) -> Result<usize, String> {
+        let answer = self.in_client(&format!("wget -q -O - {MANAGEMENT}/queues/%2F/{queue}"))?;
+        let told: Value = serde_json::from_str(&answer).map_err(|e| e.to_string())?;
+        let waiting = told["messages_ready"].as_u64();
+        let waiting = waiting.and_then(|waiting| usize::try_from(waiting).ok());
+        waiting.ok_or(answer)
+    }
+
     /// Takes replies out of a connector's outbound queue, in order. None: it is empty.
     pub fn replies(&self, connector: &str) -> Result<Vec<Reply>, String> {
         let ask =
