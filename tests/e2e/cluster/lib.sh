@@ -52,7 +52,7 @@ cluster_kubectl() {
   fi
   local pid
   pid=$(sandbox_pid) || die "no cluster is running: make cluster-up starts one"
-  on_its_network "$pid" "$(binary kubectl)" --kubeconfig "$kubeconfig" "$@"
+  on_its_network "$pid" "$run/kubectl" --kubeconfig "$kubeconfig" "$@"
 }
 
 # The plugin of kubectl that this source tree makes, for the same cluster.

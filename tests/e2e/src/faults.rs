@@ -1,20 +1,31 @@
 //! What breaks: containers, and parts of the cluster itself. Only on a cluster of our own.
 
-use crate::{Pod, kubectl, root, wait_for};
-use std::process::Command;
+use crate::process::run;
+use crate::{Pod, kubectl, wait_for};
 
 /// Whether the cluster is one that `make cluster-up` started, of which a test may kill parts.
 pub fn own_cluster() -> bool {
     std::env::var_os("KUBECONFIG").is_none_or(|path| path.is_empty())
 }
 
-/// Runs a command inside the sandbox of our own cluster.
-fn enter(arguments: &[&str]) {
-    let program = root().join("tests/e2e/cluster/enter");
-    let output = Command::new(program).args(arguments).output();
-    let output = output.unwrap_or_else(|e| panic!("tests/e2e/cluster/enter: {e}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{}: {said}", arguments.join(" "));
+/// What a command inside the sandbox of our own cluster printed, or why it failed.
+fn enter(arguments: &[&str]) -> Result<String, String> {
+    let output = run("enter", arguments, "");
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    match output.status.success() {
+        true => Ok(said(&output.stdout)),
+        false => Err(format!("{}: {}", arguments.join(" "), said(&output.stderr))),
+    }
+}
+
+/// A key of a Secret, as a worker's pod of our own cluster has it in a file now.
+///
+/// # Errors
+/// There is no such file.
+pub fn secret_file(pod: &Pod, secret: &str, key: &str) -> Result<String, String> {
+    let (folder, volume) = ("/run/cluster/kubelet/pods", "kubernetes.io~projected/secrets");
+    let path = format!("{folder}/{}/volumes/{volume}/{secret}/{key}", pod.uid);
+    enter(&["cat", &path])
 }
 
 /// Kills the processes of the containers of these pods; their kubelet starts them again.
@@ -24,7 +35,8 @@ fn enter(arguments: &[&str]) {
 pub fn kill_containers(pods: &[Pod]) {
     for pod in pods {
         let kill = ["ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal"];
-        enter(&[kill.as_slice(), &["SIGKILL", &pod.container]].concat());
+        let kill = enter(&[kill.as_slice(), &["SIGKILL", &pod.container]].concat());
+        kill.unwrap_or_else(|why| panic!("{} is not killed: {why}", pod.name));
     }
 }
 
@@ -33,11 +45,8 @@ pub fn kill_containers(pods: &[Pod]) {
 /// # Panics
 /// If it does not run.
 pub fn kill_part(name: &str) {
-    enter(&[
-        "sh",
-        "-c",
-        &format!("kill -9 $(cat /run/cluster/pids/{name})"),
-    ]);
+    let kill = format!("kill -9 $(cat /run/cluster/pids/{name})");
+    enter(&["sh", "-c", &kill]).unwrap_or_else(|why| panic!("{name} is not killed: {why}"));
 }
 
 /// Waits until the API server answers.

@@ -3,22 +3,32 @@
 
 mod faults;
 mod load;
+mod metrics;
 mod operator;
+mod process;
 mod resources;
 mod turns;
 
-pub use faults::{answers, kill_containers, kill_part, own_cluster};
+pub use faults::{answers, kill_containers, kill_part, own_cluster, secret_file};
+pub use load::Reply;
+pub use metrics::Metrics;
 pub use operator::{Operator, documents};
+pub use process::Conversation;
 pub use resources::Pod;
 pub use turns::{Alone, Turn, alone, beside_others};
 
+use process::run;
 use serde_json::Value;
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::Output;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::mpsc;
 use std::time::{Duration, Instant};
+
+/// Between two questions of one who waits: each is a program of its own, and the processor is for the cluster.
+const PAUSE: Duration = Duration::from_millis(400);
+/// Whoever waits longer is told what for, again and again.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// The top of the source tree.
 pub fn root() -> PathBuf {
@@ -31,28 +41,6 @@ pub fn root() -> PathBuf {
 /// If it cannot be started.
 pub fn kubectl(arguments: &[&str], input: &str) -> Output {
     run("kubectl", arguments, input)
-}
-
-/// Runs one of the programs that know the cluster, `kubectl` or `kubectl-vumi`, with this text as its standard input.
-fn run(program: &str, arguments: &[&str], input: &str) -> Output {
-    let mut child = spawn(program, arguments);
-    if let Some(mut stdin) = child.stdin.take() {
-        // One that reads no input may have ended already.
-        let _ = stdin.write_all(input.as_bytes());
-    }
-    child
-        .wait_with_output()
-        .unwrap_or_else(|e| panic!("{program}: {e}"))
-}
-
-fn spawn(program: &str, arguments: &[&str]) -> Child {
-    Command::new(root().join("tests/e2e/cluster").join(program))
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap_or_else(|e| panic!("tests/e2e/cluster/{program}: {e}"))
 }
 
 /// What `kubectl` printed.
@@ -78,18 +66,32 @@ pub fn succeed(arguments: &[&str], input: &str) -> String {
 /// With the last reason why there was none, after so many seconds.
 #[track_caller]
 pub fn wait_for<T>(what: &str, seconds: u64, ask: impl FnMut() -> Result<T, String>) -> T {
-    ask_until(seconds, ask)
+    ask_until(what, seconds, ask)
         .unwrap_or_else(|reason| panic!("{what}: not within {seconds} s; {reason}"))
 }
 
 /// The answer, or the last reason why there was none within so many seconds.
-fn ask_until<T>(seconds: u64, mut ask: impl FnMut() -> Result<T, String>) -> Result<T, String> {
-    let deadline = Instant::now() + Duration::from_secs(seconds);
+fn ask_until<T>(
+    what: &str,
+    seconds: u64,
+    mut ask: impl FnMut() -> Result<T, String>,
+) -> Result<T, String> {
+    let begun = Instant::now();
+    let mut told = begun;
     loop {
         match ask() {
             Ok(answer) => return Ok(answer),
-            Err(reason) if Instant::now() > deadline => return Err(reason),
-            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            Err(reason) if begun.elapsed() > Duration::from_secs(seconds) => return Err(reason),
+            Err(_) => std::thread::sleep(PAUSE),
+        }
+        if told.elapsed() > SILENCE {
+            told = Instant::now();
+            let waited = begun.elapsed().as_secs();
+            let thread = std::thread::current();
+            let test = thread.name().unwrap_or("a test");
+            // Straight to the terminal: the test harness would keep it until the test ends.
+            let mut terminal = std::io::stderr().lock();
+            let _ = writeln!(terminal, "{test}: {what}: {waited} of {seconds} s");
         }
     }
 }
@@ -248,7 +250,7 @@ impl Namespace {
         seconds: u64,
         ask: impl FnMut() -> Result<T, String>,
     ) -> T {
-        ask_until(seconds, ask).unwrap_or_else(|reason| {
+        ask_until(what, seconds, ask).unwrap_or_else(|reason| {
             let situation = self.situation();
             panic!("{what}: not within {seconds} s; {reason}\n{situation}")
         })
@@ -280,73 +282,6 @@ impl Drop for Namespace {
             return;
         }
         let _ = kubectl(&["delete", "namespace", &self.name, "--wait=false"], "");
-    }
-}
-
-/// A connection over which lines are exchanged. It ends when this is dropped.
-pub struct Conversation {
-    process: Child,
-    stdin: ChildStdin,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Conversation {
-    fn start(program: &str, arguments: &[&str]) -> Self {
-        let mut process = spawn(program, arguments);
-        let (Some(stdin), Some(stdout)) = (process.stdin.take(), process.stdout.take()) else {
-            panic!("{program} has no standard streams");
-        };
-        let (sender, lines) = mpsc::channel();
-        // Ends with the connection.
-        std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Self {
-            process,
-            stdin,
-            lines,
-        }
-    }
-
-    /// Sends a line.
-    ///
-    /// # Panics
-    /// If the connection has ended.
-    #[track_caller]
-    pub fn send(&mut self, line: &str) {
-        let sent = writeln!(self.stdin, "{line}").and_then(|()| self.stdin.flush());
-        sent.unwrap_or_else(|e| panic!("{line:?} cannot be sent: {e}"));
-    }
-
-    /// The next line of the other side, if one comes within so many seconds.
-    pub fn overhear(&mut self, seconds: u64) -> Option<String> {
-        let line = self.lines.recv_timeout(Duration::from_secs(seconds)).ok()?;
-        Some(line.trim_end().to_owned())
-    }
-
-    /// The next line of the other side, without its end; `None` if it hung up.
-    ///
-    /// # Panics
-    /// If neither happens within so many seconds.
-    #[track_caller]
-    pub fn hear(&mut self, seconds: u64) -> Option<String> {
-        match self.lines.recv_timeout(Duration::from_secs(seconds)) {
-            Ok(line) => Some(line.trim_end().to_owned()),
-            Err(mpsc::RecvTimeoutError::Disconnected) => None,
-            Err(mpsc::RecvTimeoutError::Timeout) => panic!("nothing was said in {seconds} s"),
-        }
-    }
-}
-
-impl Drop for Conversation {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
     }
 }
 

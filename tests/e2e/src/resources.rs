@@ -71,6 +71,22 @@ impl Namespace {
         })
     }
 
+    /// Waits until one of our resources has so many pods, all ready.
+    ///
+    /// # Panics
+    /// With its status and what happened here if that does not come within so many seconds.
+    #[track_caller]
+    pub fn has_pods(&self, resource: &str, wanted: u64, seconds: u64) {
+        let what = format!("{resource} has {wanted} pods, all ready");
+        self.wait_for(&what, seconds, || {
+            let status = self.get(resource)?["status"].clone();
+            let all = ["replicas", "readyReplicas"].map(|field| status[field].as_u64());
+            (all == [Some(wanted); 2])
+                .then_some(())
+                .ok_or_else(|| status.to_string())
+        });
+    }
+
     /// The pods of one of our resources (`transport/telnet`), those that are being deleted excepted, by name.
     ///
     /// # Panics

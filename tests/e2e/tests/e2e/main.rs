@@ -5,6 +5,7 @@
 mod cluster;
 mod definitions;
 mod operator;
+mod operator_autoscaling;
 mod operator_custom;
 mod operator_ends;
 mod operator_faults;

@@ -1,6 +1,7 @@
 //! A program in another language as an application.
 
 use crate::operator::call;
+use serde_json::json;
 use vumi_e2e::{Namespace, Operator, RabbitMq, file, image};
 
 /// The shipped Python application, in an image of its own, talks to people on a telnet transport.
@@ -11,9 +12,15 @@ fn a_python_program_is_an_application() {
     here.client();
     // The broker of those who have such programs.
     here.rabbitmq(RabbitMq::V3_10);
-    // As the RabbitMQ cluster operator writes it beside the parts; the program reads this one.
-    let url = r#"{"stringData": {"connection_string": "amqp://vumi:not-guest@rabbitmq:5672/"}}"#;
-    here.succeed(&["patch", "secret/vumi-broker", "--patch", url], "");
+    // What the RabbitMQ cluster operator writes beside the parts; the program reads the first.
+    let more = json!({"stringData": {
+        "connection_string": "amqp://vumi:not-guest@rabbitmq:5672/",
+        "default_user.conf": "default_user = vumi\ndefault_pass = not-guest\n",
+        "provider": "rabbitmq",
+        "type": "rabbitmq",
+    }});
+    let more = more.to_string();
+    here.succeed(&["patch", "secret/vumi-broker", "--patch", &more], "");
     let shipped = "registry.example.net/listener:1.0";
     for name in ["telnet", "app"] {
         let manifest = file(&format!("examples/custom-python/{name}.yaml"));
