@@ -39,8 +39,8 @@ const FILES: u64 = 4096;
 Looked at are: the manifests; each broker (who answers, its version, the type of queues without arguments, whether we may
 declare, publish and consume, and each queue that workers read); each Redis (version, what a write survives, rights, clock);
 where httpRelay, mediafone and the send.url of descriptions call (name, connection and TLS; nothing is asked there); ports, open
-files and running processes of this machine. On a broker a queue of its own is made and removed; queues of workers that are not there
-are not made. RabbitMQ does not tell its time, so only a Redis's clock is compared.
+files and running processes of this machine. On a broker a queue of its own is made and removed; queues of workers that are not
+there are not made. RabbitMQ does not tell its time, so only a Redis's clock is compared.
 Exit codes: 0 no problems (warnings allowed) · 1 problems · 2 an option is not valid · 3 a path cannot be read.")]
 pub struct Arguments {
     /// Files or directories (their .yaml and .yml files) of the campaign
