@@ -1,4 +1,13 @@
-//! Tables for people.
+//! Tables and counts for people.
+
+/// So many of what is called `what` in the singular.
+pub fn counted(number: usize, what: &str) -> String {
+    match number {
+        0 => format!("no {what}s"),
+        1 => format!("1 {what}"),
+        _ => format!("{number} {what}s"),
+    }
+}
 
 /// A length of time in its two largest units.
 pub fn ago(seconds: u64) -> String {
@@ -37,10 +46,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_as_wide_as_their_widest_cell() {
+    fn columns_are_as_wide_as_their_widest_cell_and_one_is_no_plural() {
         let row = |cells: [&str; 2]| cells.map(str::to_owned).to_vec();
         let text = aligned(&[row(["NAME", "AGE"]), row(["größer", "1s"])]);
         assert_eq!(text, "NAME    AGE\ngrößer  1s\n");
+        assert_eq!(counted(0, "worker"), "no workers");
+        assert_eq!(counted(1, "worker"), "1 worker");
+        assert_eq!(counted(2, "worker"), "2 workers");
         assert_eq!(ago(59), "59s");
         assert_eq!(ago(90_000), "1d1h");
     }

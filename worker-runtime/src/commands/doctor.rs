@@ -3,7 +3,7 @@
 mod endpoints;
 
 use crate::brokers::{self, Brokers, Url};
-use crate::commands::status::live_sockets;
+use crate::commands::status::{ONCE, ask_all, counted, live_sockets, stem};
 use crate::error::CliError;
 use crate::manifests;
 use crate::output::Format;
@@ -21,7 +21,7 @@ use vumi_core::checkup::{Finding, Level};
 use vumi_core::secrets::Secrets;
 use vumi_core::state::embedded::EmbeddedStoreOptions;
 use vumi_core::state::redis::{self, RedisConfig};
-use vumi_core::supervisor::control::{Request, ask, runtime_folder};
+use vumi_core::supervisor::control::runtime_folder;
 use vumi_core::supervisor::plan::shown_address;
 use vumi_core::supervisor::status::ProcessStatus;
 
@@ -38,9 +38,9 @@ const FILES: u64 = 4096;
 
 Looked at are: the manifests; each broker (who answers, its version, the type of queues without arguments, whether we may
 declare, publish and consume, and each queue that workers read); each Redis (version, what a write survives, rights, clock);
-where httpRelay and the send.url of descriptions call (name, connection and TLS; nothing is asked there); ports, open files
-and running processes of this machine. On a broker a queue of its own is made and removed; queues of workers that are not there
-are not made. RabbitMQ does not tell its time, so only a Redis's clock is compared.
+where httpRelay, mediafone and the send.url of descriptions call (name, connection and TLS; nothing is asked there); ports, open
+files and running processes of this machine. On a broker a queue of its own is made and removed; queues of workers that are not
+there are not made. RabbitMQ does not tell its time, so only a Redis's clock is compared.
 Exit codes: 0 no problems (warnings allowed) · 1 problems · 2 an option is not valid · 3 a path cannot be read.")]
 pub struct Arguments {
     /// Files or directories (their .yaml and .yml files) of the campaign
@@ -66,10 +66,11 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
     let secrets = Arc::new(Secrets::new(documents, arguments.secrets.clone()));
     let targets = Targets::of(arguments, &secrets)?;
     let findings = process::block_on(async {
-        let processes = processes().await;
+        let (processes, silent) = processes().await;
         found.extend(targets.brokers(&resources).await);
         found.extend(targets.stores(&resources).await);
         found.extend(endpoints::look(&resources, &secrets).await);
+        found.extend(silent);
         found.extend(machine(&resources, &processes));
         if arguments.files.is_empty() && targets.broker.is_none() && targets.redis.is_none() {
             found.push(Finding::new(
@@ -120,7 +121,8 @@ fn read(arguments: &Arguments) -> Result<Read, CliError> {
         .map(|loaded| loaded.resource.clone())
         .collect();
     if found.is_empty() {
-        let says = format!("{} workers, nothing found wrong", resources.len());
+        let workers = counted(resources.len(), "worker");
+        let says = format!("{workers}, nothing found wrong");
         found.push(Finding::good(about, says));
     }
     Ok((resources, read.documents, found))
@@ -198,7 +200,10 @@ impl Targets {
             found.push(Finding::new(
                 Level::Note,
                 "broker inside the process",
-                format!("{inside} workers use it: messages end with the process unless --state DIR keeps them"),
+                format!(
+                    "{} on it: messages end with the process unless --state DIR keeps them",
+                    counted(inside, "worker")
+                ),
                 "Give --broker URL, or spec.broker, for RabbitMQ.",
             ));
         }
@@ -238,17 +243,29 @@ impl Targets {
     }
 }
 
-/// States of the processes of this user.
-async fn processes() -> Vec<ProcessStatus> {
-    let mut statuses = Vec::new();
-    for socket in live_sockets(&runtime_folder()) {
-        if let Ok(value) = ask(&socket, &Request::Status).await
-            && let Ok(status) = serde_json::from_value(value)
-        {
-            statuses.push(status);
-        }
+/// States of the processes of this user, and what is to be said of those that tell none.
+async fn processes() -> (Vec<ProcessStatus>, Vec<Finding>) {
+    let (mut statuses, mut silent) = (Vec::new(), Vec::new());
+    let sockets = live_sockets(&runtime_folder());
+    for (socket, answer) in sockets.iter().zip(ask_all(&sockets, ONCE).await) {
+        let (says, fix) = match answer.map(|answer| answer.map(serde_json::from_value)) {
+            Some(Ok(Ok(status))) => {
+                statuses.push(status);
+                continue;
+            }
+            Some(Ok(Err(_))) => (
+                "it runs another version, whose state cannot be read here",
+                "Ask with the version that it runs, or start it again with this one.",
+            ),
+            Some(Err(_)) | None => (
+                "it does not answer",
+                "If it is stopped (`ps` shows T), let it go on with `kill -CONT`; if it is busy, ask again.",
+            ),
+        };
+        let about = format!("process {}", stem(socket));
+        silent.push(Finding::new(Level::Warning, &about, says, fix));
     }
-    statuses
+    (statuses, silent)
 }
 
 /// What of this machine a campaign needs.
@@ -276,7 +293,10 @@ fn machine(resources: &[Resource], processes: &[ProcessStatus]) -> Vec<Finding> 
             ));
         }
         if before == found.len() {
-            let says = format!("all {} workers are ready", status.workers.len());
+            let says = match status.workers.len() {
+                1 => "its worker is ready".to_owned(),
+                all => format!("all {all} workers are ready"),
+            };
             found.push(Finding::good(&about, says));
         }
     }

@@ -8,6 +8,7 @@ use serde_json::json;
 use std::path::PathBuf;
 use vumi_api::manifest::Manifests;
 use vumi_api::{Finding, Severity, Target};
+use vumi_cli::table::counted;
 
 /// Arguments of `vumi lint`.
 #[derive(clap::Args, Debug)]
@@ -87,14 +88,6 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
 
 fn count(findings: &[Finding], severity: Severity) -> usize {
     findings.iter().filter(|f| f.severity == severity).count()
-}
-
-fn counted(number: usize, what: &str) -> String {
-    match number {
-        0 => format!("no {what}s"),
-        1 => format!("1 {what}"),
-        _ => format!("{number} {what}s"),
-    }
 }
 
 fn text(manifests: &Manifests) -> String {

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use vumi_api::{Resource, Severity, Target};
+use vumi_cli::table::counted;
 use vumi_core::broker::embedded::EmbeddedOptions;
 use vumi_core::secrets::Secrets;
 use vumi_core::state::StoreHealth;
@@ -257,7 +258,8 @@ fn greeting(
         [] => "no broker yet".to_owned(),
         brokers => brokers.join(", "),
     };
-    let mut text = format!("{} workers of {} on {on}\n", resources.len(), process.name);
+    let workers = counted(resources.len(), "worker");
+    let mut text = format!("{workers} of {} on {on}\n", process.name);
     if state.is_none() && brokers.iter().any(|broker| broker == "embedded") {
         text += "messages are kept in memory only; --state DIR keeps them on disk\n";
     }

@@ -3,10 +3,12 @@
 use crate::error::CliError;
 use crate::output::Format;
 use crate::{output, process};
+use serde_json::Value;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
-pub use vumi_cli::table::{ago, aligned};
+pub use vumi_cli::table::{ago, aligned, counted};
+use vumi_core::error::WorkError;
 use vumi_core::supervisor::control::{Request, ask, runtime_folder, socket_path};
 use vumi_core::supervisor::status::{ProcessStatus, WorkerStatus};
 
@@ -32,6 +34,9 @@ pub struct Arguments {
     #[arg(long)]
     pub watch: bool,
 }
+
+/// Whoever looks once waits so long for each process.
+pub const ONCE: Duration = Duration::from_secs(5);
 
 /// Which process is meant. With none of these, the only one that runs.
 #[derive(clap::Args, Debug, Default)]
@@ -118,7 +123,21 @@ pub fn live_sockets(folder: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn stem(path: &Path) -> String {
+/// What each of these processes says of itself, all asked at once; none of one that says nothing for so long, perhaps
+/// because it is stopped.
+pub async fn ask_all(
+    sockets: &[PathBuf],
+    patience: Duration,
+) -> Vec<Option<Result<Value, WorkError>>> {
+    let asks = sockets.iter().map(|socket| async move {
+        let answer = tokio::time::timeout(patience, ask(socket, &Request::Status)).await;
+        answer.ok()
+    });
+    futures::future::join_all(asks).await
+}
+
+/// The name of the process behind a socket, as far as it is a file's name.
+pub fn stem(path: &Path) -> String {
     path.file_stem()
         .unwrap_or_default()
         .to_string_lossy()

@@ -1,22 +1,25 @@
 //! `vumi top`: what all workers of this machine do, refreshed every second.
 
-use crate::commands::status::{Which, ago, aligned, live_sockets};
+use crate::commands::status::{ONCE, Which, ago, aligned, ask_all, counted, live_sockets, stem};
 use crate::error::CliError;
 use crate::output::{self, Format};
 use crate::process;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::io::IsTerminal;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 use tokio::time::Instant;
-use vumi_core::supervisor::control::{Request, ask, runtime_folder};
+use vumi_core::supervisor::control::runtime_folder;
 use vumi_core::supervisor::status::{ProcessStatus, WorkerStatus};
 
 /// Over a terminal's other screen, so that what stood there before comes back.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l";
 const LEAVE: &str = "\x1b[?25h\x1b[?1049l";
 const HOME: &str = "\x1b[H\x1b[2J";
+
+/// A process that says nothing for so long holds up the others no longer.
+const SOON: Duration = Duration::from_secs(1);
 
 /// Arguments of `vumi top`.
 #[derive(clap::Args, Debug)]
@@ -29,8 +32,8 @@ IN/S and DONE/S are messages a second since the last look. FLIGHT: being handled
 message that it holds. QUEUE: in its queues on the broker, which it looks at every five seconds. WAIT: in the
 journal, waiting for a retry, their turn or a release. PARKED: set aside from its queues now, by whomever, looked at every five
 seconds; `vumi parked list` says why. In JSON, `parkedSinceStart` is what the worker itself has set aside since it started.
-All processes of this user are shown, unless one is named. Where standard output is no terminal, every look is a table of
-its own. Ctrl-C ends it.
+All processes of this user are shown, unless one is named; one that does not answer within a second is named below the table.
+Where standard output is no terminal, every look is a table of its own. Ctrl-C ends it.
 Exit codes: 0 ended · 3 no process answers.")]
 pub struct Arguments {
     /// Which process.
@@ -102,7 +105,7 @@ async fn watch(arguments: &Arguments, screen: bool) -> Result<(), CliError> {
     let mut last = Instant::now();
     let mut first = true;
     loop {
-        let (statuses, silent) = look(&arguments.which).await?;
+        let (statuses, silent) = look(arguments).await?;
         let span = last.elapsed();
         last = Instant::now();
         let mut rows = rows(&statuses, &mut before, span);
@@ -127,18 +130,24 @@ async fn watch(arguments: &Arguments, screen: bool) -> Result<(), CliError> {
 }
 
 /// States of the processes that are meant, and names of those that did not answer.
-async fn look(which: &Which) -> Result<(Vec<ProcessStatus>, Vec<String>), CliError> {
-    let sockets = sockets(which)?;
+async fn look(arguments: &Arguments) -> Result<(Vec<ProcessStatus>, Vec<String>), CliError> {
+    let sockets = sockets(&arguments.which)?;
     let (mut statuses, mut silent) = (Vec::new(), Vec::new());
-    for socket in &sockets {
-        match ask(socket, &Request::Status).await {
-            Ok(value) => statuses.push(serde_json::from_value(value).map_err(|e| {
+    let patience = if arguments.once { ONCE } else { SOON };
+    let answers = ask_all(&sockets, patience).await;
+    for (socket, answer) in sockets.iter().zip(answers) {
+        match answer {
+            Some(Ok(value)) => statuses.push(serde_json::from_value(value).map_err(|e| {
                 CliError::runtime(format!("the process runs another version: {e}"))
             })?),
-            // It ended meanwhile, or is busy; the others are shown.
-            Err(_) if sockets.len() > 1 => silent.push(name(socket)),
-            Err(error) => return Err(error.into()),
+            Some(Err(error)) if sockets.len() == 1 => return Err(error.into()),
+            // It ended meanwhile, is stopped or busy; the others are shown.
+            Some(Err(_)) | None => silent.push(stem(socket)),
         }
+    }
+    if arguments.once && statuses.is_empty() {
+        let text = format!("no process answers: {}", silent.join(", "));
+        return Err(CliError::environment(text));
     }
     Ok((statuses, silent))
 }
@@ -152,11 +161,6 @@ fn sockets(which: &Which) -> Result<Vec<PathBuf>, CliError> {
         none if none.is_empty() => Ok(vec![which.socket()?]),
         sockets => Ok(sockets),
     }
-}
-
-fn name(socket: &Path) -> String {
-    let stem = socket.file_stem().unwrap_or_default();
-    stem.to_string_lossy().into_owned()
 }
 
 /// The rows of one look. A worker that was replaced begins at zero again.
@@ -254,8 +258,8 @@ fn table(rows: &[Row], silent: &[String]) -> String {
         (sum.0 + row.received, sum.1 + row.done)
     });
     let mut text = format!(
-        "{} workers: {received:.1} in and {done:.1} done a second\n{}",
-        rows.len(),
+        "{}: {received:.1} in and {done:.1} done a second\n{}",
+        counted(rows.len(), "worker"),
         aligned(&lines)
     );
     for row in rows.iter().filter(|row| !row.worker.why.is_empty()) {
@@ -331,5 +335,6 @@ mod tests {
                 .is_some_and(|l| l.starts_with("transport/t")),
             "{alone}"
         );
+        assert!(alone.starts_with("1 worker: "), "{alone}");
     }
 }

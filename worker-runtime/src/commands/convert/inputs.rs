@@ -1,6 +1,7 @@
 //! What ran under Vumi: configurations, supervisord files, Junebug's channels.
 
 mod supervisord;
+mod words;
 
 use super::Arguments;
 use super::table::TABLE;
@@ -130,8 +131,10 @@ fn included(file: &Path, depth: usize) -> Result<Value, CliError> {
             file.display()
         )));
     }
-    let value: serde_yaml::Value = serde_yaml::from_str(&text(file)?)
-        .map_err(|e| CliError::validation(format!("{} is no YAML: {e}", file.display())))?;
+    let wrong = |why: String| CliError::validation(format!("{} is no YAML: {why}", file.display()));
+    let text = words::in_yaml_1_2(&text(file)?).map_err(|e| wrong(e.to_string()))?;
+    let value: serde_yaml::Value =
+        serde_yaml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     plain(value, file, depth)
 }
 

@@ -63,6 +63,7 @@ fn called(resource: &Resource) -> (HttpClient, Vec<&str>) {
     }
     if let Some(transport) = resource.transport() {
         settings = transport.client.clone();
+        urls.extend(transport.mediafone.as_ref().map(|own| own.url.as_str()));
         let described = transport.generic_http.as_ref();
         let send = described.and_then(|described| described.send.as_ref());
         // What a template makes of a message or a Secret is not known here.
@@ -119,10 +120,17 @@ spec:
   genericHttp:
     settings: {{host: acme.example}}
     send: {{url: \"https://{{{{ config.host }}}}/send\"}}
+---
+apiVersion: vumi.dev/v1alpha1
+kind: Transport
+metadata: {{name: sms}}
+spec:
+  mediafone: {{url: \"http://localhost:{there}/send\", username: me, password: {{value: secret}}}}
+  http: {{port: 8080}}
 "
         );
         let read = vumi_api::manifest::load(&[("all.yaml", text)], Target::Local);
-        assert_eq!(read.resources.len(), 3, "{:?}", read.findings);
+        assert_eq!(read.resources.len(), 4, "{:?}", read.findings);
         let resources = read.resources.iter().map(|loaded| loaded.resource.clone());
         let resources: Vec<Resource> = resources.collect();
         let found = look(&resources, &Secrets::default()).await;
@@ -143,7 +151,11 @@ spec:
             level(format!("endpoint http://127.0.0.1:{away}")),
             Level::Warning
         );
-        assert_eq!(found.len(), 3, "{found:?}");
+        assert_eq!(
+            level(format!("endpoint http://localhost:{there}")),
+            Level::Good
+        );
+        assert_eq!(found.len(), 4, "{found:?}");
         assert!(!format!("{found:?}").contains("hidden"));
         // Of the connection that was made, not a byte came.
         let (mut stream, _) = listener.accept().unwrap();

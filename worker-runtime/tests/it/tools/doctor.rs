@@ -108,16 +108,24 @@ async fn doctor_looks_at_a_redis_and_at_running_processes() {
     let Some(redis) = Redis::start_or_skip(Options::default()).await else {
         return;
     };
-    let (campaign, _run) = echo(&[]).await;
+    let (campaign, run_of_one) = echo(&[]).await;
     let ended = run(campaign.path(), &["doctor", "--redis", &redis.url(3)]);
     let text = said(&ended);
     assert_eq!(ended.status.code(), Some(0), "{text}");
     for part in [
         "we may write and run scripts",
         "its clock and ours are",
-        "process echo: all 1 workers are ready",
+        "process echo: its worker is ready",
         "durability",
     ] {
         assert!(text.contains(part), "{part:?} is not in\n{text}");
     }
+    wait_for("the process counts its worker", PATIENCE, || async {
+        let log = run_of_one.log();
+        match log.contains("1 worker of echo on embedded") {
+            true => Ok(()),
+            false => Err(log),
+        }
+    })
+    .await;
 }

@@ -1,6 +1,7 @@
 //! `vumi top`: rates between two looks, and what waits.
 
 use super::*;
+use std::time::{Duration, Instant};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn top_looks_twice_and_shows_rates() {
@@ -76,6 +77,44 @@ async fn top_looks_twice_and_shows_rates() {
     .await;
     let none = run(Path::new("/"), &["top", "--once", "--name", "nobody"]);
     assert_eq!(none.status.code(), Some(3), "{}", said(&none));
+}
+
+/// Neither here nor in `vumi doctor` do the others wait for one that is stopped.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_is_stopped_holds_up_no_look_at_the_others() {
+    let (campaign, _run) = echo(&[]).await;
+    let other = campaign.run(&["--name", "other"]);
+    let which = ["--name", "other"];
+    campaign.until_ready(&which, "application/echo").await;
+    other.signal("STOP");
+    let began = Instant::now();
+    let look = ["top", "--once", "--interval", "100ms"];
+    let once = run(campaign.path(), &look);
+    assert_eq!(once.status.code(), Some(0), "{}", said(&once));
+    assert!(said(&once).starts_with("1 worker: "), "{}", said(&once));
+    assert!(
+        said(&once).contains("other does not answer"),
+        "{}",
+        said(&once)
+    );
+    let alone = run(campaign.path(), &[&look[..], &which[..]].concat());
+    assert_eq!(alone.status.code(), Some(3), "{}", said(&alone));
+    assert!(
+        said(&alone).contains("no process answers: other"),
+        "{}",
+        said(&alone)
+    );
+    let doctor = run(campaign.path(), &["doctor"]);
+    assert_eq!(doctor.status.code(), Some(0), "{}", said(&doctor));
+    for part in [
+        "ok    process echo: its worker is ready",
+        "WARN  process other: it does not answer",
+    ] {
+        assert!(said(&doctor).contains(part), "{}", said(&doctor));
+    }
+    // It was a minute for each look.
+    assert!(began.elapsed() < Duration::from_secs(45));
+    other.signal("CONT");
 }
 
 /// What is set aside is shown as long as it is.

@@ -1,6 +1,6 @@
 //! The side of whoever asks a process through its control socket.
 
-use super::{Answer, Request, line, trouble};
+use super::{Answer, IDLE, Request, line, trouble};
 use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
 use crate::operate::Ask;
@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::time::Instant;
 
 /// Longest answer line a client reads.
 const MAX_ANSWER: u64 = 64 * 1024 * 1024;
@@ -42,6 +43,8 @@ pub struct Conversation {
     path: PathBuf,
     reader: BufReader<OwnedReadHalf>,
     writer: OwnedWriteHalf,
+    /// When it was opened, or the last answer came.
+    heard: Instant,
 }
 
 impl Conversation {
@@ -66,20 +69,26 @@ impl Conversation {
             path: path.to_owned(),
             reader: BufReader::new(reader),
             writer,
+            heard: Instant::now(),
         })
     }
 
-    /// Asks, and waits for the answer.
+    /// Asks, and waits for the answer. After a silence, for which the process lets clients go, it begins anew.
     ///
     /// # Errors
     /// [`codes::CONTROL_SOCKET`] if none comes within a minute (of long work, 15); otherwise what the process said.
     pub async fn ask(&mut self, request: &Request) -> Result<Value, WorkError> {
+        if self.heard.elapsed() >= IDLE / 2 {
+            *self = Self::open(&self.path).await?;
+        }
         let conversation = async {
             self.say(request).await?;
             self.hear().await
         };
         let patience = patience(request);
-        match tokio::time::timeout(patience, conversation).await {
+        let answer = tokio::time::timeout(patience, conversation).await;
+        self.heard = Instant::now();
+        match answer {
             Ok(answer) => answer,
             Err(_) => {
                 let text = format!("no answer within {} s", patience.as_secs());

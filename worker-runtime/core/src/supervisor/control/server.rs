@@ -3,7 +3,7 @@
 use super::super::Supervisor;
 use super::super::status::ProcessStatus;
 use super::{
-    Answer, Line, Request, bad, consumed, line, runtime_folder, shown, traffic, trouble, value,
+    Answer, IDLE, Line, Request, bad, consumed, line, runtime_folder, shown, traffic, trouble, value,
 };
 use crate::broker::Broker;
 use crate::codes;
@@ -29,8 +29,6 @@ const MAX_REQUEST: u64 = 2 << 20;
 const MAX_LISTED: usize = 1000;
 /// Conversations at one time.
 const MAX_CLIENTS: usize = 16;
-/// A client that asks nothing for so long is let go.
-const IDLE: Duration = Duration::from_secs(60);
 
 /// An open control socket; its file goes with it.
 pub struct ControlSocket {

@@ -3,7 +3,7 @@
 use super::*;
 use crate::admin::AdminServer;
 use crate::parking::{Envelope, Selection, list};
-use crate::supervisor::control::{ControlSocket, Request, ask, socket_path};
+use crate::supervisor::control::{ControlSocket, Conversation, Request, ask, socket_path};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
@@ -125,6 +125,30 @@ async fn the_control_socket_is_private_and_answers() {
     let error = ask(&path, &resume("x")).await.expect_err("no such worker");
     assert_eq!(error.code, codes::CONTROL_REQUEST);
     assert!(error.text.contains("application/e, transport/t"), "{error}");
+    supervisor.shutdown().await;
+}
+
+/// The process lets a silent client go; who speaks again, such as an injection from a log in which nothing happened, is heard.
+#[tokio::test]
+async fn a_conversation_goes_on_after_a_silence() {
+    let world = Arc::new(World::default());
+    let supervisor = supervisor(&world);
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = open(folder.path(), &supervisor).await;
+    supervisor
+        .apply(set(&[telnet("t", free_port(), 1), echo("e", "t", 1)]))
+        .await;
+    let mut conversation = Conversation::open(&path).await.expect("opened");
+    for silence in [0, 40, 61, 3600] {
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(silence)).await;
+        tokio::time::resume();
+        // The process has time to let it go.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        let status = conversation.ask(&Request::Status).await;
+        let status = status.unwrap_or_else(|error| panic!("after {silence} s: {error}"));
+        assert_eq!(status["name"], "my campaign");
+    }
     supervisor.shutdown().await;
 }
 

@@ -75,3 +75,32 @@ fn values_that_cannot_be_said_are_named_without_the_value() {
     assert!(!lost.iter().any(|l| l.contains("reply_text")), "{lost:?}");
     assert!(files[0].1.contains("Hello {user}"), "{}", files[0].1);
 }
+
+/// `no` is a word to YAML 1.2, and false to the reader that Vumi has.
+#[test]
+fn an_unquoted_no_is_false_as_it_was() {
+    let api = "vumi.transports.api.HttpApiTransport";
+    let airtel = "vumi.transports.airtel.AirtelUSSDTransport";
+    let common = "transport_name: a\nweb_path: a\nweb_port: 1\n";
+    let of = |class: &str, line: &str| {
+        let (made, _) = one(class, &format!("{common}{line}\n"));
+        made["worker"].clone()
+    };
+    for (written, expects, charges) in [
+        ("no", false, "N"),
+        ("Off", false, "N"),
+        ("false", false, "N"),
+        ("yes", true, "Y"),
+        ("ON", true, "Y"),
+        // A text, of which only `false`, `0` and nothing are false.
+        ("'no'", true, "Y"),
+    ] {
+        let spec = of(api, &format!("reply_expected: {written}"));
+        assert_eq!(spec["httpApi"]["replyExpected"], expects, "{written}");
+        let spec = of(airtel, &format!("airtel_charge: {written}"));
+        assert_eq!(spec["genericHttp"]["settings"]["charge"], charges, "{written}");
+    }
+    // Options on a command line are texts in Vumi, too.
+    let (texts, _) = made(&read(&[], Some(api), &["reply_expected:no"]), false);
+    assert_eq!(texts["httpapitransport"]["httpApi"]["replyExpected"], true);
+}
