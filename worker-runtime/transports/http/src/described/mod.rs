@@ -62,8 +62,6 @@ impl Described {
             source: "the description".into(),
             codes: provider.codes.clone().unwrap_or_default(),
         });
-        let rules = provider.requests.as_deref().unwrap_or_default();
-        let mut messages = rules.iter().filter_map(|rule| rule.message.as_ref());
         let (region, unclear) = (provider.numbers_of.as_deref(), provider.unclear_numbers);
         let numbers = Numbers::new(region, unclear, cx)?.map(Arc::new);
         let sending = provider.send.as_ref();
@@ -85,7 +83,7 @@ impl Described {
                 .map(|rule| Sending::new(rule, numbers, table, caller, &config))
                 .transpose()?,
             holds: provider.holds(),
-            has_ids: messages.any(|message| message.id.is_some()),
+            has_ids: provider.has_ids(),
             config,
         })
     }
