@@ -3,8 +3,8 @@
 //!
 //! Provider's specification: yours; the manifest says it.
 //!
-//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid or shows wrong
-//! credentials; `response` as the last answer was in time; `provider` ok while messages are taken, degraded after an answer
+//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid, has a parameter
+//! twice or shows wrong credentials; `response` as the last answer was in time; `provider` ok while messages are taken, degraded after an answer
 //! that asks to come again, down while it cannot be reached or refuses our credentials; `numbers` degraded after a number
 //! that cannot be read.
 //!

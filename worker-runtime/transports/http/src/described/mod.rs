@@ -8,7 +8,7 @@ mod sending;
 mod sessions;
 mod xml;
 
-use crate::engine::{Carried, Engine, Provider, Refused, Sent, SessionMove};
+use crate::engine::{Engine, Provider, Received, Refused, Sent, SessionMove};
 use answers::Answers;
 use async_trait::async_trait;
 use http::HeaderValue;
@@ -245,7 +245,7 @@ impl Provider for Described {
         self.has_ids
     }
 
-    async fn request(&self, request: &Request, below: &str) -> Result<Carried, Refused> {
+    async fn request(&self, request: &Request, below: &str) -> Result<Received, Refused> {
         let config = self.config.value();
         let config = config.map_err(|error| Refused {
             answer: Box::new(Answer::refusal(&error)),
