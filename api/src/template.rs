@@ -94,10 +94,10 @@ impl Escape {
     pub fn of(content_type: &str) -> Self {
         let kind = content_type.split(';').next().unwrap_or_default().trim();
         let kind = kind.to_ascii_lowercase();
-        match () {
-            () if kind.ends_with("/json") || kind.ends_with("+json") => Escape::Json,
-            () if kind.ends_with("/xml") || kind.ends_with("+xml") => Escape::Xml,
-            () => Escape::None,
+        match kind.as_str() {
+            kind if kind.ends_with("/json") || kind.ends_with("+json") => Escape::Json,
+            kind if kind.ends_with("/xml") || kind.ends_with("+xml") => Escape::Xml,
+            _ => Escape::None,
         }
     }
 
