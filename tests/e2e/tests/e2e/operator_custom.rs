@@ -9,11 +9,8 @@ fn a_python_program_is_an_application() {
     let here = Namespace::create("custom");
     let _operator = Operator::start(&[&here]);
     here.client();
-    // The broker of those who have such programs.
+    // The broker of those who have such programs; its Secret has host, username and password, and no URL.
     here.rabbitmq(RabbitMq::V3_10);
-    // As the RabbitMQ cluster operator writes it beside the parts; the program reads this one.
-    let url = r#"{"stringData": {"connection_string": "amqp://vumi:not-guest@rabbitmq:5672/"}}"#;
-    here.succeed(&["patch", "secret/vumi-broker", "--patch", url], "");
     let shipped = "registry.example.net/listener:1.0";
     for name in ["telnet", "app"] {
         let manifest = file(&format!("examples/custom-python/{name}.yaml"));
