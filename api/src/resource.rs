@@ -10,6 +10,7 @@ use crate::shared::{
     Class, Classes, OnUnknown, OrderingMode, StateNeed, deployment, middleware, state,
 };
 use crate::topology::{Flow, Topology};
+use crate::transports::GenericHttp;
 use serde::{Deserialize, Serialize};
 
 /// The four kinds of group `vumi.dev`.
@@ -248,6 +249,23 @@ impl Resource {
             }
             _ => (StateNeed::None, ""),
         }
+    }
+
+    /// Which field of `spec` names the id by which a request that comes again is recognised, where there is a state store to
+    /// remember it; none where requests have no ids.
+    pub fn request_ids(&self) -> Option<&'static str> {
+        let transport = self.transport()?;
+        let api = transport.http_api.as_ref();
+        let rpc = transport.http_rpc.as_ref();
+        let described = transport.generic_http.as_ref();
+        if api.is_some_and(|api| api.id_field.is_some()) {
+            return Some("httpApi.idField");
+        }
+        if rpc.is_some_and(|rpc| rpc.id_field.is_some()) {
+            return Some("httpRpc.idField");
+        }
+        let has_ids = described.is_some_and(GenericHttp::has_ids);
+        has_ids.then_some("genericHttp.requests")
     }
 
     /// Into how many partitions each consumed queue is divided by user; none where one replica consumes it.

@@ -90,12 +90,13 @@ pub enum Escape {
 }
 
 impl Escape {
-    /// As the content type of a text wants it.
+    /// As the content type of a text wants it, in any case (RFC 9110, section 8.3.1).
     pub fn of(content_type: &str) -> Self {
         let kind = content_type.split(';').next().unwrap_or_default().trim();
-        match kind {
-            _ if kind.ends_with("/json") || kind.ends_with("+json") => Escape::Json,
-            _ if kind.ends_with("/xml") || kind.ends_with("+xml") => Escape::Xml,
+        let kind = kind.to_ascii_lowercase();
+        match kind.as_str() {
+            kind if kind.ends_with("/json") || kind.ends_with("+json") => Escape::Json,
+            kind if kind.ends_with("/xml") || kind.ends_with("+xml") => Escape::Xml,
             _ => Escape::None,
         }
     }
@@ -488,6 +489,8 @@ mod tests {
         assert_eq!(json, json!({"a": "x < \"y\"", "n": 7}));
         assert_eq!(Escape::of("text/xml; charset=utf-8"), Escape::Xml);
         assert_eq!(Escape::of("application/json"), Escape::Json);
+        assert_eq!(Escape::of("Application/JSON; charset=utf-8"), Escape::Json);
+        assert_eq!(Escape::of("Text/XML"), Escape::Xml);
         assert_eq!(Escape::of("text/plain"), Escape::None);
     }
 

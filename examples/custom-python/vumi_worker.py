@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import signal
+import ssl
 import time
 import traceback
 from functools import partial
@@ -28,6 +29,8 @@ ATTEMPTS, WAIT_FAILED = 3, 0.1
 MAX_BODY = 1 << 20
 # The most that AMQP takes for a property.
 MAX_PROPERTY = 255
+# AMQP over TLS.
+PORT_TLS = 5671
 DURABLE = {"x-queue-type": "classic"}
 REQUIRED = (
     "message_version", "message_type", "message_id", "timestamp", "to_addr", "from_addr", "content", "session_event",
@@ -159,6 +162,18 @@ def as_property(message_id):
     return message_id if message_id and len(message_id.encode()) <= MAX_PROPERTY else None
 
 
+def broker(given):
+    """How to connect: by the parts, which the operator gives from the Secret of a broker, or by the URL where that is all there
+    is. On the port of TLS the authority is one that this machine trusts, or that of the file in SSL_CERT_FILE."""
+    host = given.get("VUMI_BROKER_HOST")
+    if host is None:
+        return pika.URLParameters(given["VUMI_BROKER_URL"])
+    port = int(given["VUMI_BROKER_PORT"])
+    credentials = pika.PlainCredentials(given["VUMI_BROKER_USERNAME"], given["VUMI_BROKER_PASSWORD"])
+    tls = pika.SSLOptions(ssl.create_default_context(), host) if port == PORT_TLS else None
+    return pika.ConnectionParameters(host, port, given["VUMI_BROKER_VHOST"], credentials, ssl_options=tls)
+
+
 class Worker:
     """Reads queues of one connector until SIGTERM or Ctrl-C.
 
@@ -169,7 +184,7 @@ class Worker:
         self.name = name
         self.flows = flows
         self.connector = os.environ["VUMI_TRANSPORT_NAME"]
-        self.broker = pika.URLParameters(os.environ["VUMI_BROKER_URL"])
+        self.broker = broker(os.environ)
         self.stopping = False
         self.worked = False
         self.channel = None

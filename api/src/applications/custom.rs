@@ -12,7 +12,7 @@
 //! |---|---|
 //! | `/etc/vumi/config.yaml` | `config`, and `transport_name` unless `config` has one |
 //! | `VUMI_BROKER_HOST`, `_PORT`, `_USERNAME`, `_PASSWORD`, `_VHOST` | the broker, where its Secret has `host`, `username` and `password`. `$(VUMI_BROKER_HOST)` in `args` is replaced |
-//! | `VUMI_BROKER_URL` | the broker, where its Secret has `connection_string` |
+//! | `VUMI_BROKER_URL` | the broker, where its Secret has `connection_string` and `spec.broker.vhost` is not set: it would lead to the Secret's virtual host. Beside `spec.broker.vhost` the Secret must have the parts above |
 //! | `VUMI_TRANSPORT_NAME` | the connector |
 //! | `/etc/vumi/secrets/<secret>/<key>` | each Secret that the resource names |
 //! | `/tmp` | the only folder to which it can write |

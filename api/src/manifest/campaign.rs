@@ -2,7 +2,8 @@
 
 use super::brokers::{self, Hearing, Key, Named};
 use super::finding::{
-    Finding, LISTEN_CLASH, NO_CONSUMER, ORDER_BROKEN, QUEUE_CLASH, STATE_EXPECTED, Severity,
+    Finding, LISTEN_CLASH, NO_CONSUMER, ORDER_BROKEN, QUEUE_CLASH, REPEATS_UNKNOWN, STATE_EXPECTED,
+    Severity,
 };
 use super::{LoadedResource, Manifests, Target, secrets, times};
 use crate::names::{listed, nearest};
@@ -279,18 +280,32 @@ fn broken_order(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
     }
 }
 
-/// Names the workers that need a state store and leave it to the default, which only the cluster knows. In one process
-/// there always is a store.
+/// Names the workers that need a state store, or do less without one than their manifest says, and leave it to the default,
+/// which only the cluster knows. In one process there always is a store.
 fn expected_state(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
     for worker in workers {
-        let (need, path) = worker.loaded.resource.state_need();
-        if need == StateNeed::None || worker.loaded.resource.settings().state.is_some() {
+        let resource = &worker.loaded.resource;
+        if resource.settings().state.is_some() {
             continue;
         }
-        let message = format!(
-            "needs a state store and names none: it starts only where there is a Secret {DEFAULT_STATE_SECRET}"
-        );
-        let mut finding = worker.finding(Severity::Warning, STATE_EXPECTED, path, message);
+        let (code, path, message) = match (resource.state_need(), resource.request_ids()) {
+            ((StateNeed::None, _), None) => continue,
+            ((StateNeed::None, _), Some(path)) => (
+                REPEATS_UNKNOWN,
+                path,
+                format!(
+                    "a request that comes again is recognised only with a state store, and this names none: where there is no Secret {DEFAULT_STATE_SECRET} it is another message"
+                ),
+            ),
+            ((_, path), _) => (
+                STATE_EXPECTED,
+                path,
+                format!(
+                    "needs a state store and names none: it starts only where there is a Secret {DEFAULT_STATE_SECRET}"
+                ),
+            ),
+        };
+        let mut finding = worker.finding(Severity::Warning, code, path, message);
         finding.help =
             Some("name it: state: {redis: {secretRef: {name: …}}} or state: {volume: {}}".into());
         findings.push(finding);

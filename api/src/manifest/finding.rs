@@ -93,6 +93,7 @@ codes! {
     LISTEN_CLASH = "campaign.listen_clash", "Two workers of one process listen on the same address and port.";
     ORDER_BROKEN = "campaign.order_broken", "One hop of a path that keeps order does not keep it.";
     STATE_EXPECTED = "campaign.state_expected", "A worker does not start without a state store, and its manifest names none: on a cluster the Secret vumi-redis is used.";
+    REPEATS_UNKNOWN = "campaign.repeats_unknown", "Requests have an id by which one that comes again would be recognised, and the manifest names no state store to remember it in: on a cluster the Secret vumi-redis is used, and without it a repeat is another message.";
     SECRET_MISSING = "campaign.secret_missing", "A referenced Secret or key is not among the manifests or is empty, or the Secret of a broker or state store holds no address.";
 }
 

@@ -58,16 +58,22 @@ impl HttpListener {
         self.host.as_deref().unwrap_or("0.0.0.0")
     }
 
+    /// Whether requests to `below`, a path below `path`, are answered as health checks, so that what they carry is lost.
+    pub fn hides(&self, below: &str) -> bool {
+        let path = self.path.as_deref().unwrap_or("/").trim_end_matches('/');
+        let whole = format!("{path}/{}", below.trim_start_matches('/'));
+        let health = self.health_path.as_deref().unwrap_or("/health");
+        let rest = whole.trim_end_matches('/').strip_prefix(health);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
+
     /// What the schema cannot say, as `(path below spec, sentence)` pairs.
     pub fn validate(&self) -> Vec<(String, String)> {
         let mut findings = Vec::new();
         let mut refuse = |field: &str, sentence: &str| {
             findings.push((format!("http.{field}"), sentence.to_owned()));
         };
-        let path = self.path.as_deref().unwrap_or("/");
-        let health = self.health_path.as_deref().unwrap_or("/health");
-        let below = path.trim_end_matches('/').strip_prefix(health);
-        if below.is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
+        if self.hides("") {
             let field = if self.path.is_some() {
                 "path"
             } else {

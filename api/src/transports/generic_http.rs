@@ -3,8 +3,8 @@
 //!
 //! Provider's specification: yours; the manifest says it.
 //!
-//! Statuses: `listener` ok while the port is open; `requests` ok, or degraded after one that is invalid or shows wrong
-//! credentials; `response` as the last answer was in time; `provider` ok while messages are taken, degraded after an answer
+//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid, has a parameter
+//! twice or shows wrong credentials; `response` as the last answer was in time; `provider` ok while messages are taken, degraded after an answer
 //! that asks to come again, down while it cannot be reached or refuses our credentials; `numbers` degraded after a number
 //! that cannot be read.
 //!
@@ -237,6 +237,13 @@ impl GenericHttp {
         rules.any(|rule| rule.receipt.is_some())
     }
 
+    /// Whether the provider gives ids to requests with messages, by which one that comes again is recognised.
+    pub fn has_ids(&self) -> bool {
+        let rules = self.requests.iter().flatten();
+        let mut messages = rules.filter_map(|rule| rule.message.as_ref());
+        messages.any(|message| message.id.is_some())
+    }
+
     /// How much it needs a state store: sessions, and ids of the provider, are kept there.
     pub fn needs_state(&self) -> StateNeed {
         let receipts = self.requests.iter().flatten();
@@ -306,13 +313,17 @@ impl WorkerConfig for GenericHttp {
         if self.send.is_none() && transport.is_some_and(|t| t.client.is_some()) {
             refuse("client", "has no effect without genericHttp.send");
         }
-        let mut messages = self
-            .requests
-            .iter()
-            .flatten()
-            .filter_map(|r| r.message.as_ref());
-        let has_ids = messages.any(|message| message.id.is_some());
-        if !has_ids && transport.is_some_and(|t| t.dedupe.is_some()) {
+        let rules = self.requests.iter().flatten().enumerate();
+        for (n, path) in rules.filter_map(|(n, rule)| Some((n, rule.path.as_ref()?))) {
+            // Where all of them are hidden, `http` has said so.
+            if http.is_some_and(|http| http.hides(path) && !http.hides("")) {
+                refuse(
+                    &format!("genericHttp.requests[{n}].path"),
+                    "requests would be answered as health checks and their messages lost: set http.healthPath to another path",
+                );
+            }
+        }
+        if !self.has_ids() && transport.is_some_and(|t| t.dedupe.is_some()) {
             refuse(
                 "dedupe",
                 "has no effect without an `id` in the messages of genericHttp.requests",

@@ -2,7 +2,7 @@
 //!
 //! Provider's specification: none; the request fields are those of Vumi's HTTP API transport.
 //!
-//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` ok, degraded
+//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid or has a parameter twice; `response` ok, degraded
 //! (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was; ok again with the
 //! next one in time, or when none was late for a minute; with `numbersOf`, `numbers` degraded after one that is unclear, until none was for a minute.
 //!

@@ -3,7 +3,7 @@
 //!
 //! Provider's specification: none; the rules are those of the transport on which Vumi builds its HTTP transports.
 //!
-//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` ok,
+//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid or has a parameter twice; `response` ok,
 //! degraded (over `http.degradedAfter`), or down (over `http.downAfter`, or no reply in time) as the last response was; with
 //! `numbersOf`, `numbers` degraded after one that is unclear, until none was for a minute.
 //!

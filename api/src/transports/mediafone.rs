@@ -3,7 +3,7 @@
 //!
 //! Provider's specification: none that is public; the parameters and answers are those of Vumi's Mediafone transport.
 //!
-//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid; `response` as the last
+//! Statuses: `listener` ok while the port is open; `request` ok, or degraded after one that is invalid or has a parameter twice; `response` as the last
 //! answer was in time; `provider` ok while messages are taken, else degraded or down; with `numbersOf`,
 //! `numbers` degraded after one that is unclear, until none was for a minute.
 //!

@@ -547,8 +547,37 @@ fn a_worker_that_needs_a_state_store_names_it_or_is_told_which_is_used() {
         let named = format!("{more}  state: {{volume: {{}}}}\n");
         assert_eq!(judged(Target::Cluster, &named), [""; 0]);
     }
+}
+
+/// It starts without one, and does less than its manifest promises.
+#[test]
+fn a_worker_that_would_recognise_repeats_is_told_where_they_are_remembered() {
+    let judged = |target, spec: &str, more: &str| {
+        let spec = format!("  {spec}\n  http: {{port: 8080}}\n{more}");
+        let found = judge(&[document("Transport", "t", &spec), echo("e", "t")], target);
+        let lines = found.iter().map(Finding::to_string);
+        lines.collect::<Vec<String>>()
+    };
+    let request = "name: a, message: {fromAddr: a, toAddr: b, id: c}";
+    let described = format!("genericHttp: {{requests: [{{{request}}}]}}");
+    for (field, spec) in [
+        ("httpApi.idField", "httpApi: {idField: id}"),
+        ("httpRpc.idField", "httpRpc: {idField: id}"),
+        ("genericHttp.requests", &described),
+    ] {
+        let found = judged(Target::Cluster, spec, "");
+        assert_eq!(found.len(), 1, "{found:?}");
+        let says = format!(
+            " spec.{field}: warning: transport/t: a request that comes again is recognised only with a state store, and this names none: where there is no Secret vumi-redis it is another message; name it: "
+        );
+        assert!(found[0].contains(&says), "{found:?}");
+        assert_eq!(judged(Target::Local, spec, ""), [""; 0]);
+        let named = "  state: {volume: {}}\n";
+        assert_eq!(judged(Target::Cluster, spec, named), [""; 0]);
+    }
+    assert_eq!(judged(Target::Cluster, "httpApi: {}", ""), [""; 0]);
     let fail = "  onUnknown: {policy: fail}\n";
-    assert_eq!(judged(Target::Cluster, fail), [""; 0]);
+    assert_eq!(judged(Target::Cluster, "httpApi: {}", fail), [""; 0]);
 }
 
 #[test]

@@ -1258,6 +1258,18 @@ pub const ONLY_OFFLINE: &[Bad] = &[
         "needs a port",
     ),
     transport(
+        "genericHttp: {requests: [{name: a, answer: {}}, {name: b, path: /health/sms, answer: {}}]}\nhttp: {port: 8080}",
+        "manifest.invalid",
+        "spec.genericHttp.requests[1].path",
+        "answered as health checks",
+    ),
+    transport(
+        "genericHttp: {requests: [{name: a, path: /up/, answer: {}}]}\nhttp: {port: 8080, path: /acme, healthPath: /acme/up}",
+        "manifest.invalid",
+        "spec.genericHttp.requests[0].path",
+        "answered as health checks",
+    ),
+    transport(
         "genericHttp: {requests: [{name: a}]}\nhttp: {port: 8080}",
         "manifest.invalid",
         "spec.genericHttp.requests[0]",

@@ -57,7 +57,7 @@ reasons! {
     NoStateStore in "Ready, Stalled": "The worker needs a state store and has none.",
         "Write spec.state, or make the Secret vumi-redis in the namespace.";
     BrokerKeys in "Ready, Stalled": "The broker's Secret holds no address that a program which is not ours can be given.",
-        "Give it connection_string, or host, username and password.";
+        "Give it connection_string, or host, username and password; beside spec.broker.vhost the latter.";
     OverridesNotAllowed in "Ready, Stalled": "This operator does not allow overrides.",
         "Remove spec.overrides, or set allowOverrides for the operator.";
     OverridesInvalid in "Ready, Stalled": "The API server refuses the pods as spec.overrides changes them.",

@@ -140,6 +140,13 @@ pub fn validate(
                         false => refuse(Waiting, Reason::SecretKeyMissing, message),
                     };
                 }
+                let vhost = resource.broker().vhost.is_some();
+                if used.broker && resource.in_container() && vhost && !facts.is_split() {
+                    let message = format!(
+                        "the Secret {name} has no host, username and password, and its connection_string names a virtual host of its own beside spec.broker.vhost"
+                    );
+                    return refuse(Stalled, Reason::BrokerKeys, message);
+                }
             }
         }
     }

@@ -100,6 +100,8 @@ reasons! {
     NO_BAD_REQUEST = "request", "no_bad_request", "No request was refused for a while.", "", Nobody;
     INVALID_REQUEST = "request", "invalid_request", "A request lacks parameters or has wrong ones, or its body cannot be read; the caller was told which.",
         "Ask the caller; if the provider changed its requests, change the description.", Operator;
+    REPEATED_PARAMETER = "request", "repeated_parameter", "A request has more than one value of a parameter; the first counted, and the request was taken.",
+        "Ask the caller which one it means; if it means nothing, let it send one.", Operator;
     WRONG_CREDENTIALS = "request", "wrong_credentials", "A request has wrong credentials, or none; it was refused.",
         "If it was the provider's, compare the Secret with what the provider was given.", Operator;
     WRONG_SIGNATURE = "request", "wrong_signature", "A request has a wrong signature, or none, or was signed too long ago; it was refused.",

@@ -1,11 +1,12 @@
 //! An endpoint of an `httpRelay` that is away for six hours, in simulated time, then back and slow, then refuses, then wants
 //! another secret: real relays, real sockets, the embedded broker and store; only the clocks are moved. `tests/it/relay/`
-//! is the same in real time, over RabbitMQ and Redis, where half a minute stands for the six hours.
+//! is the same in real time, over RabbitMQ and Redis, where half a minute stands for the six hours, with 20 events a second.
 
 use super::clock::{self, Clock};
 use super::outage_test::{AT_ONCE, MEMORY_KIB, MINUTE, OUTAGE, STEP, supervisor};
 use super::services::StoreOfTest;
 use async_trait::async_trait;
+use bytes::Bytes;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
@@ -17,7 +18,7 @@ use vumi_api::{Flow, Port, Resource};
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
 use vumi_core::broker::{Broker, Confirmation, EXCHANGE, Publication, PublicationClass};
 use vumi_core::conformance::stand_in;
-use vumi_core::message::UserMessage;
+use vumi_core::message::{DeliveryStatus, Event, UserMessage};
 use vumi_core::parking::{self, Selection};
 use vumi_core::secrets::Secrets;
 use vumi_core::state::journal::{Filter, Listed, Reason};
@@ -33,6 +34,10 @@ use vumi_testkit::{alone, free_port, resident};
 const HOUR: Duration = Duration::from_secs(3600);
 /// Users who write all the time, one message a second together.
 const USERS: Range<usize> = 0..100;
+/// In so many steps an event comes: the ack of a message that went out, then its delivery report. Each such message is a lane
+/// of its own, which is tried on its own: with many more of them the test would take minutes.
+const EVENT_EVERY: usize = 3;
+const KINDS: [&str; 2] = ["ack", "delivery_report"];
 /// Bytes of each message beside its number: what waits is large beside the memory that six hours may take.
 const PADDING: usize = 1000;
 /// What each answer of a slow endpoint takes, for how long it is slow, and how many messages come a second meanwhile: of
@@ -73,16 +78,25 @@ struct Endpoint {
     manner: Mutex<Manner>,
     /// User and number of each message, in the order in which they were taken.
     taken: Mutex<Vec<(usize, usize)>>,
+    /// Message and kind of each event, in the order in which they were taken.
+    told: Mutex<Vec<(String, String)>>,
     /// How often it gave a user this status.
     refused: Mutex<BTreeMap<(u16, usize), usize>>,
     open: Mutex<Option<CancellationToken>>,
 }
 
-/// What it reads of a message.
+/// What it reads of a message or an event.
 #[derive(Deserialize)]
-struct Body {
-    from_addr: String,
-    content: String,
+#[serde(tag = "message_type", rename_all = "snake_case")]
+enum Body {
+    UserMessage {
+        from_addr: String,
+        content: String,
+    },
+    Event {
+        user_message_id: String,
+        event_type: String,
+    },
 }
 
 struct Door(Arc<Endpoint>);
@@ -117,19 +131,37 @@ impl Service for Door {
             .verify(given, "v1,", Encoding::Base64, &keys, tolerance, now)
             .is_ok();
         let body: Body = serde_json::from_slice(&request.body).unwrap();
-        let user = user_at(&body.from_addr);
-        let (number, _) = body.content.split_once(' ').unwrap();
-        let status = match (known, manner.answers.get(&user)) {
+        let user = match &body {
+            Body::UserMessage { from_addr, .. } => Some(user_at(from_addr)),
+            Body::Event { .. } => None,
+        };
+        let status = match (known, user.and_then(|user| manner.answers.get(&user))) {
             (false, _) => 401,
             (true, Some(status)) => *status,
             (true, None) => 204,
         };
-        if status == 204 {
-            let taken = (user, number.parse().unwrap());
-            endpoint.taken.lock().unwrap().push(taken);
-        } else {
-            let mut refused = endpoint.refused.lock().unwrap();
-            *refused.entry((status, user)).or_default() += 1;
+        match (status, body, user) {
+            (204, Body::UserMessage { content, .. }, Some(user)) => {
+                let (number, _) = content.split_once(' ').unwrap();
+                let taken = (user, number.parse().unwrap());
+                endpoint.taken.lock().unwrap().push(taken);
+            }
+            (
+                204,
+                Body::Event {
+                    user_message_id,
+                    event_type,
+                },
+                _,
+            ) => {
+                let told = (user_message_id, event_type);
+                endpoint.told.lock().unwrap().push(told);
+            }
+            (_, _, Some(user)) => {
+                let mut refused = endpoint.refused.lock().unwrap();
+                *refused.entry((status, user)).or_default() += 1;
+            }
+            (_, _, None) => {}
         }
         Answer::text(StatusCode::from_u16(status).unwrap(), "").into()
     }
@@ -142,6 +174,7 @@ impl Endpoint {
             port: free_port().unwrap(),
             manner: Mutex::default(),
             taken: Mutex::default(),
+            told: Mutex::default(),
             refused: Mutex::default(),
             open: Mutex::default(),
         });
@@ -178,6 +211,10 @@ impl Endpoint {
 
     fn count(&self) -> usize {
         self.taken.lock().unwrap().len()
+    }
+
+    fn told(&self) -> Vec<(String, String)> {
+        self.told.lock().unwrap().clone()
     }
 
     /// Users who got this status, with how often.
@@ -226,6 +263,8 @@ struct Campaign {
     /// How many messages each user wrote to each relay.
     sent: BTreeMap<(&'static str, usize), usize>,
     turn: usize,
+    /// How many events each relay got.
+    told: usize,
 }
 
 impl Campaign {
@@ -239,10 +278,31 @@ impl Campaign {
         message.set_transport_name(name);
         let padding = "x".repeat(PADDING);
         message.set_content(Some(&format!("{number} {padding}")));
+        let queue = Port::new(name, Flow::Inbound).queue();
+        self.publish(queue, message.encode()).await;
+    }
+
+    /// The next event, to each relay.
+    async fn tell(&mut self) {
+        let (number, kind) = (self.told / KINDS.len(), self.told % KINDS.len());
+        self.told += 1;
+        for name in ["crm", "other"] {
+            let id = sent_id(name, number);
+            let mut event = match kind {
+                0 => Event::ack(&id, &id),
+                _ => Event::delivery_report(&id, &id, DeliveryStatus::Delivered),
+            };
+            event.set_transport_name(name);
+            let queue = Port::new(name, Flow::Event).queue();
+            self.publish(queue, event.encode()).await;
+        }
+    }
+
+    async fn publish(&self, queue: String, body: Bytes) {
         let publication = Publication {
             exchange: EXCHANGE.into(),
-            routing_key: Port::new(name, Flow::Inbound).queue(),
-            body: message.encode(),
+            routing_key: queue,
+            body,
             message_id: None,
             class: PublicationClass::Data,
         };
@@ -261,9 +321,18 @@ impl Campaign {
         self.write("other", other).await;
         self.clock.advance_by(AT_ONCE, AT_ONCE).await;
         assert_eq!(self.other.count(), self.all("other"), "at once");
+        assert_eq!(self.other.told().len(), self.told, "events at once");
         self.clock
             .advance_by(span.saturating_sub(AT_ONCE), STEP)
             .await;
+    }
+
+    /// One step: a message a second, and an event if it is time.
+    async fn steps_on(&mut self, step: usize) {
+        if step % EVENT_EVERY == 1 {
+            self.tell().await;
+        }
+        self.passes(STEP, USERS, STEP.as_secs() as usize).await;
     }
 
     /// How many messages were written to a relay.
@@ -272,7 +341,7 @@ impl Campaign {
         of.map(|(_, count)| count).sum()
     }
 
-    /// An endpoint has each message once, everyone's in order.
+    /// An endpoint has each message once, everyone's in order, and each event once, those of a message in order.
     fn judge(&self, name: &str, endpoint: &Endpoint) {
         let mut users = BTreeMap::<usize, Vec<usize>>::new();
         for (user, number) in endpoint.taken() {
@@ -283,6 +352,17 @@ impl Campaign {
             .map(|((_, user), count)| (*user, (0..*count).collect()))
             .collect();
         assert_eq!(users, sent, "{name}");
+        let mut events = BTreeMap::<String, Vec<String>>::new();
+        for (message, kind) in endpoint.told() {
+            events.entry(message).or_default().push(kind);
+        }
+        let mut told = BTreeMap::<String, Vec<String>>::new();
+        for n in 0..self.told {
+            let message = sent_id(name, n / KINDS.len());
+            let kinds = told.entry(message).or_default();
+            kinds.push(KINDS[n % KINDS.len()].to_owned());
+        }
+        assert_eq!(events, told, "{name}");
     }
 
     /// The first message of each user that waits.
@@ -313,6 +393,11 @@ impl Campaign {
 
 fn id(name: &str, user: usize, number: usize) -> String {
     format!("{name} {user}/{number}")
+}
+
+/// Id of a message that went out, of which events tell.
+fn sent_id(name: &str, number: usize) -> String {
+    format!("{name} out {number}")
 }
 
 /// The users of what an endpoint took.
@@ -350,6 +435,7 @@ async fn outage(clock: Clock) {
         other: Arc::clone(&other),
         sent: BTreeMap::new(),
         turn: 0,
+        told: 0,
     };
     // Both of a rotation are one to begin with.
     let held = Arc::new(Secrets::new(secrets(OLD, OLD), None));
@@ -360,19 +446,23 @@ async fn outage(clock: Clock) {
         .await;
     assert!(applied.unwrap().not_applied.is_empty());
     let a_step = STEP.as_secs() as usize;
-    for _ in 0..30 {
-        campaign.passes(STEP, USERS, a_step).await;
+    for step in 0..30 {
+        campaign.steps_on(step).await;
     }
     campaign.judge("crm", &crm);
 
-    // Away: one message a second.
+    // Away: one message a second, and an event in each half of a minute.
     crm.goes_away();
     campaign.clock.advance_by(AT_ONCE, AT_ONCE).await;
-    let before = crm.count();
+    let (before, told_before) = (crm.count(), campaign.told);
     let steps = |span: Duration| (span.as_secs() / STEP.as_secs()) as usize;
     let (mut early, mut earlier) = (0, BTreeMap::new());
     for step in 1..=steps(OUTAGE) {
-        campaign.passes(STEP, USERS, a_step).await;
+        // An event of the last minute would still be in its worker's hand at the end, and not in the journal.
+        match step <= steps(OUTAGE - MINUTE) {
+            true => campaign.steps_on(step).await,
+            false => campaign.passes(STEP, USERS, a_step).await,
+        }
         if step == steps(HOUR) {
             early = resident();
         }
@@ -397,6 +487,15 @@ async fn outage(clock: Clock) {
         (depth.messages, depth.lanes),
         (waiting, USERS.len() as u64),
         "messages and users"
+    );
+    assert_eq!(crm.told().len(), told_before);
+    let waiting = campaign.told - told_before;
+    let of = campaign.told.div_ceil(KINDS.len()) - told_before / KINDS.len();
+    let depth = campaign.store.depth("crm.event").await.unwrap();
+    assert_eq!(
+        (depth.messages, depth.lanes),
+        (waiting as u64, of as u64),
+        "events and messages that they are of"
     );
     assert_eq!(campaign.parked().await, BTreeMap::new());
     let now = vumi_core::clock::now().duration_since(std::time::UNIX_EPOCH);
@@ -433,9 +532,15 @@ async fn outage(clock: Clock) {
         campaign.passes(STEP, USERS, a_step).await;
     }
     campaign.judge("crm", &crm);
-    let depth = campaign.store.depth("crm.inbound").await.unwrap();
-    assert_eq!(depth.messages, 0);
-    println!("{} messages in all", crm.count());
+    for queue in ["crm.inbound", "crm.event"] {
+        let depth = campaign.store.depth(queue).await.unwrap();
+        assert_eq!(depth.messages, 0, "{queue}");
+    }
+    println!(
+        "{} messages and {} events in all",
+        crm.count(),
+        crm.told().len()
+    );
 
     // Wrong: set aside at once, at the first try, and only what is refused.
     let gone = GONE.map(|user| (user, 404));

@@ -36,12 +36,35 @@ impl Drop for Program {
 
 /// The application of the example.
 fn application(python: &Path, url: &str, connector: &str) -> Program {
+    application_with(python, &[("VUMI_BROKER_URL", url)], connector)
+}
+
+/// The same, which gets the broker in parts, as from the Secret of a cluster.
+fn application_of_a_cluster(python: &Path, url: &str, connector: &str) -> Program {
+    let (user, place) = url.strip_prefix("amqp://").unwrap().split_once('@').unwrap();
+    let (username, password) = user.split_once(':').unwrap();
+    let (host, vhost) = place.split_once('/').unwrap();
+    let (host, port) = host.split_once(':').unwrap();
+    let parts = [
+        ("VUMI_BROKER_HOST", host),
+        ("VUMI_BROKER_PORT", port),
+        ("VUMI_BROKER_USERNAME", username),
+        ("VUMI_BROKER_PASSWORD", password),
+        ("VUMI_BROKER_VHOST", vhost),
+        // The parts count: this leads to another virtual host.
+        ("VUMI_BROKER_URL", "amqp://guest:guest@127.0.0.1:1/elsewhere"),
+    ];
+    application_with(python, &parts, connector)
+}
+
+fn application_with(python: &Path, broker: &[(&str, &str)], connector: &str) -> Program {
     let child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "--"])
         .arg(python)
         .arg(example().join("app.py"))
         .env("PYTHONDONTWRITEBYTECODE", "1")
-        .env("VUMI_BROKER_URL", url)
+        .env_remove("VUMI_BROKER_URL")
+        .envs(broker.iter().copied())
         .env("VUMI_TRANSPORT_NAME", connector)
         .stdin(Stdio::null())
         .spawn();
@@ -70,11 +93,11 @@ async fn the_example_in_python_answers_a_user_of_our_transport() {
     let asked = user.ask("I am tired of waiting", PATIENCE).await;
     let answer = "How long have you been tired of waiting?";
     assert_eq!(asked.as_deref(), Some(answer));
-    // What is said while it is not there is answered by the next one.
+    // What is said while it is not there is answered by the next one, which knows the broker by its parts.
     program.0.kill().unwrap();
     program.0.wait().unwrap();
     user.say("My work is hard").await.unwrap();
-    let _next = application(&python, &url, "talk");
+    let _next = application_of_a_cluster(&python, &url, "talk");
     let heard = user.hear(PATIENCE).await;
     assert_eq!(heard.as_deref(), Some("Tell me more about your work."));
     process.assert_running();

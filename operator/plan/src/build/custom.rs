@@ -121,7 +121,8 @@ fn environment(cx: &Cx<'_>, custom: &Custom) -> Vec<EnvVar> {
             None => or_else("VUMI_BROKER_VHOST", "vhost", "/"),
         });
     }
-    if has("connection_string") {
+    // One that leads to the virtual host of the Secret, and not to that of the resource, is not given.
+    if has("connection_string") && broker.vhost.is_none() {
         env.push(of_secret("VUMI_BROKER_URL", secret, "connection_string"));
     }
     env.push(plain("VUMI_TRANSPORT_NAME", cx.resource.transport_name()));

@@ -90,11 +90,13 @@ fn what_an_operator_does_not_allow_is_refused() {
 #[test]
 fn a_program_of_somebody_else_gets_the_broker_as_its_secret_has_it() {
     let program = resource("Application", "custom: {image: a}, transportName: t");
-    let given = |keys: &[&str]| {
-        let mut context = context(&program);
+    let elsewhere = "custom: {image: a}, transportName: t, broker: {vhost: campaign}";
+    let elsewhere = resource("Application", elsewhere);
+    let given_to = |program: &Resource, keys: &[&str]| {
+        let mut context = context(program);
         let broker = context.secrets.get_mut("vumi-broker").unwrap();
         broker.keys = keys.iter().map(|key| (*key).to_owned()).collect();
-        let validated = validate(&program, &context, &Settings::default())?;
+        let validated = validate(program, &context, &Settings::default())?;
         let desired = vumi_plan::build(&validated, &context, &Settings::default());
         let workload = &desired.workload().unwrap().object;
         let env = &workload["spec"]["template"]["spec"]["containers"][0]["env"];
@@ -102,6 +104,7 @@ fn a_program_of_somebody_else_gets_the_broker_as_its_secret_has_it() {
         let names = names.map(|variable| variable["name"].as_str().unwrap().to_owned());
         Ok::<_, Refusal>(names.collect::<Vec<_>>())
     };
+    let given = |keys: &[&str]| given_to(&program, keys);
     let parts = [
         "VUMI_BROKER_HOST",
         "VUMI_BROKER_PORT",
@@ -118,6 +121,15 @@ fn a_program_of_somebody_else_gets_the_broker_as_its_secret_has_it() {
     let refusal = given(&["host"]).unwrap_err();
     assert_eq!(refusal.reason, Reason::BrokerKeys);
     assert_eq!(refusal.outcome, Outcome::Stalled);
+    // A URL leads to the virtual host of the Secret, and not to that of the resource.
+    let both = ["connection_string", "host", "username", "password"];
+    let names = given(&both).unwrap();
+    assert!(names.contains(&"VUMI_BROKER_URL".to_owned()), "{names:?}");
+    assert_eq!(given_to(&elsewhere, &both).unwrap(), parts);
+    let refusal = given_to(&elsewhere, &["connection_string"]).unwrap_err();
+    assert_eq!(refusal.reason, Reason::BrokerKeys);
+    assert_eq!(refusal.outcome, Outcome::Stalled);
+    assert!(refusal.message.contains("spec.broker.vhost"), "{}", refusal.message);
     let settings = Settings {
         allow_custom: false,
         ..Settings::default()

@@ -12,7 +12,7 @@ fn a_python_program_is_an_application() {
     here.client();
     // The broker of those who have such programs.
     here.rabbitmq(RabbitMq::V3_10);
-    // What the RabbitMQ cluster operator writes beside the parts; the program reads the first.
+    // What the RabbitMQ cluster operator writes beside the parts.
     let more = json!({"stringData": {
         "connection_string": "amqp://vumi:not-guest@rabbitmq:5672/",
         "default_user.conf": "default_user = vumi\ndefault_pass = not-guest\n",

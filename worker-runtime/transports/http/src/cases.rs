@@ -144,6 +144,39 @@ fn every_type_has_a_file() {
     }
 }
 
+/// Longest declaration of a provider.
+const DECLARATION: usize = 150;
+
+/// Types that are longer, and why; one that is not longer any more is wrong here.
+const LONGER: &[(&str, &str)] = &[(
+    "httpApi",
+    "a program behind the seam, whose fields and checks are those of Vumi's HTTP API",
+)];
+
+/// What a type says of its provider stays short: its module, and its description beside it.
+#[test]
+fn every_type_is_a_short_declaration() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for worker in crate::WORKERS {
+        let words = worker.type_name.chars().flat_map(|c| match c {
+            c if c.is_ascii_uppercase() => vec!['_', c.to_ascii_lowercase()],
+            c => vec![c],
+        });
+        let module: String = words.collect();
+        let text = |ending: &str| std::fs::read_to_string(folder.join(format!("{module}.{ending}")));
+        let code = text("rs").unwrap();
+        let description = text("yaml").unwrap_or_default();
+        let lines = code.lines().count() + description.lines().count();
+        let why = LONGER.iter().find(|(name, _)| *name == worker.type_name);
+        assert_eq!(
+            lines > DECLARATION,
+            why.is_some(),
+            "{}: {lines} lines of at most {DECLARATION}, {why:?}",
+            worker.type_name
+        );
+    }
+}
+
 /// A runner that finds nothing would pass everything.
 #[test]
 fn what_is_not_as_the_file_says_is_found() {

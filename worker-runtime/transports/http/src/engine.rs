@@ -34,7 +34,7 @@ pub(crate) trait Provider: Send + Sync + 'static {
     }
 
     /// What a request carries, or the answer to one that is not as it should be.
-    async fn request(&self, request: &Request, below: &str) -> Result<Carried, Refused>;
+    async fn request(&self, request: &Request, below: &str) -> Result<Received, Refused>;
 
     /// What a session comes to is written down. May be called once more after an error. With `repeat`, it was perhaps
     /// written before: then what is there stays.
@@ -101,6 +101,14 @@ pub(crate) trait Provider: Send + Sync + 'static {
             text,
         ))
     }
+}
+
+/// A request that is as it should be, or nearly so.
+pub(crate) struct Received {
+    /// What it carries.
+    pub(crate) carried: Carried,
+    /// What is odd about it all the same, as a status has it.
+    pub(crate) odd: Option<(Reason, String)>,
 }
 
 /// What a request carries.

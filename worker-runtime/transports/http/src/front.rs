@@ -8,7 +8,7 @@ mod sessions;
 mod statuses;
 mod waiting;
 
-use crate::engine::{Carried, Inbound, Provider, Refused, SessionMove, message_id};
+use crate::engine::{Carried, Inbound, Provider, Received, Refused, SessionMove, message_id};
 use crate::pending::{Opened, Pending};
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -25,6 +25,7 @@ use vumi_api::shared::{BasicAuth, HttpListener};
 use vumi_core::error::WorkError;
 use vumi_core::message::UserMessage;
 use vumi_core::reasons;
+use vumi_core::status::StatusLevel;
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::{Taken, Traffic, WorkerContext};
 use vumi_http::{
@@ -183,11 +184,16 @@ impl Front {
         let _room = request.room();
         let intake = self.intake.token();
         let path = below(&request.head.path, &self.path).unwrap_or_default();
-        let carried = self.provider.request(&request, path).await;
+        let received = self.provider.request(&request, path).await;
         drop(request);
-        match carried {
-            Ok(carried) => {
-                self.better("request", reasons::REQUEST_PARSED, "Requests are valid.");
+        match received {
+            Ok(Received { carried, odd }) => {
+                match odd {
+                    Some((reason, text)) => {
+                        self.worse("request", StatusLevel::Degraded, reason, text);
+                    }
+                    None => self.better("request", reasons::REQUEST_PARSED, "Requests are valid."),
+                }
                 match carried {
                     Carried::Nothing(answer) => answer.into(),
                     Carried::Receipt(receipt, answer) => self.receipt(receipt, answer).await,

@@ -2,7 +2,9 @@
 //! names, checks and answers are those of Vumi's HTTP API; what made its requests hang is answered with 400 here.
 
 use crate::described::Door;
-use crate::engine::{AnswerOnce, Carried, Engine, Inbound, Provider, Refused, SessionMove};
+use crate::engine::{
+    AnswerOnce, Carried, Engine, Inbound, Provider, Received, Refused, SessionMove,
+};
 use crate::findings::Findings;
 use crate::repeated::Repeated;
 use async_trait::async_trait;
@@ -180,10 +182,10 @@ impl Provider for Api {
         self.id_field.is_some()
     }
 
-    async fn request(&self, request: &Request, _: &str) -> Result<Carried, Refused> {
+    async fn request(&self, request: &Request, _: &str) -> Result<Received, Refused> {
         let (params, unsigned) = self.params(request).await?;
         let named = self.allowed.iter().chain(&self.id_field);
-        self.repeated.look(&params, &BTreeSet::new(), named);
+        let odd = self.repeated.look(&params, &BTreeSet::new(), named);
         let mut findings = Findings::default();
         for name in unsigned {
             findings.add("unsigned_parameter", &name);
@@ -229,12 +231,13 @@ impl Provider for Api {
             let body = json!({"message_id": message.message_id()});
             Ok(Answer::json(StatusCode::OK, &body))
         });
-        Ok(Carried::Message(Box::new(Inbound {
+        let carried = Carried::Message(Box::new(Inbound {
             message,
             provider_id,
             session: None,
             answer: (!self.holds).then_some(answer),
-        })))
+        }));
+        Ok(Received { carried, odd })
     }
 
     fn reply(&self, message: &UserMessage) -> Result<Answer, WorkError> {

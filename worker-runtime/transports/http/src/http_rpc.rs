@@ -48,10 +48,8 @@ fn description(config: HttpRpc) -> GenericHttp {
         false => optional.extend(config.id_field.clone()),
     }
     let mut templates = BTreeMap::new();
-    let mut settings = BTreeMap::new();
     for ((field, parameter), (_, default)) in fields.entries().into_iter().zip(defaults.entries()) {
-        settings.extend(default.map(|text| (field.to_owned(), text.to_owned())));
-        templates.extend(value(field, parameter, default).map(|template| (field, template)));
+        templates.extend(value(parameter, default).map(|template| (field, template)));
         match parameter {
             Some(name) if default.is_some() => optional.push(name.to_owned()),
             Some(name) if !may_miss.contains(name) => required.push(name.to_owned()),
@@ -78,7 +76,6 @@ fn description(config: HttpRpc) -> GenericHttp {
     }
     GenericHttp {
         transport_type: Some(config.transport_type.unwrap_or_else(|| "http_rpc".into())),
-        settings: Some(settings),
         numbers_of: config.numbers_of,
         unclear_numbers: config.unclear_numbers,
         secrets: config.secrets,
@@ -105,25 +102,24 @@ fn description(config: HttpRpc) -> GenericHttp {
 
 /// A parameter in a template, whatever it is called.
 fn parameter(name: &str) -> String {
-    let name: String = name
-        .chars()
-        .flat_map(|c| match c {
-            '"' | '\\' => vec!['\\', c],
-            c => vec![c],
-        })
-        .collect();
-    format!("params[\"{name}\"]")
+    format!("params[{}]", literal(name))
 }
 
-/// The template of a field; none if nothing gives it.
-fn value(field: &str, name: Option<&str>, default: Option<&str>) -> Option<String> {
-    let name = name.map(parameter);
+/// A text in a template, whatever is in it.
+fn literal(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+/// The template of a field; none if nothing gives it. A default stands in it: `config` holds the secrets, whatever they are
+/// called.
+fn value(name: Option<&str>, default: Option<&str>) -> Option<String> {
+    let (name, default) = (name.map(parameter), default.map(literal));
     match (name, default) {
         (None, None) => None,
         (Some(name), None) => Some(format!("{{{{ {name} }}}}")),
-        (None, Some(_)) => Some(format!("{{{{ config.{field} }}}}")),
-        (Some(name), Some(_)) => Some(format!(
-            "{{{{ {name} if {name} is defined else config.{field} }}}}"
+        (None, Some(default)) => Some(format!("{{{{ {default} }}}}")),
+        (Some(name), Some(default)) => Some(format!(
+            "{{{{ {name} if {name} is defined else {default} }}}}"
         )),
     }
 }

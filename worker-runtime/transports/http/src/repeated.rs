@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
+use vumi_core::reasons::{self, Reason};
 use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::WorkerContext;
 use vumi_http::Params;
 
-/// Tells that parameters come more than once, of which the first value counts: each such request is counted, and each name
-/// that the manifest names as well is logged once.
+/// Tells that parameters come more than once, of which the first value counts: each such request is counted and is a status,
+/// and each name that the manifest names is logged once, as are all others together.
 pub(crate) struct Repeated {
     cx: Arc<WorkerContext>,
     told: Mutex<BTreeSet<String>>,
@@ -22,21 +23,22 @@ impl Repeated {
     }
 
     /// Looks at a request; `members` are those of its body that came more than once, where `params` does not know of them,
-    /// and `names` those of the manifest.
+    /// and `names` those of the manifest. What is odd about it, if anything is.
     pub(crate) fn look<'n>(
         &self,
         params: &Params,
         members: &BTreeSet<String>,
         names: impl IntoIterator<Item = &'n String>,
-    ) {
+    ) -> Option<(Reason, String)> {
         if !params.has_repeated() && members.is_empty() {
-            return;
+            return None;
         }
         self.cx.http(HttpSeen::RepeatedParameter);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let repeated = |name: &&String| params.is_repeated(name) || members.contains(*name);
-        for name in names.into_iter().filter(repeated) {
-            if told.insert(name.clone()) {
+        let named: Vec<&String> = names.into_iter().filter(repeated).collect();
+        for name in &named {
+            if told.insert((*name).clone()) {
                 tracing::warn!(
                     worker = self.cx.worker_name(),
                     parameter = name.as_str(),
@@ -44,5 +46,19 @@ impl Repeated {
                 );
             }
         }
+        // What callers make up themselves stands in no log.
+        if named.is_empty() && told.insert(String::new()) {
+            tracing::warn!(
+                worker = self.cx.worker_name(),
+                "a parameter that the manifest does not name comes more than once: its first value counts"
+            );
+        }
+        let names: Vec<&str> = named.into_iter().map(String::as_str).collect();
+        let which = match names.is_empty() {
+            true => "a parameter that the manifest does not name".to_owned(),
+            false => names.join(", "),
+        };
+        let text = format!("a request has more than one value of {which}: the first counts");
+        Some((reasons::REPEATED_PARAMETER, text))
     }
 }

@@ -8,7 +8,7 @@ mod sending;
 mod sessions;
 mod xml;
 
-use crate::engine::{Carried, Engine, Provider, Refused, Sent, SessionMove};
+use crate::engine::{Engine, Provider, Received, Refused, Sent, SessionMove};
 use answers::Answers;
 use async_trait::async_trait;
 use http::HeaderValue;
@@ -62,8 +62,6 @@ impl Described {
             source: "the description".into(),
             codes: provider.codes.clone().unwrap_or_default(),
         });
-        let rules = provider.requests.as_deref().unwrap_or_default();
-        let mut messages = rules.iter().filter_map(|rule| rule.message.as_ref());
         let (region, unclear) = (provider.numbers_of.as_deref(), provider.unclear_numbers);
         let numbers = Numbers::new(region, unclear, cx)?.map(Arc::new);
         let sending = provider.send.as_ref();
@@ -85,7 +83,7 @@ impl Described {
                 .map(|rule| Sending::new(rule, numbers, table, caller, &config))
                 .transpose()?,
             holds: provider.holds(),
-            has_ids: messages.any(|message| message.id.is_some()),
+            has_ids: provider.has_ids(),
             config,
         })
     }
@@ -247,7 +245,7 @@ impl Provider for Described {
         self.has_ids
     }
 
-    async fn request(&self, request: &Request, below: &str) -> Result<Carried, Refused> {
+    async fn request(&self, request: &Request, below: &str) -> Result<Received, Refused> {
         let config = self.config.value();
         let config = config.map_err(|error| Refused {
             answer: Box::new(Answer::refusal(&error)),

@@ -10,9 +10,9 @@ mod rule;
 use super::answers::Answers;
 use super::failed;
 use super::scope::Scope;
-use super::sessions::SessionBook;
+use super::sessions::{Found, SessionBook};
 use super::xml::Paths;
-use crate::engine::{Carried, Refused};
+use crate::engine::{Carried, Received, Refused};
 use crate::findings::Findings;
 use crate::repeated::Repeated;
 use access::Access;
@@ -83,7 +83,7 @@ impl Requests {
         below: &str,
         config: Value,
         sessions: Option<&SessionBook>,
-    ) -> Result<Carried, Refused> {
+    ) -> Result<Received, Refused> {
         // Whoever does not show who it is gets no body read: what JSON is made into takes many times its bytes.
         let (params, problem) = fields::params(request, self.xml.as_ref()).await?;
         let scope = fields::outside(&params, request).with("config", config.clone());
@@ -100,7 +100,7 @@ impl Requests {
         let unsigned = unsigned.map_err(|error| fields::too_many(&error))?;
         let (rule, scope) = self.rule(request, below, scope)?;
         let named = rule.fields.named();
-        self.repeated.look(&params, &read.repeated, named);
+        let odd = self.repeated.look(&params, &read.repeated, named);
         let found = match (&rule.message, sessions) {
             (Some(_), Some(sessions)) => sessions.find(&scope).await.map_err(|e| broken(&e))?,
             _ => None,
@@ -119,8 +119,19 @@ impl Requests {
         if !findings.is_empty() {
             return Err(self.invalid(findings, &scope));
         }
+        let sessions = sessions.map(|sessions| (sessions, found));
+        let carried = self.carried(rule, scope, sessions).await?;
+        Ok(Received { carried, odd })
+    }
+
+    /// What a request carries in which nothing is wrong.
+    async fn carried(
+        &self,
+        rule: &Rule,
+        scope: Scope,
+        sessions: Option<(&SessionBook, Option<Found>)>,
+    ) -> Result<Carried, Refused> {
         if let Some(message) = &rule.message {
-            let sessions = sessions.map(|sessions| (sessions, found));
             return self.message(rule, message, scope, sessions).await;
         }
         let answer = || match &rule.answer {

@@ -177,10 +177,11 @@ impl Sending {
                 return Ok(Sent::Refused(self.table.refusal(code)));
             }
         }
-        let call = match &self.numbers {
+        // A message to a group has no number that could be unclear, unless it is to one member.
+        let number = message.to_addr().filter(|number| !number.is_empty());
+        let call = match self.numbers.as_ref().zip(number) {
             None => self.call(&scope)?,
-            Some(numbers) => {
-                let number = message.to_addr().unwrap_or_default();
+            Some((numbers, number)) => {
                 match numbers.goes(number, self.numbers_as) {
                     Ok(number) => {
                         let mut message = message.clone();

@@ -281,20 +281,36 @@ fn a_parameter_that_comes_more_than_once_is_counted_and_said_once() {
             let message = server.inbound(n).await;
             assert_eq!(message.content(), Some(&*format!("one{n}")));
             assert_eq!(message.to_addr(), Some("5"));
+            let mut told = server.engine.reports().into_iter();
+            let last = told.rfind(|r| r.component == "request").unwrap();
+            let says = "a request has more than one value of content, to_addr: the first counts";
+            assert_eq!(last.level, StatusLevel::Degraded);
+            assert_eq!(last.reason, "repeated_parameter");
+            assert_eq!(last.message, says);
         }
         assert_eq!(
             server.get("/?content=x&to_addr=5&from_addr=1").await.status,
             200
         );
+        let mut told = server.engine.reports().into_iter();
+        let last = told.rfind(|r| r.component == "request").unwrap();
+        assert_eq!(last.reason, "request_parsed");
+        // A name that nobody gave is in no log.
+        for _ in 0..2 {
+            let target = "/?content=x&to_addr=5&from_addr=1&Thandi=1&Thandi=2";
+            assert_eq!(server.get(target).await.status, 400);
+        }
         let counted = server.engine.counted().into_iter();
         let repeated = counted.filter(|seen| *seen == HttpSeen::RepeatedParameter);
-        assert_eq!(repeated.count(), 3);
+        assert_eq!(repeated.count(), 5);
         server.stop().await;
     });
     let text = log.text();
     let lines = text.lines().filter(|line| line.contains("more than once"));
     let lines: Vec<&str> = lines.collect();
-    assert_eq!(lines.len(), 2, "{text}");
+    assert_eq!(lines.len(), 3, "{text}");
+    assert!(!text.contains("Thandi"), "{text}");
+    assert!(lines[2].contains("that the manifest does not name"), "{text}");
     for (line, name) in lines.iter().zip(["content", "to_addr"]) {
         assert!(line.contains(&format!("parameter=\"{name}\"")), "{line}");
         assert!(!line.contains("one0") && !line.contains("two"), "{line}");
