@@ -138,6 +138,7 @@ around! { RateLimits "rateLimits" {
 } }
 
 around! { Suspects "suspects" {
+    begun_in(queue: &str, id: &str) -> Vec<u64>;
     suspect(queue: &str, id: &str, life: u64, keep: Duration) -> u32;
     spare(queue: &str, id: &str, life: u64) -> ();
     acquit(queue: &str, id: &str) -> ();

@@ -224,7 +224,7 @@ impl Sending {
                 }
             }
         };
-        let found = Alone::aside(&mut case.alone, waits).await?;
+        let found = AtWork::aside(&mut case.at_work, waits).await?;
         case.waited += began.elapsed();
         Ok(found)
     }
@@ -322,11 +322,14 @@ impl Sending {
             };
             (!stopped(), room)
         };
-        let (goes, room) = tokio::select! {
-            biased;
-            () = halt.cancelled() => return Err(Unpublished::Interrupted),
-            waited = waits => waited,
+        let waits = async {
+            tokio::select! {
+                biased;
+                () = halt.cancelled() => Err(Unpublished::Interrupted),
+                waited = waits => Ok(waited),
+            }
         };
+        let (goes, room) = AtWork::aside(&mut case.at_work, waits).await?;
         case.room = room.filter(|_| goes);
         case.waited += began.elapsed();
         case.sent = Instant::now();
