@@ -56,6 +56,9 @@ impl Sending {
         let (mut paced, mut lost) = (false, false);
         loop {
             let order = self.order(&labels, interrupted).await?;
+            // What was handed on before the pause has no other copy and no journal: held here, it would fill our window, and
+            // replies to all others would wait behind it.
+            let order = order.filter(|order| case.lasting || *order != Order::Pause);
             let mut row = match case.row.take() {
                 // It was handed over before; perhaps the process ended before it was published.
                 Some(row)
