@@ -314,7 +314,7 @@ pub async fn suspects_are_counted_and_forgotten(source: &impl Source) {
         lives.sort_unstable();
         lives
     };
-    assert_eq!(begun_in(&*store).await, []);
+    assert_eq!(begun_in(&*store).await, [0u64; 0]);
     for life in 1..=3 {
         assert_eq!(begun(&*store, &queue, life.into(), LONG).await, life);
     }
@@ -328,7 +328,7 @@ pub async fn suspects_are_counted_and_forgotten(source: &impl Source) {
     assert_eq!(begun(&*store, &unique("q"), 1, LONG).await, 1);
     other.acquit(&queue, &id).await.expect("acquit");
     other.acquit(&queue, &id).await.expect("again");
-    assert_eq!(begun_in(&*store).await, []);
+    assert_eq!(begun_in(&*store).await, [0u64; 0]);
     assert_eq!(begun(&*store, &queue, 1, SOON).await, 1);
     until("it is forgotten", || async {
         let another = begun(&*store, &queue, rand::random(), SOON).await;
