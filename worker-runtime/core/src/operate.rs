@@ -16,7 +16,7 @@ use crate::message::Timestamp;
 use crate::resend::{self, Chosen, Resend, Resent};
 use crate::state::batches::Order;
 use crate::state::journal::Filter;
-use crate::state::ledger::{Row, RowState};
+use crate::state::ledger::{LeftTo, Row, RowState};
 use crate::state::person::NoAddress;
 use crate::state::{Person, StateStore};
 use crate::why::{self, Question, Sender};
@@ -485,11 +485,16 @@ impl Reach {
             accounts.dedup();
             accounts.retain(|name| account.is_none_or(|wanted| wanted == name));
             for account in accounts {
-                let (count, ids) = store.overdue(&account, 0, limit).await?;
-                let mut rows = Vec::with_capacity(ids.len());
-                for id in ids {
-                    rows.extend(store.row(&id).await?.map(OverdueRow::from));
+                let (mut count, mut rows) = (0, Vec::new());
+                for left_to in [LeftTo::Rules, LeftTo::Person] {
+                    let (more, ids) = store.overdue(&account, left_to, 0, limit).await?;
+                    count += more;
+                    for id in ids {
+                        rows.extend(store.row(&id).await?.map(OverdueRow::from));
+                    }
                 }
+                rows.sort_by_key(|row: &OverdueRow| row.deadline);
+                rows.truncate(limit);
                 let sending = sent_for_long(&**store, &account, limit).await?;
                 if count > 0 || !sending.is_empty() {
                     all.push(Overdue {

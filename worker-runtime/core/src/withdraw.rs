@@ -3,7 +3,7 @@
 
 use crate::broker::{Broker, Confirmation, EXCHANGE, Publication, PublicationClass};
 use crate::codes::{self, Code};
-use crate::engine::may_be_withdrawn;
+use crate::engine::{may_be_withdrawn, told_with_verdict};
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Event, Fate};
 use crate::state::StateStore;
@@ -42,11 +42,11 @@ pub struct Withdrawal<'a> {
 /// What ending one message did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Its sender is told.
+    /// Its sender is told; of what had ended before, what it was told then.
     Told,
     /// Its sender is not told: there is no broker to do it by.
     Untold,
-    /// It had ended before, or the peer may have it, or another transport: this was a copy.
+    /// This was a copy that decides nothing: the peer may have it, or another transport.
     Before,
 }
 
@@ -56,36 +56,20 @@ impl Withdrawal<'_> {
     /// # Errors
     /// The store or the broker is away, or the broker did not take the event.
     pub async fn end(&self, account: &str, id: &str, ending: &Ending) -> Result<Ended, WorkError> {
-        let event = match self.store {
+        let events = match self.store {
             Some(store) => self.end_row(store, account, id, ending).await?,
-            None => Some(event(account, id, None, ending)),
+            None => vec![event(account, id, None, ending)],
         };
-        let Some(event) = event else {
+        if events.is_empty() {
             return Ok(Ended::Before);
-        };
+        }
         let Some(broker) = self.broker else {
             return Ok(Ended::Untold);
         };
-        let port = Port::new(account, Flow::Event);
-        let publication = Publication {
-            exchange: EXCHANGE.into(),
-            routing_key: port.queue(),
-            message_id: Some(event.event_id().to_owned()),
-            body: event.encode(),
-            class: PublicationClass::Data,
-        };
-        let told = async { broker.publish(publication).await.confirmation().await };
-        let why = match tokio::time::timeout(TELLING, told).await {
-            Ok(Confirmation::Confirmed) => return Ok(Ended::Told),
-            Ok(other) => format!("{other:?}"),
-            // It may still take it; a repeat is the same event.
-            Err(_) => format!("it says nothing for {} s", TELLING.as_secs()),
-        };
-        Err(WorkError::new(
-            ErrorClass::Connect,
-            codes::BROKER_UNREACHABLE,
-            format!("the broker did not take the event for {port}: {why}; do the same again"),
-        ))
+        for event in &events {
+            tell(broker, account, event).await?;
+        }
+        Ok(Ended::Told)
     }
 
     /// Notes the end of a message that has no row and no sender to tell: an inbound one, or an event. A diagnosis: if it
@@ -109,35 +93,40 @@ impl Withdrawal<'_> {
         }
     }
 
-    /// The event that its sender gets; none if this copy decides nothing.
+    /// The events that its sender gets; none if this copy decides nothing.
     async fn end_row(
         &self,
         store: &dyn StateStore,
         account: &str,
         id: &str,
         ending: &Ending,
-    ) -> Result<Option<Event>, WorkError> {
+    ) -> Result<Vec<Event>, WorkError> {
         let mut found = store.row(id).await?;
         for _ in 0..TRIES {
             let Some(row) = found else {
-                return Ok(Some(event(account, id, None, ending)));
+                return Ok(vec![event(account, id, None, ending)]);
             };
             let event = event(account, id, Some(&row), ending);
             let last = row.steps.last();
             if row.state == ending.state && last.is_some_and(|step| step.code == ending.code.name) {
                 // By an earlier try, which may not have told its sender.
-                return Ok(Some(event));
+                return Ok(vec![event]);
             }
-            // Of a message there may be a second copy, left where it was when a process ended. It goes without a word.
-            if row.account != account || !may_be_withdrawn(&row) {
-                return Ok(None);
+            // Of a message there may be a second copy, left where it was when a process ended. What another transport has,
+            // or the peer may have, goes on, and this one goes without a word.
+            if row.account != account {
+                return Ok(Vec::new());
+            }
+            if !may_be_withdrawn(&row) {
+                // It may be what would bring a verdict back that its process wrote down and did not live to tell.
+                return Ok(told_with_verdict(&row));
             }
             let told = String::from_utf8_lossy(&event.encode()).into_owned();
             let Some(next) = row.after(change(&row, ending, told)) else {
-                return Ok(None);
+                return Ok(Vec::new());
             };
             match store.put(&next, Some(row.version), self.keep).await? {
-                Put::Stored => return Ok(Some(event)),
+                Put::Stored => return Ok(vec![event]),
                 Put::Conflict(other) => found = Some(*other),
             }
         }
@@ -147,6 +136,29 @@ impl Withdrawal<'_> {
             format!("the row of {id} is being moved all the time; try again"),
         ))
     }
+}
+
+async fn tell(broker: &dyn Broker, account: &str, event: &Event) -> Result<(), WorkError> {
+    let port = Port::new(account, Flow::Event);
+    let publication = Publication {
+        exchange: EXCHANGE.into(),
+        routing_key: port.queue(),
+        message_id: Some(event.event_id().to_owned()),
+        body: event.encode(),
+        class: PublicationClass::Data,
+    };
+    let told = async { broker.publish(publication).await.confirmation().await };
+    let why = match tokio::time::timeout(TELLING, told).await {
+        Ok(Confirmation::Confirmed) => return Ok(()),
+        Ok(other) => format!("{other:?}"),
+        // It may still take it; a repeat is the same event.
+        Err(_) => format!("it says nothing for {} s", TELLING.as_secs()),
+    };
+    Err(WorkError::new(
+        ErrorClass::Connect,
+        codes::BROKER_UNREACHABLE,
+        format!("the broker did not take the event for {port}: {why}; do the same again"),
+    ))
 }
 
 fn change(row: &Row, ending: &Ending, told: String) -> Change {

@@ -16,7 +16,7 @@ use super::labels::Labels;
 use super::lanes::Lane;
 use super::outlet::{Cause, Outlet, Unpublished};
 use super::partitions::{Layout, Plan};
-use super::sending::{Alone, Before, Case, Next, Sending, Suspect, Trail, Trial};
+use super::sending::{AtWork, Before, Case, Next, Sending, Suspect, Trail, Trial};
 use crate::broker::{Acker, RawDelivery, Wanted};
 use crate::codes;
 use crate::error::{Disposition, ErrorClass, WorkError};

@@ -25,7 +25,9 @@ pub(crate) use labels::{LONGEST as LONGEST_LABEL, group_of};
 pub(crate) use partitions::is_part;
 pub use partitions::parts_on;
 pub use running::{BuiltWorker, RunningWorker, build};
-pub(crate) use sending::{may_be_withdrawn, may_double, patience, sender, sent_until};
+pub(crate) use sending::{
+    may_be_withdrawn, may_double, patience, sender, sent_until, told_with_verdict,
+};
 
 use crate::broker::{Broker, ConsumerState, Durability, LinkState};
 use crate::outside::Outside;

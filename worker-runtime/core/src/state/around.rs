@@ -7,7 +7,7 @@ use super::journal::{
     Append, Cause, Claimed, Depth, Entry, Filter, Lane, Listed, Mover, Next, Outgoing,
     Step as LaneStep, Withdrawn,
 };
-use super::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
+use super::ledger::{Counts, LeftTo, Note, Put, Query, Row, RowState, Step};
 use super::legacy::LegacyRetries;
 use super::rate_limits::Bucket;
 use super::sessions::{Change, Session};
@@ -113,7 +113,7 @@ around! { Ledger "ledger" {
     trail(message_id: &str) -> Vec<Step>;
     find(query: &Query, limit: usize) -> Vec<String>;
     counts() -> Counts;
-    overdue(account: &str, skip: usize, limit: usize) -> (u64, Vec<String>);
+    overdue(account: &str, left_to: LeftTo, skip: usize, limit: usize) -> (u64, Vec<String>);
     in_state(account: &str, state: RowState, limit: usize) -> Vec<String>;
 } }
 
@@ -138,6 +138,7 @@ around! { RateLimits "rateLimits" {
 } }
 
 around! { Suspects "suspects" {
+    begun_in(queue: &str, id: &str) -> Vec<u64>;
     suspect(queue: &str, id: &str, life: u64, keep: Duration) -> u32;
     spare(queue: &str, id: &str, life: u64) -> ();
     acquit(queue: &str, id: &str) -> ();

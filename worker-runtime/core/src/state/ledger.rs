@@ -6,7 +6,8 @@
 
 use crate::codes::{self, Code};
 use crate::error::WorkError;
-use crate::message::{FateState, Timestamp, UserMessage};
+use crate::message::{Event, FateState, Timestamp, UserMessage};
+use crate::verdict;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -258,6 +259,16 @@ fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
     *number == N::default()
 }
 
+/// Whom an overdue row is left to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LeftTo {
+    /// To rules: its row says what is to be done.
+    Rules,
+    /// To whoever has its message, or a person: it waits in a queue, in the journal, with Vumi's failure worker or in
+    /// parking, and nobody told its sender anything. That it is overdue is an alarm and no more.
+    Person,
+}
+
 /// A change of a row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
@@ -315,6 +326,24 @@ impl Row {
             row.told_before = row.told.len();
         }
         row
+    }
+
+    /// Whom it is left to once it is overdue.
+    pub fn left_to(&self) -> LeftTo {
+        let waits = match self.state {
+            RowState::Accepted | RowState::Held | RowState::Parked => true,
+            RowState::Queued => self.body.is_none() || self.is_external(),
+            _ => false,
+        };
+        let is_verdict = |body: &String| {
+            let event = Event::decode(body.as_bytes()).ok();
+            event.is_some_and(|event| verdict::is_verdict(&event))
+        };
+        let mut told = self.told.iter().skip(self.told_before);
+        match waits && self.holder.is_none() && !told.any(is_verdict) {
+            true => LeftTo::Person,
+            false => LeftTo::Rules,
+        }
     }
 
     /// Whether Vumi's failure worker has its message, and is to give it back (`retry.external`).
@@ -448,11 +477,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// Rows by account and state.
     async fn counts(&self) -> Result<Counts, WorkError>;
 
-    /// How many rows of an account are overdue, and the ids of at most `limit` of them after the first `skip`, longest
-    /// overdue first.
+    /// How many rows of an account are overdue and left to whom, and the ids of at most `limit` of them after the first
+    /// `skip`, longest overdue first.
     async fn overdue(
         &self,
         account: &str,
+        left_to: LeftTo,
         skip: usize,
         limit: usize,
     ) -> Result<(u64, Vec<String>), WorkError>;

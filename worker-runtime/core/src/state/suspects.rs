@@ -8,6 +8,9 @@ use std::time::Duration;
 /// end.
 #[async_trait]
 pub trait Suspects: Send + Sync + 'static {
+    /// The lives in which a message was begun again, as far as that is not forgotten.
+    async fn begun_in(&self, queue: &str, id: &str) -> Result<Vec<u64>, WorkError>;
+
     /// Notes that a message is begun although someone began it before; in how many lives it was, this one included. A life
     /// in which it is begun more than once has survived it. Forgotten after `keep`.
     async fn suspect(

@@ -36,14 +36,14 @@ impl Desk {
             let again = raw.redelivered || replayed;
             let begun = sending.case((message.id(), &raw.body), again, self.lasting, &self.halt);
             let begun = match suspect {
-                Some(suspect) => Alone::aside(suspect.alone(), begun).await,
+                Some(suspect) => AtWork::aside(suspect.at_work(), begun).await,
                 None => begun.await,
             };
             let Some(mut begun) = begun else {
                 return Verdict::Returned;
             };
             begun.been_here = age(&past);
-            begun.alone = suspect.as_mut().and_then(|s| s.alone().take());
+            begun.at_work = suspect.as_mut().and_then(|s| s.at_work().take());
             case = Some(begun);
         }
         let wanted = self.wanted(raw.generation, term);
@@ -80,7 +80,7 @@ impl Desk {
             };
             let tried = self.attempt(message, attempt, &mut case, cause).await;
             if let Some(case) = &mut case {
-                case.alone = None;
+                case.at_work = None;
             }
             // The process lives: whatever becomes of the message, it was not this attempt that killed.
             if let (Some(trial), Some(suspect)) = (&self.trial, suspect.take()) {

@@ -56,6 +56,9 @@ impl Sending {
         let (mut paced, mut lost) = (false, false);
         loop {
             let order = self.order(&labels, interrupted).await?;
+            // What was handed on before the pause has no other copy and no journal: held here, it would fill our window, and
+            // replies to all others would wait behind it.
+            let order = order.filter(|order| case.lasting || *order != Order::Pause);
             let mut row = match case.row.take() {
                 // It was handed over before; perhaps the process ended before it was published.
                 Some(row)
@@ -224,7 +227,7 @@ impl Sending {
                 }
             }
         };
-        let found = Alone::aside(&mut case.alone, waits).await?;
+        let found = AtWork::aside(&mut case.at_work, waits).await?;
         case.waited += began.elapsed();
         Ok(found)
     }
@@ -322,11 +325,14 @@ impl Sending {
             };
             (!stopped(), room)
         };
-        let (goes, room) = tokio::select! {
-            biased;
-            () = halt.cancelled() => return Err(Unpublished::Interrupted),
-            waited = waits => waited,
+        let waits = async {
+            tokio::select! {
+                biased;
+                () = halt.cancelled() => Err(Unpublished::Interrupted),
+                waited = waits => Ok(waited),
+            }
         };
+        let (goes, room) = AtWork::aside(&mut case.at_work, waits).await?;
         case.room = room.filter(|_| goes);
         case.waited += began.elapsed();
         case.sent = Instant::now();

@@ -10,7 +10,7 @@ use crate::engine::marks::Mark;
 use crate::error::WorkError;
 use crate::message::{Event, FateState};
 use crate::reasons::{self, Reason};
-use crate::state::ledger::{Content, Put, Row, RowState};
+use crate::state::ledger::{Content, LeftTo, Put, Row, RowState};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -141,22 +141,30 @@ impl Keeper {
             round.swept = Some(at);
             round.mark = None;
         }
-        let page = book.store.overdue(book.account(), round.from, AT_ONCE);
-        let (count, ids) = page.await?;
+        let page = |left_to, from, limit| book.store.overdue(book.account(), left_to, from, limit);
+        let (count, ids) = page(LeftTo::Rules, round.from, AT_ONCE).await?;
+        // Those are counted and not looked at, however many they are.
+        let (alarms, _) = page(LeftTo::Person, 0, 0).await?;
         answers.note(began, true);
-        let shows_life = || answers.are_steady() && began.elapsed() < alive::HOLD;
-        // Rows that need a person must not hide those that need only us: the next turn looks behind a full page.
+        let mut answered = Instant::now();
+        // Rows that need time must not hide others: the next turn looks behind a full page.
         round.from = match ids.len() {
             AT_ONCE => round.from + AT_ONCE,
             _ => 0,
         };
         let mut handled = 0;
         for id in ids {
-            let Some(row) = book.load(&id, interrupted).await? else {
+            let asked = Instant::now();
+            let row = book.load(&id, interrupted).await?;
+            // A failure before shows by the time that it took only. A look may take long, if there is much to end.
+            let at_once = asked.elapsed() < alive::BEAT;
+            answers.note(answered, at_once);
+            answered = Instant::now();
+            let Some(row) = row else {
                 continue;
             };
             let is_over = row.deadline.is_some_and(|deadline| deadline <= now());
-            let is_judged = standing::sender(&row).is_none() || shows_life();
+            let is_judged = standing::sender(&row).is_none() || answers.are_steady();
             let in_hand = || {
                 let has = |own: &Arc<Replies>| own.has(&id);
                 sending.turns.is_busy(&id) || self.replies.as_ref().is_some_and(has)
@@ -194,9 +202,9 @@ impl Keeper {
                 sending.metrics.ledger_rows(state.as_str(), rows);
             }
         }
-        answers.note(began, true);
+        answers.note(answered, true);
         round.answers = answers;
-        let overdue = count.saturating_sub(handled);
+        let overdue = count.saturating_sub(handled) + alarms;
         sending
             .metrics
             .ledger_overdue
@@ -277,7 +285,7 @@ impl Sending {
                 self.send_back(book, row, interrupted).await?;
             }
             // The failure worker may be slow, or not run, and what it gave back waits in our queue without a word in the row:
-            // it is an alarm, and a person is to look.
+            // it is an alarm, and a person is to look ([`LeftTo::Person`]).
             RowState::Queued if row.is_external() => return Ok(false),
             RowState::Queued if row.body.is_some() => {
                 self.send_back(book, row, interrupted).await?;

@@ -26,9 +26,11 @@ mod turns;
 
 pub(super) use keeper::Keeper;
 pub(super) use once::Once;
-pub(crate) use standing::{may_be_withdrawn, may_double, sender, sent_until};
+pub(crate) use standing::{
+    may_be_withdrawn, may_double, sender, sent_until, told_with_verdict,
+};
 pub(super) use trail::{Happened, Hop, Place, Trail};
-pub(super) use trial::{Alone, Suspect, Trial};
+pub(super) use trial::{AtWork, Suspect, Trial};
 
 use super::consumer::PREFETCH;
 use super::labels::Labels;
@@ -167,7 +169,7 @@ pub(super) struct Case {
     /// Its place among those that are handled at once, during an attempt.
     room: Option<gate::Turn>,
     /// Of a suspect, during its first attempt.
-    pub(super) alone: Option<Alone>,
+    pub(super) at_work: Option<AtWork>,
     _turn: Turn,
 }
 
@@ -288,7 +290,7 @@ impl Sending {
                 waited: Duration::ZERO,
                 sent: Instant::now(),
                 room: None,
-                alone: None,
+                at_work: None,
                 _turn: turn,
             }),
             () = halt.cancelled() => None,
@@ -307,7 +309,7 @@ impl Sending {
             waited: Duration::ZERO,
             sent: Instant::now(),
             room: None,
-            alone: None,
+            at_work: None,
             _turn: self.turns.try_take(id)?,
         })
     }

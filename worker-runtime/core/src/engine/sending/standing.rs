@@ -59,6 +59,14 @@ pub(super) fn told(row: &Row) -> Vec<Event> {
     events(row.told.iter().skip(row.told_before))
 }
 
+/// What the sender of a message that has its ack or nack was told, or is to be told again; empty for others.
+pub(crate) fn told_with_verdict(row: &Row) -> Vec<Event> {
+    match verdict(row) {
+        Some(_) => told(row),
+        None => Vec::new(),
+    }
+}
+
 /// What its sender was told before that.
 pub(super) fn told_before(row: &Row) -> Vec<Event> {
     events(row.told.iter().take(row.told_before))

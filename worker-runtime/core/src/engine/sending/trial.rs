@@ -1,5 +1,7 @@
-//! Messages that may have killed the process that worked on them (R15): such are begun one at a time, and counted before,
-//! so that one which kills again and again is known and set aside.
+//! Messages that may have killed the process that worked on them (R15): each is counted before it is begun, so that one
+//! which kills again and again is known and set aside. What is begun again for the first time runs beside others: a lost
+//! channel or a killed process brings back everything that was in hand. What was already begun again in a process that
+//! ended runs alone, so that what only ran beside a killer is not counted with it once more.
 
 use super::book::{Interrupted, stubborn};
 use crate::engine::outlet::Unpublished;
@@ -8,7 +10,7 @@ use crate::state::StateStore;
 use futures::FutureExt;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Mutex, OwnedMutexGuard};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 /// A message begun in vain in so many lives is set aside.
 const CRASHES: u32 = 3;
@@ -22,41 +24,50 @@ pub(in crate::engine) struct Trial {
     keep: Duration,
     /// Of this process: a message that comes again within it, since a channel was lost, has not ended it.
     life: u64,
-    one: Arc<Mutex<()>>,
+    room: Arc<RwLock<()>>,
 }
 
 /// A suspect.
 pub(in crate::engine) struct Suspect {
     id: String,
-    alone: Option<Alone>,
+    at_work: Option<AtWork>,
     guilty: bool,
 }
 
-/// Held during a suspect's first attempt: no other suspect runs beside it.
-pub(in crate::engine) struct Alone {
-    one: OwnedMutexGuard<()>,
+/// A suspect's place among others.
+enum Place {
+    /// Beside others that have one like it.
+    Shared { _held: OwnedRwLockReadGuard<()> },
+    /// No other suspect runs.
+    Alone { _held: OwnedRwLockWriteGuard<()> },
+}
+
+/// Held during a suspect's first attempt.
+pub(in crate::engine) struct AtWork {
+    place: Place,
     trial: Trial,
     id: String,
 }
 
-impl Alone {
+impl AtWork {
     /// Lets other suspects run while this one only waits. If the process ends meanwhile, that was not its doing.
     pub(in crate::engine) async fn aside<T>(
-        alone: &mut Option<Self>,
+        at_work: &mut Option<Self>,
         waits: impl Future<Output = T>,
     ) -> T {
         let mut waits = std::pin::pin!(waits);
         if let Some(waited) = waits.as_mut().now_or_never() {
             return waited;
         }
-        let Some(Self { one, trial, id }) = alone.take() else {
+        let Some(Self { place, trial, id }) = at_work.take() else {
             return waits.await;
         };
-        drop(one);
+        let alone = matches!(place, Place::Alone { .. });
+        drop(place);
         let (waited, ()) = tokio::join!(waits, trial.spare(&id));
-        let one = Arc::clone(&trial.one).lock_owned().await;
+        let place = trial.place(alone).await;
         trial.begin_again(&id).await;
-        *alone = Some(Self { one, trial, id });
+        *at_work = Some(Self { place, trial, id });
         waited
     }
 }
@@ -67,9 +78,9 @@ impl Suspect {
         self.guilty
     }
 
-    /// What keeps others from running beside it.
-    pub(in crate::engine) fn alone(&mut self) -> &mut Option<Alone> {
-        &mut self.alone
+    /// Its place among others.
+    pub(in crate::engine) fn at_work(&mut self) -> &mut Option<AtWork> {
+        &mut self.at_work
     }
 }
 
@@ -85,7 +96,19 @@ impl Trial {
             queue: queue.into(),
             keep,
             life,
-            one: Arc::default(),
+            room: Arc::default(),
+        }
+    }
+
+    async fn place(&self, alone: bool) -> Place {
+        let room = Arc::clone(&self.room);
+        match alone {
+            true => Place::Alone {
+                _held: room.write_owned().await,
+            },
+            false => Place::Shared {
+                _held: room.read_owned().await,
+            },
         }
     }
 
@@ -95,7 +118,10 @@ impl Trial {
         id: &str,
         interrupted: Interrupted<'_>,
     ) -> Result<Suspect, Unpublished> {
-        let one = Arc::clone(&self.one).lock_owned().await;
+        let begun_in = stubborn(interrupted, || self.store.begun_in(&self.queue, id)).await?;
+        // Counted only once it has its place: what waits for that has killed nobody.
+        let alone = begun_in.iter().any(|life| *life != self.life);
+        let place = self.place(alone).await;
         if interrupted() {
             return Err(Unpublished::Interrupted);
         }
@@ -105,8 +131,8 @@ impl Trial {
         .await?;
         Ok(Suspect {
             id: id.to_owned(),
-            alone: Some(Alone {
-                one,
+            at_work: Some(AtWork {
+                place,
                 trial: self.clone(),
                 id: id.to_owned(),
             }),
@@ -127,8 +153,8 @@ impl Trial {
 
     /// Its attempt is over, and it did no harm. If that cannot be stored, it is forgotten later by itself.
     pub(in crate::engine) async fn acquit(&self, suspect: Suspect) {
-        let Suspect { id, alone, .. } = suspect;
-        drop(alone);
+        let Suspect { id, at_work, .. } = suspect;
+        drop(at_work);
         unless_stored(&id, self.store.acquit(&self.queue, &id).await);
     }
 }

@@ -82,3 +82,28 @@ async fn a_copy_of_what_the_peer_has_is_dropped_without_a_word() {
     }
     assert_eq!(world.broker.ready("sms.event").await.unwrap(), 0);
 }
+
+/// The process wrote down what the peer had said, and died before its sender was told: what is left of the message here is
+/// all that brings it back.
+#[tokio::test]
+async fn a_copy_takes_the_verdict_to_its_sender_when_it_goes() {
+    let world = World::new();
+    for (id, state) in [("parked", RowState::SentFinal), ("journaled", RowState::Sent)] {
+        let mut ack = Event::ack(id, "remote-1");
+        ack.set_transport_name("sms");
+        world.row(id, &[state], &[&ack]).await;
+    }
+    world.park("parked").await;
+    world.wait("journaled", USER, Reason::Backoff).await;
+    let withdrawal = world.reach.withdrawal(QUEUE);
+    let handled = parking::drop(&*world.broker, &withdrawal, QUEUE, &Selection::All).await;
+    assert_eq!(handled.unwrap().done, 1);
+    let expired = journal_desk::expire(&*world.store, &withdrawal, QUEUE, HOUR).await;
+    assert_eq!(expired.unwrap().told, 1);
+    let events = world.events(2).await;
+    for (event, id) in events.iter().zip(["parked", "journaled"]) {
+        let row = world.store.row(id).await.unwrap().unwrap();
+        assert_eq!(event.encode(), row.told[0].as_bytes(), "as it was written");
+        assert!(matches!(row.state, RowState::SentFinal | RowState::Sent));
+    }
+}

@@ -42,6 +42,8 @@ pub(super) mod tag {
     pub const STATE: u8 = b's';
     /// account, deadline, message id.
     pub const DEADLINE: u8 = b'o';
+    /// The same of rows that are left to a person.
+    pub const ALARM: u8 = b'j';
     /// account, the provider's id, message id.
     pub const REMOTE: u8 = b'i';
     /// person, time, message id, [`ROW`] or [`TRAIL`].

@@ -7,7 +7,9 @@ use super::disk::{Failure, Space, Tx, View, millis};
 use super::keys::{Key, Parts, fits, pack, tag, unpack};
 use super::sweep::{self, NEVER};
 use crate::error::WorkError;
-use crate::state::ledger::{Counts, Ledger, MAX_STEPS, Note, Put, Query, Row, RowState, Step};
+use crate::state::ledger::{
+    Counts, Ledger, LeftTo, MAX_STEPS, Note, Put, Query, Row, RowState, Step,
+};
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeSet, HashSet};
@@ -51,6 +53,14 @@ fn state_index(account: &str, state: RowState) -> Key {
     Key::new(tag::STATE).name(account).byte(number(state))
 }
 
+fn deadlines(account: &str, left_to: LeftTo) -> Key {
+    let tag = match left_to {
+        LeftTo::Rules => tag::DEADLINE,
+        LeftTo::Person => tag::ALARM,
+    };
+    Key::new(tag).name(account)
+}
+
 /// A state as stored; new states get new numbers.
 pub(super) fn number(state: RowState) -> u8 {
     match state {
@@ -86,7 +96,7 @@ fn row_indexes(row: &Row) -> BTreeSet<Vec<u8>> {
     if let Some(deadline) = row.deadline
         && !row.state.is_final()
     {
-        let key = Key::new(tag::DEADLINE).name(&row.account);
+        let key = deadlines(&row.account, row.left_to());
         keys.insert(key.number(deadline).name(id).bytes());
     }
     if let Some(remote) = &row.remote_id {
@@ -396,11 +406,12 @@ impl Ledger for EmbeddedStore {
     async fn overdue(
         &self,
         account: &str,
+        left_to: LeftTo,
         skip: usize,
         limit: usize,
     ) -> Result<(u64, Vec<String>), WorkError> {
         fits([account])?;
-        let under = Key::new(tag::DEADLINE).name(account);
+        let under = deadlines(account, left_to);
         self.read(move |look| {
             let now = under.clone().number(look.now()).bytes();
             let (mut count, mut ids) = (0, Vec::new());

@@ -15,6 +15,14 @@ fn key(queue: &str, id: &str) -> Key {
     Key::new(tag::SUSPECT).name(queue).name(id)
 }
 
+/// The lives that are not forgotten.
+fn lives(view: &impl View, old: Option<(u64, Vec<u64>)>) -> Vec<u64> {
+    match old {
+        Some((ends, lives)) if ends > view.now() => lives,
+        _ => Vec::new(),
+    }
+}
+
 /// Its end, and the lives.
 fn get(view: &impl View, key: &[u8]) -> Result<Option<(u64, Vec<u64>)>, Failure> {
     let Some(value) = view.get(Space::Index, key)? else {
@@ -45,6 +53,13 @@ pub(super) fn message(key: &[u8]) -> Result<&str, Failure> {
 
 #[async_trait]
 impl Suspects for EmbeddedStore {
+    async fn begun_in(&self, queue: &str, id: &str) -> Result<Vec<u64>, WorkError> {
+        fits([queue, id])?;
+        let key = key(queue, id);
+        self.read(move |look| Ok(lives(look, get(look, key.as_ref())?)))
+            .await
+    }
+
     async fn suspect(
         &self,
         queue: &str,
@@ -58,10 +73,7 @@ impl Suspects for EmbeddedStore {
             let now = tx.now();
             let old = get(tx, key.as_ref())?;
             let reminded = old.as_ref().map(|(ends, _)| *ends);
-            let mut lives = match old {
-                Some((ends, lives)) if ends > now => lives,
-                _ => Vec::new(),
-            };
+            let mut lives = lives(tx, old);
             if !lives.contains(&life) {
                 lives.push(life);
             }

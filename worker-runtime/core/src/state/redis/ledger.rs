@@ -6,7 +6,9 @@ use super::errors::unreadable;
 use super::keys::{name, part};
 use super::script::{at_most, millis, script};
 use crate::error::WorkError;
-use crate::state::ledger::{Counts, Ledger, MAX_STEPS, Note, Put, Query, Row, RowState, Step};
+use crate::state::ledger::{
+    Counts, Ledger, LeftTo, MAX_STEPS, Note, Put, Query, Row, RowState, Step,
+};
 use async_trait::async_trait;
 use redis::ScriptInvocation;
 use serde::de::DeserializeOwned;
@@ -37,7 +39,8 @@ impl Ledger for RedisStore {
             .arg(named(&row.remote_id))
             .arg(text(deadline))
             .arg(json)
-            .arg(named(&row.batch));
+            .arg(named(&row.batch))
+            .arg(deadlines(row.left_to()));
         let stays: Option<String> = self.link.script(&call).await?;
         Ok(match stays {
             None => Put::Stored,
@@ -125,11 +128,13 @@ impl Ledger for RedisStore {
     async fn overdue(
         &self,
         account: &str,
+        left_to: LeftTo,
         skip: usize,
         limit: usize,
     ) -> Result<(u64, Vec<String>), WorkError> {
         let mut call = self.ledger(script!("ledger_lib", "overdue"));
         call.arg(part(account))
+            .arg(deadlines(left_to))
             .arg(at_most(skip))
             .arg(at_most(limit));
         let (count, ids): (u64, Vec<String>) = self.link.script(&call).await?;
@@ -147,6 +152,14 @@ impl Ledger for RedisStore {
             .arg(state.as_str())
             .arg(at_most(limit));
         self.ids(&call).await
+    }
+}
+
+/// Which sorted set by deadline.
+fn deadlines(left_to: LeftTo) -> &'static str {
+    match left_to {
+        LeftTo::Rules => "d",
+        LeftTo::Person => "w",
     }
 }
 

@@ -25,6 +25,7 @@
 //! | `L:t:<message>` | list | trail: person, then steps as JSON | swept after the retention |
 //! | `L:s:<account>:<state>` | sorted set | messages with rows, by birth | with the row |
 //! | `L:d:<account>` | sorted set | messages with unfinished rows, by deadline | with the final step |
+//! | `L:w:<account>` | sorted set | those of them that are left to a person once they are overdue | as those |
 //! | `L:x:<account>:<remote id>` | text | messages to which the provider gave this id | with the row |
 //! | `L:p:<person>` | sorted set | messages of a person, by birth | with row and trail |
 //! | `L:n` | sorted set | messages with trails, by their beginning | with the trail |

@@ -9,6 +9,11 @@ use std::time::Duration;
 
 #[async_trait]
 impl Suspects for RedisStore {
+    async fn begun_in(&self, queue: &str, id: &str) -> Result<Vec<u64>, WorkError> {
+        let key = self.keys.suspect(queue, id);
+        self.link.command(redis::cmd("SMEMBERS").arg(key)).await
+    }
+
     async fn suspect(
         &self,
         queue: &str,

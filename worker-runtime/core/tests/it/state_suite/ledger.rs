@@ -4,7 +4,7 @@ use super::{LONG, SOON, Source, now, sweep_all, unique, until};
 use std::sync::Arc;
 use std::time::Duration;
 use vumi_core::state::StateStore;
-use vumi_core::state::ledger::{Change, Note, Put, Query, Row, RowState, Step};
+use vumi_core::state::ledger::{Change, LeftTo, Note, Put, Query, Row, RowState, Step};
 
 pub fn step(at: u64, text: &str) -> Step {
     Step {
@@ -229,12 +229,17 @@ pub async fn ledger_knows_what_is_overdue(source: &impl Source) {
         put(&store, &row, None).await;
         rows.push(row);
     }
-    let overdue = async |limit| store.overdue(&account, 0, limit).await.expect("overdue");
+    let left = async |left_to, skip, limit| {
+        let overdue = store.overdue(&account, left_to, skip, limit).await;
+        overdue.expect("overdue")
+    };
+    let overdue = async |limit| left(LeftTo::Person, 0, limit).await;
     let longest = vec![rows[1].message_id.clone(), rows[0].message_id.clone()];
     assert_eq!(overdue(9).await, (2, longest.clone()));
     assert_eq!(overdue(1).await, (2, longest[..1].to_vec()), "all count");
-    let behind = store.overdue(&account, 1, 9).await.expect("overdue");
+    let behind = left(LeftTo::Person, 1, 9).await;
     assert_eq!(behind, (2, longest[1..].to_vec()), "those behind the first");
+    assert_eq!(left(LeftTo::Rules, 0, 9).await, (0, Vec::new()));
     moved(&store, &rows[0], change(RowState::Sent, now(), LONG)).await;
     moved(
         &store,
@@ -246,9 +251,10 @@ pub async fn ledger_knows_what_is_overdue(source: &impl Source) {
     let soon = change(RowState::Unknown, now(), SOON);
     moved(&store, &rows[2], soon).await;
     until("its patience ends", || async {
-        (overdue(0).await.0 == 1).then_some(())
+        (left(LeftTo::Rules, 0, 0).await.0 == 1).then_some(())
     })
     .await;
+    assert_eq!(overdue(9).await, (0, Vec::new()), "a rule ends it");
 }
 
 pub async fn ledger_keeps_trails(source: &impl Source) {

@@ -4,7 +4,7 @@ use super::ledger::{change, step};
 use super::{Dice, LONG, Source, unique};
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use vumi_core::state::ledger::{Counts, Note, Put, Query, Row, RowState, Step};
+use vumi_core::state::ledger::{Counts, LeftTo, Note, Put, Query, Row, RowState, Step};
 
 /// Schedules of one run of the suite.
 const RUNS: u64 = 100;
@@ -95,18 +95,22 @@ pub async fn ledger_follows_its_model(source: &impl Source) {
                 let expected = expected.map(|row| row.message_id.clone()).collect();
                 assert_eq!(found, expected, "seed {seed}: {state:?}");
             }
-            let mut late: Vec<&Row> = of_account().collect();
-            late.retain(|row| row.deadline.is_some_and(|at| at < 1_000_000));
-            let (count, found) = store.overdue(account, 0, 100).await.expect("overdue");
-            assert_eq!(
-                (count, found.len()),
-                (late.len() as u64, late.len()),
-                "seed {seed}"
-            );
-            assert!(
-                late.iter().all(|row| found.contains(&row.message_id)),
-                "seed {seed}"
-            );
+            for left_to in [LeftTo::Rules, LeftTo::Person] {
+                let mut late: Vec<&Row> = of_account().collect();
+                late.retain(|row| row.deadline.is_some_and(|at| at < 1_000_000));
+                late.retain(|row| row.left_to() == left_to);
+                let overdue = store.overdue(account, left_to, 0, 100).await;
+                let (count, found) = overdue.expect("overdue");
+                assert_eq!(
+                    (count, found.len()),
+                    (late.len() as u64, late.len()),
+                    "seed {seed}: {left_to:?}"
+                );
+                assert!(
+                    late.iter().all(|row| found.contains(&row.message_id)),
+                    "seed {seed}: {left_to:?}"
+                );
+            }
             for remote in ["r0", "r1", "r2"] {
                 let mut with = of_account().filter(|row| row.remote_id.as_deref() == Some(remote));
                 let expected = with.next().filter(|_| with.next().is_none());

@@ -309,9 +309,16 @@ pub async fn suspects_are_counted_and_forgotten(source: &impl Source) {
         let count = store.suspect(queue, &id, life, keep).await;
         count.expect("suspect")
     };
+    let begun_in = async |store: &dyn StateStore| {
+        let mut lives = store.begun_in(&queue, &id).await.expect("begun in");
+        lives.sort_unstable();
+        lives
+    };
+    assert_eq!(begun_in(&*store).await, [0u64; 0]);
     for life in 1..=3 {
         assert_eq!(begun(&*store, &queue, life.into(), LONG).await, life);
     }
+    assert_eq!(begun_in(&*other).await, [1, 2, 3]);
     // A life that was there before.
     assert_eq!(begun(&*other, &queue, 2, LONG).await, 3);
     // In one of them it only waited.
@@ -321,6 +328,7 @@ pub async fn suspects_are_counted_and_forgotten(source: &impl Source) {
     assert_eq!(begun(&*store, &unique("q"), 1, LONG).await, 1);
     other.acquit(&queue, &id).await.expect("acquit");
     other.acquit(&queue, &id).await.expect("again");
+    assert_eq!(begun_in(&*store).await, [0u64; 0]);
     assert_eq!(begun(&*store, &queue, 1, SOON).await, 1);
     until("it is forgotten", || async {
         let another = begun(&*store, &queue, rand::random(), SOON).await;

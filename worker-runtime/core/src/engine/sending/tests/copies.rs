@@ -87,7 +87,7 @@ fn a_copy_of_what_another_replica_is_sending_waits_for_the_outcome() {
     });
 }
 
-/// Messages that may have killed a process run one at a time; one that only waits kills nobody.
+/// A message that may have killed a process and only waits is not counted meanwhile, and holds up no other.
 #[tokio::test]
 async fn a_copy_that_waits_for_another_replica_holds_up_no_other_suspect() {
     let store = store();

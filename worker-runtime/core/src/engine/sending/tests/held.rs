@@ -166,3 +166,32 @@ fn a_reply_that_waits_for_its_next_attempt_dies_with_its_holder_and_its_sender_i
         assert_eq!(bench.peer.attempts.load(Ordering::SeqCst), 1);
     });
 }
+
+/// It would fill the window of its holder, where nothing can leave it.
+#[test]
+fn what_was_handed_on_before_a_pause_is_sent_by_its_holder() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let mut bench = Bench::new(&store, json!({}), false);
+        bench.reply_queue = Some(ONE);
+        let pause = Order::Pause;
+        store.set_order("t", "spring", Some(&pause)).await.unwrap();
+        for (lasting, sent) in [(true, 0), (false, 1)] {
+            let life = Life::until(0);
+            let worker = Arc::new(Transport {
+                name: bench.name,
+                peer: Arc::clone(&bench.peer),
+                life: Arc::clone(&life),
+            });
+            let (_, mut desk) = bench.desk(&life, Some(Arc::clone(&store)), worker);
+            desk.lasting = lasting;
+            let mut reply = reply();
+            let labels = reply.helper_metadata_mut();
+            labels.insert("batch".into(), "spring".into());
+            let work = Arc::new(desk).work(delivery(&reply, false));
+            let done = tokio::time::timeout(Duration::from_secs(60), work).await;
+            assert_eq!(done.is_ok(), !lasting, "the others wait for its end");
+            assert_eq!(bench.peer.took.load(Ordering::SeqCst), sent);
+        }
+    });
+}

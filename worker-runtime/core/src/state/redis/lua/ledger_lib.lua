@@ -44,6 +44,11 @@ local function forget_person(person, id, other)
     call('ZREM', L .. 'p:' .. person, id)
   end
 end
+-- Takes a message out of the sets by deadline.
+local function undue(account, id)
+  call('ZREM', L .. 'd:' .. account, id)
+  call('ZREM', L .. 'w:' .. account, id)
+end
 local function purge_row(id)
   local row = call('GET', L .. 'r:' .. id)
   if not row then
@@ -54,7 +59,7 @@ local function purge_row(id)
   call('DEL', L .. 'r:' .. id)
   call('ZREM', L .. 'e', 'r:' .. id)
   call('ZREM', L .. 's:' .. account .. ':' .. state, id)
-  call('ZREM', L .. 'd:' .. account, id)
+  undue(account, id)
   forget_person(person, id, call('LINDEX', L .. 't:' .. id, 0))
   if remote ~= '' then
     unname(account, remote, id)

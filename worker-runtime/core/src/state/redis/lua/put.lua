@@ -1,5 +1,5 @@
 -- message, expected version or nothing, version, state, final, keep, born, account, person, remote id, deadline or
--- nothing, JSON, batch. Answers nothing, or the row that stays.
+-- nothing, JSON, batch, set of deadlines. Answers nothing, or the row that stays.
 local id, expected, version, state, final = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local born, account, person, remote, deadline = ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local t = now()
@@ -21,9 +21,7 @@ if row then
     call('ZREM', L .. 's:' .. old_account .. ':' .. old_state, id)
   end
   same_account = old_account == account
-  if not same_account then
-    call('ZREM', L .. 'd:' .. old_account, id)
-  end
+  undue(old_account, id)
   if old_person ~= person then
     forget_person(old_person, id, call('LINDEX', L .. 't:' .. id, 0))
   end
@@ -46,9 +44,7 @@ local line = table.concat({ version, state, final, account, person, remote, ARGV
 call('SET', L .. 'r:' .. id, line .. '\n' .. ARGV[12])
 call('ZADD', L .. 's:' .. account .. ':' .. state, born, id)
 if deadline ~= '' then
-  call('ZADD', L .. 'd:' .. account, deadline, id)
-elseif row then
-  call('ZREM', L .. 'd:' .. account, id)
+  call('ZADD', L .. ARGV[14] .. ':' .. account, deadline, id)
 end
 if person ~= '' and person ~= old_person then
   call('ZADD', L .. 'p:' .. person, born, id)
