@@ -75,6 +75,7 @@ impl Keeper {
         let mut turn = tokio::time::interval(TICK);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut round = Round::default();
+        let mut ours = false;
         loop {
             turn.tick().await;
             self.rate().await;
@@ -84,8 +85,12 @@ impl Keeper {
                 .any(|c| *c.borrow() == ConsumerState::Consuming)
             {
                 round = Round::default();
+                if std::mem::take(&mut ours) {
+                    self.leave();
+                }
                 continue;
             }
+            ours = true;
             let interrupted = || self.abandoned.is_cancelled();
             let looked = self.look(book, &mut round, &interrupted).await;
             match looked {
@@ -106,6 +111,17 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Whoever reads the queue counts the rows from now on: nothing of what was counted here may stand beside that.
+    fn leave(&self) {
+        let metrics = &self.sending.metrics;
+        for state in RowState::ALL {
+            metrics.ledger_rows(state.as_str(), 0);
+        }
+        metrics.ledger_overdue.set(0);
+        let text = "every message has a row; the replica that reads the queue looks after them";
+        self.report(StatusLevel::Ok, reasons::LEDGER_ON, text);
     }
 
     async fn watch_rate(&self) {

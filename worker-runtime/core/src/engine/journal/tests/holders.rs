@@ -8,6 +8,7 @@ use crate::engine::lanes::Lane;
 use crate::engine::store_watch::Trouble;
 use crate::parking;
 use crate::state::journal::{About, Append, Due, Entry, Lane as Place};
+use crate::telemetry::QueueMetrics;
 use tokio::time::Instant;
 
 fn message(text: &str) -> UserMessage {
@@ -83,8 +84,15 @@ async fn without_order_what_a_dead_replica_had_claimed_is_suspect() {
 
 /// A journal of a fenced queue, as a consumer has it, which holds the fence.
 async fn fenced(store: &Arc<dyn StateStore>) -> LaneJournal {
+    fenced_and_counted(store, metrics()).await
+}
+
+fn metrics() -> QueueMetrics {
     let metrics = crate::telemetry::Telemetry::new();
-    let metrics = metrics.worker("application/t").queue(QUEUE);
+    metrics.worker("application/t").queue(QUEUE)
+}
+
+async fn fenced_and_counted(store: &Arc<dyn StateStore>, metrics: QueueMetrics) -> LaneJournal {
     let parts = Parts {
         store: Arc::clone(store),
         volatile_will_do: true,
@@ -100,6 +108,31 @@ async fn fenced(store: &Arc<dyn StateStore>) -> LaneJournal {
         journal.event().await;
     }
     journal
+}
+
+/// Another replica counts what is kept from then on, and their sum is to be right.
+#[tokio::test]
+async fn whoever_loses_the_fence_says_of_nothing_that_it_is_kept() {
+    let (store, metrics) = (store(), metrics());
+    let messages = vec![waits(1, &message("x"))];
+    store.append(QUEUE, messages).await.unwrap();
+    let mut journal = fenced_and_counted(&store, metrics.clone()).await;
+    let moment = Duration::from_millis(100);
+    let counted = async {
+        while metrics.journal_messages.get() == 0 {
+            journal.tick(Instant::now());
+            let _ = tokio::time::timeout(moment, journal.event()).await;
+        }
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(20), counted).await;
+    counted.expect("it is counted");
+    // Another count is under way when the fence is lost.
+    journal.depth_at = Instant::now();
+    journal.tick(Instant::now());
+    journal.consumer_state(false);
+    assert_eq!(metrics.journal_messages.get(), 0);
+    let _ = tokio::time::timeout(3 * moment, journal.event()).await;
+    assert_eq!(metrics.journal_messages.get(), 0, "it came too late");
 }
 
 /// What had its verdict while the fence was ours, and is not in the store yet when it is lost, stays out of it: whoever

@@ -1,8 +1,10 @@
 //! The keeper among rows that it cannot end.
 
 use super::*;
+use crate::broker::ConsumerState;
 use crate::engine::sending::keeper::{AT_ONCE, Round};
 use crate::state::ledger::{Change, Step};
+use tokio::sync::watch;
 
 /// A row that is overdue since `at`.
 async fn overdue(store: &Arc<dyn StateStore>, id: &str, state: RowState, at: u64) {
@@ -61,5 +63,33 @@ fn rows_that_need_a_person_do_not_hide_those_that_need_only_the_keeper() {
         assert_eq!(left, [all, all - 1, all - 1]);
         let row = store.row("sent").await.unwrap().unwrap();
         assert_eq!(row.state, RowState::SentFinal);
+    });
+}
+
+/// Another replica counts the rows from then on, and their sum is to be right.
+#[test]
+fn whoever_reads_the_queue_no_more_says_nothing_of_what_is_overdue() {
+    in_simulated_time(async {
+        let store = simulated_store();
+        let bench = Bench::new(&store, json!({}), false);
+        overdue(&store, "m", RowState::Queued, 1000).await;
+        let mut keeper = bench.keeper();
+        let (state, told) = watch::channel(ConsumerState::Consuming);
+        keeper.consumers.push(told);
+        let gauge = keeper.sending.metrics.ledger_overdue.clone();
+        let status = Arc::clone(&keeper.status);
+        let said = || status.components().pop().map(|report| report.reason);
+        let keeping = tokio::spawn(keeper.run());
+        for (is, overdue, reason) in [
+            (ConsumerState::Consuming, 1, "overdue"),
+            (ConsumerState::Standby(None), 0, "on"),
+            (ConsumerState::Consuming, 1, "overdue"),
+        ] {
+            state.send_replace(is);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert_eq!(gauge.get(), overdue);
+            assert_eq!(said().as_deref(), Some(reason));
+        }
+        keeping.abort();
     });
 }
