@@ -12,7 +12,7 @@ use crate::message::{Event, FateState};
 use crate::reasons::{self, Reason};
 use crate::state::ledger::{Content, Put, Row, RowState};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -45,6 +45,8 @@ pub(super) struct Round {
     swept: Option<u64>,
     /// Which holders have a queue, as far as was asked in this look.
     holders: HashMap<String, Option<bool>>,
+    /// Messages whose rows cannot be read, of which that was said.
+    unreadable: HashSet<String>,
 }
 
 /// The look-out of one transport.
@@ -168,8 +170,18 @@ impl Keeper {
         };
         let mut handled = 0;
         for id in ids {
-            let Some(row) = book.load(&id, interrupted).await? else {
-                continue;
+            let row = match book.load(&id, interrupted).await {
+                Ok(Some(row)) => row,
+                Ok(None) => continue,
+                Err(Unpublished::Failed(error)) => {
+                    // It stays overdue, and those behind it go on.
+                    if round.unreadable.insert(id.clone()) {
+                        sending.metrics.error(&error);
+                        tracing::warn!(message_id = id, code = %error.code, reason = %error, "the row of a message cannot be read");
+                    }
+                    continue;
+                }
+                Err(interrupted) => return Err(interrupted),
             };
             let is_over = row.deadline.is_some_and(|deadline| deadline <= now());
             let is_judged = standing::sender(&row).is_none() || shows_life();

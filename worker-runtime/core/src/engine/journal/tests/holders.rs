@@ -204,3 +204,29 @@ async fn what_a_superseded_holder_appended_is_found() {
     rig.until("found", |s| s.counts.done == 2).await;
     until_empty(&store, QUEUE).await;
 }
+
+/// It is set aside, where a person finds it, and everything behind and beside it is handled.
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_is_set_aside_and_the_others_are_handled() {
+    let embedded = EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap();
+    let store: Arc<dyn StateStore> = embedded.clone();
+    let bodies = ["first", "damaged", "behind it", "beside it"];
+    let messages = bodies.map(message);
+    let lanes = [1, 1, 1, 2].into_iter();
+    let appends = lanes.zip(&messages).map(|(n, one)| waits(n, one)).collect();
+    store.append(QUEUE, appends).await.unwrap();
+    let listed = store.list(QUEUE, &Filter::default(), 10).await.unwrap();
+    let damaged = &listed[1];
+    embedded.spoil_entry(QUEUE, &damaged.lane, damaged.id).await;
+    let rig = Rig::on(with(&store, restless()), |i, cx| async move {
+        Ok(echo(&i, &cx))
+    })
+    .await;
+    rig.until("all but one are handled", |s| {
+        (s.counts.done, s.counts.parked) == (3, 1)
+    })
+    .await;
+    let parked = parking::list(&*rig.broker, QUEUE, 10).await.unwrap();
+    assert_eq!(parked[0].code, codes::STATE_UNREADABLE.name);
+    until_empty(&store, QUEUE).await;
+}
