@@ -242,7 +242,7 @@ fn dropped(dropped: &Dropped) -> Result<(), CliError> {
     }
     if *untold > 0 {
         text += &format!(
-            "{untold} senders are not told that their messages were dropped: that takes the broker (--broker URL, or ask the process)\n"
+            "{untold} senders are not told that their messages were dropped: that takes the broker (--broker URL, or ask the process), and rows that can be read\n"
         );
     }
     output::print(&text)?;
