@@ -2,13 +2,14 @@
 //! function over numbers; what gathers them is beside it. At rest the imbalance is 0.
 
 use crate::broker::Broker;
+use crate::codes;
 use crate::error::WorkError;
 use crate::journal_desk::is_of;
 use crate::message::FailureMessage;
 use crate::message::glance::Glance;
 use crate::parking;
 use crate::state::StateStore;
-use crate::state::ledger::RowState;
+use crate::state::ledger::{RowState, readable_row};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -161,7 +162,7 @@ async fn external(store: &dyn StateStore, account: &str, found: &Found) -> Resul
     let limit = usize::try_from(queued.unwrap_or_default()).unwrap_or(usize::MAX);
     let mut external = 0;
     for id in store.in_state(account, RowState::Queued, limit).await? {
-        let row = store.row(&id).await?;
+        let row = readable_row(store, &id).await?;
         external += u64::from(row.is_some_and(|row| row.is_external()));
     }
     Ok(external)
@@ -189,11 +190,13 @@ async fn journal(store: &dyn StateStore, queue: &str) -> Result<Stored, WorkErro
     }
     // What was taken out of it ends in a moment; whether its row has ended yet says nothing.
     for outgoing in store.outgoing(queue, ONE_BY_ONE).await? {
-        let row = match Glance::of(&outgoing.entry.body).id() {
-            Some(id) => store.row(&id).await?,
-            None => None,
+        let id = Glance::of(&outgoing.entry.body).id();
+        let expected = match state_of(store, id.as_deref()).await? {
+            Known::Nothing => false,
+            Known::Row(state) => !state.is_final(),
+            Known::Unreadable => true,
         };
-        stored.expected += u64::from(row.is_some_and(|row| !row.state.is_final()));
+        stored.expected += u64::from(expected);
     }
     Ok(stored)
 }
@@ -231,16 +234,34 @@ impl Stored {
         id: Option<&str>,
         expected: impl Fn(RowState) -> bool,
     ) -> Result<(), WorkError> {
-        let row = match id {
-            Some(id) => store.row(id).await?,
-            None => None,
-        };
-        match row.map(|row| row.state) {
-            Some(state) if expected(state) => self.expected += 1,
-            Some(state) if state.is_final() => self.finished += 1,
-            _ => self.without_row += 1,
+        match state_of(store, id).await? {
+            Known::Row(state) if expected(state) => self.expected += 1,
+            Known::Row(state) if state.is_final() => self.finished += 1,
+            // It is counted among the rows of whatever state it has.
+            Known::Unreadable => self.expected += 1,
+            Known::Row(_) | Known::Nothing => self.without_row += 1,
         }
         Ok(())
+    }
+}
+
+/// What the ledger says of a message.
+enum Known {
+    /// It has no row.
+    Nothing,
+    Row(RowState),
+    /// It has one that cannot be read.
+    Unreadable,
+}
+
+async fn state_of(store: &dyn StateStore, id: Option<&str>) -> Result<Known, WorkError> {
+    let Some(id) = id else {
+        return Ok(Known::Nothing);
+    };
+    match store.row(id).await {
+        Ok(row) => Ok(row.map_or(Known::Nothing, |row| Known::Row(row.state))),
+        Err(error) if error.code == codes::STATE_UNREADABLE => Ok(Known::Unreadable),
+        Err(error) => Err(error),
     }
 }
 

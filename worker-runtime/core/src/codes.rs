@@ -135,7 +135,7 @@ codes! {
     STATE_VERSION = "state.version", "This Redis is too old.",
         "Use version 6.2 or later.";
     STATE_UNREADABLE = "state.unreadable", "The state store holds or answers something that cannot be read.",
-        "Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
+        "A later version may have written it: let all replicas have the same one, then `vumi parked requeue` what was set aside. Somebody else may use the same keys: give each system a keyPrefix of its own. Otherwise report it.";
     STATE_CONTENDED = "state.contended", "Others changed the same entry of the state store again and again at the same moment.",
         "Nothing; it is tried again. If it goes on, divide the users over several applications.";
     HOLDER_GONE = "reply.holder_gone", "The replica that held the request is gone.",

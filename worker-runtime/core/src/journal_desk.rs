@@ -57,7 +57,7 @@ pub struct Summary {
     pub due: Option<u64>,
     /// Why it waits.
     pub reason: Reason,
-    /// When the broker first delivered it: milliseconds since 1970.
+    /// When the broker first delivered it: milliseconds since 1970; 0 if that cannot be read.
     pub since: u64,
     /// Attempts made.
     pub attempts: u32,
@@ -383,6 +383,11 @@ async fn end(
     for one in &outgoing {
         match end_one(withdrawal, queue, one, dropped).await {
             Ok(()) => ended.push(one.id),
+            // It is out, and stays on record for who can read its row.
+            Err(error) if error.code == codes::STATE_UNREADABLE => {
+                dropped.untold += 1;
+                tracing::warn!(code = %error.code, queue, number = one.id, reason = %error, "its sender cannot be told");
+            }
             Err(error) => {
                 let rest = outgoing.len() - ended.len();
                 dropped.stopped = Some(format!(

@@ -16,7 +16,7 @@ use crate::message::Timestamp;
 use crate::resend::{self, Chosen, Resend, Resent};
 use crate::state::batches::Order;
 use crate::state::journal::Filter;
-use crate::state::ledger::{LeftTo, Row, RowState};
+use crate::state::ledger::{LeftTo, Row, RowState, readable_row};
 use crate::state::person::NoAddress;
 use crate::state::{Person, StateStore};
 use crate::why::{self, Question, Sender};
@@ -175,9 +175,9 @@ pub struct BeingSent {
 pub struct OverdueRow {
     /// The message.
     pub message_id: String,
-    /// Where it is.
-    pub state: RowState,
-    /// When its next step was due: milliseconds since 1970.
+    /// Where it is; none if its row cannot be read.
+    pub state: Option<RowState>,
+    /// When its next step was due: milliseconds since 1970; 0 if that is not known.
     pub deadline: u64,
     /// The last thing that is known.
     pub text: String,
@@ -490,7 +490,7 @@ impl Reach {
                     let (more, ids) = store.overdue(&account, left_to, 0, limit).await?;
                     count += more;
                     for id in ids {
-                        rows.extend(store.row(&id).await?.map(OverdueRow::from));
+                        rows.extend(overdue_row(&**store, id).await?);
                     }
                 }
                 rows.sort_by_key(|row: &OverdueRow| row.deadline);
@@ -510,6 +510,20 @@ impl Reach {
     }
 }
 
+/// An overdue row as it is listed, also if it cannot be read.
+async fn overdue_row(store: &dyn StateStore, id: String) -> Result<Option<OverdueRow>, WorkError> {
+    match store.row(&id).await {
+        Ok(row) => Ok(row.map(OverdueRow::from)),
+        Err(error) if error.code == codes::STATE_UNREADABLE => Ok(Some(OverdueRow {
+            message_id: id,
+            state: None,
+            deadline: 0,
+            text: error.to_string(),
+        })),
+        Err(error) => Err(error),
+    }
+}
+
 /// Messages of a transport that are being sent for longer than usual, or whose process is gone.
 async fn sent_for_long(
     store: &dyn StateStore,
@@ -521,7 +535,7 @@ async fn sent_for_long(
     let ids = store.in_state(account, RowState::Sending, MAX_LISTED);
     let mut found = Vec::new();
     for id in ids.await? {
-        let Some(row) = store.row(&id).await? else {
+        let Some(row) = readable_row(store, &id).await? else {
             continue;
         };
         if let Some(sender) = Sender::of(&row, store).await?.filter(is_long) {
@@ -546,7 +560,7 @@ impl From<Row> for OverdueRow {
                 .map(|step| step.text.clone())
                 .unwrap_or_default(),
             message_id: row.message_id,
-            state: row.state,
+            state: Some(row.state),
         }
     }
 }

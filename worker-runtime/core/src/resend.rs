@@ -9,7 +9,7 @@ use crate::engine::{may_double, patience};
 use crate::error::{ErrorClass, WorkError};
 use crate::message::Message;
 use crate::state::StateStore;
-use crate::state::ledger::{Change, Content, Put, Row, RowState, Step};
+use crate::state::ledger::{Change, Content, Put, Row, RowState, Step, readable_row};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -161,7 +161,8 @@ impl Chosen {
         }
         let mut rows = Vec::new();
         for id in ids {
-            rows.extend(store.row(&id).await?.filter(|row| self.fits(row)));
+            let row = readable_row(store, &id).await?;
+            rows.extend(row.filter(|row| self.fits(row)));
         }
         Ok(rows)
     }

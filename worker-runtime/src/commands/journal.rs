@@ -92,7 +92,7 @@ pub struct Chosen {
     /// Only those of the lane of this address
     #[arg(long, value_name = "ADDRESS", value_parser = kept::address)]
     pub address: Option<String>,
-    /// Only those that wait for this reason: backoff, throttle, overflow, behind, held, schedule or imported
+    /// Only those that wait for this reason: backoff, throttle, overflow, behind, held, schedule, imported or unreadable
     #[arg(long, value_name = "REASON", value_parser = reason)]
     pub reason: Option<Reason>,
     /// Only those of this group (a batch or tenant)
@@ -102,7 +102,7 @@ pub struct Chosen {
 
 fn reason(text: &str) -> Result<Reason, String> {
     serde_json::from_value(Value::from(text)).map_err(|_| {
-        "not one of backoff, throttle, overflow, behind, held, schedule, imported".into()
+        "not one of backoff, throttle, overflow, behind, held, schedule, imported, unreadable".into()
     })
 }
 
@@ -242,7 +242,7 @@ fn dropped(dropped: &Dropped) -> Result<(), CliError> {
     }
     if *untold > 0 {
         text += &format!(
-            "{untold} senders are not told that their messages were dropped: that takes the broker (--broker URL, or ask the process)\n"
+            "{untold} senders are not told that their messages were dropped: that takes the broker (--broker URL, or ask the process), and rows that can be read\n"
         );
     }
     output::print(&text)?;
@@ -284,7 +284,10 @@ fn table(listed: &[Summary]) -> String {
             one.place.to_string(),
             json!(one.reason).as_str().unwrap_or_default().to_owned(),
             due(one.due, now),
-            ago(now.saturating_sub(one.since) / 1000),
+            match one.since {
+                0 => "?".to_owned(),
+                since => ago(now.saturating_sub(since) / 1000),
+            },
             one.attempts.to_string(),
             dash(&one.code),
             dash(one.message_id.as_deref().unwrap_or_default()),

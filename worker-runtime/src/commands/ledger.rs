@@ -12,6 +12,7 @@ use crate::{moments, output, process};
 use serde_json::json;
 use vumi_core::audit::Balance;
 use vumi_core::operate::{Ask, Overdue, RowCount};
+use vumi_core::state::ledger::RowState;
 
 /// Arguments of `vumi ledger`.
 #[derive(clap::Args, Debug)]
@@ -227,8 +228,11 @@ fn late(overdue: &[Overdue], now: u64) -> String {
             vec![
                 account.account.clone(),
                 row.message_id.clone(),
-                row.state.as_str().to_owned(),
-                ago(now.saturating_sub(row.deadline) / 1000),
+                row.state.map_or("unreadable", RowState::as_str).to_owned(),
+                match row.deadline {
+                    0 => "?".to_owned(),
+                    deadline => ago(now.saturating_sub(deadline) / 1000),
+                },
                 row.text.clone(),
             ]
         }));
@@ -265,7 +269,6 @@ mod tests {
     use std::collections::BTreeMap;
     use vumi_core::audit::{Found, Stored, balance};
     use vumi_core::operate::BeingSent;
-    use vumi_core::state::ledger::RowState;
     use vumi_core::why::Sender;
 
     #[test]

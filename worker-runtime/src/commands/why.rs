@@ -248,9 +248,12 @@ pub(super) fn ends(sender: &Sender, now: u64) -> String {
 
 /// Where it is, and since when.
 fn head(standing: &Standing, now: u64) -> String {
-    let since = |at: u64| {
-        let long = ago(now.saturating_sub(at) / 1000);
-        format!("since {} ({long})", moments::shown(at))
+    let since = |at: u64| match at {
+        0 => "since nobody knows when".to_owned(),
+        at => {
+            let long = ago(now.saturating_sub(at) / 1000);
+            format!("since {} ({long})", moments::shown(at))
+        }
     };
     let (at, by) = (since(standing.since), &standing.by);
     let state = standing.state.map_or("", |state| state.as_str());
@@ -286,6 +289,7 @@ fn reason(reason: Reason) -> &'static str {
         Reason::Held => "somebody holds it: a paused batch",
         Reason::Schedule => "it is scheduled",
         Reason::Imported => "taken over from Vumi's failure worker",
+        Reason::Unreadable => "it cannot be read, and is set aside when its turn comes",
     }
 }
 

@@ -184,6 +184,28 @@ impl Redis {
         Ok(said.trim_end_matches('\n').to_owned())
     }
 
+    /// The files to which it appends what is written, with their sizes now.
+    pub fn append_files(&self) -> std::io::Result<Vec<(PathBuf, u64)>> {
+        let mut found = Vec::new();
+        // Since version 7 they have a folder of their own.
+        for folder in [
+            self.folder.path().to_owned(),
+            self.folder.path().join("appendonlydir"),
+        ] {
+            if !folder.is_dir() {
+                continue;
+            }
+            for entry in std::fs::read_dir(folder)? {
+                let path = entry?.path();
+                if path.extension().is_some_and(|end| end == "aof") {
+                    let size = std::fs::metadata(&path)?.len();
+                    found.push((path, size));
+                }
+            }
+        }
+        Ok(found)
+    }
+
     /// The end of the server's log, for a failing test.
     pub fn log(&self) -> String {
         launcher::log(self.folder.path())

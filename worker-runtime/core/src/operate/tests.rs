@@ -30,8 +30,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let store: Arc<dyn StateStore> =
-            EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap();
+        Self::on(EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap())
+    }
+
+    fn on(store: Arc<dyn StateStore>) -> Self {
         let broker = EmbeddedBroker::open(EmbeddedOptions::default()).unwrap();
         let consumed = Consumed {
             broker: Some(Arc::clone(&broker)),

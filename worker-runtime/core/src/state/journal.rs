@@ -37,6 +37,8 @@ pub enum Reason {
     Schedule,
     /// Taken over from Vumi's failure worker.
     Imported,
+    /// It cannot be read as an entry: it is damaged, or of a later version. Whoever works on it sets it aside.
+    Unreadable,
 }
 
 /// When the head of a lane may be worked on.
@@ -65,7 +67,7 @@ pub struct Entry {
 pub struct About {
     /// Why it waits.
     pub reason: Reason,
-    /// When the broker first delivered it here: milliseconds since 1970. Retries end by it.
+    /// When the broker first delivered it here: milliseconds since 1970; 0 if that cannot be read. Retries end by it.
     pub since: u64,
     /// Attempts made.
     pub attempts: u32,
@@ -93,14 +95,50 @@ impl Entry {
         bytes.into()
     }
 
-    /// Reads what [`Self::encode`] wrote; none if it is something else.
-    pub fn decode(bytes: &Bytes) -> Option<Self> {
-        let length = bytes.get(..4)?.try_into().ok().map(u32::from_be_bytes)?;
-        let end = usize::try_from(length).ok()?.checked_add(4)?;
-        let about = serde_json::from_slice(bytes.get(4..end)?).ok()?;
-        Some(Self {
-            about,
-            body: bytes.slice(end..),
+    /// Reads what [`Self::encode`] wrote. What is something else is an entry too, so that it stops nothing but itself: its
+    /// reason is [`Reason::Unreadable`], and nothing of it is lost. If only its description cannot be read, the text has
+    /// that, and the body is the message; else the body is all of it.
+    pub fn decode(bytes: &Bytes) -> Self {
+        let parts = || {
+            let length = bytes.get(..4)?.try_into().ok().map(u32::from_be_bytes)?;
+            let end = usize::try_from(length).ok()?.checked_add(4)?;
+            Some((bytes.get(4..end)?, bytes.slice(end..)))
+        };
+        let Some((about, body)) = parts() else {
+            return Self::unreadable("it is no entry of a journal".into(), bytes.clone());
+        };
+        if let Ok(about) = serde_json::from_slice(about) {
+            return Self { about, body };
+        }
+        match serde_json::from_slice::<serde_json::Map<String, serde_json::Value>>(about) {
+            // Descriptions have no content, whatever version wrote them.
+            Ok(about) => {
+                let about = serde_json::Value::Object(about);
+                Self::unreadable(format!("its description cannot be read: {about}"), body)
+            }
+            Err(_) => Self::unreadable("it is no entry of a journal".into(), bytes.clone()),
+        }
+    }
+
+    fn unreadable(text: String, body: Bytes) -> Self {
+        let about = About {
+            reason: Reason::Unreadable,
+            since: 0,
+            attempts: 0,
+            counted: 0,
+            code: codes::STATE_UNREADABLE.name.to_owned(),
+            text,
+            routing_key: String::new(),
+            amqp_message_id: None,
+        };
+        Self { about, body }
+    }
+
+    /// Why it cannot be worked on, if it cannot.
+    pub fn flaw(&self) -> Option<WorkError> {
+        (self.about.reason == Reason::Unreadable).then(|| {
+            let text = format!("an entry of the journal cannot be read: {}", self.about.text);
+            WorkError::new(ErrorClass::Bug, codes::STATE_UNREADABLE, text)
         })
     }
 }
@@ -191,7 +229,10 @@ impl Filter {
     pub fn takes(&self, id: u64, entry: &Entry) -> bool {
         let has = |ids: &Vec<u64>| ids.contains(&id);
         let reason = self.reason.is_none_or(|r| r == entry.about.reason);
-        reason && self.ids.as_ref().is_none_or(has) && !self.ends_before(entry)
+        // How old it is nobody knows.
+        let aged = self.before.is_none() || entry.about.reason != Reason::Unreadable;
+        let meant = reason && aged && self.ids.as_ref().is_none_or(has);
+        meant && !self.ends_before(entry)
     }
 
     /// Whether neither this entry nor what stands behind it is meant.
@@ -412,12 +453,29 @@ mod tests {
                 amqp_message_id: None,
             };
             let entry = Entry { about, body: body.into() };
-            prop_assert_eq!(Entry::decode(&entry.encode()), Some(entry));
+            prop_assert_eq!(Entry::decode(&entry.encode()), entry);
         }
 
         #[test]
-        fn damaged_entries_are_refused_not_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
-            let _ = Entry::decode(&bytes.into());
+        fn a_damaged_entry_is_kept_as_it_is(bytes in proptest::collection::vec(any::<u8>(), 0..60)) {
+            let bytes = Bytes::from(bytes);
+            let entry = Entry::decode(&bytes);
+            prop_assert_eq!(entry.about.reason, Reason::Unreadable);
+            prop_assert_eq!(&entry.body, &bytes);
+            prop_assert_eq!(Entry::decode(&entry.encode()), entry);
         }
+    }
+
+    #[test]
+    fn of_a_later_version_the_message_is_read_and_the_description_kept() {
+        let about = br#"{"reason":"some day","waits":7}"#;
+        let length = u32::try_from(about.len()).unwrap().to_be_bytes();
+        let stored = [&length[..], about, b"the message"].concat();
+        let entry = Entry::decode(&stored.into());
+        assert_eq!(entry.about.reason, Reason::Unreadable);
+        assert_eq!(&entry.body[..], b"the message");
+        assert!(entry.about.text.contains("some day"), "{}", entry.about.text);
+        assert_eq!(Entry::decode(&entry.encode()), entry);
+        assert_eq!(entry.flaw().map(|flaw| flaw.code), Some(codes::STATE_UNREADABLE));
     }
 }

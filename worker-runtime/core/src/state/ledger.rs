@@ -496,6 +496,20 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> Result<Vec<String>, WorkError>;
 }
 
+/// The row of one message among others: none, and a line in the log, if it cannot be read.
+pub(crate) async fn readable_row(
+    ledger: &(impl Ledger + ?Sized),
+    message_id: &str,
+) -> Result<Option<Row>, WorkError> {
+    match ledger.row(message_id).await {
+        Err(error) if error.code == codes::STATE_UNREADABLE => {
+            tracing::warn!(message_id, code = %error.code, reason = %error, "the row of a message cannot be read");
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

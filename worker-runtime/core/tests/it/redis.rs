@@ -6,6 +6,7 @@ mod durability;
 mod faults;
 mod measure;
 mod sentinel;
+mod unreadable;
 mod vumi;
 
 use std::sync::Arc;

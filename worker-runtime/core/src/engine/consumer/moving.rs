@@ -367,9 +367,14 @@ impl Consumer {
         let Some(journal) = &mut self.journal else {
             return;
         };
+        let flaw = head.entry.flaw();
         let (raw, mut replay) = journal.take(head);
         let flow = self.desk.port.flow;
-        let message = decode(flow, &raw.body);
+        // Whether it is its turn, and what happened to it, is not known: it is set aside.
+        let message = match flaw {
+            Some(flaw) => Err(flaw),
+            None => decode(flow, &raw.body),
+        };
         let lane = match &message {
             Ok(message) => self.chooser.lane(flow, message),
             Err(_) => Lane::Free,

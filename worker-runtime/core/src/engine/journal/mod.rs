@@ -128,7 +128,7 @@ enum Outcome {
         again: Option<Instant>,
         next: Option<Next>,
     },
-    Depth(Option<u64>, Option<Depth>),
+    Depth(u64, Option<u64>, Option<Depth>),
     Renewed,
 }
 
@@ -277,6 +277,9 @@ impl LaneJournal {
         self.known = Known::No;
         self.in_hand.clear();
         self.suspects = REPLAYS;
+        // Whoever has the fence counts from now on; if that is us, soon again.
+        self.oldest = [None; 2];
+        self.gauges.forget(&self.access.queue);
     }
 
     /// Takes back what is not on its way yet.

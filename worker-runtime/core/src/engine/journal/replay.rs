@@ -80,8 +80,10 @@ impl LaneJournal {
             entry,
             again,
         } = claimed;
-        let oldest = &mut self.oldest[0];
-        *oldest = Some(oldest.map_or(entry.about.since, |o| o.min(entry.about.since)));
+        if entry.flaw().is_none() {
+            let oldest = &mut self.oldest[0];
+            *oldest = Some(oldest.map_or(entry.about.since, |o| o.min(entry.about.since)));
+        }
         let Occurrence { entry, then } = match entry.about.reason {
             Reason::Schedule => Occurrence::of(entry, crate::clock::now()),
             _ => Occurrence {

@@ -150,8 +150,11 @@ impl LaneJournal {
                     return self.stepped(place, id, again, next, now);
                 }
             }
-            Outcome::Depth(quiet, Some(depth)) => self.depth(quiet, &depth),
-            Outcome::Depth(_, None) | Outcome::Renewed => {}
+            // What was counted before the fence was lost is another's to tell.
+            Outcome::Depth(term, quiet, Some(depth)) if term == self.access.exit.term() => {
+                self.depth(quiet, &depth);
+            }
+            Outcome::Depth(..) | Outcome::Renewed => {}
         }
         Event::Turn
     }
@@ -197,11 +200,9 @@ impl LaneJournal {
             return;
         }
         self.depth_at = now + POLL;
-        let (access, quiet) = (
-            Arc::clone(&self.access),
-            self.is_idle().then_some(self.appends),
-        );
-        let depth = async move { Outcome::Depth(quiet, access.depth().await) };
+        let (access, term) = (Arc::clone(&self.access), self.access.exit.term());
+        let quiet = self.is_idle().then_some(self.appends);
+        let depth = async move { Outcome::Depth(term, quiet, access.depth().await) };
         self.ops.push(depth.boxed());
     }
 

@@ -12,7 +12,7 @@ use crate::message::{Event, FateState};
 use crate::reasons::{self, Reason};
 use crate::state::ledger::{Content, LeftTo, Put, Row, RowState};
 use crate::status::{StatusDesk, StatusLevel, StatusReport};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
@@ -45,6 +45,8 @@ pub(super) struct Round {
     swept: Option<u64>,
     /// Which holders have a queue, as far as was asked in this look.
     holders: HashMap<String, Option<bool>>,
+    /// Messages whose rows cannot be read, of which that was said.
+    unreadable: HashSet<String>,
 }
 
 /// The look-out of one transport.
@@ -75,6 +77,7 @@ impl Keeper {
         let mut turn = tokio::time::interval(TICK);
         turn.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut round = Round::default();
+        let mut ours = false;
         loop {
             turn.tick().await;
             self.rate().await;
@@ -84,8 +87,12 @@ impl Keeper {
                 .any(|c| *c.borrow() == ConsumerState::Consuming)
             {
                 round = Round::default();
+                if std::mem::take(&mut ours) {
+                    self.leave();
+                }
                 continue;
             }
+            ours = true;
             let interrupted = || self.abandoned.is_cancelled();
             let looked = self.look(book, &mut round, &interrupted).await;
             match looked {
@@ -106,6 +113,17 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Whoever reads the queue counts the rows from now on: nothing of what was counted here may stand beside that.
+    fn leave(&self) {
+        let metrics = &self.sending.metrics;
+        for state in RowState::ALL {
+            metrics.ledger_rows(state.as_str(), 0);
+        }
+        metrics.ledger_overdue.set(0);
+        let text = "every message has a row; the replica that reads the queue looks after them";
+        self.report(StatusLevel::Ok, reasons::LEDGER_ON, text);
     }
 
     async fn watch_rate(&self) {
@@ -155,13 +173,23 @@ impl Keeper {
         let mut handled = 0;
         for id in ids {
             let asked = Instant::now();
-            let row = book.load(&id, interrupted).await?;
+            let loaded = book.load(&id, interrupted).await;
             // A failure before shows by the time that it took only. A look may take long, if there is much to end.
             let at_once = asked.elapsed() < alive::BEAT;
             answers.note(answered, at_once);
             answered = Instant::now();
-            let Some(row) = row else {
-                continue;
+            let row = match loaded {
+                Ok(Some(row)) => row,
+                Ok(None) => continue,
+                Err(Unpublished::Failed(error)) => {
+                    // It stays overdue, and those behind it go on.
+                    if round.unreadable.insert(id.clone()) {
+                        sending.metrics.error(&error);
+                        tracing::warn!(message_id = id, code = %error.code, reason = %error, "the row of a message cannot be read");
+                    }
+                    continue;
+                }
+                Err(interrupted) => return Err(interrupted),
             };
             let is_over = row.deadline.is_some_and(|deadline| deadline <= now());
             let is_judged = standing::sender(&row).is_none() || answers.are_steady();

@@ -104,3 +104,47 @@ async fn what_is_being_sent_for_long_is_listed_with_who_sends_it_and_until_when(
     let sender = why.timelines[0].standings[0].sender.as_ref();
     assert_eq!(sender.map(|sender| sender.until), Some(301_000));
 }
+
+#[tokio::test]
+async fn a_damaged_row_and_a_damaged_entry_stop_neither_lists_nor_an_audit_nor_a_drop() {
+    let embedded = EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap();
+    let world = World::on(embedded.clone());
+    for id in ["a", "b", "c"] {
+        world.row(id, &[RowState::Held], &[]).await;
+        world.wait(id, USER, Reason::Backoff).await;
+    }
+    let listed = world.store.list(QUEUE, &all(), 10).await.unwrap();
+    embedded.spoil_row("b").await;
+    let damaged = &listed[2];
+    embedded.spoil_entry(QUEUE, &damaged.lane, damaged.id).await;
+    let summaries: Vec<journal_desk::Summary> = world.ask(list(None, all())).await;
+    let reasons: Vec<Reason> = summaries.iter().map(|one| one.reason).collect();
+    let expected = [Reason::Backoff, Reason::Backoff, Reason::Unreadable];
+    assert_eq!(reasons, expected);
+    let late: Vec<Overdue> = world
+        .ask(Ask::LedgerOverdue {
+            account: None,
+            limit: 5,
+        })
+        .await;
+    let rows = late[0].rows.iter();
+    let rows: Vec<_> = rows.map(|r| (r.message_id.as_str(), r.state)).collect();
+    let held = Some(RowState::Held);
+    assert_eq!(rows, [("a", held), ("b", None), ("c", held)]);
+    let balances: Vec<Balance> = world.ask(Ask::LedgerAudit).await;
+    let stored = balances[0].found.journal;
+    assert_eq!((stored.expected, stored.without_row), (2, 1));
+    assert_eq!(balances[0].missing, 1, "nobody knows whose entry that is");
+
+    let dropped: Dropped = world
+        .ask(Ask::JournalDrop {
+            queue: QUEUE.into(),
+            filter: all(),
+        })
+        .await;
+    assert_eq!(dropped.stopped, None);
+    assert_eq!((dropped.done, dropped.told, dropped.untold), (3, 1, 1));
+    let left = world.store.outgoing(QUEUE, 10).await.unwrap();
+    let left: Vec<u64> = left.iter().map(|one| one.id).collect();
+    assert_eq!(left, [listed[1].id], "its row may be read by a later version");
+}

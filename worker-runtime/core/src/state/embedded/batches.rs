@@ -96,7 +96,10 @@ impl Batches for EmbeddedStore {
                 let mut parts = Parts::of(&key);
                 let account = parts.name().ok_or(COUNT)?.to_owned();
                 let batch = parts.name().ok_or(COUNT)?.to_owned();
-                let state = parts.byte().and_then(state_of).ok_or(COUNT)?;
+                // One of a later version is not counted.
+                let Some(state) = parts.byte().and_then(state_of) else {
+                    continue;
+                };
                 let [count] = unpack(&value).ok_or(COUNT)?;
                 let states = counts.entry((account, batch)).or_default();
                 states.insert(state, count);

@@ -371,7 +371,7 @@ impl Disk {
             Failure::Disk(e) => unusable(format!("the state folder {place} cannot be used: {e}")),
             Failure::Damaged(what) => WorkError::new(
                 ErrorClass::Bug,
-                codes::STATE_UNUSABLE,
+                codes::STATE_UNREADABLE,
                 format!("the state folder {place} holds {what} that cannot be read"),
             ),
         }
@@ -404,6 +404,20 @@ fn failure(code: Code, text: String) -> WorkError {
 
 fn unusable(text: String) -> WorkError {
     failure(codes::STATE_UNUSABLE, text)
+}
+
+/// What was read of a store; none if it is damaged, so that what stands beside it goes on. `of` says where it is, in the
+/// log.
+pub(super) fn readable<T>(of: &str, read: Result<T, Failure>) -> Result<Option<T>, Failure> {
+    match read {
+        Ok(read) => Ok(Some(read)),
+        Err(Failure::Damaged(what)) => {
+            let code = codes::STATE_UNREADABLE.name;
+            tracing::warn!(code, of, "the state store holds {what} that cannot be read: it is left as it is");
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 /// What can be read, in a transaction or a snapshot.

@@ -50,7 +50,7 @@ pub(super) async fn erase(
 
     let (who, known) = (person.clone(), ids.clone());
     let of_message = move |_: &[u8], value: &[u8]| {
-        let entry = Entry::decode(&Bytes::copy_from_slice(value)).ok_or(ENTRY)?;
+        let entry = Entry::decode(&Bytes::copy_from_slice(value));
         Ok(who.is_in(&entry.body, &known))
     };
     let found = keys(store, Space::Records, tag::ENTRY, of_message).await?;
@@ -59,7 +59,7 @@ pub(super) async fn erase(
     let (who, known) = (person.clone(), ids.clone());
     let of_message = move |_: &[u8], value: &[u8]| {
         let entry = Bytes::copy_from_slice(journal::outgoing_entry(value)?);
-        let entry = Entry::decode(&entry).ok_or(ENTRY)?;
+        let entry = Entry::decode(&entry);
         Ok(who.is_in(&entry.body, &known))
     };
     let found = keys(store, Space::Records, tag::OUTGOING, of_message).await?;
@@ -167,7 +167,7 @@ async fn remove_entries(
                     let Some(value) = tx.get(Space::Records, key)? else {
                         continue;
                     };
-                    let entry = Entry::decode(&Bytes::copy_from_slice(&value)).ok_or(ENTRY)?;
+                    let entry = Entry::decode(&Bytes::copy_from_slice(&value));
                     let message: Value = serde_json::from_slice(&entry.body).unwrap_or_default();
                     let id = message.get("message_id").and_then(Value::as_str);
                     ids.extend(id.map(str::to_owned));

@@ -3,7 +3,7 @@
 
 use super::EmbeddedStore;
 use super::batches;
-use super::disk::{Failure, Space, Tx, View, millis};
+use super::disk::{Failure, Space, Tx, View, millis, readable};
 use super::keys::{Key, Parts, fits, pack, tag, unpack};
 use super::sweep::{self, NEVER};
 use crate::error::WorkError;
@@ -201,7 +201,9 @@ fn put(tx: &mut Tx<'_>, row: &Row, expected: Option<u64>, keep: Duration) -> Res
 fn note(tx: &mut Tx<'_>, notes: Vec<Note>, keep: Duration) -> Result<(), Failure> {
     for note in notes {
         let id = &note.message_id;
-        let old = trail(tx, id)?;
+        let Some(old) = readable("a message", trail(tx, id))? else {
+            continue;
+        };
         let before = old.as_ref().map(|old| trail_indexes(id, old));
         let mut trail = match old {
             Some(trail) => trail,
@@ -239,11 +241,16 @@ pub(super) fn trail_ends(view: &impl View, message_id: &str) -> Result<Option<u6
 
 /// Removes a row; whether it was there.
 pub(super) fn remove_row(tx: &mut Tx<'_>, message_id: &str) -> Result<bool, Failure> {
-    let Some(Stored { row, .. }) = stored(tx, message_id)? else {
-        return Ok(false);
+    let row = match readable("a message", stored(tx, message_id))? {
+        Some(Some(Stored { row, .. })) => Some(row),
+        Some(None) => return Ok(false),
+        // What stands in indexes of it nobody knows.
+        None => None,
     };
-    count(tx, &row, -1)?;
-    reindex(tx, &row_indexes(&row), &BTreeSet::new());
+    if let Some(row) = row {
+        count(tx, &row, -1)?;
+        reindex(tx, &row_indexes(&row), &BTreeSet::new());
+    }
     tx.remove(Space::Records, row_key(message_id));
     Ok(true)
 }
@@ -394,7 +401,10 @@ impl Ledger for EmbeddedStore {
                 let (key, value) = item.into_inner()?;
                 let mut parts = Parts::of(&key);
                 let account = parts.name().ok_or(INDEX)?.to_owned();
-                let state = parts.byte().and_then(state_of).ok_or(INDEX)?;
+                // One of a later version is not counted.
+                let Some(state) = parts.byte().and_then(state_of) else {
+                    continue;
+                };
                 let [count] = unpack(&value).ok_or(INDEX)?;
                 counts.insert((account, state), count);
             }

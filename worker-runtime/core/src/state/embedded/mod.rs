@@ -3,6 +3,8 @@
 //! operation that was handed over is carried out whether or not its caller goes on, so that no caller holds up others.
 
 mod batches;
+#[cfg(test)]
+mod damage_test;
 mod disk;
 mod erase;
 mod first_seen;

@@ -2,13 +2,15 @@
 //! what is stored under the key says whether it may go: what was prolonged is looked at again later.
 
 use super::EmbeddedStore;
-use super::disk::{Failure, Space, Tx, View};
+use super::disk::{Failure, Space, Tx, View, readable};
 use super::keys::{Key, Parts, tag};
 use super::{first_seen, ledger, rate_limits, sessions, suspects, timetable};
 use crate::error::WorkError;
 
 /// Reminders looked at in one transaction.
 const SOME: usize = 500;
+/// What cannot be read is looked at again after so long: a later version may read it.
+const LATER: u64 = 60 * 60 * 1000;
 
 const INDEX: Failure = Failure::Damaged("the index of what ends");
 
@@ -72,13 +74,15 @@ fn some(tx: &mut Tx<'_>) -> Result<(usize, u64), Failure> {
     let mut removed = 0;
     for (at, key) in &due {
         timetable::remove(tx, &index(), *at, key);
-        match ends(tx, key)? {
-            Some(ends) if ends <= now => {
+        // Whose it is stands in keys, and nothing of that goes into a log.
+        match readable("what has ended", ends(tx, key))? {
+            Some(Some(ends)) if ends <= now => {
                 remove(tx, key)?;
                 removed += 1;
             }
-            Some(ends) => timetable::insert(tx, &index(), ends, key),
-            None => {}
+            Some(Some(ends)) => timetable::insert(tx, &index(), ends, key),
+            Some(None) => {}
+            None => timetable::insert(tx, &index(), now.saturating_add(LATER), key),
         }
     }
     Ok((due.len(), removed))

@@ -5,6 +5,7 @@ use super::RedisStore;
 use super::errors::unreadable;
 use super::keys::{name, part};
 use super::script::{at_most, millis, script};
+use crate::codes;
 use crate::error::WorkError;
 use crate::state::journal::{
     Append, Cause, Claimed, Depth, Due, Entry, Filter, Journal, Lane, Listed, Mover, Next,
@@ -71,8 +72,7 @@ impl Journal for RedisStore {
                 return Err(unreadable("heads of lanes"));
             }
             for stored in found {
-                let head = stored.map(|stored| entry(&stored)).transpose()?;
-                heads.push(head.map(|(_, entry)| entry));
+                heads.push(stored.map(|stored| entry(&stored).1));
             }
         }
         Ok(heads)
@@ -98,7 +98,7 @@ impl Journal for RedisStore {
         let heads: Vec<(String, Bytes, bool)> = self.link.script(&call).await?;
         let claimed = heads.into_iter().map(|(number, stored, again)| {
             let lane = lane(&number, &part(group))?;
-            let (id, entry) = entry(&stored)?;
+            let (id, entry) = entry(&stored);
             Ok(Claimed {
                 lane,
                 id,
@@ -132,7 +132,7 @@ impl Journal for RedisStore {
                 .arg(due_text(due));
         }
         let answer: Vec<Value> = self.link.script(&call).await?;
-        next(answer, lane)?.ok_or_else(|| unreadable("a step"))
+        next(answer, lane).ok_or_else(|| unreadable("a step"))
     }
 
     async fn renew(&self, queue: &str, lanes: &[Lane], lease: Duration) -> Result<(), WorkError> {
@@ -272,8 +272,15 @@ impl RedisStore {
         call: &ScriptInvocation<'_>,
     ) -> Result<Vec<Outgoing>, WorkError> {
         let found: Vec<Bytes> = self.link.script(call).await?;
-        let read = |stored: Bytes| outgoing(queue, &stored);
-        found.into_iter().map(read).collect()
+        let read = |stored: Bytes| {
+            let read = outgoing(queue, &stored);
+            if read.is_none() {
+                let code = codes::STATE_UNREADABLE.name;
+                tracing::warn!(code, queue, "Redis holds a message on its way out of a journal that cannot be read: it is left as it is");
+            }
+            read
+        };
+        Ok(found.into_iter().filter_map(read).collect())
     }
 
     /// Removes messages on their way out; how many were there.
@@ -409,7 +416,7 @@ impl Walk<'_> {
         self.count += count;
         let listed = rows.into_iter().map(|(number, group, place, due, stored)| {
             let lane = lane(&number, &group)?;
-            let (id, entry) = entry(&stored)?;
+            let (id, entry) = entry(&stored);
             Ok(Listed {
                 queue: self.queue.clone(),
                 lane,
@@ -436,26 +443,28 @@ fn lane(number: &str, group: &str) -> Result<Lane, WorkError> {
     })
 }
 
-fn entry(stored: &Bytes) -> Result<(u64, Entry), WorkError> {
-    let colon = stored.iter().position(|b| *b == b':');
-    let parts = colon.and_then(|colon| {
-        let id = std::str::from_utf8(&stored[..colon]).ok()?.parse().ok()?;
-        Some((id, Entry::decode(&stored.slice(colon + 1..))?))
-    });
-    parts.ok_or_else(|| unreadable("an entry of a journal"))
+/// An entry and its number. What has none, and is nothing that we wrote, counts as 0, as in the scripts.
+fn entry(stored: &Bytes) -> (u64, Entry) {
+    let digits = stored.iter().take_while(|b| b.is_ascii_digit()).count();
+    let number = std::str::from_utf8(&stored[..digits]).ok();
+    let id = number.and_then(|number| number.parse().ok());
+    match id.filter(|_| stored.get(digits) == Some(&b':')) {
+        Some(id) => (id, Entry::decode(&stored.slice(digits + 1..))),
+        None => (0, Entry::decode(stored)),
+    }
 }
 
-/// A message on its way out: the cause, a colon, its entry.
-fn outgoing(queue: &str, stored: &Bytes) -> Result<Outgoing, WorkError> {
+/// A message on its way out: the cause, a colon, its entry. None of a cause that only a later version knows.
+fn outgoing(queue: &str, stored: &Bytes) -> Option<Outgoing> {
     let of = |cause: Cause| {
         let rest = stored.strip_prefix(cause.as_str().as_bytes())?;
         let rest = stored.slice_ref(rest.strip_prefix(b":")?);
         Some((cause, rest))
     };
     let known = [Cause::Dropped, Cause::Expired].into_iter().find_map(of);
-    let (cause, rest) = known.ok_or_else(|| unreadable("a message on its way out of a journal"))?;
-    let (id, entry) = entry(&rest)?;
-    Ok(Outgoing {
+    let (cause, rest) = known?;
+    let (id, entry) = entry(&rest);
+    Some(Outgoing {
         queue: queue.to_owned(),
         id,
         cause,
@@ -472,29 +481,26 @@ fn due_text(due: Due) -> String {
     }
 }
 
-fn next(answer: Vec<Value>, lane: &Lane) -> Result<Option<Next>, WorkError> {
+fn next(answer: Vec<Value>, lane: &Lane) -> Option<Next> {
     let mut answer = answer.into_iter();
     let mut take = || {
         answer
             .next()
             .and_then(|value| Bytes::from_redis_value(value).ok())
     };
-    Ok(match take().as_deref() {
-        Some(b"waits") => Some(Next::Waits),
-        Some(b"empty") => Some(Next::Empty),
-        Some(b"moved") => Some(Next::Moved),
-        Some(b"head") => match take() {
-            Some(stored) => {
-                let (id, entry) = entry(&stored)?;
-                Some(Next::Head(Claimed {
-                    lane: lane.clone(),
-                    id,
-                    entry,
-                    again: false,
-                }))
-            }
-            None => None,
-        },
+    match take().as_deref()? {
+        b"waits" => Some(Next::Waits),
+        b"empty" => Some(Next::Empty),
+        b"moved" => Some(Next::Moved),
+        b"head" => {
+            let (id, entry) = entry(&take()?);
+            Some(Next::Head(Claimed {
+                lane: lane.clone(),
+                id,
+                entry,
+                again: false,
+            }))
+        }
         _ => None,
-    })
+    }
 }

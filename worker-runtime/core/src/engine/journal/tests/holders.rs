@@ -8,6 +8,7 @@ use crate::engine::lanes::Lane;
 use crate::engine::store_watch::Trouble;
 use crate::parking;
 use crate::state::journal::{About, Append, Due, Entry, Lane as Place};
+use crate::telemetry::QueueMetrics;
 use tokio::time::Instant;
 
 fn message(text: &str) -> UserMessage {
@@ -83,8 +84,15 @@ async fn without_order_what_a_dead_replica_had_claimed_is_suspect() {
 
 /// A journal of a fenced queue, as a consumer has it, which holds the fence.
 async fn fenced(store: &Arc<dyn StateStore>) -> LaneJournal {
+    fenced_and_counted(store, metrics()).await
+}
+
+fn metrics() -> QueueMetrics {
     let metrics = crate::telemetry::Telemetry::new();
-    let metrics = metrics.worker("application/t").queue(QUEUE);
+    metrics.worker("application/t").queue(QUEUE)
+}
+
+async fn fenced_and_counted(store: &Arc<dyn StateStore>, metrics: QueueMetrics) -> LaneJournal {
     let parts = Parts {
         store: Arc::clone(store),
         volatile_will_do: true,
@@ -100,6 +108,31 @@ async fn fenced(store: &Arc<dyn StateStore>) -> LaneJournal {
         journal.event().await;
     }
     journal
+}
+
+/// Another replica counts what is kept from then on, and their sum is to be right.
+#[tokio::test]
+async fn whoever_loses_the_fence_says_of_nothing_that_it_is_kept() {
+    let (store, metrics) = (store(), metrics());
+    let messages = vec![waits(1, &message("x"))];
+    store.append(QUEUE, messages).await.unwrap();
+    let mut journal = fenced_and_counted(&store, metrics.clone()).await;
+    let moment = Duration::from_millis(100);
+    let counted = async {
+        while metrics.journal_messages.get() == 0 {
+            journal.tick(Instant::now());
+            let _ = tokio::time::timeout(moment, journal.event()).await;
+        }
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(20), counted).await;
+    counted.expect("it is counted");
+    // Another count is under way when the fence is lost.
+    journal.depth_at = Instant::now();
+    journal.tick(Instant::now());
+    journal.consumer_state(false);
+    assert_eq!(metrics.journal_messages.get(), 0);
+    let _ = tokio::time::timeout(3 * moment, journal.event()).await;
+    assert_eq!(metrics.journal_messages.get(), 0, "it came too late");
 }
 
 /// What had its verdict while the fence was ours, and is not in the store yet when it is lost, stays out of it: whoever
@@ -169,5 +202,31 @@ async fn what_a_superseded_holder_appended_is_found() {
     let late = vec![waits(1, &message("late"))];
     store.append(QUEUE, late).await.unwrap();
     rig.until("found", |s| s.counts.done == 2).await;
+    until_empty(&store, QUEUE).await;
+}
+
+/// It is set aside, where a person finds it, and everything behind and beside it is handled.
+#[tokio::test]
+async fn an_entry_that_cannot_be_read_is_set_aside_and_the_others_are_handled() {
+    let embedded = EmbeddedStore::open(EmbeddedStoreOptions::default()).unwrap();
+    let store: Arc<dyn StateStore> = embedded.clone();
+    let bodies = ["first", "damaged", "behind it", "beside it"];
+    let messages = bodies.map(message);
+    let lanes = [1, 1, 1, 2].into_iter();
+    let appends = lanes.zip(&messages).map(|(n, one)| waits(n, one)).collect();
+    store.append(QUEUE, appends).await.unwrap();
+    let listed = store.list(QUEUE, &Filter::default(), 10).await.unwrap();
+    let damaged = &listed[1];
+    embedded.spoil_entry(QUEUE, &damaged.lane, damaged.id).await;
+    let rig = Rig::on(with(&store, restless()), |i, cx| async move {
+        Ok(echo(&i, &cx))
+    })
+    .await;
+    rig.until("all but one are handled", |s| {
+        (s.counts.done, s.counts.parked) == (3, 1)
+    })
+    .await;
+    let parked = parking::list(&*rig.broker, QUEUE, 10).await.unwrap();
+    assert_eq!(parked[0].code, codes::STATE_UNREADABLE.name);
     until_empty(&store, QUEUE).await;
 }

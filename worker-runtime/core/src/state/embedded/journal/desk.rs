@@ -1,6 +1,6 @@
 //! How operators use the journal: they look through it, release lanes and take messages out.
 
-use super::super::disk::{Failure, Space, Tx, View};
+use super::super::disk::{Failure, Space, Tx, View, readable};
 use super::super::keys::{Key, Parts, pack, tag, unpack};
 use super::lanes::{
     ENTRY, LANE, RELEASED, State, claim_end, count, decode, entries, entry_from, entry_id,
@@ -26,7 +26,7 @@ pub(super) fn matching(
         for (place, item) in (0..).zip(found) {
             let (key, value) = item.into_inner()?;
             let id = entry_id(&key)?;
-            let entry = decode(&value)?;
+            let entry = decode(&value);
             if filter.ends_before(&entry) {
                 break;
             }
@@ -94,7 +94,7 @@ pub(super) fn withdraw(
         let Some(value) = tx.get(Space::Records, entries(&queue, &lane).number(id))? else {
             continue;
         };
-        let entry = decode(&value)?;
+        let entry = decode(&value);
         if !filter.takes(id, &entry) {
             continue;
         }
@@ -132,16 +132,20 @@ fn all_outgoing<V: View>(
 ) -> impl Iterator<Item = Result<(Outgoing, u64), Failure>> + use<V> {
     let queue = queue.to_owned();
     let found = view.all(Space::Records, &Key::new(tag::OUTGOING).name(&queue));
-    found.map(move |item| {
-        let (key, value) = item.into_inner()?;
-        let (until, cause, entry) = read_outgoing(&value)?;
-        let outgoing = Outgoing {
-            queue: queue.clone(),
-            id: entry_id(&key)?,
-            cause,
-            entry: decode(entry)?,
+    found.filter_map(move |item| {
+        let read = || -> Result<_, Failure> {
+            let (key, value) = item.into_inner()?;
+            let (until, cause, entry) = read_outgoing(&value)?;
+            let outgoing = Outgoing {
+                queue: queue.clone(),
+                id: entry_id(&key)?,
+                cause,
+                entry: decode(entry),
+            };
+            Ok((outgoing, until))
         };
-        Ok((outgoing, until))
+        // What cannot be read stays where it is, and holds up nothing else.
+        readable(&queue, read()).transpose()
     })
 }
 

@@ -155,8 +155,8 @@ pub(super) fn groups(view: &impl View, queue: &str) -> Result<BTreeMap<String, D
     Ok(groups)
 }
 
-pub(super) fn decode(value: &[u8]) -> Result<Entry, Failure> {
-    Entry::decode(&Bytes::copy_from_slice(value)).ok_or(ENTRY)
+pub(super) fn decode(value: &[u8]) -> Entry {
+    Entry::decode(&Bytes::copy_from_slice(value))
 }
 
 /// The first entry of a lane from an id on.
@@ -172,7 +172,7 @@ pub(super) fn entry_from(
         return Ok(None);
     };
     let (key, value) = item.into_inner()?;
-    Ok(Some((entry_id(&key)?, decode(&value)?)))
+    Ok(Some((entry_id(&key)?, decode(&value))))
 }
 
 pub(super) fn entry_id(key: &[u8]) -> Result<u64, Failure> {

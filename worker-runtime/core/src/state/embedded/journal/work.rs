@@ -8,17 +8,28 @@ use super::lanes::{
     entry_from, entry_id, set_state, state,
 };
 use crate::state::journal::{Append, Claimed, Due, Entry, Lane, Next, Step};
+use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::time::{Duration, UNIX_EPOCH};
 
 pub(super) fn append(tx: &mut Tx<'_>, queue: &str, messages: Vec<Append>) -> Result<(), Failure> {
+    let messages = messages.into_iter();
+    let stored = messages.map(|m| (m.lane, m.due, m.entry.encode()));
+    append_stored(tx, queue, stored.collect())
+}
+
+fn append_stored(
+    tx: &mut Tx<'_>,
+    queue: &str,
+    messages: Vec<(Lane, Due, Bytes)>,
+) -> Result<(), Failure> {
     let next_key = Key::new(tag::NEXT_ID);
     let mut id = match tx.get(Space::Index, &next_key)? {
         Some(value) => unpack::<1>(&value).ok_or(GROUP)?[0],
         None => 1,
     };
     let mut added: BTreeMap<String, (i64, i64)> = BTreeMap::new();
-    for Append { lane, due, entry } in messages {
+    for (lane, due, entry) in messages {
         let counts = added.entry(lane.group.clone()).or_default();
         counts.0 += 1;
         if state(tx, queue, &lane)?.is_none() {
@@ -31,7 +42,7 @@ pub(super) fn append(tx: &mut Tx<'_>, queue: &str, messages: Vec<Append>) -> Res
             set_state(tx, queue, &lane, None, Some(new));
         }
         let key = entries(queue, &lane).number(id);
-        tx.insert(Space::Records, key, entry.encode());
+        tx.insert(Space::Records, key, entry);
         id += 1;
     }
     tx.insert(Space::Index, next_key, pack([id]));
@@ -90,7 +101,7 @@ pub(super) fn step(
     match step {
         Step::Again(about, due) => {
             let value = tx.get(Space::Records, &key)?.ok_or(ENTRY)?;
-            let body = decode(&value)?.body;
+            let body = decode(&value).body;
             tx.insert(Space::Records, key, Entry { about, body }.encode());
             let new = State {
                 due: due_at(now, due),
@@ -167,11 +178,7 @@ pub(super) fn relocate(
                 break;
             }
             keys.push(key);
-            messages.push(Append {
-                lane: lane.clone(),
-                due,
-                entry: decode(&value)?,
-            });
+            messages.push((lane.clone(), due, Bytes::copy_from_slice(&value)));
         }
         for key in keys {
             tx.remove(Space::Records, key);
@@ -182,7 +189,7 @@ pub(super) fn relocate(
         set_state(tx, queue, lane, Some(old), new);
         let lanes_gone = i64::from(new.is_none());
         count(tx, queue, &lane.group, -count_moved, -lanes_gone)?;
-        append(tx, to, messages)?;
+        append_stored(tx, to, messages)?;
         relocated += count_moved.unsigned_abs();
         if rest.is_some() {
             break;

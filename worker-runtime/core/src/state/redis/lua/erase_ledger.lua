@@ -2,7 +2,8 @@
 local theirs, removed = L .. 'p:' .. ARGV[1], 0
 local ids = call('ZRANGE', theirs, 0, ARGV[2] - 1)
 for _, id in ipairs(ids) do
-  removed = removed + purge_row(id) + purge_trail(id)
+  -- A row that cannot be read goes too.
+  removed = removed + purge_row(id) + purge_trail(id) + call('DEL', L .. 'r:' .. id)
 end
 if #ids > 0 then
   call('ZREM', theirs, unpack(ids))

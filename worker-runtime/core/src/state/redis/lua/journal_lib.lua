@@ -10,6 +10,10 @@ end
 local function list(lane, group)
   return J .. ':l:' .. queue .. ':' .. lane .. ':' .. group
 end
+-- What has no number, and is nothing that we wrote, counts as 0.
+local function number(entry)
+  return string.match(entry, '^(%d+):') or '0'
+end
 local function due(text, t)
   if string.sub(text, 1, 1) == '+' and text ~= '+inf' then
     return int(t + tonumber(text))

@@ -4,8 +4,9 @@ local L = KEYS[1]
 local function head(row)
   return string.match(row, '^(%d+):(%a+):([01]):([^:\n]*):([^:\n]*):([^:\n]*):([^:\n]*)\n')
 end
+-- What has no line of names, and is nothing that we wrote, is refused by whoever reads it.
 local function json(row)
-  return string.sub(row, string.find(row, '\n', 1, true) + 1)
+  return string.sub(row, (string.find(row, '\n', 1, true) or 0) + 1)
 end
 -- Counts a row of a batch in or out.
 local function count_batch(account, batch, state, by)
@@ -55,6 +56,10 @@ local function purge_row(id)
     return 0
   end
   local _, state, _, account, person, remote, batch = head(row)
+  -- What cannot be read stays as it is.
+  if not state then
+    return 0
+  end
   count_batch(account, batch, state, -1)
   call('DEL', L .. 'r:' .. id)
   call('ZREM', L .. 'e', 'r:' .. id)
@@ -89,10 +94,17 @@ local function settle(id, t)
   end
 end
 local function sweep(t, limit)
-  local over = call('ZRANGEBYSCORE', L .. 'e', '-inf', int(t), 'LIMIT', 0, limit)
+  local over, removed = call('ZRANGEBYSCORE', L .. 'e', '-inf', int(t), 'LIMIT', 0, limit), 0
   for _, what in ipairs(over) do
     local purge = string.sub(what, 1, 1) == 'r' and purge_row or purge_trail
-    purge(string.sub(what, 3))
+    if purge(string.sub(what, 3)) == 1 then
+      removed = removed + 1
+    elseif call('EXISTS', L .. what) == 1 then
+      -- What cannot be read is looked at again in an hour: a later version may read it.
+      call('ZADD', L .. 'e', int(t + 3600000), what)
+    else
+      call('ZREM', L .. 'e', what)
+    end
   end
-  return #over
+  return removed
 end

@@ -25,7 +25,8 @@ for i = 6, #ARGV, 2 do
       local id = call('INCRBY', J .. ':id', length) - length
       for _, entry in ipairs(length > 0 and call('LRANGE', entries, 0, length - 1) or {}) do
         id = id + 1
-        call('RPUSH', there, int(id) .. string.sub(entry, (string.find(entry, ':', 1, true))))
+        local colon = string.find(entry, '^%d+:') and string.find(entry, ':', 1, true)
+        call('RPUSH', there, int(id) .. (colon and string.sub(entry, colon) or ':' .. entry))
       end
       call('LTRIM', entries, length, -1)
     end

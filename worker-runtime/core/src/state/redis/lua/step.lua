@@ -1,10 +1,11 @@
 -- queue, lane, group, number, lease, and for a head that waits on: its new description, due.
-local lane, group, id, t = ARGV[2], ARGV[3], ARGV[4] .. ':', now()
+local lane, group, t = ARGV[2], ARGV[3], now()
 local entries = list(lane, group)
 local head = call('LINDEX', entries, 0)
-if not head or string.sub(head, 1, #id) ~= id then
+if not head or number(head) ~= ARGV[4] then
   return { 'moved' }
 end
+local id = ARGV[4] .. ':'
 local about = ARGV[6]
 if about then
   -- The new description takes the place of the old one: four bytes of length, the description, the body.

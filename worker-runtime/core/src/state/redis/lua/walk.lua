@@ -13,20 +13,31 @@ if ARGV[6] ~= '' then
     wanted[id] = true
   end
 end
-local function number(entry)
-  return tonumber(string.match(entry, '^%d+'))
-end
+-- The description of an entry: its reason and since when it waits. Nothing that cannot be read stops a walk.
+local reasons = ' backoff throttle overflow behind held schedule imported '
 local function about(entry)
-  local start = string.find(entry, ':', 1, true)
-  local a, b, c, d = string.byte(entry, start + 1, start + 4)
-  local length = ((a * 256 + b) * 256 + c) * 256 + d
-  return cjson.decode(string.sub(entry, start + 5, start + 4 + length))
+  local ok, read = pcall(function()
+    local start = string.find(entry, ':', 1, true)
+    local a, b, c, d = string.byte(entry, start + 1, start + 4)
+    local length = ((a * 256 + b) * 256 + c) * 256 + d
+    return cjson.decode(string.sub(entry, start + 5, start + 4 + length))
+  end)
+  read = ok and type(read) == 'table' and read or {}
+  local known = string.find(reasons, ' ' .. tostring(read.reason) .. ' ', 1, true)
+  if not known or type(read.since) ~= 'number' then
+    return 'unreadable'
+  end
+  return read.reason, read.since
 end
 local function matches(entry, id)
   if wanted and not wanted[id] then
     return false
   end
-  return reason == '' or about(entry).reason == reason
+  if reason == '' and not before then
+    return true
+  end
+  local is, since = about(entry)
+  return (reason == '' or is == reason) and (not before or since ~= nil)
 end
 -- Somebody has the head of a lane in hand while its claim lasts.
 local function in_hand(lane, group, place)
@@ -38,10 +49,17 @@ local function place_after(entries, id)
   local low, high = 0, call('LLEN', entries)
   while low < high do
     local middle = math.floor((low + high) / 2)
-    if number(call('LINDEX', entries, middle)) <= id then
+    -- What has no number stands with what is before it.
+    local at = middle
+    local there = tonumber(number(call('LINDEX', entries, at)))
+    while there == 0 and at > low do
+      at = at - 1
+      there = tonumber(number(call('LINDEX', entries, at)))
+    end
+    if there <= id then
       low = middle + 1
     else
-      high = middle
+      high = at
     end
   end
   return low
@@ -53,7 +71,7 @@ for i = 11, #ARGV, 2 do
   local at = call('HGET', claims, field) or call('ZSCORE', waiting(group), lane) or ''
   local place = after > 0 and place_after(entries, after) or 0
   local full = false
-  after = 0
+  last, after = after, 0
   repeat
     local chunk = call('LRANGE', entries, place, place + 99)
     local gone, seen = 0, 0
@@ -62,15 +80,20 @@ for i = 11, #ARGV, 2 do
         full = true
         break
       end
-      local id = number(entry)
-      looks, seen, last = looks - 1, k, id
-      if before and about(entry).since >= before then
-        -- What stands behind a younger one is not looked at.
-        chunk = {}
-        break
+      local id = tonumber(number(entry))
+      looks, seen, last = looks - 1, k, math.max(last, id)
+      if before then
+        local _, since = about(entry)
+        if since and since >= before then
+          -- What stands behind a younger one is not looked at.
+          chunk = {}
+          break
+        end
       end
       if not matches(entry, id) then
         -- It stays.
+      elseif what == 'withdraw' and id == 0 then
+        -- Whoever works on it sets it aside: here it could not be told from another one.
       elseif what == 'withdraw' and in_hand(lane, group, place + k - 1) then
         released = released + 1
       else
