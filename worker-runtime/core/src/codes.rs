@@ -66,6 +66,8 @@ codes! {
         "Nothing; the user may get it twice. Choose `onUnknown: {policy: fail}` if that is worse than a lost message.";
     LEDGER_RESENT = "ledger.resent", "A person had the message sent again.",
         "Nothing; `vumi why` shows both ends.";
+    LEDGER_CLOSED = "ledger.closed", "A person closed the row of a message that was nowhere any more.",
+        "Nothing; whoever sent the message was told that it was not sent. Find out what removed it: a purged queue, a lost disk.";
     RECEIPT_MISSING = "receipt.missing", "The peer took the message and sent no receipt in all that time.",
         "Ask the provider whether receipts are switched on for the account.";
     RECEIPT_UNMATCHED = "receipt.unmatched", "A receipt names a message by the peer's id, and no message of this transport has that id.",

@@ -2,6 +2,7 @@
 //! thousands of times.
 
 mod answers;
+mod closed;
 mod copies;
 mod external;
 mod failures;
