@@ -57,7 +57,7 @@ codes! {
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
         "Cure the last error and send again.";
     RETRY_EXTERNAL = "retry.external", "Vumi's failure worker was given the message and is to give it back for the next attempt.",
-        "Nothing if it does. If the row is overdue, see that the failure worker runs and which longest delay it has; `vumi ledger resend --force` sends the message without it.";
+        "Nothing if it does. If the row is overdue, see that the failure worker runs and which longest delay it has; `vumi ledger resend --force` sends the message without it, `vumi ledger close --force` ends it.";
     BUG_CRASH_LOOP = "bug.crash_loop", "The process died three times while it worked on this message.",
         "Look at the log and at memory limits before each restart; requeue it after an upgrade.";
     FATE_UNKNOWN = "fate.unknown", "The message was sent and the answer was lost, so nobody knows whether the peer has it.",

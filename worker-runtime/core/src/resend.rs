@@ -93,6 +93,11 @@ pub struct Resent {
 fn refusal(row: &Row, force: bool) -> Option<&'static str> {
     let on_its_way = "it waits to be sent, or is being sent";
     match row.state {
+        RowState::Queued if row.is_external() && row.body.is_none() => {
+            return Some(
+                "Vumi's failure worker has it, and its content is not kept, or not any more: see `retention.content` and `retention.ledger`; `vumi ledger close --force` ends it",
+            );
+        }
         RowState::Queued if row.is_external() && force => {}
         RowState::Queued if row.is_external() => {
             return Some("Vumi's failure worker has it (--force sends it again)");

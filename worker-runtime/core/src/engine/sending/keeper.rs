@@ -278,7 +278,10 @@ impl Sending {
             }
             // The failure worker may be slow, or not run, and what it gave back waits in our queue without a word in the row:
             // it is an alarm, and a person is to look.
-            RowState::Queued if row.is_external() => return Ok(false),
+            RowState::Queued if row.is_external() => {
+                self.forget_content(book, &row, interrupted).await?;
+                return Ok(false);
+            }
             RowState::Queued if row.body.is_some() => {
                 self.send_back(book, row, interrupted).await?;
             }
@@ -348,6 +351,23 @@ impl Sending {
         // Whoever moved it meanwhile has said what came of it.
         book.put(row, &next, interrupted).await?;
         Ok(true)
+    }
+
+    /// Drops the content of a row that may never end, once one that ended would be gone with its row.
+    async fn forget_content(
+        &self,
+        book: &super::Book,
+        row: &Row,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
+        let since = row.steps.last().map_or(row.born, |step| step.at);
+        let keep = u64::try_from(book.keep().as_millis()).unwrap_or(u64::MAX);
+        if row.body.is_some() && since.saturating_add(keep) <= now() {
+            // Whoever moved it meanwhile knows more.
+            let next = row.without_content();
+            book.put(row, &next, interrupted).await?;
+        }
+        Ok(())
     }
 
     fn failed(&self, row: &Row, error: &WorkError) -> Event {
