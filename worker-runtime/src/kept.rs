@@ -196,6 +196,7 @@ fn so_far(question: &Ask, whom: &str) -> impl Fn(Duration) -> String + use<> {
         Ask::Erase { dry_run: true, .. } => "looking for everything of the person",
         Ask::Erase { .. } => "removing everything of the person",
         Ask::LedgerResend { .. } => "sending again",
+        Ask::LedgerClose { .. } => "closing",
         Ask::JournalDrop { .. } => "dropping",
         _ => "waiting for an answer",
     };

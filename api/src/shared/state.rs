@@ -117,11 +117,20 @@ pub struct Retention {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<Retained>")]
     pub suspects: Option<Duration>,
+    /// What an application with conversations answered, so that a message that comes again moves none of them twice; and what
+    /// `calculator` was told by a user who went away. At least `retry.maxAge`. Default `24h`, or `retry.maxAge` if that is
+    /// longer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Retained>")]
+    pub answers: Option<Duration>,
 }
 
 impl Retention {
     /// Default of [`Self::suspects`].
     pub const SUSPECTS: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+    /// Least default of [`Self::answers`].
+    pub const ANSWERS: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
 
     /// Default of [`Self::ledger`].
     pub const LEDGER: std::time::Duration = std::time::Duration::from_secs(72 * 3600);
@@ -146,6 +155,12 @@ impl Retention {
     pub fn suspects(&self) -> std::time::Duration {
         self.suspects.map_or(Self::SUSPECTS, |kept| kept.0)
     }
+
+    /// How long it is known what a conversation answered.
+    pub fn answers(&self, retry: Option<&Retry>) -> std::time::Duration {
+        let kept = self.answers.map(|kept| kept.0);
+        kept.unwrap_or_else(|| tried(retry).max(Self::ANSWERS))
+    }
 }
 
 /// Of which outbound messages the content is kept with their ledger row.
@@ -161,20 +176,32 @@ pub enum KeptContent {
     All,
 }
 
+/// For how long a message is tried.
+fn tried(retry: Option<&Retry>) -> std::time::Duration {
+    let age = retry.and_then(|retry| retry.max_age);
+    age.map_or(Retry::MAX_AGE, |age| age.0)
+}
+
 /// What the schema cannot say, as `(path below spec, sentence)` pairs.
 pub(crate) fn validate(retention: &Retention, retry: Option<&Retry>) -> Vec<(String, String)> {
-    let tried = retry
-        .and_then(|retry| retry.max_age)
-        .map_or(Retry::MAX_AGE, |age| age.0);
-    let kept = retention.journal.filter(|kept| kept.0 < tried);
-    let finding = |kept: Duration| {
+    let tried = tried(retry);
+    let finding = |key: &str, kept: Option<Duration>, why: &str| {
+        let kept = kept.filter(|kept| kept.0 < tried)?;
         let sentence = format!(
-            "{kept} is shorter than retry.maxAge ({}): messages would end before their last attempt",
+            "{kept} is shorter than retry.maxAge ({}): {why}",
             Duration(tried)
         );
-        ("retention.journal".to_owned(), sentence)
+        Some((format!("retention.{key}"), sentence))
     };
-    kept.map(finding).into_iter().collect()
+    let journal = "messages would end before their last attempt";
+    let answers = "a message that is tried again would move its conversation twice";
+    [
+        finding("journal", retention.journal, journal),
+        finding("answers", retention.answers, answers),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 #[cfg(test)]
@@ -202,5 +229,27 @@ mod tests {
             "{found:?}"
         );
         assert_eq!(validate(&kept(23), None).len(), 1);
+    }
+
+    #[test]
+    fn what_was_answered_is_known_for_as_long_as_its_message_is_tried() {
+        let hours = |n: u64| std::time::Duration::from_secs(n * 3600);
+        let retry = |n: u64| Retry {
+            max_age: Some(Duration(hours(n))),
+            ..Retry::default()
+        };
+        let kept = |n: u64| Retention {
+            answers: Some(Duration(hours(n))),
+            ..Retention::default()
+        };
+        let by_default = Retention::default();
+        assert_eq!(by_default.answers(None), hours(24));
+        assert_eq!(by_default.answers(Some(&retry(2))), hours(24));
+        assert_eq!(by_default.answers(Some(&retry(48))), hours(48));
+        assert_eq!(kept(2).answers(Some(&retry(2))), hours(2));
+        assert_eq!(validate(&kept(2), Some(&retry(2))), []);
+        let found = validate(&kept(2), None);
+        assert_eq!(found[0].0, "retention.answers");
+        assert!(found[0].1.contains("(24h)"), "{found:?}");
     }
 }

@@ -1,6 +1,6 @@
 //! `calculator`: a menu that adds, subtracts or multiplies two whole numbers and ends the session with the result.
 
-use crate::conversation::{Conversation, Line, Page, Talk};
+use crate::conversation::{Conversation, Line, Page, Talk, kept};
 use async_trait::async_trait;
 use num_bigint::BigInt;
 use std::sync::Arc;
@@ -17,8 +17,6 @@ const FIRST: &str = "What is the first number?";
 const SECOND: &str = "What is the second number?";
 const INVALID: &str = "Sorry invalid input!";
 
-/// How long it is remembered what a user entered.
-const KEEP: Duration = Duration::from_secs(24 * 3600);
 /// Digits of the longest number: more would take noticeable time.
 const MAX_DIGITS: usize = 1000;
 
@@ -34,8 +32,11 @@ impl WorkerType for Def {
     type Config = vumi_api::applications::Calculator;
 
     async fn build(_: Self::Config, cx: Arc<WorkerContext>) -> Result<Arc<dyn Worker>, WorkError> {
-        let scope = crate::scope("calculator", &cx);
-        Ok(Talk::new(Calculator { scope }, cx)?)
+        let calculator = Calculator {
+            scope: crate::scope("calculator", &cx),
+            keep: kept(&cx),
+        };
+        Ok(Talk::new(calculator, cx)?)
     }
 
     fn fixture() -> Fixture {
@@ -48,6 +49,8 @@ impl WorkerType for Def {
 
 struct Calculator {
     scope: String,
+    /// How long it is remembered what a user entered.
+    keep: Duration,
 }
 
 #[async_trait]
@@ -67,7 +70,7 @@ impl Conversation for Calculator {
                 Some(number) => enter(held.unwrap_or_default(), number),
             },
         };
-        page.write(&self.scope, person.address(), session, Some(KEEP))
+        page.write(&self.scope, person.address(), session, Some(self.keep))
             .await?;
         Ok(line.into_iter().collect())
     }

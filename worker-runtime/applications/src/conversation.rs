@@ -20,8 +20,6 @@ use vumi_core::state::sessions::{Change, Session};
 use vumi_core::state::{Person, StateStore};
 use vumi_core::worker::{Input, Output, Worker, WorkerContext};
 
-/// How long it is known what was answered: as long as a message is tried again by default.
-const REMEMBER: Duration = Duration::from_secs(24 * 3600);
 /// How often a turn is begun anew because others changed the same sessions.
 const ATTEMPTS: usize = 20;
 
@@ -191,6 +189,12 @@ fn bug() -> WorkError {
     )
 }
 
+/// How long it is known what was answered.
+pub(crate) fn kept(cx: &WorkerContext) -> Duration {
+    let settings = cx.resource().settings();
+    settings.retention.answers(settings.retry.as_ref())
+}
+
 /// A worker that holds conversations.
 pub(crate) struct Talk<C> {
     conversation: C,
@@ -211,13 +215,12 @@ impl<C: Conversation> Talk<C> {
                 "it keeps conversations and has no state store",
             )
         })?;
-        let retry = cx.resource().settings().retry.unwrap_or_default();
-        let age = retry.max_age.map_or(REMEMBER, |age| age.0);
+        let keep = kept(&cx);
         Ok(Arc::new(Self {
             conversation,
             cx,
             store,
-            keep: age.max(REMEMBER),
+            keep,
             crowded: tokio::sync::Mutex::new(()),
         }))
     }

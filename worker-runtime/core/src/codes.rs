@@ -57,7 +57,7 @@ codes! {
     RETRY_EXHAUSTED = "retry.exhausted", "All attempts failed.",
         "Cure the last error and send again.";
     RETRY_EXTERNAL = "retry.external", "Vumi's failure worker was given the message and is to give it back for the next attempt.",
-        "Nothing if it does. If the row is overdue, see that the failure worker runs and which longest delay it has; `vumi ledger resend --force` sends the message without it.";
+        "Nothing if it does. If the row is overdue, see that the failure worker runs and which longest delay it has; `vumi ledger resend --force` sends the message without it, `vumi ledger close --force` ends it.";
     BUG_CRASH_LOOP = "bug.crash_loop", "The process died three times while it worked on this message.",
         "Look at the log and at memory limits before each restart; requeue it after an upgrade.";
     FATE_UNKNOWN = "fate.unknown", "The message was sent and the answer was lost, so nobody knows whether the peer has it.",
@@ -66,6 +66,8 @@ codes! {
         "Nothing; the user may get it twice. Choose `onUnknown: {policy: fail}` if that is worse than a lost message.";
     LEDGER_RESENT = "ledger.resent", "A person had the message sent again.",
         "Nothing; `vumi why` shows both ends.";
+    LEDGER_CLOSED = "ledger.closed", "A person closed the row of a message that was nowhere any more.",
+        "Nothing; whoever sent the message was told that it was not sent. Find out what removed it: a purged queue, a lost disk.";
     RECEIPT_MISSING = "receipt.missing", "The peer took the message and sent no receipt in all that time.",
         "Ask the provider whether receipts are switched on for the account.";
     RECEIPT_UNMATCHED = "receipt.unmatched", "A receipt names a message by the peer's id, and no message of this transport has that id.",

@@ -12,6 +12,7 @@ mod beacon;
 pub mod broker;
 pub mod checkup;
 pub mod clock;
+pub mod close;
 pub mod codes;
 pub mod conformance;
 pub mod engine;

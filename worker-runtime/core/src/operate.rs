@@ -2,6 +2,7 @@
 //! and queues, and by a command about a store (and broker) that it was given.
 
 mod batch_orders;
+mod closing;
 mod names;
 mod unbegun;
 
@@ -114,6 +115,20 @@ pub enum Ask {
         /// Which ones.
         chosen: resend::Chosen,
         /// What the peer has, or a person ended, is sent again as well.
+        force: bool,
+    },
+    /// Rows that may be closed since their message is nowhere any more: a list of [`resend::Summary`].
+    LedgerClosable {
+        /// Which ones; if no states are given, those that wait or are set aside.
+        chosen: resend::Chosen,
+        /// What may be in a queue, in hand or with Vumi's failure worker may be closed as well.
+        force: bool,
+    },
+    /// Ends them as cancelled, and tells who sent their messages: [`crate::close::Closed`].
+    LedgerClose {
+        /// Which ones.
+        chosen: resend::Chosen,
+        /// What may be in a queue, in hand or with Vumi's failure worker is closed as well.
         force: bool,
     },
     /// A [`why::Answer`].
@@ -305,6 +320,8 @@ pub async fn answer(reach: &Reach, ask: Ask) -> Result<Value, WorkError> {
             Ok(json!(listed))
         }
         Ask::LedgerResend { chosen, force } => Ok(json!(reach.resend(&chosen, force).await?)),
+        Ask::LedgerClosable { chosen, force } => Ok(json!(reach.closable(&chosen, force).await?)),
+        Ask::LedgerClose { chosen, force } => Ok(json!(reach.close(&chosen, force).await?)),
         Ask::Why { question, limit } => {
             let limit = limit.clamp(1, MAX_LISTED);
             if let Question::Person(address) = &question {

@@ -70,7 +70,7 @@ pub struct Summary {
     pub text: String,
     /// Whether the peer may have it: then its user may get it twice.
     pub may_double: bool,
-    /// Why it cannot be sent again; none if it can.
+    /// Why it cannot be sent again, or closed; none if it can.
     pub refused: Option<String>,
 }
 
@@ -93,6 +93,11 @@ pub struct Resent {
 fn refusal(row: &Row, force: bool) -> Option<&'static str> {
     let on_its_way = "it waits to be sent, or is being sent";
     match row.state {
+        RowState::Queued if row.is_external() && row.body.is_none() => {
+            return Some(
+                "Vumi's failure worker has it, and its content is not kept, or not any more: see `retention.content` and `retention.ledger`; `vumi ledger close --force` ends it",
+            );
+        }
         RowState::Queued if row.is_external() && force => {}
         RowState::Queued if row.is_external() => {
             return Some("Vumi's failure worker has it (--force sends it again)");
@@ -148,7 +153,7 @@ impl Chosen {
     }
 
     /// The rows that are meant, oldest first in each state.
-    async fn rows(&self, store: &dyn StateStore) -> Result<Vec<Row>, WorkError> {
+    pub(crate) async fn rows(&self, store: &dyn StateStore) -> Result<Vec<Row>, WorkError> {
         let mut ids = self.ids.clone();
         if ids.is_empty() {
             let counts = store.counts().await?;
@@ -179,19 +184,26 @@ pub async fn list(
 }
 
 fn summary(row: &Row, force: bool) -> Summary {
-    let last = row.steps.last();
-    let text = |of: fn(&Step) -> &String| last.map(of).cloned().unwrap_or_default();
-    Summary {
-        message_id: row.message_id.clone(),
-        account: row.account.clone(),
-        state: row.state,
-        since: last.map_or(row.born, |step| step.at),
-        attempts: row.attempt,
-        class: text(|step| &step.class),
-        code: text(|step| &step.code),
-        text: text(|step| &step.text),
-        may_double: may_double(row),
-        refused: refusal(row, force).map(str::to_owned),
+    Summary::of(row, refusal(row, force).map(str::to_owned))
+}
+
+impl Summary {
+    /// What is shown of a row that is meant, and why nothing is to be done with it, if so.
+    pub(crate) fn of(row: &Row, refused: Option<String>) -> Self {
+        let last = row.steps.last();
+        let text = |of: fn(&Step) -> &String| last.map(of).cloned().unwrap_or_default();
+        Self {
+            message_id: row.message_id.clone(),
+            account: row.account.clone(),
+            state: row.state,
+            since: last.map_or(row.born, |step| step.at),
+            attempts: row.attempt,
+            class: text(|step| &step.class),
+            code: text(|step| &step.code),
+            text: text(|step| &step.text),
+            may_double: may_double(row),
+            refused,
+        }
     }
 }
 

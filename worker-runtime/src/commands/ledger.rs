@@ -1,6 +1,8 @@
 //! `vumi ledger`: the rows of outbound messages (R10): how many there are, which are overdue, whether every one has its
-//! message; and sending messages again.
+//! message; sending messages again, and closing rows whose message is gone.
 
+mod choice;
+mod close;
 mod resend;
 
 use crate::commands::status::{ago, aligned};
@@ -21,6 +23,7 @@ use vumi_core::state::ledger::RowState;
   vumi ledger counts
   vumi ledger overdue sms --limit 20
   vumi ledger resend --transport sms --class credit --since 2h --dry-run
+  vumi ledger close --transport sms --dry-run
   vumi ledger audit --redis redis://localhost/ --broker amqp://guest:guest@localhost/
   vumi ledger audit --format json | jq '.[] | select(.missing > 0)'
 
@@ -55,6 +58,8 @@ pub enum Action {
     },
     /// Send messages again that failed, or of which nobody knows
     Resend(resend::Arguments),
+    /// End rows whose message is nowhere any more, and tell who sent it
+    Close(close::Arguments),
 }
 
 /// How it is shown, and where it is kept.
@@ -116,6 +121,10 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 resend::run(arguments).await?;
                 true
             }
+            Action::Close(arguments) => {
+                close::run(arguments).await?;
+                true
+            }
         };
         match fine {
             true => Ok(()),
@@ -159,7 +168,7 @@ fn audited(balances: &[Balance]) -> String {
         let mut note = |text: String| notes += &format!("{}: {text}\n", balance.account);
         if balance.missing > 0 {
             note(format!(
-                "{} rows say that their message waits, and it is nowhere; `vumi ledger overdue {}` names them when they are late",
+                "{} rows say that their message waits, and it is nowhere; `vumi ledger overdue {1}` names them when they are late, `vumi ledger close --transport {1}` ends them",
                 balance.missing, balance.account
             ));
         }
@@ -176,8 +185,8 @@ fn audited(balances: &[Balance]) -> String {
         }
         if balance.missing_parked > 0 {
             note(format!(
-                "{} rows say that their message is set aside, and it is not in the parking queues",
-                balance.missing_parked
+                "{} rows say that their message is set aside, and it is not in the parking queues; `vumi ledger close --transport {} --fate parked` ends them",
+                balance.missing_parked, balance.account
             ));
         }
         if balance.finished > 0 {

@@ -392,6 +392,26 @@ async fn what_is_kept_in_redis_is_reached_without_a_process_and_one_can_use_it()
     let (code, why) = through.run(&["why", "m9"]);
     assert_eq!(code, 0, "{why}");
     assert!(why.contains("m9: still held"), "{why}");
+    // A row whose message is nowhere is closed by a person, where its broker is within reach.
+    let (code, text) = through.run(&["ledger", "close", "m9"]);
+    assert_eq!(code, 1, "{text}");
+    assert!(text.contains("--broker URL"), "{text}");
+    row(&*store, "gone", "telnet", RowState::Held, HOUR).await;
+    let (code, text) = through.run(&["ledger", "close", "gone", "--dry-run", "--force"]);
+    assert_eq!(code, 0, "{text}");
+    assert!(text.contains("1 can be closed"), "{text}");
+    let (code, text) = through.run(&["ledger", "close", "gone", "--force"]);
+    assert_eq!(code, 2, "not without --yes: {text}");
+    wait_for("the row is closed", PATIENCE, || async {
+        match through.run(&["ledger", "close", "gone", "--yes"]) {
+            (0, text) if text == "1 closed\n" => Ok(()),
+            // Something is still in hand.
+            (_, text) => Err(text),
+        }
+    })
+    .await;
+    let (_, why) = through.run(&["why", "gone"]);
+    assert!(why.contains("gone: cancelled"), "{why}");
     store.close(PATIENCE).await;
 }
 

@@ -16,6 +16,7 @@ use vumi_api::{ConditionType, Port, Resource, Status};
 use vumi_cli::error::CliError;
 use vumi_cli::output;
 use vumi_cli::table::aligned;
+use vumi_core::audit::account_of;
 use vumi_core::broker::amqp::Remover;
 use vumi_core::parking::parked_queue;
 
@@ -48,7 +49,7 @@ pub struct Arguments {
     /// Delete; without it nothing is
     #[arg(long)]
     pub yes: bool,
-    /// Delete queues with messages in them as well: these are lost
+    /// Delete queues with messages in them as well: these are lost, and `vumi ledger close` ends their rows
     #[arg(long)]
     pub with_messages: bool,
     /// The broker, if it cannot be reached as the Secret has it
@@ -70,6 +71,7 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
             .to_vec(),
     ];
     let (mut left, mut failures) = (0_usize, Vec::new());
+    let mut emptied = BTreeSet::new();
     for (place, queues) in by_broker(&cluster, resources) {
         let way = match &arguments.broker {
             Some(url) => broker::at(url)?,
@@ -79,9 +81,12 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
         for queue in queues {
             let holder = claims.holder(&cluster, &place, &way, &queue).await;
             match one(arguments, &mut remover, &way, &queue, holder).await {
-                Ok(Some((row, deleted))) => {
+                Ok(Some((row, gone))) => {
                     rows.push(row);
-                    left += usize::from(!deleted);
+                    left += usize::from(gone.is_none());
+                    if gone.is_some_and(|messages| messages > 0) {
+                        emptied.extend(transport_of(&queue).map(str::to_owned));
+                    }
                 }
                 Ok(None) => {}
                 Err(error) => failures.push(format!("\n  {queue}: {error}")),
@@ -94,6 +99,11 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
         return Ok(());
     }
     output::print(&aligned(&rows))?;
+    for transport in emptied {
+        output::note(&format!(
+            "note: rows of messages that were deleted stay open where {transport} has a state store: `vumi ledger close --transport {transport}` ends them and tells their senders"
+        ));
+    }
     if !failures.is_empty() {
         return Err(CliError::environment(format!(
             "some queues could not be handled:{}",
@@ -113,19 +123,26 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
     }
 }
 
-/// What is done with one queue, which is kept if it has a holder. None if it is not there.
+/// The transport whose messages to the network wait in a queue, or were set aside of it; none for other queues.
+fn transport_of(queue: &str) -> Option<&str> {
+    let consumed = queue.strip_suffix(&parked_queue(""));
+    account_of(consumed.unwrap_or(queue))
+}
+
+/// What is done with one queue, which is kept if it has a holder, and how many messages it took along if it was deleted. None
+/// if it is not there.
 async fn one(
     arguments: &Arguments,
     remover: &mut Remover,
     way: &Way,
     queue: &str,
     holder: Option<String>,
-) -> Result<Option<(Vec<String>, bool)>, CliError> {
+) -> Result<Option<(Vec<String>, Option<u32>)>, CliError> {
     let Some(depth) = remover.depth(queue).await? else {
         return Ok(None);
     };
     let mut messages = depth.ready;
-    let mut deleted = false;
+    let mut taken = None;
     let said = if let Some(holder) = holder {
         format!("kept: {holder}")
     } else if depth.consumers > 0 {
@@ -141,7 +158,7 @@ async fn one(
     } else {
         match remover.delete(queue, arguments.with_messages).await? {
             Some(gone) => {
-                (messages, deleted) = (gone, true);
+                (messages, taken) = (gone, Some(gone));
                 "deleted".into()
             }
             None => "kept: somebody began to use it".into(),
@@ -154,7 +171,7 @@ async fn one(
         depth.consumers.to_string(),
         said,
     ];
-    Ok(Some((row, deleted)))
+    Ok(Some((row, taken)))
 }
 
 /// The resources whose queues are meant; none of them may still work.
@@ -269,5 +286,19 @@ mod tests {
             queues.iter().all(|name| !name.contains("outbound")),
             "{queues:?}"
         );
+    }
+
+    #[test]
+    fn rows_are_of_what_waits_for_a_transport() {
+        for (queue, transport) in [
+            ("sms.outbound", Some("sms")),
+            ("sms.outbound.bulk.p1", Some("sms")),
+            ("sms.outbound.bulk.parked", Some("sms")),
+            ("sms.inbound", None),
+            ("sms.inbound.parked", None),
+            ("sms.outbound.layout", None),
+        ] {
+            assert_eq!(transport_of(queue), transport, "{queue}");
+        }
     }
 }

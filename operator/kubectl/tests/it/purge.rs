@@ -112,6 +112,9 @@ pub async fn takes_what_nobody_needs(place: &Place, rabbit: &RabbitMq) {
     let asked = place.vumi(&arguments);
     assert_eq!(asked.code, 0, "{asked:?}");
     assert_eq!(depth("telnet.outbound.parked").await, None);
+    // The rows of what was lost are named.
+    let close = "vumi ledger close --transport telnet";
+    assert!(asked.err.contains(close), "{asked:?}");
     // What it publishes to is the application's.
     assert_eq!(depth("telnet.inbound").await, Some(0));
     let asked = place.vumi(&["purge", "-f", &manifest, "--yes"]);

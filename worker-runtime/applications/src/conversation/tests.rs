@@ -168,7 +168,7 @@ async fn a_lost_answer_of_the_store_is_an_error_and_trying_again_moves_nothing_m
             conversation: Counter,
             cx: bench.cx(),
             store: Arc::clone(&store) as Arc<dyn StateStore>,
-            keep: super::REMEMBER,
+            keep: super::kept(&bench.cx()),
             crowded: Default::default(),
         });
         let message = bench.message("a", Some("x"), None);

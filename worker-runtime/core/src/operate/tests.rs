@@ -1,6 +1,7 @@
 //! What operators ask, of a store and a broker that were filled as the engine fills them.
 
 mod batches;
+mod closing;
 mod journal;
 mod ledger;
 mod parked;

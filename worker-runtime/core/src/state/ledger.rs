@@ -397,6 +397,15 @@ impl Row {
         }
     }
 
+    /// With its content kept no longer.
+    pub fn without_content(&self) -> Self {
+        Self {
+            version: self.version + 1,
+            body: None,
+            ..self.clone()
+        }
+    }
+
     /// Where it stays, with more time until the next step is due.
     pub fn waiting(&self, at: u64, patience: Duration) -> Self {
         let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);

@@ -122,6 +122,11 @@ impl Book {
         &self.life
     }
 
+    /// For how long rows are kept from their end.
+    pub(super) fn keep(&self) -> Duration {
+        self.names.keep
+    }
+
     /// The reply queue of this replica, if it holds anything.
     pub(super) fn reply_queue(&self) -> Option<&str> {
         self.names.reply_queue.as_deref()

@@ -29,6 +29,8 @@ const TICK: Duration = match cfg!(test) {
 };
 /// Rows looked at in one turn.
 pub(super) const AT_ONCE: usize = 1000;
+/// Rows that are left to a person, looked at in one turn.
+const FEW: usize = 10;
 
 /// A mark that stands behind others for so long: those have more time.
 const SLOW: Duration = Duration::from_secs(5);
@@ -38,6 +40,8 @@ const SLOW: Duration = Duration::from_secs(5);
 pub(super) struct Round {
     /// So many overdue rows were looked at and left.
     from: usize,
+    /// The same of those that are left to a person.
+    alarms_from: usize,
     answers: Answers,
     /// A mark under way in our own reply queue, and when it was sent: for us, and in milliseconds since 1970.
     mark: Option<(Mark, Instant, u64)>,
@@ -161,8 +165,8 @@ impl Keeper {
         }
         let page = |left_to, from, limit| book.store.overdue(book.account(), left_to, from, limit);
         let (count, ids) = page(LeftTo::Rules, round.from, AT_ONCE).await?;
-        // Those are counted and not looked at, however many they are.
-        let (alarms, _) = page(LeftTo::Person, 0, 0).await?;
+        // Those are counted, however many they are, and a few of them looked at for what they need not keep.
+        let (alarms, few) = page(LeftTo::Person, round.alarms_from, FEW).await?;
         answers.note(began, true);
         let mut answered = Instant::now();
         // Rows that need time must not hide others: the next turn looks behind a full page.
@@ -224,6 +228,17 @@ impl Keeper {
                 (true, None) => sending.end_wait(book, row, interrupted).await?,
             };
             handled += u64::from(done);
+        }
+        round.alarms_from = match few.len() {
+            FEW => round.alarms_from + FEW,
+            _ => 0,
+        };
+        for id in few {
+            if let Ok(Some(row)) = book.load(&id, interrupted).await
+                && row.is_external()
+            {
+                sending.forget_content(book, &row, interrupted).await?;
+            }
         }
         for ((account, state), rows) in book.store.counts().await? {
             if account == book.account() {
@@ -384,6 +399,23 @@ impl Sending {
         // Whoever moved it meanwhile has said what came of it.
         book.put(row, &next, interrupted).await?;
         Ok(true)
+    }
+
+    /// Drops the content of a row that may never end, once one that ended would be gone with its row.
+    async fn forget_content(
+        &self,
+        book: &super::Book,
+        row: &Row,
+        interrupted: Interrupted<'_>,
+    ) -> Result<(), Unpublished> {
+        let since = row.steps.last().map_or(row.born, |step| step.at);
+        let keep = u64::try_from(book.keep().as_millis()).unwrap_or(u64::MAX);
+        if row.body.is_some() && since.saturating_add(keep) <= now() {
+            // Whoever moved it meanwhile knows more.
+            let next = row.without_content();
+            book.put(row, &next, interrupted).await?;
+        }
+        Ok(())
     }
 
     fn failed(&self, row: &Row, error: &WorkError) -> Event {

@@ -23,9 +23,12 @@ const LONG_PATIENCE: Duration = Duration::from_secs(15 * 60);
 fn patience(request: &Request) -> Duration {
     match request {
         Request::Publish { .. }
-        | Request::Kept(Ask::Erase { .. } | Ask::JournalDrop { .. } | Ask::LedgerResend { .. }) => {
-            LONG_PATIENCE
-        }
+        | Request::Kept(
+            Ask::Erase { .. }
+            | Ask::JournalDrop { .. }
+            | Ask::LedgerResend { .. }
+            | Ask::LedgerClose { .. },
+        ) => LONG_PATIENCE,
         _ => PATIENCE,
     }
 }

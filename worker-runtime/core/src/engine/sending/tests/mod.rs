@@ -2,6 +2,7 @@
 //! thousands of times.
 
 mod answers;
+mod closed;
 mod copies;
 mod external;
 mod failures;
@@ -329,7 +330,10 @@ impl Bench {
         let names = Names {
             connector: self.name.into(),
             by: format!("transport/{}@{replica}", self.name),
-            keep: Duration::from_secs(3600),
+            keep: match resource.settings().retention.ledger {
+                Some(kept) => kept.0,
+                None => Duration::from_secs(3600),
+            },
             content: resource.settings().retention.content(),
             trail: None,
             reply_queue: self.reply_queue.map(str::to_owned),

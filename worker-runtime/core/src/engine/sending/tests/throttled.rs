@@ -1,6 +1,7 @@
 //! Networks with a limit.
 
 use super::*;
+use crate::engine::tests::{Rig, Setup};
 
 /// A network that takes so many parts a second, `BURST` of them at once after a pause, and has a time in which its queue is
 /// full.
@@ -210,6 +211,28 @@ struct Http {
     refused: Mutex<Vec<Duration>>,
 }
 
+impl Http {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            began: Instant::now(),
+            limit: LIMIT,
+            second: Mutex::default(),
+            took: Mutex::default(),
+            refused: Mutex::default(),
+        })
+    }
+
+    /// When it took the message for each user, as far as `fits` says.
+    fn taken(&self, fits: impl Fn(&str) -> bool) -> Vec<(String, Duration)> {
+        let took = self.took.lock().unwrap();
+        let of = |(at, message): &(Duration, UserMessage)| {
+            let user = message.to_addr().unwrap_or_default();
+            fits(user).then(|| (user.to_owned(), *at))
+        };
+        took.iter().filter_map(of).collect()
+    }
+}
+
 #[async_trait]
 impl Worker for Http {
     async fn handle(&self, input: Input) -> Result<Vec<Output>, WorkError> {
@@ -261,21 +284,85 @@ fn replicas_that_share_a_bucket_find_out_together_what_a_network_takes() {
     });
 }
 
+/// The same with everything around it: a broker, a queue for each class, the window, and a store, in whose journal the campaign
+/// waits.
+#[test]
+fn a_throttling_network_is_used_by_a_campaign_that_waits_in_the_journal() {
+    in_simulated_time(async {
+        for rate in [LIMIT, 30, 100] {
+            campaign_from_the_journal(rate).await;
+        }
+    });
+}
+
+async fn campaign_from_the_journal(rate: u32) {
+    const EACH: usize = 40;
+    let (store, network) = (simulated_store(), Http::new());
+    let settings = json!({"rateLimit": {"rate": rate, "burst": 1}, "classes": {}, "retry": {"maxAttempts": 3}, "backlogLimit": 50_000});
+    let setup = Setup {
+        kind: Kind::Transport,
+        state: Some(Arc::clone(&store)),
+        ..Setup::new(settings)
+    };
+    let peer = Arc::clone(&network);
+    let rig = Rig::on(setup, move |input, _| {
+        let peer = Arc::clone(&peer);
+        async move { peer.handle(input).await }
+    })
+    .await;
+    let publish = async |user: String, class: &str, number: usize| {
+        let mut message = labelled(&user, class, number);
+        message.set_transport_name("t");
+        rig.publish("t.outbound", message.encode()).await;
+    };
+    for number in 0..EACH {
+        for user in 0..100 {
+            publish(format!("user{user}"), "bulk", number).await;
+        }
+    }
+    let is_bulk = |user: &str| user.starts_with("user");
+    let (mut asked, mut deepest) = (Vec::new(), 0_u64);
+    while network.taken(is_bulk).len() < 100 * EACH {
+        tokio::time::sleep(Duration::from_millis(4321)).await;
+        let now = network.began.elapsed();
+        assert!(now < Duration::from_secs(900), "{rate}: it stands still");
+        publish(format!("shopper{}", asked.len()), "interactive", asked.len()).await;
+        asked.push(now);
+        let mut waits = 0;
+        for queue in store.queues().await.unwrap() {
+            waits += store.depth(&queue).await.unwrap().messages;
+        }
+        deepest = deepest.max(waits);
+    }
+    // The last password.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    rig.stop_now().await;
+    println!("{rate} a second: up to {deepest} waited in the journal");
+    assert!(deepest > 0, "{rate}: nothing went through the journal");
+    let left = network.taken(|user| !is_bulk(user));
+    let waits: Vec<(Duration, Duration)> = asked
+        .iter()
+        .enumerate()
+        .map(|(number, asked)| {
+            let user = format!("shopper{number}");
+            let there = left.iter().find(|(to, _)| *to == user);
+            let (_, at) = there.unwrap_or_else(|| panic!("{rate}: {user} has no password"));
+            (*asked, *at - *asked)
+        })
+        .collect();
+    judge_throttled(rate, &network, EACH, &waits, 1);
+}
+
+/// By then it has been found out what the network takes.
+const LEARNT: Duration = Duration::from_secs(30);
+
 /// A campaign through replicas with these stores.
 async fn throttled_campaign(rate: u32, replicas: &[Option<Arc<dyn StateStore>>]) {
-    /// By then it has found out what the network takes.
-    const LEARNT: Duration = Duration::from_secs(30);
     const EACH: usize = 120;
     const PASSWORDS: usize = 130;
     let spec = json!({"rateLimit": {"rate": rate, "burst": 1}, "classes": {}, "retry": {"maxAttempts": 3}});
     let bench = Bench::new(&store(), spec, false);
-    let network = Arc::new(Http {
-        began: Instant::now(),
-        limit: LIMIT,
-        second: Mutex::default(),
-        took: Mutex::default(),
-        refused: Mutex::default(),
-    });
+    let network = Http::new();
     let replicas: Vec<Arc<Desk>> = replicas
         .iter()
         .map(|store| {
@@ -308,12 +395,25 @@ async fn throttled_campaign(rate: u32, replicas: &[Option<Arc<dyn StateStore>>])
         waits
     };
     let (_, waits) = tokio::join!(futures::future::join_all(users), passwords);
+    judge_throttled(rate, &network, EACH, &waits, replicas.len() as u64);
+}
+
+/// Demands what is promised of a campaign of so many messages to each of 100 users, and of passwords that were asked for and
+/// waited so.
+fn judge_throttled(
+    rate: u32,
+    network: &Http,
+    each: usize,
+    waits: &[(Duration, Duration)],
+    replicas: u64,
+) {
     let took = network.took.lock().unwrap();
-    assert_eq!(took.len(), 100 * EACH + PASSWORDS, "no failure is final");
+    let all = 100 * each + waits.len();
+    assert_eq!(took.len(), all, "{rate}: no failure is final");
     for user in 0..100 {
         let user = format!("user{user}");
         let numbers = took.iter().filter(|(_, m)| m.to_addr() == Some(&user));
-        assert!(numbers.map(|(_, m)| number(m)).eq(0..EACH), "in order");
+        assert!(numbers.map(|(_, m)| number(m)).eq(0..each), "in order");
     }
     let refused = network.refused.lock().unwrap();
     // The last passwords come when there is nothing else any more.
@@ -334,7 +434,7 @@ async fn throttled_campaign(rate: u32, replicas: &[Option<Arc<dyn StateStore>>])
     for (asked, waited) in waits.iter().filter(|(asked, _)| *asked >= LEARNT) {
         let pause = paused(&refused, *asked, *waited);
         // Then replicas draw lots for the first token of all.
-        let lots = 250 * replicas.len() as u64;
+        let lots = 250 * replicas;
         let most = Duration::from_millis(if pause { 1000 + lots } else { 1000 });
         assert!(*waited <= most, "{rate}: {waited:?} at {asked:?}");
     }

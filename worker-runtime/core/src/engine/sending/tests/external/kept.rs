@@ -71,7 +71,8 @@ fn an_audit_finds_what_a_failure_worker_has_and_what_is_lost_beside_it() {
 #[test]
 fn what_a_failure_worker_does_not_give_back_is_an_alarm_and_whatever_comes_late_is_sent() {
     in_simulated_time(async {
-        let bench = with_failure_worker(&simulated_store(), json!({})).await;
+        let keep = json!({"retention": {"ledger": "72h"}});
+        let bench = with_failure_worker(&simulated_store(), keep).await;
         let (late, lost) = (message(), message());
         for message in [&late, &lost] {
             bench.answers(&[Answer::Busy]);
@@ -112,6 +113,42 @@ fn what_a_failure_worker_does_not_give_back_is_an_alarm_and_whatever_comes_late_
         bench.handled(&bench.put_back().await).await;
         assert_eq!(bench.row(&lost).await.state, RowState::SentFinal);
         assert_eq!(verdicts(&bench.events().await), 2);
+    });
+}
+
+#[test]
+fn what_never_comes_back_keeps_its_content_no_longer_than_what_ended() {
+    in_simulated_time(async {
+        let keep = json!({"retention": {"ledger": "24h"}});
+        let bench = with_failure_worker(&simulated_store(), keep).await;
+        let message = message();
+        bench.answers(&[Answer::Busy]);
+        bench.handled(&message).await;
+        let keeper = bench.keeper();
+        let book = keeper.sending.book.as_ref().unwrap();
+        let mut round = Round::default();
+        for (hours, is_kept) in [(23, true), (2, false), (24, false)] {
+            tokio::time::sleep(Duration::from_secs(hours * 3600)).await;
+            let looked = keeper.look(book, &mut round, &|| false).await;
+            assert_eq!(looked.unwrap(), 1, "it stays an alarm");
+            let row = bench.row(&message).await;
+            assert_eq!((row.body.is_some(), row.is_external()), (is_kept, true));
+        }
+        let version = bench.row(&message).await.version;
+        let looked = keeper.look(book, &mut round, &|| false).await;
+        assert_eq!(looked.unwrap(), 1);
+        assert_eq!(bench.row(&message).await.version, version, "nothing to do");
+        for force in [false, true] {
+            let done = bench.resend(&message, force).await;
+            let why = done.refused.keys().next().cloned().unwrap_or_default();
+            assert!(why.contains("retention.ledger"), "{why}");
+        }
+        // What comes back after all is sent.
+        let comes = bench.comes_back().await;
+        bench.attempts();
+        bench.handled(&comes).await;
+        assert_eq!(bench.attempts(), 1);
+        assert_eq!(bench.row(&message).await.state, RowState::SentFinal);
     });
 }
 
