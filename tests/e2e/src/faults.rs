@@ -23,7 +23,10 @@ fn enter(arguments: &[&str]) -> Result<String, String> {
 /// # Errors
 /// There is no such file.
 pub fn secret_file(pod: &Pod, secret: &str, key: &str) -> Result<String, String> {
-    let (folder, volume) = ("/run/cluster/kubelet/pods", "kubernetes.io~projected/secrets");
+    let (folder, volume) = (
+        "/run/cluster/kubelet/pods",
+        "kubernetes.io~projected/secrets",
+    );
     let path = format!("{folder}/{}/volumes/{volume}/{secret}/{key}", pod.uid);
     enter(&["cat", &path])
 }

@@ -205,9 +205,9 @@ impl Close<'_> {
         let others = readers > u32::from(self.in_hand.is_some());
         found.unseen = match (ready, self.in_hand.unwrap_or_default()) {
             (0, 0) if !others => None,
-            (0, _) => {
-                Some("a worker of its transport has messages in hand, or may have (--force closes it)")
-            }
+            (0, _) => Some(
+                "a worker of its transport has messages in hand, or may have (--force closes it)",
+            ),
             _ => Some("messages wait in the queues of its transport (--force closes it)"),
         };
         Ok(found)

@@ -102,7 +102,8 @@ pub struct Chosen {
 
 fn reason(text: &str) -> Result<Reason, String> {
     serde_json::from_value(Value::from(text)).map_err(|_| {
-        "not one of backoff, throttle, overflow, behind, held, schedule, imported, unreadable".into()
+        "not one of backoff, throttle, overflow, behind, held, schedule, imported, unreadable"
+            .into()
     })
 }
 

@@ -25,13 +25,18 @@ fn held<'a>(object: &'a Value, manager: &str) -> &'a Value {
 pub fn lists_of_two_writers_are_not_merged(server: &ApiServer) {
     let log = |name: &str, level: &str| json!({"name": name, "logging": {"level": level}});
     let middleware = |items: Value| json!({"devNull": {}, "middleware": items});
-    let transports = |names: &[&str]| json!({"simple": {"transports": names, "exposed": ["survey"]}});
+    let transports =
+        |names: &[&str]| json!({"simple": {"transports": names, "exposed": ["survey"]}});
     for (kind, list, field, first, second) in [
         (
             "Transport",
             "/spec/middleware",
             "/f:spec/f:middleware",
-            middleware(json!([log("a", "info"), log("b", "warn"), log("c", "info")])),
+            middleware(json!([
+                log("a", "info"),
+                log("b", "warn"),
+                log("c", "info")
+            ])),
             // Another order, one item changed, one gone.
             middleware(json!([log("b", "info"), log("a", "info")])),
         ),

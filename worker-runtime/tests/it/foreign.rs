@@ -41,7 +41,11 @@ fn application(python: &Path, url: &str, connector: &str) -> Program {
 
 /// The same, which gets the broker in parts, as from the Secret of a cluster.
 fn application_of_a_cluster(python: &Path, url: &str, connector: &str) -> Program {
-    let (user, place) = url.strip_prefix("amqp://").unwrap().split_once('@').unwrap();
+    let (user, place) = url
+        .strip_prefix("amqp://")
+        .unwrap()
+        .split_once('@')
+        .unwrap();
     let (username, password) = user.split_once(':').unwrap();
     let (host, vhost) = place.split_once('/').unwrap();
     let (host, port) = host.split_once(':').unwrap();
@@ -52,7 +56,10 @@ fn application_of_a_cluster(python: &Path, url: &str, connector: &str) -> Progra
         ("VUMI_BROKER_PASSWORD", password),
         ("VUMI_BROKER_VHOST", vhost),
         // The parts count: this leads to another virtual host.
-        ("VUMI_BROKER_URL", "amqp://guest:guest@127.0.0.1:1/elsewhere"),
+        (
+            "VUMI_BROKER_URL",
+            "amqp://guest:guest@127.0.0.1:1/elsewhere",
+        ),
     ];
     application_with(python, &parts, connector)
 }

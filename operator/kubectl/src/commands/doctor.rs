@@ -123,10 +123,7 @@ async fn definitions(cluster: &Cluster, found: &mut Vec<Finding>) -> Result<bool
 }
 
 /// The operator's pods, and whether one of them leads.
-async fn operator(
-    cluster: &Cluster,
-    namespace: &str,
-) -> Result<(Vec<Finding>, Leader), CliError> {
+async fn operator(cluster: &Cluster, namespace: &str) -> Result<(Vec<Finding>, Leader), CliError> {
     let about = format!("operator in {namespace}");
     let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/vumi-operator");
     let mut found = Vec::new();

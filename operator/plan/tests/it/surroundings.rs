@@ -129,7 +129,11 @@ fn a_program_of_somebody_else_gets_the_broker_as_its_secret_has_it() {
     let refusal = given_to(&elsewhere, &["connection_string"]).unwrap_err();
     assert_eq!(refusal.reason, Reason::BrokerKeys);
     assert_eq!(refusal.outcome, Outcome::Stalled);
-    assert!(refusal.message.contains("spec.broker.vhost"), "{}", refusal.message);
+    assert!(
+        refusal.message.contains("spec.broker.vhost"),
+        "{}",
+        refusal.message
+    );
     let settings = Settings {
         allow_custom: false,
         ..Settings::default()

@@ -59,7 +59,11 @@ fn an_applied_campaign_is_ready_answers_and_rolls_what_is_edited() {
     );
     let row = lines.find(|line| line.starts_with("transport.vumi.dev/telnet"));
     let words: Vec<&str> = row.unwrap_or_default().split_whitespace().collect();
-    assert_eq!(words.get(1..3), Some(["telnet", "True"].as_slice()), "{table}");
+    assert_eq!(
+        words.get(1..3),
+        Some(["telnet", "True"].as_slice()),
+        "{table}"
+    );
 
     // What the operator writes is no difference to what was applied.
     let example = root().join("examples/telnet-echo");

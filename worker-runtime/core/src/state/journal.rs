@@ -137,7 +137,10 @@ impl Entry {
     /// Why it cannot be worked on, if it cannot.
     pub fn flaw(&self) -> Option<WorkError> {
         (self.about.reason == Reason::Unreadable).then(|| {
-            let text = format!("an entry of the journal cannot be read: {}", self.about.text);
+            let text = format!(
+                "an entry of the journal cannot be read: {}",
+                self.about.text
+            );
             WorkError::new(ErrorClass::Bug, codes::STATE_UNREADABLE, text)
         })
     }
@@ -474,8 +477,15 @@ mod tests {
         let entry = Entry::decode(&stored.into());
         assert_eq!(entry.about.reason, Reason::Unreadable);
         assert_eq!(&entry.body[..], b"the message");
-        assert!(entry.about.text.contains("some day"), "{}", entry.about.text);
+        assert!(
+            entry.about.text.contains("some day"),
+            "{}",
+            entry.about.text
+        );
         assert_eq!(Entry::decode(&entry.encode()), entry);
-        assert_eq!(entry.flaw().map(|flaw| flaw.code), Some(codes::STATE_UNREADABLE));
+        assert_eq!(
+            entry.flaw().map(|flaw| flaw.code),
+            Some(codes::STATE_UNREADABLE)
+        );
     }
 }

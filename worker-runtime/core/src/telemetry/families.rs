@@ -2,7 +2,9 @@
 //! code.
 
 use prometheus::core::Collector;
-use prometheus::{GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
+use prometheus::{
+    GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
+};
 use std::collections::HashMap;
 
 pub(super) const BUILD_INFO: &str = "1, with the version as a label.";

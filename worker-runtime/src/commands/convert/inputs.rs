@@ -133,8 +133,7 @@ fn included(file: &Path, depth: usize) -> Result<Value, CliError> {
     }
     let wrong = |why: String| CliError::validation(format!("{} is no YAML: {why}", file.display()));
     let text = words::in_yaml_1_2(&text(file)?).map_err(|e| wrong(e.to_string()))?;
-    let value: serde_yaml::Value =
-        serde_yaml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
+    let value: serde_yaml::Value = serde_yaml::from_str(&text).map_err(|e| wrong(e.to_string()))?;
     plain(value, file, depth)
 }
 

@@ -163,7 +163,8 @@ fn every_type_is_a_short_declaration() {
             c => vec![c],
         });
         let module: String = words.collect();
-        let text = |ending: &str| std::fs::read_to_string(folder.join(format!("{module}.{ending}")));
+        let text =
+            |ending: &str| std::fs::read_to_string(folder.join(format!("{module}.{ending}")));
         let code = text("rs").unwrap();
         let description = text("yaml").unwrap_or_default();
         let lines = code.lines().count() + description.lines().count();

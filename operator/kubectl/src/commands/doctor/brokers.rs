@@ -190,8 +190,7 @@ mod tests {
     }
 
     fn resource(name: &str, broker: Option<&str>, conditions: Value) -> (Kind, String, Value) {
-        let status =
-            json!({"observedGeneration": 1, "broker": broker, "conditions": conditions});
+        let status = json!({"observedGeneration": 1, "broker": broker, "conditions": conditions});
         let object = json!({
             "metadata": {"name": name, "namespace": "n"},
             "spec": {"broker": {"secretRef": {"name": format!("broker-of-{name}")}}},
@@ -227,7 +226,12 @@ mod tests {
             resource(
                 "e",
                 Some("three:5672/"),
-                json!([condition("BacklogKnown", "False", "ManagementForbidden", "401")]),
+                json!([condition(
+                    "BacklogKnown",
+                    "False",
+                    "ManagementForbidden",
+                    "401"
+                )]),
             ),
             // It never got as far as its broker.
             resource(

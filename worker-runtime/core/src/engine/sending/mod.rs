@@ -26,9 +26,7 @@ mod turns;
 
 pub(super) use keeper::Keeper;
 pub(super) use once::Once;
-pub(crate) use standing::{
-    may_be_withdrawn, may_double, sender, sent_until, told_with_verdict,
-};
+pub(crate) use standing::{may_be_withdrawn, may_double, sender, sent_until, told_with_verdict};
 pub(super) use trail::{Happened, Hop, Place, Trail};
 pub(super) use trial::{AtWork, Suspect, Trial};
 

@@ -146,5 +146,9 @@ async fn a_damaged_row_and_a_damaged_entry_stop_neither_lists_nor_an_audit_nor_a
     assert_eq!((dropped.done, dropped.told, dropped.untold), (3, 1, 1));
     let left = world.store.outgoing(QUEUE, 10).await.unwrap();
     let left: Vec<u64> = left.iter().map(|one| one.id).collect();
-    assert_eq!(left, [listed[1].id], "its row may be read by a later version");
+    assert_eq!(
+        left,
+        [listed[1].id],
+        "its row may be read by a later version"
+    );
 }

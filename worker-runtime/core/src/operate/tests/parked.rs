@@ -88,7 +88,10 @@ async fn a_copy_of_what_the_peer_has_is_dropped_without_a_word() {
 #[tokio::test]
 async fn a_copy_takes_the_verdict_to_its_sender_when_it_goes() {
     let world = World::new();
-    for (id, state) in [("parked", RowState::SentFinal), ("journaled", RowState::Sent)] {
+    for (id, state) in [
+        ("parked", RowState::SentFinal),
+        ("journaled", RowState::Sent),
+    ] {
         let mut ack = Event::ack(id, "remote-1");
         ack.set_transport_name("sms");
         world.row(id, &[state], &[&ack]).await;

@@ -107,7 +107,10 @@ async fn an_entry_that_cannot_be_read_holds_up_no_other() {
     let [a, c, alone] = &heads[..] else {
         panic!("{heads:?}");
     };
-    assert_eq!((body(a), body(c), body(alone)), (&b"a"[..], &b"c"[..], NONSENSE));
+    assert_eq!(
+        (body(a), body(c), body(alone)),
+        (&b"a"[..], &b"c"[..], NONSENSE)
+    );
     let done = async |head: &Claimed| {
         let step = store.step("q", &head.lane, head.id, Step::Done, LONG);
         step.await.unwrap()
@@ -139,7 +142,11 @@ async fn an_entry_that_cannot_be_read_moves_along_and_can_be_dropped_and_is_neve
     let moved = store.relocate(&mover, "q", "p", &lanes).await.unwrap();
     assert_eq!(moved, 5);
     let heads = store.heads("p", &lanes).await.unwrap();
-    let flawed: Vec<bool> = heads.iter().flatten().map(|head| head.flaw().is_some()).collect();
+    let flawed: Vec<bool> = heads
+        .iter()
+        .flatten()
+        .map(|head| head.flaw().is_some())
+        .collect();
     assert_eq!(flawed, [false, false, true]);
 
     let old = Filter {

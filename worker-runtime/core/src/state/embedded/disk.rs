@@ -413,7 +413,11 @@ pub(super) fn readable<T>(of: &str, read: Result<T, Failure>) -> Result<Option<T
         Ok(read) => Ok(Some(read)),
         Err(Failure::Damaged(what)) => {
             let code = codes::STATE_UNREADABLE.name;
-            tracing::warn!(code, of, "the state store holds {what} that cannot be read: it is left as it is");
+            tracing::warn!(
+                code,
+                of,
+                "the state store holds {what} that cannot be read: it is left as it is"
+            );
             Ok(None)
         }
         Err(failure) => Err(failure),

@@ -276,7 +276,11 @@ impl RedisStore {
             let read = outgoing(queue, &stored);
             if read.is_none() {
                 let code = codes::STATE_UNREADABLE.name;
-                tracing::warn!(code, queue, "Redis holds a message on its way out of a journal that cannot be read: it is left as it is");
+                tracing::warn!(
+                    code,
+                    queue,
+                    "Redis holds a message on its way out of a journal that cannot be read: it is left as it is"
+                );
             }
             read
         };

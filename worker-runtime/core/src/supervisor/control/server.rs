@@ -3,7 +3,8 @@
 use super::super::Supervisor;
 use super::super::status::ProcessStatus;
 use super::{
-    Answer, IDLE, Line, Request, bad, consumed, line, runtime_folder, shown, traffic, trouble, value,
+    Answer, IDLE, Line, Request, bad, consumed, line, runtime_folder, shown, traffic, trouble,
+    value,
 };
 use crate::broker::Broker;
 use crate::codes;

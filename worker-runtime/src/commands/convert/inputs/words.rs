@@ -24,7 +24,10 @@ pub(super) fn in_yaml_1_2(text: &str) -> Result<String, ScanError> {
         let (event, span) = event?;
         let is_node = matches!(
             event,
-            Event::Scalar(..) | Event::Alias(..) | Event::SequenceStart(..) | Event::MappingStart(..)
+            Event::Scalar(..)
+                | Event::Alias(..)
+                | Event::SequenceStart(..)
+                | Event::MappingStart(..)
         );
         let mut is_key = false;
         if is_node && let Some(Some(next)) = around.last_mut() {
@@ -63,14 +66,29 @@ mod tests {
     #[test]
     fn unquoted_values_alone_are_read_as_vumi_does() {
         for (old, new) in [
-            ("a: no\nb: Yes # no\nc: OFF\r\nd: on", "a: false\nb: true # no\nc: false\r\nd: true"),
-            ("{ä: no, b: [yes, 'no', \"off\", nO]}", "{ä: false, b: [true, 'no', \"off\", nO]}"),
+            (
+                "a: no\nb: Yes # no\nc: OFF\r\nd: on",
+                "a: false\nb: true # no\nc: false\r\nd: true",
+            ),
+            (
+                "{ä: no, b: [yes, 'no', \"off\", nO]}",
+                "{ä: false, b: [true, 'no', \"off\", nO]}",
+            ),
             ("no: off\n? on\n: no\n", "no: false\n? on\n: false\n"),
             ("a: &x no\nb: *x\nc: no\n", "a: &x false\nb: *x\nc: false\n"),
-            ("a: !!str no\nb: !include no\nc: yes", "a: !!str no\nb: !include no\nc: true"),
-            ("a: |\n  no\nb: no way\nc: y\nd:\n- - no\n  - e: on", "a: |\n  no\nb: no way\nc: y\nd:\n- - false\n  - e: true"),
+            (
+                "a: !!str no\nb: !include no\nc: yes",
+                "a: !!str no\nb: !include no\nc: true",
+            ),
+            (
+                "a: |\n  no\nb: no way\nc: y\nd:\n- - no\n  - e: on",
+                "a: |\n  no\nb: no way\nc: y\nd:\n- - false\n  - e: true",
+            ),
             ("\u{feff}a: no", "a: false"),
-            ("a: 0123\nb: 1:30\nc: true\nd:\n", "a: 0123\nb: 1:30\nc: true\nd:\n"),
+            (
+                "a: 0123\nb: 1:30\nc: true\nd:\n",
+                "a: 0123\nb: 1:30\nc: true\nd:\n",
+            ),
             ("", ""),
         ] {
             assert_eq!(in_yaml_1_2(old).unwrap(), new, "{old:?}");

@@ -98,7 +98,10 @@ fn an_unquoted_no_is_false_as_it_was() {
         let spec = of(api, &format!("reply_expected: {written}"));
         assert_eq!(spec["httpApi"]["replyExpected"], expects, "{written}");
         let spec = of(airtel, &format!("airtel_charge: {written}"));
-        assert_eq!(spec["genericHttp"]["settings"]["charge"], charges, "{written}");
+        assert_eq!(
+            spec["genericHttp"]["settings"]["charge"], charges,
+            "{written}"
+        );
     }
     // Options on a command line are texts in Vumi, too.
     let (texts, _) = made(&read(&[], Some(api), &["reply_expected:no"]), false);

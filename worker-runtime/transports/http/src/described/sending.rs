@@ -181,16 +181,14 @@ impl Sending {
         let number = message.to_addr().filter(|number| !number.is_empty());
         let call = match self.numbers.as_ref().zip(number) {
             None => self.call(&scope)?,
-            Some((numbers, number)) => {
-                match numbers.goes(number, self.numbers_as) {
-                    Ok(number) => {
-                        let mut message = message.clone();
-                        message.set_field("to_addr", number);
-                        self.call(&scope.clone().with_message(&message))?
-                    }
-                    Err(refusal) => return Ok(Sent::Refused(refusal)),
+            Some((numbers, number)) => match numbers.goes(number, self.numbers_as) {
+                Ok(number) => {
+                    let mut message = message.clone();
+                    message.set_field("to_addr", number);
+                    self.call(&scope.clone().with_message(&message))?
                 }
-            }
+                Err(refusal) => return Ok(Sent::Refused(refusal)),
+            },
         };
         let answer = PROVIDER.ask(&self.cx, &*self.caller, call).await?;
         let heard = Heard {

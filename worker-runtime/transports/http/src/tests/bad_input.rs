@@ -310,7 +310,10 @@ fn a_parameter_that_comes_more_than_once_is_counted_and_said_once() {
     let lines: Vec<&str> = lines.collect();
     assert_eq!(lines.len(), 3, "{text}");
     assert!(!text.contains("Thandi"), "{text}");
-    assert!(lines[2].contains("that the manifest does not name"), "{text}");
+    assert!(
+        lines[2].contains("that the manifest does not name"),
+        "{text}"
+    );
     for (line, name) in lines.iter().zip(["content", "to_addr"]) {
         assert!(line.contains(&format!("parameter=\"{name}\"")), "{line}");
         assert!(!line.contains("one0") && !line.contains("two"), "{line}");

@@ -65,7 +65,10 @@ fn rows_that_need_a_person_do_not_hide_those_that_need_only_the_keeper() {
             left.push(keeper.look(book, &mut round, &|| false).await.unwrap());
         }
         let alarms = AT_ONCE as u64 + 1;
-        assert_eq!(left, [alarms; 3], "the other one is ended by the first look");
+        assert_eq!(
+            left, [alarms; 3],
+            "the other one is ended by the first look"
+        );
         assert!(loaded.load(Ordering::SeqCst) < 10, "nor are they read");
         let row = store.row("sent").await.unwrap().unwrap();
         assert_eq!(row.state, RowState::SentFinal);

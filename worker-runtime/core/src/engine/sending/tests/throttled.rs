@@ -326,7 +326,12 @@ async fn campaign_from_the_journal(rate: u32) {
         tokio::time::sleep(Duration::from_millis(4321)).await;
         let now = network.began.elapsed();
         assert!(now < Duration::from_secs(900), "{rate}: it stands still");
-        publish(format!("shopper{}", asked.len()), "interactive", asked.len()).await;
+        publish(
+            format!("shopper{}", asked.len()),
+            "interactive",
+            asked.len(),
+        )
+        .await;
         asked.push(now);
         let mut waits = 0;
         for queue in store.queues().await.unwrap() {
