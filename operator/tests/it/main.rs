@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 mod api_server;
+mod applied;
 mod around;
 mod brokers;
 mod cluster;

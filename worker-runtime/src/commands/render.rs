@@ -59,6 +59,23 @@ pub enum Optional {
 
 /// Prints the objects of all resources.
 pub fn run(arguments: &Arguments) -> Result<(), CliError> {
+    let (objects, refusals) = objects(arguments)?;
+    let documents: Vec<String> = objects.iter().map(to_yaml).collect();
+    output::print(&documents.join("---\n"))?;
+    match refusals.is_empty() {
+        true => Ok(()),
+        false => Err(CliError::validation(format!(
+            "the operator would build nothing of these:{}",
+            refusals.concat()
+        ))),
+    }
+}
+
+/// The objects of all resources, and why there are none of some. What else is to be known is said on standard error.
+///
+/// # Errors
+/// A path cannot be read, or what it has is not valid.
+pub fn objects(arguments: &Arguments) -> Result<(Vec<Value>, Vec<String>), CliError> {
     let paths: Vec<PathBuf> = arguments
         .paths
         .iter()
@@ -91,8 +108,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         Some(file) => self::running(file)?,
         None => BTreeMap::new(),
     };
-    let mut documents = Vec::new();
-    let mut refusals = Vec::new();
+    let (mut objects, mut refusals) = (Vec::new(), Vec::new());
     for loaded in &manifests.resources {
         let resource = &loaded.resource;
         let mut context = context(resource, &manifests, arguments);
@@ -103,7 +119,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
         match validate(resource, &context, &settings) {
             Ok(validated) => {
                 let desired = build(&validated, &context, &settings);
-                documents.extend(desired.children.iter().map(|child| to_yaml(&child.object)));
+                objects.extend(desired.children.iter().map(|child| child.object.clone()));
                 if desired.update_available {
                     let (key, image) = (resource.key(), &desired.image);
                     eprintln!("{key}: runs on with {image}; an update waits for the next edit");
@@ -123,14 +139,7 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
             )),
         }
     }
-    output::print(&documents.join("---\n"))?;
-    match refusals.is_empty() {
-        true => Ok(()),
-        false => Err(CliError::validation(format!(
-            "the operator would build nothing of these:{}",
-            refusals.concat()
-        ))),
-    }
+    Ok((objects, refusals))
 }
 
 /// The surroundings as far as files tell of them.

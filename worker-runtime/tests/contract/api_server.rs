@@ -66,7 +66,6 @@ fn the_api_server_and_the_reader_agree() {
     crate::rendered::objects_are_accepted(&server);
     crate::owned::lists_of_two_writers_are_not_merged(&server);
     crate::compared::manifests_compare_as_equal_once_they_are_applied(&server);
-    crate::applied::what_is_rendered_is_what_the_operator_applies(&server);
 }
 
 /// What is stored is what is in `deploy/crds`, and the structural schema has no complaint.

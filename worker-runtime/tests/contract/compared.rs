@@ -50,7 +50,8 @@ fn documents(file: &Path) -> Vec<Value> {
 
 fn apply(server: &ApiServer, object: &Value, more: &str) -> Value {
     let path = place(object);
-    let query = format!("?fieldManager=kubectl&fieldValidation=Strict{more}");
+    // As whoever has put the definitions there: what another has applied, nobody takes over without force.
+    let query = format!("?fieldManager=test&fieldValidation=Strict{more}");
     let body = object.to_string();
     let body = Some(("application/apply-patch+yaml", body.as_str()));
     let (status, answer) = server

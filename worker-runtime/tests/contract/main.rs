@@ -7,7 +7,6 @@
 mod table;
 
 mod api_server;
-mod applied;
 mod campaign_tests;
 mod command_line;
 mod compared;

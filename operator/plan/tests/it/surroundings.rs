@@ -90,7 +90,7 @@ fn what_an_operator_does_not_allow_is_refused() {
 #[test]
 fn a_program_of_somebody_else_gets_the_broker_as_its_secret_has_it() {
     let program = resource("Application", "custom: {image: a}, transportName: t");
-    let elsewhere = "custom: {image: a}, transportName: t, broker: {vhost: campaign}";
+    let elsewhere = "custom: {image: a}, transportName: t, broker: {secretRef: {name: vumi-broker}, vhost: campaign}";
     let elsewhere = resource("Application", elsewhere);
     let given_to = |program: &Resource, keys: &[&str]| {
         let mut context = context(program);

@@ -69,7 +69,8 @@ fn rows_that_need_a_person_do_not_hide_those_that_need_only_the_keeper() {
             left, [alarms; 3],
             "the other one is ended by the first look"
         );
-        assert!(loaded.load(Ordering::SeqCst) < 10, "nor are they read");
+        let read = loaded.load(Ordering::SeqCst);
+        assert!(read < 50, "only a few are read each time: {read}");
         let row = store.row("sent").await.unwrap().unwrap();
         assert_eq!(row.state, RowState::SentFinal);
     });

@@ -1,25 +1,17 @@
 //! What `vumi render` prints is what the operator applies: an operator works before a real API server, and its objects are compared
 //! with those that the program prints, by their values and by whose fields they are.
 
-use crate::rendered::rendered;
-use crate::root;
-use serde_json::{Value, json};
+use crate::cluster::{Cluster, NAMESPACE, Running, begin, install, root, until};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
-use tokio_util::sync::CancellationToken;
+use vumi::commands::render::{Arguments, Optional, objects};
 use vumi_api::Target;
 use vumi_api::manifest::load;
 use vumi_operator::client::MANAGER;
-use vumi_operator::engine::lease::Times;
-use vumi_operator::metrics::Metrics;
-use vumi_operator::run::{Operator, Options};
-use vumi_plan::{CHILDREN, Settings};
+use vumi_plan::CHILDREN;
 use vumi_testkit::kubernetes::{ApiServer, place};
 
-const NAMESPACE: &str = "applied";
-/// Within this time everything is applied.
-const SOON: Duration = Duration::from_secs(90);
 /// Beside the workers of the example: one whose objects are of the kinds that these have not.
 const MORE: &str = "\
 apiVersion: vumi.dev/v1alpha1
@@ -43,38 +35,20 @@ spec:
 ";
 
 /// Applies the resources of some files. Returns where they are.
-fn campaign(server: &ApiServer, files: &[PathBuf]) -> Vec<String> {
-    let name = json!({"name": NAMESPACE});
-    put(
-        server,
-        &json!({"apiVersion": "v1", "kind": "Namespace", "metadata": name}),
-    );
+fn campaign(cluster: &Cluster, files: &[PathBuf]) -> Vec<String> {
     // Objects are made whether or not the broker can be reached.
-    put(
-        server,
-        &json!({
-            "apiVersion": "v1", "kind": "Secret",
-            "metadata": {"name": "vumi-broker", "namespace": NAMESPACE},
-            "stringData": {"connection_string": "amqp://nobody:none@127.0.0.1:1/"},
-        }),
-    );
+    cluster.broker("amqp://nobody:none@127.0.0.1:1/");
     let mut places = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file).unwrap();
         for loaded in load(&[("one.yaml", text)], Target::Cluster).resources {
             let mut document = loaded.document();
             document["metadata"]["namespace"] = NAMESPACE.into();
-            put(server, &document);
+            cluster.apply(&place(&document), &document);
             places.push(place(&document));
         }
     }
     places
-}
-
-fn put(server: &ApiServer, object: &Value) {
-    let (status, answer) = server.apply_object(object).unwrap();
-    let taken = [200, 201].contains(&status);
-    assert!(taken, "{object}: {status} {}", answer["message"]);
 }
 
 fn get(server: &ApiServer, path: &str) -> Value {
@@ -83,41 +57,13 @@ fn get(server: &ApiServer, path: &str) -> Value {
     object
 }
 
-/// Runs an operator until it has looked at all these resources and has nothing left to do.
-async fn operate(server: &ApiServer, places: &[String]) {
-    let mut config = kube::Config::new(server.url().parse().unwrap());
-    config.accept_invalid_certs = true;
-    config.default_retry = false;
-    config.auth_info = Default::default();
-    config.auth_info.token = Some(server.token().to_owned().into());
-    let options = Options {
-        settings: Settings::default(),
-        namespaces: vec![NAMESPACE.into()],
-        watch_secrets: false,
-        concurrency: 4,
-        lease: (NAMESPACE.into(), "vumi-operator".into()),
-        times: Times::default(),
-        identity: "test".into(),
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_rendered_is_what_the_operator_applies() {
+    let Some((cluster, proxy)) = begin().await else {
+        return;
     };
-    let client = kube::Client::try_from(config).unwrap();
-    let operator = Operator::new(client, options, Metrics::new());
-    let engine = operator.engine();
-    let stop = CancellationToken::new();
-    let running = tokio::spawn(operator.run(stop.clone()));
-    let deadline = Instant::now() + SOON;
-    let seen = |path: &String| {
-        let object = get(server, path);
-        object["status"]["observedGeneration"] == object["metadata"]["generation"]
-    };
-    while !(engine.queue.is_idle(Duration::from_millis(200)) && places.iter().all(seen)) {
-        assert!(Instant::now() < deadline, "still waiting for the operator");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    stop.cancel();
-    running.await.unwrap().unwrap();
-}
-
-pub fn what_is_rendered_is_what_the_operator_applies(server: &ApiServer) {
+    install(&cluster);
+    let server = &cluster.server;
     let folder = tempfile::tempdir().unwrap();
     let more = folder.path().join("more.yaml");
     std::fs::write(&more, MORE).unwrap();
@@ -128,14 +74,18 @@ pub fn what_is_rendered_is_what_the_operator_applies(server: &ApiServer) {
         .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"))
         .collect();
     files.push(more.clone());
-    let places = campaign(server, &files);
+    let places = campaign(&cluster, &files);
     assert_eq!(places.len(), 6, "{places:?}");
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
-    runtime.block_on(operate(server, &places));
+    let operator = Running::start(&proxy, "applied");
+    until("all resources to be looked at", || {
+        places.iter().all(|path| {
+            let object = get(server, path);
+            object["status"]["observedGeneration"] == object["metadata"]["generation"]
+        })
+    })
+    .await;
+    operator.idle().await;
+    operator.end().await;
     let printed = printed(&example, &more);
     same_objects(server, &printed);
     for wanted in &printed {
@@ -157,9 +107,18 @@ pub fn what_is_rendered_is_what_the_operator_applies(server: &ApiServer) {
 
 /// What the program prints for a cluster such as this one.
 fn printed(example: &Path, more: &Path) -> Vec<Value> {
-    let more = more.display().to_string();
-    let without = ["--without", "http-route", "--without", "pod-monitor", &more];
-    rendered(example, NAMESPACE, &without)
+    let arguments = Arguments {
+        paths: vec![example.to_owned(), more.to_owned()],
+        files: Vec::new(),
+        namespace: NAMESPACE.into(),
+        settings: None,
+        image: None,
+        running: None,
+        without: vec![Optional::HttpRoute, Optional::PodMonitor],
+    };
+    let (objects, refusals) = objects(&arguments).unwrap();
+    assert_eq!(refusals, Vec::<String>::new());
+    objects
 }
 
 /// Kinds and names of what is printed are those of what was applied.
