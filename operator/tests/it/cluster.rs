@@ -199,11 +199,18 @@ impl Cluster {
         assert_eq!(status, 200, "{path}: {}", answer["message"]);
     }
 
-    /// The Secret of the broker.
+    /// The Secret of the broker, with its URL and with its parts, which programs of others need.
     pub fn broker(&self, url: &str) {
+        let (_, rest) = url.split_once("://").unwrap();
+        let (user, place) = rest.rsplit_once('@').unwrap();
+        let (username, password) = user.split_once(':').unwrap();
+        let (host, port) = place.split('/').next().unwrap().split_once(':').unwrap();
         let secret = json!({
             "apiVersion": "v1", "kind": "Secret", "metadata": {"name": "vumi-broker"},
-            "stringData": {"connection_string": url},
+            "stringData": {
+                "connection_string": url,
+                "host": host, "port": port, "username": username, "password": password,
+            },
         });
         self.apply(
             &format!("/api/v1/namespaces/{NAMESPACE}/secrets/vumi-broker"),

@@ -75,7 +75,7 @@ async fn what_not_every_cluster_has_is_told_of_or_applied() {
     assert!(!metrics.contains("code=\"403\""), "{metrics}");
     unmonitored.end().await;
     observe(&proxy, &mut observed);
-    for resource in ["httproutes", "podmonitors"] {
+    for resource in ["httproutes", "podmonitors", "metricaggregators/status"] {
         let of = observed.iter().filter(|(seen, _)| seen == resource);
         let used: Vec<&str> = of.map(|(_, verb)| verb.as_str()).collect();
         let declared = declared_verbs(&rules, resource);

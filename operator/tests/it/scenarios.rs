@@ -505,29 +505,36 @@ async fn a_rotated_secret_writes_no_workload_and_tries_none() {
 #[tokio::test(start_paused = true)]
 async fn a_label_of_a_secret_is_nobodys_business() {
     let mut world = World::new().await;
-    let secret = |labels: Value, entries: Value| {
+    let secret = |labels: Value, entries: Value, url: &str| {
         json!({
             "metadata": {"name": "vumi-broker", "uid": "u", "labels": labels, "managedFields": entries},
-            "data": {"connection_string": "YW1xcDovL2E="},
+            "data": {"connection_string": url},
         })
     };
+    let (first, second) = ("YW1xcDovL2E=", "YW1xcDovL2I=");
     let entry = |manager: &str, fields: Value| {
         let time = "2026-11-26T12:00:00Z";
         json!({"manager": manager, "operation": "Update", "time": time, "fieldsV1": fields})
     };
     let made = entry("helm", json!({"f:data": {"f:connection_string": {}}}));
     let path = "/api/v1/namespaces/campaign/secrets/vumi-broker";
-    world.server.put(path, secret(json!({}), json!([made])));
+    world
+        .server
+        .put(path, secret(json!({}), json!([made]), first));
     world.running(telnet()).await;
     let label = entry("kubectl-label", json!({"f:metadata": {"f:labels": {}}}));
     let labels = json!({"vumi.dev/watch": "true"});
-    world.server.put(path, secret(labels, json!([made, label])));
+    world
+        .server
+        .put(path, secret(labels, json!([made, label]), first));
     world.silence().await;
     let later = entry(
         "kubectl-edit",
         json!({"f:data": {"f:connection_string": {}}}),
     );
-    world.server.put(path, secret(json!({}), json!([later])));
+    world
+        .server
+        .put(path, secret(json!({}), json!([later]), second));
     tokio::time::advance(Duration::from_secs(30)).await;
     let calls = told(world.done().await);
     assert_eq!(calls[0], "PATCH pods/transport-t-0", "{calls:?}");

@@ -166,7 +166,7 @@ impl Rate {
         let Buckets::Shared(_) = self.buckets else {
             return Duration::ZERO;
         };
-        let most = LOT.max(wait / 16) / (refusals + 1);
+        let most = LOT.max(wait / 32) / (refusals + 1);
         let mut lots = self.lots.lock().unwrap_or_else(PoisonError::into_inner);
         most.mul_f64(lots.random())
     }
