@@ -44,12 +44,7 @@ pub async fn it_leads_and_stops(cluster: &Cluster, broker: &BrokerPlace) {
         let account = cluster.get(&child("ServiceAccount", "transport-api-full"));
         account.unwrap()["metadata"]["annotations"]["vumi.dev/secret-revision"].clone()
     };
-    let first = revision();
-    // By another program than the one that wrote its data, as `kubectl label` is.
-    cluster.merge(
-        &format!("{secret}?fieldManager=kubectl-label"),
-        &json!({"metadata": {"labels": {"vumi.dev/watch": "true"}}}),
-    );
+    let before = revision();
     let kubeconfig = folder.path().join("kubeconfig");
     let text = cluster.server.kubeconfig("default");
     std::fs::write(&kubeconfig, text).unwrap();
@@ -96,6 +91,13 @@ pub async fn it_leads_and_stops(cluster: &Cluster, broker: &BrokerPlace) {
         lines.any(|line| line.contains("refuses us") && !line.contains("TLS"))
     })
     .await;
+    until("the password to be told", || revision() != before).await;
+    let first = revision();
+    cluster.merge(
+        &secret,
+        &json!({"metadata": {"labels": {"vumi.dev/watch": "true"}}}),
+    );
+    tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(revision(), first, "a label is no content");
     let began = Instant::now();
     let more = format!("{PLANTED}-of-later");
