@@ -207,7 +207,7 @@ async fn an_endpoint_that_is_away_slow_wrong_and_changes_its_secret_loses_nothin
     }
     let grown = grown.unwrap();
     println!(
-        "{} events and messages waited; memory {memory:.1} MiB, {grown:+.1}; 99 of 100 of the other and of one apart, in ms, as often as it was measured: {measured:?}",
+        "{} events and messages waited; memory {memory:.1} MiB, {grown:+.1}; half and 99 of 100 of the other and of one apart, in ms, as often as it was measured: {measured:?}",
         to_crm.sent.len() - before.len()
     );
     let (shared, own) = *measured.last().unwrap();

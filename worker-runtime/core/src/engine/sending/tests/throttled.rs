@@ -288,14 +288,14 @@ fn replicas_that_share_a_bucket_find_out_together_what_a_network_takes() {
 #[test]
 fn a_throttling_network_is_used_by_a_campaign_with_all_that_a_transport_has() {
     in_simulated_time(async {
-        // The further off the manifest is, the longer it takes to find out.
-        for (rate, each) in [(LIMIT, 40), (30, 40), (100, 100)] {
-            campaign_from_the_broker(rate, each).await;
+        for rate in [LIMIT, 30] {
+            campaign_from_the_broker(rate).await;
         }
     });
 }
 
-async fn campaign_from_the_broker(rate: u32, each: usize) {
+async fn campaign_from_the_broker(rate: u32) {
+    const EACH: usize = 40;
     let network = Http::new();
     let settings = json!({"rateLimit": {"rate": rate, "burst": 1}, "classes": {}, "retry": {"maxAttempts": 3}, "backlogLimit": 50_000});
     let setup = Setup {
@@ -314,14 +314,14 @@ async fn campaign_from_the_broker(rate: u32, each: usize) {
         message.set_transport_name("t");
         rig.publish("t.outbound", message.encode()).await;
     };
-    for number in 0..each {
+    for number in 0..EACH {
         for user in 0..100 {
             publish(format!("user{user}"), "bulk", number).await;
         }
     }
     let is_bulk = |user: &str| user.starts_with("user");
     let mut asked = Vec::new();
-    while network.taken(is_bulk).len() < 100 * each {
+    while network.taken(is_bulk).len() < 100 * EACH {
         tokio::time::sleep(Duration::from_millis(4321)).await;
         let now = network.began.elapsed();
         assert!(now < Duration::from_secs(900), "{rate}: it stands still");
@@ -347,7 +347,7 @@ async fn campaign_from_the_broker(rate: u32, each: usize) {
             (*asked, *at - *asked)
         })
         .collect();
-    judge_throttled(rate, &network, each, &waits, 1);
+    judge_throttled(rate, &network, EACH, &waits, 1);
 }
 
 /// By then it has been found out what the network takes.
