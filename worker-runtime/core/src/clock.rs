@@ -38,8 +38,12 @@ pub fn now() -> SystemTime {
     machine() + Duration::from_millis(AHEAD.load(Ordering::Relaxed))
 }
 
+/// A span in milliseconds.
+pub(crate) fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Lets time pass for the whole process. Whoever does so moves Tokio's clock as well.
 pub fn advance(by: Duration) {
-    let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-    AHEAD.fetch_add(millis, Ordering::Relaxed);
+    AHEAD.fetch_add(millis(by), Ordering::Relaxed);
 }

@@ -138,7 +138,7 @@ impl Close<'_> {
     fn refusal(&self, row: &Row, found: &Found) -> Option<&'static str> {
         match row.state {
             // By an earlier try, which may not have told its sender.
-            RowState::Cancelled if was_closed(row) => return None,
+            _ if CLOSED.is_of(row) => return None,
             RowState::Sending => {
                 return Some("it is being sent, or was: its transport ends it within minutes");
             }
@@ -212,10 +212,4 @@ impl Close<'_> {
         };
         Ok(found)
     }
-}
-
-/// Whether a person closed it.
-fn was_closed(row: &Row) -> bool {
-    let last = row.steps.last();
-    last.is_some_and(|step| step.code == CLOSED.code.name)
 }

@@ -118,8 +118,11 @@ pub struct Counted {
 }
 
 impl Counted {
-    /// Without what a release leaves alone.
+    /// Without what a release leaves alone; as it is where more than were counted may be meant.
     pub fn released(self) -> Self {
+        if self.more {
+            return self;
+        }
         Self {
             messages: self.messages.saturating_sub(self.held),
             lanes: self.lanes.saturating_sub(self.held_lanes),

@@ -196,7 +196,7 @@ impl Summary {
             message_id: row.message_id.clone(),
             account: row.account.clone(),
             state: row.state,
-            since: last.map_or(row.born, |step| step.at),
+            since: row.since(),
             attempts: row.attempt,
             class: text(|step| &step.class),
             code: text(|step| &step.code),

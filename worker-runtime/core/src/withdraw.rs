@@ -28,6 +28,14 @@ pub struct Ending {
     pub text: &'static str,
 }
 
+impl Ending {
+    /// Whether a row ended so.
+    pub(crate) fn is_of(&self, row: &Row) -> bool {
+        let last = row.steps.last();
+        row.state == self.state && last.is_some_and(|step| step.code == self.code.name)
+    }
+}
+
 /// What endings are written to.
 #[derive(Clone, Copy)]
 pub struct Withdrawal<'a> {
@@ -107,8 +115,7 @@ impl Withdrawal<'_> {
                 return Ok(vec![event(account, id, None, ending)]);
             };
             let event = event(account, id, Some(&row), ending);
-            let last = row.steps.last();
-            if row.state == ending.state && last.is_some_and(|step| step.code == ending.code.name) {
+            if ending.is_of(&row) {
                 // By an earlier try, which may not have told its sender.
                 return Ok(vec![event]);
             }

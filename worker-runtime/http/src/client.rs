@@ -144,9 +144,7 @@ impl Client {
             max_answer: usize::try_from(max_answer).unwrap_or(usize::MAX),
         })
     }
-}
 
-impl Client {
     /// Makes a connection to where `url` leads, name and TLS included, and sends nothing over it.
     ///
     /// # Errors

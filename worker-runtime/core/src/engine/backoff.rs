@@ -29,7 +29,7 @@ impl RetryPolicy {
             ),
             max_age: or(retry.and_then(|r| r.max_age), Retry::MAX_AGE),
             hold_limit,
-            external: retry.and_then(|r| r.external) == Some(true),
+            external: retry.is_some_and(Retry::is_external),
         }
     }
 }

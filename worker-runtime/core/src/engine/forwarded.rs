@@ -150,7 +150,7 @@ impl Replies {
 
     /// Waits until everything that was in the reply queue has arrived.
     async fn all_arrived(&self, interrupted: &(dyn Fn() -> bool + Sync)) -> bool {
-        let mut sent: Option<Mark> = None;
+        let (mut sent, mut first): (Option<Mark>, Option<Mark>) = (None, None);
         // Without a consumer there is no queue, and nothing in it.
         while self.is_read() {
             let mark = match sent.filter(|mark| !self.marks.is_lost(*mark)) {
@@ -158,7 +158,9 @@ impl Replies {
                 None => self.marks.send().await,
             };
             sent = Some(mark);
-            let arrived = tokio::time::timeout(ARRIVES, self.marks.arrives(mark)).await;
+            // A later one proves it too.
+            let first = *first.get_or_insert(mark);
+            let arrived = tokio::time::timeout(ARRIVES, self.marks.arrives(first)).await;
             if interrupted() {
                 return false;
             }

@@ -203,7 +203,7 @@ impl Outlet {
 
     /// Whether the broker is there and takes publications.
     pub(super) fn is_open(&self) -> bool {
-        matches!(*self.broker.link().borrow(), LinkState::Up { .. })
+        crate::beacon::is_up(&self.broker.link().borrow())
     }
 
     /// Whether a queue is there, also one that is another replica's own.

@@ -288,22 +288,13 @@ impl Watch {
 
     /// What waits there is tried again only once somebody reads it.
     async fn look_at_failures(&self, failures: &mut Failures) {
-        let depth = match self.broker.depth(&failures.queue).await {
-            Ok(depth) => depth,
-            Err(_) => return,
+        let Ok(depth) = self.broker.depth(&failures.queue).await else {
+            return;
         };
-        failures.is_there = depth.is_some();
-        let unread = depth.is_some_and(|depth| is_unread(&mut failures.unread_since, depth));
+        let was_there = std::mem::replace(&mut failures.is_there, depth.is_some());
         let queue = &failures.queue;
-        let (level, reason, text) = match (depth, unread) {
-            // Without it messages are tried again here.
-            (None, _) => return,
-            (Some(_), false) => (
-                StatusLevel::Ok,
-                reasons::FLOWING,
-                format!("{queue} is there"),
-            ),
-            (Some(depth), true) => (
+        let (level, reason, text) = match depth {
+            Some(depth) if is_unread(&mut failures.unread_since, depth) => (
                 StatusLevel::Degraded,
                 reasons::NO_CONSUMER,
                 format!(
@@ -311,6 +302,20 @@ impl Watch {
                     depth.ready
                 ),
             ),
+            Some(_) => (
+                StatusLevel::Ok,
+                reasons::FLOWING,
+                format!("{queue} is there"),
+            ),
+            // Without it messages are tried again here.
+            None => {
+                failures.unread_since = None;
+                if !was_there {
+                    return;
+                }
+                let text = format!("{queue} is gone: messages are tried again here");
+                (StatusLevel::Ok, reasons::FLOWING, text)
+            }
         };
         let component = format!("target {queue}");
         self.status

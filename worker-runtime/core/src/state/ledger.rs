@@ -10,6 +10,7 @@ use crate::message::{Event, FateState, Timestamp, UserMessage};
 use crate::verdict;
 use async_trait::async_trait;
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -335,15 +336,26 @@ impl Row {
             RowState::Queued => self.body.is_none() || self.is_external(),
             _ => false,
         };
-        let is_verdict = |body: &String| {
-            let event = Event::decode(body.as_bytes()).ok();
-            event.is_some_and(|event| verdict::is_verdict(&event))
-        };
-        let mut told = self.told.iter().skip(self.told_before);
-        match waits && self.holder.is_none() && !told.any(is_verdict) {
+        match waits && self.holder.is_none() && self.verdict().is_none() {
             true => LeftTo::Person,
             false => LeftTo::Rules,
         }
+    }
+
+    /// What its sender was told since a person had it sent again, or ever.
+    pub(crate) fn told_now(&self) -> impl Iterator<Item = Event> {
+        let told = self.told.iter().skip(self.told_before);
+        told.filter_map(|body| Event::decode(body.as_bytes()).ok())
+    }
+
+    /// The one ack or nack that its sender was told, or what stands in its place.
+    pub(crate) fn verdict(&self) -> Option<Event> {
+        self.told_now().find(verdict::is_verdict)
+    }
+
+    /// Since when it is as it is: milliseconds since 1970.
+    pub(crate) fn since(&self) -> u64 {
+        self.steps.last().map_or(self.born, |step| step.at)
     }
 
     /// Whether Vumi's failure worker has its message, and is to give it back (`retry.external`).
@@ -369,7 +381,7 @@ impl Row {
             row.holder = None;
         }
         row.attempt = row.attempt.max(step.attempt);
-        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let patience = crate::clock::millis(patience);
         row.deadline = (!state.is_final()).then(|| step.at.saturating_add(patience));
         row.remote_id = remote_id.or(row.remote_id);
         row.told.extend(told);
@@ -382,10 +394,13 @@ impl Row {
     }
 
     /// With a copy of its message in a queue that outlives whoever had the only one.
-    pub fn freed(&self) -> Self {
-        Self {
-            holder: None,
-            ..self.clone()
+    pub fn freed(&self) -> Cow<'_, Self> {
+        match self.holder {
+            None => Cow::Borrowed(self),
+            Some(_) => Cow::Owned(Self {
+                holder: None,
+                ..self.clone()
+            }),
         }
     }
 
@@ -408,7 +423,7 @@ impl Row {
 
     /// Where it stays, with more time until the next step is due.
     pub fn waiting(&self, at: u64, patience: Duration) -> Self {
-        let patience = u64::try_from(patience.as_millis()).unwrap_or(u64::MAX);
+        let patience = crate::clock::millis(patience);
         Self {
             version: self.version + 1,
             deadline: Some(at.saturating_add(patience)),

@@ -2,6 +2,7 @@
 //! `redis/lua/bucket_lib.lua`: `redis/rate_limits_test.rs` compares them answer by answer, and the state suite holds all to
 //! one promise.
 
+use crate::clock::millis;
 use crate::error::WorkError;
 use async_trait::async_trait;
 use std::time::Duration;
@@ -170,10 +171,6 @@ impl Level {
         // Moments are whole milliseconds.
         (pause + fill + Duration::from_millis(1)).min(LONGEST_WAIT)
     }
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn seconds(milliseconds: u64) -> f64 {

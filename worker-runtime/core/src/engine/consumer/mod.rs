@@ -345,9 +345,12 @@ impl Consumer {
             Ok(message) => self.chooser.lane(self.desk.port.flow, message),
             Err(_) => Lane::Free,
         };
-        let id = message.as_ref().map(|message| message.id().to_owned());
+        let passing = own.map(|own| {
+            let id = message.as_ref().map(|message| message.id().to_owned());
+            own.arrives(lane, id.unwrap_or_default())
+        });
         let delivery = Delivery {
-            passing: own.map(|own| own.arrives(lane, id.unwrap_or_default())),
+            passing,
             raw,
             message,
             lane,

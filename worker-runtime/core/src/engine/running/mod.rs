@@ -174,7 +174,7 @@ impl RunningWorker {
         outlet: Arc<Outlet>,
     ) {
         let retry = self.cx.resource().settings().retry;
-        let external = retry.is_some_and(|retry| retry.external == Some(true));
+        let external = retry.is_some_and(|retry| retry.is_external());
         let watch = Watch {
             failures: external.then(|| FailureMessage::routing_key(self.cx.transport_name())),
             broker: Arc::clone(&self.environment.broker),

@@ -159,8 +159,7 @@ impl Sending {
             let mut next = book.with_content(next, case.body.as_ref());
             if !case.lasting && matches!(self.on_unknown, OnUnknown::Wait(_, UnknownThen::Retry)) {
                 // If we die, it is sent again from here.
-                let body = case.body.as_deref().map(Content::of);
-                next.body = next.body.or(body);
+                next.body = next.body.or_else(|| case.body.as_deref().map(Content::of));
             }
             self.sign(book, interrupted).await?;
             match book.put(&row, &next, interrupted).await? {

@@ -2,6 +2,7 @@
 //! nobody knows whether the peer has it (R17).
 
 use super::*;
+use std::borrow::Cow;
 use vumi_api::shared::Retry;
 
 /// What is done with a message of which nobody knows whether the peer has it (R17).
@@ -148,7 +149,7 @@ impl Sending {
                 let lost = standing::standing(row) == Standing::Begun;
                 let from = match lasting {
                     true => row.freed(),
-                    false => row.clone(),
+                    false => Cow::Borrowed(row),
                 };
                 let next =
                     lost.then(|| book.moved(&from, state, patience::QUEUED + wait, news()))??;

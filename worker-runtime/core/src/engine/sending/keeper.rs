@@ -4,6 +4,7 @@ use super::alive::Answers;
 use super::book::{Interrupted, News, now, stubborn};
 use super::{OnUnknown, Sending, Unpublished, alive, patience, standing, unknown};
 use crate::broker::ConsumerState;
+use crate::clock::millis;
 use crate::codes;
 use crate::engine::forwarded::Replies;
 use crate::engine::marks::Mark;
@@ -29,8 +30,9 @@ const TICK: Duration = match cfg!(test) {
 };
 /// Rows looked at in one turn.
 pub(super) const AT_ONCE: usize = 1000;
-/// Rows that are left to a person, looked at in one turn.
+/// Rows that are left to a person, looked at from time to time for what they need not keep.
 const FEW: usize = 10;
+const FORGETS: Duration = Duration::from_secs(10);
 
 /// A mark that stands behind others for so long: those have more time.
 const SLOW: Duration = Duration::from_secs(5);
@@ -40,8 +42,9 @@ const SLOW: Duration = Duration::from_secs(5);
 pub(super) struct Round {
     /// So many overdue rows were looked at and left.
     from: usize,
-    /// The same of those that are left to a person.
+    /// The same of those that are left to a person, and when some of them were looked at.
     alarms_from: usize,
+    forgot: Option<Instant>,
     answers: Answers,
     /// A mark under way in our own reply queue, and when it was sent: for us, and in milliseconds since 1970.
     mark: Option<(Mark, Instant, u64)>,
@@ -165,7 +168,7 @@ impl Keeper {
         }
         let page = |left_to, from, limit| book.store.overdue(book.account(), left_to, from, limit);
         let (count, ids) = page(LeftTo::Rules, round.from, AT_ONCE).await?;
-        // Those are counted, however many they are, and a few of them looked at for what they need not keep.
+        // Those are counted, however many they are.
         let (alarms, few) = page(LeftTo::Person, round.alarms_from, FEW).await?;
         answers.note(began, true);
         let mut answered = Instant::now();
@@ -197,47 +200,24 @@ impl Keeper {
             };
             let is_over = row.deadline.is_some_and(|deadline| deadline <= now());
             let is_judged = standing::sender(&row).is_none() || answers.are_steady();
-            let in_hand = || {
-                let has = |own: &Arc<Replies>| own.has(&id);
-                sending.turns.is_busy(&id) || self.replies.as_ref().is_some_and(has)
-            };
-            let held = standing::holder(&row).map(str::to_owned);
-            let done = match (is_over && is_judged, held) {
-                (false, _) => false,
-                (true, Some(holder)) => {
-                    let lost = match in_hand() {
-                        true => Some(false),
-                        false => self.is_lost(round, &holder, &row).await,
-                    };
-                    match lost {
-                        // The next look knows.
-                        None => true,
-                        Some(true) => sending.end_wait(book, row, interrupted).await?,
-                        Some(false) => {
-                            let more = row.waiting(now(), patience::FORWARDED);
-                            book.put(&row, &more, interrupted).await?;
-                            true
-                        }
-                    }
-                }
-                // Whoever works on it here decides.
-                (true, None) if in_hand() => {
-                    sending.is_under_way(book, &row, interrupted).await?
-                        && sending.give_time(book, &row, interrupted).await?
-                }
-                (true, None) => sending.end_wait(book, row, interrupted).await?,
+            let done = match is_over && is_judged {
+                false => false,
+                true => self.judge(book, round, row, interrupted).await?,
             };
             handled += u64::from(done);
         }
-        round.alarms_from = match few.len() {
-            FEW => round.alarms_from + FEW,
-            _ => 0,
-        };
-        for id in few {
-            if let Ok(Some(row)) = book.load(&id, interrupted).await
-                && row.is_external()
-            {
-                sending.forget_content(book, &row, interrupted).await?;
+        if round.forgot.is_none_or(|at| at.elapsed() >= FORGETS) {
+            round.forgot = Some(Instant::now());
+            round.alarms_from = match few.len() {
+                FEW => round.alarms_from + FEW,
+                _ => 0,
+            };
+            for id in few {
+                if let Ok(Some(row)) = book.load(&id, interrupted).await
+                    && row.is_external()
+                {
+                    sending.forget_content(book, &row, interrupted).await?;
+                }
             }
         }
         for ((account, state), rows) in book.store.counts().await? {
@@ -255,6 +235,41 @@ impl Keeper {
         Ok(overdue)
     }
 
+    /// Handles a row whose time is over; false if it stays overdue.
+    async fn judge(
+        &self,
+        book: &super::Book,
+        round: &mut Round,
+        row: Row,
+        interrupted: Interrupted<'_>,
+    ) -> Result<bool, Unpublished> {
+        let (sending, id) = (&self.sending, &row.message_id);
+        let own = self.replies.as_ref();
+        let in_hand = sending.turns.is_busy(id) || own.is_some_and(|own| own.has(id));
+        let Some(holder) = standing::holder(&row) else {
+            // Whoever works on it here decides.
+            return match in_hand {
+                true => Ok(sending.is_under_way(book, &row, interrupted).await?
+                    && sending.give_time(book, &row, interrupted).await?),
+                false => sending.end_wait(book, row, interrupted).await,
+            };
+        };
+        let lost = match in_hand {
+            true => Some(false),
+            false => self.is_lost(round, holder, &row).await,
+        };
+        match lost {
+            // The next look knows.
+            None => {}
+            Some(true) => return sending.end_wait(book, row, interrupted).await,
+            Some(false) => {
+                let more = row.waiting(now(), patience::FORWARDED);
+                book.put(&row, &more, interrupted).await?;
+            }
+        }
+        Ok(true)
+    }
+
     /// Whether the only copy of a message is lost with the reply queue of its holder. None: it is not known yet.
     async fn is_lost(&self, round: &mut Round, holder: &str, row: &Row) -> Option<bool> {
         let Some(own) = self.replies.as_ref().filter(|own| own.queue() == holder) else {
@@ -262,8 +277,8 @@ impl Keeper {
         };
         // It is not in hand. If it has not come although a mark has that was sent long after it, the broker lost it with a
         // life of our queue, or an earlier process of our name had it.
-        let given = row.steps.last().map_or(row.born, |step| step.at);
-        let long = u64::try_from(patience::FORWARDED.as_millis()).unwrap_or(u64::MAX);
+        let given = row.since();
+        let long = millis(patience::FORWARDED);
         if round.swept >= Some(given.saturating_add(long)) {
             return Some(true);
         }
@@ -281,7 +296,7 @@ impl Keeper {
 
     /// The same of another replica, which gives its messages more time itself as long as it can.
     async fn is_gone(&self, round: &mut Round, holder: &str, row: &Row) -> Option<bool> {
-        let hold = u64::try_from(alive::HOLD.as_millis()).unwrap_or(u64::MAX);
+        let hold = millis(alive::HOLD);
         if row.deadline.unwrap_or_default().saturating_add(hold) > now() {
             return None;
         }
@@ -408,9 +423,8 @@ impl Sending {
         row: &Row,
         interrupted: Interrupted<'_>,
     ) -> Result<(), Unpublished> {
-        let since = row.steps.last().map_or(row.born, |step| step.at);
-        let keep = u64::try_from(book.keep().as_millis()).unwrap_or(u64::MAX);
-        if row.body.is_some() && since.saturating_add(keep) <= now() {
+        let keep = millis(book.keep());
+        if row.body.is_some() && row.since().saturating_add(keep) <= now() {
             // Whoever moved it meanwhile knows more.
             let next = row.without_content();
             book.put(row, &next, interrupted).await?;

@@ -27,7 +27,7 @@ impl Default for LocalBuckets {
 
 impl LocalBuckets {
     fn now(&self) -> u64 {
-        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+        crate::clock::millis(self.began.elapsed())
     }
 
     fn with<T>(&self, key: &str, bucket: Bucket, act: impl FnOnce(&mut Level, u64) -> T) -> T {

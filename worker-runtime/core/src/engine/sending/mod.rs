@@ -323,7 +323,7 @@ impl Sending {
         };
         let before = standing::told_before(row);
         let told = verdict::after(&before, event);
-        let mut all = standing::told(row).into_iter();
+        let mut all = row.told_now();
         all.any(|known| known.event_id() == told.event_id())
     }
 

@@ -62,7 +62,7 @@ impl Sending {
         let (Some(book), Some(row)) = (&self.book, row) else {
             return self.tell(vec![said], interrupted).await;
         };
-        let judged = standing::verdict(&row).is_some();
+        let judged = row.verdict().is_some();
         if receipt.outcome == ReceiptOutcome::Pending && !judged && !row.state.is_final() {
             // What becomes of it, the answer or a later report says.
             let is_said = |event: &Event| event.event_id() == said.event_id();
@@ -105,7 +105,7 @@ impl Sending {
 
     /// A row after a receipt; none if it says nothing new, or comes after the end.
     fn received(&self, book: &Book, row: &Row, said: &Event, receipt: &Receipt) -> Option<Row> {
-        let verdict = standing::verdict(row).map(|event| event.event_type());
+        let verdict = row.verdict().map(|event| event.event_type());
         let ends = |last: Event| standing::leads_to(&last, true).is_final();
         if verdict == Some(EventType::Nack) || standing::being_told(row).is_some_and(ends) {
             return None;

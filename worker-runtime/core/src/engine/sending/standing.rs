@@ -4,7 +4,6 @@ use super::patience;
 use crate::codes;
 use crate::message::{DeliveryStatus, Event, EventType, FateState};
 use crate::state::ledger::{Row, RowState, Step};
-use crate::verdict;
 
 /// What is to be done with a message that has this row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +21,7 @@ pub(super) enum Standing {
 /// What is to be done.
 pub(super) fn standing(row: &Row) -> Standing {
     match row.state {
-        _ if verdict(row).is_some() => Standing::Told,
+        _ if row.verdict().is_some() => Standing::Told,
         RowState::Accepted | RowState::Queued | RowState::Held => Standing::Free,
         RowState::Sending => Standing::Begun,
         RowState::Parked => Standing::SetAside,
@@ -50,18 +49,18 @@ fn begun(row: &Row) -> Option<&Step> {
 
 /// Until when whoever sends it is waited for at most, however well that lives: milliseconds since 1970.
 pub(crate) fn sent_until(row: &Row) -> Option<u64> {
-    let most = u64::try_from(patience::SENDING.as_millis()).unwrap_or(u64::MAX);
+    let most = crate::clock::millis(patience::SENDING);
     begun(row).map(|step| step.at.saturating_add(most))
 }
 
 /// What its sender was told since a person had it sent again, or ever.
 pub(super) fn told(row: &Row) -> Vec<Event> {
-    events(row.told.iter().skip(row.told_before))
+    row.told_now().collect()
 }
 
 /// What the sender of a message that has its ack or nack was told, or is to be told again; empty for others.
 pub(crate) fn told_with_verdict(row: &Row) -> Vec<Event> {
-    match verdict(row) {
+    match row.verdict() {
         Some(_) => told(row),
         None => Vec::new(),
     }
@@ -77,19 +76,14 @@ fn events<'t>(told: impl Iterator<Item = &'t String>) -> Vec<Event> {
         .collect()
 }
 
-/// The one ack or nack that its sender was told, or what stands in its place.
-pub(super) fn verdict(row: &Row) -> Option<Event> {
-    told(row).into_iter().find(verdict::is_verdict)
-}
-
 /// What its sender is still being told, the last of it: it is written down, and the state that follows from it is not.
 pub(super) fn being_told(row: &Row) -> Option<Event> {
     if row.state.is_final() {
         return None;
     }
-    let last = told(row).pop()?;
+    let last = row.told_now().last()?;
     // Whether receipts are expected makes no difference to what is not over.
-    (leads_to(&last, true) != row.state && verdict(row).is_some()).then_some(last)
+    (leads_to(&last, true) != row.state && row.verdict().is_some()).then_some(last)
 }
 
 /// Where an event leads.

@@ -72,7 +72,7 @@ impl Sending {
         lasting: bool,
     ) -> Option<Row> {
         let (before, known) = (standing::told_before(row), standing::told(row));
-        let judged = standing::verdict(row).is_some();
+        let judged = row.verdict().is_some();
         let (mut new, mut remote) = (Vec::new(), None);
         for event in said {
             let second = judged && verdict::is_judgement(event);
@@ -183,7 +183,7 @@ impl Sending {
         let (Some(once), Some(request)) = (&self.once, &row.request) else {
             return Ok(());
         };
-        if standing::verdict(row).is_some() {
+        if row.verdict().is_some() {
             return Ok(());
         }
         let code = nack.fate().map(|fate| fate.code).unwrap_or_default();

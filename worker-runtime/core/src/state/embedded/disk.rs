@@ -3,6 +3,7 @@
 
 use super::keys::{FORMAT, Key, tag};
 use super::timetable::Fronts;
+pub(super) use crate::clock::millis;
 use crate::codes::{self, Code};
 use crate::error::{ErrorClass, WorkError};
 use crate::folder::{self, plain};
@@ -391,11 +392,6 @@ impl Failure {
 fn now() -> u64 {
     let since = crate::clock::now().duration_since(UNIX_EPOCH);
     since.map_or(0, millis)
-}
-
-/// A span in milliseconds.
-pub(super) fn millis(span: Duration) -> u64 {
-    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn failure(code: Code, text: String) -> WorkError {

@@ -10,7 +10,7 @@
 //! | `<scope>:session:<user>` | hash | Vumi's session: texts, `created_at`; without a scope `session:<user>` | as set when created |
 //! | `<namespace>:<user>:session_created` | text | when the user's session began: Vumi's session length middleware | as set when it began |
 //! | `failures:<transport>:…` | Vumi's | retries of Vumi's failure worker: read and removed, never written | |
-//! | `answers:<message>:session:<person>` | hash | a session: what an application answered | a day |
+//! | `answers:<message>:session:<person>` | hash | a session: what an application answered | as `retention.answers` says |
 //! | `scheduler#…` | Vumi's | messages of Vumi's scheduler: read and removed, never written | |
 //! | `J` | hash | messages in the journal by queue | with the last message |
 //! | `J:id` | number | last number given to an entry | never |

@@ -389,11 +389,7 @@ fn a_failure_worker_of_vumi_hears_of_what_failed_for_good_if_the_manifest_says_s
             for (place, answers) in answers.into_iter().enumerate() {
                 *bench.peer.answers.lock().unwrap() = answers;
                 let life = Life::until(0);
-                let worker = Arc::new(Transport {
-                    name: bench.name,
-                    peer: Arc::clone(&bench.peer),
-                    life: Arc::clone(&life),
-                });
+                let worker = bench.transport(&life);
                 let (_, mut desk) = bench.desk(&life, Some(Arc::clone(&store)), worker);
                 desk.legacy_failures = wanted;
                 let message = message();

@@ -1,8 +1,8 @@
 //! A message that is there twice: with another replica that is sending it, and with another transport.
 
 use super::*;
+use crate::conformance::store_faults::StoreFaults;
 use crate::holding::HOLDER;
-use std::sync::atomic::AtomicBool;
 use tokio::sync::Semaphore;
 
 /// A peer whose answers wait until they are let out.
@@ -24,11 +24,7 @@ impl Worker for Slow {
 
 /// A replica with a slow peer.
 fn slow(bench: &Bench, life: &Arc<Life>) -> (Arc<Slow>, Arc<Sending>, Arc<Desk>) {
-    let inner = Arc::new(Transport {
-        name: bench.name,
-        peer: Arc::clone(&bench.peer),
-        life: Arc::clone(life),
-    });
+    let inner = bench.transport(life);
     let slow = Arc::new(Slow {
         inner,
         begun: Semaphore::new(0),
@@ -95,11 +91,7 @@ async fn a_copy_that_waits_for_another_replica_holds_up_no_other_suspect() {
     let (twice, other) = (message(), message());
     let (slow, first, sender) = under_way(&bench, &twice).await;
     let lives = tokio::spawn(async move { sender.live().await });
-    let worker = Arc::new(Transport {
-        name: bench.name,
-        peer: Arc::clone(&bench.peer),
-        life: Life::until(0),
-    });
+    let worker = bench.transport(&Life::until(0));
     let (_, mut desk) = bench.desk(&Life::until(0), Some(Arc::clone(&store)), worker);
     let keep = vumi_api::shared::Retention::SUSPECTS;
     desk.trial = Some(Trial::new(Arc::clone(&store), "t.outbound", keep, 1));
@@ -120,43 +112,11 @@ async fn a_copy_that_waits_for_another_replica_holds_up_no_other_suspect() {
     lives.abort();
 }
 
-/// A store that is away now and then, for everybody.
-struct Away {
-    store: Arc<dyn StateStore>,
-    is: AtomicBool,
-}
-
-#[async_trait]
-impl Around for Away {
-    fn inner(&self) -> &Arc<dyn StateStore> {
-        &self.store
-    }
-
-    async fn around<T: Send>(
-        &self,
-        operation: &'static str,
-        work: impl Future<Output = Result<T, WorkError>> + Send,
-    ) -> Result<T, WorkError> {
-        if self.is.load(Ordering::SeqCst) {
-            let text = format!("{operation}: the store is away");
-            return Err(WorkError::new(
-                ErrorClass::Connect,
-                codes::STATE_UNUSABLE,
-                text,
-            ));
-        }
-        work.await
-    }
-}
-
 #[test]
 fn nobody_is_taken_for_dead_because_the_store_was_away() {
     in_simulated_time(async {
-        let away = Arc::new(Away {
-            store: simulated_store(),
-            is: AtomicBool::new(false),
-        });
-        let store: Arc<dyn StateStore> = Arc::<Away>::clone(&away);
+        let away = StoreFaults::new(simulated_store(), None);
+        let store: Arc<dyn StateStore> = Arc::<StoreFaults>::clone(&away);
         let bench = Bench::new(&store, json!({"onUnknown": {"policy": "retry"}}), false);
         let message = message();
         let (slow, first, sender) = under_way(&bench, &message).await;
@@ -165,10 +125,10 @@ fn nobody_is_taken_for_dead_because_the_store_was_away() {
         let copy = tokio::spawn(desk.work(delivery(&message, true)));
         for _ in 0..4 {
             tokio::time::sleep(alive::HOLD * 2).await;
-            away.is.store(true, Ordering::SeqCst);
+            away.go_away();
             // Longer than any sign is good for.
             tokio::time::sleep(alive::HOLD * 3).await;
-            away.is.store(false, Ordering::SeqCst);
+            away.come_back();
             tokio::time::sleep(alive::HOLD * 2).await;
             assert!(!copy.is_finished(), "it waits");
         }

@@ -79,11 +79,7 @@ impl Bench {
     /// The same by a process without a store, or from a queue that does not outlive it.
     async fn handled_by(&self, message: &UserMessage, with_store: bool, lasting: bool) {
         let life = Life::until(0);
-        let worker = Arc::new(Transport {
-            name: self.name,
-            peer: Arc::clone(&self.peer),
-            life: Arc::clone(&life),
-        });
+        let worker = self.transport(&life);
         let store = with_store.then(|| Arc::clone(&self.store));
         let (_, mut desk) = self.desk(&life, store, worker);
         desk.lasting = lasting;

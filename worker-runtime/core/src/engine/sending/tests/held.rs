@@ -135,11 +135,7 @@ fn a_reply_that_waits_for_its_next_attempt_dies_with_its_holder_and_its_sender_i
         bench.reply_queue = Some(ONE);
         bench.peer.answers.lock().unwrap().push(Answer::Busy);
         let life = Life::until(0);
-        let worker = Arc::new(Transport {
-            name: bench.name,
-            peer: Arc::clone(&bench.peer),
-            life: Arc::clone(&life),
-        });
+        let worker = bench.transport(&life);
         let (_, mut desk) = bench.desk(&life, Some(Arc::clone(&store)), worker);
         desk.lasting = false;
         let reply = reply();
@@ -178,11 +174,7 @@ fn what_was_handed_on_before_a_pause_is_sent_by_its_holder() {
         store.set_order("t", "spring", Some(&pause)).await.unwrap();
         for (lasting, sent) in [(true, 0), (false, 1)] {
             let life = Life::until(0);
-            let worker = Arc::new(Transport {
-                name: bench.name,
-                peer: Arc::clone(&bench.peer),
-                life: Arc::clone(&life),
-            });
+            let worker = bench.transport(&life);
             let (_, mut desk) = bench.desk(&life, Some(Arc::clone(&store)), worker);
             desk.lasting = lasting;
             let mut reply = reply();

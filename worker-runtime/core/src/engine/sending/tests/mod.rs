@@ -257,6 +257,15 @@ fn spec(more: serde_json::Value) -> serde_json::Value {
 }
 
 impl Bench {
+    /// What sends to its peer, in a process with this life.
+    fn transport(&self, life: &Arc<Life>) -> Arc<Transport> {
+        Arc::new(Transport {
+            name: self.name,
+            peer: Arc::clone(&self.peer),
+            life: Arc::clone(life),
+        })
+    }
+
     fn new(store: &Arc<dyn StateStore>, more: serde_json::Value, receipts: bool) -> Self {
         Self::named("t", store, more, receipts)
     }
@@ -289,11 +298,7 @@ impl Bench {
             chance: Mutex::new(StdRng::seed_from_u64(seed)),
             flaws,
         });
-        let worker = Arc::new(Transport {
-            name: self.name,
-            peer: Arc::clone(&self.peer),
-            life: Arc::clone(life),
-        });
+        let worker = self.transport(life);
         let (sending, desk) = self.desk(life, Some(store), worker);
         (sending, Arc::new(desk))
     }

@@ -14,11 +14,7 @@ fn transport() -> (Bench, Arc<Sending>, Arc<dyn Worker>) {
     let spec = json!({"rateLimit": {"rate": 10, "burst": 1, "per": "sender"}});
     let bench = Bench::new(&store(), spec, false);
     let life = Life::until(0);
-    let worker: Arc<dyn Worker> = Arc::new(Transport {
-        name: bench.name,
-        peer: Arc::clone(&bench.peer),
-        life: Arc::clone(&life),
-    });
+    let worker: Arc<dyn Worker> = bench.transport(&life);
     let (sending, _) = bench.desk(&life, None, Arc::clone(&worker));
     (bench, sending, worker)
 }

@@ -141,11 +141,7 @@ async fn a_message_that_kills_again_and_again_is_set_aside_and_its_neighbours_ar
     let (poison, neighbour) = (message(), message());
     let work = async |message: &UserMessage, redelivered, last| {
         let life = Life::until(last);
-        let worker = Arc::new(Transport {
-            name: bench.name,
-            peer: Arc::clone(&bench.peer),
-            life: Arc::clone(&life),
-        });
+        let worker = bench.transport(&life);
         let (_, mut desk) = bench.desk(&life, None, worker);
         desk.trial = Some(trial(&store, rand::random()));
         tokio::select! {

@@ -21,7 +21,12 @@ if row then
     call('ZREM', L .. 's:' .. old_account .. ':' .. old_state, id)
   end
   same_account = old_account == account
-  undue(old_account, id)
+  if same_account and deadline ~= '' then
+    -- Its place in the set that it stays in is written over below.
+    call('ZREM', L .. (ARGV[14] == 'd' and 'w' or 'd') .. ':' .. account, id)
+  else
+    undue(old_account, id)
+  end
   if old_person ~= person then
     forget_person(old_person, id, call('LINDEX', L .. 't:' .. id, 0))
   end
