@@ -28,7 +28,7 @@ type Name = (String, String);
 #[derive(Default)]
 struct Entry {
     /// What it was when it was last read; none if it was not there.
-    last: Option<Seen>,
+    last: Option<Reading>,
     read: Option<Instant>,
     /// When it is read again.
     due: Option<Instant>,
@@ -40,14 +40,13 @@ struct Entry {
 }
 
 /// A Secret as it was read.
-#[derive(Clone)]
-struct Seen {
+struct Reading {
     facts: SecretFacts,
     /// A hash of what it held, with a key that only this process has: by it nobody can try passwords.
     content: u64,
 }
 
-impl Seen {
+impl Reading {
     /// What a Secret is now, beside what it was. The API server says in whole seconds when it was written, and of a program that
     /// has written both a value and a label only when it wrote last: what it holds decides, as long as there is something to
     /// compare it with.
@@ -148,7 +147,7 @@ impl Secrets {
                 let place = (namespace.to_owned(), name.to_owned());
                 let entries = self.entries();
                 let last = entries.get(&place).and_then(|entry| entry.last.as_ref());
-                let seen = Seen::now(&secret, last, &self.keyed);
+                let seen = Reading::now(&secret, last, &self.keyed);
                 Ok(Some((seen.facts.revision, secret::values(&secret))))
             }
             Err(error) if error.is_not_found() => Ok(None),
@@ -209,9 +208,9 @@ impl Secrets {
             return Ok(());
         };
         let first = entry.read.is_none();
-        let seen = found.map(|secret| Seen::now(&secret, entry.last.as_ref(), &self.keyed));
-        let facts = |seen: &Option<Seen>| seen.as_ref().map(|seen| seen.facts.clone());
-        let changed = !first && facts(&entry.last) != facts(&seen);
+        let seen = found.map(|secret| Reading::now(&secret, entry.last.as_ref(), &self.keyed));
+        let changed =
+            !first && entry.last.as_ref().map(|it| &it.facts) != seen.as_ref().map(|it| &it.facts);
         entry.last = seen;
         entry.read = Some(now);
         // At most the whole time after the last one, and not all in step.
@@ -274,15 +273,15 @@ mod tests {
             let metadata = json!({"uid": "u", "resourceVersion": version, "managedFields": wrote});
             json!({"metadata": metadata, "data": {"password": value}})
         };
-        let first = Seen::now(&secret("YQ==", "1", 0), None, &keyed);
-        let revision = |secret: &Value| Seen::now(secret, Some(&first), &keyed).facts.revision;
+        let first = Reading::now(&secret("YQ==", "1", 0), None, &keyed);
+        let revision = |secret: &Value| Reading::now(secret, Some(&first), &keyed).facts.revision;
         // The same program gave it a label.
         assert_eq!(revision(&secret("YQ==", "2", 1)), first.facts.revision);
         // It wrote again within the second.
         let again = secret("Yg==", "3", 0);
-        let second = Seen::now(&again, Some(&first), &keyed);
+        let second = Reading::now(&again, Some(&first), &keyed);
         assert_ne!(second.facts.revision, first.facts.revision);
-        let same = Seen::now(&again, Some(&second), &keyed);
+        let same = Reading::now(&again, Some(&second), &keyed);
         assert_eq!(same.facts.revision, second.facts.revision);
         assert_ne!(revision(&secret("Yg==", "4", 2)), first.facts.revision);
     }

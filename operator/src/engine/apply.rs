@@ -173,7 +173,8 @@ fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> 
         });
     }
     let names = [HASH, TEMPLATE_HASH];
-    if !names.into_iter().all(|name| says(held, child, name)) {
+    // One that belongs to nobody is to be ours, which no hash says.
+    if held.owner.is_none() || !names.into_iter().all(|name| says(held, child, name)) {
         return Need::Change;
     }
     // Where none is wanted, an older operator may have written one.

@@ -98,8 +98,13 @@ pub fn note(engine: &Engine, key: &Key) {
     let used = held.and_then(|held| {
         let resource = match spec::read(key, &held) {
             Ok(resource) => resource.worker_type().map(|_| resource)?,
-            // Its pods run on, and its broker is asked about them.
-            Err(_) => spec::readable(key, &held)?,
+            // Its pods run on, and its broker is asked about them, unless nobody can read which one that is.
+            Err(_) => {
+                let resource = spec::readable(key, &held)?;
+                let written = !held.body()["spec"]["broker"].is_null();
+                let known = !written || resource.settings().broker.is_some();
+                known.then_some(resource)?
+            }
         };
         let created = held.created.unwrap_or(Timestamp::MAX);
         Some(Use {

@@ -7,7 +7,6 @@ use super::kinds::{ObjectKind, Part};
 use super::seen::Held;
 use super::store::{Family, Key};
 use super::trouble::Trouble;
-use crate::client::ApiError;
 use std::collections::HashSet;
 use vumi_plan::{Desired, kept};
 
@@ -35,13 +34,14 @@ pub async fn prune(
             // Gone already, or another one by now.
             Err(error) if error.is_not_found() || error.is_conflict() => {}
             Err(error) => {
-                let may_write = !matches!(error, ApiError::Closed(_));
+                let answered = error.code().is_some();
                 let what = format!(
                     "{} {name} is not wanted any more and cannot be deleted",
                     kind.kind
                 );
                 trouble.get_or_insert(Trouble::new(what, error));
-                match may_write {
+                // Where nobody answers, nobody would for the next one.
+                match answered {
                     true => continue,
                     false => break,
                 }

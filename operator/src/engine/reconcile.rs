@@ -208,6 +208,8 @@ impl Look<'_> {
             None => self.tell(Ok(&desired), None, scaling),
         };
         let again = told.await?.into_iter().chain(soon);
+        // Who gives way has no pods, whoever decides how many.
+        let handed_over = handed_over.filter(|_| clash.is_none());
         let again = again.chain(handed_over.map(|_| AWAITED)).min();
         if let Some(trouble) = trouble {
             return Ok(Looked::Failed(trouble.error));

@@ -50,8 +50,13 @@ pub async fn rotate(
             }
             Err(error) if error.is_not_found() => {}
             Err(error) => {
+                let answered = error.code().is_some();
                 let what = format!("Pod {} cannot be told that a Secret has changed", pod.name);
                 trouble.get_or_insert(Trouble::new(what, error));
+                // Where nobody answers, nobody would for the next one.
+                if !answered {
+                    break;
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What `vumi render` prints is what the operator applies: an operator works before a real API server, and its objects are compared
 //! with those that the program prints, by their values and by whose fields they are.
 
-use crate::cluster::{Cluster, NAMESPACE, Running, begin, install, root, until};
+use crate::cluster::{Cluster, NAMESPACE, Running, begin, child, install, root, until};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -10,7 +10,7 @@ use vumi_api::Target;
 use vumi_api::manifest::load;
 use vumi_operator::client::MANAGER;
 use vumi_plan::CHILDREN;
-use vumi_testkit::kubernetes::{ApiServer, place};
+use vumi_testkit::kubernetes::place;
 
 /// Beside the workers of the example: one whose objects are of the kinds that these have not.
 const MORE: &str = "\
@@ -44,17 +44,11 @@ fn campaign(cluster: &Cluster, files: &[PathBuf]) -> Vec<String> {
         for loaded in load(&[("one.yaml", text)], Target::Cluster).resources {
             let mut document = loaded.document();
             document["metadata"]["namespace"] = NAMESPACE.into();
-            cluster.apply(&place(&document), &document);
+            cluster.put(&document);
             places.push(place(&document));
         }
     }
     places
-}
-
-fn get(server: &ApiServer, path: &str) -> Value {
-    let (status, object) = server.request("GET", path, None).unwrap();
-    assert_eq!(status, 200, "{path}: {}", object["message"]);
-    object
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -63,7 +57,6 @@ async fn what_is_rendered_is_what_the_operator_applies() {
         return;
     };
     install(&cluster);
-    let server = &cluster.server;
     let folder = tempfile::tempdir().unwrap();
     let more = folder.path().join("more.yaml");
     std::fs::write(&more, MORE).unwrap();
@@ -79,7 +72,7 @@ async fn what_is_rendered_is_what_the_operator_applies() {
     let operator = Running::start(&proxy, "applied");
     until("all resources to be looked at", || {
         places.iter().all(|path| {
-            let object = get(server, path);
+            let object = cluster.get(path).unwrap();
             object["status"]["observedGeneration"] == object["metadata"]["generation"]
         })
     })
@@ -87,10 +80,10 @@ async fn what_is_rendered_is_what_the_operator_applies() {
     operator.idle().await;
     operator.end().await;
     let printed = printed(&example, &more);
-    same_objects(server, &printed);
+    same_objects(&cluster, &printed);
     for wanted in &printed {
         let path = place(wanted);
-        let live = get(server, &path);
+        let live = cluster.get(&path).unwrap();
         let mut found = Vec::new();
         values(wanted, &live, "", &mut found);
         owners(wanted, fields(&live), "", &mut found);
@@ -122,7 +115,7 @@ fn printed(example: &Path, more: &Path) -> Vec<Value> {
 }
 
 /// Kinds and names of what is printed are those of what was applied.
-fn same_objects(server: &ApiServer, printed: &[Value]) {
+fn same_objects(cluster: &Cluster, printed: &[Value]) {
     let named = |kind: &str, object: &Value| {
         let name = object["metadata"]["name"].as_str().unwrap();
         format!("{kind} {name}")
@@ -132,20 +125,15 @@ fn same_objects(server: &ApiServer, printed: &[Value]) {
         .map(|object| named(object["kind"].as_str().unwrap(), object))
         .collect();
     let mut applied = BTreeSet::new();
-    for child in CHILDREN.iter().filter(|child| !child.optional) {
-        let root = match child.group {
-            "" => "api".to_owned(),
-            group => format!("apis/{group}"),
-        };
-        let all = format!(
-            "/{root}/{}/namespaces/{NAMESPACE}/{}?labelSelector=app.kubernetes.io/managed-by%3D{MANAGER}",
-            child.version, child.plural
-        );
-        let list = get(server, &all);
+    for kind in CHILDREN.iter().filter(|kind| !kind.optional) {
+        let kind = kind.kind;
+        let selector = format!("labelSelector=app.kubernetes.io/managed-by%3D{MANAGER}");
+        let list = cluster.get(&format!("{}?{selector}", child(kind, "")));
+        let list = list.unwrap_or_else(|| panic!("{kind} cannot be listed"));
         let items = list["items"].as_array().unwrap();
-        applied.extend(items.iter().map(|object| named(child.kind, object)));
+        applied.extend(items.iter().map(|object| named(kind, object)));
         // Every kind that each cluster has is among them, so that none goes unseen.
-        assert!(!items.is_empty(), "{}", child.kind);
+        assert!(!items.is_empty(), "{kind}");
     }
     assert_eq!(printed, applied);
 }

@@ -1,7 +1,7 @@
 //! What goes on around a resource: what its workers say, who else wants its queues, what its broker says.
 
-use crate::world::{NAMESPACE, World, told};
-use serde_json::{Value, json};
+use crate::world::{NAMESPACE, World, telnet, told};
+use serde_json::json;
 use std::time::Duration;
 use vumi_api::Kind;
 use vumi_operator::brokers::unread;
@@ -10,10 +10,6 @@ use vumi_operator::engine::kinds::ObjectKind;
 use vumi_operator::engine::looked::Looked;
 use vumi_operator::engine::store::Key;
 use vumi_plan::Unread;
-
-fn telnet() -> Value {
-    json!({"telnet": {"port": 9010}, "replicas": 1})
-}
 
 #[tokio::test(start_paused = true)]
 async fn what_workers_say_is_told_and_repeats_are_not() {

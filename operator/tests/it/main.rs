@@ -15,5 +15,6 @@ mod proxy;
 mod refused;
 mod reserved;
 mod rights;
+mod rotated;
 mod scenarios;
 mod world;

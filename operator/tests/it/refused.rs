@@ -1,7 +1,7 @@
 //! What stands in the way of a resource is told, and whoever wants no pods gets none whatever is refused.
 
 use crate::fake::Instead;
-use crate::world::{NAMESPACE, World, told};
+use crate::world::{NAMESPACE, World, telnet, told};
 use k8s_openapi::jiff::SignedDuration;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -13,10 +13,6 @@ use vumi_operator::engine::looked::Looked;
 use vumi_operator::engine::queue::Ended;
 use vumi_plan::Broker;
 use vumi_plan::names::PAUSED;
-
-fn telnet() -> Value {
-    json!({"telnet": {"port": 9010}, "replicas": 1})
-}
 
 /// A child is being deleted since this moment.
 fn leaves(world: &World, kind: &str, finalizers: &[&str]) {
@@ -356,9 +352,7 @@ async fn what_fails_beside_the_rest_stops_nothing() {
             world
                 .running(json!({"telnet": {"port": 9010}, "networkPolicy": {}}))
                 .await;
-            let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
-            let rotated = json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2I="}});
-            world.server.put(secret, rotated);
+            world.rotate();
             tokio::time::advance(Duration::from_secs(30)).await;
             world.server.instead(move |call| {
                 let hit = call.method.as_str() == verb && call.path.contains(part);
@@ -500,6 +494,14 @@ async fn of_what_cannot_be_read_type_and_broker_stay() {
         let places = world.engine.claims.places();
         assert!(places.contains_key(&place), "{spec}");
     }
+    // Which broker it has cannot be read: it is not taken for the usual one, which others have.
+    let broker = json!({"secretRef": {"name": "rabbit"}, "ofNextYear": 1});
+    world.write(json!({"telnet": {"port": 9010}, "broker": broker}));
+    world.look().await;
+    assert_eq!(world.condition("Stalled")["reason"], "Invalid");
+    assert_eq!(world.status()["type"], "telnet");
+    let places = world.engine.claims.places();
+    assert!(places.is_empty(), "{places:?}");
 }
 
 #[tokio::test(start_paused = true)]

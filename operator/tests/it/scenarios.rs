@@ -1,7 +1,7 @@
 //! What is called, in which order, and that there is silence after it.
 
 use crate::fake::Instead;
-use crate::world::{NAMESPACE, World, told};
+use crate::world::{NAMESPACE, World, telnet, told};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -10,10 +10,6 @@ use vumi_operator::engine::kinds::{KINDS, ObjectKind};
 use vumi_operator::engine::looked::Looked;
 use vumi_operator::engine::queue::Ended;
 use vumi_plan::names::{PAUSED, RESTARTED};
-
-fn telnet() -> Value {
-    json!({"telnet": {"port": 9010}, "replicas": 1})
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_new_resource_gets_its_objects_in_order_and_then_there_is_silence() {
@@ -258,6 +254,24 @@ async fn a_field_that_somebody_else_took_is_put_back() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn one_that_belongs_to_nobody_becomes_ours_and_is_no_drift() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    let kind = ObjectKind::named("Service").unwrap();
+    let path = kind.path(NAMESPACE, "transport-t");
+    let mut object = world.child("Service").unwrap();
+    let owners = object["metadata"]["ownerReferences"].take();
+    assert_eq!(owners[0]["controller"], true, "{owners}");
+    world.server.put(&path, object);
+    world.tell(kind, &path);
+    let written = ["PATCH services/transport-t", "POST events Updated"];
+    assert_eq!(told(world.done().await), written);
+    let owned = world.child("Service").unwrap();
+    assert_eq!(owned["metadata"]["ownerReferences"], owners);
+    world.silence().await;
+}
+
 fn uid(world: &World) -> String {
     let object = world.server.object(&world.path()).unwrap();
     object["metadata"]["uid"].as_str().unwrap().to_owned()
@@ -453,150 +467,6 @@ async fn of_an_object_whose_type_was_pruned_nothing_is_written() {
     assert!(matches!(looked, Looked::Refused(_)), "{looked:?}");
     assert!(calls.is_empty(), "{calls:?}");
     assert!(world.child("Deployment").is_some());
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_rotated_secret_touches_pods_and_replaces_none() {
-    let mut world = World::new().await;
-    world.running(telnet()).await;
-    let pod = ObjectKind::named("Pod").unwrap();
-    let path = pod.path(NAMESPACE, "transport-t-0");
-    world.silence().await;
-    let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
-    let rotated =
-        json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2I="}});
-    world.server.put(secret, rotated);
-    tokio::time::advance(Duration::from_secs(30)).await;
-    assert_eq!(
-        world.done().await,
-        [
-            "GET secrets/vumi-broker",
-            "GET secrets/vumi-redis",
-            "PATCH pods/transport-t-0",
-            "POST events SecretChanged",
-            "PATCH serviceaccounts/transport-t",
-        ]
-    );
-    world.tell(pod, &path);
-    world.silence().await;
-}
-
-/// A workload that is written has another generation, of which its controller has to hear, and its overrides are tried.
-#[tokio::test(start_paused = true)]
-async fn a_rotated_secret_writes_no_workload_and_tries_none() {
-    let mut world = World::new().await;
-    let overrides = json!({"spec": {"priorityClassName": "high"}});
-    world.write(json!({"telnet": {"port": 9010}, "overrides": overrides}));
-    world.done().await;
-    world.settle().await;
-    let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
-    let rotated =
-        json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2I="}});
-    world.server.put(secret, rotated);
-    tokio::time::advance(Duration::from_secs(30)).await;
-    let calls = told(world.done().await);
-    let marked = "PATCH serviceaccounts/transport-t".to_owned();
-    assert!(calls.contains(&marked), "{calls:?}");
-    let written = calls.iter().any(|call| call.contains("deployments"));
-    assert!(!written, "{calls:?}");
-    world.silence().await;
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_label_of_a_secret_is_nobodys_business() {
-    let mut world = World::new().await;
-    let secret = |labels: Value, entries: Value, url: &str| {
-        json!({
-            "metadata": {"name": "vumi-broker", "uid": "u", "labels": labels, "managedFields": entries},
-            "data": {"connection_string": url},
-        })
-    };
-    let (first, second) = ("YW1xcDovL2E=", "YW1xcDovL2I=");
-    let entry = |manager: &str, fields: Value| {
-        let time = "2026-11-26T12:00:00Z";
-        json!({"manager": manager, "operation": "Update", "time": time, "fieldsV1": fields})
-    };
-    let made = entry("helm", json!({"f:data": {"f:connection_string": {}}}));
-    let path = "/api/v1/namespaces/campaign/secrets/vumi-broker";
-    world
-        .server
-        .put(path, secret(json!({}), json!([made]), first));
-    world.running(telnet()).await;
-    let label = entry("kubectl-label", json!({"f:metadata": {"f:labels": {}}}));
-    let labels = json!({"vumi.dev/watch": "true"});
-    world
-        .server
-        .put(path, secret(labels, json!([made, label]), first));
-    world.silence().await;
-    let later = entry(
-        "kubectl-edit",
-        json!({"f:data": {"f:connection_string": {}}}),
-    );
-    world
-        .server
-        .put(path, secret(json!({}), json!([later]), second));
-    tokio::time::advance(Duration::from_secs(30)).await;
-    let calls = told(world.done().await);
-    assert_eq!(calls[0], "PATCH pods/transport-t-0", "{calls:?}");
-}
-
-/// Which revision pods were told of is known from the ServiceAccount, by whoever leads.
-#[tokio::test(start_paused = true)]
-async fn a_secret_that_was_rotated_while_no_operator_ran_is_noticed() {
-    let mut world = World::new().await;
-    world.running(telnet()).await;
-    world.restart().await;
-    assert!(told(world.done().await).is_empty());
-    world.restart().await;
-    let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
-    let rotated =
-        json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2I="}});
-    world.server.put(secret, rotated);
-    // The operator ends in the midst of it: the next one goes on.
-    world.server.instead(|call| {
-        let last = call.path.ends_with("/serviceaccounts/transport-t");
-        last.then_some(Instead::Refusal(500, "etcd has another leader"))
-    });
-    let (looked, calls) = world.look().await;
-    assert!(matches!(looked, Looked::Failed(_)), "{looked:?}");
-    let touched = ["PATCH pods/transport-t-0", "POST events SecretChanged"];
-    assert_eq!(told(calls)[..2], touched);
-    world.server.mend();
-    world.restart().await;
-    let marked = ["PATCH serviceaccounts/transport-t"];
-    assert_eq!(told(world.done().await), marked);
-    world.silence().await;
-    world.restart().await;
-    assert!(told(world.done().await).is_empty());
-}
-
-/// What somebody says of it goes before the minute.
-#[tokio::test(start_paused = true)]
-async fn a_secret_of_which_somebody_tells_is_read_at_once() {
-    let mut world = World::new().await;
-    world.running(telnet()).await;
-    let engine = std::sync::Arc::clone(&world.engine);
-    let (tell, mut told_of) = tokio::sync::mpsc::channel(8);
-    let task = tokio::spawn(async move {
-        let changed = |key| tell.try_send(key).unwrap();
-        engine.secrets.run(changed).await;
-    });
-    let secret = "/api/v1/namespaces/campaign/secrets/vumi-broker";
-    let data = json!({"connection_string": "YW1xcDovL2I="});
-    let rotated = json!({"metadata": {"name": "vumi-broker"}, "data": data});
-    world.server.put(secret, rotated);
-    let began = Instant::now();
-    world.engine.secrets.has_changed(NAMESPACE, "vumi-broker");
-    // Of what nobody uses, nothing is read.
-    world.engine.secrets.has_changed(NAMESPACE, "other");
-    assert_eq!(told_of.recv().await.unwrap(), world.key);
-    assert!(began.elapsed() <= Duration::from_secs(2));
-    task.abort();
-    let calls = world.server.calls();
-    assert!(
-        !calls.contains(&"GET secrets/other".to_owned()),
-        "{calls:?}"
-    );
 }
 
 #[test]

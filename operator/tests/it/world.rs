@@ -20,11 +20,23 @@ use vumi_operator::metrics::Metrics;
 use vumi_plan::{Broker, BrokerIdentity, Queue, Report, Settings};
 
 pub const NAMESPACE: &str = "campaign";
+/// The Secret of the broker.
+const BROKER: &str = "/api/v1/namespaces/campaign/secrets/vumi-broker";
+
+/// What a transport says that has one pod.
+pub fn telnet() -> Value {
+    json!({"telnet": {"port": 9010}, "replicas": 1})
+}
 
 /// Calls without those that read Secrets again.
 pub fn told(mut calls: Vec<String>) -> Vec<String> {
     calls.retain(|call| !call.starts_with("GET secrets/"));
     calls
+}
+
+/// The Secret of the broker with this URL, encoded.
+fn broker(url: &str) -> Value {
+    json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": url}})
 }
 
 /// An engine that may write.
@@ -49,8 +61,7 @@ impl World {
     async fn with(settings: Settings) -> Self {
         let (_, server) = Fake::start();
         let engine = engine(&server, settings, Clock::of_tokio()).await;
-        let broker = json!({"metadata": {"name": "vumi-broker"}, "data": {"connection_string": "YW1xcDovL2E="}});
-        server.put("/api/v1/namespaces/campaign/secrets/vumi-broker", broker);
+        server.put(BROKER, broker("YW1xcDovL2E="));
         server.calls();
         let key = Key {
             kind: Kind::Transport,
@@ -100,6 +111,11 @@ impl World {
         self.server.put(&path, object);
         self.tell(ObjectKind::of(Kind::Transport), &path);
         claims::note(&self.engine, &self.key);
+    }
+
+    /// Somebody changes the Secret of the broker, of which no watch tells.
+    pub fn rotate(&self) {
+        self.server.put(BROKER, broker("YW1xcDovL2I="));
     }
 
     /// A watch tells what an object is.

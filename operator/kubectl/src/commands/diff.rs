@@ -318,10 +318,6 @@ async fn context(
         let stays = found.filter(|found| found["metadata"]["deletionTimestamp"].is_null());
         live = live.or(stays.as_ref().and_then(Live::of));
     }
-    let account = objects("v1", "ServiceAccount", namespace);
-    let account = cluster.get(&format!("{account}/{child}")).await?;
-    let told = account.as_ref();
-    let told = told.and_then(|it| it["metadata"]["annotations"][SECRET_REVISION].as_str());
     let status = wanted.live.as_ref().map(Status::of).unwrap_or_default();
     let stalled = status.condition(ConditionType::Stalled);
     let clashes = stalled.is_some_and(|stalled| stalled.reason == Reason::QueueClash.as_str());
@@ -341,7 +337,8 @@ async fn context(
         uid: uid.map(str::to_owned),
         secrets,
         live,
-        secret_revision: told.map(str::to_owned),
+        // The operator's own mark is not shown.
+        secret_revision: None,
         replicas,
         restarted: wanted.annotations[RESTARTED].as_str().map(str::to_owned),
         platform,
@@ -426,6 +423,11 @@ fn shown(object: &Value) -> Value {
         ] {
             metadata.remove(field);
         }
+        // Of which Secrets pods were told is the operator's own mark.
+        let annotations = metadata.get_mut("annotations");
+        if let Some(annotations) = annotations.and_then(Value::as_object_mut) {
+            annotations.remove(SECRET_REVISION);
+        }
     }
     if let Some(fields) = object.as_object_mut() {
         fields.remove("status");
@@ -470,6 +472,12 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("\n-  a: 2\n+  a: 3\n"), "{text}");
+        let told = |revision: &str| {
+            let annotations = json!({"a": "b", SECRET_REVISION: revision});
+            json!({"metadata": {"annotations": annotations}})
+        };
+        let (first, second) = (told("1"), told("2"));
+        assert_eq!(unified("n/S s", Some(&first), Some(&second)), "");
         let gone = unified("n/Service s", Some(&before), None);
         assert!(
             gone.lines().skip(3).all(|line| line.starts_with('-')),

@@ -12,6 +12,7 @@ pub mod tap;
 
 use crate::cluster::{Cluster, resources};
 use crate::named::{Named, read};
+use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use vumi_api::{Kind, Severity, Target};
 use vumi_cli::error::CliError;
 use vumi_cli::files;
 use vumi_cli::output;
+use vumi_cli::table::ago;
 use vumi_plan::names::PAUSED;
 
 /// Between two looks at something that is waited for.
@@ -98,6 +100,14 @@ fn manifests(paths: &[PathBuf]) -> Result<Manifests, CliError> {
             errors.concat()
         ))),
     }
+}
+
+/// For how long something has been so, to be put behind it; nothing where nobody knows since when.
+fn lasting(since: Option<Timestamp>, now: Timestamp) -> String {
+    since.map_or(String::new(), |since| {
+        let seconds = now.as_second().saturating_sub(since.as_second());
+        format!(" for {}", ago(u64::try_from(seconds).unwrap_or(0)))
+    })
 }
 
 /// Looks again and again until something holds; `look` says what is still missing, which is told when it changes.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use vumi_api::{Condition, ConditionType, Kind, Status, Truth};
 use vumi_cli::error::CliError;
 use vumi_cli::output::{self, Format};
-use vumi_cli::table::{ago, aligned};
+use vumi_cli::table::aligned;
 
 /// Arguments of `kubectl vumi status`.
 #[derive(clap::Args, Debug)]
@@ -175,11 +175,7 @@ fn sentence(kind: ConditionType, condition: &Condition, now: Timestamp) -> Strin
         (kind, Truth::True) => kind.as_str().to_owned(),
         (kind, Truth::False) => format!("not {}", kind.as_str()),
     };
-    let since = condition.last_transition_time.parse::<Timestamp>().ok();
-    let since = since.map_or(String::new(), |since| {
-        let seconds = now.as_second().saturating_sub(since.as_second());
-        format!(" for {}", ago(u64::try_from(seconds).unwrap_or(0)))
-    });
+    let since = super::lasting(condition.last_transition_time.parse().ok(), now);
     format!(
         "{holds}{since}: {} [{}]",
         condition.message, condition.reason

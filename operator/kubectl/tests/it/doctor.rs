@@ -9,28 +9,24 @@ const ECHO: &str = "/apis/vumi.dev/v1alpha1/namespaces/campaign/applications/ech
 pub fn before_anything_is_installed(place: &Place) {
     let asked = place.vumi(&["doctor"]);
     assert_eq!(asked.code, 1, "{asked:?}");
-    for text in [
+    asked.says(&[
         "definitions (CRDs): are not installed",
         "kubectl apply --server-side -f deploy/crds",
         "there is no Deployment vumi-operator",
         "there is none: no operator has ever led",
         "ok    Kubernetes: is v1.",
         "every command of this program may be used",
-    ] {
-        assert!(asked.out.contains(text), "{text} in {}", asked.out);
-    }
+    ]);
 }
 
 pub fn knows_the_operator(place: &Place) {
     let asked = place.vumi(&["doctor"]);
-    for text in [
+    asked.says(&[
         "ok    definitions (CRDs): have all of version",
         "leads, of version",
         "are there, in every namespace",
         "FAIL  operator in vumi-system: 0 of 2 pods are ready",
-    ] {
-        assert!(asked.out.contains(text), "{text} in {}", asked.out);
-    }
+    ]);
     assert_eq!(asked.code, 1, "{asked:?}");
     // The pods are the controller's business, of which there is none; all else is well.
     place.merge(
@@ -82,15 +78,13 @@ pub fn says_which_broker_is_away(place: &Place) {
     });
     let asked = place.vumi(&["doctor"]);
     assert_eq!(asked.code, 1, "{asked:?}");
-    for text in [
+    asked.says(&[
         "[BrokerUnreachable]",
         "no NetworkPolicy is in the way",
         "FAIL  broker of the Secret absent in campaign: says the status of transport/early",
         "waiting for the Secret absent [SecretMissing]",
         "are about what is written now",
-    ] {
-        assert!(asked.out.contains(text), "{text} in {}", asked.out);
-    }
+    ]);
     assert!(!asked.out.contains("none@"), "{}", asked.out);
     for name in ["lost", "early"] {
         place.delete(&format!(
@@ -105,14 +99,12 @@ pub fn tells_statuses_that_nobody_writes(place: &Place) {
     place.merge(ECHO, &json!({"spec": {"holdLimit": "20s"}}));
     let asked = place.vumi(&["doctor"]);
     assert_eq!(asked.code, 1, "{asked:?}");
-    for text in [
+    asked.says(&[
         "FAIL  statuses: of 2 resources, they say how it was when an operator led last",
         "it is free: the last operator has given it back",
         // Not a minute has passed.
         "note  statuses: no operator has seen yet what was written within the last minute of application/echo",
-    ] {
-        assert!(asked.out.contains(text), "{text} in {}", asked.out);
-    }
+    ]);
     assert!(!asked.out.contains("ok    broker"), "{}", asked.out);
     place.merge(ECHO, &json!({"spec": {"holdLimit": null}}));
 }

@@ -37,6 +37,16 @@ pub struct Asked {
     pub err: String,
 }
 
+impl Asked {
+    /// Each of these stands in what was printed.
+    #[track_caller]
+    pub fn says(&self, texts: &[&str]) {
+        for text in texts {
+            assert!(self.out.contains(*text), "{text} in {}", self.out);
+        }
+    }
+}
+
 pub struct Place {
     pub server: ApiServer,
     folder: tempfile::TempDir,

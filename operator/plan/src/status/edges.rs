@@ -1,6 +1,6 @@
 //! What has changed between two statuses, for events: each with its reason.
 
-use super::Status;
+use super::{IN_THE_WAY, Status};
 use crate::reasons::Reason;
 use vumi_api::{Condition, ConditionType, Truth};
 
@@ -86,14 +86,6 @@ pub fn edges(before: &Status, after: &Status) -> Vec<Edge> {
     }
     edges
 }
-
-/// Reasons to reconcile that do not pass by themselves.
-const IN_THE_WAY: [Reason; 4] = [
-    Reason::ApplyFailed,
-    Reason::GatewayMissing,
-    Reason::PodMonitorMissing,
-    Reason::ObjectLeaving,
-];
 
 fn is_bad(kind: ConditionType, condition: &Condition) -> bool {
     use ConditionType as T;

@@ -29,6 +29,13 @@ use wish::{Candidate, Wish};
 const WHY: usize = 160;
 /// Between writing a workload and its controller's having seen it.
 const BEHIND: SignedDuration = SignedDuration::from_secs(5);
+/// Reasons to reconcile that do not pass by themselves; of several, the first is told.
+const IN_THE_WAY: [Reason; 4] = [
+    Reason::ApplyFailed,
+    Reason::GatewayMissing,
+    Reason::PodMonitorMissing,
+    Reason::ObjectLeaving,
+];
 
 /// What was seen of a resource, and what was made of it.
 #[derive(Clone, Copy, Debug)]

@@ -1,7 +1,7 @@
 //! `Ready`, `Reconciling` and `Stalled` (K3, K13): the pods, the roll, and what stands in the way.
 
 use super::health::Health;
-use super::{Candidate, Observed, Wish};
+use super::{Candidate, IN_THE_WAY, Observed, Wish};
 use crate::names::TEMPLATE_HASH;
 use crate::observed::{Pod, Problem, Unread, Workload};
 use crate::reasons::Reason;
@@ -96,13 +96,7 @@ pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) ->
             let readiness = of_pods(seen, previous, health);
             // What could not be done beside the rest, what was asked for and the cluster does not have, and what is not wanted any
             // more and does not go.
-            let reasons = [
-                Reason::ApplyFailed,
-                Reason::GatewayMissing,
-                Reason::PodMonitorMissing,
-                Reason::ObjectLeaving,
-            ];
-            let pending = reasons.into_iter().find_map(|reason| {
+            let pending = IN_THE_WAY.into_iter().find_map(|reason| {
                 let mut notes = desired.notes.iter();
                 let note = notes.find(|note| note.reason == reason.as_str())?;
                 Some(as_refused(holds(reason, &note.message)))

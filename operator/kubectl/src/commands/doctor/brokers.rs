@@ -2,12 +2,12 @@
 //! here, since whoever runs this often has no way to a broker inside of the cluster.
 
 use super::{Leader, some};
+use crate::commands::lasting;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use std::collections::BTreeMap;
 use vumi_api::shared::BrokerRef;
 use vumi_api::{Condition, ConditionType, Kind, Status, Truth};
-use vumi_cli::table::ago;
 use vumi_core::checkup::{Finding, Level};
 use vumi_plan::Reason;
 
@@ -144,10 +144,7 @@ fn of_one(about: &str, said: &Said, leader: Leader, now: Timestamp) -> Vec<Findi
     let complaints = said.complaints.iter();
     complaints
         .map(|((reason, message), complaint)| {
-            let since = complaint.since.map_or(String::new(), |since| {
-                let seconds = now.as_second().saturating_sub(since.as_second());
-                format!(" for {}", ago(u64::try_from(seconds).unwrap_or(0)))
-            });
+            let since = lasting(complaint.since, now);
             let (level, fix) = weight(reason);
             let of = some(&complaint.of);
             let says = format!("says the status of {of}{since}: {message} [{reason}]");

@@ -1,10 +1,10 @@
 //! Whether statuses are about what is written now, and whether anybody still writes them.
 
 use super::{Leader, some};
+use crate::commands::lasting;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
-use vumi_api::{Kind, Status};
-use vumi_cli::table::ago;
+use vumi_api::{ConditionType, Kind, Status};
 use vumi_core::checkup::{Finding, Level};
 use vumi_plan::names::PAUSED;
 
@@ -22,9 +22,11 @@ pub(super) fn judge(
     let (mut reserved, mut unseen, mut behind) = (Vec::new(), Vec::new(), Vec::new());
     let (mut paused, mut young, mut seen) = (Vec::new(), Vec::new(), 0);
     for (kind, name, object) in all {
-        let observed = Status::of(object).observed_generation;
+        let status = Status::of(object);
+        let observed = status.observed_generation;
         let generation = object["metadata"]["generation"].as_i64();
-        let age = edited(object).map(|at| now.as_second().saturating_sub(at.as_second()));
+        let written = edited(object);
+        let age = written.map(|at| now.as_second().saturating_sub(at.as_second()));
         let is_young = age.is_some_and(|age| age < SOON);
         if kind.worker_types().is_empty() {
             reserved.push(format!("{name} ({kind})"));
@@ -35,14 +37,14 @@ pub(super) fn judge(
             continue;
         }
         let left_alone = object["metadata"]["annotations"][PAUSED] == "true";
+        // Of what was left alone from the beginning, only that is said.
+        let known = observed >= 0 || status.condition(ConditionType::Paused).is_some();
         match (left_alone, is_young) {
-            (true, _) if observed >= 0 => paused.push(name.clone()),
+            (true, _) if known => paused.push(name.clone()),
             (_, true) => young.push(name.clone()),
             _ if observed < 0 => unseen.push(name.clone()),
             _ => {
-                let since = age.map_or(String::new(), |age| {
-                    format!(" for {}", ago(u64::try_from(age).unwrap_or(0)))
-                });
+                let since = lasting(written, now);
                 let generation = generation.unwrap_or(0);
                 behind.push(format!(
                     "{name} (generation {generation}{since}, seen was {observed})"
@@ -165,6 +167,22 @@ mod tests {
         object["metadata"]["annotations"] = json!({PAUSED: "true"});
         let found = judged(Kind::Transport, &object, Leader::Lives);
         assert_eq!((found.len(), found[0].level), (1, Level::Note), "{found:?}");
+        // From the beginning: no operator says which generation it has seen.
+        let mut object = resource(1, -1, old);
+        object["metadata"]["annotations"] = json!({PAUSED: "true"});
+        let found = judged(Kind::Transport, &object, Leader::Lives);
+        assert_eq!(
+            found[0].level,
+            Level::Problem,
+            "nobody has said so: {found:?}"
+        );
+        object["status"]["conditions"] = json!([{
+            "type": "Paused", "status": "True", "reason": "ReconciliationPaused", "message": "why",
+            "lastTransitionTime": old,
+        }]);
+        let found = judged(Kind::Transport, &object, Leader::Lives);
+        assert_eq!((found.len(), found[0].level), (1, Level::Note), "{found:?}");
+        assert!(found[0].says.contains(PAUSED), "{found:?}");
     }
 
     #[test]
