@@ -1,7 +1,8 @@
 //! What pods use, which a HorizontalPodAutoscaler goes by.
 
+use crate::operator::apply;
 use crate::{Namespace, documents, file, image, kubectl, own_cluster, succeed};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// The part of the API that a metrics-server serves.
 const SERVED: &str = "apiservice/v1beta1.metrics.k8s.io";
@@ -40,12 +41,6 @@ impl Metrics {
         succeed(&available, "");
         Some(metrics)
     }
-}
-
-fn apply(objects: &[Value]) {
-    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-    let apply = ["apply", "--server-side", "--validate=strict", "-f", "-"];
-    succeed(&apply, &list.to_string());
 }
 
 impl Drop for Metrics {

@@ -48,10 +48,7 @@ impl Operator {
     }
 
     fn apply(&self, image: &str, watched: &[&Namespace]) {
-        let objects = self.objects(image, watched);
-        let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
-        let apply = ["apply", "--server-side", "--validate=strict", "-f", "-"];
-        succeed(&apply, &list.to_string());
+        apply(&self.objects(image, watched));
         self.place.ready("deployment/vumi-operator", 120);
     }
 
@@ -127,6 +124,13 @@ impl Drop for Operator {
             let _ = kubectl(&["delete", "namespace", &self.place.name], "");
         }
     }
+}
+
+/// Applies objects on the server's side.
+pub(crate) fn apply(objects: &[Value]) {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": objects});
+    let apply = ["apply", "--server-side", "--validate=strict", "-f", "-"];
+    succeed(&apply, &list.to_string());
 }
 
 /// The documents of a YAML text.

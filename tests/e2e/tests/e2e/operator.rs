@@ -1,6 +1,6 @@
 //! What a user sees who applies a campaign to a cluster with the operator.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use vumi_e2e::{Conversation, Namespace, Operator, RabbitMq, alone, root};
 
 pub const TELNET: &str = "transport/telnet";
@@ -12,6 +12,21 @@ pub const GREETING: &str = "Enter text to echo:";
 pub fn campaign(here: &Namespace) {
     let example = root().join("examples/telnet-echo");
     here.succeed(&["apply", "-f", &example.to_string_lossy()], "");
+}
+
+/// Applies an application `echo` that reads what [`Namespace::load`] sends as `load`, with more in its specification; who writes to it
+/// and reads its replies is the test.
+pub fn echo_of_load(here: &Namespace, more: &Value) {
+    let mut echo = json!({
+        "apiVersion": "vumi.dev/v1alpha1",
+        "kind": "Application",
+        "metadata": {"name": "echo"},
+        "spec": {"echo": {}, "transportName": "load"},
+    });
+    for (field, value) in more.as_object().unwrap() {
+        echo["spec"][field] = value.clone();
+    }
+    here.succeed(&["apply", "-f", "-"], &echo.to_string());
 }
 
 /// Calls the address that the status of the transport names, and hears its first line.

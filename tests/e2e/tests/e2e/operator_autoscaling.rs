@@ -1,27 +1,15 @@
 //! As many pods as there is work for: by what waits, as the operator decides, or by CPU, as a HorizontalPodAutoscaler does.
 
+use crate::operator::{ECHO, echo_of_load};
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 use vumi_e2e::{Metrics, Namespace, Operator, RabbitMq, alone};
 
-const ECHO: &str = "application/echo";
 /// Enough to be there still when all pods are, and far more than three pods are for.
 const BURST: usize = 10_000;
 /// The operator looks at a broker every five seconds.
 const LOOK: Duration = Duration::from_secs(6);
-
-const BY_BACKLOG: &str = "
-apiVersion: vumi.dev/v1alpha1
-kind: Application
-metadata: {name: echo}
-spec:
-  echo: {}
-  transportName: load
-  ordering: {mode: none}
-  backlogLimit: 100000
-  autoscaling: {minReplicas: 0, maxReplicas: 3, backlogPerReplica: 100, scaleDownAfter: 20s}
-";
 
 /// A backlog makes pods, up to the bound. Once nothing waits or comes all of them go, and a single message brings one back
 /// within ten seconds.
@@ -34,7 +22,13 @@ fn a_backlog_makes_pods_idleness_takes_them_and_one_message_wakes_one() {
     here.client();
     here.rabbitmq(RabbitMq::V4_0);
     here.ready("deployment/rabbitmq", 180);
-    here.succeed(&["apply", "-f", "-"], BY_BACKLOG);
+    let bounds = json!({
+        "minReplicas": 0, "maxReplicas": 3, "backlogPerReplica": 100, "scaleDownAfter": "20s",
+    });
+    let by_backlog = json!({
+        "ordering": {"mode": "none"}, "backlogLimit": 100_000, "autoscaling": bounds,
+    });
+    echo_of_load(&here, &by_backlog);
     // Not without having run once, which makes the queues.
     idles(&here);
     assert_eq!(here.waiting("load.inbound"), Ok(0));
@@ -117,24 +111,12 @@ fn idles(here: &Namespace) {
 /// Waits until `Ready` is true for this reason.
 fn is_ready_for(here: &Namespace, reason: &str, seconds: u64) {
     here.wait_for(&format!("Ready because of {reason}"), seconds, || {
-        let why = here.condition(ECHO, "Ready", "True", 30);
+        let why = here.condition(ECHO, "Ready", "True", seconds);
         why.starts_with(&format!("{reason}: "))
             .then_some(())
             .ok_or(why)
     });
 }
-
-const BY_CPU: &str = "
-apiVersion: vumi.dev/v1alpha1
-kind: Application
-metadata: {name: echo}
-spec:
-  echo: {}
-  transportName: load
-  ordering: {mode: perUser, partitions: 8}
-  backlogLimit: 1000000
-  resources: {requests: {cpu: 100m}}
-";
 
 const SCALER: &str = "
 apiVersion: autoscaling/v2
@@ -163,7 +145,12 @@ fn a_horizontal_pod_autoscaler_goes_by_the_cpu_of_the_pods() {
     let _operator = Operator::start(&[&here]);
     here.client();
     here.rabbitmq(RabbitMq::V4_0);
-    here.succeed(&["apply", "-f", "-"], BY_CPU);
+    let by_cpu = json!({
+        "ordering": {"mode": "perUser", "partitions": 8},
+        "backlogLimit": 1_000_000,
+        "resources": {"requests": {"cpu": "100m"}},
+    });
+    echo_of_load(&here, &by_cpu);
     here.settled(&[ECHO], 240);
     let first = here.pods(ECHO).remove(0);
     here.succeed(&["apply", "-f", "-"], SCALER);

@@ -1,12 +1,13 @@
 //! What dies under load, and comes back.
 
+use crate::operator::{ECHO, echo_of_load};
+use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use vumi_e2e::{
     Namespace, Operator, Pod, RabbitMq, Reply, alone, answers, kill_containers, kill_part,
     own_cluster,
 };
 
-const ECHO: &str = "application/echo";
 /// What comes while one thing dies and comes back.
 const COUNT: usize = 3000;
 const RATE: usize = 100;
@@ -14,18 +15,6 @@ const RATE: usize = 100;
 const IN_HAND: usize = 10 * RATE;
 /// And so many while neither does, where pods come and go as they are told.
 const HANDED_OVER: usize = RATE;
-
-/// An application whose users are divided among its pods; who writes to it and reads its replies is the test.
-const MANIFEST: &str = "
-apiVersion: vumi.dev/v1alpha1
-kind: Application
-metadata: {name: echo}
-spec:
-  echo: {}
-  transportName: load
-  ordering: {mode: perUser, partitions: 8}
-  backlogLimit: 100000
-";
 
 fn ready_replicas(here: &Namespace, wanted: u64) {
     here.has_pods(ECHO, wanted, 120);
@@ -115,7 +104,10 @@ fn nothing_is_lost_or_out_of_order_while_parts_die_and_the_status_is_true_again(
     let operator = Operator::start(&[&here]);
     here.client();
     here.rabbitmq(RabbitMq::V4_0);
-    here.succeed(&["apply", "-f", "-"], MANIFEST);
+    // Its users are divided among its pods.
+    let ordering = json!({"mode": "perUser", "partitions": 8});
+    let divided = json!({"ordering": ordering, "backlogLimit": 100_000});
+    echo_of_load(&here, &divided);
     here.settled(&[ECHO], 240);
     here.succeed(&["scale", ECHO, "--replicas=3"], "");
     ready_replicas(&here, 3);
