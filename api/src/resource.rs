@@ -232,11 +232,7 @@ impl Resource {
                 (StateNeed::Shared, "onUnknown")
             }
             // What two processes have tried is known from its row alone: else a message that comes again is given away twice.
-            _ if self
-                .settings()
-                .retry
-                .is_some_and(|r| r.external == Some(true)) =>
-            {
+            _ if self.settings().retry.is_some_and(|r| r.is_external()) => {
                 (StateNeed::Shared, "retry.external")
             }
             _ if self

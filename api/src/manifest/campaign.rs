@@ -234,7 +234,7 @@ fn broken_order(workers: &[Worker<'_>], findings: &mut Vec<Finding>) {
     for (index, worker) in workers.iter().enumerate() {
         let own = worker.loaded.resource.worker_type().map(|w| w.ordering);
         let retry = worker.loaded.resource.settings().retry;
-        let external = retry.is_some_and(|retry| retry.external == Some(true));
+        let external = retry.is_some_and(|retry| retry.is_external());
         let (path, what, help) = match worker.mode {
             OrderingMode::None if own != Some(OrderingMode::None) => {
                 ("ordering.mode", "keeps no order", "leave ordering out")

@@ -31,6 +31,11 @@ pub struct Retry {
 impl Retry {
     /// Default of [`Self::max_age`].
     pub const MAX_AGE: std::time::Duration = std::time::Duration::from_secs(24 * 3600);
+
+    /// Whether a Vumi failure worker has the later attempts made.
+    pub fn is_external(&self) -> bool {
+        self.external == Some(true)
+    }
 }
 
 /// Exponential back-off: the waiting time doubles from `initial` up to `max`, and each wait is a random part of it, from

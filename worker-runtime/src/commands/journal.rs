@@ -149,9 +149,9 @@ pub fn run(arguments: &Arguments) -> Result<(), CliError> {
                 place,
             } => {
                 let filter = chosen.filter(ids);
-                let counted = count(place, queue, &filter).await?.released();
-                if counted.messages >= 2 {
-                    confirm(&format!("Release {}?", meant(&counted, queue)), *yes)?;
+                let counted = count(place, queue, &filter).await?;
+                if let Some(question) = asked(counted, queue) {
+                    confirm(&question, *yes)?;
                 }
                 let question = Ask::JournalRelease {
                     queue: queue.clone(),
@@ -193,6 +193,12 @@ async fn count(place: &Place, queue: &str, filter: &Filter) -> Result<Counted, C
         ))),
         _ => Ok(counted),
     }
+}
+
+/// What is asked before a release; nothing for a single message.
+fn asked(counted: Counted, queue: &str) -> Option<String> {
+    let counted = counted.released();
+    (counted.messages >= 2).then(|| format!("Release {}?", meant(&counted, queue)))
 }
 
 fn meant(counted: &Counted, queue: &str) -> String {
@@ -371,10 +377,28 @@ mod tests {
             held_lanes: 1,
             ..Counted::default()
         };
-        let asked = meant(&counted.released(), "sms.outbound");
-        assert_eq!(asked, "2 messages of sms.outbound (lanes: 2)");
+        let asks = |counted: Counted| asked(counted, "sms.outbound").unwrap_or_default();
+        assert_eq!(
+            asks(counted),
+            "Release 2 messages of sms.outbound (lanes: 2)?"
+        );
         let dropped = meant(&counted, "sms.outbound");
         assert_eq!(dropped, "7 messages of sms.outbound (lanes: 3)");
+        let all_held = Counted {
+            held: 7,
+            held_lanes: 3,
+            ..counted
+        };
+        assert_eq!(asks(all_held), "", "nothing is released");
+        // What was not counted may be released, although all that was counted is held.
+        let uncounted = Counted {
+            more: true,
+            ..all_held
+        };
+        assert_eq!(
+            asks(uncounted),
+            "Release more than 6 messages of sms.outbound (lanes: 3)?"
+        );
     }
 
     #[test]

@@ -74,16 +74,24 @@ pub struct Shown {
 }
 
 impl Shown {
+    fn print<T: serde::Serialize>(
+        &self,
+        answer: &T,
+        table: impl Fn(&T) -> String,
+    ) -> Result<(), CliError> {
+        output::print(&match self.format {
+            Format::Json => format!("{:#}\n", json!(answer)),
+            Format::Table => table(answer),
+        })
+    }
+
     async fn ask<T: serde::de::DeserializeOwned + serde::Serialize>(
         &self,
         question: Ask,
         table: impl Fn(&T) -> String,
     ) -> Result<T, CliError> {
         let answer: T = self.place.ask(question, &[]).await?;
-        output::print(&match self.format {
-            Format::Json => format!("{:#}\n", json!(answer)),
-            Format::Table => table(&answer),
-        })?;
+        self.print(&answer, table)?;
         Ok(answer)
     }
 }

@@ -32,7 +32,8 @@ IN/S and DONE/S are messages a second since the last look. FLIGHT: being handled
 message that it holds. QUEUE: in its queues on the broker, which it looks at every five seconds. WAIT: in the
 journal, waiting for a retry, their turn or a release. PARKED: set aside from its queues now, by whomever, looked at every five
 seconds; `vumi parked list` says why. In JSON, `parkedSinceStart` is what the worker itself has set aside since it started.
-All processes of this user are shown, unless one is named; one that does not answer within a second is named below the table.
+All processes of this user are shown, unless one is named; one that does not answer within a second (with --once, within
+five) is named below the table, and left out of JSON.
 Where standard output is no terminal, every look is a table of its own. Ctrl-C ends it.
 Exit codes: 0 ended · 3 no process answers.")]
 pub struct Arguments {

@@ -11,6 +11,8 @@ mod file;
 mod given;
 mod matching;
 #[cfg(test)]
+mod outage;
+#[cfg(test)]
 mod outage_test;
 mod peers;
 mod player;
@@ -27,3 +29,4 @@ pub use check::find;
 pub use file::{Test, TestFile};
 pub use player::play;
 pub use report::{Ended, junit, summary};
+pub(crate) use way::origin;

@@ -1,81 +1,25 @@
 //! A provider that is away for six hours, in simulated time: real transports, real sockets, the embedded broker and
 //! store; only the clocks are moved, all of them together.
 
-use super::clock::{self, Clock};
+use super::clock::Clock;
+use super::outage::{self, AT_ONCE, MEMORY_KIB, MINUTE, OUTAGE, STEP, supervisor};
 use super::peers::{Call, FakeServer, Shared, with};
-use super::services::{BrokerOfTest, StoreOfTest};
-use crate::registry;
-use async_trait::async_trait;
+use super::services::StoreOfTest;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 use vumi_api::{Flow, Port, Resource};
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-use vumi_core::broker::{
-    Access, Broker, Confirmation, EXCHANGE, Publication, PublicationClass, QueueSpec, Subscribe,
-};
+use vumi_core::broker::{Access, Broker, QueueSpec, Subscribe};
 use vumi_core::conformance::stand_in;
-use vumi_core::engine::StopLimits;
-use vumi_core::error::WorkError;
 use vumi_core::message::{Event, EventType, UserMessage};
-use vumi_core::secrets::Secrets;
 use vumi_core::state::StateStore;
 use vumi_core::state::journal::{Filter, Reason};
 use vumi_core::state::ledger::RowState;
-use vumi_core::supervisor::engine::Registered;
 use vumi_core::supervisor::services::StateSource;
-use vumi_core::supervisor::{Options, Restart, Supervisor};
-use vumi_core::telemetry::Telemetry;
-use vumi_testkit::{alone, resident};
+use vumi_testkit::resident;
 
-pub(super) const OUTAGE: Duration = Duration::from_secs(6 * 3600);
-/// Timers are late by less than this.
-pub(super) const STEP: Duration = Duration::from_secs(10);
-/// Nobody waits longer whose provider is there.
-pub(super) const AT_ONCE: Duration = Duration::from_secs(1);
-pub(super) const MINUTE: Duration = Duration::from_secs(60);
 /// Users of each provider; a tenth of them is written to in each minute.
 const USERS: usize = 60;
-/// Memory that six hours may take beyond the first one.
-pub(super) const MEMORY_KIB: u64 = 10 << 10;
-
-/// The store of all workers, in which the test looks as well.
-struct One(Arc<dyn StateStore>);
-
-#[async_trait]
-impl StateSource for One {
-    fn identity(&self, _: &Resource) -> Result<Option<String>, WorkError> {
-        Ok(Some("embedded".into()))
-    }
-
-    async fn open(&self, _: &Resource) -> Result<Arc<dyn StateStore>, WorkError> {
-        Ok(Arc::clone(&self.0))
-    }
-}
-
-/// Runs workers on this broker and store.
-pub(super) fn supervisor(
-    broker: Arc<EmbeddedBroker>,
-    store: &Arc<dyn StateStore>,
-    secrets: Arc<Secrets>,
-) -> Arc<Supervisor> {
-    Supervisor::new(
-        Registered::new(registry::all()),
-        BrokerOfTest(broker),
-        One(Arc::clone(store)),
-        secrets,
-        Arc::new(Telemetry::new()),
-        Options {
-            instance: "test".into(),
-            system_id: "test".into(),
-            limits: StopLimits::default(),
-            restart: Restart::default(),
-            recheck: Duration::from_secs(2),
-            outside: Default::default(),
-            sweep: MINUTE,
-        },
-    )
-}
 
 fn transport(name: &str, port: u16) -> Resource {
     let send = serde_json::json!({
@@ -147,15 +91,8 @@ impl Campaign {
                 message.set_message_id(&format!("{name} {user}/{number}"));
                 message.set_transport_name(name);
                 message.set_content(Some(&number.to_string()));
-                let publication = Publication {
-                    exchange: EXCHANGE.into(),
-                    routing_key: Port::new(name, Flow::Outbound).queue(),
-                    body: message.encode(),
-                    message_id: None,
-                    class: PublicationClass::Data,
-                };
-                let receipt = self.broker.publish(publication).await;
-                assert_eq!(receipt.confirmation().await, Confirmation::Confirmed);
+                let port = Port::new(name, Flow::Outbound);
+                outage::publish(&*self.broker, &port, message.encode()).await;
                 self.sent.entry(name).or_default().push((user, number));
             }
         }
@@ -220,17 +157,10 @@ impl Campaign {
 
 #[test]
 fn a_provider_that_is_away_for_six_hours_leaves_others_unaffected_and_gets_everything_in_order() {
-    if !alone() {
-        return;
-    }
-    let began = std::time::Instant::now();
-    let (runtime, clock) = clock::runtime().unwrap();
-    runtime.block_on(outage(clock));
-    println!("{OUTAGE:?} took {:?}", began.elapsed());
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    outage::simulated(away);
 }
 
-async fn outage(clock: Clock) {
+async fn away(clock: Clock) {
     let folder = tempfile::tempdir().unwrap();
     let stores = StoreOfTest {
         beside: clock.beside(),

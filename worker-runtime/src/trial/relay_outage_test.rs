@@ -2,21 +2,19 @@
 //! another secret: real relays, real sockets, the embedded broker and store; only the clocks are moved. `tests/it/relay/`
 //! is the same in real time, over RabbitMQ and Redis, where half a minute stands for the six hours, with 20 events a second.
 
-use super::clock::{self, Clock};
-use super::outage_test::{AT_ONCE, MEMORY_KIB, MINUTE, OUTAGE, STEP, supervisor};
+mod endpoint;
+
+use super::clock::Clock;
+use super::outage::{self, AT_ONCE, MEMORY_KIB, MINUTE, OUTAGE, STEP, supervisor};
 use super::services::StoreOfTest;
-use async_trait::async_trait;
-use bytes::Bytes;
-use serde::Deserialize;
+use endpoint::{Endpoint, address};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use vumi_api::{Flow, Port, Resource};
+use vumi_core::broker::Broker;
 use vumi_core::broker::embedded::{EmbeddedBroker, EmbeddedOptions};
-use vumi_core::broker::{Broker, Confirmation, EXCHANGE, Publication, PublicationClass};
 use vumi_core::conformance::stand_in;
 use vumi_core::message::{DeliveryStatus, Event, UserMessage};
 use vumi_core::parking::{self, Selection};
@@ -24,12 +22,7 @@ use vumi_core::secrets::Secrets;
 use vumi_core::state::journal::{Filter, Listed, Reason};
 use vumi_core::state::{Person, StateStore};
 use vumi_core::supervisor::services::StateSource;
-use vumi_core::worker::Listener;
-use vumi_http::webhook::signing_key;
-use vumi_http::{
-    Answer, Encoding, Head, Limits, Reply, Request, Server, Service, Signed, StatusCode,
-};
-use vumi_testkit::{alone, free_port, resident};
+use vumi_testkit::resident;
 
 const HOUR: Duration = Duration::from_secs(3600);
 /// Users who write all the time, one message a second together.
@@ -61,177 +54,6 @@ const ATTEMPTS: std::ops::RangeInclusive<u32> = 11..=25;
 const LONGEST: Duration = Duration::from_secs(300);
 const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NEW: &str = "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
-
-/// How an endpoint behaves.
-#[derive(Clone, Default)]
-struct Manner {
-    delay: Duration,
-    /// Users whose messages it answers with this status.
-    answers: BTreeMap<usize, u16>,
-    /// Secrets that it knows; others get 401.
-    secrets: Vec<&'static str>,
-}
-
-/// An endpoint, what it took and what it refused. It keeps its port.
-struct Endpoint {
-    port: u16,
-    manner: Mutex<Manner>,
-    /// User and number of each message, in the order in which they were taken.
-    taken: Mutex<Vec<(usize, usize)>>,
-    /// Message and kind of each event, in the order in which they were taken.
-    told: Mutex<Vec<(String, String)>>,
-    /// How often it gave a user this status.
-    refused: Mutex<BTreeMap<(u16, usize), usize>>,
-    open: Mutex<Option<CancellationToken>>,
-}
-
-/// What it reads of a message or an event.
-#[derive(Deserialize)]
-#[serde(tag = "message_type", rename_all = "snake_case")]
-enum Body {
-    UserMessage {
-        from_addr: String,
-        content: String,
-    },
-    Event {
-        user_message_id: String,
-        event_type: String,
-    },
-}
-
-struct Door(Arc<Endpoint>);
-
-#[async_trait]
-impl Service for Door {
-    fn by_head(&self, _: &Head) -> Option<Reply> {
-        None
-    }
-
-    async fn answer(&self, request: Request) -> Reply {
-        let endpoint = &self.0;
-        let manner = endpoint.manner.lock().unwrap().clone();
-        if !manner.delay.is_zero() {
-            tokio::time::sleep(manner.delay).await;
-        }
-        let header = |name: &str| {
-            let value = request.head.headers.get(name);
-            value.map_or("", |value| value.to_str().unwrap())
-        };
-        let sent = header("webhook-timestamp");
-        let signed = Signed {
-            id: Some(header("webhook-id")),
-            timestamp: Some(sent),
-            body: &request.body,
-        };
-        let keys = manner.secrets.iter().map(|secret| signing_key(secret));
-        let keys: Vec<Vec<u8>> = keys.collect::<Result<_, _>>().unwrap();
-        let given = header("webhook-signature");
-        let (tolerance, now) = (Duration::from_secs(300), vumi_core::clock::now());
-        let known = signed
-            .verify(given, "v1,", Encoding::Base64, &keys, tolerance, now)
-            .is_ok();
-        let body: Body = serde_json::from_slice(&request.body).unwrap();
-        let user = match &body {
-            Body::UserMessage { from_addr, .. } => Some(user_at(from_addr)),
-            Body::Event { .. } => None,
-        };
-        let status = match (known, user.and_then(|user| manner.answers.get(&user))) {
-            (false, _) => 401,
-            (true, Some(status)) => *status,
-            (true, None) => 204,
-        };
-        match (status, body, user) {
-            (204, Body::UserMessage { content, .. }, Some(user)) => {
-                let (number, _) = content.split_once(' ').unwrap();
-                let taken = (user, number.parse().unwrap());
-                endpoint.taken.lock().unwrap().push(taken);
-            }
-            (
-                204,
-                Body::Event {
-                    user_message_id,
-                    event_type,
-                },
-                _,
-            ) => {
-                let told = (user_message_id, event_type);
-                endpoint.told.lock().unwrap().push(told);
-            }
-            (_, _, Some(user)) => {
-                let mut refused = endpoint.refused.lock().unwrap();
-                *refused.entry((status, user)).or_default() += 1;
-            }
-            (_, _, None) => {}
-        }
-        Answer::text(StatusCode::from_u16(status).unwrap(), "").into()
-    }
-}
-
-impl Endpoint {
-    async fn open(secrets: &[&'static str]) -> Arc<Self> {
-        let endpoint = Arc::new(Self {
-            // None of those for outgoing connections: a call to one that nobody listens on may reach itself.
-            port: free_port().unwrap(),
-            manner: Mutex::default(),
-            taken: Mutex::default(),
-            told: Mutex::default(),
-            refused: Mutex::default(),
-            open: Mutex::default(),
-        });
-        endpoint.behaves(|manner| manner.secrets = secrets.to_vec());
-        endpoint.comes_back().await;
-        endpoint
-    }
-
-    fn behaves(&self, change: impl FnOnce(&mut Manner)) {
-        change(&mut self.manner.lock().unwrap());
-    }
-
-    async fn comes_back(self: &Arc<Self>) {
-        let socket = TcpListener::bind(("127.0.0.1", self.port)).await.unwrap();
-        let closing = CancellationToken::new();
-        *self.open.lock().unwrap() = Some(closing.clone());
-        let door: Arc<dyn Service> = Arc::new(Door(Arc::clone(self)));
-        tokio::spawn(async move {
-            let server = Server::new(Limits::default());
-            let listener = Listener::new(Arc::new(socket));
-            server.serve(listener, &closing, door, |_| {}).await;
-        });
-    }
-
-    fn goes_away(&self) {
-        if let Some(closing) = self.open.lock().unwrap().take() {
-            closing.cancel();
-        }
-    }
-
-    fn taken(&self) -> Vec<(usize, usize)> {
-        self.taken.lock().unwrap().clone()
-    }
-
-    fn count(&self) -> usize {
-        self.taken.lock().unwrap().len()
-    }
-
-    fn told(&self) -> Vec<(String, String)> {
-        self.told.lock().unwrap().clone()
-    }
-
-    /// Users who got this status, with how often.
-    fn refused(&self, status: u16) -> BTreeMap<usize, usize> {
-        let refused = self.refused.lock().unwrap();
-        let with = refused.iter().filter(|((of, _), _)| *of == status);
-        with.map(|((_, user), count)| (*user, *count)).collect()
-    }
-}
-
-fn address(user: usize) -> String {
-    format!("+2782{user:07}")
-}
-
-fn user_at(address: &str) -> usize {
-    address.strip_prefix("+2782").unwrap().parse().unwrap()
-}
 
 fn relay(name: &str, port: u16) -> Resource {
     let secret = |key: &str| serde_json::json!({"secretKeyRef": {"name": "signing", "key": key}});
@@ -278,8 +100,8 @@ impl Campaign {
         message.set_transport_name(name);
         let padding = "x".repeat(PADDING);
         message.set_content(Some(&format!("{number} {padding}")));
-        let queue = Port::new(name, Flow::Inbound).queue();
-        self.publish(queue, message.encode()).await;
+        let port = Port::new(name, Flow::Inbound);
+        outage::publish(&*self.broker, &port, message.encode()).await;
     }
 
     /// The next event, to each relay.
@@ -293,21 +115,9 @@ impl Campaign {
                 _ => Event::delivery_report(&id, &id, DeliveryStatus::Delivered),
             };
             event.set_transport_name(name);
-            let queue = Port::new(name, Flow::Event).queue();
-            self.publish(queue, event.encode()).await;
+            let port = Port::new(name, Flow::Event);
+            outage::publish(&*self.broker, &port, event.encode()).await;
         }
-    }
-
-    async fn publish(&self, queue: String, body: Bytes) {
-        let publication = Publication {
-            exchange: EXCHANGE.into(),
-            routing_key: queue,
-            body,
-            message_id: None,
-            class: PublicationClass::Data,
-        };
-        let receipt = self.broker.publish(publication).await;
-        assert_eq!(receipt.confirmation().await, Confirmation::Confirmed);
     }
 
     /// So many of these users write to `crm` in turn, and one to `other`, whose endpoint has it at once; then time passes.
@@ -407,17 +217,10 @@ fn users(taken: &[(usize, usize)]) -> BTreeSet<usize> {
 
 #[test]
 fn an_endpoint_that_is_away_for_six_hours_then_slow_then_wrong_gets_everything_in_order() {
-    if !alone() {
-        return;
-    }
-    let began = std::time::Instant::now();
-    let (runtime, clock) = clock::runtime().unwrap();
-    runtime.block_on(outage(clock));
-    println!("{OUTAGE:?} took {:?}", began.elapsed());
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    outage::simulated(away);
 }
 
-async fn outage(clock: Clock) {
+async fn away(clock: Clock) {
     let folder = tempfile::tempdir().unwrap();
     let stores = StoreOfTest {
         beside: clock.beside(),

@@ -297,7 +297,7 @@ fn told(message: &UserMessage, answer: StandInAnswer) -> Option<Event> {
     }
 }
 
-async fn publish(broker: &dyn Broker, port: &Port, body: Bytes) -> Receipt {
+pub(super) async fn publish(broker: &dyn Broker, port: &Port, body: Bytes) -> Receipt {
     broker
         .publish(Publication {
             exchange: EXCHANGE.into(),

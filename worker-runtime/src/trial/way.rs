@@ -46,7 +46,7 @@ impl Place {
 }
 
 /// Scheme, host and port of a URL: what may be shown, since the rest may hold credentials.
-fn origin(url: &Uri) -> String {
+pub(crate) fn origin(url: &Uri) -> String {
     let scheme = url.scheme_str().unwrap_or("http");
     let host = url.host().unwrap_or("").to_ascii_lowercase();
     let usual = if scheme == "https" { 443 } else { 80 };

@@ -217,17 +217,35 @@ impl ApiServer {
 
     /// Server-side apply of one YAML document with strict validation of fields, as `kubectl apply --server-side`.
     pub fn apply(&self, path: &str, document: &str) -> Result<(u16, Value), KubernetesError> {
-        let path = format!("{path}?fieldManager=test&force=true&fieldValidation=Strict");
-        self.request(
-            "PATCH",
-            &path,
-            Some(("application/apply-patch+yaml", document)),
-        )
+        self.patch(path, "test", "&force=true", document)
     }
 
     /// The same where objects of its kind are: in the namespace that it names, else in none.
     pub fn apply_object(&self, object: &Value) -> Result<(u16, Value), KubernetesError> {
-        self.apply(&place(object), &object.to_string())
+        self.apply_as(object, "test", "&force=true")
+    }
+
+    /// The same as this manager of fields; `more` stands in the query, as in `&force=true`, without which nothing is taken
+    /// from another.
+    pub fn apply_as(
+        &self,
+        object: &Value,
+        manager: &str,
+        more: &str,
+    ) -> Result<(u16, Value), KubernetesError> {
+        self.patch(&place(object), manager, more, &object.to_string())
+    }
+
+    fn patch(
+        &self,
+        path: &str,
+        manager: &str,
+        more: &str,
+        document: &str,
+    ) -> Result<(u16, Value), KubernetesError> {
+        let path = format!("{path}?fieldManager={manager}&fieldValidation=Strict{more}");
+        let body = ("application/apply-patch+yaml", document);
+        self.request("PATCH", &path, Some(body))
     }
 
     /// Applies a custom resource definition and waits until its resources are served.

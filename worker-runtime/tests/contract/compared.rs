@@ -49,15 +49,9 @@ fn documents(file: &Path) -> Vec<Value> {
 }
 
 fn apply(server: &ApiServer, object: &Value, more: &str) -> Value {
-    let path = place(object);
     // As whoever has put the definitions there: what another has applied, nobody takes over without force.
-    let query = format!("?fieldManager=test&fieldValidation=Strict{more}");
-    let body = object.to_string();
-    let body = Some(("application/apply-patch+yaml", body.as_str()));
-    let (status, answer) = server
-        .request("PATCH", &format!("{path}{query}"), body)
-        .unwrap();
-    let taken = [200, 201].contains(&status);
+    let (status, answer) = server.apply_as(object, "test", more).unwrap();
+    let (taken, path) = ([200, 201].contains(&status), place(object));
     assert!(taken, "{path}: {status} {}", answer["message"]);
     answer
 }
@@ -73,12 +67,12 @@ fn compared(mut object: Value) -> Value {
 fn clean(server: &ApiServer, object: &Value) {
     let path = place(object);
     let version = |answer: &Value| answer["metadata"]["resourceVersion"].clone();
-    // A namespace, a definition or a role is looked at by controllers of the server once it is there.
     // Of our resources a status that is a default is stored when they are written for the second time.
     if object["apiVersion"] == API_VERSION {
         apply(server, object, "");
         apply(server, object, "");
     }
+    // A namespace, a definition or a role is looked at by controllers of the server once it is there.
     let (first, second) = match object["metadata"]["namespace"].is_string() {
         true => (apply(server, object, ""), apply(server, object, "")),
         false => {

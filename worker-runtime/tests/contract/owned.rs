@@ -3,15 +3,6 @@
 use serde_json::{Value, json};
 use vumi_testkit::kubernetes::ApiServer;
 
-/// What a manager of fields applies, and what the server says.
-fn apply(server: &ApiServer, object: &Value, manager: &str, force: bool) -> (u16, Value) {
-    let place = vumi_testkit::kubernetes::place(object);
-    let path = format!("{place}?fieldManager={manager}&force={force}&fieldValidation=Strict");
-    let body = object.to_string();
-    let body = Some(("application/apply-patch+yaml", body.as_str()));
-    server.request("PATCH", &path, body).unwrap()
-}
-
 /// The fields that a manager holds.
 fn held<'a>(object: &'a Value, manager: &str) -> &'a Value {
     let mut entries = object["metadata"]["managedFields"]
@@ -54,16 +45,19 @@ pub fn lists_of_two_writers_are_not_merged(server: &ApiServer) {
                 "metadata": {"name": "listed", "namespace": "default"}, "spec": spec,
             })
         };
-        let (status, answer) = apply(server, &object(&first), "one", false);
+        let apply = |spec: &Value, manager: &str, more: &str| {
+            server.apply_as(&object(spec), manager, more).unwrap()
+        };
+        let (status, answer) = apply(&first, "one", "");
         assert_eq!(status, 201, "{kind}: {}", answer["message"]);
         assert_eq!(held(&answer, "one").pointer(field), Some(&json!({})));
         // Who does not insist is told whose it is.
-        let (status, answer) = apply(server, &object(&second), "two", false);
+        let (status, answer) = apply(&second, "two", "");
         let message = answer["message"].as_str().unwrap_or_default();
         assert_eq!(status, 409, "{kind}: {message}");
         let name = list.rsplit('/').next().unwrap();
         assert!(message.contains(&format!(".{name}")), "{kind}: {message}");
-        let (status, answer) = apply(server, &object(&second), "two", true);
+        let (status, answer) = apply(&second, "two", "&force=true");
         assert_eq!(status, 200, "{kind}: {}", answer["message"]);
         let wanted = object(&second);
         assert_eq!(answer.pointer(list), wanted.pointer(list), "{kind}");

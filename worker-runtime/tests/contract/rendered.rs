@@ -28,9 +28,9 @@ fn collection(kind: &str) -> Option<String> {
 }
 
 /// The objects of the manifests in a folder or file.
-pub fn rendered(path: &Path, namespace: &str, more: &[&str]) -> Vec<Value> {
+fn rendered(path: &Path, more: &[&str]) -> Vec<Value> {
     let output = Command::new(env!("CARGO_BIN_EXE_vumi"))
-        .args(["render", "--namespace", namespace])
+        .args(["render", "--namespace", NAMESPACE])
         .args(more)
         .arg(path)
         .output()
@@ -55,7 +55,7 @@ pub fn objects_are_accepted(server: &ApiServer) {
     for worker in vumi_api::WorkerType::all() {
         for file in ["minimal.yaml", "full.yaml"] {
             let name = format!("{}/{}/{file}", worker.kind.plural(), worker.key);
-            for object in rendered(&root().join("examples").join(&name), NAMESPACE, &[]) {
+            for object in rendered(&root().join("examples").join(&name), &[]) {
                 accepted(server, &name, &object);
                 seen += 1;
             }
@@ -121,7 +121,7 @@ fn what_runs_keeps_its_template(server: &ApiServer) {
     std::fs::write(&file, running.to_string()).unwrap();
     let running_file = file.display().to_string();
     let more = ["--image", "vumi:next", "--running", &running_file];
-    let objects = rendered(&example, NAMESPACE, &more);
+    let objects = rendered(&example, &more);
     let deployment = objects.iter().find(|o| o["kind"] == "Deployment").unwrap();
     let annotations = |object: &Value| object["metadata"]["annotations"].clone();
     assert_eq!(annotations(deployment), annotations(&running));

@@ -203,8 +203,9 @@ impl Place {
         ]);
         for port in PORTS {
             // None that holds another one of the page, which would be replaced in it.
-            let free = std::iter::repeat_with(|| vumi_testkit::free_port().unwrap().to_string());
-            let free = { free }.find(|free| !PORTS.iter().any(|port| free.contains(port)));
+            let fits = |free: &String| !PORTS.iter().any(|port| free.contains(port));
+            let any = || vumi_testkit::free_port().unwrap().to_string();
+            let free = std::iter::repeat_with(any).find(fits);
             replaced.insert(port.to_owned(), free.unwrap());
         }
         let path = std::env::var("PATH").unwrap();

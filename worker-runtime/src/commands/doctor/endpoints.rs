@@ -1,5 +1,7 @@
 //! Where workers call: whether name, network and TLS lead there. Nothing is asked of whoever is there.
 
+use crate::trial::origin;
+use futures::future::join_all;
 use http::Uri;
 use std::collections::BTreeSet;
 use vumi_api::Resource;
@@ -11,43 +13,53 @@ use vumi_http::Client;
 
 const FIX: &str = "Check the URL, DNS, TLS (client.tls) and the network; messages wait for it and are tried again (retry).";
 
-/// Each place that a worker calls, once.
+/// Each place that a worker calls, once, all beside each other.
 pub(super) async fn look(resources: &[Resource], secrets: &Secrets) -> Vec<Finding> {
-    let mut found = Vec::new();
-    for resource in resources {
-        let (settings, urls) = called(resource);
-        if urls.is_empty() {
-            continue;
+    let looks = resources.iter().map(|one| of_worker(one, secrets));
+    join_all(looks).await.into_iter().flatten().collect()
+}
+
+async fn of_worker(resource: &Resource, secrets: &Secrets) -> Vec<Finding> {
+    let (settings, urls) = called(resource);
+    if urls.is_empty() {
+        return Vec::new();
+    }
+    let key = resource.key();
+    let client = match Client::new(&settings, secrets, Outside::default()) {
+        Ok(client) => client,
+        Err(error) => {
+            let fix = error.code.fix;
+            return vec![Finding::new(Level::Problem, &key, error.text, fix)];
         }
-        let key = resource.key();
-        let client = match Client::new(&settings, secrets, Outside::default()) {
-            Ok(client) => client,
-            Err(error) => {
-                let fix = error.code.fix;
-                found.push(Finding::new(Level::Problem, &key, error.text, fix));
-                continue;
-            }
+    };
+    let mut known = BTreeSet::new();
+    let mut looks = Vec::new();
+    for url in urls {
+        // One that is none is told by the manifests' own checks.
+        let Some(url) = url.parse::<Uri>().ok().filter(is_whole) else {
+            continue;
         };
-        let mut known = BTreeSet::new();
-        for url in urls {
-            // One that is none is told by the manifests' own checks.
-            let Some((url, place)) = url.parse().ok().and_then(placed) else {
-                continue;
-            };
-            if !known.insert(place.clone()) {
-                continue;
-            }
-            let about = format!("endpoint {place}");
-            found.push(match client.reach(&url).await {
-                Ok(()) => Finding::good(
-                    &about,
-                    format!("{key} gets a connection; nothing was asked over it"),
-                ),
-                Err(error) => Finding::new(Level::Warning, &about, format!("{key}: {error}"), FIX),
-            });
+        let place = origin(&url);
+        if known.insert(place.clone()) {
+            looks.push(reached(&client, &key, url, place));
         }
     }
-    found
+    join_all(looks).await
+}
+
+async fn reached(client: &Client, key: &str, url: Uri, place: String) -> Finding {
+    let about = format!("endpoint {place}");
+    match client.reach(&url).await {
+        Ok(()) => Finding::good(
+            &about,
+            format!("{key} gets a connection; nothing was asked over it"),
+        ),
+        Err(error) => Finding::new(Level::Warning, &about, format!("{key}: {error}"), FIX),
+    }
+}
+
+fn is_whole(url: &Uri) -> bool {
+    url.scheme().is_some() && url.host().is_some()
 }
 
 /// The addresses that a worker calls and that its manifest says as they are, and how it calls.
@@ -71,15 +83,6 @@ fn called(resource: &Resource) -> (HttpClient, Vec<&str>) {
         urls.extend(constant.map(|send| send.url.as_str()));
     }
     (settings.unwrap_or_default(), urls)
-}
-
-/// An address, and the place in it: the rest may hold credentials.
-fn placed(url: Uri) -> Option<(Uri, String)> {
-    let port = url
-        .port_u16()
-        .map_or_else(String::new, |port| format!(":{port}"));
-    let place = format!("{}://{}{port}", url.scheme_str()?, url.host()?);
-    Some((url, place))
 }
 
 #[cfg(test)]

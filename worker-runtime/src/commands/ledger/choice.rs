@@ -1,6 +1,7 @@
 //! Which messages of the ledger a command means, and how it lists them.
 
 use crate::commands::status::{ago, aligned};
+use crate::error::CliError;
 use crate::moments;
 use serde_json::Value;
 use vumi_api::shared::Duration;
@@ -20,7 +21,7 @@ pub struct Choice {
     /// Only those of this transport
     #[arg(long, value_name = "NAME")]
     pub transport: Option<String>,
-    /// Only those whose fate this is; may be given again: accepted, queued, held, sent, unknown, parked, delivered, sentFinal, failed, expired, cancelled
+    /// Only those whose fate this is; may be given again: accepted, queued, held, sending, sent, unknown, parked, delivered, sentFinal, failed, expired, cancelled. What the command refuses, it says
     #[arg(long, value_name = "STATE", value_parser = state)]
     pub fate: Vec<RowState>,
     /// Only those of this failure class
@@ -77,6 +78,24 @@ pub(super) fn queues(listed: &[Summary]) -> Vec<String> {
     queues
 }
 
+/// How many of what was listed are not refused, and how many of these the peer may have.
+pub(super) fn able(listed: &[Summary]) -> (usize, usize) {
+    let able = listed.iter().filter(|one| one.refused.is_none());
+    let doubles = able.clone().filter(|one| one.may_double);
+    (able.count(), doubles.count())
+}
+
+/// That nothing fits: of what was named, or `none` where nothing was.
+pub(super) fn nothing(ids: &[String], none: &str) -> CliError {
+    CliError::validation(match ids {
+        [] => none.to_owned(),
+        ids => format!(
+            "nothing is known of {}, or it does not fit the other conditions; `vumi why` takes the beginning of an id",
+            ids.join(", ")
+        ),
+    })
+}
+
 /// One line for each; below them how many can be `done`.
 pub(super) fn table(listed: &[Summary], done: &str) -> String {
     let head = [
@@ -108,7 +127,7 @@ pub(super) fn table(listed: &[Summary], done: &str) -> String {
             dash(one.refused.as_deref().unwrap_or_default()),
         ]
     }));
-    let able = listed.iter().filter(|one| one.refused.is_none()).count();
+    let (able, _) = able(listed);
     format!("{}{able} can be {done}\n", aligned(&rows))
 }
 

@@ -1,15 +1,17 @@
 //! `vumi ledger close`: a person ends rows whose message is nowhere any more.
 
 use super::Shown;
-use super::choice::{Choice, queues, table};
+use super::choice::{Choice, able, nothing, queues, table};
 use crate::error::CliError;
 use crate::kept::confirm;
-use crate::output::Format;
-use crate::{moments, output};
-use serde_json::json;
+use crate::moments;
+use vumi_cli::table::counted;
 use vumi_core::close::Closed;
 use vumi_core::operate::Ask;
 use vumi_core::resend::Summary;
+
+/// That nothing fits although no message was named.
+const NONE: &str = "no such message waits or is set aside; leave out a condition; `vumi ledger counts` and `vumi why` show what there is";
 
 /// Arguments of `vumi ledger close`.
 #[derive(clap::Args, Debug)]
@@ -55,24 +57,18 @@ pub async fn run(arguments: &Arguments) -> Result<(), CliError> {
     // Which queues a store's transports have is known where their rows are: none need be named.
     let listed: Vec<Summary> = shown.place.ask(question, &[]).await?;
     if listed.is_empty() {
-        return Err(CliError::validation(nothing(&chosen.ids)));
+        return Err(nothing(&chosen.ids, NONE));
     }
     if arguments.dry_run {
-        return output::print(&match shown.format {
-            Format::Json => format!("{:#}\n", json!(listed)),
-            Format::Table => table(&listed, "closed"),
-        });
+        return shown.print(&listed, |listed| table(listed, "closed"));
     }
-    let able = listed.iter().filter(|one| one.refused.is_none()).count();
+    let (able, doubles) = able(&listed);
     if able > 0 {
-        confirm(&asked(able), arguments.yes)?;
+        confirm(&asked(able, doubles), arguments.yes)?;
     }
     let question = Ask::LedgerClose { chosen, force };
     let done: Closed = shown.place.ask(question, &queues(&listed)).await?;
-    output::print(&match shown.format {
-        Format::Json => format!("{:#}\n", json!(done)),
-        Format::Table => told(&done),
-    })?;
+    shown.print(&done, told)?;
     match (&done.stopped, done.refused.is_empty()) {
         (Some(why), _) => Err(CliError::runtime(format!("stopped early: {why}"))),
         (None, true) => Ok(()),
@@ -80,20 +76,14 @@ pub async fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
 }
 
-/// That nothing fits although every name that was given is of something.
-fn nothing(ids: &[String]) -> String {
-    match ids {
-        [] => "no such message waits or is set aside; leave out a condition; `vumi ledger counts` and `vumi why` show what there is".into(),
-        ids => format!(
-            "nothing is known of {}, or it does not fit the other conditions; `vumi why` takes the beginning of an id",
-            ids.join(", ")
-        ),
-    }
-}
-
-fn asked(able: usize) -> String {
+fn asked(able: usize, doubles: usize) -> String {
+    let risk = match doubles {
+        0 => String::new(),
+        _ => format!(" The peer may have {doubles} of them all the same."),
+    };
     format!(
-        "Close the rows of {able} messages? They end as cancelled, and whoever sent them is told that they were not sent."
+        "Close the rows of {}? They end as cancelled, and whoever sent them is told that they were not sent.{risk}",
+        counted(able, "message")
     )
 }
 
@@ -111,7 +101,11 @@ mod tests {
 
     #[test]
     fn the_question_says_how_many_end_and_the_answer_what_did_not() {
-        assert!(asked(3).starts_with("Close the rows of 3 messages?"));
+        let none = "Close the rows of 3 messages? They end as cancelled, and whoever sent them is told that they were not sent.";
+        assert_eq!(asked(3, 0), none);
+        let two = format!("{none} The peer may have 2 of them all the same.");
+        assert_eq!(asked(3, 2), two);
+        assert!(asked(1, 0).starts_with("Close the rows of 1 message?"));
         let done = Closed {
             done: 2,
             refused: [("it has ended".to_owned(), 4)].into(),

@@ -1,14 +1,16 @@
 //! `vumi ledger resend`: a person has messages sent again that failed, or of which nobody knows (R17).
 
 use super::Shown;
-use super::choice::{Choice, queues, table};
+use super::choice::{Choice, able, nothing, queues, table};
 use crate::error::CliError;
 use crate::kept::confirm;
-use crate::output::Format;
-use crate::{moments, output};
-use serde_json::json;
+use crate::moments;
+use vumi_cli::table::counted;
 use vumi_core::operate::Ask;
 use vumi_core::resend::{Resent, Summary};
+
+/// That nothing fits although no message was named.
+const NONE: &str = "no such message failed or is unknown; leave out a condition, or name others with --fate; `vumi ledger counts` and `vumi why` show what there is";
 
 /// Arguments of `vumi ledger resend`.
 #[derive(clap::Args, Debug)]
@@ -53,26 +55,18 @@ pub async fn run(arguments: &Arguments) -> Result<(), CliError> {
     };
     let listed: Vec<Summary> = shown.place.ask(question, &[]).await?;
     if listed.is_empty() {
-        return Err(CliError::validation(nothing(&chosen.ids)));
+        return Err(nothing(&chosen.ids, NONE));
     }
     if arguments.dry_run {
-        return output::print(&match shown.format {
-            Format::Json => format!("{:#}\n", json!(listed)),
-            Format::Table => table(&listed, "sent again"),
-        });
+        return shown.print(&listed, |listed| table(listed, "sent again"));
     }
-    let count = |fits: fn(&Summary) -> bool| listed.iter().filter(|one| fits(one)).count();
-    let able = count(|one| one.refused.is_none());
-    let doubles = count(|one| one.refused.is_none() && one.may_double);
+    let (able, doubles) = able(&listed);
     if able > 1 || doubles > 0 {
         confirm(&asked(able, doubles), arguments.yes)?;
     }
     let question = Ask::LedgerResend { chosen, force };
     let done: Resent = shown.place.ask(question, &queues(&listed)).await?;
-    output::print(&match shown.format {
-        Format::Json => format!("{:#}\n", json!(done)),
-        Format::Table => told(&done),
-    })?;
+    shown.print(&done, told)?;
     match (&done.stopped, done.refused.is_empty()) {
         (Some(why), _) => Err(CliError::runtime(format!(
             "stopped early, the same command goes on: {why}"
@@ -82,23 +76,12 @@ pub async fn run(arguments: &Arguments) -> Result<(), CliError> {
     }
 }
 
-/// That nothing fits although every name that was given is of something.
-fn nothing(ids: &[String]) -> String {
-    match ids {
-        [] => "no such message failed or is unknown; leave out a condition, or name others with --fate; `vumi ledger counts` and `vumi why` show what there is".into(),
-        ids => format!(
-            "nothing is known of {}, or it does not fit the other conditions; `vumi why` takes the beginning of an id",
-            ids.join(", ")
-        ),
-    }
-}
-
 fn asked(able: usize, doubles: usize) -> String {
     let risk = match doubles {
         0 => String::new(),
         _ => format!(" The peer may have {doubles} of them: their users may get them twice."),
     };
-    format!("Send {able} messages again?{risk}")
+    format!("Send {} again?{risk}", counted(able, "message"))
 }
 
 fn told(done: &Resent) -> String {
@@ -121,6 +104,7 @@ mod tests {
     fn the_question_says_what_may_come_twice_and_the_answer_what_did_not_go() {
         assert_eq!(asked(3, 0), "Send 3 messages again?");
         assert!(asked(3, 2).contains("The peer may have 2 of them"));
+        assert!(asked(1, 1).starts_with("Send 1 message again?"));
         let done = Resent {
             done: 2,
             may_double: 1,

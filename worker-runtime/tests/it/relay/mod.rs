@@ -17,6 +17,7 @@ use traffic::{SPANS, Traffic, USERS, is_fair, latency};
 use vumi_core::state::Journal;
 use vumi_core::state::journal::Filter;
 use vumi_testkit::redis::{self, Redis};
+use vumi_testkit::resident_of;
 
 /// How long the endpoint is away.
 const AWAY: Duration = Duration::from_secs(30);
@@ -45,6 +46,13 @@ fn manifest(name: &str, port: u16) -> String {
     )
 }
 
+/// The Secret of all relays.
+fn secret(new: &str, old: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Secret\nmetadata: {{name: signing}}\nstringData: {{new: {new}, old: {old}}}\n"
+    )
+}
+
 /// A message that waits since long: whose, and the message.
 fn waiting(person: usize, number: usize) -> (String, Value) {
     let id = format!("backlog-{person}-{number}");
@@ -63,10 +71,7 @@ struct Setting {
 impl Setting {
     /// Resident memory of the worker process in MiB.
     fn memory(&self) -> f64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap();
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-        let kib = line.unwrap().split_whitespace().nth(1).unwrap();
-        kib.parse::<f64>().unwrap() / 1024.0
+        resident_of(&self.pid.to_string(), "VmRSS") as f64 / 1024.0
     }
 
     /// `vumi …` as JSON.
@@ -97,10 +102,7 @@ impl Setting {
     }
 
     fn secrets(&self, new: &str, old: &str) {
-        let text = format!(
-            "apiVersion: v1\nkind: Secret\nmetadata: {{name: signing}}\nstringData: {{new: {new}, old: {old}}}\n"
-        );
-        self.campaign.write("secret.yaml", &text);
+        self.campaign.write("secret.yaml", &secret(new, old));
     }
 }
 
@@ -126,14 +128,11 @@ async fn an_endpoint_that_is_away_slow_wrong_and_changes_its_secret_loses_nothin
     campaign.write("crm.yaml", &manifest("crm", crm.port));
     campaign.write("other.yaml", &manifest("other", other.port));
     // Both of a rotation are one to begin with.
-    let secret = format!(
-        "apiVersion: v1\nkind: Secret\nmetadata: {{name: signing}}\nstringData: {{new: {OLD}, old: {OLD}}}\n"
-    );
-    campaign.write("secret.yaml", &secret);
+    campaign.write("secret.yaml", &secret(OLD, OLD));
     // What the machine and the broker do to everybody is seen at one who has nothing to do with the others.
     let control = Campaign::empty();
     control.write("apart.yaml", &manifest("apart", apart.port));
-    control.write("secret.yaml", &secret);
+    control.write("secret.yaml", &secret(OLD, OLD));
     let apart_state = store.url(1);
     let _control = control.run(&["--broker", &url, "--redis", &apart_state, "--admin", "none"]);
     let state = store.url(0);

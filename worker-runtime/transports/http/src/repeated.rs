@@ -7,8 +7,11 @@ use vumi_core::telemetry::HttpSeen;
 use vumi_core::worker::WorkerContext;
 use vumi_http::Params;
 
+/// Stands for what callers make up themselves, which is in no log.
+const OTHER: &str = "a parameter that the manifest does not list";
+
 /// Tells that parameters come more than once, of which the first value counts: each such request is counted and is a status,
-/// and each name that the manifest names is logged once, as are all others together.
+/// and each name that the manifest lists is logged once, as are all others together.
 pub(crate) struct Repeated {
     cx: Arc<WorkerContext>,
     told: Mutex<BTreeSet<String>>,
@@ -46,16 +49,15 @@ impl Repeated {
                 );
             }
         }
-        // What callers make up themselves stands in no log.
         if named.is_empty() && told.insert(String::new()) {
             tracing::warn!(
                 worker = self.cx.worker_name(),
-                "a parameter that the manifest does not name comes more than once: its first value counts"
+                "{OTHER} comes more than once: its first value counts"
             );
         }
         let names: Vec<&str> = named.into_iter().map(String::as_str).collect();
         let which = match names.is_empty() {
-            true => "a parameter that the manifest does not name".to_owned(),
+            true => OTHER.to_owned(),
             false => names.join(", "),
         };
         let text = format!("a request has more than one value of {which}: the first counts");

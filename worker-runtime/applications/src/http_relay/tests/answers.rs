@@ -13,6 +13,23 @@ async fn what_each_answer_leads_to() {
     let relay = relay(json!({"url": endpoint.url(), "method": "PUT"})).await;
     let reply = ("x-vumi-httprelay-reply", "true");
     let large = vec![b'x'; 5000];
+    let refused = |status| {
+        let error = Err(("remote_permanent", "relay.refused"));
+        (answer(status, &[], ""), error, "endpoint_refuses")
+    };
+    let denied = |status| {
+        let error = Err(("auth", "peer.credentials"));
+        (answer(status, &[], ""), error, "endpoint_credentials")
+    };
+    let failed = |status| {
+        let error = Err(("remote_temporary", "peer.failed"));
+        (answer(status, &[], ""), error, "endpoint_failed")
+    };
+    let throttled = |status| {
+        let error = Err(("throttled", "peer.throttled"));
+        let answer = answer(status, &[("retry-after", "7")], "");
+        (answer, error, "endpoint_throttles")
+    };
     let table = [
         (
             answer(200, &[reply], "pong"),
@@ -48,56 +65,20 @@ async fn what_each_answer_leads_to() {
             Err(("remote_permanent", "relay.redirected")),
             "endpoint_refuses",
         ),
-        (
-            answer(400, &[], ""),
-            Err(("remote_permanent", "relay.refused")),
-            "endpoint_refuses",
-        ),
-        (
-            answer(404, &[], ""),
-            Err(("remote_permanent", "relay.refused")),
-            "endpoint_refuses",
-        ),
-        (
-            answer(410, &[], ""),
-            Err(("remote_permanent", "relay.refused")),
-            "endpoint_refuses",
-        ),
-        (
-            answer(401, &[], ""),
-            Err(("auth", "peer.credentials")),
-            "endpoint_credentials",
-        ),
-        (
-            answer(403, &[], ""),
-            Err(("auth", "peer.credentials")),
-            "endpoint_credentials",
-        ),
-        (
-            answer(408, &[], ""),
-            Err(("remote_temporary", "peer.failed")),
-            "endpoint_failed",
-        ),
-        (
-            answer(429, &[("retry-after", "7")], ""),
-            Err(("throttled", "peer.throttled")),
-            "endpoint_throttles",
-        ),
+        refused(400),
+        refused(404),
+        refused(410),
+        denied(401),
+        denied(403),
+        failed(408),
+        throttled(429),
         (
             answer(500, &[reply], "pong"),
             Err(("remote_temporary", "peer.failed")),
             "endpoint_failed",
         ),
-        (
-            answer(503, &[], ""),
-            Err(("remote_temporary", "peer.failed")),
-            "endpoint_failed",
-        ),
-        (
-            answer(503, &[("retry-after", "7")], ""),
-            Err(("throttled", "peer.throttled")),
-            "endpoint_throttles",
-        ),
+        failed(503),
+        throttled(503),
         (
             answer(504, &[], ""),
             Err(("timeout", "peer.timeout")),
@@ -173,37 +154,16 @@ async fn endpoints_that_hang_stop_halfway_or_never_stop() {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         format!("http://{}/", socket.local_addr().unwrap())
     };
+    let lost = |url| {
+        let status = (StatusLevel::Degraded, "endpoint_lost");
+        (url, "timeout", "peer.timeout", status)
+    };
     for (url, class, code, status) in [
-        (
-            hangs,
-            "timeout",
-            "peer.timeout",
-            (StatusLevel::Degraded, "endpoint_lost"),
-        ),
-        (
-            hangs_up,
-            "timeout",
-            "peer.timeout",
-            (StatusLevel::Degraded, "endpoint_lost"),
-        ),
-        (
-            half,
-            "timeout",
-            "peer.timeout",
-            (StatusLevel::Degraded, "endpoint_lost"),
-        ),
-        (
-            trickles,
-            "timeout",
-            "peer.timeout",
-            (StatusLevel::Degraded, "endpoint_lost"),
-        ),
-        (
-            not_http,
-            "timeout",
-            "peer.timeout",
-            (StatusLevel::Degraded, "endpoint_lost"),
-        ),
+        lost(hangs),
+        lost(hangs_up),
+        lost(half),
+        lost(trickles),
+        lost(not_http),
         (
             nobody,
             "connect",

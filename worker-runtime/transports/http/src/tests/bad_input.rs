@@ -311,7 +311,7 @@ fn a_parameter_that_comes_more_than_once_is_counted_and_said_once() {
     assert_eq!(lines.len(), 3, "{text}");
     assert!(!text.contains("Thandi"), "{text}");
     assert!(
-        lines[2].contains("that the manifest does not name"),
+        lines[2].contains("that the manifest does not list"),
         "{text}"
     );
     for (line, name) in lines.iter().zip(["content", "to_addr"]) {
