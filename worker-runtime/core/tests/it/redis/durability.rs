@@ -20,7 +20,8 @@ fn options(append: Append, lines: &[&str]) -> Options {
     }
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// In one thread, so that nothing is connected before the test waits.
+#[tokio::test]
 async fn what_a_write_survives_is_told() {
     let evicting = ["maxmemory 100mb", "maxmemory-policy allkeys-lru"];
     let no_config = ["rename-command CONFIG \"\""];
