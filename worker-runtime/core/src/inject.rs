@@ -8,7 +8,9 @@ use crate::error::{ErrorClass, WorkError};
 use crate::message::glance::Glance;
 use bytes::Bytes;
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 /// Publications whose confirmations may be awaited at one time.
@@ -23,10 +25,62 @@ pub struct Injector {
     broker: Arc<dyn Broker>,
     queue: String,
     class: PublicationClass,
-    /// What is not known to be confirmed together with all before it; without a receipt it is confirmed itself.
-    flight: VecDeque<(Bytes, Option<Receipt>)>,
-    confirmed: u64,
+    flight: Arc<Mutex<Flight>>,
     repeated: u64,
+}
+
+/// What is not known to be confirmed together with all before it.
+#[derive(Default)]
+struct Flight {
+    /// So many before it are.
+    confirmed: u64,
+    sent: VecDeque<Sent>,
+}
+
+struct Sent {
+    body: Bytes,
+    said: Said,
+}
+
+enum Said {
+    Waiting(Receipt),
+    Known(Confirmation),
+}
+
+impl Sent {
+    fn look(&mut self) -> Option<&Confirmation> {
+        if let Said::Waiting(receipt) = &mut self.said {
+            self.said = Said::Known(receipt.look()?);
+        }
+        match &self.said {
+            Said::Known(said) => Some(said),
+            Said::Waiting(_) => None,
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Confirmation> {
+        let said = match &mut self.said {
+            Said::Known(said) => said.clone(),
+            Said::Waiting(receipt) => ready!(receipt.poll(cx)),
+        };
+        self.said = Said::Known(said.clone());
+        Poll::Ready(said)
+    }
+}
+
+impl Flight {
+    /// Whether the broker does not have what goes before a message: the oldest one, or the one just before it. With a connection,
+    /// all are lost that were unconfirmed.
+    fn lacks(&mut self, before: u64) -> bool {
+        let last = before.checked_sub(self.confirmed + 1);
+        let last = last.and_then(|position| usize::try_from(position).ok());
+        let mut is_bad = |position| {
+            let sent: Option<&mut Sent> = self.sent.get_mut(position);
+            let said = sent.and_then(Sent::look);
+            said.is_some_and(|said| *said != Confirmation::Confirmed)
+        };
+        last.is_some_and(|last| is_bad(0) || is_bad(last))
+    }
 }
 
 impl Injector {
@@ -40,15 +94,18 @@ impl Injector {
                 true => PublicationClass::Data,
                 false => PublicationClass::Direct,
             },
-            flight: VecDeque::new(),
-            confirmed: 0,
+            flight: Arc::default(),
             repeated: 0,
         }
     }
 
+    fn flight(&self) -> MutexGuard<'_, Flight> {
+        lock(&self.flight)
+    }
+
     /// Messages that the broker confirmed: the first so many of those that were sent.
     pub fn confirmed(&self) -> u64 {
-        self.confirmed
+        self.flight().confirmed
     }
 
     /// Publications that had to be repeated.
@@ -61,10 +118,9 @@ impl Injector {
     /// # Errors
     /// `route.no_queue` if no queue takes it, `broker.unreachable` if the broker goes on refusing it.
     pub async fn send(&mut self, body: Bytes) -> Result<(), WorkError> {
-        let receipt = self.publish(body.clone()).await;
-        self.flight.push_back((body, Some(receipt)));
+        self.publish(body).await;
         self.reap(false).await?;
-        while self.flight.len() > WINDOW {
+        while self.flight().sent.len() > WINDOW {
             self.first().await?;
         }
         Ok(())
@@ -78,41 +134,59 @@ impl Injector {
         self.reap(true).await
     }
 
-    async fn publish(&self, body: Bytes) -> Receipt {
+    /// Publishes a message behind those in flight; not by a connection that came after one which lost some of them.
+    async fn publish(&self, body: Bytes) {
+        let before = {
+            let flight = self.flight();
+            flight.confirmed + flight.sent.len() as u64
+        };
         let publication = Publication {
             exchange: EXCHANGE.into(),
             routing_key: self.queue.clone(),
             message_id: Glance::of(&body).id(),
-            body,
+            body: body.clone(),
             class: self.class,
         };
-        self.broker.publish(publication).await
+        let flight = Arc::clone(&self.flight);
+        let wanted = Arc::new(move || !lock(&flight).lacks(before));
+        let receipt = self.broker.publish_if(publication, wanted).await;
+        let said = Said::Waiting(receipt);
+        self.flight().sent.push_back(Sent { body, said });
     }
 
     /// Takes in confirmations that are there; with `all`, waits for the others.
     async fn reap(&mut self, all: bool) -> Result<(), WorkError> {
-        while let Some((_, receipt)) = self.flight.front() {
-            if !all && receipt.as_ref().is_some_and(|receipt| !receipt.is_there()) {
+        loop {
+            let is_next = match self.flight().sent.front_mut() {
+                None => false,
+                Some(sent) => all || sent.look().is_some(),
+            };
+            if !is_next {
                 return Ok(());
             }
             self.first().await?;
         }
-        Ok(())
+    }
+
+    /// What was said of one in flight; waits for it.
+    async fn said(&self, position: usize) -> Option<Confirmation> {
+        poll_fn(|cx| match self.flight().sent.get_mut(position) {
+            Some(sent) => sent.poll(cx).map(Some),
+            None => Poll::Ready(None),
+        })
+        .await
     }
 
     /// Waits for the oldest confirmation. If it is not a good one, everything in flight is published again, in order. Nothing
     /// is counted out of turn, also where the caller stops waiting.
     async fn first(&mut self) -> Result<(), WorkError> {
         let mut attempts = 0;
-        while let Some((_, receipt)) = self.flight.front_mut() {
-            let said = match receipt {
-                Some(receipt) => receipt.arrived().await,
-                None => Confirmation::Confirmed,
-            };
+        while let Some(said) = self.said(0).await {
             match said {
                 Confirmation::Confirmed => {
-                    self.flight.pop_front();
-                    self.confirmed += 1;
+                    let mut flight = self.flight();
+                    flight.sent.pop_front();
+                    flight.confirmed += 1;
                     return Ok(());
                 }
                 Confirmation::Returned(why) => {
@@ -140,30 +214,26 @@ impl Injector {
 
     /// The first one in flight was not confirmed: publishes it and whatever behind it is unconfirmed again, in order.
     async fn again(&mut self) {
-        let mut known = Vec::new();
-        for (position, (body, receipt)) in std::mem::take(&mut self.flight).into_iter().enumerate()
-        {
-            let confirmed = match receipt {
-                Some(receipt) if position > 0 => {
-                    receipt.confirmation().await == Confirmation::Confirmed
-                }
-                Some(_) => false,
-                None => true,
-            };
-            known.push((body, confirmed));
+        let count = self.flight().sent.len();
+        for position in 0..count {
+            self.said(position).await;
         }
         tokio::time::sleep(PAUSE).await;
-        for (body, confirmed) in known {
-            let receipt = match confirmed {
-                true => None,
-                false => {
+        let known = std::mem::take(&mut self.flight().sent);
+        for sent in known {
+            match sent.said {
+                Said::Known(Confirmation::Confirmed) => self.flight().sent.push_back(sent),
+                _ => {
                     self.repeated += 1;
-                    Some(self.publish(body.clone()).await)
+                    self.publish(sent.body).await;
                 }
-            };
-            self.flight.push_back((body, receipt));
+            }
         }
     }
+}
+
+fn lock(flight: &Mutex<Flight>) -> MutexGuard<'_, Flight> {
+    flight.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
@@ -205,6 +275,7 @@ mod tests {
     async fn what_was_refused_is_sent_again_and_what_is_counted_has_no_gap() {
         let broker = broker();
         let mut injector = Injector::new(Arc::clone(&broker), "t.inbound", true);
+        let mut bodies = Vec::new();
         for said in [
             Confirmation::Nacked,
             Confirmation::Confirmed,
@@ -212,12 +283,17 @@ mod tests {
         ] {
             let (resolve, receipt) = Receipt::new();
             resolve.send(said).unwrap();
-            injector.flight.push_back((body(), Some(receipt)));
+            let (body, said) = (body(), Said::Waiting(receipt));
+            bodies.push(body.clone());
+            injector.flight().sent.push_back(Sent { body, said });
         }
         injector.again().await;
         assert_eq!((injector.confirmed(), injector.repeated()), (0, 2));
-        let known = injector.flight.iter().map(|(_, receipt)| receipt.is_none());
-        assert_eq!(known.collect::<Vec<_>>(), [false, true, false]);
+        let queued: Vec<Bytes> = {
+            let flight = injector.flight();
+            flight.sent.iter().map(|sent| sent.body.clone()).collect()
+        };
+        assert_eq!(queued, bodies);
         injector.flush().await.unwrap();
         assert_eq!(injector.confirmed(), 3);
     }

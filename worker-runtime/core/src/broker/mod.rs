@@ -10,7 +10,9 @@ pub mod embedded;
 use crate::error::WorkError;
 use async_trait::async_trait;
 use bytes::Bytes;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::SystemTime;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -70,14 +72,19 @@ impl Receipt {
         (sender, Self(receiver))
     }
 
-    /// Whether the confirmation is there, so that waiting for it takes no time.
-    pub(crate) fn is_there(&self) -> bool {
-        !self.0.is_empty() || self.0.is_terminated()
+    /// The confirmation if it is there; it is given once. It may be asked for beside [`Receipt::poll`].
+    pub(crate) fn look(&mut self) -> Option<Confirmation> {
+        match self.0.try_recv() {
+            Ok(said) => Some(said),
+            Err(oneshot::error::TryRecvError::Empty) => None,
+            Err(oneshot::error::TryRecvError::Closed) => Some(Confirmation::Lost),
+        }
     }
 
-    /// The confirmation, for whoever may stop waiting and ask again; [`Confirmation::Lost`] once it was given.
-    pub(crate) async fn arrived(&mut self) -> Confirmation {
-        (&mut self.0).await.unwrap_or(Confirmation::Lost)
+    /// Waits for the confirmation, which is given once.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Confirmation> {
+        let said = Pin::new(&mut self.0).poll(cx);
+        said.map(|said| said.unwrap_or(Confirmation::Lost))
     }
 
     /// Waits for the confirmation. A broker that vanished without a word counts as [`Confirmation::Lost`].

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use tokio::task::JoinSet;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::{Access, Broker, Confirmation};
+use vumi_core::inject::Injector;
 use vumi_testkit::forwarder::Forwarder;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 
@@ -82,26 +83,62 @@ async fn publishing_through_cuts_loses_nothing_and_keeps_lanes_in_order() {
             counts[lane as usize] = count;
         }
 
-        // Repetitions are fine; a message before one that its lane published earlier is not.
-        let mut subscription = consume(&broker, &queue, 500, Access::Fenced).await;
-        let mut seen = vec![0; LANES as usize];
-        let mut taken = 0;
-        // More than what was confirmed may be there: a lane may end on a message that arrived and was reported lost.
-        while seen.iter().zip(&counts).any(|(seen, count)| seen < count) {
-            let delivery = next(&mut subscription).await;
-            let body = String::from_utf8_lossy(&delivery.body).into_owned();
-            let (lane, n) = body.split_once(' ').expect("lane and number");
-            let (lane, n): (usize, u32) = (lane.parse().expect("lane"), n.parse().expect("n"));
-            assert!(n <= seen[lane], "{body} before {}", seen[lane]);
-            seen[lane] = seen[lane].max(n + 1);
-            taken += 1;
-            if taken % 100 == 0 {
-                let _ = subscription
-                    .acker
-                    .ack(delivery.generation, delivery.tag, true);
-            }
-        }
+        arrive_in_order(&broker, &queue, &counts).await;
         assert!(progress.lost.load(Ordering::SeqCst) > 0);
+    }
+}
+
+/// So many of each lane are in a queue. Repetitions are fine; a message before one that its lane published earlier is not.
+async fn arrive_in_order(broker: &Arc<dyn Broker>, queue: &str, counts: &[u32]) {
+    let mut subscription = consume(broker, queue, 500, Access::Fenced).await;
+    let mut seen = vec![0; counts.len()];
+    let mut taken = 0;
+    // More than what was confirmed may be there: a lane may end on a message that arrived and was reported lost.
+    while seen.iter().zip(counts).any(|(seen, count)| seen < count) {
+        let delivery = next(&mut subscription).await;
+        let body = String::from_utf8_lossy(&delivery.body).into_owned();
+        let (lane, n) = body.split_once(' ').expect("lane and number");
+        let (lane, n): (usize, u32) = (lane.parse().expect("lane"), n.parse().expect("n"));
+        assert!(n <= seen[lane], "{body} before {}", seen[lane]);
+        seen[lane] = seen[lane].max(n + 1);
+        taken += 1;
+        if taken % 100 == 0 {
+            let _ = subscription
+                .acker
+                .ack(delivery.generation, delivery.tag, true);
+        }
+    }
+}
+
+/// As `vumi inject` publishes: many are unconfirmed, and all are in one order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_injected_through_cuts_is_in_order() {
+    for version in [Version::V3_10, Version::V4_0] {
+        let Some(server) = own(version, Options::default()).await else {
+            return;
+        };
+        let broker = connect(&server.url("/")).await;
+        let queue = unique("injected");
+        let progress = Arc::new(Progress::default());
+        let injected = async {
+            let mut injector = Injector::new(Arc::clone(&broker), queue.clone(), true);
+            let mut n = 0;
+            while !progress.cut.load(Ordering::SeqCst) {
+                injector.send(format!("0 {n}").into()).await.expect("sent");
+                n += 1;
+                let (confirmed, repeated) = (injector.confirmed(), injector.repeated());
+                let number = |n: u64| u32::try_from(n).expect("few");
+                progress
+                    .confirmed
+                    .store(number(confirmed), Ordering::SeqCst);
+                progress.lost.store(number(repeated), Ordering::SeqCst);
+            }
+            injector.flush().await.expect("confirmed");
+            assert_eq!(injector.confirmed(), u64::from(n));
+            n
+        };
+        let (count, ()) = tokio::join!(injected, cut(&server, &progress));
+        arrive_in_order(&broker, &queue, &[count]).await;
     }
 }
 
