@@ -185,8 +185,12 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         return match why {
             Some(candidate) => Readiness::ready(candidate),
             None => {
-                let text = "the pods run and the broker sees their consumers".to_owned();
-                Readiness::ready(Candidate::new(Truth::True, Reason::Running, text))
+                let text = match seen.sight.broker.unread {
+                    // By their own word.
+                    Some(Unread::Broker(_)) => "the pods run and say that they are ready",
+                    _ => "the pods run and the broker sees their consumers",
+                };
+                Readiness::ready(Candidate::new(Truth::True, Reason::Running, text.into()))
             }
         };
     }

@@ -55,11 +55,17 @@ fn an_applied_campaign_is_ready_answers_and_rolls_what_is_edited() {
     assert!(!why.starts_with(": ") && !why.ends_with(": "), "{why}");
     here.settled(&[TELNET, ECHO], 180);
     for resource in [TELNET, ECHO] {
-        let status = here.get(resource).unwrap()["status"].clone();
+        // The workers may have found the broker before the operator does.
+        let status = here.wait_for(&format!("{resource} says no why"), 60, || {
+            let status = here.get(resource)?["status"].clone();
+            match status.get("why") {
+                None => Ok(status),
+                Some(why) => Err(why.to_string()),
+            }
+        });
         assert_eq!(status["replicas"], json!(1), "{status}");
         assert_eq!(status["readyReplicas"], json!(1), "{status}");
         assert_eq!(status["appliedGeneration"], json!(1), "{status}");
-        assert_eq!(status.get("why"), None, "{status}");
     }
     let (mut ann, said) = call(&here, TELNET);
     assert_eq!(said, GREETING);

@@ -27,8 +27,11 @@ fn the_plugin_taps_logs_restarts_drains_and_purges() {
     let (code, out, err) = said(&here.vumi(&["status"]));
     assert_eq!(code, Some(0), "{out}{err}");
     let doctor = ["doctor", "--operator-namespace", &operator.place.name];
-    let (code, out, err) = said(&here.vumi(&doctor));
-    assert_eq!(code, Some(0), "{out}{err}");
+    // The workers may have found the broker before the operator does.
+    let out = here.wait_for("the doctor finds no fault", 60, || {
+        let (code, out, err) = said(&here.vumi(&doctor));
+        (code == Some(0)).then_some(out.clone()).ok_or(out + &err)
+    });
     assert!(out.contains("the operator reads it"), "{out}");
 
     taps(&here);

@@ -3,7 +3,7 @@
 use crate::operator::{ECHO, GREETING, TELNET, call, campaign};
 use std::collections::BTreeSet;
 use std::time::Instant;
-use vumi_e2e::{Namespace, Operator, RabbitMq, kill_containers, own_cluster, secret_file};
+use vumi_e2e::{Namespace, Operator, Pod, RabbitMq, kill_containers, own_cluster, secret_file};
 
 /// The broker's password is changed: within a minute the pods of exactly those that read its Secret are told and have it seconds
 /// later, no pod at all is replaced or restarted, and who loses a connection comes back with the new one.
@@ -55,8 +55,7 @@ fn a_new_password_reaches_exactly_those_who_use_it_without_a_restart() {
     disconnect(&here, "echo");
     ann.send("with the new one");
     assert_eq!(ann.hear(60).as_deref(), Some("with the new one"));
-    here.settled(&[TELNET, ECHO], 120);
-    assert_eq!((here.pods(TELNET), here.pods(ECHO)), before);
+    are_again(&here, &before);
     assert_eq!((here.pods_by("app=rabbitmq"), operator.pods()), others);
     // A broker that starts anew lets nobody in with the old one.
     if own_cluster() {
@@ -77,14 +76,12 @@ fn a_new_password_reaches_exactly_those_who_use_it_without_a_restart() {
     });
     ann.send("hello");
     assert_eq!(ann.hear(60).as_deref(), Some("hello"));
-    here.settled(&[TELNET, ECHO], 120);
-    let now = (here.pods(TELNET), here.pods(ECHO));
-    assert_eq!(now, before);
+    are_again(&here, &before);
     assert_eq!(told(&before.0[0].name), telnet);
     // Neither is to be read anywhere.
     let all = "vumi,deployments,pods,configmaps,services,serviceaccounts,events.events.k8s.io";
     let mut shown = here.succeed(&["get", all, "--output", "yaml"], "");
-    for pod in now.0.iter().chain(&now.1) {
+    for pod in before.0.iter().chain(&before.1) {
         shown += &here.succeed(&["logs", &pod.name], "");
     }
     for pod in operator.pods() {
@@ -93,6 +90,17 @@ fn a_new_password_reaches_exactly_those_who_use_it_without_a_restart() {
     for password in ["not-guest", "before-rotation", "after-rotation"] {
         assert!(!shown.contains(password), "{password} in {shown}");
     }
+}
+
+/// Waits until the pods of the two workers are those of before, as ready as they were: none was replaced or started again.
+fn are_again(here: &Namespace, before: &(Vec<Pod>, Vec<Pod>)) {
+    here.settled(&[TELNET, ECHO], 120);
+    here.wait_for("the pods are as they were", 60, || {
+        let now = (here.pods(TELNET), here.pods(ECHO));
+        (now == *before)
+            .then_some(())
+            .ok_or_else(|| format!("{now:?}, and not {before:?}"))
+    });
 }
 
 /// Whose pods were told that a Secret has changed, by the events.
