@@ -82,7 +82,7 @@ reasons! {
         "Install the Prometheus operator, or switch podMonitor off.";
 
     // Pods.
-    Running in "Ready": "The pods of this generation run and the broker sees their consumers.", "";
+    Running in "Ready": "The pods of this generation run and the broker sees their consumers; where the operator cannot reach the broker, they say themselves that they are ready.", "";
     Suspended in "Ready": "There are no pods because spec.suspend says so; messages wait.", "";
     ScaledToZero in "Ready": "There are no pods because none are needed or wanted; messages wait.", "";
     Starting in "Ready, Reconciling": "The first pods of this generation start.", "";
