@@ -282,7 +282,10 @@ impl Process {
 
     /// Stops all workers in two stages; a second signal ends the process at once.
     pub async fn shut_down(mut self, signal: u8) -> CliError {
-        tracing::info!(signal, "stopping; a second signal ends the process at once");
+        tracing::info!(
+            signal,
+            "stopping: nothing new is taken, and what is in hand or waits for its answer is finished; a second signal ends the process at once"
+        );
         let supervisor = Arc::clone(&self.supervisor);
         let again = tokio::select! {
             () = supervisor.shutdown() => None,

@@ -228,7 +228,8 @@ async fn give(meant: &Meant, order: Option<Order>, what: &str) -> Result<(), Cli
     refused.map_or(Ok(()), Err)
 }
 
-/// Messages that wait in the queues of these transports and are in no count, of whatever batch; none if nobody says how many.
+/// Messages that wait in the queues and journals of these transports and are in no count, of whatever batch; none if nobody says
+/// how many.
 async fn unbegun(place: &Place, accounts: &[&str]) -> Result<Option<u64>, CliError> {
     let mut sum = Some(0);
     for account in accounts {
@@ -248,10 +249,10 @@ fn reached(listed: &[Summary], unbegun: Option<u64>) -> String {
     let more = match unbegun {
         Some(0) => String::new(),
         Some(waiting) => {
-            format!(", and those of it among the {waiting} in the queue that it does not count yet")
+            format!(", and those of it among the {waiting} in queue and journal that it does not count yet")
         }
         None => {
-            ", and those in the queue that it does not count yet: only the broker knows how many"
+            ", and those in queue and journal that it does not count yet, of which nobody here knows how many"
                 .into()
         }
     };
@@ -307,8 +308,8 @@ mod tests {
             "0 messages that `vumi batch list` counts"
         );
         let some = reached(&[], Some(7));
-        assert!(some.ends_with("among the 7 in the queue that it does not count yet"));
-        assert!(reached(&[], None).ends_with("only the broker knows how many"));
+        assert!(some.ends_with("among the 7 in queue and journal that it does not count yet"));
+        assert!(reached(&[], None).ends_with("nobody here knows how many"));
     }
 
     #[test]

@@ -204,10 +204,10 @@ async fn what_waits_in_a_class_is_found_and_what_no_list_counts_is_said_while_no
     let (code, text) = operator.run(&cancel);
     assert_eq!(code, 2, "not without --yes: {text}");
     let asked = "0 messages that `vumi batch list` counts, \
-                 and those of it among the 3 in the queue that it does not count yet;";
+                 and those of it among the 3 in queue and journal that it does not count yet;";
     assert!(text.contains(asked), "{text}");
     let (_, text) = alone.run(&cancel);
-    assert!(text.contains("only the broker knows how many;"), "{text}");
+    assert!(text.contains("nobody here knows how many;"), "{text}");
     let (_, text) = operator.run(&["batch", "cancel", "spring"]);
     // What the intake had in hand when it was killed may be back in its queue.
     let asked = "messages that `vumi batch list` counts";

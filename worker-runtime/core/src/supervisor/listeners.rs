@@ -82,6 +82,12 @@ impl Listeners {
         let mut open = self.open.lock().await;
         open.retain(|key, _| wanted.contains(key));
     }
+
+    /// Closes these sockets, as soon as the worker that borrowed them has let go of them too.
+    pub async fn close(&self, unwanted: &[(String, u16)]) {
+        let mut open = self.open.lock().await;
+        open.retain(|key, _| !unwanted.contains(key));
+    }
 }
 
 fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {

@@ -218,14 +218,21 @@ impl Supervisor {
     /// requests still runs; then the rest; then brokers and stores. Bounded by the limits of [`Options`], twice.
     pub async fn shutdown(&self) {
         self.stopping.cancel();
-        // Once the intakes are closed nobody answers a new caller: better refused than left waiting.
-        let intakes: Vec<CancellationToken> = lock(&self.slots)
+        // Once its intake is closed nobody answers a worker's new callers: better refused than left waiting. Others may run
+        // longer, since they answer what it holds.
+        let doors: Vec<(CancellationToken, Vec<(String, u16)>)> = lock(&self.slots)
             .values()
-            .map(|slot| slot.leaving.intake_closed.clone())
+            .map(|slot| {
+                let closed = slot.leaving.intake_closed.clone();
+                (closed, slot.resource.topology().listens)
+            })
             .collect();
         let refuse = async {
-            join_all(intakes.iter().map(CancellationToken::cancelled)).await;
-            self.shared.listeners.keep_only(&[]).await;
+            join_all(doors.iter().map(|(closed, addresses)| async {
+                closed.cancelled().await;
+                self.shared.listeners.close(addresses).await;
+            }))
+            .await;
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -236,8 +243,9 @@ impl Supervisor {
         let _wanted = self.wanted.lock().await;
         self.stop_all().await;
         self.shared.listeners.keep_only(&[]).await;
-        self.shared.services.close_all().await;
+        // From here on nothing is asked of them, which would open brokers and stores again.
         lock(&self.going).clear();
+        self.shared.services.close_all().await;
     }
 
     async fn stop_all(&self) {
@@ -365,12 +373,13 @@ impl Supervisor {
         }
     }
 
-    /// Resources of the workers that run.
+    /// Resources of the workers that run, those included that the end of the process is stopping.
     pub fn resources(&self) -> Vec<Arc<Resource>> {
-        lock(&self.slots)
-            .values()
-            .map(|slot| Arc::clone(&slot.resource))
-            .collect()
+        let slots = lock(&self.slots);
+        let running = slots.values().map(|slot| Arc::clone(&slot.resource));
+        let going = lock(&self.going);
+        let going = going.iter().map(|(resource, _)| Arc::clone(resource));
+        running.chain(going).collect()
     }
 
     /// The broker that a worker uses, opened if need be.

@@ -140,10 +140,11 @@ pub struct ComponentStatus {
 impl ProcessStatus {
     /// The present state of the workers of `supervisor`.
     pub async fn of(supervisor: &Supervisor, name: &str, version: &str) -> Self {
-        let resources = supervisor.resources();
+        let (resources, stopping) = (supervisor.resources(), supervisor.stopping().is_cancelled());
         let workers = supervisor.snapshots().await.into_iter().map(|snapshot| {
             let mut status = WorkerStatus::from(snapshot);
-            if let Some(resource) = resources.iter().find(|r| r.key() == status.worker) {
+            let resource = resources.iter().find(|r| r.key() == status.worker);
+            if let (Some(resource), false) = (resource, stopping) {
                 let listens = resource.topology().listens;
                 status.listens = listens.iter().map(super::plan::shown_address).collect();
             }
@@ -155,7 +156,7 @@ impl ProcessStatus {
             version: version.to_owned(),
             problem: supervisor.problem(),
             starting: supervisor.starting(),
-            stopping: supervisor.stopping().is_cancelled(),
+            stopping,
             workers: workers.collect(),
             brokers: supervisor.describe_brokers(),
         }

@@ -22,7 +22,7 @@ use vumi_core::broker::{
 };
 
 /// How long anything may take.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How long we watch that something does not happen.
 const QUIET: Duration = Duration::from_millis(300);
 

@@ -347,19 +347,46 @@ fn from_layout(secrets: &Secrets, name: &str) -> Result<AMQPUri, WorkError> {
     Ok(uri)
 }
 
-/// Takes `profile=…` out of a URL's query, which the client would not know.
+/// What a broker's URL may say after its `?`: the profile, and what the client knows.
+const PARAMETERS: [&str; 6] = [
+    PROFILE,
+    "heartbeat",
+    "frame_max",
+    "channel_max",
+    "connection_timeout",
+    "auth_mechanism",
+];
+const PROFILE: &str = "profile";
+
+/// Takes `profile=…` out of a URL's query, which the client would not know. What nobody knows, it would pass over.
 fn split_profile(url: &str) -> Result<(String, Option<Profile>), WorkError> {
     let Some((rest, query)) = url.trim().split_once('?') else {
         return Ok((url.to_owned(), None));
     };
+    if query.contains('@') {
+        // A password with a question mark that is not written as %3F; nothing of it is repeated.
+        return Err(invalid(
+            "the broker's URL has a `?` before its host; in a password it is written %3F".into(),
+        ));
+    }
     let mut found = None;
     let mut others = Vec::new();
-    for parameter in query.split('&') {
-        let Some(name) = parameter.strip_prefix("profile=") else {
+    for parameter in query.split('&').filter(|parameter| !parameter.is_empty()) {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        if !PARAMETERS.contains(&name) {
+            let help = match vumi_api::names::nearest(name, PARAMETERS) {
+                Some(near) => format!("did you mean {near}?"),
+                None => format!("there are: {}", PARAMETERS.join(", ")),
+            };
+            return Err(invalid(format!(
+                "the broker's URL has the unknown parameter {name:?}; {help}"
+            )));
+        }
+        if name != PROFILE {
             others.push(parameter);
             continue;
-        };
-        let Some(profile) = Profile::ALL.into_iter().find(|p| p.as_str() == name) else {
+        }
+        let Some(profile) = Profile::ALL.into_iter().find(|p| p.as_str() == value) else {
             let text = "the broker's URL names an unknown profile: vumi and quorum exist";
             return Err(invalid(text.into()));
         };
@@ -373,17 +400,6 @@ fn split_profile(url: &str) -> Result<(String, Option<Profile>), WorkError> {
 }
 
 fn parse(url: &str, place: &str) -> Result<AMQPUri, WorkError> {
-    let wrong = || {
-        // Not the parser's words: they repeat the URL, and with it the password.
-        invalid(format!(
-            "{place} is not of the form amqp://user:password@host:port/vhost"
-        ))
-    };
-    let mut uri: AMQPUri = url.trim().parse().map_err(|_| wrong())?;
-    if uri.vhost.is_empty() {
-        uri.vhost = "/".into();
-    }
-    // The parser knows no IPv6 addresses and would take its default host instead.
     let authority = url
         .split("://")
         .nth(1)
@@ -391,6 +407,22 @@ fn parse(url: &str, place: &str) -> Result<AMQPUri, WorkError> {
     let host = authority
         .and_then(|a| a.rsplit('@').next())
         .unwrap_or_default();
+    let wrong = || {
+        // Not the parser's words: they repeat the URL, and with it the password.
+        match host.rsplit_once(':') {
+            Some((_, port)) if port.parse::<u64>().is_ok_and(|port| port > 65535) => {
+                invalid(format!("{place} has the port {port}; the largest is 65535"))
+            }
+            _ => invalid(format!(
+                "{place} is not of the form amqp://user:password@host:port/vhost"
+            )),
+        }
+    };
+    let mut uri: AMQPUri = url.trim().parse().map_err(|_| wrong())?;
+    if uri.vhost.is_empty() {
+        uri.vhost = "/".into();
+    }
+    // The parser knows no IPv6 addresses and would take its default host instead.
     if let Some((address, _)) = host.strip_prefix('[').and_then(|h| h.split_once(']')) {
         uri.authority.host = address.to_owned();
     }
@@ -486,6 +518,24 @@ mod tests {
         assert_eq!(shown, "amqp://h:5672/v?profile=quorum");
         let wrong = profile("amqp://u:secret@h/v?profile=mirrored").unwrap_err();
         assert!(wrong.text.contains("quorum") && !wrong.text.contains("secret"));
+        for (url, said) in [
+            (
+                "amqp://h/v?profil=quorum",
+                "\"profil\"; did you mean profile?",
+            ),
+            (
+                "amqp://h/v?heartbeat=7&verify=no",
+                "\"verify\"; there are: profile, ",
+            ),
+            ("amqp://u:se?cret=1@h/v", "in a password it is written %3F"),
+            (
+                "amqp://h:99999/v",
+                "has the port 99999; the largest is 65535",
+            ),
+        ] {
+            let text = profile(url).unwrap_err().text;
+            assert!(text.contains(said) && !text.contains("cret"), "{text}");
+        }
 
         let of = |url: &str, profile| {
             let broker = BrokerRef {

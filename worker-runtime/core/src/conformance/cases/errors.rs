@@ -58,9 +58,19 @@ pub(super) async fn garbage_is_parked<W: UnderTest>(rig: &mut Rig<W>) -> Result<
     let all = (ports.len() * garbage().len()) as u64;
     rig.under.finished(ports.len() as u64, all).await?;
     for (port, before) in ports.iter().zip(before) {
-        let parked = rig.parked(port).await?.into_iter().skip(before);
-        let mut parked: Vec<String> = parked.map(|envelope| envelope.code).collect();
         let mut expected = garbage().map(|(_, code)| code);
+        // Of a worker that others started no acknowledgement is seen: it may not be done yet.
+        let mut parked = eventually("what is no message is set aside", async || {
+            let parked = rig.parked(port).await?.into_iter().skip(before);
+            let parked: Vec<String> = parked.map(|envelope| envelope.code).collect();
+            match parked.len() < expected.len() {
+                true => Err(format!(
+                    "{port}: parked are {parked:?}, expected {expected:?}"
+                )),
+                false => Ok(parked),
+            }
+        })
+        .await?;
         parked.sort();
         expected.sort();
         let right = match rig.under.has_our_codes() {

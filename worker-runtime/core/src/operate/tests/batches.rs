@@ -135,3 +135,21 @@ async fn orders_that_could_not_be_obeyed_are_refused() {
         .unwrap();
     give(&world, &long[..200], "gone", None).await.unwrap();
 }
+
+/// What stands behind the first message of a user has no row yet, and so is in no batch's count; it is said how many there are.
+#[tokio::test]
+async fn what_waits_behind_another_one_is_among_what_is_not_counted_yet() {
+    let world = World::new();
+    let queue = QueueSpec::Data(QUEUE.into());
+    world.broker.declare(&queue).await.unwrap();
+    let unbegun = async || {
+        let account = "sms".to_owned();
+        world.ask::<Option<u64>>(Ask::Unbegun { account }).await
+    };
+    assert_eq!(unbegun().await, Some(0));
+    for id in ["first", "second", "third"] {
+        world.wait(id, USER, Reason::Held).await;
+    }
+    world.wait("alone", "+27820002222", Reason::Held).await;
+    assert_eq!(unbegun().await, Some(2));
+}

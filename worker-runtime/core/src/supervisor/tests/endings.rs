@@ -157,9 +157,9 @@ async fn another_broker_address_moves_only_those_who_use_it() {
 async fn what_answers_held_requests_stops_last() {
     let world = Arc::new(World::default());
     let supervisor = supervisor(&world);
-    let release = holding(&world, "transport/h");
-    let both = || set(&[http("h", free_port(), 10), echo("e", "h", 1)]);
-    supervisor.apply(both()).await;
+    let (release, port) = (holding(&world, "transport/h"), free_port());
+    let both = set(&[http("h", port, 10), echo("e", "h", 1)]);
+    supervisor.apply(both).await;
     let ending = {
         let supervisor = Arc::clone(&supervisor);
         tokio::spawn(async move { supervisor.shutdown().await })
@@ -168,7 +168,10 @@ async fn what_answers_held_requests_stops_last() {
         world.times("close transport/h") == 1
     })
     .await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until("a new caller is refused", async || {
+        TcpStream::connect(("127.0.0.1", port)).await.is_err()
+    })
+    .await;
     assert_eq!(world.times("close application/e"), 0, "it still answers");
     let shown = supervisor.snapshots().await;
     let state = |key: &str| shown.iter().find(|s| s.key == key).map(|s| s.state);
