@@ -335,7 +335,7 @@ fn demand(
 #[test]
 fn whatever_operation_the_process_dies_at() {
     let runtime = two_threads();
-    demand(&runtime, seeds("VUMI_KILLS", "0..400"), &store());
+    demand(&runtime, seeds("VUMI_KILLS", "0..600"), &store());
 }
 
 #[test]

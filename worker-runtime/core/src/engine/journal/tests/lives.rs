@@ -476,7 +476,7 @@ fn whatever_operation_a_transport_dies_at_nothing_is_sent_twice_and_everything_e
     let Some(process) = alone_in(PROCESSES) else {
         return;
     };
-    let seeds = seeds("VUMI_LIVES", "0..400");
+    let seeds = seeds("VUMI_LIVES", "0..600");
     let store = store();
     let (began, mut operations) = (std::time::Instant::now(), 0);
     for seed in seeds.skip(process).step_by(PROCESSES) {
@@ -517,7 +517,7 @@ fn a_seed_repeats_what_happened() {
         return;
     }
     let store = store();
-    for seed in 0..20 {
+    for seed in 0..50 {
         let (once, again) = (lives(seed, &store).0, lives(seed, &store).0);
         assert_eq!(once, again, "seed {seed}");
     }

@@ -112,7 +112,7 @@ async fn one_schedule(store: &Arc<dyn StateStore>, seed: u64) {
 fn no_crash_at_any_step_sends_a_message_twice_or_leaves_it_without_an_end() {
     in_simulated_time(async {
         let store = simulated_store();
-        for seed in 0..1500 {
+        for seed in 0..3000 {
             one_schedule(&store, seed).await;
         }
     });
