@@ -26,6 +26,8 @@ pub enum End {
     Passed,
     /// Not well, and why; the first line is the heading.
     Failed(String),
+    /// It could not be run as it is, and why; likewise.
+    Broken(String),
     /// It was not run, and why.
     Skipped(String),
 }
@@ -65,7 +67,7 @@ fn suite(writer: &mut Writer<Vec<u8>>, name: &str, entries: &[&Entry]) -> io::Re
         .with_attribute(("name", name))
         .with_attribute(("tests", &*entries.len().to_string()))
         .with_attribute(("failures", &*count(|end| matches!(end, End::Failed(_)))))
-        .with_attribute(("errors", "0"))
+        .with_attribute(("errors", &*count(|end| matches!(end, End::Broken(_)))))
         .with_attribute(("skipped", &*count(|end| matches!(end, End::Skipped(_)))))
         .with_attribute(("time", &*seconds(took)))
         .write_inner_content(|writer| entries.iter().try_for_each(|entry| case(writer, entry)))?;
@@ -84,6 +86,7 @@ fn case(writer: &mut Writer<Vec<u8>>, entry: &Entry) -> io::Result<()> {
             return Ok(());
         }
         End::Failed(text) => ("failure", writable(text)),
+        End::Broken(text) => ("error", writable(text)),
         End::Skipped(why) => ("skipped", writable(why)),
     };
     let first = text.lines().next().unwrap_or_default();

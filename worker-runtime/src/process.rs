@@ -33,7 +33,7 @@ pub struct Common {
     #[command(flatten)]
     pub backing: Backing,
     /// Name of this process: of its control socket, for `vumi status --name` [default: from the path]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub name: Option<String>,
     /// How long requests and sessions that wait for a reply may take when their worker stops
     #[arg(long, value_name = "DURATION", default_value = "20s")]

@@ -94,12 +94,7 @@ impl From<WorkError> for CliError {
     fn from(error: WorkError) -> Self {
         Self {
             code: error.class.exit_code(),
-            text: format!(
-                "{} ({}); {}",
-                error.text,
-                error.code.name,
-                error.code.fix.trim_end_matches('.')
-            ),
+            text: error.advice(),
         }
     }
 }

@@ -133,9 +133,9 @@ fn beyond(places: &Places, dry_run: bool) -> Vec<String> {
             "messages in queues and in hand: a broker cannot be searched; they are gone when they are handled, and what they leave is removed by doing this again",
             "logs: they hold no contents and only hashes of addresses; delete them by their age",
             "the provider and the applications: they keep their own records",
-            "what workers of Vumi keep in the same Redis: the scheduler (scheduler#*) until it is due, the failure worker (failures:*) for ever, unless you delete it",
+            "what Vumi's own workers keep in Redis, where some run: the scheduler (scheduler#*) until it is due, the failure worker (failures:*) for ever, unless you delete it",
             "what waits in <transport>.failures for Vumi's failure worker, or with that: what it was given with retry.external comes back and is sent; do this again then",
-            "files of Redis and of brokers, and backups: they hold what was removed until they are written anew",
+            "files of stores and brokers, and backups: they hold what was removed until they are written anew",
         ]
         .map(str::to_owned),
     );

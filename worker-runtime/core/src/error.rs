@@ -178,6 +178,12 @@ impl WorkError {
         }
     }
 
+    /// What was wrong, its code, and what to do about it.
+    pub fn advice(&self) -> String {
+        let fix = self.code.fix.trim_end_matches('.');
+        format!("{} ({}); {fix}", self.text, self.code.name)
+    }
+
     /// Failure class of a message that ends so. That an answer was lost is nobody's fault but ours.
     pub fn failure_class(&self) -> FailureClass {
         match self.code == codes::FATE_UNKNOWN {

@@ -225,16 +225,19 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
     let mut notes = String::new();
     for worker in &status.workers {
         let mut note = |what: &str| notes += &format!("{}: {what}\n", worker.worker);
-        if !worker.why.is_empty() {
-            note(&worker.why);
-        }
-        if worker.link.starts_with("connecting: ") || worker.link.starts_with("blocked") {
+        let connecting = worker.link.starts_with("connecting: ");
+        if connecting || worker.link.starts_with("blocked") {
             note(&format!("broker {}", worker.link));
         }
+        // What the link says already, and what the worker waits for, need not be said again as the state of a part.
+        if !worker.link.ends_with(&worker.why) {
+            note(&worker.why);
+        }
+        // Without a broker no queue is consumed.
         for queue in worker
             .queues
             .iter()
-            .filter(|queue| queue.state != "consuming")
+            .filter(|queue| queue.state != "consuming" && !connecting)
         {
             note(&format!("{} {} {}", queue.queue, queue.state, queue.detail));
         }
@@ -244,6 +247,9 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
             note(&format!("state store {}: {}", store.name, store.health));
         }
         for part in worker.components.iter().filter(|part| part.level != "ok") {
+            if worker.link.ends_with(&part.message) || worker.why == part.message {
+                continue;
+            }
             note(&format!(
                 "{} {}: {}",
                 part.component, part.level, part.message
@@ -353,6 +359,26 @@ mod tests {
         );
         assert_eq!(lines[7], "application/e: Secret \"s\" has no key \"k\"");
         assert_eq!(lines.len(), 8);
+    }
+
+    #[test]
+    fn that_the_broker_is_away_is_said_once() {
+        let why = "localhost:5672: IO error: Connection refused (os error 111)";
+        let status: ProcessStatus = serde_json::from_value(json!({
+            "name": "demo", "pid": 7, "version": "1.0", "brokers": ["amqp://localhost:5672//"],
+            "workers": [{
+                "worker": "application/e", "type": "echo", "ready": false, "state": "connecting", "why": why,
+                "queues": [{"queue": "t.inbound", "state": "connecting"}], "link": format!("connecting: {why}"),
+                "durability": "process",
+                "components": [{"component": "broker", "level": "down", "reason": "unreachable", "message": why}],
+                "received": 0, "done": 0, "retried": 0, "parked": 0, "returned": 0, "inFlight": 0, "since": 0,
+            }],
+        }))
+        .unwrap();
+        let text = table(&status, UNIX_EPOCH);
+        let notes: Vec<&str> = text.lines().skip(5).collect();
+        let note = format!("application/e: broker connecting: {why}");
+        assert_eq!(notes, [note.as_str()], "{text}");
     }
 
     #[test]

@@ -11,7 +11,11 @@ use vumi_api::transports::generic_http::SignatureEncoding;
 
 /// One file.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(
+    rename_all = "camelCase",
+    deny_unknown_fields,
+    expecting = "`tests:` with a list of tests below it"
+)]
 pub struct TestFile {
     /// Where it is.
     #[serde(skip)]

@@ -42,19 +42,31 @@ impl Ended {
             Ok(()) => format!("ok    {place} ({millis} ms)\n"),
             Err(error) => {
                 let lines: String = error.text.lines().map(|l| format!("      {l}\n")).collect();
-                format!("FAIL  {place} ({millis} ms)\n{lines}")
+                let end = if could_not_run(error) { "ERROR" } else { "FAIL " };
+                format!("{end} {place} ({millis} ms)\n{lines}")
             }
         }
     }
 }
 
+/// It was not what was expected that failed, but the test itself, or the campaign that it starts.
+fn could_not_run(error: &CliError) -> bool {
+    error.code != CliError::RUNTIME
+}
+
 /// The last line.
 pub fn summary(ended: &[Ended]) -> String {
-    let passed = ended.iter().filter(|test| test.outcome.is_ok()).count();
-    let failed = ended.len() - passed;
+    let not_passed = || ended.iter().filter_map(|test| test.outcome.as_ref().err());
+    let broken = not_passed().filter(|error| could_not_run(error)).count();
+    let failed = not_passed().count() - broken;
+    let passed = ended.len() - failed - broken;
+    let could_not_run = match broken {
+        0 => String::new(),
+        some => format!(", {some} could not run"),
+    };
     let took: Duration = ended.iter().map(|test| test.took).sum();
     format!(
-        "{passed} passed, {failed} failed ({} ms)\n",
+        "{passed} passed, {failed} failed{could_not_run} ({} ms)\n",
         took.as_millis()
     )
 }
@@ -70,6 +82,7 @@ pub fn junit(ended: &[Ended]) -> std::io::Result<Vec<u8>> {
         took: test.took,
         end: match &test.outcome {
             Ok(()) => End::Passed,
+            Err(error) if could_not_run(error) => End::Broken(error.text.clone()),
             Err(error) => End::Failed(error.text.clone()),
         },
     });
@@ -91,14 +104,26 @@ mod tests {
         let ended = [
             test("one & two", Ok(())),
             test("three", Err(CliError::runtime("step 1:\n  no"))),
+            test("four", Err(CliError::validation("step 1: no such connector"))),
         ];
-        assert_eq!(summary(&ended), "1 passed, 1 failed (24 ms)\n");
+        assert_eq!(summary(&ended[..2]), "1 passed, 1 failed (24 ms)\n");
+        assert_eq!(
+            summary(&ended),
+            "1 passed, 1 failed, 1 could not run (36 ms)\n"
+        );
         assert!(
             ended[1]
                 .shown()
                 .starts_with("FAIL  a/tests/x.yaml: three (12 ms)\n      step 1:\n")
         );
+        assert!(ended[2].shown().starts_with("ERROR a/tests/x.yaml: four"));
         let xml = String::from_utf8(junit(&ended).unwrap()).unwrap();
-        assert!(xml.contains("<failure message=\"step 1:\">"), "{xml}");
+        for part in [
+            "failures=\"1\" errors=\"1\"",
+            "<failure message=\"step 1:\">",
+            "<error message=\"step 1: no such connector\">",
+        ] {
+            assert!(xml.contains(part), "{part} is not in\n{xml}");
+        }
     }
 }

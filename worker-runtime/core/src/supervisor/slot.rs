@@ -325,7 +325,7 @@ impl Life {
             self.why = format!("failed and is being restarted: {error}");
         } else {
             tracing::error!(worker, code, %error, next_try_s = seconds, "worker does not build, it waits");
-            self.why = error.to_string();
+            self.why = error.advice();
         }
         self.since = SystemTime::now();
         self.settled.cancel();

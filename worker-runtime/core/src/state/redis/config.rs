@@ -335,6 +335,12 @@ fn sentinel(text: &str) -> Option<(String, u16)> {
 fn parse(url: &str, place: &str) -> Result<Endpoint, WorkError> {
     // Not the parser's words: they may repeat the URL, and with it the password.
     let wrong = || invalid(format!("{place} is not of the form {FORM}"));
+    if url.contains('?') {
+        // The client would pass over what it does not know, and takes none of its settings from there.
+        return Err(invalid(format!(
+            "{place} has a `?`: it takes no parameters, and in a password it is written %3F"
+        )));
+    }
     let info: ConnectionInfo = url.trim().into_connection_info().map_err(|_| wrong())?;
     let (place, encrypted) = match info.addr() {
         ConnectionAddr::Tcp(host, port) => (Place::Server(host.clone(), *port), false),
@@ -405,10 +411,13 @@ mod tests {
             "redis://u:hush@h/x",
             "rediss://u:hush@h/#insecure",
             "unix:///hush",
+            "redis://u:hush?@h",
         ] {
             let wrong = RedisConfig::from_url(url).unwrap_err();
             assert!(!wrong.text.contains("hush"), "{wrong}");
         }
+        let wrong = RedisConfig::from_url("redis://h/0?timeout=5").unwrap_err();
+        assert!(wrong.text.contains("takes no parameters"), "{wrong}");
     }
 
     #[test]

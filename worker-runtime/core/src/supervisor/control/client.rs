@@ -6,6 +6,7 @@ use crate::error::{ErrorClass, WorkError};
 use crate::operate::Ask;
 use serde_json::Value;
 use std::io::ErrorKind;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use tokio::io::{AsyncWriteExt, BufReader};
@@ -59,6 +60,9 @@ impl Conversation {
         let stream = UnixStream::connect(path).await.map_err(|error| {
             let text = match error.kind() {
                 ErrorKind::NotFound => "it does not exist; is `vumi run` running?".to_owned(),
+                ErrorKind::ConnectionRefused if !is_socket(path) => {
+                    "this file is no socket; a process's own ends in .sock".to_owned()
+                }
                 // A file of a killed process stays behind.
                 ErrorKind::ConnectionRefused => {
                     "the file is there and nobody listens: the process that made it was killed; is `vumi run` running?".to_owned()
@@ -138,4 +142,8 @@ impl Conversation {
     fn gone(&self) -> WorkError {
         trouble(&self.path, "the process ended the conversation")
     }
+}
+
+fn is_socket(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|about| about.file_type().is_socket())
 }
