@@ -33,11 +33,10 @@ const LASTING: Memory = Memory {
     all: 3 << 20,
 };
 /// Of a folder that goes with its process, as while somebody tries things out: most of what is written is written again or
-/// removed before it becomes a table. Each table costs a sync of the log, for which all writers wait (fjall 3.1): with half
-/// as much memory the slowest hundredth of HTTP round trips at full load were those that met one.
+/// removed before it becomes a table.
 const TEMPORARY: Memory = Memory {
-    memtable: 8 << 20,
-    all: 24 << 20,
+    memtable: 4 << 20,
+    all: 12 << 20,
 };
 /// Tables not yet merged above which we wait; at 20 the database waits by itself, as above.
 const UNMERGED: usize = 16;
