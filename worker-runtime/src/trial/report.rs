@@ -42,7 +42,11 @@ impl Ended {
             Ok(()) => format!("ok    {place} ({millis} ms)\n"),
             Err(error) => {
                 let lines: String = error.text.lines().map(|l| format!("      {l}\n")).collect();
-                let end = if could_not_run(error) { "ERROR" } else { "FAIL " };
+                let end = if could_not_run(error) {
+                    "ERROR"
+                } else {
+                    "FAIL "
+                };
                 format!("{end} {place} ({millis} ms)\n{lines}")
             }
         }
@@ -104,7 +108,10 @@ mod tests {
         let ended = [
             test("one & two", Ok(())),
             test("three", Err(CliError::runtime("step 1:\n  no"))),
-            test("four", Err(CliError::validation("step 1: no such connector"))),
+            test(
+                "four",
+                Err(CliError::validation("step 1: no such connector")),
+            ),
         ];
         assert_eq!(summary(&ended[..2]), "1 passed, 1 failed (24 ms)\n");
         assert_eq!(
