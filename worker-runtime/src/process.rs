@@ -6,6 +6,7 @@ use crate::error::CliError;
 use crate::manifests::Services;
 use crate::registry;
 use crate::stores::{self, RedisUrl, Stores};
+use clap::builder::NonEmptyStringValueParser;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
@@ -33,13 +34,13 @@ pub struct Common {
     #[command(flatten)]
     pub backing: Backing,
     /// Name of this process: of its control socket, for `vumi status --name` [default: from the path]
-    #[arg(long, value_name = "NAME", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    #[arg(long, value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub name: Option<String>,
     /// How long requests and sessions that wait for a reply may take when their worker stops
     #[arg(long, value_name = "DURATION", default_value = "20s")]
     pub drain: vumi_api::shared::Duration,
     /// `system_id` of the heartbeats [default: VUMI_SYSTEM_ID, else global]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = NonEmptyStringValueParser::new())]
     pub system_id: Option<String>,
     /// Shape of the log on standard error: text or json
     #[arg(long, value_name = "FORMAT", default_value = "text")]

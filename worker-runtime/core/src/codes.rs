@@ -175,9 +175,9 @@ codes! {
     TEMPLATE_FAILED = "template.failed", "A template of the manifest could not be filled in with what this message or request holds.",
         "Let the template stand such values too. The message was refused for good, or the request answered with 400; others are not concerned.";
     LISTEN_FAILED = "listen.failed", "The address to listen on cannot be opened.",
-        "Another program uses the port, or the address is not of this machine.";
+        "Stop the program that uses the port (`ss -ltnp` shows it), or write another port; a host must be an address of this machine.";
     SECRET_MISSING = "secret.missing", "A referenced Secret or key does not exist.",
-        "Put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
+        "Create the Secret, or add the key; in a process of your own, put a Secret document beside the manifests, or give --secrets DIR with DIR/<name>/<key>.";
     SECRET_EMPTY = "secret.empty", "A secret is empty: with it nobody would be asked who they are, or everybody could sign.",
         "Write a value into that key of the Secret; it takes effect within a second. To ask for nothing, leave the field out of the manifest.";
     CONTROL_SOCKET = "control.socket", "The control socket of a running process cannot be used.",

@@ -92,7 +92,7 @@ reasons! {
 
     LISTENING = "listener", "listening", "The worker accepts connections.", "", Nobody;
     LISTEN_FAILED = "listener", "listen_failed", "The address to listen on cannot be opened.",
-        "Another program uses the port, or the address is not of this machine.", Operator;
+        "Stop the program that uses the port (`ss -ltnp` shows it), or write another port; a host must be an address of this machine.", Operator;
     ACCEPT_FAILED = "listener", "accept_failed", "A connection could not be taken, often because too many files are open.",
         "Raise the limit of open files, or lower the limit of connections.", Operator;
 

@@ -3,6 +3,7 @@
 use crate::error::CliError;
 use crate::output::Format;
 use crate::{output, process};
+use clap::builder::NonEmptyStringValueParser;
 use serde_json::Value;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -48,7 +49,7 @@ pub struct Which {
     #[arg(long, value_name = "DIR", conflicts_with = "socket")]
     pub state: Option<PathBuf>,
     /// Name of the process
-    #[arg(long, value_name = "NAME", conflicts_with = "socket")]
+    #[arg(long, value_name = "NAME", conflicts_with = "socket", value_parser = NonEmptyStringValueParser::new())]
     pub name: Option<String>,
 }
 
@@ -225,19 +226,19 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
     let mut notes = String::new();
     for worker in &status.workers {
         let mut note = |what: &str| notes += &format!("{}: {what}\n", worker.worker);
-        let connecting = worker.link.starts_with("connecting: ");
-        if connecting || worker.link.starts_with("blocked") {
+        // Why the broker is away is also what the worker waits for, and what its part `broker` reports: it is said once.
+        let away = worker.link.strip_prefix("connecting: ");
+        if away.is_some() || worker.link.starts_with("blocked") {
             note(&format!("broker {}", worker.link));
         }
-        // What the link says already, and what the worker waits for, need not be said again as the state of a part.
-        if !worker.link.ends_with(&worker.why) {
+        if !worker.why.is_empty() && away != Some(&worker.why) {
             note(&worker.why);
         }
-        // Without a broker no queue is consumed.
+        let waits = |state: &str| away.is_some() && state == "connecting";
         for queue in worker
             .queues
             .iter()
-            .filter(|queue| queue.state != "consuming" && !connecting)
+            .filter(|queue| queue.state != "consuming" && !waits(&queue.state))
         {
             note(&format!("{} {} {}", queue.queue, queue.state, queue.detail));
         }
@@ -247,7 +248,7 @@ fn table(status: &ProcessStatus, now: SystemTime) -> String {
             note(&format!("state store {}: {}", store.name, store.health));
         }
         for part in worker.components.iter().filter(|part| part.level != "ok") {
-            if worker.link.ends_with(&part.message) || worker.why == part.message {
+            if part.component == "broker" && away == Some(&part.message) {
                 continue;
             }
             note(&format!(
@@ -363,22 +364,28 @@ mod tests {
 
     #[test]
     fn that_the_broker_is_away_is_said_once() {
-        let why = "localhost:5672: IO error: Connection refused (os error 111)";
+        let why = "IO error: Connection refused (os error 111)";
         let status: ProcessStatus = serde_json::from_value(json!({
             "name": "demo", "pid": 7, "version": "1.0", "brokers": ["amqp://localhost:5672//"],
             "workers": [{
                 "worker": "application/e", "type": "echo", "ready": false, "state": "connecting", "why": why,
-                "queues": [{"queue": "t.inbound", "state": "connecting"}], "link": format!("connecting: {why}"),
-                "durability": "process",
-                "components": [{"component": "broker", "level": "down", "reason": "unreachable", "message": why}],
+                "queues": [{"queue": "t.inbound", "state": "connecting"},
+                           {"queue": "t.event", "state": "refused", "detail": "not ours"}],
+                "link": format!("connecting: {why}"), "durability": "process",
+                "components": [{"component": "broker", "level": "down", "reason": "unreachable", "message": why},
+                               {"component": "peer", "level": "down", "reason": "unreachable", "message": why}],
                 "received": 0, "done": 0, "retried": 0, "parked": 0, "returned": 0, "inFlight": 0, "since": 0,
             }],
         }))
         .unwrap();
         let text = table(&status, UNIX_EPOCH);
         let notes: Vec<&str> = text.lines().skip(5).collect();
-        let note = format!("application/e: broker connecting: {why}");
-        assert_eq!(notes, [note.as_str()], "{text}");
+        let expected = [
+            format!("application/e: broker connecting: {why}"),
+            "application/e: t.event refused not ours".to_owned(),
+            format!("application/e: peer down: {why}"),
+        ];
+        assert_eq!(notes, expected, "{text}");
     }
 
     #[test]

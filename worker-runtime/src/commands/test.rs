@@ -17,7 +17,8 @@ use vumi_core::logging::{self, LogFormat};
 A test file stands in a folder `tests` beside the manifests and says what comes in and what must come out; the page
 docs/testing-campaigns.md describes it. Each test starts the campaign anew, in this process, on a broker and a state store of
 its own; transports that no step speaks to are replaced by stand-ins. Time stands still but where a test lets it pass.
-Exit codes: 0 all passed · 1 some failed · 2 a test file or manifest is not valid · 3 a path cannot be read.")]
+A test that could not run is marked ERROR, one that failed FAIL.
+Exit codes: 0 all passed · 1 some failed · 2 a test, its file or a manifest is not valid · 3 a path or port cannot be used.")]
 pub struct Arguments {
     /// Test files, or folders in and below which the folders `tests` are looked for
     #[arg(value_name = "PATH", default_value = ".")]

@@ -53,7 +53,7 @@ impl Ended {
     }
 }
 
-/// It was not what was expected that failed, but the test itself, or the campaign that it starts.
+/// What is written in the test or in its manifests is not valid, or this machine lacks something; nothing was found out.
 fn could_not_run(error: &CliError) -> bool {
     error.code != CliError::RUNTIME
 }

@@ -78,7 +78,7 @@ impl Supervisor {
                     let error = built.as_ref().err()?;
                     Some((
                         key.clone(),
-                        format!("the new version does not build: {error}"),
+                        format!("the new version does not build: {}", error.advice()),
                     ))
                 })
                 .collect()

@@ -319,12 +319,12 @@ impl Life {
 
     fn trouble(&mut self, error: &WorkError, pause: Duration) {
         let worker = self.resource.key();
-        let (code, seconds) = (error.code.name, pause.as_secs_f32());
+        let (code, fix, seconds) = (error.code.name, error.code.fix, pause.as_secs_f32());
         if self.alive() {
-            tracing::error!(worker, code, %error, next_try_s = seconds, "worker failed, it will be restarted");
-            self.why = format!("failed and is being restarted: {error}");
+            tracing::error!(worker, code, %error, fix, next_try_s = seconds, "worker failed, it will be restarted");
+            self.why = format!("failed and is being restarted: {}", error.advice());
         } else {
-            tracing::error!(worker, code, %error, next_try_s = seconds, "worker does not build, it waits");
+            tracing::error!(worker, code, %error, fix, next_try_s = seconds, "worker does not build, it waits");
             self.why = error.advice();
         }
         self.since = SystemTime::now();

@@ -46,16 +46,6 @@ impl From<WorkError> for Failure {
 
 /// Connects once.
 pub(super) async fn connect(endpoint: Endpoint, name: String) -> Result<Connection, Failure> {
-    let broker = &endpoint.uri.authority;
-    let place = format!("{}:{}", broker.host, broker.port);
-    let opened = open(endpoint, name).await;
-    opened.map_err(|failure| Failure {
-        text: format!("{place}: {}", failure.text),
-        ..failure
-    })
-}
-
-async fn open(endpoint: Endpoint, name: String) -> Result<Connection, Failure> {
     let tls = connector(&endpoint)?;
     let door = endpoint.door();
     let properties = ConnectionProperties::default()

@@ -65,9 +65,7 @@ impl Disk {
             Err(fjall::Error::Locked) => {
                 return Err(failure(
                     codes::BROKER_STATE_IN_USE,
-                    format!(
-                        "the state folder {place} is in use by another process; stop that one or name another folder"
-                    ),
+                    format!("the state folder {place} is in use by another process"),
                 ));
             }
             Err(e) => {

@@ -180,9 +180,7 @@ impl Disk {
             Err(fjall::Error::Locked) => {
                 return Err(failure(
                     codes::STATE_IN_USE,
-                    format!(
-                        "the state folder {place} is in use by another process; stop that one or name another folder"
-                    ),
+                    format!("the state folder {place} is in use by another process"),
                 ));
             }
             Err(e) => {

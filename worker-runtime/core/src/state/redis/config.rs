@@ -335,10 +335,10 @@ fn sentinel(text: &str) -> Option<(String, u16)> {
 fn parse(url: &str, place: &str) -> Result<Endpoint, WorkError> {
     // Not the parser's words: they may repeat the URL, and with it the password.
     let wrong = || invalid(format!("{place} is not of the form {FORM}"));
-    if url.contains('?') {
-        // The client would pass over what it does not know, and takes none of its settings from there.
+    if url.contains(['?', '#']) {
+        // What follows would be passed over, or what stands before it taken for the host.
         return Err(invalid(format!(
-            "{place} has a `?`: it takes no parameters, and in a password it is written %3F"
+            "{place} has a `?` or `#`: it takes no parameters, and in a password they are written %3F and %23"
         )));
     }
     let info: ConnectionInfo = url.trim().into_connection_info().map_err(|_| wrong())?;
@@ -412,6 +412,7 @@ mod tests {
             "rediss://u:hush@h/#insecure",
             "unix:///hush",
             "redis://u:hush?@h",
+            "redis://u:1#hush@h",
         ] {
             let wrong = RedisConfig::from_url(url).unwrap_err();
             assert!(!wrong.text.contains("hush"), "{wrong}");

@@ -60,8 +60,8 @@ impl Conversation {
         let stream = UnixStream::connect(path).await.map_err(|error| {
             let text = match error.kind() {
                 ErrorKind::NotFound => "it does not exist; is `vumi run` running?".to_owned(),
-                ErrorKind::ConnectionRefused if !is_socket(path) => {
-                    "this file is no socket; a process's own ends in .sock".to_owned()
+                ErrorKind::ConnectionRefused if is_something_else(path) => {
+                    "it is no socket; that of a process is called NAME.sock".to_owned()
                 }
                 // A file of a killed process stays behind.
                 ErrorKind::ConnectionRefused => {
@@ -144,6 +144,6 @@ impl Conversation {
     }
 }
 
-fn is_socket(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|about| about.file_type().is_socket())
+fn is_something_else(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|about| !about.file_type().is_socket())
 }
