@@ -252,6 +252,17 @@ async fn profile_quorum_is_refused_below_rabbitmq_4() {
     assert_eq!(classic.depth(&unique("none")).await.expect("depth"), None);
 }
 
+#[tokio::test]
+async fn that_nobody_is_there_is_said_in_every_profile() {
+    for profile in [Profile::Vumi, Profile::Quorum] {
+        // Port 1 is for a service that nobody runs.
+        let url = in_profile(profile, "amqp://guest:guest@127.0.0.1:1/");
+        let broker = AmqpBroker::connect(AmqpConfig::from_url(&url).expect("url"));
+        let why = refused(&broker, false).await;
+        assert!(why.contains("Connection refused"), "{profile:?}: {why}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_virtual_host_serves_one_profile() {
     for (first, second) in [

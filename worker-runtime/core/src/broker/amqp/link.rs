@@ -303,6 +303,8 @@ async fn attempt(config: &AmqpConfig, hub: &Hub, role: Role) -> Result<Connectio
         // Asked before anything is declared there.
         let server = dial::server(config.resolve()?).await;
         let Some(server) = server else {
+            // Nobody is there, or refuses us, or connects and does not say.
+            dial::connect(config.resolve()?, name).await?;
             return Err(Failure {
                 text: "the broker does not say which version it is".into(),
                 refused: false,

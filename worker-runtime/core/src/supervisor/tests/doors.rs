@@ -330,6 +330,10 @@ async fn a_live_socket_is_refused_and_a_stale_one_replaced() {
         .expect_err("nobody there");
     assert!(error.text.contains("nobody listens"), "{error}");
     assert!(error.text.contains("is `vumi run` running?"), "{error}");
+    let file = folder.path().join("campaign.yaml");
+    std::fs::write(&file, "").expect("written");
+    let error = ask(&file, &Request::Status).await.expect_err("a file");
+    assert!(error.text.contains("it is no socket"), "{error}");
     let second = ControlSocket::open(&path).await.expect("replaced");
     drop(second);
     supervisor.shutdown().await;
