@@ -6,7 +6,6 @@ use crate::engine::seen::Held;
 use crate::engine::store::{Family, Key};
 use crate::engine::trouble::Trouble;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use vumi_api::Resource;
 use vumi_plan::names::{RESTARTED, SECRET_REVISION};
 use vumi_plan::{Context, Live, Names};
@@ -22,7 +21,7 @@ pub async fn dereference(
     family: &Family,
 ) -> Result<Context, Trouble> {
     let held = family.resource.as_ref();
-    let uid = held.map(|held| held.uid.clone());
+    let uid = held.map(|held| held.uid.to_string());
     let restarted = held.and_then(|held| held.annotation(RESTARTED));
     let restarted = restarted.map(str::to_owned);
     let names = resource.secrets().into_keys().collect();
@@ -52,9 +51,9 @@ pub async fn dereference(
 }
 
 /// The workload that runs.
-pub fn workload<'a>(family: &'a Family, name: &str) -> Option<&'a Arc<Held>> {
+pub fn workload<'a>(family: &'a Family, name: &str) -> Option<&'a Held> {
     let found = ["Deployment", "StatefulSet"]
         .into_iter()
         .find_map(|kind| family.child(kind, name));
-    found.filter(|held| !held.deleting)
+    found.filter(|held| !held.is_deleting())
 }

@@ -29,29 +29,20 @@ pub struct Claim {
     pub kind: Kind,
     /// `metadata.name`.
     pub name: String,
-    /// Its broker. None while that has not said who it is: then nothing can clash.
-    pub broker: Option<BrokerIdentity>,
-    /// Names of the queues.
-    pub queues: BTreeSet<String>,
+    /// Names of the queues, in order.
+    pub queues: Vec<String>,
 }
 
 impl Claim {
     /// What a resource claims, whether or not it has pods now.
-    pub fn of(
-        resource: &Resource,
-        namespace: &str,
-        uid: &str,
-        created: Timestamp,
-        broker: Option<BrokerIdentity>,
-    ) -> Self {
+    pub fn of(resource: &Resource, namespace: &str, uid: &str, created: Timestamp) -> Self {
         Self {
             uid: uid.to_owned(),
             created,
             namespace: namespace.to_owned(),
             kind: resource.kind(),
             name: resource.name.clone(),
-            broker,
-            queues: consumed(resource),
+            queues: consumed(resource).into_iter().collect(),
         }
     }
 
@@ -95,17 +86,17 @@ impl Clash {
     }
 }
 
-/// The resources that get no pods, by uid. The order of `claims` does not matter: older resources, by creation and then uid,
-/// take their queues first, and one that gets none takes nothing away from those behind it.
-pub fn clashes(claims: &[Claim]) -> BTreeMap<String, Clash> {
-    let mut by_age: Vec<&Claim> = claims.iter().collect();
-    by_age.sort_by_key(|claim| claim.age());
+/// The resources that get no pods, by uid; a claim on a broker that has not said who it is clashes with nothing, and is left out.
+/// The order of `claims` does not matter: older resources, by creation and then uid, take their queues first, and one that gets
+/// none takes nothing away from those behind it.
+pub fn clashes<'a>(
+    claims: impl IntoIterator<Item = (&'a BrokerIdentity, &'a Claim)>,
+) -> BTreeMap<String, Clash> {
+    let mut by_age: Vec<(&BrokerIdentity, &Claim)> = claims.into_iter().collect();
+    by_age.sort_by_key(|(_, claim)| claim.age());
     let mut taken: BTreeMap<(&BrokerIdentity, &str), &Claim> = BTreeMap::new();
     let mut lost = BTreeMap::new();
-    for claim in by_age {
-        let Some(broker) = &claim.broker else {
-            continue;
-        };
+    for (broker, claim) in by_age {
         let mut queues = claim.queues.iter();
         let held = queues.find_map(|queue| {
             let holder = taken.get(&(broker, queue.as_str()))?;

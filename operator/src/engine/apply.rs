@@ -130,7 +130,7 @@ pub fn plan<'a>(
             debug_assert!(false, "{} is not among the kinds", child.kind);
             continue;
         };
-        let held = family.child(kind.kind, &child.name).map(AsRef::as_ref);
+        let held = family.child(kind.kind, &child.name);
         let need = need(held, child, uid, || {
             let mut object = child.object.clone();
             if kind.is_workload() {
@@ -164,12 +164,12 @@ fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> 
     let Some(held) = held else {
         return Need::Create;
     };
-    let found = Found::labelled(held.deleting, held.owner.as_deref(), Some(uid));
+    let found = Found::labelled(held.is_deleting(), held.owner.as_deref(), Some(uid));
     if found == Found::Leaving {
         return Need::Wait(Leaving {
             object: format!("{} {}", child.kind, child.name),
-            since: held.ends,
-            finalizers: held.finalizers.clone(),
+            since: held.end.as_ref().map(|end| end.at),
+            finalizers: held.finalizers(),
         });
     }
     let names = [HASH, TEMPLATE_HASH];
@@ -183,7 +183,7 @@ fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> 
     if !marked {
         return Need::Mark;
     }
-    match held.lost(&child.hash, wanted) {
+    match held.lost(wanted) {
         Some(path) => Need::Drift(path),
         None => Need::Nothing,
     }
@@ -230,10 +230,12 @@ pub async fn try_workload(
     engine.metrics.wrote("dry-run");
     let answer = engine.api.apply(&path, object, how).await;
     let refused = answer.as_ref().err().filter(|error| is_refusal(error));
-    let refused = refused.map(|error| Refused {
-        version,
-        error: error.clone(),
-        at: Instant::now(),
+    let refused = refused.map(|error| {
+        Box::new(Refused {
+            version,
+            error: error.clone(),
+            at: Instant::now(),
+        })
     });
     engine
         .recall
@@ -316,12 +318,10 @@ pub async fn suspend(
     uid: &str,
 ) -> Result<Vec<(String, Value)>, ApiError> {
     let mut stopped = Vec::new();
-    for ((kind, name), held) in &family.others {
-        let Some(kind) = ObjectKind::named(kind).filter(|kind| kind.is_workload()) else {
-            continue;
-        };
+    for held in family.others().filter(|held| held.kind.is_workload()) {
+        let (kind, name) = (held.kind, &held.name);
         let before = held.body()["spec"]["replicas"].take();
-        if held.deleting || held.owner.as_deref() != Some(uid) || before == 0 {
+        if held.is_deleting() || held.owner.as_deref() != Some(uid) || before == 0 {
             continue;
         }
         let change = json!({
@@ -346,8 +346,8 @@ pub async fn suspend(
 /// Keeps the answer to a write, so that nobody decides by what was before it.
 pub fn remember(engine: &Engine, kind: &'static ObjectKind, answer: Value) {
     if let Ok(seen) = serde_json::from_value::<Seen<false>>(answer)
-        && let Some((key, held)) = hold(kind, seen)
+        && let Some((key, held)) = hold(kind, seen, &engine.stores.packer)
     {
-        engine.stores.put(kind, &key, held);
+        engine.stores.put(&key, held);
     }
 }

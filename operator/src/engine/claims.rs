@@ -11,9 +11,8 @@ use std::time::Duration;
 use vumi_api::Resource;
 use vumi_plan::{BrokerIdentity, Claim, Clash, clashes};
 
-/// What one resource uses.
+/// What one resource uses of its virtual host.
 struct Use {
-    place: Place,
     /// Where its workers say how they are.
     connector: String,
     /// Whether the operator decides how many pods it has.
@@ -23,10 +22,33 @@ struct Use {
 
 #[derive(Default)]
 struct State {
-    uses: HashMap<Key, Use>,
+    uses: HashMap<Place, HashMap<Key, Use>>,
     /// Whether who has lost is to be found out anew.
     stale: bool,
     lost: BTreeMap<String, Clash>,
+}
+
+impl State {
+    /// What is used of a virtual host, and by whom.
+    fn of(&self, place: &Place) -> impl Iterator<Item = (&Key, &Use)> {
+        self.uses.get(place).into_iter().flatten()
+    }
+
+    /// Notes what a resource uses now.
+    fn note(&mut self, key: &Key, now: Option<(Place, Use)>) {
+        self.stale = true;
+        let (place, used) = now.unzip();
+        self.uses.retain(|of, users| {
+            if Some(of) != place.as_ref() {
+                users.remove(key);
+            }
+            !users.is_empty()
+        });
+        if let (Some(place), Some(used)) = (place, used) {
+            let users = self.uses.entry(place).or_default();
+            users.insert(key.clone(), used);
+        }
+    }
 }
 
 /// What all resources use.
@@ -40,22 +62,21 @@ impl Claims {
 
     /// The connectors by virtual host.
     pub fn places(&self) -> HashMap<Place, BTreeSet<String>> {
-        let mut places: HashMap<Place, BTreeSet<String>> = HashMap::new();
-        for used in self.state().uses.values() {
-            let connectors = places.entry(used.place.clone()).or_default();
-            connectors.insert(used.connector.clone());
-        }
+        let state = self.state();
+        let connectors = |users: &HashMap<Key, Use>| {
+            let users = users.values();
+            users.map(|used| used.connector.clone()).collect()
+        };
+        let places = state.uses.iter();
         places
+            .map(|(place, users)| (place.clone(), connectors(users)))
+            .collect()
     }
 
     /// The resources of a virtual host that are meant, by the queues that they read and whether they are scaled.
-    pub fn readers(
-        &self,
-        place: &Place,
-        are_meant: impl Fn(&BTreeSet<String>, bool) -> bool,
-    ) -> Vec<Key> {
+    pub fn readers(&self, place: &Place, are_meant: impl Fn(&[String], bool) -> bool) -> Vec<Key> {
         let state = self.state();
-        let those = state.uses.iter().filter(|(_, used)| used.place == *place);
+        let those = state.of(place);
         let those = those.filter(|(_, used)| are_meant(&used.claim.queues, used.scaled));
         those.map(|(key, _)| key.clone()).collect()
     }
@@ -63,18 +84,16 @@ impl Claims {
     /// The resources whose workers speak on a connector.
     pub fn speakers(&self, place: &Place, connector: &str) -> Vec<Key> {
         let state = self.state();
-        let those = state.uses.iter();
-        let those = those.filter(|(_, used)| used.connector == connector && used.place == *place);
+        let those = state.of(place);
+        let those = those.filter(|(_, used)| used.connector == connector);
         those.map(|(key, _)| key.clone()).collect()
     }
 
     /// All queues that are read in a virtual host.
     pub fn queues(&self, place: &Place) -> BTreeSet<String> {
         let state = self.state();
-        let those = state.uses.values().filter(|used| used.place == *place);
-        those
-            .flat_map(|used| used.claim.queues.iter().cloned())
-            .collect()
+        let queues = state.of(place).map(|(_, used)| &used.claim.queues);
+        queues.flatten().cloned().collect()
     }
 
     /// To whom the resource with this uid has to give way.
@@ -94,7 +113,7 @@ pub fn connector(resource: &Resource) -> &str {
 /// Somebody edited a resource, or it is new or gone.
 pub fn note(engine: &Engine, key: &Key) {
     let family = engine.stores.family(key);
-    let held = family.resource.filter(|held| !held.deleting);
+    let held = family.resource.filter(|held| !held.is_deleting());
     let used = held.and_then(|held| {
         let resource = match spec::read(key, &held) {
             Ok(resource) => resource.worker_type().map(|_| resource)?,
@@ -107,27 +126,18 @@ pub fn note(engine: &Engine, key: &Key) {
             }
         };
         let created = held.created.unwrap_or(Timestamp::MAX);
-        Some(Use {
-            place: Place {
-                namespace: key.namespace.clone(),
-                broker: resource.broker(),
-            },
+        let place = Place {
+            namespace: key.namespace.clone(),
+            broker: resource.broker(),
+        };
+        let used = Use {
             connector: connector(&resource).to_owned(),
             scaled: resource.deployment().autoscaling.is_some(),
-            claim: Claim::of(&resource, &key.namespace, &held.uid, created, None),
-        })
+            claim: Claim::of(&resource, &key.namespace, &held.uid, created),
+        };
+        Some((place, used))
     });
-    let mut state = engine.claims.state();
-    state.stale = true;
-    match used {
-        Some(used) => {
-            state.uses.insert(key.clone(), used);
-        }
-        None => {
-            state.uses.remove(key);
-        }
-    }
-    drop(state);
+    engine.claims.state().note(key, used);
     engine.brokers.changed();
 }
 
@@ -139,28 +149,22 @@ pub fn unsettle(engine: &Engine) {
 
 /// Finds out who has to give way, if that may have changed; who has to or need not any more is looked at.
 pub fn settle(engine: &Engine) {
-    let mut identities: HashMap<Place, Option<BrokerIdentity>> = HashMap::new();
     let mut state = engine.claims.state();
     if !std::mem::take(&mut state.stale) {
         return;
     }
-    let claims: Vec<Claim> = state
+    // Where a broker has not said who it is, nothing can clash.
+    let known: Vec<(BrokerIdentity, &HashMap<Key, Use>)> = state
         .uses
-        .values()
-        .map(|used| {
-            let identity = identities.entry(used.place.clone()).or_insert_with(|| {
-                let link = engine.brokers.link(&used.place);
-                link.and_then(|link| link.identity())
-            });
-            Claim {
-                broker: identity.clone(),
-                ..used.claim.clone()
-            }
-        })
+        .iter()
+        .filter_map(|(place, users)| Some((engine.brokers.link(place)?.identity()?, users)))
         .collect();
-    let lost = clashes(&claims);
+    let claims = known
+        .iter()
+        .flat_map(|(broker, users)| users.values().map(move |used| (broker, &used.claim)));
+    let lost = clashes(claims);
     let before = std::mem::replace(&mut state.lost, lost);
-    let changed = state.uses.iter().filter(|(_, used)| {
+    let changed = state.uses.values().flatten().filter(|(_, used)| {
         let uid = &used.claim.uid;
         before.get(uid) != state.lost.get(uid)
     });

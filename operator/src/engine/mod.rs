@@ -10,6 +10,7 @@ pub mod labelled;
 pub mod lease;
 pub mod looked;
 pub mod ownership;
+pub mod packed;
 pub mod prune;
 pub mod queue;
 pub mod recall;

@@ -19,7 +19,7 @@ pub async fn prune(
 ) -> (Vec<String>, Option<Trouble>) {
     let (mut pruned, mut trouble) = (Vec::new(), None);
     for Unwanted { kind, name, held } in unwanted(family, desired) {
-        if held.deleting {
+        if held.is_deleting() {
             continue;
         }
         match engine
@@ -47,7 +47,7 @@ pub async fn prune(
                 }
             }
         }
-        engine.stores.deleted(kind, key, held);
+        engine.stores.deleted(key, held);
     }
     (pruned, trouble)
 }
@@ -55,12 +55,12 @@ pub async fn prune(
 /// Those that are being deleted and not gone.
 pub fn leaving(family: &Family, desired: &Desired) -> Vec<Leaving> {
     let unwanted = unwanted(family, desired).into_iter();
-    let leaving = unwanted.filter(|one| one.held.deleting);
+    let leaving = unwanted.filter(|one| one.held.is_deleting());
     leaving
         .map(|one| Leaving {
             object: format!("{} {}", one.kind.kind, one.name),
-            since: one.held.ends,
-            finalizers: one.held.finalizers.clone(),
+            since: one.held.end.as_ref().map(|end| end.at),
+            finalizers: one.held.finalizers(),
         })
         .collect()
 }
@@ -77,16 +77,13 @@ fn unwanted<'a>(family: &'a Family, desired: &Desired) -> Vec<Unwanted<'a>> {
         return Vec::new();
     };
     let named: HashSet<&str> = family
-        .others
-        .values()
+        .others()
         .flat_map(|held| held.config_maps.iter().map(String::as_str))
         .collect();
     let mut unwanted = Vec::new();
-    for ((kind, name), held) in &family.others {
-        let Some(kind) = ObjectKind::named(kind).filter(|kind| kind.part == Part::Child) else {
-            continue;
-        };
-        let ours = held.owner.as_deref() == Some(resource.uid.as_str());
+    for held in family.others().filter(|held| held.kind.part == Part::Child) {
+        let (kind, name) = (held.kind, &*held.name);
+        let ours = held.owner.as_deref() == Some(&*resource.uid);
         let stays = || kept::stays(desired, kind.kind, name, |name| named.contains(name));
         if ours && !stays() {
             unwanted.push(Unwanted { kind, name, held });

@@ -13,11 +13,11 @@ pub struct Remembered {
     /// What its status is about to say.
     pub memory: Memory,
     /// How many pods it has, where that is decided here.
-    pub scaler: Option<Scaler>,
+    pub scaler: Option<Box<Scaler>>,
     /// Which reading of its broker the scaler has had last.
     pub reading: u64,
     /// Its workload, as the API server has refused it last.
-    pub refused: Option<Refused>,
+    pub refused: Option<Box<Refused>>,
     /// How many looks in a row have failed.
     pub failures: u32,
 }

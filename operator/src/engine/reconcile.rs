@@ -38,7 +38,7 @@ const STUCK: SignedDuration = SignedDuration::from_secs(10);
 pub async fn reconcile(engine: &Engine, key: &Key) -> Looked {
     claims::settle(engine);
     let family = engine.stores.family(key);
-    let Some(held) = family.resource.clone().filter(|held| !held.deleting) else {
+    let Some(held) = family.resource.clone().filter(|held| !held.is_deleting()) else {
         engine.secrets.used_by(key, &BTreeSet::new());
         engine.recall.forget(key);
         return Looked::Gone;

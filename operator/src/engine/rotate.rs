@@ -38,7 +38,7 @@ pub async fn rotate(
     let Some(pod_kind) = ObjectKind::named("Pod") else {
         return (0, None);
     };
-    for pod in family.all("Pod").filter(|pod| !pod.deleting) {
+    for pod in family.all("Pod").filter(|pod| !pod.is_deleting()) {
         if pod.annotation(SECRET_REVISION) == Some(revision.as_str()) {
             continue;
         }

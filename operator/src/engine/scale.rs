@@ -25,17 +25,16 @@ pub fn decide(
             known.scaler = None;
             return None;
         };
-        let begun =
-            known
-                .scaler
-                .take()
-                .unwrap_or_else(|| match Status::of(&held.body()).autoscaling {
-                    Some(last) => Scaler::resume(&last, sighting.now),
-                    None => {
-                        let replicas = running(key, resource, family).unwrap_or(1);
-                        Scaler::begin(replicas, sighting.now)
-                    }
-                });
+        let begun = match known.scaler.take() {
+            Some(scaler) => *scaler,
+            None => match Status::of(&held.body()).autoscaling {
+                Some(last) => Scaler::resume(&last, sighting.now),
+                None => {
+                    let replicas = running(key, resource, family).unwrap_or(1);
+                    Scaler::begin(replicas, sighting.now)
+                }
+            },
+        };
         let looked = sighting.broker.unread != Some(Unread::NotYet);
         let scaler = match looked && known.reading != sighting.reading && !deployment.suspend {
             true => {
@@ -50,7 +49,7 @@ pub fn decide(
             false => begun,
         };
         let decision = scaler.decision().clone();
-        known.scaler = Some(scaler);
+        known.scaler = Some(Box::new(scaler));
         Some(decision)
     })
 }

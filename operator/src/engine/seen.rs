@@ -1,8 +1,9 @@
-//! What a watch gives, and what is kept of it: metadata by hand, the rest as short JSON text, so that thousands of objects fit
-//! into little memory.
+//! What a watch gives, and what is kept of it: metadata by hand, the rest packed, so that thousands of objects fit into little
+//! memory.
 
 use super::kinds::{ObjectKind, Part};
 use super::ownership;
+use super::packed::{Packed, Packer};
 use super::store::Key;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -62,98 +63,129 @@ impl<const META: bool> kube::Resource for Seen<META> {
 }
 
 /// What is kept of an object.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Held {
+    /// Its kind.
+    pub kind: &'static ObjectKind,
     /// Its name.
-    pub name: String,
+    pub name: Box<str>,
     /// Its uid.
-    pub uid: String,
+    pub uid: Box<str>,
     /// Its resourceVersion, which counts upwards.
     pub version: u64,
     /// Its generation.
     pub generation: i64,
     /// When a resource was made: its `creationTimestamp`. None of other objects.
     pub created: Option<Timestamp>,
-    /// Whether it is being deleted.
-    pub deleting: bool,
-    /// When it is to be gone, if it is being deleted.
-    pub ends: Option<Timestamp>,
-    /// What holds it until it may go, if it is being deleted.
-    pub finalizers: Vec<String>,
+    /// Its end, if it is being deleted.
+    pub end: Option<Box<End>>,
     /// The pod template that a pod was made from: the label of its controller, and what that says.
-    pub template: Option<(&'static str, String)>,
+    pub template: Option<Box<(&'static str, String)>>,
     /// Uid of the object that controls it.
-    pub owner: Option<String>,
-    /// Its annotations that begin with `vumi.dev/`.
-    pub annotations: BTreeMap<String, String>,
+    pub owner: Option<Box<str>>,
     /// ConfigMaps that its pods mount.
-    pub config_maps: Vec<String>,
+    pub config_maps: Box<[String]>,
+    /// Its annotations that begin with `vumi.dev/`.
+    annotations: Annotations,
     /// `spec` and `status` as JSON, as far as somebody needs them.
-    body: Option<Box<str>>,
+    body: Option<Packed>,
     ownership: Mutex<Ownership>,
 }
 
+/// How an object ends.
+#[derive(Debug)]
+pub struct End {
+    /// When it is to be gone.
+    pub at: Timestamp,
+    /// What holds it until it may go.
+    pub finalizers: Vec<String>,
+}
+
+/// Names and values, by name. Most objects have one or none, for which a map is far too large.
+type Annotations = Box<[(Box<str>, Box<str>)]>;
+
 /// What is known of who holds our fields.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 enum Ownership {
     /// Nothing of it is ours.
-    #[default]
     None,
-    /// Not looked at yet.
-    Fields(Box<str>),
-    /// All fields of the wanted object with this hash are ours.
-    Complete(String),
+    /// Not looked at yet: our fields, as JSON.
+    Fields(Packed),
+    /// All fields of the wanted object are ours, whose hash the object has in its annotations.
+    Complete,
 }
 
 impl Held {
+    /// Whether it is being deleted.
+    pub fn is_deleting(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// What holds it until it may go, if it is being deleted.
+    pub fn finalizers(&self) -> Vec<String> {
+        let end = self.end.as_ref();
+        end.map(|end| end.finalizers.clone()).unwrap_or_default()
+    }
+
     /// What an annotation says.
     pub fn annotation(&self, name: &str) -> Option<&str> {
-        self.annotations.get(name).map(String::as_str)
+        let mut known = self.annotations.iter();
+        known.find_map(|(of, value)| (**of == *name).then_some(&**value))
+    }
+
+    /// Whether it has the same annotations as another one.
+    pub fn is_annotated_like(&self, other: &Self) -> bool {
+        self.annotations == other.annotations
     }
 
     /// What is kept of `spec` and `status`, as an object.
     pub fn body(&self) -> Value {
-        let body = self.body.as_deref().unwrap_or("{}");
-        serde_json::from_str(body).unwrap_or_default()
+        let body = self.body.as_ref().map(Packed::text);
+        serde_json::from_str(body.as_deref().unwrap_or("{}")).unwrap_or_default()
     }
 
     /// A workload or a pod as `vumi_plan` reads it.
     pub fn object(&self) -> Value {
+        let annotations = self.annotations.iter();
+        let annotations: BTreeMap<&str, &str> = annotations.map(|(k, v)| (&**k, &**v)).collect();
         let mut object = self.body();
         object["metadata"] = json!({
             "name": self.name,
-            "annotations": self.annotations,
+            "annotations": annotations,
             "generation": self.generation,
-            "deletionTimestamp": self.ends.map(|at| at.to_string()),
+            "deletionTimestamp": self.end.as_ref().map(|end| end.at.to_string()),
         });
-        if let Some((label, template)) = &self.template {
+        if let Some((label, template)) = self.template.as_deref() {
             object["metadata"]["labels"] = json!({*label: template});
         }
         object
     }
 
-    /// The first field of the wanted object, whose hash that is, that somebody else holds. The answer is remembered, and what
-    /// it was read from is thrown away.
-    pub fn lost(&self, hash: &str, wanted: impl FnOnce() -> Value) -> Option<String> {
+    /// The first field of the wanted object, whose hash its annotations have, that somebody else holds. The answer is remembered,
+    /// and what it was read from is thrown away.
+    pub fn lost(&self, wanted: impl FnOnce() -> Value) -> Option<String> {
         let mut ownership = self
             .ownership
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
         let lost = match &*ownership {
             Ownership::None => Some("metadata".to_owned()),
-            Ownership::Complete(known) if known == hash => None,
-            Ownership::Complete(_) => Some("all".to_owned()),
-            Ownership::Fields(fields) => ownership::lost(&wanted(), fields),
+            Ownership::Complete => None,
+            Ownership::Fields(fields) => ownership::lost(&wanted(), &fields.text()),
         };
         if lost.is_none() {
-            *ownership = Ownership::Complete(hash.to_owned());
+            *ownership = Ownership::Complete;
         }
         lost
     }
 }
 
 /// To which resource an object belongs, and what is kept of it. None if it belongs to none.
-pub fn hold<const META: bool>(kind: &ObjectKind, object: Seen<META>) -> Option<(Key, Held)> {
+pub fn hold<const META: bool>(
+    kind: &'static ObjectKind,
+    object: Seen<META>,
+    packer: &Packer,
+) -> Option<(Key, Held)> {
     let meta = object.metadata;
     let name = meta.name?;
     let labels = meta.labels.unwrap_or_default();
@@ -170,8 +202,8 @@ pub fn hold<const META: bool>(kind: &ObjectKind, object: Seen<META>) -> Option<(
         namespace: meta.namespace?,
         name: owner_name,
     };
-    let mut annotations = meta.annotations.unwrap_or_default();
-    annotations.retain(|name, _| name.starts_with("vumi.dev/"));
+    let annotations = meta.annotations.unwrap_or_default().into_iter();
+    let annotations = annotations.filter(|(name, _)| name.starts_with("vumi.dev/"));
     let owners = meta.owner_references.unwrap_or_default();
     let controller = owners
         .into_iter()
@@ -210,8 +242,9 @@ pub fn hold<const META: bool>(kind: &ObjectKind, object: Seen<META>) -> Option<(
         _ => None,
     };
     let held = Held {
-        name,
-        uid: meta.uid.unwrap_or_default(),
+        kind,
+        name: name.into(),
+        uid: meta.uid.unwrap_or_default().into(),
         version: meta
             .resource_version
             .and_then(|v| v.parse().ok())
@@ -221,21 +254,25 @@ pub fn hold<const META: bool>(kind: &ObjectKind, object: Seen<META>) -> Option<(
             Part::Resource(_) => meta.creation_timestamp.map(|time| time.0),
             _ => None,
         },
-        deleting: meta.deletion_timestamp.is_some(),
-        finalizers: match meta.deletion_timestamp {
-            Some(_) => meta.finalizers.unwrap_or_default(),
-            None => Vec::new(),
-        },
-        ends: meta.deletion_timestamp.map(|time| time.0),
+        end: meta.deletion_timestamp.map(|time| {
+            Box::new(End {
+                at: time.0,
+                finalizers: meta.finalizers.unwrap_or_default(),
+            })
+        }),
         template: TEMPLATE_LABELS
             .into_iter()
             .filter(|_| kind.kind == "Pod")
-            .find_map(|label| Some((label, labels.get(label)?.clone()))),
-        owner: controller.map(|owner| owner.uid),
-        annotations,
-        config_maps,
-        body: body.map(|body| body.to_string().into_boxed_str()),
-        ownership: Mutex::new(fields.map_or(Ownership::None, Ownership::Fields)),
+            .find_map(|label| Some(Box::new((label, labels.get(label)?.clone())))),
+        owner: controller.map(|owner| owner.uid.into()),
+        annotations: annotations
+            .map(|(name, value)| (name.into(), value.into()))
+            .collect(),
+        config_maps: config_maps.into(),
+        body: body.map(|body| packer.pack(kind.kind, &body.to_string())),
+        ownership: Mutex::new(fields.map_or(Ownership::None, |fields| {
+            Ownership::Fields(packer.pack(kind.plural, &fields))
+        })),
     };
     Some((key, held))
 }

@@ -1,8 +1,9 @@
 //! What the watches have told, by the resource to which it belongs. Reconciling reads this and nothing else of the cluster.
 
 use super::kinds::{ObjectKind, Part};
+use super::packed::Packer;
 use super::seen::Held;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use vumi_api::Kind;
@@ -25,28 +26,36 @@ impl fmt::Display for Key {
     }
 }
 
-/// An object below a resource: its kind and name.
-pub type Place = (&'static str, String);
-
 /// A resource and what belongs to it.
 #[derive(Clone, Debug, Default)]
 pub struct Family {
     /// The resource. None once it is gone, while something of it is still there.
     pub resource: Option<Arc<Held>>,
-    /// Its children and what Kubernetes made for these.
-    pub others: BTreeMap<Place, Arc<Held>>,
+    /// Its children and what Kubernetes made for these, by kind and name.
+    others: Vec<Arc<Held>>,
 }
 
 impl Family {
+    /// Its children and what Kubernetes made for these.
+    pub fn others(&self) -> impl Iterator<Item = &Held> {
+        self.others.iter().map(AsRef::as_ref)
+    }
+
     /// The child of that kind and name.
-    pub fn child(&self, kind: &'static str, name: &str) -> Option<&Arc<Held>> {
-        self.others.get(&(kind, name.to_owned()))
+    pub fn child(&self, kind: &str, name: &str) -> Option<&Held> {
+        let at = self.position(kind, name).ok()?;
+        Some(&self.others[at])
     }
 
     /// All objects of a kind.
-    pub fn all(&self, kind: &'static str) -> impl Iterator<Item = &Arc<Held>> {
-        let those = self.others.iter().filter(move |((of, _), _)| *of == kind);
-        those.map(|(_, held)| held)
+    pub fn all(&self, kind: &'static str) -> impl Iterator<Item = &Held> {
+        self.others().filter(move |held| held.kind.kind == kind)
+    }
+
+    /// Where an object stands among the others, or would.
+    fn position(&self, kind: &str, name: &str) -> Result<usize, usize> {
+        let place = |held: &Arc<Held>| (held.kind.kind, &*held.name).cmp(&(kind, name));
+        self.others.binary_search_by(place)
     }
 }
 
@@ -64,6 +73,8 @@ pub enum Change {
 /// The stores.
 #[derive(Debug, Default)]
 pub struct Stores {
+    /// Packs what is put in.
+    pub packer: Packer,
     families: Mutex<HashMap<Key, Family>>,
 }
 
@@ -79,16 +90,16 @@ impl Stores {
 
     /// Puts in an object as it is now. Older news than what is there change nothing: the answer to a write is often here
     /// before the watch tells of it.
-    pub fn put(&self, kind: &'static ObjectKind, key: &Key, held: Held) -> Change {
+    pub fn put(&self, key: &Key, held: Held) -> Change {
         let mut families = self.families();
         let family = families.entry(key.clone()).or_default();
         let older = |known: &Held| known.uid == held.uid && known.version >= held.version;
-        let Part::Resource(_) = kind.part else {
-            let place = (kind.kind, held.name.clone());
-            if family.others.get(&place).is_some_and(|known| older(known)) {
-                return Change::None;
+        let Part::Resource(_) = held.kind.part else {
+            match family.position(held.kind.kind, &held.name) {
+                Ok(at) if older(&family.others[at]) => return Change::None,
+                Ok(at) => family.others[at] = Arc::new(held),
+                Err(at) => family.others.insert(at, Arc::new(held)),
             }
-            family.others.insert(place, Arc::new(held));
             return Change::Some;
         };
         let known = family.resource.as_deref();
@@ -98,8 +109,8 @@ impl Stores {
         let same = known.is_some_and(|known| {
             known.uid == held.uid
                 && known.generation == held.generation
-                && known.deleting == held.deleting
-                && known.annotations == held.annotations
+                && known.is_deleting() == held.is_deleting()
+                && known.is_annotated_like(&held)
         });
         family.resource = Some(Arc::new(held));
         if same { Change::Some } else { Change::Edit }
@@ -107,14 +118,14 @@ impl Stores {
 
     /// Takes out an object that is gone; one that was made anew under its name stays.
     pub fn remove(&self, kind: &'static ObjectKind, key: &Key, name: &str, uid: &str) -> Change {
-        self.take(kind, key, name, |known| known.uid == uid)
+        self.take(kind, key, name, |known| *known.uid == *uid)
     }
 
     /// Takes out an object of which the API server has taken the deletion. What a watch has told of it meanwhile stays: it may hang
     /// in its deletion.
-    pub fn deleted(&self, kind: &'static ObjectKind, key: &Key, held: &Held) -> Change {
+    pub fn deleted(&self, key: &Key, held: &Held) -> Change {
         let is_it = |known: &Held| known.uid == held.uid && known.version <= held.version;
-        self.take(kind, key, &held.name, is_it)
+        self.take(held.kind, key, &held.name, is_it)
     }
 
     fn take(
@@ -137,14 +148,13 @@ impl Stores {
                     Change::None
                 }
             }
-            _ => {
-                let place = (kind.kind, name.to_owned());
-                let gone = family.others.get(&place).is_some_and(|known| is_it(known));
-                if gone {
-                    family.others.remove(&place);
+            _ => match family.position(kind.kind, name) {
+                Ok(at) if is_it(&family.others[at]) => {
+                    family.others.remove(at);
+                    Change::Some
                 }
-                if gone { Change::Some } else { Change::None }
-            }
+                _ => Change::None,
+            },
         };
         if family.resource.is_none() && family.others.is_empty() {
             families.remove(key);
@@ -174,7 +184,7 @@ impl Stores {
                 Part::Resource(_) => {}
                 _ => family
                     .others
-                    .retain(|(of, name), _| *of != kind.kind || known(name)),
+                    .retain(|held| held.kind != kind || known(&held.name)),
             }
             if before != (family.resource.is_some(), family.others.len()) {
                 touched.push(key.clone());
@@ -197,6 +207,9 @@ impl Stores {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::seen::{Seen, hold};
+    use serde_json::json;
+    use vumi_plan::names::{KIND, NAME};
 
     fn key() -> Key {
         Key {
@@ -206,10 +219,19 @@ mod tests {
         }
     }
 
-    fn held(name: &str, uid: &str, version: u64, generation: i64) -> Held {
-        let mut held = Held::default();
-        (held.name, held.uid) = (name.into(), uid.into());
-        (held.version, held.generation) = (version, generation);
+    fn held(kind: &str, name: &str, uid: &str, version: u64, generation: i64) -> Held {
+        let object = json!({"metadata": {
+            "name": name,
+            "namespace": "n",
+            "uid": uid,
+            "resourceVersion": version.to_string(),
+            "generation": generation,
+            "labels": {KIND: "Transport", NAME: "t"},
+        }});
+        let kind = ObjectKind::named(kind).unwrap();
+        let seen: Seen<false> = serde_json::from_value(object).unwrap();
+        let (of, held) = hold(kind, seen, &Packer::default()).unwrap();
+        assert_eq!(of, key());
         held
     }
 
@@ -222,19 +244,19 @@ mod tests {
         let stores = Stores::default();
         let service = kind("Service");
         assert_eq!(
-            stores.put(service, &key(), held("s", "1", 7, 0)),
+            stores.put(&key(), held("Service", "s", "1", 7, 0)),
             Change::Some
         );
         assert_eq!(
-            stores.put(service, &key(), held("s", "1", 7, 0)),
+            stores.put(&key(), held("Service", "s", "1", 7, 0)),
             Change::None
         );
         assert_eq!(
-            stores.put(service, &key(), held("s", "1", 6, 0)),
+            stores.put(&key(), held("Service", "s", "1", 6, 0)),
             Change::None
         );
         assert_eq!(
-            stores.put(service, &key(), held("s", "2", 5, 0)),
+            stores.put(&key(), held("Service", "s", "2", 5, 0)),
             Change::Some,
             "made anew"
         );
@@ -250,15 +272,14 @@ mod tests {
     #[test]
     fn what_was_told_of_it_after_its_deletion_stays() {
         let stores = Stores::default();
-        let service = kind("Service");
-        let deleted = held("s", "1", 7, 0);
+        let deleted = held("Service", "s", "1", 7, 0);
         for (told, change) in [(6, Change::Some), (7, Change::Some), (8, Change::None)] {
-            stores.put(service, &key(), held("s", "1", told, 0));
-            assert_eq!(stores.deleted(service, &key(), &deleted), change, "{told}");
+            stores.put(&key(), held("Service", "s", "1", told, 0));
+            assert_eq!(stores.deleted(&key(), &deleted), change, "{told}");
         }
         assert!(stores.family(&key()).child("Service", "s").is_some());
-        stores.put(service, &key(), held("s", "2", 3, 0));
-        let another = stores.deleted(service, &key(), &deleted);
+        stores.put(&key(), held("Service", "s", "2", 3, 0));
+        let another = stores.deleted(&key(), &deleted);
         assert_eq!(another, Change::None, "made anew");
     }
 
@@ -267,15 +288,15 @@ mod tests {
         let stores = Stores::default();
         let transport = kind("Transport");
         assert_eq!(
-            stores.put(transport, &key(), held("t", "1", 1, 1)),
+            stores.put(&key(), held("Transport", "t", "1", 1, 1)),
             Change::Edit
         );
         assert_eq!(
-            stores.put(transport, &key(), held("t", "1", 2, 1)),
+            stores.put(&key(), held("Transport", "t", "1", 2, 1)),
             Change::Some
         );
         assert_eq!(
-            stores.put(transport, &key(), held("t", "1", 3, 2)),
+            stores.put(&key(), held("Transport", "t", "1", 3, 2)),
             Change::Edit
         );
         assert_eq!(stores.remove(transport, &key(), "t", "1"), Change::Edit);
@@ -285,9 +306,9 @@ mod tests {
     #[test]
     fn what_a_new_list_lacks_is_gone() {
         let stores = Stores::default();
-        stores.put(kind("Transport"), &key(), held("t", "1", 1, 1));
-        stores.put(kind("Service"), &key(), held("a", "2", 1, 1));
-        stores.put(kind("Service"), &key(), held("b", "3", 1, 1));
+        stores.put(&key(), held("Transport", "t", "1", 1, 1));
+        stores.put(&key(), held("Service", "a", "2", 1, 1));
+        stores.put(&key(), held("Service", "b", "3", 1, 1));
         let listed = HashSet::from([("n".to_owned(), "a".to_owned())]);
         assert_eq!(stores.sweep(kind("Service"), Some("other"), &listed), []);
         assert_eq!(stores.sweep(kind("Service"), None, &listed), [key()]);

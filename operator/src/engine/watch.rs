@@ -74,7 +74,7 @@ async fn observe<const META: bool>(
             }
             Ok(Event::Apply(object)) => put(engine, kind, object),
             Ok(Event::Delete(object)) => {
-                if let Some((key, held)) = hold(kind, object) {
+                if let Some((key, held)) = hold(kind, object, &engine.stores.packer) {
                     let change = engine.stores.remove(kind, &key, &held.name, &held.uid);
                     enqueue(engine, key, change);
                 }
@@ -92,8 +92,8 @@ async fn observe<const META: bool>(
 }
 
 fn put<const META: bool>(engine: &Engine, kind: &'static ObjectKind, object: Seen<META>) {
-    if let Some((key, held)) = hold(kind, object) {
-        let change = engine.stores.put(kind, &key, held);
+    if let Some((key, held)) = hold(kind, object, &engine.stores.packer) {
+        let change = engine.stores.put(&key, held);
         enqueue(engine, key, change);
     }
 }

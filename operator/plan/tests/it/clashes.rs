@@ -3,19 +3,26 @@
 use crate::resource;
 use k8s_openapi::jiff::Timestamp;
 use proptest::prelude::*;
-use vumi_plan::{BrokerIdentity, Claim, Outcome, Reason, clashes};
+use std::collections::BTreeMap;
+use vumi_plan::{BrokerIdentity, Claim, Clash, Outcome, Reason};
 
-fn broker(vhost: &str) -> Option<BrokerIdentity> {
-    Some(BrokerIdentity {
+fn broker(vhost: &str) -> BrokerIdentity {
+    BrokerIdentity {
         cluster: "rabbit@one".into(),
         vhost: vhost.into(),
-    })
+    }
+}
+
+/// Of claims on one virtual host.
+fn clashes(claims: &[Claim]) -> BTreeMap<String, Clash> {
+    let broker = broker("/");
+    vumi_plan::clashes(claims.iter().map(|claim| (&broker, claim)))
 }
 
 fn claim(uid: &str, second: i64, kind: &str, spec: &str) -> Claim {
     let resource = resource(kind, spec);
     let created = Timestamp::from_second(second).unwrap();
-    Claim::of(&resource, "a", uid, created, broker("/"))
+    Claim::of(&resource, "a", uid, created)
 }
 
 #[test]
@@ -62,13 +69,9 @@ fn another_tenant_is_not_named_and_another_virtual_host_does_not_matter() {
     let lost = clashes(&[echo.clone(), tenant.clone()]);
     assert_eq!(lost["2"].named, None);
     assert!(lost["2"].refusal().message.contains("another namespace"));
-    for elsewhere in [broker("tenant"), None] {
-        let moved = Claim {
-            broker: elsewhere,
-            ..tenant.clone()
-        };
-        assert!(clashes(&[echo.clone(), moved]).is_empty());
-    }
+    let (here, elsewhere) = (broker("/"), broker("tenant"));
+    let lost = vumi_plan::clashes([(&here, &echo), (&elsewhere, &tenant)]);
+    assert!(lost.is_empty());
 }
 
 #[test]
@@ -89,37 +92,40 @@ fn of_equal_age_the_uid_decides_and_who_has_lost_takes_nothing_away() {
 prop_compose! {
     fn some_claim()(
         uid in 0..12u8, second in 0..4i64, vhost in 0..2u8, queues in proptest::collection::btree_set(0..5u8, 0..4),
-    ) -> Claim {
-        Claim {
+    ) -> (BrokerIdentity, Claim) {
+        let claim = Claim {
             uid: format!("{uid:02}"),
             created: Timestamp::from_second(second).unwrap(),
             queues: queues.iter().map(|q| format!("q{q}")).collect(),
-            broker: broker(&vhost.to_string()),
             ..claim("x", 0, "Application", "echo: {}, transportName: t")
-        }
+        };
+        (broker(&vhost.to_string()), claim)
     }
 }
 
 proptest! {
     #[test]
     fn one_reader_for_each_queue_whatever_the_order(mut claims in proptest::collection::vec(some_claim(), 0..10)) {
-        claims.sort_by_key(|claim| claim.uid.clone());
-        claims.dedup_by_key(|claim| claim.uid.clone());
-        let lost = clashes(&claims);
-        let winners: Vec<&Claim> = claims.iter().filter(|claim| !lost.contains_key(&claim.uid)).collect();
-        for (n, one) in winners.iter().enumerate() {
-            for other in &winners[..n] {
-                let shared = one.queues.intersection(&other.queues).next();
-                prop_assert!(one.broker != other.broker || shared.is_none());
+        let lost = |claims: &[(BrokerIdentity, Claim)]| {
+            vumi_plan::clashes(claims.iter().map(|(broker, claim)| (broker, claim)))
+        };
+        claims.sort_by_key(|(_, claim)| claim.uid.clone());
+        claims.dedup_by_key(|(_, claim)| claim.uid.clone());
+        let clashes = lost(&claims);
+        let winners: Vec<_> = claims.iter().filter(|(_, claim)| !clashes.contains_key(&claim.uid)).collect();
+        for (n, (broker, one)) in winners.iter().enumerate() {
+            for (of, other) in &winners[..n] {
+                let shared = one.queues.iter().any(|queue| other.queues.contains(queue));
+                prop_assert!(broker != of || !shared);
             }
         }
-        for (uid, clash) in &lost {
-            let loser = claims.iter().find(|claim| &claim.uid == uid).unwrap();
-            let winner = winners.iter().find(|claim| claim.uid == clash.winner).unwrap();
+        for (uid, clash) in &clashes {
+            let (_, loser) = claims.iter().find(|(_, claim)| &claim.uid == uid).unwrap();
+            let (_, winner) = winners.iter().find(|(_, claim)| claim.uid == clash.winner).unwrap();
             prop_assert!((winner.created, &winner.uid) < (loser.created, &loser.uid));
             prop_assert!(winner.queues.contains(&clash.queue) && loser.queues.contains(&clash.queue));
         }
         claims.reverse();
-        prop_assert_eq!(clashes(&claims), lost);
+        prop_assert_eq!(lost(&claims), clashes);
     }
 }
