@@ -44,6 +44,16 @@ pub struct Leaving {
 }
 
 impl Leaving {
+    /// What is kept of such an object.
+    pub fn of(held: &Held) -> Self {
+        let end = held.end.as_deref();
+        Self {
+            object: format!("{} {}", held.kind.kind, held.name),
+            since: end.map(|end| end.at),
+            finalizers: end.map(|end| end.finalizers.clone()).unwrap_or_default(),
+        }
+    }
+
     /// What is in the way, since when, what holds it, and what to do. `made`: when the resource was.
     pub fn sentence(&self, made: Option<Timestamp>) -> String {
         let object = &self.object;
@@ -166,11 +176,7 @@ fn need(held: Option<&Held>, child: &Child, uid: &str, wanted: impl FnOnce() -> 
     };
     let found = Found::labelled(held.is_deleting(), held.owner.as_deref(), Some(uid));
     if found == Found::Leaving {
-        return Need::Wait(Leaving {
-            object: format!("{} {}", child.kind, child.name),
-            since: held.end.as_ref().map(|end| end.at),
-            finalizers: held.finalizers(),
-        });
+        return Need::Wait(Leaving::of(held));
     }
     let names = [HASH, TEMPLATE_HASH];
     // One that belongs to nobody is to be ours, which no hash says.

@@ -39,7 +39,7 @@ impl State {
         self.stale = true;
         let (place, used) = now.unzip();
         self.uses.retain(|of, users| {
-            if Some(of) != place.as_ref() {
+            if of.namespace == key.namespace && Some(of) != place.as_ref() {
                 users.remove(key);
             }
             !users.is_empty()
@@ -172,5 +172,61 @@ pub fn settle(engine: &Engine) {
     drop(state);
     for key in changed {
         engine.queue.add(key, Duration::ZERO);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use vumi_api::Kind;
+
+    fn used(vhost: &str, uid: &str) -> Option<(Place, Use)> {
+        let text = format!(
+            "echo: {{}}\ntransportName: sms\nbroker: {{secretRef: {{name: b}}, vhost: {vhost}}}"
+        );
+        let spec = serde_yaml::from_str(&text).unwrap();
+        let resource = Resource {
+            name: uid.into(),
+            namespace: Some("n".into()),
+            spec: vumi_api::Spec::from_json(Kind::Application, spec).unwrap(),
+        };
+        let place = Place {
+            namespace: "n".into(),
+            broker: resource.broker(),
+        };
+        let used = Use {
+            connector: "sms".into(),
+            scaled: false,
+            claim: Claim::of(&resource, "n", uid, Timestamp::MAX),
+        };
+        Some((place, used))
+    }
+
+    #[test]
+    fn who_moves_to_another_virtual_host_is_there_alone() {
+        let key = |name: &str| Key {
+            kind: Kind::Application,
+            namespace: "n".into(),
+            name: name.into(),
+        };
+        let mut state = State::default();
+        let users = |state: &State, vhost: &str| {
+            let (place, _) = used(vhost, "").unwrap();
+            let users = state.of(&place).map(|(key, _)| key.name.clone());
+            users.collect::<BTreeSet<_>>()
+        };
+        let names = |names: &[&str]| names.iter().map(|name| name.to_string()).collect();
+        for name in ["a", "b"] {
+            state.note(&key(name), used("one", name));
+        }
+        assert_eq!(users(&state, "one"), names(&["a", "b"]));
+        state.note(&key("a"), used("two", "a"));
+        assert_eq!(users(&state, "one"), names(&["b"]));
+        assert_eq!(users(&state, "two"), names(&["a"]));
+        // Who is gone leaves nothing behind.
+        state.note(&key("b"), None);
+        assert_eq!(state.uses.len(), 1);
+        state.note(&key("a"), None);
+        assert!(state.uses.is_empty());
     }
 }

@@ -1,52 +1,81 @@
-//! Text that is kept and seldom read, packed. Thousands of objects of one kind differ in a few words: each is written as what
-//! it has else than one of them (LZ4 with a dictionary).
+//! Text that is kept and seldom read, packed. Thousands of objects of one kind differ in a few words: each is written as what it has
+//! else than those before it (LZ4 with a dictionary).
 
 use lz4_flex::block::{compress_prepend_size_with_dict, decompress_size_prepended_with_dict};
 use std::collections::HashMap;
+use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-/// Longer ones are packed like all, and are no pattern for others: in bytes.
-const LONGEST_PATTERN: usize = 16 * 1024;
+/// Bytes of all that texts of one sort are written by: some ten pod templates that are not alike.
+const MOST: usize = 32 * 1024;
+/// Shorter ones are not worth to be written by.
+const LEAST: usize = 200;
 
-/// A packed text.
-#[derive(Debug)]
+/// What a text is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Sort {
+    /// `spec` and `status` of an object of this kind.
+    Body(&'static str),
+    /// Which fields of such an object are ours.
+    Fields(&'static str),
+}
+
+/// A packed text. It keeps the pattern alive that it is written by.
 pub struct Packed {
     pattern: Arc<[u8]>,
     bytes: Box<[u8]>,
 }
 
-impl Packed {
-    /// The text. Empty if it cannot be read, which would be a bug: it is in memory only.
-    pub fn text(&self) -> String {
-        let text = decompress_size_prepended_with_dict(&self.bytes, &self.pattern);
-        debug_assert!(text.is_ok(), "{text:?}");
-        String::from_utf8(text.unwrap_or_default()).unwrap_or_default()
+impl fmt::Debug for Packed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} packed bytes", self.bytes.len())
     }
 }
 
-/// Packs texts, by sorts of which all are alike.
+impl Packed {
+    fn by(pattern: Arc<[u8]>, text: &str) -> Self {
+        let bytes = compress_prepend_size_with_dict(text.as_bytes(), &pattern).into();
+        Self { pattern, bytes }
+    }
+
+    /// The text.
+    pub fn text(&self) -> String {
+        let bytes = decompress_size_prepended_with_dict(&self.bytes, &self.pattern);
+        match bytes.map(String::from_utf8) {
+            Ok(Ok(text)) => text,
+            // It was a text, and has never left the memory.
+            damaged => {
+                tracing::error!(?damaged, "what was packed cannot be read: this is a bug");
+                String::new()
+            }
+        }
+    }
+}
+
+/// Packs texts.
 #[derive(Debug, Default)]
 pub struct Packer {
-    patterns: Mutex<HashMap<&'static str, Arc<[u8]>>>,
+    patterns: Mutex<HashMap<Sort, Arc<[u8]>>>,
 }
 
 impl Packer {
-    /// Packs a text of that sort.
-    pub fn pack(&self, sort: &'static str, text: &str) -> Packed {
-        let pattern = self.pattern(sort, text);
-        let bytes = compress_prepend_size_with_dict(text.as_bytes(), &pattern);
-        Packed {
-            pattern,
-            bytes: bytes.into(),
+    /// Packs a text. One that is not like those of its sort before it is a pattern for those after it.
+    pub fn pack(&self, sort: Sort, text: &str) -> Packed {
+        let packed = Packed::by(self.pattern(sort, ""), text);
+        let is_unlike = packed.bytes.len() * 3 > text.len() && text.len() >= LEAST;
+        match is_unlike && packed.pattern.len() + text.len() <= MOST {
+            true => Packed::by(self.pattern(sort, text), text),
+            false => packed,
         }
     }
 
-    /// What the text is written by: the first one of its sort, until one comes that has much more in it.
-    fn pattern(&self, sort: &'static str, text: &str) -> Arc<[u8]> {
-        let mut patterns = self.patterns.lock().unwrap_or_else(PoisonError::into_inner);
+    /// What texts of a sort are written by from now on: what it was, and this.
+    fn pattern(&self, sort: Sort, more: &str) -> Arc<[u8]> {
+        let patterns = self.patterns.lock();
+        let mut patterns = patterns.unwrap_or_else(PoisonError::into_inner);
         let pattern = patterns.entry(sort).or_default();
-        if text.len() > pattern.len() * 5 / 4 && text.len() <= LONGEST_PATTERN {
-            *pattern = text.as_bytes().into();
+        if !more.is_empty() {
+            *pattern = [pattern, more.as_bytes()].concat().into();
         }
         Arc::clone(pattern)
     }
@@ -56,50 +85,59 @@ impl Packer {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_differs_in_a_few_words_takes_little_and_comes_back() {
-        let packer = Packer::default();
-        let text = |number: usize| {
-            let fields =
-                (0..100).map(|field| format!("\"field-{field}\": \"value-{}\", ", field * 7));
-            format!(
-                "{{{} \"name\": \"echo-{number}\"}}",
-                fields.collect::<String>()
-            )
-        };
-        let packed: Vec<Packed> = (0..50)
-            .map(|number| packer.pack("a", &text(number)))
-            .collect();
-        for (number, packed) in packed.iter().enumerate() {
-            assert_eq!(packed.text(), text(number));
-            assert!(packed.bytes.len() < 100, "{}", packed.bytes.len());
-        }
+    const SORT: Sort = Sort::Body("Pod");
+
+    /// One of some shapes, with a name.
+    fn text(shape: usize, name: usize) -> String {
+        let value = |field: usize| field * 7919 + shape * 104_729;
+        let fields =
+            (0..100).map(|field| format!("\"{:x}\": {:x}, ", value(field), value(field) * 31));
+        format!(
+            "{{{} \"name\": \"echo-{name}\"}}",
+            fields.collect::<String>()
+        )
     }
 
     #[test]
-    fn a_fuller_one_is_the_pattern_from_then_on() {
+    fn what_differs_in_a_few_words_takes_little_and_comes_back() {
         let packer = Packer::default();
-        let (short, long) = (
-            "{\"spec\": 1}",
-            format!("{{\"status\": \"{}\"}}", "abc".repeat(50)),
+        for (shape, name) in (0..100).map(|n| (n % 5, n)) {
+            let text = text(shape, name);
+            let packed = packer.pack(SORT, &text);
+            assert_eq!(packed.text(), text);
+            assert!(packed.bytes.len() * 10 < text.len(), "{name}: {packed:?}");
+        }
+        let pattern = packer.pattern(SORT, "").len();
+        assert!(
+            pattern < 6 * text(0, 0).len(),
+            "{pattern}: one of each shape"
         );
-        let before = packer.pack("a", short);
-        let first = packer.pack("a", &long);
-        let second = packer.pack("a", &long);
-        assert!(second.bytes.len() < first.bytes.len() || second.bytes.len() < 20);
-        assert_eq!(
-            (before.text(), first.text()),
-            (short.to_owned(), long.clone())
-        );
-        assert_eq!(second.text(), long);
+    }
+
+    #[test]
+    fn what_it_is_written_by_has_an_end() {
+        let packer = Packer::default();
+        let texts: Vec<String> = (0..50).map(|shape| text(shape, 0)).collect();
+        let packed: Vec<Packed> = texts.iter().map(|text| packer.pack(SORT, text)).collect();
+        for (text, packed) in texts.iter().zip(&packed) {
+            assert_eq!(packed.text(), *text);
+        }
+        let pattern = packer.pattern(SORT, "").len();
+        assert!((MOST / 2..=MOST).contains(&pattern), "{pattern}");
+        let of_another = packer.pattern(Sort::Fields("Pod"), "").len();
+        assert_eq!(of_another, 0);
     }
 
     #[test]
     fn empty_and_huge_ones_come_back() {
         let packer = Packer::default();
-        let huge = "0123456789".repeat(100_000);
+        packer.pack(SORT, &text(0, 0));
+        let known = packer.pattern(SORT, "").len();
+        let huge: String = (0..200).map(|shape| text(shape, 1)).collect();
+        assert!(huge.len() > 128 * 1024);
         for text in ["", "x", &huge, "after it", "ünïcode — 漢字"] {
-            assert_eq!(packer.pack("a", text).text(), text);
+            assert_eq!(packer.pack(SORT, text).text(), text);
         }
+        assert_eq!(packer.pattern(SORT, "").len(), known);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::Engine;
 use super::apply::Leaving;
-use super::kinds::{ObjectKind, Part};
+use super::kinds::Part;
 use super::seen::Held;
 use super::store::{Family, Key};
 use super::trouble::Trouble;
@@ -18,10 +18,11 @@ pub async fn prune(
     desired: &Desired,
 ) -> (Vec<String>, Option<Trouble>) {
     let (mut pruned, mut trouble) = (Vec::new(), None);
-    for Unwanted { kind, name, held } in unwanted(family, desired) {
+    for held in unwanted(family, desired) {
         if held.is_deleting() {
             continue;
         }
+        let (kind, name) = (held.kind, &held.name);
         match engine
             .api
             .delete(&kind.path(&key.namespace, name), &held.uid)
@@ -55,24 +56,12 @@ pub async fn prune(
 /// Those that are being deleted and not gone.
 pub fn leaving(family: &Family, desired: &Desired) -> Vec<Leaving> {
     let unwanted = unwanted(family, desired).into_iter();
-    let leaving = unwanted.filter(|one| one.held.is_deleting());
-    leaving
-        .map(|one| Leaving {
-            object: format!("{} {}", one.kind.kind, one.name),
-            since: one.held.end.as_ref().map(|end| end.at),
-            finalizers: one.held.finalizers(),
-        })
-        .collect()
+    let leaving = unwanted.filter(|held| held.is_deleting());
+    leaving.map(Leaving::of).collect()
 }
 
-/// A child that is not wanted any more.
-struct Unwanted<'a> {
-    kind: &'static ObjectKind,
-    name: &'a str,
-    held: &'a Held,
-}
-
-fn unwanted<'a>(family: &'a Family, desired: &Desired) -> Vec<Unwanted<'a>> {
+/// Children that are not wanted any more.
+fn unwanted<'a>(family: &'a Family, desired: &Desired) -> Vec<&'a Held> {
     let Some(resource) = &family.resource else {
         return Vec::new();
     };
@@ -80,14 +69,12 @@ fn unwanted<'a>(family: &'a Family, desired: &Desired) -> Vec<Unwanted<'a>> {
         .others()
         .flat_map(|held| held.config_maps.iter().map(String::as_str))
         .collect();
-    let mut unwanted = Vec::new();
-    for held in family.others().filter(|held| held.kind.part == Part::Child) {
-        let (kind, name) = (held.kind, &*held.name);
-        let ours = held.owner.as_deref() == Some(&*resource.uid);
-        let stays = || kept::stays(desired, kind.kind, name, |name| named.contains(name));
-        if ours && !stays() {
-            unwanted.push(Unwanted { kind, name, held });
-        }
-    }
-    unwanted
+    let children = family.others().filter(|held| held.kind.part == Part::Child);
+    let ours = children.filter(|held| held.owner.as_deref() == Some(&*resource.uid));
+    let unwanted = ours.filter(|held| {
+        !kept::stays(desired, held.kind.kind, &held.name, |name| {
+            named.contains(name)
+        })
+    });
+    unwanted.collect()
 }

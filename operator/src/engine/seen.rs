@@ -3,7 +3,7 @@
 
 use super::kinds::{ObjectKind, Part};
 use super::ownership;
-use super::packed::{Packed, Packer};
+use super::packed::{Packed, Packer, Sort};
 use super::store::Key;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use k8s_openapi::jiff::Timestamp;
@@ -121,12 +121,6 @@ impl Held {
         self.end.is_some()
     }
 
-    /// What holds it until it may go, if it is being deleted.
-    pub fn finalizers(&self) -> Vec<String> {
-        let end = self.end.as_ref();
-        end.map(|end| end.finalizers.clone()).unwrap_or_default()
-    }
-
     /// What an annotation says.
     pub fn annotation(&self, name: &str) -> Option<&str> {
         let mut known = self.annotations.iter();
@@ -180,6 +174,24 @@ impl Held {
     }
 }
 
+/// To which resource an object belongs. None if it belongs to none.
+pub fn belongs(kind: &ObjectKind, meta: &ObjectMeta) -> Option<Key> {
+    let labels = meta.labels.as_ref();
+    let (of, name) = match kind.part {
+        Part::Resource(of) => (of, meta.name.clone()?),
+        Part::Child | Part::Follower => {
+            let of = labels?.get(KIND)?;
+            let of = vumi_api::Kind::ALL.into_iter().find(|k| k.as_str() == of)?;
+            (of, labels?.get(NAME)?.clone())
+        }
+    };
+    Some(Key {
+        kind: of,
+        namespace: meta.namespace.clone()?,
+        name,
+    })
+}
+
 /// To which resource an object belongs, and what is kept of it. None if it belongs to none.
 pub fn hold<const META: bool>(
     kind: &'static ObjectKind,
@@ -187,21 +199,9 @@ pub fn hold<const META: bool>(
     packer: &Packer,
 ) -> Option<(Key, Held)> {
     let meta = object.metadata;
+    let key = belongs(kind, &meta)?;
     let name = meta.name?;
     let labels = meta.labels.unwrap_or_default();
-    let (of, owner_name) = match kind.part {
-        Part::Resource(of) => (of, name.clone()),
-        Part::Child | Part::Follower => {
-            let of = labels.get(KIND)?;
-            let of = vumi_api::Kind::ALL.into_iter().find(|k| k.as_str() == of)?;
-            (of, labels.get(NAME)?.clone())
-        }
-    };
-    let key = Key {
-        kind: of,
-        namespace: meta.namespace?,
-        name: owner_name,
-    };
     let annotations = meta.annotations.unwrap_or_default().into_iter();
     let annotations = annotations.filter(|(name, _)| name.starts_with("vumi.dev/"));
     let owners = meta.owner_references.unwrap_or_default();
@@ -269,9 +269,9 @@ pub fn hold<const META: bool>(
             .map(|(name, value)| (name.into(), value.into()))
             .collect(),
         config_maps: config_maps.into(),
-        body: body.map(|body| packer.pack(kind.kind, &body.to_string())),
+        body: body.map(|body| packer.pack(Sort::Body(kind.kind), &body.to_string())),
         ownership: Mutex::new(fields.map_or(Ownership::None, |fields| {
-            Ownership::Fields(packer.pack(kind.plural, &fields))
+            Ownership::Fields(packer.pack(Sort::Fields(kind.kind), &fields))
         })),
     };
     Some((key, held))

@@ -48,7 +48,7 @@ impl Family {
     }
 
     /// All objects of a kind.
-    pub fn all(&self, kind: &'static str) -> impl Iterator<Item = &Held> {
+    pub fn all(&self, kind: &str) -> impl Iterator<Item = &Held> {
         self.others().filter(move |held| held.kind.kind == kind)
     }
 
@@ -184,7 +184,7 @@ impl Stores {
                 Part::Resource(_) => {}
                 _ => family
                     .others
-                    .retain(|held| held.kind != kind || known(&held.name)),
+                    .retain(|held| held.kind.kind != kind.kind || known(&held.name)),
             }
             if before != (family.resource.is_some(), family.others.len()) {
                 touched.push(key.clone());

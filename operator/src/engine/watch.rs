@@ -4,7 +4,7 @@
 use super::Engine;
 use super::claims;
 use super::kinds::{Depth, ObjectKind, Part};
-use super::seen::{Seen, hold};
+use super::seen::{Seen, belongs, hold};
 use super::store::{Change, Key};
 use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
@@ -74,8 +74,11 @@ async fn observe<const META: bool>(
             }
             Ok(Event::Apply(object)) => put(engine, kind, object),
             Ok(Event::Delete(object)) => {
-                if let Some((key, held)) = hold(kind, object, &engine.stores.packer) {
-                    let change = engine.stores.remove(kind, &key, &held.name, &held.uid);
+                let meta = kube::Resource::meta(&object);
+                if let Some(key) = belongs(kind, meta) {
+                    let (name, uid) = (meta.name.as_deref(), meta.uid.as_deref());
+                    let (name, uid) = (name.unwrap_or_default(), uid.unwrap_or_default());
+                    let change = engine.stores.remove(kind, &key, name, uid);
                     enqueue(engine, key, change);
                 }
             }

@@ -23,8 +23,10 @@ use vumi_testkit::kubernetes::{ApiServer, KubernetesError};
 
 pub const NAMESPACE: &str = "campaign";
 const ACCOUNT: &str = "system:serviceaccount:vumi-system:vumi-operator";
-/// Within this time everything is as it should be, however much else the machine does.
-const SOON: Duration = Duration::from_secs(240);
+/// Within this time everything is as it should be.
+const SOON: Duration = Duration::from_secs(90);
+/// Within this time there is nothing left to do, however much else the machine does.
+const LATER: Duration = Duration::from_secs(240);
 /// For so long it is watched that nothing is written.
 pub const QUIET: Duration = Duration::from_secs(10);
 /// Once, longer than all that happens each minute: Secrets are read again, classes may change, reports are repeated.
@@ -92,7 +94,10 @@ impl Running {
     /// Waits until nothing is left to do.
     pub async fn idle(&self) {
         let (gate, queue) = (self.engine.api.gate(), &self.engine.queue);
-        let idle = until_then(|| gate.leads() && queue.is_idle(Duration::from_millis(200))).await;
+        let idle = within(LATER, || {
+            gate.leads() && queue.is_idle(Duration::from_millis(200))
+        })
+        .await;
         let (now, leads) = (tokio::time::Instant::now(), gate.leads());
         assert!(
             idle,
@@ -137,12 +142,12 @@ fn a_secret_is_found_in_every_spelling() {
 
 /// Waits until something holds, however long that takes within reason.
 pub async fn until(what: &str, holds: impl FnMut() -> bool) {
-    assert!(until_then(holds).await, "still waiting for {what}");
+    assert!(within(SOON, holds).await, "still waiting for {what}");
 }
 
-/// The same, and says whether it came to hold.
-async fn until_then(mut holds: impl FnMut() -> bool) -> bool {
-    let deadline = tokio::time::Instant::now() + SOON;
+/// Whether something comes to hold within a time.
+async fn within(time: Duration, mut holds: impl FnMut() -> bool) -> bool {
+    let deadline = tokio::time::Instant::now() + time;
     while !holds() {
         if tokio::time::Instant::now() >= deadline {
             return false;
