@@ -1,6 +1,5 @@
-//! The conformance suite on real RabbitMQ. Every worker type on 4.0, in both profiles; one of each sort on what differs from these in
-//! nothing but the broker's side of how queues are declared, which is the same code for all types: 3.10, and where quorum queues
-//! are the default (R1 of the design).
+//! Every worker type against the conformance suite on real RabbitMQ: both versions, 4.0 where quorum queues are the
+//! default, and both profiles.
 
 use crate::harness::{PATIENCE, shared_broker, vhost_with};
 use async_trait::async_trait;
@@ -45,38 +44,15 @@ impl BrokerSource for Source<'_> {
     }
 }
 
-/// One of each sort: those that hold connections, those that are asked, those that ask nobody, those without and with a state,
-/// those that pass on.
-const SORTS: [&str; 6] = [
-    "telnet",
-    "httpApi",
-    "devNull",
-    "echo",
-    "memoBot",
-    "routingTable",
-];
-
-/// Every worker type.
-fn all() -> Vec<Registration> {
-    vumi::registry::all().copied().collect()
+impl Source<'_> {
+    fn demand_everything(&self) {
+        let registrations: Vec<Registration> = vumi::registry::all().copied().collect();
+        check_on(&registrations, &[self]);
+    }
 }
 
-/// One of each sort.
-fn sorts() -> Vec<Registration> {
-    let all = all().into_iter();
-    let sorts: Vec<Registration> = all.filter(|r| SORTS.contains(&r.type_name)).collect();
-    assert_eq!(sorts.len(), SORTS.len());
-    sorts
-}
-
-/// On the broker that all tests share, if that can run here.
-fn conform(
-    types: &[Registration],
-    name: &str,
-    vhost: &str,
-    default_queue_type: Option<&str>,
-    parameters: &str,
-) {
+/// On the broker that all tests share.
+fn conforms(name: &str, vhost: &str, default_queue_type: Option<&str>, parameters: &str) {
     let runtime = Runtime::new().unwrap();
     let Some(server) = runtime.block_on(shared_broker()) else {
         return;
@@ -88,11 +64,11 @@ fn conform(
         vhost,
         parameters,
     };
-    check_on(types, &[&source]);
+    source.demand_everything();
 }
 
 #[test]
-fn each_sort_conforms_on_rabbitmq_3() {
+fn every_worker_type_conforms_on_rabbitmq_3() {
     let runtime = Runtime::new().unwrap();
     let started = RabbitMq::start_or_skip(Version::V3_10, Options::default());
     let Some(server) = runtime.block_on(started) else {
@@ -106,22 +82,22 @@ fn each_sort_conforms_on_rabbitmq_3() {
         vhost,
         parameters: "",
     };
-    check_on(&sorts(), &[&source]);
+    source.demand_everything();
 }
 
 #[test]
 fn every_worker_type_conforms_on_rabbitmq_4() {
-    conform(&all(), "RabbitMQ 4.0", "conformance", None, "");
+    conforms("RabbitMQ 4.0", "conformance", None, "");
 }
 
 #[test]
-fn each_sort_conforms_where_quorum_queues_are_the_default() {
+fn every_worker_type_conforms_where_quorum_queues_are_the_default() {
     let name = "RabbitMQ 4.0 with quorum queues";
-    conform(&sorts(), name, "conformance-quorum", Some("quorum"), "");
+    conforms(name, "conformance-quorum", Some("quorum"), "");
 }
 
 #[test]
 fn every_worker_type_conforms_in_profile_quorum() {
-    let (name, parameters) = ("RabbitMQ 4.0, profile quorum", "?profile=quorum");
-    conform(&all(), name, "conformance-profile", None, parameters);
+    let name = "RabbitMQ 4.0, profile quorum";
+    conforms(name, "conformance-profile", None, "?profile=quorum");
 }
