@@ -48,8 +48,8 @@ fmt:
 
 lint:
 	cargo clippy --workspace --all-targets --all-features -- -D warnings
-	# Not among all targets, since it is no test of the workspace.
-	cargo clippy -p vumi-e2e --test e2e -- -D warnings
+	# Not among all targets, since it is no test of the workspace; of all packages, or dependencies would be checked again.
+	cargo clippy --workspace --all-features --test e2e -- -D warnings
 
 crds: ## Write deploy/crds from the types
 	cargo run -q -p vumi -- crds --out deploy/crds

@@ -174,8 +174,8 @@ fn what_new_writes_compiles_and_passes() {
         let tests = format!("examples/{kind}/{name}");
         run(Command::new(vumi).args(["test", &tests]).current_dir(&copy));
     }
-    // Every test of the families, among them the one of all examples; of the binary, that both tables agree; of the
-    // contract, that schema and pages are up to date.
+    // Every test of the families, among them the one of all examples and conformance of what is new; of the binary, that
+    // both tables agree; of the contract, that schema and pages are up to date.
     for (package, kind, place, filter) in [
         (
             "vumi-applications",
@@ -201,6 +201,7 @@ fn what_new_writes_compiles_and_passes() {
     ] {
         let said = run(Command::new(find(package, kind))
             .arg(filter)
+            .env("VUMI_CONFORMANCE", "acme")
             .current_dir(copy.join(place)));
         assert!(said.contains("test result: ok"), "{said}");
         assert!(!said.contains("running 0 tests"), "{package}: {said}");
