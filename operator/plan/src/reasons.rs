@@ -82,7 +82,7 @@ reasons! {
         "Install the Prometheus operator, or switch podMonitor off.";
 
     // Pods.
-    Running in "Ready": "The pods of this generation run and the broker sees their consumers; where the operator cannot reach the broker, they say themselves that they are ready.", "";
+    Running in "Ready": "The pods of this generation run and the broker sees their consumers, or they pause on purpose.", "";
     Suspended in "Ready": "There are no pods because spec.suspend says so; messages wait.", "";
     ScaledToZero in "Ready": "There are no pods because none are needed or wanted; messages wait.", "";
     Starting in "Ready, Reconciling": "The first pods of this generation start.", "";
@@ -107,7 +107,7 @@ reasons! {
         "If it lasts, the log of the pod says why.";
     BrokerUnreachable in "Ready, BacklogKnown": "The broker cannot be reached.",
         "Check that it runs, the host in its Secret, and that no NetworkPolicy is in the way; work goes on by itself.";
-    BrokerRefuses in "Ready": "The broker refuses user, password or virtual host.",
+    BrokerRefuses in "Ready, BacklogKnown": "The broker refuses user, password or virtual host.",
         "Correct the broker's Secret; pods read it again by themselves.";
     BrokerBlocked in "Ready": "The broker takes no messages for now: it is short of memory or disk.",
         "Free memory or disk at the broker; work goes on by itself.";

@@ -74,7 +74,12 @@ fn log_change(link: &Link, new: &Broker, old: &Broker) {
     let Place { namespace, broker } = &link.place;
     let secret = &broker.secret_ref.name;
     match &new.unread {
-        Some(Unread::Broker(why) | Unread::Management(why) | Unread::Forbidden(why)) => {
+        Some(
+            Unread::Broker(why)
+            | Unread::Refused(why)
+            | Unread::Management(why)
+            | Unread::Forbidden(why),
+        ) => {
             tracing::warn!(namespace, secret, why, "a broker cannot be read");
         }
         Some(Unread::NotYet) => {}
@@ -150,7 +155,7 @@ async fn serve(
     ears.hear(&shared.connectors()).await;
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut next, mut counted) = (Instant::now(), None::<(Instant, BTreeMap<String, Queue>)>);
+    let (mut next, mut count) = (Instant::now(), Count::default());
     let mut refused_since = None;
     loop {
         let in_time = tokio::select! {
@@ -185,13 +190,13 @@ async fn serve(
             } => {
                 links.iter().for_each(|link| link.deaf());
                 // An attempt is made every few seconds, and it fails in one of several ways.
-                let said = matches!(link.broker().0.unread, Some(Unread::Broker(_)));
+                let said = link.broker().0.unread.clone();
+                let said = matches!(said, Some(Unread::Broker(_) | Unread::Refused(_)));
                 if in_time || !said {
                     rows.read("connection", None);
                     took(engine, &links, |link| {
                         let secret = &link.place.broker.secret_ref.name;
-                        let why = away(&shown, secret, &error, refused);
-                        reading(unread(Unread::Broker(why)))
+                        reading(unread(away(&shown, secret, &error, refused)))
                     });
                 }
                 let since = *refused_since.get_or_insert_with(Instant::now);
@@ -240,18 +245,13 @@ async fn serve(
                 ..Broker::default()
             },
             Err(why) => {
-                let due = counted.as_ref().is_none_or(|(at, _)| at.elapsed() >= COUNT);
-                if due {
-                    let names = links
-                        .iter()
-                        .flat_map(|link| engine.claims.queues(&link.place));
-                    let names = names.collect();
-                    counted = Some((Instant::now(), count(broker.as_ref(), names).await));
-                }
-                let queues = counted.as_ref().map(|(_, queues)| queues.clone());
+                let names = links
+                    .iter()
+                    .flat_map(|link| engine.claims.queues(&link.place));
+                count.renew(broker.as_ref(), names.collect()).await;
                 Broker {
                     unread: Some(why),
-                    queues: queues.unwrap_or_default(),
+                    queues: count.queues.clone(),
                     ..Broker::default()
                 }
             }
@@ -263,38 +263,66 @@ async fn serve(
 }
 
 /// Which broker is away, why, and what to do. No credentials stand in it.
-fn away(broker: &str, secret: &str, error: &str, refused: bool) -> String {
+fn away(broker: &str, secret: &str, error: &str, refused: bool) -> Unread {
     match refused {
-        true => format!(
+        true => Unread::Refused(format!(
             "the broker {broker} refuses us: {error}; correct user, password and virtual host in the Secret {secret}, which is read again by itself"
-        ),
-        false => format!(
+        )),
+        false => Unread::Broker(format!(
             "the broker {broker} cannot be reached: {error}; see that it runs and listens there, and that the Secret {secret} names the right host; work goes on by itself"
-        ),
+        )),
     }
 }
 
-/// Consumers of queues, as the broker itself says.
-async fn count(
-    broker: &dyn vumi_core::broker::Broker,
-    names: BTreeSet<String>,
-) -> BTreeMap<String, Queue> {
-    let mut queues = BTreeMap::new();
-    for name in names {
-        match broker.depth(&name).await {
-            Ok(Some(depth)) => {
-                let queue = Queue {
-                    ready: depth.ready.into(),
-                    consumers: Some(depth.consumers),
-                    ..Queue::default()
-                };
-                queues.insert(name, queue);
+/// Consumers of queues, as the broker itself says: for where depths cannot be read.
+#[derive(Default)]
+struct Count {
+    queues: BTreeMap<String, Queue>,
+    /// When all of them were asked for.
+    whole: Option<Instant>,
+}
+
+impl Count {
+    /// Asks for queues without known consumers, which may have some by now, and every [`COUNT`] for all.
+    async fn renew(&mut self, broker: &dyn vumi_core::broker::Broker, names: BTreeSet<String>) {
+        self.queues.retain(|name, _| names.contains(name));
+        if self.whole.is_none_or(|at| at.elapsed() >= COUNT) {
+            self.whole = Some(Instant::now());
+            self.ask(broker, names.iter()).await;
+            return;
+        }
+        let read = |name: &&String| {
+            let queue = self.queues.get(*name);
+            queue.is_some_and(|queue| queue.consumers.is_some_and(|some| some > 0))
+        };
+        let idle: Vec<&String> = names.iter().filter(|name| !read(name)).collect();
+        self.ask(broker, idle.into_iter()).await;
+    }
+
+    async fn ask(
+        &mut self,
+        broker: &dyn vumi_core::broker::Broker,
+        names: impl Iterator<Item = &String>,
+    ) {
+        let mut failed = false;
+        for name in names {
+            match broker.depth(name).await {
+                Ok(depth) => {
+                    // Nobody reads what is not there.
+                    let (ready, consumers) = depth.map_or((0, 0), |d| (d.ready, d.consumers));
+                    let queue = Queue {
+                        ready: ready.into(),
+                        consumers: Some(consumers),
+                        ..Queue::default()
+                    };
+                    self.queues.insert(name.clone(), queue);
+                }
+                // One queue may be none of ours; after a second one it is the connection.
+                Err(_) if failed => return,
+                Err(_) => failed = true,
             }
-            Ok(None) => {}
-            Err(_) => break,
         }
     }
-    queues
 }
 
 /// What is known of the Secrets of a link.
@@ -337,13 +365,13 @@ mod tests {
 
     #[test]
     fn a_broker_that_is_away_is_named_with_the_cure() {
-        let text = away("rabbit:5672/campaign", "vumi-broker", "no route", false);
-        assert_eq!(
-            text,
-            "the broker rabbit:5672/campaign cannot be reached: no route; see that it runs and listens there, and that the Secret vumi-broker names the right host; work goes on by itself"
+        let said = away("rabbit:5672/campaign", "vumi-broker", "no route", false);
+        let text = "the broker rabbit:5672/campaign cannot be reached: no route; see that it runs and listens there, and that the Secret vumi-broker names the right host; work goes on by itself";
+        assert_eq!(said, Unread::Broker(text.into()));
+        let said = away("rabbit:5672/", "vumi-broker", "ACCESS_REFUSED", true);
+        assert!(
+            matches!(said, Unread::Refused(text) if text.contains("refuses us") && text.contains("vumi-broker"))
         );
-        let text = away("rabbit:5672/", "vumi-broker", "ACCESS_REFUSED", true);
-        assert!(text.contains("refuses us") && text.contains("vumi-broker"));
     }
 
     #[test]

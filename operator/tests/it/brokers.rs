@@ -5,6 +5,7 @@ use crate::world::{NAMESPACE, World};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 use vumi_api::Kind;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::{
@@ -59,7 +60,7 @@ impl Worker {
     pub fn at_work(mut self) -> tokio::task::JoinHandle<()> {
         tokio::spawn(async move {
             let mut read = self.reads.pop().unwrap();
-            let mut tick = tokio::time::interval(std::time::Duration::from_millis(50));
+            let mut tick = tokio::time::interval(Duration::from_millis(50));
             for turn in 0u64.. {
                 tokio::select! {
                     _ = tick.tick() => {}
@@ -203,7 +204,7 @@ async fn queues_are_read_and_workers_are_heard() {
             if heard {
                 break;
             }
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert!(heard);
         task.abort();
@@ -248,16 +249,46 @@ async fn a_user_without_the_tag_is_told_so_and_consumers_are_counted_all_the_sam
     let url = rabbit.url_as("plain", "secret", "/");
     let place = broker(&world, "first", &url, Some(&rabbit.management_url()));
     let (_, link) = resource(&world, "t", &place);
+    resource(&world, "late", &place);
     let _worker = Worker::start(&url, "t", "transport-t-0").await;
     let task = tokio::spawn(keep(Arc::clone(&world.engine)));
+    let consumers = |queue: &str| link.broker().0.queues.get(queue)?.consumers;
     until("the refusal, and the consumer", || {
         let (broker, _) = link.broker();
-        let queue = broker.queues.get("t.outbound").copied().unwrap_or_default();
         matches!(&broker.unread, Some(Unread::Forbidden(why)) if why.contains("monitoring"))
-            && queue.consumers == Some(1)
+            && consumers("t.outbound") == Some(1)
     })
     .await;
     assert_eq!(link.broker().0.queues["t.outbound"].unacked, None);
+    // Nobody reads a queue that is not there yet.
+    assert_eq!(consumers("late.outbound"), Some(0));
+    // Such a one is asked for again before all are.
+    let began = Instant::now();
+    let _late = Worker::start(&url, "late", "transport-late-0").await;
+    until("the other consumer", || {
+        consumers("late.outbound") == Some(1)
+    })
+    .await;
+    assert!(began.elapsed() < Duration::from_secs(20));
+    task.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_refuses_the_secret_is_no_broker_that_is_away() {
+    let Some(rabbit) = rabbit(Version::V4_0).await else {
+        return;
+    };
+    let world = World::new().await;
+    let url = rabbit.url_as("guest", "planted-value", "/");
+    let (_, link) = resource(&world, "t", &broker(&world, "first", &url, None));
+    let task = tokio::spawn(keep(Arc::clone(&world.engine)));
+    until("the sentence", || {
+        matches!(&link.broker().0.unread, Some(Unread::Refused(why))
+            if why.contains("refuses us") && why.contains("in the Secret first"))
+    })
+    .await;
+    let said = format!("{:?}", link.broker().0);
+    assert!(!said.contains("planted"), "{said}");
     task.abort();
 }
 
@@ -350,7 +381,7 @@ async fn secrets_with_the_same_credentials_share_a_session() {
         if heard {
             break;
         }
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
     assert!(heard && !said(first, &name));
     // Without the first one, the other has a session of its own.

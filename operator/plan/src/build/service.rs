@@ -70,7 +70,12 @@ pub fn url(cx: &Cx<'_>) -> Option<String> {
         return None;
     }
     let scheme = expose.scheme.unwrap_or_default().as_str();
-    Some(format!("{scheme}://{}{}", expose.host, own_path(cx)))
+    let path = match (cx.resource.in_container(), &expose.path) {
+        // Which paths a program answers, only whoever exposes it knows.
+        (true, Some(path)) => path,
+        _ => own_path(cx),
+    };
+    Some(format!("{scheme}://{}{path}", expose.host))
 }
 
 /// The path that the worker answers.

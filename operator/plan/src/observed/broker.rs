@@ -11,7 +11,8 @@ pub struct Broker {
     pub address: Option<String>,
     /// Why depths cannot be read; none if they were.
     pub unread: Option<Unread>,
-    /// Queues by name. With depths read, one that is not among them does not exist; without, it may.
+    /// Queues by name. With depths read, one that is not among them does not exist; where only consumers are counted, it was
+    /// not asked for yet.
     pub queues: BTreeMap<String, Queue>,
 }
 
@@ -22,6 +23,8 @@ pub enum Unread {
     NotYet,
     /// The broker itself does not answer.
     Broker(String),
+    /// The broker answers and refuses user, password or virtual host of the Secret, which is that of the pods as well.
+    Refused(String),
     /// The management API does not answer; consumers may be known all the same.
     Management(String),
     /// The management API refuses the user; consumers may be known all the same.
@@ -155,6 +158,13 @@ impl Broker {
             read && !self.queues.contains_key(name)
         });
         known.chain(missing.map(|(name, _)| (name, 0))).collect()
+    }
+
+    /// Whether it is known of each queue that the worker reads how many consumers it has. Of parts only readings of depths say
+    /// that.
+    pub fn knows_consumers(&self, resource: &Resource) -> bool {
+        let known = |name: &str| self.queues.get(name).is_some_and(|q| q.consumers.is_some());
+        self.unread.is_none() || consumed(resource).iter().all(|(name, _)| known(name))
     }
 
     /// Whether messages wait in a queue or a part that somebody reads.

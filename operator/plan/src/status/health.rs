@@ -1,7 +1,7 @@
 //! Conditions that follow from what workers say of themselves and what the broker says of queues.
 
 use super::{Candidate, Observed, Wish};
-use crate::observed::{Level, Pod, Report, Sight, Unread};
+use crate::observed::{Broker, Level, Pod, Report, Sight, Unread};
 use crate::reasons::Reason;
 use k8s_openapi::jiff::SignedDuration;
 use std::collections::{BTreeMap, BTreeSet};
@@ -180,7 +180,12 @@ impl<'a> Health<'a> {
     }
 
     /// Credentials of broker and peer.
-    fn credentials(&self) -> Option<Candidate> {
+    fn credentials(&self, broker: &Broker) -> Option<Candidate> {
+        if let Some(Unread::Refused(text)) = &broker.unread {
+            // Pods have the same, and what they say of it comes over the broker that refuses them.
+            let (truth, reason) = (Truth::False, Reason::CredentialsRefused);
+            return Some(Candidate::new(truth, reason, text.clone()).after(SHORT));
+        }
         let refused = ["provider_credentials", "endpoint_credentials"];
         let refused = self.says(&refused).or_else(|| {
             let mut reports = self.reports.iter().copied();
@@ -272,7 +277,7 @@ pub fn conditions(
         (T::TrafficStalled, stuck(seen, excused), SHORT),
         (
             T::CredentialsValid,
-            said(T::CredentialsValid, health.credentials()),
+            said(T::CredentialsValid, health.credentials(seen.sight.broker)),
             over,
         ),
     ]
@@ -284,6 +289,7 @@ fn known(seen: &Observed<'_>) -> Wish {
         None => (Truth::True, Reason::BacklogRead, "depths are read"),
         Some(Unread::NotYet) => return Wish::Keep,
         Some(Unread::Broker(text)) => (Truth::False, Reason::BrokerUnreachable, text.as_str()),
+        Some(Unread::Refused(text)) => (Truth::False, Reason::BrokerRefuses, text.as_str()),
         Some(Unread::Management(text)) => {
             (Truth::False, Reason::ManagementUnreachable, text.as_str())
         }

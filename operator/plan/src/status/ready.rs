@@ -184,14 +184,7 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         };
         return match why {
             Some(candidate) => Readiness::ready(candidate),
-            None => {
-                let text = match seen.sight.broker.unread {
-                    // By their own word.
-                    Some(Unread::Broker(_)) => "the pods run and say that they are ready",
-                    _ => "the pods run and the broker sees their consumers",
-                };
-                Readiness::ready(Candidate::new(Truth::True, Reason::Running, text.into()))
-            }
+            None => Readiness::ready(runs(seen)),
         };
     }
     let cause = cause(seen, workload, health);
@@ -278,11 +271,11 @@ fn cause(seen: &Observed<'_>, workload: &Workload, health: &Health<'_>) -> Optio
             needs_edit,
         });
     }
-    if let Some(Unread::Broker(why)) = &seen.sight.broker.unread {
+    if let Some((reason, why)) = away(seen) {
         // Pods that wait for the broker are neither late nor broken.
         return Some(Problem {
-            reason: Reason::BrokerUnreachable,
-            message: why.clone(),
+            reason,
+            message: why.to_owned(),
             needs_edit: false,
         });
     }
@@ -306,19 +299,45 @@ fn cause(seen: &Observed<'_>, workload: &Workload, health: &Health<'_>) -> Optio
     })
 }
 
+/// Why nothing is known of the queues: the broker is away, or refuses the Secret.
+fn away<'a>(seen: &'a Observed<'_>) -> Option<(Reason, &'a str)> {
+    match seen.sight.broker.unread.as_ref()? {
+        Unread::Broker(why) => Some((Reason::BrokerUnreachable, why)),
+        Unread::Refused(why) => Some((Reason::BrokerRefuses, why)),
+        Unread::NotYet | Unread::Management(_) | Unread::Forbidden(_) => None,
+    }
+}
+
+/// A queue of the worker that the broker sees no consumer on.
+fn not_read(seen: &Observed<'_>) -> Option<String> {
+    let consumers = seen.sight.broker.consumers(seen.sight.resource);
+    let unread = consumers.into_iter().find(|(_, consumers)| *consumers == 0);
+    unread.map(|(queue, _)| queue)
+}
+
+/// A worker that is ready, and whether it reads.
+fn runs(seen: &Observed<'_>) -> Candidate {
+    let text = match not_read(seen) {
+        None => "the pods run and the broker sees their consumers",
+        Some(_) => "the pods run and do not read all their queues now, as they say themselves",
+    };
+    Candidate::new(Truth::True, Reason::Running, text.into()).reworded_slowly()
+}
+
 /// Why a worker whose pods are ready is not; none if the broker sees its consumers.
 fn of_broker(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Option<Candidate> {
     let ready_before = previous.is(ConditionType::Ready);
-    match &seen.sight.broker.unread {
-        Some(Unread::Broker(why)) => {
-            return Some(not_ready(Reason::BrokerUnreachable, why).after(A_MOMENT));
-        }
-        Some(Unread::NotYet) if ready_before => return None,
-        Some(Unread::NotYet) => {
-            let text = "the pods are ready; the broker has not been asked yet";
-            return Some(not_ready(Reason::Starting, text));
-        }
-        _ => {}
+    if let Some((reason, why)) = away(seen) {
+        return Some(not_ready(reason, why).after(A_MOMENT));
+    }
+    let resource = seen.sight.resource;
+    let asked = seen.sight.broker.knows_consumers(resource);
+    if !asked && ready_before {
+        return None;
+    }
+    if !asked {
+        let text = "the pods are ready; the broker has not been asked yet";
+        return Some(not_ready(Reason::Starting, text));
     }
     let link = health.link(&seen.sight);
     let away = link.is_some_and(|(link, _)| link.truth == Truth::False);
@@ -328,9 +347,7 @@ fn of_broker(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Opt
     if away || health.says(&pauses).is_some() {
         return None;
     }
-    let consumers = seen.sight.broker.consumers(seen.sight.resource);
-    let unread = consumers.iter().find(|(_, consumers)| *consumers == 0);
-    let (queue, _) = unread?;
+    let queue = not_read(seen)?;
     let text = format!("the broker sees no consumer on {queue}");
     let after = match ready_before {
         true => A_MOMENT,

@@ -155,6 +155,19 @@ fn a_listener_that_nobody_could_reach_is_refused() {
 }
 
 #[test]
+fn the_address_for_the_provider_has_the_path_under_which_a_program_is_exposed() {
+    let program = |path: &str| {
+        let expose = format!("expose: {{host: a.example.net, ingress: {{}}{path}}}");
+        let custom = "custom: {image: registry.example/bot:1, ports: [{name: http, port: 8080}]}";
+        let program = resource("Transport", &format!("{custom}, service: {{{expose}}}"));
+        built(&program, &context(&program)).url
+    };
+    let (whole, part) = (program(""), program(", path: /bot"));
+    assert_eq!(whole.as_deref(), Some("https://a.example.net/"));
+    assert_eq!(part.as_deref(), Some("https://a.example.net/bot"));
+}
+
+#[test]
 fn a_cluster_without_gateways_is_told_and_has_no_dead_object() {
     let spec =
         format!("{HTTP}, service: {{expose: {{host: a.example.net, httpRoute: {{gateway: g}}}}}}");

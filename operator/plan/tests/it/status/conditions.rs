@@ -2,7 +2,7 @@
 
 use super::{ECHO, World};
 use vumi_api::ConditionType as T;
-use vumi_plan::{Queue, Report, Unread};
+use vumi_plan::{Broker, Queue, Report, Unread};
 
 fn transport() -> World {
     World::running("Transport", "devNull: {}")
@@ -391,6 +391,14 @@ fn consumers_that_are_missing_are_excused_by_a_pause_or_a_peer_that_is_away() {
         world.reads(5, 0);
         world.pass(60);
         assert_eq!(world.is(T::Ready), "True/Running", "{reason}");
+        // Nor is it said that they are there.
+        world.repeats();
+        world.pass(65);
+        assert_eq!(world.is(T::Ready), "True/Running", "{reason}");
+        assert!(
+            world.message(T::Ready).contains("do not read all"),
+            "{reason}"
+        );
     }
     let mut world = transport();
     world.reads(5, 0);
@@ -429,6 +437,66 @@ fn who_cannot_read_depths_says_so_and_nothing_becomes_zero() {
     assert_eq!(world.status.backlog, None);
     // Consumers are still known.
     assert_eq!(world.is(T::Ready), "True/Running");
+}
+
+/// Where only consumers are counted, one queue after the other.
+#[test]
+fn nobody_is_ready_whose_queues_were_not_asked_for() {
+    let counted = |consumers: &[(&str, u32)]| {
+        let queue = |&(name, consumers): &(&str, u32)| {
+            let queue = Queue {
+                consumers: Some(consumers),
+                ..Queue::default()
+            };
+            (name.to_owned(), queue)
+        };
+        Broker {
+            address: None,
+            unread: Some(Unread::Forbidden("401".into())),
+            queues: consumers.iter().map(queue).collect(),
+        }
+    };
+    let mut world = World::new("Transport", "devNull: {}");
+    world.runs(1);
+    world.broker = counted(&[("two.outbound", 1)]);
+    world.pass(60);
+    assert_eq!(world.is(T::Ready), "False/Starting");
+    world.broker = counted(&[("one.outbound", 0)]);
+    world.pass(60);
+    assert_eq!(world.is(T::Ready), "False/NotConsuming");
+    world.broker = counted(&[("one.outbound", 1)]);
+    world.pass(5);
+    assert_eq!(world.is(T::Ready), "True/Running");
+    // Of who was ready nothing else is said because nobody could ask.
+    world.broker = counted(&[]);
+    world.pass(60);
+    assert_eq!(world.is(T::Ready), "True/Running");
+}
+
+/// What workers say comes over the broker, so that only the operator can tell.
+#[test]
+fn a_broker_that_is_away_or_refuses_is_told_whatever_pods_say_of_themselves() {
+    for (unread, reason) in [
+        (Unread::Broker("no answer".into()), "BrokerUnreachable"),
+        (Unread::Refused("wrong password".into()), "BrokerRefuses"),
+    ] {
+        for ready in [0, 1] {
+            let mut world = transport();
+            world.says("broker", "ok", "up", "connected");
+            world.look();
+            world.workload.as_mut().unwrap().ready = ready;
+            world.broker.unread = Some(unread.clone());
+            world.pass(30);
+            let told = format!("False/{reason}");
+            assert_eq!(world.three(), [told.as_str(), "", ""]);
+            assert_eq!(world.is(T::BacklogKnown), told);
+            let valid = match reason {
+                "BrokerRefuses" => "False/CredentialsRefused",
+                _ => "True/CredentialsAccepted",
+            };
+            assert_eq!(world.is(T::CredentialsValid), valid);
+        }
+    }
 }
 
 #[test]
