@@ -36,17 +36,18 @@ impl Namespace {
         self.load_is(name, "Running", 60);
     }
 
-    /// One message from a user to a connector, which is in its queue when this returns.
+    /// One message from a user to a connector, which is in its queue when this returns. `helper` is what its transport knows
+    /// beside that, its `helper_metadata`.
     ///
     /// # Panics
     /// If no queue takes it within half a minute.
-    pub fn say(&self, connector: &str, user: &str, content: &str) {
+    pub fn say(&self, connector: &str, user: &str, content: &str, helper: &Value) {
         let message = json!({
             "message_version": "20110921", "message_type": "user_message",
             "message_id": format!("said-by-{user}"), "timestamp": "2026-01-01 12:00:00.000000",
             "from_addr": user, "to_addr": "12345", "content": content, "in_reply_to": null,
             "session_event": null, "group": null, "provider": null, "transport_name": connector,
-            "transport_type": "sms", "transport_metadata": {}, "helper_metadata": {},
+            "transport_type": "sms", "transport_metadata": {}, "helper_metadata": helper,
             "routing_metadata": {},
         });
         let publication = json!({

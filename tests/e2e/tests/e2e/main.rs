@@ -11,5 +11,6 @@ mod operator_ends;
 mod operator_faults;
 mod operator_plugin;
 mod operator_secrets;
+mod operator_state;
 mod operator_upgrade;
 mod worker;

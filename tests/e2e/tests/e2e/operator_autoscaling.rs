@@ -73,7 +73,7 @@ fn a_backlog_makes_pods_idleness_takes_them_and_one_message_wakes_one() {
     });
 
     idles(&here);
-    here.say("load", "ann", "good morning");
+    here.say("load", "ann", "good morning", &json!({}));
     let said = Instant::now();
     here.wait_for("one message wakes a pod", 10, || {
         let pods = here.pods(ECHO);
@@ -148,7 +148,8 @@ fn a_horizontal_pod_autoscaler_goes_by_the_cpu_of_the_pods() {
     let by_cpu = json!({
         "ordering": {"mode": "perUser", "partitions": 8},
         "backlogLimit": 1_000_000,
-        "resources": {"requests": {"cpu": "100m"}},
+        // More than a program that is not optimised takes while it has nothing to do.
+        "resources": {"requests": {"cpu": "200m"}},
     });
     echo_of_load(&here, &by_cpu);
     here.settled(&[ECHO], 240);
