@@ -36,11 +36,30 @@ pub fn secret_file(pod: &Pod, secret: &str, key: &str) -> Result<String, String>
 /// # Panics
 /// If one of them is not running.
 pub fn kill_containers(pods: &[Pod]) {
-    for pod in pods {
-        let kill = ["ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal"];
-        let kill = enter(&[kill.as_slice(), &["SIGKILL", &pod.container]].concat());
-        kill.unwrap_or_else(|why| panic!("{} is not killed: {why}", pod.name));
-    }
+    pods.iter().for_each(|pod| signal(pod, "SIGKILL"));
+}
+
+/// Stops the process of a pod's container where it is, as a machine does that sleeps: it keeps its connections and says nothing,
+/// until [`thaw`] lets it go on.
+///
+/// # Panics
+/// If it is not running.
+pub fn freeze(pod: &Pod) {
+    signal(pod, "SIGSTOP");
+}
+
+/// Lets a process go on that [`freeze`] has stopped.
+///
+/// # Panics
+/// If it is not there any more.
+pub fn thaw(pod: &Pod) {
+    signal(pod, "SIGCONT");
+}
+
+fn signal(pod: &Pod, signal: &str) {
+    let kill = ["ctr", "--namespace", "k8s.io", "tasks", "kill", "--signal"];
+    let sent = enter(&[kill.as_slice(), &[signal, &pod.container]].concat());
+    sent.unwrap_or_else(|why| panic!("{} gets no {signal}: {why}", pod.name));
 }
 
 /// Kills a part of the cluster itself (`kube-apiserver`), which starts again at once.

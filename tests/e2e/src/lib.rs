@@ -9,7 +9,7 @@ mod process;
 mod resources;
 mod turns;
 
-pub use faults::{answers, kill_containers, kill_part, own_cluster, secret_file};
+pub use faults::{answers, freeze, kill_containers, kill_part, own_cluster, secret_file, thaw};
 pub use load::Reply;
 pub use metrics::Metrics;
 pub use operator::{Operator, documents};

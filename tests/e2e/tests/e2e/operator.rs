@@ -88,7 +88,10 @@ fn an_applied_campaign_is_ready_answers_and_rolls_what_is_edited() {
 
     // What the operator writes is no difference to what was applied.
     let example = root().join("examples/telnet-echo");
-    here.succeed(&["diff", "-f", &example.to_string_lossy()], "");
+    let example = example.to_string_lossy();
+    here.succeed(&["diff", "-f", &example], "");
+    here.succeed(&["apply", "--server-side", "-f", &example], "");
+    here.succeed(&["diff", "--server-side", "-f", &example], "");
     // A listener that keeps its sessions to itself cannot be two.
     let two = here.kubectl(&["scale", TELNET, "--replicas=2"], "");
     let told = String::from_utf8_lossy(&two.stderr);

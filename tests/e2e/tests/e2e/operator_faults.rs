@@ -3,14 +3,19 @@
 use crate::operator::{ECHO, echo_of_load};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use vumi_e2e::{
-    Namespace, Operator, Pod, RabbitMq, Reply, alone, answers, kill_containers, kill_part,
-    own_cluster,
+    Namespace, Operator, Pod, RabbitMq, Reply, alone, answers, freeze, kill_containers, kill_part,
+    own_cluster, thaw,
 };
 
 /// What comes while one thing dies and comes back.
 const COUNT: usize = 3000;
 const RATE: usize = 100;
+/// Longer than the broker waits for a sign of life, shorter than the kubelet.
+const FROZEN: Duration = Duration::from_secs(40);
+/// Passes on what comes, to the application, and its replies.
+const EDGE: &str = "dispatcher/edge";
 /// So many of them may come twice when who has them in hand dies, or the broker: those of ten seconds.
 const IN_HAND: usize = 10 * RATE;
 /// And so many while neither does, where pods come and go as they are told.
@@ -61,7 +66,7 @@ impl Outcome {
 /// Takes in what was answered since, by the name of the load.
 fn hear(here: &Namespace, outcomes: &mut BTreeMap<String, Outcome>) -> Result<(), String> {
     loop {
-        let replies = here.replies("load")?;
+        let replies = here.replies("edge")?;
         if replies.is_empty() {
             return Ok(());
         }
@@ -92,8 +97,9 @@ fn kill(here: &Namespace, pods: impl Fn() -> Vec<Pod>) {
     });
 }
 
-/// A pod, all containers, the leader of the operators, the API server and the broker are killed, each while numbered messages
-/// come: every one is answered, each user's in order, few twice and those under the same id, and the status is true again.
+/// A pod, all containers, the leader of the operators, the API server and the broker are killed, and a pod is frozen, each while
+/// numbered messages come through a dispatcher: every one is answered, each user's in order, few twice and those under the same
+/// id, and the status is true again.
 #[test]
 fn nothing_is_lost_or_out_of_order_while_parts_die_and_the_status_is_true_again() {
     if !own_cluster() {
@@ -108,31 +114,56 @@ fn nothing_is_lost_or_out_of_order_while_parts_die_and_the_status_is_true_again(
     let ordering = json!({"mode": "perUser", "partitions": 8});
     let divided = json!({"ordering": ordering, "backlogLimit": 100_000});
     echo_of_load(&here, &divided);
-    here.settled(&[ECHO], 240);
+    let edge = json!({
+        "apiVersion": "vumi.dev/v1alpha1",
+        "kind": "Dispatcher",
+        "metadata": {"name": "edge"},
+        "spec": {"simple": {"transports": ["edge"], "exposed": ["load"]}, "backlogLimit": 100_000},
+    });
+    here.succeed(&["apply", "-f", "-"], &edge.to_string());
+    here.settled(&[ECHO, EDGE], 240);
     here.succeed(&["scale", ECHO, "--replicas=3"], "");
     ready_replicas(&here, 3);
     let mut outcomes: BTreeMap<String, Outcome> = BTreeMap::new();
     let mut while_loaded = |name: &str, replicas: u64, fault: &dyn Fn()| {
-        here.load(name, "load", COUNT, RATE);
+        here.load(name, "edge", COUNT, RATE);
         outcomes.insert(name.into(), Outcome::default());
         fault();
         ready_replicas(&here, replicas);
+        here.settled(&[EDGE], 120);
         here.load_is(name, "Succeeded", 300);
     };
 
     while_loaded("pod", 3, &|| {
+        for (resource, number) in [(ECHO, 3), (EDGE, 1)] {
+            let one = here.pods(resource).remove(0);
+            here.succeed(
+                &["delete", "pod", "--grace-period=0", "--force", &one.name],
+                "",
+            );
+            here.wait_for("another pod in its place", 60, || {
+                let pods = here.pods(resource);
+                let replaced = pods.len() == number && pods.iter().all(|pod| pod.uid != one.uid);
+                replaced.then_some(()).ok_or(format!("{pods:?}"))
+            });
+        }
+    });
+    while_loaded("containers", 3, &|| {
+        kill(&here, || [here.pods(ECHO), here.pods(EDGE)].concat());
+    });
+    while_loaded("frozen", 3, &|| {
         let one = here.pods(ECHO).remove(0);
-        here.succeed(
-            &["delete", "pod", "--grace-period=0", "--force", &one.name],
-            "",
-        );
-        here.wait_for("another pod in its place", 60, || {
-            let pods = here.pods(ECHO);
-            let replaced = pods.len() == 3 && pods.iter().all(|pod| pod.uid != one.uid);
-            replaced.then_some(()).ok_or(format!("{pods:?}"))
+        freeze(&one);
+        std::thread::sleep(FROZEN);
+        thaw(&one);
+        here.wait_for("it goes on", 60, || {
+            let mut pods = here.pods(ECHO).into_iter();
+            let same = pods.find(|pod| pod.uid == one.uid);
+            let ready = same.as_ref().is_some_and(|pod| pod.ready);
+            assert_eq!(same.as_ref().map(|pod| pod.restarts), Some(one.restarts));
+            ready.then_some(()).ok_or(format!("{same:?}"))
         });
     });
-    while_loaded("containers", 3, &|| kill(&here, || here.pods(ECHO)));
     while_loaded("operator", 4, &|| {
         let leader = operator.leader();
         kill(&operator.place, || {
@@ -177,8 +208,10 @@ fn nothing_is_lost_or_out_of_order_while_parts_die_and_the_status_is_true_again(
         };
         assert!(repeated.len() <= most, "{name}: {repeated:?}");
     }
-    here.settled(&[ECHO], 120);
-    let status = here.get(ECHO).unwrap()["status"].clone();
-    assert_eq!(status["backlog"], "0", "{status}");
-    assert_eq!(status["parked"], "0", "{status}");
+    for resource in [ECHO, EDGE] {
+        here.settled(&[resource], 120);
+        let status = here.get(resource).unwrap()["status"].clone();
+        assert_eq!(status["backlog"], "0", "{status}");
+        assert_eq!(status["parked"], "0", "{status}");
+    }
 }
