@@ -4,7 +4,7 @@ SHELL := /bin/bash
 export CARGO_TERM_PROGRESS_WHEN ?= auto
 RUN_ARGS ?=
 
-.PHONY: help run test e2e cluster-up cluster-down loss soak setup fmt lint check crds docs bench bench-operator deny clean
+.PHONY: help run test e2e cluster-up cluster-down loss soak setup fmt lint check crds crds-check docs bench bench-operator deny clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,10 @@ lint:
 
 crds: ## Write deploy/crds from the types
 	cargo run -q -p vumi -- crds --out deploy/crds
+
+crds-check: ## Apply all CRDs to a real API server, which alone can tell what their rules cost
+	@scripts/setup test
+	scripts/test --workspace --all-features --test contract -- the_api_server_and_the_reader_agree
 
 docs: ## Write docs/reference from the types, docs/man from the commands
 	cargo run -q -p vumi -- docs --out docs/reference --man docs/man

@@ -65,6 +65,14 @@ fn run(command: &mut Command) -> String {
 
 fn cargo(copy: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO"));
+    // What `cargo test` tells this process of its package would be news to build scripts that ask for the same of theirs, as
+    // ring's does: they and all that needs them would be built again.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
         .args(arguments)
         .current_dir(copy)
