@@ -5,7 +5,7 @@ use crate::world::{NAMESPACE, World};
 use bytes::Bytes;
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use vumi_api::Kind;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::{
@@ -262,14 +262,11 @@ async fn a_user_without_the_tag_is_told_so_and_consumers_are_counted_all_the_sam
     assert_eq!(link.broker().0.queues["t.outbound"].unacked, None);
     // Nobody reads a queue that is not there yet.
     assert_eq!(consumers("late.outbound"), Some(0));
-    // Such a one is asked for again before all are.
-    let began = Instant::now();
     let _late = Worker::start(&url, "late", "transport-late-0").await;
     until("the other consumer", || {
         consumers("late.outbound") == Some(1)
     })
     .await;
-    assert!(began.elapsed() < Duration::from_secs(20));
     task.abort();
 }
 
