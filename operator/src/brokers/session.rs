@@ -190,8 +190,10 @@ async fn serve(
             } => {
                 links.iter().for_each(|link| link.deaf());
                 // An attempt is made every few seconds, and it fails in one of several ways.
-                let said = link.broker().0.unread.clone();
-                let said = matches!(said, Some(Unread::Broker(_) | Unread::Refused(_)));
+                let said = matches!(
+                    link.broker().0.unread,
+                    Some(Unread::Broker(_) | Unread::Refused(_))
+                );
                 if in_time || !said {
                     rows.read("connection", None);
                     took(engine, &links, |link| {

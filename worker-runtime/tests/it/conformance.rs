@@ -1,5 +1,5 @@
 //! Every worker type against the conformance suite on real RabbitMQ: both versions, 4.0 where quorum queues are the
-//! default, and both profiles. `VUMI_CONFORMANCE=/` runs each case on every one of them.
+//! default, and both profiles.
 
 use crate::harness::{PATIENCE, shared_broker, vhost_with};
 use async_trait::async_trait;
@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::runtime::Runtime;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
 use vumi_core::broker::{Broker, LinkState};
-use vumi_core::conformance::{BrokerSource, check_dealt, check_on};
+use vumi_core::conformance::{BrokerSource, check_on};
 use vumi_core::worker::Registration;
 use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
 
@@ -44,62 +44,60 @@ impl BrokerSource for Source<'_> {
     }
 }
 
-fn all() -> Vec<Registration> {
-    vumi::registry::all().copied().collect()
+impl Source<'_> {
+    fn demand_everything(&self) {
+        let registrations: Vec<Registration> = vumi::registry::all().copied().collect();
+        check_on(&registrations, &[self]);
+    }
 }
 
 /// On the broker that all tests share.
-fn conforms(name: &str, vhost: &str, parameters: &str) {
+fn conforms(name: &str, vhost: &str, default_queue_type: Option<&str>, parameters: &str) {
     let runtime = Runtime::new().unwrap();
     let Some(server) = runtime.block_on(shared_broker()) else {
         return;
     };
-    runtime.block_on(vhost_with(vhost, None));
+    runtime.block_on(vhost_with(vhost, default_queue_type));
     let source = Source {
         name,
         server,
         vhost,
         parameters,
     };
-    check_on(&all(), &[&source]);
+    source.demand_everything();
+}
+
+#[test]
+fn every_worker_type_conforms_on_rabbitmq_3() {
+    let runtime = Runtime::new().unwrap();
+    let started = RabbitMq::start_or_skip(Version::V3_10, Options::default());
+    let Some(server) = runtime.block_on(started) else {
+        return;
+    };
+    let vhost = "conformance";
+    runtime.block_on(server.add_vhost(vhost, None)).unwrap();
+    let source = Source {
+        name: "RabbitMQ 3.10",
+        server: &server,
+        vhost,
+        parameters: "",
+    };
+    source.demand_everything();
 }
 
 #[test]
 fn every_worker_type_conforms_on_rabbitmq_4() {
-    conforms("RabbitMQ 4.0", "conformance", "");
+    conforms("RabbitMQ 4.0", "conformance", None, "");
+}
+
+#[test]
+fn every_worker_type_conforms_where_quorum_queues_are_the_default() {
+    let name = "RabbitMQ 4.0 with quorum queues";
+    conforms(name, "conformance-quorum", Some("quorum"), "");
 }
 
 #[test]
 fn every_worker_type_conforms_in_profile_quorum() {
     let name = "RabbitMQ 4.0, profile quorum";
-    conforms(name, "conformance-profile", "?profile=quorum");
-}
-
-/// What differs there is between runtime and broker, whatever the type: each case of each type runs on one of the two.
-#[test]
-fn every_worker_type_conforms_on_rabbitmq_3_and_where_quorum_queues_are_the_default() {
-    let runtime = Runtime::new().unwrap();
-    let started = RabbitMq::start_or_skip(Version::V3_10, Options::default());
-    let Some(rabbitmq_3) = runtime.block_on(started) else {
-        return;
-    };
-    let Some(rabbitmq_4) = runtime.block_on(shared_broker()) else {
-        return;
-    };
-    let (vhost, quorum) = ("conformance", "conformance-quorum");
-    runtime.block_on(rabbitmq_3.add_vhost(vhost, None)).unwrap();
-    runtime.block_on(vhost_with(quorum, Some("quorum")));
-    let old = Source {
-        name: "RabbitMQ 3.10",
-        server: &rabbitmq_3,
-        vhost,
-        parameters: "",
-    };
-    let replicated = Source {
-        name: "RabbitMQ 4.0 with quorum queues",
-        server: rabbitmq_4,
-        vhost: quorum,
-        parameters: "",
-    };
-    check_dealt(&all(), &[&old, &replicated]);
+    conforms(name, "conformance-profile", None, "?profile=quorum");
 }

@@ -47,7 +47,7 @@ mod told;
 mod waivers;
 
 #[cfg(any(test, feature = "conformance"))]
-pub use suite::{BrokerSource, Embedded, check, check_dealt, check_on};
+pub use suite::{BrokerSource, Embedded, check, check_on};
 
 use async_trait::async_trait;
 

@@ -63,32 +63,13 @@ pub fn check(registrations: &[Registration]) {
 /// # Panics
 /// If a case fails, or a waiver is no longer needed; the text lists all of them.
 pub fn check_on(registrations: &[Registration], brokers: &[&dyn BrokerSource]) {
-    demand_none(findings(registrations, brokers, Spread::Each, None));
-}
-
-/// As [`check_on`], but each case of each type on one of `brokers`: every broker meets every type and every case. What
-/// `VUMI_CONFORMANCE` names runs on each of them; `/` names all.
-///
-/// # Panics
-/// If a case fails, or a waiver is no longer needed; the text lists all of them.
-pub fn check_dealt(registrations: &[Registration], brokers: &[&dyn BrokerSource]) {
-    demand_none(findings(registrations, brokers, Spread::Dealt, None));
-}
-
-fn demand_none(findings: Vec<String>) {
+    let findings = findings(registrations, brokers, None);
     assert!(
         findings.is_empty(),
         "{} findings of the conformance suite:\n{}",
         findings.len(),
         findings.join("\n")
     );
-}
-
-/// On which of the brokers a case runs.
-#[derive(Clone, Copy, PartialEq)]
-pub(super) enum Spread {
-    Each,
-    Dealt,
 }
 
 struct Job<'a> {
@@ -102,27 +83,18 @@ struct Job<'a> {
 pub(super) fn findings(
     registrations: &[Registration],
     brokers: &[&dyn BrokerSource],
-    spread: Spread,
     patience: Option<Duration>,
 ) -> Vec<String> {
     let only = std::env::var("VUMI_CONFORMANCE").unwrap_or_default();
-    let dealt = spread == Spread::Dealt && only.is_empty();
     let mut jobs = VecDeque::new();
-    for (nth, registration) in registrations.iter().enumerate() {
+    for registration in registrations {
         let subject = Subject::of(registration);
         let named = |case: &&Case| {
             let name = format!("{} / {}", registration.type_name, case.name);
             name.contains(&only)
         };
         let cases = CASES.iter().filter(|case| (case.applies)(&subject));
-        for (turn, case) in cases.filter(named).enumerate() {
-            // Not by `turn` alone, or a case would meet the same broker with every type.
-            let place = (nth + turn) % brokers.len();
-            let brokers = if dealt {
-                &brokers[place..=place]
-            } else {
-                brokers
-            };
+        for case in cases.filter(named) {
             for &broker in brokers {
                 jobs.push_back(Job {
                     registration,

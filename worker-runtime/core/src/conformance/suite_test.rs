@@ -2,7 +2,7 @@
 
 use super::Fixture;
 use super::delegate::Double;
-use super::suite::{BrokerSource, Embedded, Spread, findings};
+use super::suite::{BrokerSource, Embedded, findings};
 use crate::broker::{Broker, Confirmation, Publication, Receipt};
 use crate::error::{ErrorClass, WorkError};
 use crate::message::{Message, SessionEvent, random_id};
@@ -111,7 +111,6 @@ fn found<const FLAW: u8>() -> Vec<String> {
     let findings = findings(
         &[Registration::of::<Flawed<FLAW>>()],
         &[&Embedded],
-        Spread::Each,
         PATIENCE,
     );
     let case = |finding: String| {
@@ -123,12 +122,7 @@ fn found<const FLAW: u8>() -> Vec<String> {
 
 #[test]
 fn a_good_worker_has_no_findings() {
-    let findings = findings(
-        &[Registration::of::<Flawed<GOOD>>()],
-        &[&Embedded],
-        Spread::Each,
-        None,
-    );
+    let findings = findings(&[Registration::of::<Flawed<GOOD>>()], &[&Embedded], None);
     assert!(findings.is_empty(), "{findings:#?}");
 }
 
@@ -225,7 +219,7 @@ impl BrokerSource for LeakySource {
 #[test]
 fn a_broker_that_loses_what_it_confirmed_is_found() {
     let good = Registration::of::<Flawed<GOOD>>();
-    let findings = findings(&[good], &[&LeakySource], Spread::Each, PATIENCE);
+    let findings = findings(&[good], &[&LeakySource], PATIENCE);
     let order = findings.iter().find(|f| f.contains("/ order on leaky"));
     assert!(order.is_some(), "{findings:?}");
 }
