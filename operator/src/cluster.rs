@@ -13,6 +13,8 @@ use vumi_plan::Platform;
 
 /// How often the definitions are compared, beside whenever a watch of ours breaks.
 const LOOK: Duration = Duration::from_secs(20);
+/// A comparison that is no older is good enough to write a status by. The API server itself tells of other definitions a second late.
+const FRESH: Duration = Duration::from_secs(2);
 /// How often other kinds are looked for.
 const DISCOVER: Duration = Duration::from_secs(3600);
 
@@ -27,14 +29,23 @@ pub enum Definitions {
     Current,
 }
 
+/// The last comparison.
+#[derive(Default)]
+struct Compared {
+    /// Where the schema was: this changes with what it says. None while there was none.
+    place: Option<String>,
+    at: Option<Instant>,
+}
+
 /// What the cluster knows.
 pub struct Cluster {
     api: Api,
     metrics: Metrics,
     definitions: watch::Sender<Definitions>,
     platform: watch::Sender<Platform>,
-    /// Where the schema was that was compared last: it changes with what it says.
-    compared: Mutex<Option<String>>,
+    compared: Mutex<Compared>,
+    /// One comparison at a time: whoever waits for it meanwhile has the next one's answer.
+    comparing: tokio::sync::Mutex<()>,
     again: Notify,
 }
 
@@ -49,7 +60,8 @@ impl Cluster {
             metrics,
             definitions: watch::Sender::new(Definitions::Unknown),
             platform: watch::Sender::new(Platform::default()),
-            compared: Mutex::new(None),
+            compared: Mutex::default(),
+            comparing: tokio::sync::Mutex::default(),
             again: Notify::new(),
         })
     }
@@ -103,7 +115,7 @@ impl Cluster {
         }
     }
 
-    fn compared(&self) -> MutexGuard<'_, Option<String>> {
+    fn compared(&self) -> MutexGuard<'_, Compared> {
         self.compared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -112,26 +124,40 @@ impl Cluster {
     /// # Errors
     /// They cannot be read; what was known before holds.
     pub async fn compare(&self) -> Result<(), ApiError> {
+        let _alone = self.comparing.lock().await;
+        self.ask().await
+    }
+
+    /// The same before a write that would make a rollback of a moment ago permanent: unless they were compared just now.
+    ///
+    /// # Errors
+    /// They cannot be read. That they are older is what the gate says.
+    pub async fn compare_before_write(&self) -> Result<(), ApiError> {
+        let _alone = self.comparing.lock().await;
+        let fresh = self.compared().at.is_some_and(|at| at.elapsed() < FRESH);
+        if fresh { Ok(()) } else { self.ask().await }
+    }
+
+    async fn ask(&self) -> Result<(), ApiError> {
+        let began = Instant::now();
         let index = self.api.get("/openapi/v3").await?;
         let place = &index["paths"][format!("apis/{GROUP}/{VERSION}")]["serverRelativeURL"];
-        let known = self.compared().clone();
-        let found = match place.as_str() {
-            None => Definitions::Older("all kinds: they are not installed".into()),
-            Some(place) if known.as_deref() == Some(place) => return Ok(()),
-            Some(place) => {
-                let document = self.api.get(place).await?;
-                let found = match lacking(&document) {
+        let place = place.as_str();
+        let known = place.is_some() && self.compared().place.as_deref() == place;
+        if !known {
+            let found = match place {
+                None => Definitions::Older("all kinds: they are not installed".into()),
+                Some(place) => match lacking(&self.api.get(place).await?) {
                     Some(what) => Definitions::Older(what),
                     None => Definitions::Current,
-                };
-                *self.compared() = Some(place.to_owned());
-                found
-            }
-        };
-        if !place.is_string() {
-            *self.compared() = None;
+                },
+            };
+            self.settle(found);
         }
-        self.settle(found);
+        *self.compared() = Compared {
+            place: place.map(str::to_owned),
+            at: Some(began),
+        };
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! One document: which kind it is, its checks, and the typed resource that comes out of them.
 
 use super::finding::{
-    DOCUMENT, DUPLICATE_NAME, IGNORED, INVALID, RULE, UNKNOWN_FIELD, WRONG_VALUE,
+    DOCUMENT, DUPLICATE_NAME, IGNORED, INVALID, RULE, UNKNOWN_FIELD, UNSUPPORTED, WRONG_VALUE,
 };
 use super::report::Report;
 use super::tree::{self, Data, Node, Place, below};
@@ -11,6 +11,9 @@ use crate::crds::{API_VERSION, GROUP, root_schema};
 use crate::names::nearest;
 use crate::resource::{Kind, Resource, Spec};
 use std::collections::HashMap;
+
+/// Reserved for workers that share pods.
+const WORKER_POOL: &str = "WorkerPool";
 
 /// Fields of `metadata` that people and tools write.
 const METADATA: &[&str] = &[
@@ -127,6 +130,12 @@ impl Reader {
                 let place = node
                     .entry("kind")
                     .map_or(node.place, |entry| entry.value.place);
+                if kind == WORKER_POOL {
+                    let message = format!("kind {WORKER_POOL} is not supported yet");
+                    let help = Some("each worker has a pod of its own".to_owned());
+                    report.error(UNSUPPORTED, place, "kind", message, help);
+                    return;
+                }
                 let help = match nearest(kind, Kind::ALL.map(Kind::as_str)) {
                     Some(name) => format!("did you mean {name}?"),
                     None => "the kinds are Transport, Application, Dispatcher and MetricAggregator"

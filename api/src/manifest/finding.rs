@@ -79,7 +79,7 @@ codes! {
     DUPLICATE_KEY = "manifest.duplicate_key", "A key stands twice in one object; only one of them can count.";
     DUPLICATE_NAME = "manifest.duplicate_name", "Two resources of one kind have the same name.";
     UNKNOWN_FIELD = "manifest.unknown_field", "A field that does not exist here, most often a slip of the pen.";
-    UNSUPPORTED = "manifest.unsupported", "A reserved field that this version does not support yet.";
+    UNSUPPORTED = "manifest.unsupported", "A reserved field or kind that this version does not support yet.";
     MISSING_FIELD = "manifest.missing_field", "A required field is missing.";
     WRONG_TYPE = "manifest.wrong_type", "A value is of another type than its field.";
     WRONG_VALUE = "manifest.wrong_value", "A value is outside what its field allows.";

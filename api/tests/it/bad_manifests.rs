@@ -185,6 +185,17 @@ fn all_findings_come_at_once_in_the_order_of_places() {
     assert_eq!(read.resources[0].line, 16);
 }
 
+/// Its name is kept for a later version, and no misspelling of another kind.
+#[test]
+fn the_reserved_kind_is_told_as_such() {
+    let text =
+        "apiVersion: vumi.dev/v1alpha1\nkind: WorkerPool\nmetadata: {name: small}\nspec: {}\n";
+    assert_eq!(
+        lines(&read(text, Target::Cluster).findings),
+        ["f.yaml:2:7 kind: kind WorkerPool is not supported yet; each worker has a pod of its own",]
+    );
+}
+
 /// A Secret that was made from a worker's manifest.
 #[test]
 fn a_secret_under_our_api_version_is_told_its_own() {

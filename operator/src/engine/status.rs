@@ -89,6 +89,7 @@ pub async fn tell(
         "metadata": {"name": key.name, "namespace": key.namespace, "uid": held.uid},
         "status": outlook.status,
     });
+    engine.cluster.compare_before_write().await?;
     let path = format!("{}/status", kind.path(&key.namespace, &key.name));
     let how = Apply {
         force: true,

@@ -438,6 +438,21 @@ async fn older_definitions(
         rules.retain(|rule| !rule["rule"].as_str().unwrap().contains("backlogLimit"));
     }
     cluster.server.establish(&older).unwrap();
+    let limit = || Some(cluster.get(user)?["spec"]["backlogLimit"].clone());
+    until("what is lacking to be left out", || {
+        limit().is_some_and(|limit| limit.is_null())
+    })
+    .await;
+    let seen = cluster.get(user).unwrap();
+    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
+    // Before the next look at the definitions is due, something happens that its status would tell.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let workload = child("Deployment", "transport-telnet-full");
+    let generation = cluster.get(&workload).unwrap()["metadata"]["generation"].clone();
+    cluster.said(
+        &workload,
+        json!({"observedGeneration": generation, "replicas": 1, "updatedReplicas": 1, "unavailableReplicas": 1}),
+    );
     until("the operator to notice", || {
         operator.health.ready().is_err()
     })
@@ -461,13 +476,6 @@ async fn older_definitions(
         older.collect::<Vec<_>>()
     };
     until("the event", || !told().is_empty()).await;
-    // A resource that uses what is lacking.
-    let limit = || Some(cluster.get(user)?["spec"]["backlogLimit"].clone());
-    until("what is lacking to be left out", || {
-        limit().is_some_and(|limit| limit.is_null())
-    })
-    .await;
-    let seen = cluster.get(user).unwrap();
     observe(proxy, observed);
     cluster.merge(resource, &json!({"spec": {"replicas": 2}}));
     tokio::time::sleep(QUIET).await;
@@ -483,7 +491,6 @@ async fn older_definitions(
     assert!(note.contains("Transport.spec.backlogLimit"), "{note}");
     other.end().await;
     let now = cluster.get(user).unwrap();
-    let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
     assert_eq!(version(&now), version(&seen), "nobody wrote to it");
     cluster.server.establish(&definitions().remove(0)).unwrap();
     until("what is there to come back whole", || {

@@ -1,7 +1,7 @@
 //! What is called, in which order, and that there is silence after it.
 
 use crate::fake::Instead;
-use crate::world::{NAMESPACE, World, telnet, told};
+use crate::world::{COMPARED, NAMESPACE, World, telnet, told};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -47,6 +47,29 @@ async fn a_new_resource_gets_its_objects_in_order_and_then_there_is_silence() {
         "vumi.dev/kind=Transport,vumi.dev/name=t"
     );
     assert!(world.condition("Reconciling").is_null());
+    world.silence().await;
+}
+
+/// A status would make a rollback of the definitions permanent that nobody has noticed yet (K2).
+#[tokio::test(start_paused = true)]
+async fn before_a_status_the_definitions_are_compared_unless_they_just_were() {
+    let mut world = World::new().await;
+    world.write(telnet());
+    let calls = world.done().await;
+    assert!(!calls.iter().any(|call| call == COMPARED), "{calls:?}");
+    world.run();
+    tokio::time::advance(Duration::from_secs(3)).await;
+    world
+        .server
+        .instead(|call| (call.path == "/openapi/v3").then_some(Instead::Refusal(503, "not now")));
+    let (looked, calls) = world.look().await;
+    assert!(!matches!(looked, Looked::Done(_)), "{looked:?}");
+    assert_eq!(calls, [COMPARED]);
+    world.server.mend();
+    assert_eq!(
+        world.done().await,
+        [COMPARED, "PATCH transports/t/status", "POST events Running"]
+    );
     world.silence().await;
 }
 

@@ -13,6 +13,8 @@ use vumi_testkit::rabbitmq::{Options as Broker, RabbitMq, Version};
 
 /// Namespace of the resources.
 const NAMESPACE: &str = "bench";
+/// Where the resources of each kind are.
+const PLURALS: [&str; 3] = ["transports", "applications", "dispatchers"];
 /// Requests at one time that make resources.
 const AT_ONCE: usize = 16;
 /// With nothing written for so long, everything is told that there is to tell.
@@ -60,6 +62,67 @@ pub async fn run(options: Options) -> Result<(), AnyError> {
         println!("written to {}", path.display());
     }
     Ok(())
+}
+
+/// A resource without pods, and where it is made. As in clusters of users, there are several types of each kind, and no two say the
+/// same.
+fn resource(number: usize, management: &str) -> (&'static str, Value) {
+    let here = format!("transport-{number}");
+    let port = 10_000 + number;
+    let (kind, plural, name, mut spec) = match number % 6 {
+        0 => (
+            "Application",
+            "applications",
+            "echo",
+            json!({"echo": {}, "transportName": here}),
+        ),
+        1 => (
+            "Transport",
+            "transports",
+            "telnet",
+            json!({"telnet": {"port": port}, "transportName": here}),
+        ),
+        2 => (
+            "Application",
+            "applications",
+            "static-reply",
+            json!({"staticReply": {"text": format!("Clinic {number} is open from 8 to 16.")}, "transportName": here}),
+        ),
+        3 => (
+            "Transport",
+            "transports",
+            "http-rpc",
+            json!({"httpRpc": {}, "http": {"port": port}, "transportName": here}),
+        ),
+        4 => (
+            "Dispatcher",
+            "dispatchers",
+            "simple",
+            json!({"simple": {"transports": [here], "exposed": [format!("application-{number}")]}}),
+        ),
+        _ => (
+            "Application",
+            "applications",
+            "http-relay",
+            json!({"httpRelay": {"url": format!("https://campaigns.example/{number}")}, "transportName": here}),
+        ),
+    };
+    spec["replicas"] = json!(0);
+    spec["broker"] = json!({
+        "secretRef": {"name": "vumi-broker"},
+        "management": {"url": management},
+    });
+    let object = json!({
+        "apiVersion": "vumi.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": format!("{name}-{number}")},
+        "spec": spec,
+    });
+    (plural, object)
+}
+
+fn place(plural: &str) -> String {
+    format!("/apis/vumi.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}")
 }
 
 /// One API server and the operators before it.
@@ -117,23 +180,10 @@ impl Bench {
 
     /// Makes the resources.
     async fn make(&self, rabbit: &RabbitMq) -> Result<(), AnyError> {
-        let path = format!("/apis/vumi.dev/v1alpha1/namespaces/{NAMESPACE}/applications");
         let management = rabbit.management_url();
         let made = stream::iter(0..self.count).map(|number| {
-            let object = json!({
-                "apiVersion": "vumi.dev/v1alpha1",
-                "kind": "Application",
-                "metadata": {"name": format!("echo-{number}")},
-                "spec": {
-                    "echo": {},
-                    "transportName": format!("transport-{number}"),
-                    "replicas": 0,
-                    "broker": {
-                        "secretRef": {"name": "vumi-broker"},
-                        "management": {"url": management},
-                    },
-                },
-            });
+            let (plural, object) = resource(number, &management);
+            let path = place(plural);
             let request = http::Request::post(&path)
                 .header("content-type", "application/json")
                 .body(object.to_string().into_bytes());
@@ -256,11 +306,22 @@ impl Bench {
 
     /// Every resource has a status of its last edit, and is ready with no pods.
     async fn all_are_told(&self) -> Result<(), AnyError> {
-        let path = format!("/apis/vumi.dev/v1alpha1/namespaces/{NAMESPACE}/applications");
+        let mut told = 0;
+        for plural in PLURALS {
+            told += self.are_told(plural).await?;
+        }
+        match told == self.count {
+            true => Ok(()),
+            false => Err(format!("{told} of {} resources are there", self.count).into()),
+        }
+    }
+
+    /// How many resources of a kind there are; an error if one is not told.
+    async fn are_told(&self, plural: &str) -> Result<usize, AnyError> {
         let mut next = String::new();
         let mut told = 0;
         loop {
-            let path = format!("{path}?limit=500{next}");
+            let path = format!("{}?limit=500{next}", place(plural));
             let request = http::Request::get(&path).body(Vec::new())?;
             let page: Value = self.client.request(request).await?;
             for one in page["items"].as_array().into_iter().flatten() {
@@ -272,22 +333,15 @@ impl Bench {
                         ready["status"] == "True" && ready["reason"] == "ScaledToZero"
                     });
                 if !is {
-                    return Err(format!(
-                        "{} is not told: {}",
-                        one["metadata"]["name"], one["status"]
-                    )
-                    .into());
+                    let name = &one["metadata"]["name"];
+                    return Err(format!("{name} is not told: {}", one["status"]).into());
                 }
                 told += 1;
             }
             match page["metadata"]["continue"].as_str() {
                 Some(token) if !token.is_empty() => next = format!("&continue={token}"),
-                _ => break,
+                _ => return Ok(told),
             }
-        }
-        match told == self.count {
-            true => Ok(()),
-            false => Err(format!("{told} of {} resources are there", self.count).into()),
         }
     }
 
