@@ -37,6 +37,9 @@ pub enum ApiError {
     /// The answer was no JSON.
     #[error("the API server's answer cannot be read: {0}")]
     Unreadable(String),
+    /// Whether the definitions of our kinds are still those of before, which is asked before a write, cannot be told.
+    #[error("not written, since the definitions (CRDs) cannot be compared: {0}")]
+    Uncompared(String),
     /// This operator may not write now.
     #[error("not written: {0}")]
     Closed(&'static str),

@@ -4,16 +4,16 @@
 use crate::client::{Api, ApiError};
 use crate::engine::kinds::{KINDS, ObjectKind};
 use crate::metrics::Metrics;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::Instant;
 use vumi_api::crds::{GROUP, VERSION, lacking};
 use vumi_plan::Platform;
 
 /// How often the definitions are compared, beside whenever a watch of ours breaks.
 const LOOK: Duration = Duration::from_secs(20);
-/// A comparison that is no older is good enough to write a status by. The API server itself tells of other definitions a second late.
+/// A comparison that is no older is good enough to write by. The API server tells of other definitions a second late itself.
 const FRESH: Duration = Duration::from_secs(2);
 /// How often other kinds are looked for.
 const DISCOVER: Duration = Duration::from_secs(3600);
@@ -29,12 +29,17 @@ pub enum Definitions {
     Current,
 }
 
-/// The last comparison.
+/// What came of comparing.
 #[derive(Default)]
 struct Compared {
     /// Where the schema was: this changes with what it says. None while there was none.
     place: Option<String>,
-    at: Option<Instant>,
+    last: Option<Comparison>,
+}
+
+struct Comparison {
+    began: Instant,
+    outcome: Result<(), ApiError>,
 }
 
 /// What the cluster knows.
@@ -44,8 +49,6 @@ pub struct Cluster {
     definitions: watch::Sender<Definitions>,
     platform: watch::Sender<Platform>,
     compared: Mutex<Compared>,
-    /// One comparison at a time: whoever waits for it meanwhile has the next one's answer.
-    comparing: tokio::sync::Mutex<()>,
     again: Notify,
 }
 
@@ -61,7 +64,6 @@ impl Cluster {
             definitions: watch::Sender::new(Definitions::Unknown),
             platform: watch::Sender::new(Platform::default()),
             compared: Mutex::default(),
-            comparing: tokio::sync::Mutex::default(),
             again: Notify::new(),
         })
     }
@@ -115,36 +117,50 @@ impl Cluster {
         }
     }
 
-    fn compared(&self) -> MutexGuard<'_, Compared> {
-        self.compared.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Compares the definitions with what this operator knows, if they have changed.
     ///
     /// # Errors
     /// They cannot be read; what was known before holds.
     pub async fn compare(&self) -> Result<(), ApiError> {
-        let _alone = self.comparing.lock().await;
-        self.ask().await
+        self.compare_unless(Duration::ZERO).await
     }
 
-    /// The same before a write that would make a rollback of a moment ago permanent: unless they were compared just now.
+    /// The same, unless it was done just now.
     ///
     /// # Errors
-    /// They cannot be read. That they are older is what the gate says.
+    /// They cannot be read.
     pub async fn compare_before_write(&self) -> Result<(), ApiError> {
-        let _alone = self.comparing.lock().await;
-        let fresh = self.compared().at.is_some_and(|at| at.elapsed() < FRESH);
-        if fresh { Ok(()) } else { self.ask().await }
+        let compared = self.compare_unless(FRESH).await;
+        compared.map_err(|error| ApiError::Uncompared(error.to_string()))
     }
 
-    async fn ask(&self) -> Result<(), ApiError> {
+    /// One comparison at a time: whoever waits meanwhile has the answer of the next one.
+    async fn compare_unless(&self, younger: Duration) -> Result<(), ApiError> {
+        let came = Instant::now();
+        let mut compared = self.compared.lock().await;
+        if let Some(last) = &compared.last {
+            let will_do = match last.outcome {
+                Ok(()) => last.began + younger > came,
+                Err(_) => last.began > came,
+            };
+            if will_do {
+                return last.outcome.clone();
+            }
+        }
         let began = Instant::now();
+        let outcome = self.ask(&mut compared.place).await;
+        compared.last = Some(Comparison {
+            began,
+            outcome: outcome.clone(),
+        });
+        outcome
+    }
+
+    async fn ask(&self, known: &mut Option<String>) -> Result<(), ApiError> {
         let index = self.api.get("/openapi/v3").await?;
         let place = &index["paths"][format!("apis/{GROUP}/{VERSION}")]["serverRelativeURL"];
         let place = place.as_str();
-        let known = place.is_some() && self.compared().place.as_deref() == place;
-        if !known {
+        if place.is_none() || known.as_deref() != place {
             let found = match place {
                 None => Definitions::Older("all kinds: they are not installed".into()),
                 Some(place) => match lacking(&self.api.get(place).await?) {
@@ -154,10 +170,7 @@ impl Cluster {
             };
             self.settle(found);
         }
-        *self.compared() = Compared {
-            place: place.map(str::to_owned),
-            at: Some(began),
-        };
+        *known = place.map(str::to_owned);
         Ok(())
     }
 

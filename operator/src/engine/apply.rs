@@ -267,17 +267,11 @@ pub async fn apply(engine: &Engine, key: &Key, plan: &Plan<'_>) -> (Vec<Written>
         // A new one must not take over what somebody else made.
         let force = *need != Need::Create;
         let path = kind.path(&key.namespace, &child.name);
-        let answer = engine
-            .api
-            .apply(
-                &path,
-                object,
-                Apply {
-                    force,
-                    dry_run: false,
-                },
-            )
-            .await;
+        let how = Apply {
+            force,
+            dry_run: false,
+        };
+        let answer = async { engine.writer().await?.apply(&path, object, how).await }.await;
         match answer {
             Ok(now) => {
                 engine.metrics.wrote(match need {
@@ -335,7 +329,7 @@ pub async fn suspend(
             "spec": {"replicas": 0},
         });
         let path = kind.path(&key.namespace, name);
-        match engine.api.merge(&path, &change).await {
+        match engine.writer().await?.merge(&path, &change).await {
             Ok(now) => {
                 engine.metrics.wrote("change");
                 remember(engine, kind, now);

@@ -28,7 +28,7 @@ pub mod written;
 
 use crate::brokers::Brokers;
 use crate::bucket::Bucket;
-use crate::client::Api;
+use crate::client::{Api, ApiError};
 use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::metrics::Metrics;
@@ -98,5 +98,15 @@ impl Engine {
             metrics,
             api,
         })
+    }
+
+    /// Calls that write of our resources and what belongs to them. If the definitions are older than this operator, what it read
+    /// lacks fields, and what it writes would make that last (K2): they are compared first, unless they just were.
+    ///
+    /// # Errors
+    /// They cannot be compared. That they are older is what the gate says, at the call.
+    pub async fn writer(&self) -> Result<&Api, ApiError> {
+        self.cluster.compare_before_write().await?;
+        Ok(&self.api)
     }
 }

@@ -23,11 +23,9 @@ pub async fn prune(
             continue;
         }
         let (kind, name) = (held.kind, &held.name);
-        match engine
-            .api
-            .delete(&kind.path(&key.namespace, name), &held.uid)
-            .await
-        {
+        let path = kind.path(&key.namespace, name);
+        let answer = async { engine.writer().await?.delete(&path, &held.uid).await }.await;
+        match answer {
             Ok(()) => {
                 engine.metrics.wrote("prune");
                 pruned.push(format!("{} {name}", kind.kind));

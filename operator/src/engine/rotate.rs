@@ -43,7 +43,8 @@ pub async fn rotate(
             continue;
         }
         let path = pod_kind.path(&key.namespace, &pod.name);
-        match engine.api.merge(&path, &change).await {
+        let answer = async { engine.writer().await?.merge(&path, &change).await }.await;
+        match answer {
             Ok(_) => {
                 engine.metrics.wrote("touch");
                 touched += 1;

@@ -89,13 +89,12 @@ pub async fn tell(
         "metadata": {"name": key.name, "namespace": key.namespace, "uid": held.uid},
         "status": outlook.status,
     });
-    engine.cluster.compare_before_write().await?;
     let path = format!("{}/status", kind.path(&key.namespace, &key.name));
     let how = Apply {
         force: true,
         dry_run: false,
     };
-    let answer = engine.api.apply(&path, &object, how).await?;
+    let answer = engine.writer().await?.apply(&path, &object, how).await?;
     engine.metrics.wrote("status");
     remember(engine, kind, answer);
     keep();

@@ -445,10 +445,12 @@ async fn older_definitions(
     .await;
     let seen = cluster.get(user).unwrap();
     let version = |object: &Value| object["metadata"]["resourceVersion"].clone();
-    // Before the next look at the definitions is due, something happens that its status would tell.
+    // The API server itself tells of other definitions a second late. After that, and before the next look at them is due,
+    // something happens that the status would tell.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let workload = child("Deployment", "transport-telnet-full");
     let generation = cluster.get(&workload).unwrap()["metadata"]["generation"].clone();
+    assert_eq!(seen["status"]["replicas"], 0, "{seen}");
     cluster.said(
         &workload,
         json!({"observedGeneration": generation, "replicas": 1, "updatedReplicas": 1, "unavailableReplicas": 1}),
@@ -505,5 +507,9 @@ async fn older_definitions(
     })
     .await;
     assert!(operator.health.ready().is_ok());
+    until("what happened meanwhile to be told", || {
+        cluster.get(user).unwrap()["status"]["replicas"] == 1
+    })
+    .await;
     operator.idle().await;
 }

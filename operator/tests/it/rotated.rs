@@ -1,7 +1,7 @@
 //! What becomes of a Secret that changes: pods are told of it, and none is replaced.
 
 use crate::fake::Instead;
-use crate::world::{NAMESPACE, World, telnet, told};
+use crate::world::{COMPARED, NAMESPACE, World, telnet, told};
 use serde_json::{Value, json};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -22,6 +22,7 @@ async fn a_rotated_secret_touches_pods_and_replaces_none() {
         [
             "GET secrets/vumi-broker",
             "GET secrets/vumi-redis",
+            COMPARED,
             "PATCH pods/transport-t-0",
             "POST events SecretChanged",
             "PATCH serviceaccounts/transport-t",

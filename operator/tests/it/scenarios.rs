@@ -50,9 +50,9 @@ async fn a_new_resource_gets_its_objects_in_order_and_then_there_is_silence() {
     world.silence().await;
 }
 
-/// A status would make a rollback of the definitions permanent that nobody has noticed yet (K2).
+/// A write would make a rollback of the definitions last that nobody has noticed yet (K2).
 #[tokio::test(start_paused = true)]
-async fn before_a_status_the_definitions_are_compared_unless_they_just_were() {
+async fn before_a_write_the_definitions_are_compared_unless_they_just_were() {
     let mut world = World::new().await;
     world.write(telnet());
     let calls = world.done().await;
@@ -61,16 +61,47 @@ async fn before_a_status_the_definitions_are_compared_unless_they_just_were() {
     tokio::time::advance(Duration::from_secs(3)).await;
     world
         .server
-        .instead(|call| (call.path == "/openapi/v3").then_some(Instead::Refusal(503, "not now")));
+        .instead(|call| (call.path == "/openapi/v3").then_some(Instead::Refusal(403, "not now")));
     let (looked, calls) = world.look().await;
-    assert!(!matches!(looked, Looked::Done(_)), "{looked:?}");
+    // It is tried again, and nothing is said against the resource.
+    assert!(matches!(looked.ended(), Ended::Failed(_)), "{looked:?}");
     assert_eq!(calls, [COMPARED]);
     world.server.mend();
     assert_eq!(
         world.done().await,
         [COMPARED, "PATCH transports/t/status", "POST events Running"]
     );
-    world.silence().await;
+    // Rolled back: every kind is gone.
+    tokio::time::advance(Duration::from_secs(3)).await;
+    world
+        .server
+        .instead(|call| (call.path == "/openapi/v3").then_some(Instead::Refusal(200, "")));
+    world.write(json!({"telnet": {"port": 9011}}));
+    let (looked, calls) = world.look().await;
+    assert!(matches!(looked.ended(), Ended::Dropped), "{looked:?}");
+    assert_eq!(told(calls), Vec::<String>::new());
+}
+
+/// Whoever waits for a comparison has its answer: an API server that says nothing holds all up once, not one after the other.
+#[tokio::test(start_paused = true)]
+async fn a_comparison_that_fails_holds_up_everybody_once() {
+    let world = World::new().await;
+    tokio::time::advance(Duration::from_secs(3)).await;
+    world
+        .server
+        .instead(|call| (call.path == "/openapi/v3").then_some(Instead::Silence));
+    let began = Instant::now();
+    let cluster = &world.engine.cluster;
+    let all = (0..20).map(|_| cluster.compare_before_write());
+    for answer in futures::future::join_all(all).await {
+        assert!(answer.is_err());
+    }
+    assert!(
+        began.elapsed() <= Duration::from_secs(20),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(world.server.calls().len() <= 2);
 }
 
 #[tokio::test(start_paused = true)]
@@ -100,7 +131,11 @@ async fn an_edit_writes_what_differs_and_says_why_pods_roll() {
     let calls = world.done().await;
     assert_eq!(
         calls,
-        ["PATCH deployments/transport-t", "POST events Scaled"]
+        [
+            COMPARED,
+            "PATCH deployments/transport-t",
+            "POST events Scaled"
+        ]
     );
     world.run();
     assert_eq!(told(world.done().await), ["PATCH transports/t/status"]);
@@ -233,7 +268,11 @@ async fn a_config_map_stays_while_a_replica_set_names_it() {
         .remove(kind, &world.key, "transport-t-1", &uid);
     assert_eq!(
         world.done().await,
-        ["DELETE configmaps/transport-t", "POST events Pruned"]
+        [
+            COMPARED,
+            "DELETE configmaps/transport-t",
+            "POST events Pruned"
+        ]
     );
     world.silence().await;
 }
@@ -270,7 +309,7 @@ async fn a_field_that_somebody_else_took_is_put_back() {
             "PATCH deployments/transport-t",
             "POST events DriftCorrected",
         ];
-        assert_eq!(calls, expected, "{field}");
+        assert_eq!(told(calls), expected, "{field}");
         assert_eq!(world.child("Deployment").unwrap()["spec"]["replicas"], 1);
         world.settle().await;
         world.silence().await;

@@ -84,7 +84,7 @@ impl Case {
     fn manifest(&self, port: u16) -> String {
         let name = self.name;
         format!(
-            "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {{name: {name}}}\nspec:\n  httpRelay: {{url: 'http://127.0.0.1:{port}/in'}}\n  transportName: {name}\n  client: {{answerTimeout: 1s, connectTimeout: 1s}}\n  retry: {{backoff: {{initial: 50ms, max: 200ms}}}}\n  holdLimit: 1s\n"
+            "apiVersion: vumi.dev/v1alpha1\nkind: Application\nmetadata: {{name: {name}}}\nspec:\n  httpRelay: {{url: 'http://127.0.0.1:{port}/in'}}\n  transportName: {name}\n  client: {{answerTimeout: 3s, connectTimeout: 3s}}\n  retry: {{backoff: {{initial: 50ms, max: 200ms}}}}\n  holdLimit: 1s\n"
         )
     }
 }
