@@ -64,8 +64,8 @@ pub async fn run(options: Options) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// A resource without pods, and where it is made. As in clusters of users, there are several types of each kind, and no two say the
-/// same.
+/// A resource without pods, and where it is made. As in clusters of users, they are of several types, and differ in names, ports and
+/// texts.
 fn resource(number: usize, management: &str) -> (&'static str, Value) {
     let here = format!("transport-{number}");
     let port = 10_000 + number;
