@@ -8,13 +8,15 @@ use futures::stream::{self, StreamExt, TryStreamExt};
 use serde_json::{Value, json};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
+use vumi_api::Kind;
+use vumi_api::crds::API_VERSION;
 use vumi_testkit::kubernetes::ApiServer;
 use vumi_testkit::rabbitmq::{Options as Broker, RabbitMq, Version};
 
 /// Namespace of the resources.
 const NAMESPACE: &str = "bench";
-/// Where the resources of each kind are.
-const PLURALS: [&str; 3] = ["transports", "applications", "dispatchers"];
+/// Kinds of the resources.
+const KINDS: [Kind; 3] = [Kind::Transport, Kind::Application, Kind::Dispatcher];
 /// Requests at one time that make resources.
 const AT_ONCE: usize = 16;
 /// With nothing written for so long, everything is told that there is to tell.
@@ -64,45 +66,39 @@ pub async fn run(options: Options) -> Result<(), AnyError> {
     Ok(())
 }
 
-/// A resource without pods, and where it is made. As in clusters of users, they are of several types, and differ in names, ports and
+/// A resource without pods, and its kind. As in clusters of users, they are of several types, and differ in names, ports and
 /// texts.
-fn resource(number: usize, management: &str) -> (&'static str, Value) {
+fn resource(number: usize, management: &str) -> (Kind, Value) {
     let here = format!("transport-{number}");
     let port = 10_000 + number;
-    let (kind, plural, name, mut spec) = match number % 6 {
+    let (kind, name, mut spec) = match number % 6 {
         0 => (
-            "Application",
-            "applications",
+            Kind::Application,
             "echo",
             json!({"echo": {}, "transportName": here}),
         ),
         1 => (
-            "Transport",
-            "transports",
+            Kind::Transport,
             "telnet",
             json!({"telnet": {"port": port}, "transportName": here}),
         ),
         2 => (
-            "Application",
-            "applications",
+            Kind::Application,
             "static-reply",
             json!({"staticReply": {"text": format!("Clinic {number} is open from 8 to 16.")}, "transportName": here}),
         ),
         3 => (
-            "Transport",
-            "transports",
+            Kind::Transport,
             "http-rpc",
             json!({"httpRpc": {}, "http": {"port": port}, "transportName": here}),
         ),
         4 => (
-            "Dispatcher",
-            "dispatchers",
+            Kind::Dispatcher,
             "simple",
             json!({"simple": {"transports": [here], "exposed": [format!("application-{number}")]}}),
         ),
         _ => (
-            "Application",
-            "applications",
+            Kind::Application,
             "http-relay",
             json!({"httpRelay": {"url": format!("https://campaigns.example/{number}")}, "transportName": here}),
         ),
@@ -113,16 +109,19 @@ fn resource(number: usize, management: &str) -> (&'static str, Value) {
         "management": {"url": management},
     });
     let object = json!({
-        "apiVersion": "vumi.dev/v1alpha1",
-        "kind": kind,
+        "apiVersion": API_VERSION,
+        "kind": kind.as_str(),
         "metadata": {"name": format!("{name}-{number}")},
         "spec": spec,
     });
-    (plural, object)
+    (kind, object)
 }
 
-fn place(plural: &str) -> String {
-    format!("/apis/vumi.dev/v1alpha1/namespaces/{NAMESPACE}/{plural}")
+fn place(kind: Kind) -> String {
+    format!(
+        "/apis/{API_VERSION}/namespaces/{NAMESPACE}/{}",
+        kind.plural()
+    )
 }
 
 /// One API server and the operators before it.
@@ -182,8 +181,8 @@ impl Bench {
     async fn make(&self, rabbit: &RabbitMq) -> Result<(), AnyError> {
         let management = rabbit.management_url();
         let made = stream::iter(0..self.count).map(|number| {
-            let (plural, object) = resource(number, &management);
-            let path = place(plural);
+            let (kind, object) = resource(number, &management);
+            let path = place(kind);
             let request = http::Request::post(&path)
                 .header("content-type", "application/json")
                 .body(object.to_string().into_bytes());
@@ -307,8 +306,8 @@ impl Bench {
     /// Every resource has a status of its last edit, and is ready with no pods.
     async fn all_are_told(&self) -> Result<(), AnyError> {
         let mut told = 0;
-        for plural in PLURALS {
-            told += self.are_told(plural).await?;
+        for kind in KINDS {
+            told += self.are_told(kind).await?;
         }
         match told == self.count {
             true => Ok(()),
@@ -317,11 +316,11 @@ impl Bench {
     }
 
     /// How many resources of a kind there are; an error if one is not told.
-    async fn are_told(&self, plural: &str) -> Result<usize, AnyError> {
+    async fn are_told(&self, kind: Kind) -> Result<usize, AnyError> {
         let mut next = String::new();
         let mut told = 0;
         loop {
-            let path = format!("{}?limit=500{next}", place(plural));
+            let path = format!("{}?limit=500{next}", place(kind));
             let request = http::Request::get(&path).body(Vec::new())?;
             let page: Value = self.client.request(request).await?;
             for one in page["items"].as_array().into_iter().flatten() {
