@@ -161,17 +161,18 @@ impl Running {
         }
     }
 
+    /// Waits until it ends, as long as it goes on saying something: a check of thirty cases may need minutes.
     fn ends(&mut self) -> i32 {
-        let deadline = Instant::now() + PATIENCE;
+        let (mut said, mut deadline) = (self.said(), Instant::now() + PATIENCE);
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code().unwrap_or(-1);
             }
-            assert!(
-                Instant::now() < deadline,
-                "does not end; said:\n{}",
-                self.said()
-            );
+            let now = self.said();
+            if now != said {
+                (said, deadline) = (now, Instant::now() + PATIENCE);
+            }
+            assert!(Instant::now() < deadline, "does not end; said:\n{said}");
             std::thread::sleep(LOOK);
         }
     }
