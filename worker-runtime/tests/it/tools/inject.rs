@@ -24,31 +24,31 @@ async fn what_is_injected_into_a_process_is_answered_and_seen_by_a_tap() {
             "4",
         ],
     );
-    // Until the tap follows, what is injected may pass it by.
-    let rows = "from,to,content\n27820000001,12345,one\n27820000002,12345,not seen\n27820000001,12345,two\n";
+    // Before the tap follows, what is injected may pass it by.
     wait_for("the tap follows", PATIENCE, || async {
-        let ended = fed(
-            campaign.path(),
-            &[
-                "inject",
-                "--connector",
-                "t",
-                "--as",
-                "csv",
-                "--format",
-                "json",
-                "-",
-            ],
-            rows,
-        );
-        assert_eq!(ended.status.code(), Some(0), "{}", said(&ended));
-        assert_eq!(json_of(&ended)["confirmed"], 3);
-        match seen.log().is_empty() {
-            true => Err("nothing seen".to_owned()),
-            false => Ok(()),
+        match seen.log().contains(FOLLOWING) {
+            true => Ok(()),
+            false => Err("nothing said".to_owned()),
         }
     })
     .await;
+    let rows = "from,to,content\n27820000001,12345,one\n27820000002,12345,not seen\n27820000001,12345,two\n";
+    let ended = fed(
+        campaign.path(),
+        &[
+            "inject",
+            "--connector",
+            "t",
+            "--as",
+            "csv",
+            "--format",
+            "json",
+            "-",
+        ],
+        rows,
+    );
+    assert_eq!(ended.status.code(), Some(0), "{}", said(&ended));
+    assert_eq!(json_of(&ended)["confirmed"], 3);
     assert_eq!(seen.ends(PATIENCE).await.code(), Some(0));
     let lines: Vec<Value> = seen
         .log()
@@ -74,8 +74,8 @@ async fn what_is_injected_into_a_process_is_answered_and_seen_by_a_tap() {
         let status = campaign.status()?;
         let worker = status.worker("application/echo")?;
         let (received, done) = (worker["received"].as_u64(), worker["done"].as_u64());
-        // The tap took nothing: three of each injection.
-        match done == received && done.is_some_and(|done| done % 3 == 0) {
+        // The tap took nothing.
+        match done == received && done == Some(3) {
             true => Ok(()),
             false => Err(worker.to_string()),
         }

@@ -397,7 +397,7 @@ pub async fn journal_finds_one_lane_among_many(source: &impl Source) {
     let all: Vec<Append> = (0..20_000)
         .map(|n| append(&place(n), Due::After(LONG), &n.to_string()))
         .collect();
-    for some in all.chunks(1000) {
+    for some in all.chunks(100) {
         store.append(&queue, some.to_vec()).await.expect("append");
     }
     let begun = std::time::Instant::now();
