@@ -8,9 +8,10 @@ use crate::engine::trouble::Trouble;
 use std::collections::BTreeMap;
 use vumi_api::Resource;
 use vumi_plan::names::{RESTARTED, SECRET_REVISION};
-use vumi_plan::{Context, Live, Names};
+use vumi_plan::secret::Told;
+use vumi_plan::{Context, Live, Names, secret};
 
-/// The surroundings of a resource.
+/// The surroundings of a resource, and what its worker is told of its Secrets.
 ///
 /// # Errors
 /// A Secret cannot be read, though it may be there.
@@ -19,35 +20,39 @@ pub async fn dereference(
     key: &Key,
     resource: &Resource,
     family: &Family,
-) -> Result<Context, Trouble> {
+) -> Result<(Context, Told), Trouble> {
     let held = family.resource.as_ref();
     let uid = held.map(|held| held.uid.to_string());
     let restarted = held.and_then(|held| held.annotation(RESTARTED));
     let restarted = restarted.map(str::to_owned);
     let names = resource.secrets().into_keys().collect();
     engine.secrets.used_by(key, &names);
-    let mut secrets = BTreeMap::new();
+    let child = Names::new(resource, &key.namespace, None).child();
+    let account = family.child("ServiceAccount", &child);
+    let marked = account.and_then(|held| held.annotation(SECRET_REVISION));
+    let before = marked.map(secret::told).unwrap_or_default();
+    let (mut secrets, mut told) = (BTreeMap::new(), Told::new());
     for name in names {
-        let facts = engine.secrets.facts(&key.namespace, &name).await;
+        let known = before.get(&name);
+        let facts = engine.secrets.facts(&key.namespace, &name, known).await;
         let unread = |error| Trouble::new(format!("the Secret {name} cannot be read"), error);
-        if let Some(facts) = facts.map_err(unread)? {
+        if let Some((version, facts)) = facts.map_err(unread)? {
+            told.insert(name.clone(), (version, facts.revision.clone()));
             secrets.insert(name, facts);
         }
     }
-    let child = Names::new(resource, &key.namespace, None).child();
     let live = workload(family, &child).and_then(|held| Live::of(&held.object()));
-    let account = family.child("ServiceAccount", &child);
-    let told = account.and_then(|held| held.annotation(SECRET_REVISION));
-    Ok(Context {
+    let context = Context {
         namespace: key.namespace.clone(),
         uid,
         secrets,
         live,
-        secret_revision: told.map(str::to_owned),
+        secret_revision: marked.map(str::to_owned),
         replicas: None,
         restarted,
         platform: engine.cluster.platform(),
-    })
+    };
+    Ok((context, told))
 }
 
 /// The workload that runs.

@@ -3,8 +3,8 @@
 //! Secret with which they are reached; the operator uses few.
 
 use prometheus::{
-    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, Gauge, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,6 +57,10 @@ const RESTARTS: (&str, &str) = (
     "vumi_operator_watch_errors_total",
     "Watches that broke and began again.",
 );
+const UNTOLD: (&str, &str) = (
+    "vumi_operator_events_dropped_total",
+    "Events that were not told, because too many were in a short time; they stand in the log.",
+);
 
 const BROKER_READS: (&str, &str) = (
     "vumi_operator_broker_reads_total",
@@ -95,6 +99,7 @@ struct Families {
     synced: IntGauge,
     current: IntGauge,
     restarts: IntCounterVec,
+    untold: IntCounter,
     broker_reads: IntCounterVec,
     broker_seconds: HistogramVec,
     broker_up: IntGaugeVec,
@@ -152,6 +157,7 @@ impl Metrics {
             synced: gauge(SYNCED),
             current: gauge(CURRENT),
             restarts: counter(RESTARTS, &["kind"]),
+            untold: add(&registry, IntCounter::new(UNTOLD.0, UNTOLD.1)),
             broker_reads: counter(BROKER_READS, &[ROW[0], ROW[1], ROW[2], "outcome"]),
             broker_seconds: seconds(BROKER_SECONDS, &ROW),
             broker_up: add(
@@ -220,6 +226,11 @@ impl Metrics {
     /// A watch broke.
     pub fn watch_broke(&self, kind: &str) {
         self.0.restarts.with_label_values(&[kind]).inc();
+    }
+
+    /// An event was one too many.
+    pub fn untold(&self) {
+        self.0.untold.inc();
     }
 
     /// All in Prometheus' text format.

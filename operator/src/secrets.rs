@@ -8,6 +8,7 @@ use rand::RngExt;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasher, RandomState};
+use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -44,6 +45,8 @@ struct Reading {
     facts: SecretFacts,
     /// A hash of what it held, with a key that only this process has: by it nobody can try passwords.
     content: u64,
+    /// Its resourceVersions, from the first to the last that is known to hold the same.
+    versions: RangeInclusive<u64>,
 }
 
 impl Reading {
@@ -53,15 +56,30 @@ impl Reading {
     fn now(secret: &Value, last: Option<&Self>, keyed: &RandomState) -> Self {
         let mut facts = secret::facts(secret);
         let content = keyed.hash_one(secret["data"].to_string());
+        let version = secret::version(secret);
+        let mut since = version;
         if let Some(last) = last {
             if last.content == content {
                 facts.revision.clone_from(&last.facts.revision);
+                since = *last.versions.start();
             } else if last.facts.revision == facts.revision {
-                let version = secret["metadata"]["resourceVersion"].as_str();
-                facts.revision = format!("{}-{}", facts.revision, version.unwrap_or_default());
+                facts.revision = format!("{}-{version}", facts.revision);
             }
         }
-        Self { facts, content }
+        Self {
+            facts,
+            content,
+            versions: since..=version,
+        }
+    }
+
+    /// What it is for a worker that was told this of it before: as long as it holds the same, that stays, whoever leads.
+    fn beside(&self, told: Option<&(u64, String)>) -> (u64, SecretFacts) {
+        let mut facts = self.facts.clone();
+        if let Some((_, revision)) = told.filter(|(at, _)| self.versions.contains(at)) {
+            facts.revision.clone_from(revision);
+        }
+        (*self.versions.end(), facts)
     }
 }
 
@@ -113,7 +131,7 @@ impl Secrets {
         }
     }
 
-    /// What a Secret is. None if it is not there.
+    /// The resourceVersion of a Secret, and what it is for a worker that was told this of it before. None if it is not there.
     ///
     /// # Errors
     /// It cannot be read.
@@ -121,13 +139,14 @@ impl Secrets {
         &self,
         namespace: &str,
         name: &str,
-    ) -> Result<Option<SecretFacts>, ApiError> {
+        told: Option<&(u64, String)>,
+    ) -> Result<Option<(u64, SecretFacts)>, ApiError> {
         let place = (namespace.to_owned(), name.to_owned());
         self.read(&place).await?;
         Ok(self
             .entries()
             .get(&place)
-            .and_then(|entry| Some(entry.last.as_ref()?.facts.clone())))
+            .and_then(|entry| Some(entry.last.as_ref()?.beside(told))))
     }
 
     /// Revision and values of a Secret, for whoever speaks to what it is for; they are kept nowhere here. None if it is not there.
@@ -209,8 +228,9 @@ impl Secrets {
         };
         let first = entry.read.is_none();
         let seen = found.map(|secret| Reading::now(&secret, entry.last.as_ref(), &self.keyed));
-        let changed =
-            !first && entry.last.as_ref().map(|it| &it.facts) != seen.as_ref().map(|it| &it.facts);
+        // Another version of the same is noted, too, for whoever leads next.
+        let told = |reading: &Option<Reading>| reading.as_ref().map(|it| it.beside(None));
+        let changed = !first && told(&entry.last) != told(&seen);
         entry.last = seen;
         entry.read = Some(now);
         // At most the whole time after the last one, and not all in step.
@@ -284,6 +304,14 @@ mod tests {
         let same = Reading::now(&again, Some(&second), &keyed);
         assert_eq!(same.facts.revision, second.facts.revision);
         assert_ne!(revision(&secret("Yg==", "4", 2)), first.facts.revision);
+        // What was told of any version that holds the same goes on, and what was told of another one does not.
+        let told = |reading: &Reading, at| reading.beside(Some(&(at, "told".into()))).1.revision;
+        let labelled = Reading::now(&secret("YQ==", "5", 3), Some(&first), &keyed);
+        for at in [1, 5] {
+            assert_eq!(told(&labelled, at), "told");
+        }
+        assert_eq!(told(&labelled, 6), first.facts.revision);
+        assert_eq!(told(&second, 1), second.facts.revision);
     }
 
     #[test]

@@ -15,7 +15,7 @@
 //! | `VUMI_BROKER_URL` | the broker, where its Secret has `connection_string` and `spec.broker.vhost` is not set: it would lead to the Secret's virtual host. Beside `spec.broker.vhost` the Secret must have the parts above |
 //! | `VUMI_TRANSPORT_NAME` | the connector |
 //! | `/etc/vumi/secrets/<secret>/<key>` | each Secret that the resource names |
-//! | `/tmp` | the only folder to which it can write |
+//! | `/tmp` | the only folder to which it can write, at most 1 GiB: a pod that writes more is evicted |
 //!
 //! It runs as the user of its image, who must not be root and must be a number there.
 

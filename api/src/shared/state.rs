@@ -75,12 +75,17 @@ pub const KEY_SEPARATOR_PATTERN: &str = r"^[A-Za-z0-9_.:#/|-]*$";
 /// A store on a disk of the worker's own. On a cluster the disk is a volume claim, kept when the resource is deleted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schemars(extend("x-kubernetes-validations" = [json!({
+    // A transition rule: there is nothing to compare with in a file.
+    "rule": "self == oldSelf",
+    "message": "the volume was made with these and keeps them: enlarge its PersistentVolumeClaim, or make the resource anew",
+})]))]
 pub struct StateVolume {
-    /// Size of the volume on a cluster; it is taken when the volume is made. Default `1Gi`.
+    /// Size of the volume on a cluster; it is taken when the volume is made, and cannot be changed after that. Default `1Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<VolumeSize>")]
     pub size: Option<Size>,
-    /// Storage class of the volume on a cluster. Default: that of the cluster.
+    /// Storage class of the volume on a cluster; it cannot be changed either. Default: that of the cluster.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub storage_class_name: Option<String>,

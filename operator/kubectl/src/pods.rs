@@ -23,6 +23,8 @@ pub struct Pod {
     pub running: bool,
     /// Whether its worker runs, or has run.
     pub begun: bool,
+    /// Whether there is a log of the run before: its worker ended, and was or will be started again.
+    pub previous: bool,
     /// How often its worker was started again.
     pub restarts: u64,
 }
@@ -36,6 +38,8 @@ impl Pod {
         let worker = worker.unwrap_or(&Value::Null);
         let state = |name: &str| worker["state"][name].is_object();
         let restarts = worker["restartCount"].as_u64().unwrap_or(0);
+        // What the kubelet goes by.
+        let previous = worker["lastState"]["terminated"].is_object();
         Some(Self {
             name: seen.name,
             uid: object["metadata"]["uid"]
@@ -45,7 +49,8 @@ impl Pod {
             ready: seen.ready,
             leaving: seen.ending,
             running: state("running"),
-            begun: state("running") || state("terminated") || restarts > 0,
+            begun: state("running") || state("terminated") || previous || restarts > 0,
+            previous,
             restarts,
         })
     }
@@ -96,10 +101,16 @@ mod tests {
         };
         let runs = pod(
             "Running",
-            json!({"name": "worker", "restartCount": 2, "state": {"running": {}}}),
+            json!({
+                "name": "worker", "restartCount": 2,
+                "state": {"running": {}}, "lastState": {"terminated": {"exitCode": 1}},
+            }),
         );
         let runs = runs.unwrap();
-        assert!(runs.running && runs.begun && runs.restarts == 2);
+        assert!(runs.running && runs.begun && runs.previous && runs.restarts == 2);
+        let first =
+            json!({"name": "worker", "restartCount": 0, "state": {"running": {}}, "lastState": {}});
+        assert!(!pod("Running", first).unwrap().previous);
         // Between two starts there is a log of the last one, and nothing can be run in it.
         let waits = pod(
             "Running",
@@ -107,6 +118,10 @@ mod tests {
         );
         let waits = waits.unwrap();
         assert!(!waits.running && waits.begun);
+        // Nor is it counted as started again before it is.
+        let ended = json!({"name": "worker", "restartCount": 0, "state": {"waiting": {}}, "lastState": {"terminated": {}}});
+        let ended = pod("Running", ended).unwrap();
+        assert!(ended.begun && ended.previous);
         let other = json!({"name": "sidecar", "state": {"running": {}}});
         assert!(!pod("Running", other).unwrap().begun);
         // One that was evicted stands there and is none.

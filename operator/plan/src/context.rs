@@ -1,7 +1,7 @@
 //! What was read about a resource's surroundings before anything is decided: the result of *dereference*. Plain facts, no
 //! secret values.
 
-use crate::names::{INPUT_HASH, RESTARTED, TEMPLATE_HASH, TYPE};
+use crate::names::{INPUT_HASH, RESTARTED, SECRETS_HASH, TEMPLATE_HASH, TYPE};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,6 +36,12 @@ impl Context {
             .as_ref()
             .and_then(|live| live.restarted.as_deref());
         self.restarted.as_deref().or(running)
+    }
+
+    /// Whether it is known which revision each of its Secrets is.
+    pub fn knows_revisions(&self) -> bool {
+        let mut secrets = self.secrets.values();
+        secrets.all(|facts| !facts.revision.is_empty())
     }
 }
 
@@ -103,6 +109,25 @@ impl Live {
             claims: spec["volumeClaimTemplates"].clone(),
             recreating: spec["strategy"]["type"] == "Recreate" && !rolled,
         })
+    }
+
+    /// What its pods have of their Secrets, as a hash: annotation [`SECRETS_HASH`] of its pod template.
+    pub fn secrets_hash(&self) -> Option<&str> {
+        self.template["metadata"]["annotations"][SECRETS_HASH].as_str()
+    }
+
+    /// The keys of a Secret that variables of its containers take.
+    pub fn keys_of(&self, secret: &str) -> BTreeSet<String> {
+        let containers = self.template["spec"]["containers"].as_array();
+        let containers = containers.into_iter().flatten();
+        let variables = containers.filter_map(|container| container["env"].as_array());
+        let taken = variables
+            .flatten()
+            .map(|one| &one["valueFrom"]["secretKeyRef"]);
+        taken
+            .filter(|at| at["name"] == secret)
+            .filter_map(|at| at["key"].as_str().map(str::to_owned))
+            .collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What is built: the objects, and what there is to say about them.
 
 use crate::hash;
-use crate::names::{HASH, SECRET_REVISION};
+use crate::names::{HASH, SECRET_REVISION, SECRETS_HASH};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -83,7 +83,15 @@ impl Desired {
         children.find_map(|child| child.object["metadata"]["annotations"][SECRET_REVISION].as_str())
     }
 
-    /// Not all pods could be told of the newest Secrets: the revision of which they were told before still stands.
+    /// Whether its pods are replaced when a Secret changes, as they read it only when they start.
+    pub fn starts_anew(&self) -> bool {
+        self.workload().is_some_and(|child| {
+            let template = &child.object["spec"]["template"];
+            template["metadata"]["annotations"][SECRETS_HASH].is_string()
+        })
+    }
+
+    /// Says it in these words instead: those of before, where not all pods could be told of the newest Secrets, or more than one word.
     pub fn keep_revision(&mut self, told: &str) {
         for child in &mut self.children {
             let revision = child.object.pointer_mut("/metadata/annotations");

@@ -19,6 +19,7 @@ pub const INPUT_HASH: &str = "vumi.dev/input-hash";
 pub const TEMPLATE_HASH: &str = "vumi.dev/template-hash";
 /// Annotation of a ServiceAccount, and of pods: which revisions their Secrets had when pods were told of them last. Pods are touched
 /// with it so that their files follow within a second (K9). Never part of a template, nor of a workload, whose generation would count it.
+/// Where pods are replaced instead, the ServiceAccount has resourceVersion and revision of each Secret, for whoever leads next.
 pub const SECRET_REVISION: &str = "vumi.dev/secret-revision";
 /// Annotation of a template: the hash of the Secrets of a program that is started anew when one changes.
 pub const SECRETS_HASH: &str = "vumi.dev/secrets-hash";

@@ -162,6 +162,7 @@ reasons! {
 
     // Decisions of autoscaling.
     FirstDecision in "autoscaling": "Nothing is decided yet: it begins with the pods that there are.", "";
+    AutoscalingRemoved in "event": "spec.autoscaling is gone: spec.replicas decides, in a moment.", "";
     BacklogDemands in "autoscaling": "So many pods are needed for the messages that wait and are in hand.", "";
     RateDemands in "autoscaling": "So many pods are needed for the rate at which messages come.", "";
     AtMaximum in "autoscaling": "More pods would be needed than maxReplicas allows.",

@@ -1,11 +1,12 @@
 //! What a Secret says, as the API server gives it.
 
-use crate::context::SecretFacts;
+use crate::context::{Live, SecretFacts};
 use crate::hash::hash;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use vumi_api::SecretUse;
 
 /// Which keys it has and which revision it is: all that is ever known of it.
 pub fn facts(secret: &Value) -> SecretFacts {
@@ -15,6 +16,36 @@ pub fn facts(secret: &Value) -> SecretFacts {
         keys: full.map(|(key, _)| key.clone()).collect(),
         revision: revision(&secret["metadata"]),
     }
+}
+
+/// What is taken for granted of a Secret that cannot be read: it is there, with all that is read of it. Of a broker's, a program that
+/// runs has variables for the keys that are there, since one for another key would not let its pods start.
+pub fn unread(name: &str, used: SecretUse, live: Option<&Live>) -> SecretFacts {
+    let mut facts = SecretFacts {
+        keys: live.map(|live| live.keys_of(name)).unwrap_or_default(),
+        revision: String::new(),
+    };
+    let is_address = facts.keys.contains("connection_string") || facts.is_split();
+    match used.broker && is_address {
+        true => facts.keys.extend(used.needed),
+        false => facts.keys = used.keys,
+    }
+    facts
+}
+
+/// What a worker was told of its Secrets, by name: the resourceVersion of each, and which revision that is.
+pub type Told = BTreeMap<String, (u64, String)>;
+
+/// What the annotation [`SECRET_REVISION`](crate::names::SECRET_REVISION) of a ServiceAccount says of each Secret. Most are marked with
+/// one word, which says nothing of each.
+pub fn told(mark: &str) -> Told {
+    serde_json::from_str(mark).unwrap_or_default()
+}
+
+/// Its resourceVersion, which counts upwards.
+pub fn version(secret: &Value) -> u64 {
+    let version = secret["metadata"]["resourceVersion"].as_str();
+    version.unwrap_or_default().parse().unwrap_or_default()
 }
 
 /// What changes with what it holds, and with no label: who has written its data, and when. A hash of the values themselves would let

@@ -119,6 +119,7 @@ impl Events {
             Tone::Warning => tracing::warn!(resource = %key, reason, "{message}"),
         }
         if !self.may_tell.take() {
+            self.metrics.untold();
             return;
         }
         let kind = ObjectKind::of(key.kind);

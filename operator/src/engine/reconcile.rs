@@ -113,8 +113,8 @@ impl Look<'_> {
             resource,
             ..
         } = *self;
-        let mut context = match dereference(engine, key, resource, family).await {
-            Ok(context) => context,
+        let (mut context, secrets) = match dereference(engine, key, resource, family).await {
+            Ok(found) => found,
             Err(trouble) => return self.failed(None, trouble, None).await,
         };
         let scaling = decide(engine, key, held, resource, &context, self.sighting, family);
@@ -130,7 +130,7 @@ impl Look<'_> {
             context.replicas = Some(0);
         }
         let mut desired = build(&validated, &context, &engine.settings);
-        let (touched, untouched) = rotate(engine, key, family, &mut desired).await;
+        let (touched, untouched) = rotate(engine, key, family, &mut desired, &secrets).await;
         if touched > 0 {
             let message =
                 format!("a Secret has changed: {touched} pods read it again, none is replaced");

@@ -10,6 +10,7 @@ use crate::dereference::workload;
 use serde_json::json;
 use vumi_plan::Desired;
 use vumi_plan::names::{INPUT_HASH, SECRET_REVISION};
+use vumi_plan::secret::Told;
 
 /// Touches them, where that is still to be done; before the ServiceAccount is written, which says then that it is. Returns how many,
 /// and the first that could not be: then the ServiceAccount goes on to say what they were told before, and it is done the next time.
@@ -18,7 +19,14 @@ pub async fn rotate(
     key: &Key,
     family: &Family,
     desired: &mut Desired,
+    secrets: &Told,
 ) -> (usize, Option<Trouble>) {
+    // Its pods are replaced instead, and only for what a Secret holds: not because another operator leads, which does not know what
+    // it held before. So the ServiceAccount says which revision was told of which resourceVersion.
+    if desired.starts_anew() {
+        desired.keep_revision(&json!(secrets).to_string());
+        return (0, None);
+    }
     let Some(child) = desired.workload() else {
         return (0, None);
     };

@@ -19,6 +19,9 @@ use vumi_plan::names::MANAGER;
 const TOGETHER: Duration = Duration::from_millis(200);
 /// Objects in a page of a list: what is in memory at one time beside the stores.
 const PAGE: u32 = 200;
+/// A watch begins again after so many seconds, and if nothing has come for five more: so long nobody notices a connection that died
+/// without a word.
+const WATCHED: u32 = 60;
 
 /// Follows the objects of a kind, in one namespace or all, for as long as it is polled.
 pub async fn follow(
@@ -46,7 +49,7 @@ async fn observe<const META: bool>(
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    let mut config = Config::default().page_size(PAGE);
+    let mut config = Config::default().page_size(PAGE).timeout(WATCHED);
     if !matches!(kind.part, Part::Resource(_)) {
         config = config.labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
     }

@@ -77,6 +77,46 @@ async fn the_operator_before_a_real_api_server() {
     crate::program::it_leads_and_stops(&cluster, &broker).await;
 }
 
+/// By the API server's own words a field that pods do not have is told from what may pass by itself (K21).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_field_that_pods_do_not_have_is_told_and_what_runs_runs_on() {
+    let Some((cluster, proxy)) = begin().await else {
+        return;
+    };
+    install(&cluster);
+    cluster.broker("amqp://nobody:none@127.0.0.1:1/");
+    let transport = json!({
+        "apiVersion": "vumi.dev/v1alpha1", "kind": "Transport",
+        "metadata": {"name": "telnet", "namespace": NAMESPACE}, "spec": {"telnet": {"port": 9010}},
+    });
+    cluster.apply(TELNET, &transport);
+    let operator = Running::start(&proxy, "one");
+    let status = || cluster.get(TELNET).unwrap()["status"].clone();
+    let stalled = || {
+        let conditions = status()["conditions"].clone();
+        let mut conditions = conditions.as_array().into_iter().flatten();
+        conditions.find(|c| c["type"] == "Stalled").cloned()
+    };
+    until("it to be applied", || status()["appliedGeneration"] == 1).await;
+    operator.idle().await;
+    let place = child("Deployment", "transport-telnet");
+    let running = cluster.get(&place).unwrap();
+    let wrong = json!({"spec": {"nodeSelektor": {"disk": "fast"}}});
+    cluster.merge(TELNET, &json!({"spec": {"overrides": wrong}}));
+    until("it to be told", || status()["observedGeneration"] == 2).await;
+    let told = stalled().unwrap_or_else(|| panic!("{:#}", status()));
+    assert_eq!(told["status"], "True", "{told}");
+    assert_eq!(told["reason"], "OverridesInvalid", "{told}");
+    let said = ".spec.template.spec.nodeSelektor: field not declared in schema";
+    assert!(told["message"].as_str().unwrap().contains(said), "{told}");
+    operator.idle().await;
+    assert_eq!(status()["appliedGeneration"], 1);
+    assert_eq!(cluster.get(&place).unwrap(), running);
+    cluster.merge(TELNET, &json!({"spec": {"overrides": null}}));
+    until("it to be over", || stalled().is_none()).await;
+    operator.end().await;
+}
+
 async fn objects_appear(cluster: &Cluster, operator: &Running, examples: &[(Resource, Value)]) {
     let total = examples.len();
     until("all resources to be known", || {

@@ -2,7 +2,7 @@
 //! with those that the program prints, by their values and by whose fields they are.
 
 use crate::cluster::{Cluster, NAMESPACE, Running, begin, child, install, root, until};
-use serde_json::Value;
+use serde_json::{Value, json};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use vumi::commands::render::{Arguments, Optional, objects};
@@ -12,7 +12,7 @@ use vumi_operator::client::MANAGER;
 use vumi_plan::CHILDREN;
 use vumi_testkit::kubernetes::place;
 
-/// Beside the workers of the example: one whose objects are of the kinds that these have not.
+/// Beside the workers of the example: some whose objects are of the kinds that these have not, and a program of somebody else.
 const MORE: &str = "\
 apiVersion: vumi.dev/v1alpha1
 kind: Transport
@@ -32,16 +32,47 @@ spec:
   echo: {}
   transportName: api
   state: {volume: {size: 2Gi}}
+---
+apiVersion: vumi.dev/v1alpha1
+kind: Transport
+metadata: {name: program}
+spec:
+  custom: {image: registry.example.net/program:1}
+  broker: {secretRef: {name: elsewhere}}
 ";
 
-/// Applies the resources of some files. Returns where they are.
+/// Of the broker of that program: a URL alone.
+const SECRET: &str = "\
+apiVersion: v1
+kind: Secret
+metadata: {name: elsewhere}
+stringData: {connection_string: amqp://nobody:none@127.0.0.1:1/}
+";
+
+/// What goes by the revision of a Secret, of a program that is started anew when one changes.
+const BY_REVISION: [&str; 4] = [
+    "metadata.annotations.vumi.dev/hash",
+    "metadata.annotations.vumi.dev/input-hash",
+    "metadata.annotations.vumi.dev/template-hash",
+    "spec.template.metadata.annotations.vumi.dev/secrets-hash",
+];
+
+/// Applies the resources and Secrets of some files. Returns where the resources are.
 fn campaign(cluster: &Cluster, files: &[PathBuf]) -> Vec<String> {
     // Objects are made whether or not the broker can be reached.
     cluster.broker("amqp://nobody:none@127.0.0.1:1/");
     let mut places = Vec::new();
     for file in files {
         let text = std::fs::read_to_string(file).unwrap();
-        for loaded in load(&[("one.yaml", text)], Target::Cluster).resources {
+        let manifests = load(&[("one.yaml", text)], Target::Cluster);
+        for (name, keys) in &manifests.secrets {
+            cluster.put(&json!({
+                "apiVersion": "v1", "kind": "Secret",
+                "metadata": {"name": name, "namespace": NAMESPACE},
+                "stringData": keys,
+            }));
+        }
+        for loaded in manifests.resources {
             let mut document = loaded.document();
             document["metadata"]["namespace"] = NAMESPACE.into();
             cluster.put(&document);
@@ -58,17 +89,21 @@ async fn what_is_rendered_is_what_the_operator_applies() {
     };
     install(&cluster);
     let folder = tempfile::tempdir().unwrap();
-    let more = folder.path().join("more.yaml");
-    std::fs::write(&more, MORE).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let (more, secret) = (file("more.yaml", MORE), file("secret.yaml", SECRET));
     let example = root().join("examples/two-transports-one-app");
     let mut files: Vec<PathBuf> = std::fs::read_dir(&example)
         .unwrap()
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "yaml"))
         .collect();
-    files.push(more.clone());
+    files.extend([more.clone(), secret.clone()]);
     let places = campaign(&cluster, &files);
-    assert_eq!(places.len(), 6, "{places:?}");
+    assert_eq!(places.len(), 7, "{places:?}");
     let operator = Running::start(&proxy, "applied");
     until("all resources to be looked at", || {
         places.iter().all(|path| {
@@ -79,15 +114,23 @@ async fn what_is_rendered_is_what_the_operator_applies() {
     .await;
     operator.idle().await;
     operator.end().await;
-    let printed = printed(&example, &more);
-    same_objects(&cluster, &printed);
-    for wanted in &printed {
+    let wanted = printed(&[&example, &more, &secret], None);
+    same_objects(&cluster, &wanted);
+    for wanted in &wanted {
         let path = place(wanted);
         let live = cluster.get(&path).unwrap();
         let mut found = Vec::new();
         values(wanted, &live, "", &mut found);
         owners(wanted, fields(&live), "", &mut found);
-        // What only a cluster knows: whose the object is, and of which Secrets its pods were told.
+        // What only a cluster knows: which revision a Secret is, whose the object is, and of which Secrets its pods were told.
+        let by_revision = |line: &String| {
+            let mut paths = BY_REVISION.iter();
+            paths.any(|path| line.starts_with(&format!("{path} is ")))
+        };
+        let (told, mut found): (Vec<_>, Vec<_>) = found.into_iter().partition(by_revision);
+        let program = wanted["kind"] == "Deployment" && path.ends_with("/transport-program");
+        let expected = if program { BY_REVISION.len() } else { 0 };
+        assert_eq!(told.len(), expected, "{path}: {told:?}");
         let mut beside = vec!["ours, and not printed: metadata.ownerReferences"];
         if wanted["kind"] == "ServiceAccount" {
             beside.push("ours, and not printed: metadata.annotations.vumi.dev/secret-revision");
@@ -96,17 +139,31 @@ async fn what_is_rendered_is_what_the_operator_applies() {
         beside.sort_unstable();
         assert_eq!(found, beside, "{path}");
     }
+    // What runs tells these too, and which keys the Secret has.
+    let workloads = ["Deployment", "StatefulSet"].map(|kind| {
+        let list = cluster.get(&child(kind, "")).unwrap();
+        list.to_string()
+    });
+    let running = file("running.yaml", &workloads.join("\n---\n"));
+    let wanted = printed(&[&example, &more], Some(running));
+    same_objects(&cluster, &wanted);
+    for wanted in &wanted {
+        let path = place(wanted);
+        let mut found = Vec::new();
+        values(wanted, &cluster.get(&path).unwrap(), "", &mut found);
+        assert_eq!(found, Vec::<String>::new(), "{path}");
+    }
 }
 
 /// What the program prints for a cluster such as this one.
-fn printed(example: &Path, more: &Path) -> Vec<Value> {
+fn printed(paths: &[&Path], running: Option<PathBuf>) -> Vec<Value> {
     let arguments = Arguments {
-        paths: vec![example.to_owned(), more.to_owned()],
+        paths: paths.iter().map(|&path| path.to_owned()).collect(),
         files: Vec::new(),
         namespace: NAMESPACE.into(),
         settings: None,
         image: None,
-        running: None,
+        running,
         without: vec![Optional::HttpRoute, Optional::PodMonitor],
     };
     let (objects, refusals) = objects(&arguments).unwrap();

@@ -171,6 +171,47 @@ async fn what_waits_decides_how_many_pods_there_are() {
     assert_eq!(world.child("Deployment").unwrap()["spec"]["replicas"], 1);
 }
 
+/// Nobody can tell whether messages wait (K19).
+#[tokio::test(start_paused = true)]
+async fn who_sleeps_is_woken_once_its_broker_could_not_be_read_for_a_minute() {
+    let mut world = World::new().await;
+    let bounds = json!({"minReplicas": 0, "maxReplicas": 5, "scaleDownAfter": "1m"});
+    world.write(json!({"devNull": {}, "autoscaling": bounds}));
+    world.done().await;
+    world.settle().await;
+    let replicas = |world: &World| world.child("Deployment").unwrap()["spec"]["replicas"].clone();
+    assert_eq!(replicas(&world), 1);
+    for _ in 0..15 {
+        tokio::time::advance(Duration::from_secs(5)).await;
+        world.read(0, 1);
+        world.done().await;
+    }
+    world.settle().await;
+    assert_eq!(replicas(&world), 0);
+    assert_eq!(world.status()["autoscaling"]["reason"], "Idle");
+    let link = world.link();
+    let fail = || link.read(unread(Unread::Management("no answer".into())));
+    for second in (0..60).step_by(5) {
+        tokio::time::advance(Duration::from_secs(5)).await;
+        fail();
+        world.done().await;
+        assert_eq!(replicas(&world), 0, "{second}");
+    }
+    tokio::time::advance(Duration::from_secs(5)).await;
+    fail();
+    let calls = told(world.done().await);
+    let written = ["PATCH deployments/transport-t", "POST events Scaled"];
+    assert_eq!(calls[..2], written, "{calls:?}");
+    assert_eq!(replicas(&world), 1);
+    world.run();
+    fail();
+    world.done().await;
+    let scaling = world.status()["autoscaling"].clone();
+    assert_eq!(scaling["reason"], "WokenBlind", "{scaling}");
+    assert_eq!(scaling["desiredReplicas"], 1);
+    assert_eq!(world.server.notes("WokenBlind").len(), 1);
+}
+
 /// Whoever removes it need not know how many there were: these stay until it was said that `replicas` decides.
 #[tokio::test(start_paused = true)]
 async fn without_autoscaling_the_pods_that_there_are_stay_for_one_look() {
@@ -191,7 +232,10 @@ async fn without_autoscaling_the_pods_that_there_are_stay_for_one_look() {
     let Looked::Done(Some(again)) = looked else {
         panic!("{looked:?}");
     };
-    let written = ["PATCH transports/t/status", "POST events FirstDecision"];
+    let written = [
+        "PATCH transports/t/status",
+        "POST events AutoscalingRemoved",
+    ];
     assert_eq!(told(calls), written);
     assert_eq!(replicas(&world), 4);
     assert!(world.status()["autoscaling"].is_null());
@@ -217,4 +261,31 @@ async fn classes_alone_are_written_seldom() {
     assert!(writes <= 1, "{writes}");
     let status = world.status();
     assert!(["0", "1+", "100+"].contains(&status["backlog"].as_str().unwrap()));
+}
+
+/// Where many classes change at one time they take turns, and what people wait for does not wait with them (K7).
+#[tokio::test(start_paused = true)]
+async fn a_class_waits_for_its_turn_and_a_condition_does_not() {
+    let mut world = World::new().await;
+    world.running(telnet()).await;
+    // As many of others were just written as may be in a second.
+    let spend = |world: &World| (0..).take_while(|_| world.engine.coarse.take()).count();
+    world.read(150, 1);
+    assert!(told(world.done().await).is_empty(), "it has not lasted");
+    tokio::time::advance(Duration::from_secs(60)).await;
+    assert_eq!(spend(&world), 5);
+    let (looked, calls) = world.look().await;
+    assert!(told(calls).is_empty());
+    assert_eq!(world.status()["backlog"], "0");
+    let Looked::Done(Some(again)) = looked else {
+        panic!("{looked:?}");
+    };
+    assert!(again <= Duration::from_secs(1), "{again:?}");
+    tokio::time::advance(again).await;
+    assert_eq!(told(world.done().await), ["PATCH transports/t/status"]);
+    assert_eq!(world.status()["backlog"], "100+");
+    spend(&world);
+    world.say("transport-t-0", "provider", "ok", "provider_answers");
+    assert_eq!(told(world.done().await), ["PATCH transports/t/status"]);
+    assert_eq!(world.condition("LinkUp")["status"], "True");
 }

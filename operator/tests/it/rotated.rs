@@ -115,6 +115,68 @@ async fn a_secret_that_was_rotated_while_no_operator_ran_is_noticed() {
     assert!(told(world.done().await).is_empty());
 }
 
+/// The Secret of the broker, as a program writes it that gives it a label, too.
+fn write(world: &World, second: u8, label: &str, url: &str) {
+    let time = format!("2026-11-26T12:00:0{second}Z");
+    let wrote = json!([{"manager": "helm", "operation": "Update", "time": time, "fieldsV1": {"f:data": {}}}]);
+    let labels = json!({"helm.sh/chart": label});
+    let metadata = json!({"name": "vumi-broker", "labels": labels, "managedFields": wrote});
+    let path = "/api/v1/namespaces/campaign/secrets/vumi-broker";
+    let secret = json!({"metadata": metadata, "data": {"connection_string": url}});
+    world.server.put(path, secret);
+}
+
+/// Runs until it is noticed, within a minute, that a Secret is another one.
+async fn noticed(world: &World) {
+    let (tell, mut told_of) = tokio::sync::mpsc::channel(8);
+    let changed = |key| tell.try_send(key).unwrap();
+    tokio::select! {
+        () = world.engine.secrets.run(changed) => {}
+        key = told_of.recv() => assert_eq!(key.unwrap(), world.key),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("nobody notices"),
+    }
+}
+
+/// A program that reads its Secrets only when it starts is started anew for what they hold, and not because another operator leads.
+#[tokio::test(start_paused = true)]
+async fn another_operator_starts_a_program_anew_only_for_another_content() {
+    let mut world = World::new().await;
+    let [first, second, third] = ["YW1xcDovL2E=", "YW1xcDovL2I=", "YW1xcDovL2M="];
+    let marked = "PATCH serviceaccounts/transport-t";
+    let rolled = [marked, "PATCH deployments/transport-t"];
+    write(&world, 0, "a-1", first);
+    world
+        .running(json!({"custom": {"image": "a"}, "replicas": 1}))
+        .await;
+    world.silence().await;
+    // After the last look, but for the one that this leads to.
+    write(&world, 1, "a-2", first);
+    noticed(&world).await;
+    assert_eq!(told(world.done().await), [marked]);
+    world.silence().await;
+    world.restart().await;
+    assert!(told(world.done().await).is_empty());
+    // The next one goes on from there.
+    write(&world, 2, "a-3", first);
+    noticed(&world).await;
+    assert_eq!(told(world.done().await), [marked]);
+    // A second write within one second.
+    write(&world, 2, "a-3", second);
+    noticed(&world).await;
+    assert_eq!(told(world.done().await)[..2], rolled);
+    world.settle().await;
+    world.restart().await;
+    assert!(told(world.done().await).is_empty());
+    world.restart().await;
+    write(&world, 3, "a-3", third);
+    assert_eq!(told(world.done().await)[..2], rolled);
+    world.settle().await;
+    // Two things at once: nobody can say any more that it holds the same.
+    world.restart().await;
+    write(&world, 4, "a-4", third);
+    assert_eq!(told(world.done().await)[..2], rolled);
+}
+
 /// What somebody says of it goes before the minute.
 #[tokio::test(start_paused = true)]
 async fn a_secret_of_which_somebody_tells_is_read_at_once() {

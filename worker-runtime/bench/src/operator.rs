@@ -40,7 +40,12 @@ pub struct Options {
     write: Option<PathBuf>,
 }
 
-/// Measures and prints the table.
+/// The verdict over a size or a time. An unoptimized build is not judged by it.
+fn met(holds: bool) -> Option<bool> {
+    (!cfg!(debug_assertions)).then_some(holds)
+}
+
+/// Measures and prints the table. A budget that is not met is an error, after that.
 pub async fn run(options: Options) -> Result<(), AnyError> {
     let broker = Broker {
         management: true,
@@ -63,7 +68,7 @@ pub async fn run(options: Options) -> Result<(), AnyError> {
         write_between_markers(&path, "operator", &table)?;
         println!("written to {}", path.display());
     }
-    Ok(())
+    report.all_met()
 }
 
 /// A resource without pods, and its kind. As in clusters of users, they are of several types, and differ in names, ports and
@@ -243,7 +248,7 @@ impl Bench {
             "an operator without resources, RSS",
             format!("{rss:.1} MiB"),
             "≤ 25 MB",
-            Some(rss * 1.048_576 <= 25.0),
+            met(rss * 1.048_576 <= 25.0),
         );
 
         let first = self.operator("vumi-operator", NAMESPACE)?;
@@ -266,7 +271,7 @@ impl Bench {
             &what("from exec until all statuses are written"),
             format!("{converged:.1} s"),
             if budget { "≤ 30 s" } else { "reported" },
-            budget.then_some(converged <= 30.0),
+            met(converged <= 30.0).filter(|_| budget),
         );
         first.calm().await?;
         let metrics = first.metrics().await?;
@@ -298,7 +303,13 @@ impl Bench {
             &what("RSS after that"),
             format!("{rss:.1} MiB"),
             "≤ 60 MB",
-            Some(rss * 1.048_576 <= 60.0),
+            met(rss * 1.048_576 <= 60.0),
+        );
+        report.row(
+            &what("the most RSS until then"),
+            format!("{:.1} MiB", first.process.peak()),
+            "reported",
+            None,
         );
         self.failover(report, first).await
     }
@@ -363,7 +374,7 @@ impl Bench {
             &format!("{count} resources: from SIGTERM to the leader until the other leads"),
             format!("{took:.2} s"),
             "≤ 1 s",
-            Some(took <= 1.0),
+            met(took <= 1.0),
         );
         third.process.stop().await;
         Ok(())

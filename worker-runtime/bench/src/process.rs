@@ -27,11 +27,20 @@ impl Measured {
 
     /// Resident memory in MiB.
     pub fn rss(&self) -> f64 {
+        self.memory("VmRSS:")
+    }
+
+    /// The most resident memory that it ever had, in MiB.
+    pub fn peak(&self) -> f64 {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, of: &str) -> f64 {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.id)).unwrap_or_default();
         status
             .lines()
-            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .find_map(|line| line.strip_prefix(of))
             .and_then(|rest| rest.split_whitespace().next())
             .and_then(|kib| kib.parse::<f64>().ok())
             .map_or(f64::NAN, |kib| kib / 1024.0)

@@ -38,6 +38,9 @@ impl std::fmt::Display for Median {
     }
 }
 
+/// The verdict over what has not met its budget.
+const MISSED: &str = "**no**";
+
 /// The rows so far.
 pub struct Report {
     head: String,
@@ -65,12 +68,24 @@ impl Report {
     pub fn row(&mut self, what: &str, measured: String, budget: &str, met: Option<bool>) {
         let verdict = match met {
             Some(true) => "yes",
-            Some(false) => "**no**",
+            Some(false) => MISSED,
             None => "",
         };
         eprintln!("{what}: {measured}   [{budget}] {verdict}");
         self.rows
             .push([what.into(), measured, budget.into(), verdict.into()]);
+    }
+
+    /// An error that names what has not met its budget.
+    pub fn all_met(&self) -> Result<(), AnyError> {
+        let missed = self.rows.iter().filter(|row| row[3] == MISSED);
+        let missed: Vec<String> = missed
+            .map(|[what, measured, budget, _]| format!("{what}: {measured}, budget {budget}"))
+            .collect();
+        match missed.is_empty() {
+            true => Ok(()),
+            false => Err(format!("not met: {}", missed.join("; ")).into()),
+        }
     }
 
     /// The table as Markdown.

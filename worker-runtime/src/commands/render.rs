@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use vumi_api::manifest::{Manifests, load, to_yaml};
 use vumi_api::{Resource, Severity, Target};
-use vumi_plan::{Context, Live, Names, Platform, SecretFacts, Settings, build, validate};
+use vumi_plan::{Context, Live, Names, Platform, SecretFacts, Settings, build, secret, validate};
 
 /// Arguments of `vumi render`.
 #[derive(clap::Args, Debug)]
@@ -22,6 +22,9 @@ What is printed is what the operator applies, without what only a cluster knows:
 were told (annotation vumi.dev/secret-revision), and how many pods autoscaling has decided on. A running worker
 keeps its pod template, image included, until an edit concerns it: --running tells what runs.
 Secrets that are not among the manifests are taken to be there. Of those that are, keys are checked and no value is printed.
+Which revision a Secret is, no file says. For a custom worker without reload: files, vumi.dev/secrets-hash and the hashes that follow
+from it (vumi.dev/hash, input-hash and template-hash of the workload) are right with --running alone; if its broker's Secret is not
+among the manifests, so are the variables that take its keys. A Secret that has changed since its pods started is not seen.
 Exit codes: 0 printed · 2 a manifest is not valid, or the operator would build nothing of it · 3 a path cannot be read.")]
 pub struct Arguments {
     /// Files, directories (their .yaml and .yml files), or - for standard input
@@ -106,16 +109,12 @@ pub fn objects(arguments: &Arguments) -> Result<(Vec<Value>, Vec<String>), CliEr
     }
     let running = match &arguments.running {
         Some(file) => self::running(file)?,
-        None => BTreeMap::new(),
+        None => Running::new(),
     };
     let (mut objects, mut refusals) = (Vec::new(), Vec::new());
     for loaded in &manifests.resources {
         let resource = &loaded.resource;
-        let mut context = context(resource, &manifests, arguments);
-        let names = Names::new(resource, &context.namespace, None);
-        context.live = running
-            .get(&(context.namespace.clone(), names.child()))
-            .cloned();
+        let context = context(resource, &manifests, &running, arguments);
         match validate(resource, &context, &settings) {
             Ok(validated) => {
                 let desired = build(&validated, &context, &settings);
@@ -143,18 +142,27 @@ pub fn objects(arguments: &Arguments) -> Result<(Vec<Value>, Vec<String>), CliEr
 }
 
 /// The surroundings as far as files tell of them.
-fn context(resource: &Resource, manifests: &Manifests, arguments: &Arguments) -> Context {
+fn context(
+    resource: &Resource,
+    manifests: &Manifests,
+    running: &Running,
+    arguments: &Arguments,
+) -> Context {
     let namespace = resource.namespace.as_ref().unwrap_or(&arguments.namespace);
+    let child = Names::new(resource, namespace, None).child();
+    let live = running.get(&(namespace.clone(), child));
     let facts = |(name, used): (String, vumi_api::SecretUse)| {
-        let keys = match manifests.secrets.get(&name) {
+        let facts = match manifests.secrets.get(&name) {
             Some(written) => {
                 let full = written.iter().filter(|(_, value)| !value.trim().is_empty());
-                full.map(|(key, _)| key.clone()).collect()
+                SecretFacts {
+                    keys: full.map(|(key, _)| key.clone()).collect(),
+                    revision: String::new(),
+                }
             }
-            None => used.keys,
+            None => secret::unread(&name, used, live),
         };
-        let revision = String::new();
-        (name, SecretFacts { keys, revision })
+        (name, facts)
     };
     let secrets: BTreeMap<String, SecretFacts> =
         resource.secrets().into_iter().map(facts).collect();
@@ -162,6 +170,7 @@ fn context(resource: &Resource, manifests: &Manifests, arguments: &Arguments) ->
     Context {
         namespace: namespace.clone(),
         secrets,
+        live: live.cloned(),
         platform: Platform {
             pod_monitor: has(Optional::PodMonitor),
             http_route: has(Optional::HttpRoute),
@@ -171,8 +180,10 @@ fn context(resource: &Resource, manifests: &Manifests, arguments: &Arguments) ->
 }
 
 /// Workloads by namespace and name.
-fn running(file: &Path) -> Result<BTreeMap<(String, String), Live>, CliError> {
-    let mut found = BTreeMap::new();
+type Running = BTreeMap<(String, String), Live>;
+
+fn running(file: &Path) -> Result<Running, CliError> {
+    let mut found = Running::new();
     for (name, text) in manifests::read(std::slice::from_ref(&file.to_owned()))? {
         for document in serde_yaml::Deserializer::from_str(&text) {
             let document = Value::deserialize(document)
@@ -230,6 +241,59 @@ mod tests {
                 named("n", "application-e")
             ]
         );
+    }
+
+    /// No file says which revision a Secret is, or which keys it has: what runs does.
+    #[test]
+    fn a_program_that_runs_is_not_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let [manifest, file] = ["program.yaml", "running.yaml"].map(|n| folder.path().join(n));
+        let text = |more: &str| {
+            format!(
+                "apiVersion: vumi.dev/v1alpha1\nkind: Transport\nmetadata: {{name: p}}\nspec: {{custom: {{image: p:1{more}}}}}\n"
+            )
+        };
+        let resource = &load(&[("p", text(""))], Target::Cluster).resources[0].resource;
+        let facts = SecretFacts {
+            keys: ["connection_string".to_owned()].into(),
+            revision: "7".into(),
+        };
+        let context = Context {
+            namespace: "default".into(),
+            secrets: BTreeMap::from([("vumi-broker".to_owned(), facts)]),
+            ..Context::default()
+        };
+        let settings = Settings::default();
+        let desired = build(
+            &validate(resource, &context, &settings).unwrap(),
+            &context,
+            &settings,
+        );
+        let runs = &desired.workload().unwrap().object;
+        std::fs::write(&file, to_yaml(runs)).unwrap();
+        let arguments = Arguments {
+            paths: vec![manifest.clone()],
+            files: Vec::new(),
+            namespace: "default".into(),
+            settings: None,
+            image: None,
+            running: Some(file),
+            without: Vec::new(),
+        };
+        let printed = |more: &str| {
+            std::fs::write(&manifest, text(more)).unwrap();
+            let (objects, refusals) = objects(&arguments).unwrap();
+            assert_eq!(refusals, Vec::<String>::new());
+            let mut objects = objects.into_iter();
+            objects.find(|o| o["kind"] == "Deployment").unwrap()
+        };
+        assert_eq!(printed(""), *runs);
+        // An edit changes what it says, and nothing beside.
+        let mut edited = printed(", args: [a]")["spec"]["template"].take();
+        let container = &mut edited["spec"]["containers"][0];
+        let arguments = container.as_object_mut().unwrap().remove("args");
+        assert_eq!(arguments, Some(serde_json::json!(["a"])));
+        assert_eq!(edited, runs["spec"]["template"]);
     }
 
     #[test]

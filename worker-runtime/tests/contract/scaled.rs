@@ -52,6 +52,7 @@ pub fn resources_scale_and_have_a_status(server: &ApiServer) {
     others_scale_it(server);
     what_is_emptied_is_empty(server);
     an_ordered_worker_is_not_scaled(server);
+    a_volume_keeps_what_it_was_made_with(server);
     autoscaling_freezes_replicas(server);
 }
 
@@ -175,6 +176,27 @@ fn an_ordered_worker_is_not_scaled(server: &ApiServer) {
         message.contains("an ordered worker has one pod at work"),
         "{message}"
     );
+}
+
+/// A claim cannot be changed, so that an edit of it would be ignored.
+fn a_volume_keeps_what_it_was_made_with(server: &ApiServer) {
+    let volume = |spec: Value| json!({"spec": {"state": {"volume": spec}}});
+    let spec = json!({"telnet": {"port": 9011}, "state": {"volume": {"size": "1Gi"}}});
+    create(server, "kept", spec);
+    for other in [json!({"size": "2Gi"}), json!({"storageClassName": "fast"})] {
+        let (code, answer) = patch(server, "kept", MERGE, &volume(other));
+        let message = answer["message"].as_str().unwrap_or_default();
+        assert_eq!(code, 422, "{message}");
+        assert!(
+            message.contains("the volume was made with these"),
+            "{message}"
+        );
+    }
+    let none = json!({"spec": {"state": null}});
+    let (code, answer) = patch(server, "kept", MERGE, &none);
+    assert_eq!(code, 200, "{}", answer["message"]);
+    let (code, answer) = patch(server, "kept", MERGE, &volume(json!({"size": "2Gi"})));
+    assert_eq!(code, 200, "{}", answer["message"]);
 }
 
 fn autoscaling_freezes_replicas(server: &ApiServer) {

@@ -28,7 +28,7 @@ use vumi_plan::{
 With -f: what would become of the worker's objects if these manifests were applied. Without: what the operator would do with what is
 applied, which is nothing once it has done it, and otherwise what somebody else changed.
 It takes the rights to get and patch these objects (every change is a dry run) and to get the Secrets that resources name; where
-those may not be read, they are taken to be there.
+those may not be read, they are taken to be there, and as running pods of a custom worker have them.
 Exit codes: 0 no difference · 1 differences · 2 a manifest is not valid, or the operator would apply nothing of it · 3 the cluster.")]
 pub struct Arguments {
     /// Resources of the cluster: transport/NAME, application/NAME, … [default: all of the namespace]
@@ -288,28 +288,6 @@ async fn context(
     platform: Platform,
 ) -> Result<Context, CliError> {
     let resource = &wanted.resource;
-    let mut secrets = BTreeMap::new();
-    for (name, used) in resource.secrets() {
-        let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
-        let facts = match cluster.get(&path).await {
-            Ok(Some(found)) => Some(secret::facts(&found)),
-            Ok(None) => written.get(&name).map(|keys| SecretFacts {
-                keys: keys.keys().cloned().collect(),
-                revision: String::new(),
-            }),
-            Err(failed) if failed.is_forbidden() => {
-                output::note(&format!(
-                    "note: the Secret {name} may not be read; it is taken to be there"
-                ));
-                Some(SecretFacts {
-                    keys: used.keys,
-                    revision: String::new(),
-                })
-            }
-            Err(failed) => return Err(failed.into()),
-        };
-        secrets.extend(facts.map(|facts| (name, facts)));
-    }
     let child = Names::new(resource, namespace, None).child();
     let mut live = None;
     for kind in ["Deployment", "StatefulSet"] {
@@ -317,6 +295,37 @@ async fn context(
         let found = cluster.get(&path).await?;
         let stays = found.filter(|found| found["metadata"]["deletionTimestamp"].is_null());
         live = live.or(stays.as_ref().and_then(Live::of));
+    }
+    let path = format!("{}/{child}", objects("v1", "ServiceAccount", namespace));
+    let account = cluster.get(&path).await?.unwrap_or_default();
+    let mark = account["metadata"]["annotations"][SECRET_REVISION].as_str();
+    let told = mark.map(secret::told).unwrap_or_default();
+    let mut secrets = BTreeMap::new();
+    for (name, used) in resource.secrets() {
+        let path = format!("/api/v1/namespaces/{namespace}/secrets/{name}");
+        let facts = match cluster.get(&path).await {
+            Ok(Some(found)) => {
+                let mut facts = secret::facts(&found);
+                let told = told.get(&name);
+                if let Some((_, revision)) = told.filter(|(at, _)| *at == secret::version(&found)) {
+                    facts.revision.clone_from(revision);
+                }
+                Some(facts)
+            }
+            Ok(None) => written.get(&name).map(|keys| SecretFacts {
+                keys: keys.keys().cloned().collect(),
+                // One that is yet to be made is none that pods have.
+                revision: "new".into(),
+            }),
+            Err(failed) if failed.is_forbidden() => {
+                output::note(&format!(
+                    "note: the Secret {name} may not be read; it is taken to be there, and not to have changed"
+                ));
+                Some(secret::unread(&name, used, live.as_ref()))
+            }
+            Err(failed) => return Err(failed.into()),
+        };
+        secrets.extend(facts.map(|facts| (name, facts)));
     }
     let status = wanted.live.as_ref().map(Status::of).unwrap_or_default();
     let stalled = status.condition(ConditionType::Stalled);

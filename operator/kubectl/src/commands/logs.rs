@@ -22,8 +22,9 @@ use vumi_cli::output;
   kubectl vumi logs transport/sms --previous
 
 With several pods, and with --follow, each line begins with the name of its pod. With --follow, pods that come later are followed as
-well, until Ctrl-C.
-Exit codes: 0 printed · 3 there is no such resource, or it has no pods.")]
+well, until Ctrl-C. With --previous, pods whose container was never started again are left out.
+Exit codes: 0 printed · 3 there is no such resource, it has no pods, with --previous none that was started again, or the log of one
+cannot be read; those of the others are printed.")]
 pub struct Arguments {
     /// The worker: transport/NAME, application/NAME, …
     #[arg(value_name = "KIND/NAME")]
@@ -65,6 +66,9 @@ struct Followed {
     seen: Option<Timestamp>,
 }
 
+/// Which run was printed, when its last line was written, and false if nobody reads what is printed.
+type Printed = (Run, (Option<Timestamp>, Result<bool, CliError>));
+
 async fn print(arguments: &Arguments, cluster: &Cluster) -> Result<(), CliError> {
     let worker = &arguments.worker;
     let mut known: BTreeMap<Run, Followed> = BTreeMap::new();
@@ -83,6 +87,12 @@ async fn print(arguments: &Arguments, cluster: &Cluster) -> Result<(), CliError>
         }
         let begun: Vec<pods::Pod> = pods.into_iter().filter(|pod| pod.begun).collect();
         let prefixed = arguments.follow || begun.len() > 1;
+        let begun = printable(begun, arguments.previous);
+        if arguments.previous && begun.is_empty() {
+            return Err(CliError::environment(format!(
+                "no pod of {worker} has a run before the one of now: none was started again; leave out --previous"
+            )));
+        }
         for pod in begun {
             let run = (pod.uid.clone(), pod.restarts);
             let before = known.get(&run);
@@ -118,12 +128,7 @@ async fn print(arguments: &Arguments, cluster: &Cluster) -> Result<(), CliError>
         }
         first = false;
         if !arguments.follow {
-            while let Some(ended) = streams.join_next().await {
-                let (_, (_, result)) =
-                    ended.map_err(|error| CliError::runtime(error.to_string()))?;
-                result?;
-            }
-            return Ok(());
+            return all(&mut streams).await;
         }
         let look = tokio::time::sleep(super::LOOK);
         tokio::pin!(look);
@@ -144,6 +149,25 @@ async fn print(arguments: &Arguments, cluster: &Cluster) -> Result<(), CliError>
             }
         }
     }
+}
+
+/// The pods whose log there is: of the run of now, or of the one before.
+fn printable(begun: Vec<pods::Pod>, previous: bool) -> Vec<pods::Pod> {
+    let those = begun.into_iter().filter(|pod| pod.previous || !previous);
+    those.collect()
+}
+
+/// Waits for all of them. What cannot be read is told at once, and is no reason to leave the others.
+async fn all(streams: &mut JoinSet<Printed>) -> Result<(), CliError> {
+    let mut told = Ok(());
+    while let Some(ended) = streams.join_next().await {
+        let (_, (_, result)) = ended.map_err(|error| CliError::runtime(error.to_string()))?;
+        if let Err(error) = result {
+            output::note(&format!("error: {error}"));
+            told = Err(CliError::silent(error.code));
+        }
+    }
+    told
 }
 
 /// The log of one run.
@@ -206,6 +230,54 @@ fn timed(line: &str) -> (Option<Timestamp>, &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pods_without_an_earlier_run_have_no_log_of_it() {
+        let pod = |name: &str, previous| pods::Pod {
+            name: name.into(),
+            uid: name.into(),
+            ready: true,
+            leaving: false,
+            running: true,
+            begun: true,
+            previous,
+            restarts: u64::from(previous),
+        };
+        let names = |previous| -> Vec<String> {
+            let begun = vec![pod("a", false), pod("b", true), pod("c", false)];
+            let printable = printable(begun, previous).into_iter();
+            printable.map(|pod| pod.name).collect()
+        };
+        assert_eq!(names(true), ["b"]);
+        assert_eq!(names(false), ["a", "b", "c"]);
+        assert!(printable(vec![pod("a", false)], true).is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_read_of_one_does_not_end_the_others() {
+        let run = |name: &str| (name.to_owned(), 0);
+        let (sent, received) = tokio::sync::oneshot::channel();
+        let mut streams = JoinSet::new();
+        let unread = CliError::environment("away");
+        let first = run("a");
+        streams.spawn(async move { (first, (None, Err(unread))) });
+        let second = run("b");
+        streams.spawn(async move {
+            // Longer than the other one takes to fail.
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            sent.send("printed").unwrap();
+            (second, (None, Ok(true)))
+        });
+        let ended = all(&mut streams).await;
+        assert_eq!(ended, Err(CliError::silent(CliError::ENVIRONMENT)));
+        drop(streams);
+        assert_eq!(received.await, Ok("printed"));
+
+        let mut streams = JoinSet::new();
+        let alone = run("c");
+        streams.spawn(async move { (alone, (None, Ok(true))) });
+        assert_eq!(all(&mut streams).await, Ok(()));
+    }
 
     #[test]
     fn a_line_says_when_it_was_written() {

@@ -17,6 +17,8 @@ pub fn before_anything_is_installed(place: &Place) {
         "ok    Kubernetes: is v1.",
         "every command of this program may be used",
     ]);
+    let asked = place.vumi(&["doctor", "--operator", "other"]);
+    asked.says(&["there is no Deployment other", "lease other in vumi-system"]);
 }
 
 pub fn knows_the_operator(place: &Place) {

@@ -8,6 +8,7 @@ mod man;
 mod people;
 mod place;
 mod purge;
+mod unread;
 
 use place::{Place, TELNET, deployment};
 use serde_json::{Value, json};
@@ -49,6 +50,7 @@ async fn what_people_ask_of_a_cluster() {
     purge::takes_what_nobody_needs(&place, &rabbit).await;
     purge::leaves_what_others_are_to_read(&place, &rabbit).await;
     purge::is_refused_by_the_broker_once_somebody_uses_a_queue(&rabbit).await;
+    unread::diff_goes_by_what_runs(&place);
     operator.end().await;
 }
 

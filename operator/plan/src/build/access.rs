@@ -35,8 +35,7 @@ pub fn service_account(cx: &Cx<'_>) -> Child {
 /// Which revisions its Secrets have, as one word. Where that is not known, as offline, what was told last stays.
 fn secret_revision(cx: &Cx<'_>) -> Option<String> {
     let secrets = &cx.context.secrets;
-    let known = secrets.values().all(|facts| !facts.revision.is_empty());
-    if secrets.is_empty() || !known {
+    if secrets.is_empty() || !cx.context.knows_revisions() {
         return cx.context.secret_revision.clone();
     }
     let revisions = secrets.iter().map(|(name, facts)| (name, &facts.revision));

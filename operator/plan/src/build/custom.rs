@@ -3,6 +3,7 @@
 
 use super::Cx;
 use super::pods::{self, CONTAINER};
+use crate::context::Live;
 use crate::hash::hash;
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction, Probe, SecretKeySelector,
@@ -25,11 +26,16 @@ pub fn document(cx: &Cx<'_>, custom: &Custom) -> Value {
 }
 
 /// What its Secrets hold, as a hash, where it must be started anew when that changes; nothing for one that reads its files
-/// again, and for our own workers.
+/// again, and for our own workers. Where that is not known, as offline, what running pods have of them stays.
 pub fn secret_revisions(cx: &Cx<'_>) -> Option<String> {
     let custom = cx.custom()?;
     if custom.reload.unwrap_or_default() == Reload::Files {
         return None;
+    }
+    let live = cx.context.live.as_ref();
+    let kept = live.and_then(Live::secrets_hash);
+    if !cx.context.knows_revisions() && kept.is_some() {
+        return kept.map(str::to_owned);
     }
     let names = cx.resource.secrets();
     let revisions = names.keys().map(|name| {

@@ -10,7 +10,7 @@ mod workload;
 
 pub use pods::STOP_BESIDE_DRAIN;
 
-use crate::context::Context;
+use crate::context::{Context, Live};
 use crate::desired::{Child, Desired, Note};
 use crate::hash::hash;
 use crate::names::{Names, TEMPLATE_HASH};
@@ -106,9 +106,14 @@ pub fn own_template(
     settings: &Settings,
     workload: &Child,
 ) -> Option<Value> {
+    // Nothing that runs is kept, but for what is known by its annotations alone.
+    let live = context.live.as_ref().map(|live| Live {
+        restarted: live.restarted.clone(),
+        template: json!({"metadata": live.template["metadata"]}),
+        ..Live::default()
+    });
     let context = Context {
-        live: None,
-        restarted: context.restarted().map(str::to_owned),
+        live,
         ..context.clone()
     };
     let desired = build(validated, &context, settings);

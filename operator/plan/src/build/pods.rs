@@ -293,12 +293,20 @@ fn volumes(cx: &Cx<'_>, view_hash: &str) -> Vec<Volume> {
         Volume {
             name: TMP_VOLUME.into(),
             empty_dir: Some(EmptyDirVolumeSource {
-                size_limit: Some(Quantity("16Mi".into())),
+                size_limit: Some(Quantity(tmp_size(cx).into())),
                 medium: None,
             }),
             ..Volume::default()
         },
     ]
+}
+
+/// How much the worker may write: ours has its control socket there, and nothing else.
+fn tmp_size(cx: &Cx<'_>) -> &'static str {
+    match cx.custom() {
+        Some(_) => "1Gi",
+        None => "16Mi",
+    }
 }
 
 /// The keys that the worker reads, at `<secret>/<key>`. Optional, because a pod without a Secret starts, is not ready and says

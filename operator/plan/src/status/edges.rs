@@ -76,7 +76,7 @@ pub fn edges(before: &Status, after: &Status) -> Vec<Edge> {
         }),
         (Some(old), None) => edges.push(Edge {
             warning: false,
-            reason: Reason::FirstDecision.as_str().to_owned(),
+            reason: Reason::AutoscalingRemoved.as_str().to_owned(),
             message: format!(
                 "autoscaling was removed: in a moment spec.replicas decides, where there were {} pods",
                 old.desired_replicas

@@ -260,6 +260,14 @@ pub fn conditions(
         true => SignedDuration::ZERO,
         false => over,
     };
+    let pause = match seen.left_alone {
+        true => Wish::Is(Candidate::new(
+            Truth::True,
+            Reason::ReconciliationPaused,
+            "an annotation asks the operator to leave it alone; edits have no effect".to_owned(),
+        )),
+        false => said(T::Paused, paused.clone()),
+    };
     let link = health.link(&seen.sight).map(|(candidate, _)| candidate);
     let away = link.as_ref().is_some_and(|link| link.truth == Truth::False);
     let excused = paused.is_some() || away;
@@ -267,7 +275,7 @@ pub fn conditions(
     let unread = health.while_said("no_consumer", Reason::NobodyReads);
     vec![
         (T::LinkUp, said(T::LinkUp, link), over),
-        (T::Paused, said(T::Paused, paused), taken_up),
+        (T::Paused, pause, taken_up),
         (T::BacklogKnown, known(seen), SHORT),
         (T::BacklogFull, said(T::BacklogFull, full), over.max(LONG)),
         (T::NoConsumer, said(T::NoConsumer, unread), over),
@@ -298,8 +306,12 @@ fn known(seen: &Observed<'_>) -> Wish {
     Wish::Is(Candidate::new(truth, reason, text.to_owned()).after(SHORT))
 }
 
-/// More consumers than pods: each pod has one on a queue at most. That is how a migration looks.
+/// More consumers than pods: each pod has one on a queue at most. That is how a migration looks. A program that is not ours may have
+/// as many as it likes.
 fn foreign(seen: &Observed<'_>) -> Wish {
+    if seen.sight.resource.in_container() {
+        return Wish::Gone;
+    }
     if seen.sight.broker.unread == Some(Unread::NotYet) {
         return Wish::Keep;
     }

@@ -79,10 +79,16 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
         return None;
     }
     let mut settling = Settling::new(memory, seen.sight.now);
-    if seen.left_alone {
-        let status = left_alone(seen, previous);
-        return Some(outlook(status, settling));
-    }
+    // An edit of whom is left alone is not looked at.
+    let observed_generation = match seen.left_alone {
+        true => previous.observed_generation,
+        false => seen.generation,
+    };
+    // Of conditions it cannot be less than 0.
+    let seen = &Observed {
+        generation: observed_generation.max(0),
+        ..*seen
+    };
     let applied = seen.plan.is_ok() && seen.failure.is_none();
     let behind = |workload: &Workload| applied && !ready::is_current(workload, seen);
     // Of a new resource nothing was said that could stay.
@@ -121,7 +127,7 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
     let selector: Vec<String> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let desired = seen.plan.ok();
     let mut status = Status {
-        observed_generation: seen.generation,
+        observed_generation,
         applied_generation: match applied {
             true => Some(seen.generation),
             false => previous.applied_generation,
@@ -178,29 +184,6 @@ fn outlook(status: Status, settling: Settling) -> Outlook {
         again: settling.again,
         memory: settling.memory(),
     }
-}
-
-/// Of a resource that is left alone, only that it is, and how many pods there are.
-fn left_alone(seen: &Observed<'_>, previous: &Status) -> Status {
-    let message = "an annotation asks the operator to leave it alone; edits have no effect";
-    let before = previous.condition(ConditionType::Paused);
-    let paused = Candidate::new(
-        Truth::True,
-        Reason::ReconciliationPaused,
-        message.to_owned(),
-    );
-    let paused = wish::written(ConditionType::Paused, paused, before, seen);
-    let mut status = previous.clone();
-    status
-        .conditions
-        .retain(|condition| condition.kind != paused.kind);
-    status.conditions.push(paused);
-    if let Some(workload) = seen.workload {
-        status.replicas = workload.total;
-        status.ready_replicas = workload.ready;
-    }
-    status.why = why(&status);
-    status
 }
 
 /// The word for the peer. It follows the condition: what is too short for that is too short for the word.

@@ -90,6 +90,9 @@ pub fn wanted(seen: &Observed<'_>) -> u32 {
 
 /// The three conditions of a resource.
 pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readiness {
+    if seen.left_alone {
+        return left_alone(seen, previous, health);
+    }
     let refusal = match (seen.plan, seen.failure) {
         (Err(refusal), _) | (Ok(_), Some(refusal)) => refusal,
         (Ok(desired), None) => {
@@ -119,6 +122,22 @@ pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) ->
     match refusal.outcome {
         Outcome::Stalled => readiness.stalled(as_refused(holds(refusal.reason, &text))),
         Outcome::Waiting => readiness.pending(as_refused(holds(refusal.reason, &text))),
+    }
+}
+
+/// Of whom is left alone: what runs is judged as ever, what was pending or stalled stays so.
+fn left_alone(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readiness {
+    let none = "its pods are gone, and none are made while the operator leaves it alone";
+    let ready = match (seen.workload, previous.applied_generation) {
+        (Some(_), _) => of_pods(seen, previous, health).ready,
+        (None, Some(_)) => Wish::Is(not_ready(Reason::PodsNotReady, none)),
+        // Nothing of it was ever made.
+        (None, None) => Wish::Keep,
+    };
+    Readiness {
+        ready,
+        reconciling: Wish::Keep,
+        stalled: Wish::Keep,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{built, context, resource};
 use serde_json::{Value, json};
 use vumi_api::Resource;
-use vumi_plan::{Context, Desired, Live, Settings, build, secret, validate};
+use vumi_plan::{Context, Desired, Live, Settings, build, own_template, secret, validate};
 
 const ECHO: &str = "echo: {}, transportName: t";
 
@@ -239,6 +239,33 @@ fn a_rotated_secret_replaces_only_pods_that_cannot_reload() {
         rotated.secret_revision = before.secret_revision().map(str::to_owned);
         assert_eq!(revision(&built(&resource, &rotated)), revision(&before));
     }
+}
+
+/// Offline, and for whoever may not read it: what runs tells what its pods have of it, and which keys it has.
+#[test]
+fn a_secret_that_cannot_be_read_replaces_no_pod() {
+    let (resource, _) = first("custom: {image: a}, transportName: t");
+    let mut around = context(&resource);
+    let broker = around.secrets.get_mut("vumi-broker").unwrap();
+    broker.keys = ["connection_string".to_owned()].into();
+    let before = built(&resource, &around);
+    let used = resource.secrets().remove("vumi-broker").unwrap();
+    let live = live(&before);
+    let unread = secret::unread("vumi-broker", used.clone(), Some(&live));
+    assert_eq!(unread.keys, around.secrets["vumi-broker"].keys);
+    around.secrets.insert("vumi-broker".into(), unread);
+    around.live = Some(live);
+    let after = built(&resource, &around);
+    assert_eq!(after.workload(), before.workload());
+    assert!(!after.update_available);
+    // What others do to its template is still seen.
+    let settings = Settings::default();
+    let validated = validate(&resource, &around, &settings).unwrap();
+    let own = own_template(&validated, &around, &settings, after.workload().unwrap());
+    assert_eq!(own.as_ref(), Some(template(&before)));
+    // Where nothing runs, it has all that is read of it.
+    let unread = secret::unread("vumi-broker", used.clone(), None);
+    assert_eq!(unread.keys, used.keys);
 }
 
 /// Its content is what counts: who labels a Secret changes nothing for its readers.

@@ -25,13 +25,7 @@ async fn what_is_injected_into_a_process_is_answered_and_seen_by_a_tap() {
         ],
     );
     // Before the tap follows, what is injected may pass it by.
-    wait_for("the tap follows", PATIENCE, || async {
-        match seen.log().contains(FOLLOWING) {
-            true => Ok(()),
-            false => Err("nothing said".to_owned()),
-        }
-    })
-    .await;
+    says(&seen, FOLLOWING).await;
     let rows = "from,to,content\n27820000001,12345,one\n27820000002,12345,not seen\n27820000001,12345,two\n";
     let ended = fed(
         campaign.path(),

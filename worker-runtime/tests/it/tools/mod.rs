@@ -62,3 +62,15 @@ fn tap(campaign: &Campaign, arguments: &[&str]) -> Process {
 
 /// What a tap says beside the messages, for whoever waits for it.
 const FOLLOWING: &str = "following; Ctrl-C ends it";
+
+/// Until a tap has said `line`.
+async fn says(tap: &Process, line: &str) {
+    wait_for("the tap to say it", PATIENCE, || {
+        let log = tap.log();
+        async move {
+            let said = log.lines().any(|said| said == line);
+            said.then_some(()).ok_or(log)
+        }
+    })
+    .await;
+}

@@ -120,19 +120,9 @@ async fn a_tap_says_that_the_broker_was_away() {
         let name = format!("tap_{format}");
         let arguments = ["tap", "t", "--broker", &through, "--format", format];
         let seen = Process::start(campaign.path(), &name, &arguments);
-        let says = |wanted: &'static str| {
-            let seen = &seen;
-            wait_for("the tap to say it", PATIENCE, move || {
-                let log = seen.log();
-                async move {
-                    let said = log.lines().any(|said| said == wanted);
-                    said.then_some(()).ok_or(log)
-                }
-            })
-        };
-        says(FOLLOWING).await;
+        says(&seen, FOLLOWING).await;
         proxy.cut();
-        says(line).await;
+        says(&seen, line).await;
     }
 }
 

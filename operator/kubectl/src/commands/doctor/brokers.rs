@@ -1,7 +1,8 @@
 //! Brokers, as statuses tell of them: the operator reads their queues, and workers say whether they are connected. Nothing is asked from
 //! here, since whoever runs this often has no way to a broker inside of the cluster.
 
-use super::{Leader, some};
+use super::operator::Leader;
+use super::some;
 use crate::commands::lasting;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;

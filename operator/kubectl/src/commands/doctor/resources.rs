@@ -1,11 +1,11 @@
 //! What resources say in their statuses: of what these are about, of brokers, credentials and versions.
 
-use super::{Leader, brokers, not_seen, some, statuses};
+use super::operator::Operator;
+use super::{brokers, not_seen, some, statuses, versions};
 use crate::cluster::{self, Cluster};
 use crate::named::of;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
-use std::collections::BTreeMap;
 use vumi_api::{ConditionType, Kind, Status, Truth};
 use vumi_cli::error::CliError;
 use vumi_core::checkup::{Finding, Level};
@@ -14,7 +14,7 @@ use vumi_core::checkup::{Finding, Level};
 pub(super) async fn said(
     cluster: &Cluster,
     place: Option<&str>,
-    leader: Leader,
+    operator: &Operator,
 ) -> Result<Vec<Finding>, CliError> {
     let mut all = Vec::new();
     for kind in Kind::ALL {
@@ -31,9 +31,10 @@ pub(super) async fn said(
         .map(|(kind, object)| (*kind, name(*kind, object, place.is_none()), object))
         .collect();
     let now = Timestamp::now();
-    let mut found = statuses::judge(&named, leader, now);
-    found.extend(brokers::judge(&named, leader, now));
-    found.extend(judge(&named));
+    let mut found = statuses::judge(&named, operator.leader, now);
+    found.extend(brokers::judge(&named, operator.leader, now));
+    found.extend(credentials(&named));
+    found.extend(versions::judge(&named, operator.version.as_deref()));
     Ok(found)
 }
 
@@ -46,45 +47,22 @@ fn name(kind: Kind, object: &Value, everywhere: bool) -> String {
     }
 }
 
-/// The findings about credentials and versions.
-fn judge(all: &[(Kind, String, &Value)]) -> Vec<Finding> {
-    let mut found = Vec::new();
-    let mut versions: BTreeMap<String, usize> = BTreeMap::new();
-    let mut credentials = Vec::new();
-    for (_, name, object) in all {
+/// The finding about credentials, if some are refused.
+fn credentials(all: &[(Kind, String, &Value)]) -> Option<Finding> {
+    let refused = all.iter().filter_map(|(_, name, object)| {
         let status = Status::of(object);
-        if let Some(version) = &status.runtime_version {
-            *versions.entry(version.clone()).or_default() += 1;
-        }
-        let refused = status.condition(ConditionType::CredentialsValid);
-        if let Some(condition) = refused.filter(|c| c.status == Truth::False) {
-            credentials.push(format!("{name}: {}", condition.message));
-        }
-    }
-    if !credentials.is_empty() {
-        found.push(Finding::new(
+        let condition = status.condition(ConditionType::CredentialsValid)?;
+        (condition.status == Truth::False).then(|| format!("{name}: {}", condition.message))
+    });
+    let refused: Vec<String> = refused.collect();
+    (!refused.is_empty()).then(|| {
+        Finding::new(
             Level::Problem,
             "credentials",
-            some(&credentials),
+            some(&refused),
             "Correct the Secret; it is read again within a minute.",
-        ));
-    }
-    if !versions.is_empty() {
-        let list: Vec<String> = versions
-            .iter()
-            .map(|(version, count)| format!("{count} of {version}"))
-            .collect();
-        found.push(match versions.len() {
-            1 => Finding::good("versions of workers", some(&list)),
-            _ => Finding::new(
-                Level::Note,
-                "versions of workers",
-                some(&list),
-                "A worker takes the operator's version along with its next edit; updatePolicy: Immediate takes it at once.",
-            ),
-        });
-    }
-    found
+        )
+    })
 }
 
 #[cfg(test)]
@@ -93,39 +71,31 @@ mod tests {
     use serde_json::json;
 
     #[test]
-    fn credentials_and_versions_are_told() {
+    fn refused_credentials_are_told() {
         let refused = json!([{
             "type": "CredentialsValid", "status": "False", "reason": "CredentialsRefused", "message": "why",
             "lastTransitionTime": "2026-11-26T12:00:00Z",
         }]);
-        let object = |name: &str, version: &str, conditions: &Value| {
+        let object = |name: &str, conditions: &Value| {
             json!({
                 "metadata": {"name": name, "namespace": "n"},
-                "status": {"observedGeneration": 1, "runtimeVersion": version, "conditions": conditions},
+                "status": {"observedGeneration": 1, "conditions": conditions},
             })
         };
-        let objects = [
-            object("a", "0.1.0", &json!([])),
-            object("b", "0.1.0", &refused),
-        ];
+        let objects = [object("a", &json!([])), object("b", &refused)];
         let named = |everywhere| -> Vec<(Kind, String, &Value)> {
             let kind = Kind::Transport;
             let all = objects.iter();
             all.map(|object| (kind, name(kind, object, everywhere), object))
                 .collect()
         };
-        let found = judge(&named(false));
-        let told: Vec<(Level, &str, &str)> = found
-            .iter()
-            .map(|f| (f.level, f.about.as_str(), f.says.as_str()))
-            .collect();
+        let found = credentials(&named(false)).unwrap();
         assert_eq!(
-            told,
-            [
-                (Level::Problem, "credentials", "transport/b: why"),
-                (Level::Good, "versions of workers", "2 of 0.1.0"),
-            ]
+            (found.level, found.says.as_str()),
+            (Level::Problem, "transport/b: why")
         );
-        assert_eq!(judge(&named(true))[0].says, "n transport/b: why");
+        let found = credentials(&named(true)).unwrap();
+        assert_eq!(found.says, "n transport/b: why");
+        assert_eq!(credentials(&named(false)[..1]), None);
     }
 }

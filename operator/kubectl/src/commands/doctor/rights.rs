@@ -1,5 +1,6 @@
 //! What the operator and whoever asks may do.
 
+use super::operator::Names;
 use super::{not_seen, some};
 use crate::cluster::{Cluster, Failed};
 use serde::Deserialize;
@@ -85,15 +86,15 @@ impl std::fmt::Display for Right {
     }
 }
 
-/// The rights that the operator is shipped with.
-fn shipped(operator_namespace: &str) -> Vec<Right> {
+/// The rights that the operator is shipped with; some are about its lease, and wanted in that namespace only.
+fn shipped(lease_namespace: &str) -> Vec<Right> {
     let mut rights = Vec::new();
     for document in serde_yaml::Deserializer::from_str(RIGHTS) {
         let Ok(object) = Value::deserialize(document) else {
             debug_assert!(false, "deploy/operator/2-rights.yaml is YAML");
             continue;
         };
-        let namespace = (object["kind"] == "Role").then(|| operator_namespace.to_owned());
+        let namespace = (object["kind"] == "Role").then(|| lease_namespace.to_owned());
         let texts = |value: &Value| -> Vec<String> {
             let texts = value.as_array().into_iter().flatten();
             texts.filter_map(Value::as_str).map(str::to_owned).collect()
@@ -120,9 +121,10 @@ fn shipped(operator_namespace: &str) -> Vec<Right> {
 pub(super) async fn of_operator(
     cluster: &Cluster,
     namespace: &str,
+    names: &Names,
 ) -> Result<Vec<Finding>, CliError> {
     let about = format!("rights of the operator in {namespace}");
-    let account = format!("system:serviceaccount:{namespace}:vumi-operator");
+    let user = format!("system:serviceaccount:{namespace}:{}", names.account);
     // As whom the API server takes it: rights may be bound to these.
     let groups = [
         "system:serviceaccounts".to_owned(),
@@ -130,13 +132,13 @@ pub(super) async fn of_operator(
         "system:authenticated".to_owned(),
     ];
     let (mut everywhere, mut here, mut all) = (Vec::new(), Vec::new(), 0);
-    for right in shipped(namespace) {
+    for right in shipped(&names.lease.0) {
         all += 1;
         let review = |right: &Right| {
             json!({
                 "apiVersion": "authorization.k8s.io/v1",
                 "kind": "SubjectAccessReview",
-                "spec": {"user": account, "groups": groups, "resourceAttributes": right.attributes()},
+                "spec": {"user": user, "groups": groups, "resourceAttributes": right.attributes()},
             })
         };
         let path = format!("{REVIEWS}/subjectaccessreviews");
@@ -163,7 +165,10 @@ pub(super) async fn of_operator(
             Err(failed) => return Err(failed.into()),
         }
     }
-    let fix = "kubectl apply --server-side -f deploy/operator/2-rights.yaml; for some namespaces only, bind its ClusterRole by a RoleBinding in each of them";
+    let fix = format!(
+        "kubectl apply --server-side -f deploy/operator/2-rights.yaml, with the account {} of {namespace} in its bindings; for some namespaces only, bind its ClusterRole by a RoleBinding in each of them",
+        names.account
+    );
     Ok(vec![match (everywhere.is_empty(), here.is_empty()) {
         (true, _) => Finding::good(&about, format!("all {all} are there, in every namespace")),
         (false, true) => Finding::new(
@@ -183,7 +188,7 @@ pub(super) async fn of_operator(
                 cluster.namespace,
                 some(&here)
             ),
-            fix,
+            &fix,
         ),
     }])
 }

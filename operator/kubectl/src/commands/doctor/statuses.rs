@@ -1,6 +1,7 @@
 //! Whether statuses are about what is written now, and whether anybody still writes them.
 
-use super::{Leader, some};
+use super::operator::Leader;
+use super::some;
 use crate::commands::lasting;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -96,7 +97,7 @@ pub(super) fn judge(
             format!(
                 "of {seen} resources, they say how it was when an operator led last: none that lives was found, and whatever has changed since is not told"
             ),
-            "See what is said of the lease; if the operator is elsewhere, name its namespace with --operator-namespace.",
+            "See what is said of the lease; if the operator is another or elsewhere, name it with --operator and its namespace with --operator-namespace.",
         ));
     }
     if found.is_empty() && seen > 0 {

@@ -258,29 +258,66 @@ fn an_object_that_lost_its_type_is_not_written_to() {
     );
 }
 
+/// Edits have no effect; what runs is told as ever (K13).
 #[test]
-fn left_alone_it_says_only_that() {
+fn who_is_left_alone_is_looked_at_and_not_edited() {
     let mut world = World::running("Application", ECHO);
     world.left_alone = true;
-    world.generation = 2;
-    world.workload.as_mut().unwrap().ready = 0;
     world.look();
     assert_eq!(world.is(T::Paused), "True/ReconciliationPaused");
-    assert_eq!(world.is(T::Ready), "True/Running");
     assert_eq!(
-        (world.kstatus(), world.status.ready_replicas),
-        ("InProgress", 0)
+        (world.is(T::Ready), world.kstatus()),
+        ("True/Running".into(), "Current")
     );
     let writes = world.writes;
     world.pass(60);
     assert_eq!(world.writes, writes);
-    world.left_alone = false;
+    world.workload.as_mut().unwrap().ready = 0;
+    world.broker.unread = Some(Unread::Broker("refused".into()));
+    world.pass(20);
+    assert_eq!(world.is(T::Ready), "False/BrokerUnreachable");
+    assert_eq!(world.is(T::BacklogKnown), "False/BrokerUnreachable");
+    assert_eq!(
+        (world.kstatus(), world.status.ready_replicas),
+        ("InProgress", 0)
+    );
+    world.generation = 2;
     world.runs(1);
+    world.reads(0, 1);
+    world.pass(20);
+    assert_eq!(world.is(T::Ready), "True/Running");
+    assert_eq!(
+        (world.status.observed_generation, world.kstatus()),
+        (1, "InProgress")
+    );
+    world.left_alone = false;
     world.pass(15);
     assert_eq!(
         (world.is(T::Paused), world.kstatus()),
         (String::new(), "Current")
     );
+}
+
+#[test]
+fn who_is_left_alone_without_pods_is_not_ready() {
+    let mut world = World::new("Application", ECHO);
+    world.left_alone = true;
+    world.look();
+    assert_eq!(world.three(), ["", "", ""]);
+    assert_eq!(
+        (world.status.observed_generation, world.kstatus()),
+        (-1, "InProgress")
+    );
+    world.left_alone = false;
+    world.look();
+    assert_eq!(world.three(), ["False/Starting", "True/Starting", ""]);
+    // Somebody deletes the workload.
+    let mut world = World::running("Application", ECHO);
+    world.left_alone = true;
+    world.workload = None;
+    world.pods.clear();
+    world.look();
+    assert_eq!(world.three(), ["False/PodsNotReady", "", ""]);
 }
 
 #[test]
