@@ -113,7 +113,7 @@ macro_rules! worker_kind {
                 /// Run around every message, in order. Default: none.
                 #[schemars(length(max = 32))]
                 middleware: Vec<MiddlewareItem>,
-                /// How many pods, on a cluster. Of those above `ordering.partitions`, each stands by for one that fails. Default `1`.
+                /// How many pods, on a cluster. With `ordering.partitions`, those above that number stand by. Default `1`.
                 #[schemars(range(min = 0, max = 1000))]
                 replicas: u16,
                 /// How the operator decides how many pods there are, on a cluster. Default: `replicas` says it.

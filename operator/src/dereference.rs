@@ -36,8 +36,8 @@ pub async fn dereference(
         let known = before.get(&name);
         let facts = engine.secrets.facts(&key.namespace, &name, known).await;
         let unread = |error| Trouble::new(format!("the Secret {name} cannot be read"), error);
-        if let Some((version, facts)) = facts.map_err(unread)? {
-            told.insert(name.clone(), (version, facts.revision.clone()));
+        if let Some((mark, facts)) = facts.map_err(unread)? {
+            told.insert(name.clone(), mark);
             secrets.insert(name, facts);
         }
     }

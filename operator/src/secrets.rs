@@ -6,12 +6,12 @@ use crate::engine::kinds::{ObjectKind, plain};
 use crate::engine::store::Key;
 use rand::RngExt;
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasher, RandomState};
-use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
+use vumi_plan::secret::Mark;
 use vumi_plan::{SecretFacts, secret};
 
 /// A change is noticed within this time.
@@ -20,6 +20,8 @@ const EVERY: Duration = Duration::from_secs(60);
 const FRESH: Duration = Duration::from_secs(5);
 /// Secrets that are read at one time, at most.
 const AT_ONCE: usize = 4;
+/// resourceVersions of a Secret that are known to hold the same, at most.
+const VERSIONS: usize = 32;
 
 pub(crate) static SECRET: ObjectKind = plain("", "v1", "Secret", "secrets");
 
@@ -45,8 +47,12 @@ struct Reading {
     facts: SecretFacts,
     /// A hash of what it held, with a key that only this process has: by it nobody can try passwords.
     content: u64,
-    /// Its resourceVersions, from the first to the last that is known to hold the same.
-    versions: RangeInclusive<u64>,
+    /// Who has written its data, and when.
+    written: String,
+    /// Whether they wrote something else within the same second, so that this does not tell it apart.
+    twice: bool,
+    /// The resourceVersions with which it was read and held the same, newest last.
+    versions: VecDeque<String>,
 }
 
 impl Reading {
@@ -55,31 +61,51 @@ impl Reading {
     /// compare it with.
     fn now(secret: &Value, last: Option<&Self>, keyed: &RandomState) -> Self {
         let mut facts = secret::facts(secret);
+        let written = facts.revision.clone();
         let content = keyed.hash_one(secret["data"].to_string());
         let version = secret::version(secret);
-        let mut since = version;
+        let (mut versions, mut twice) = (VecDeque::new(), false);
         if let Some(last) = last {
+            let same_write = last.written == written;
             if last.content == content {
                 facts.revision.clone_from(&last.facts.revision);
-                since = *last.versions.start();
-            } else if last.facts.revision == facts.revision {
-                facts.revision = format!("{}-{version}", facts.revision);
+                versions.clone_from(&last.versions);
+                twice = same_write && last.twice;
+            } else if same_write {
+                facts.revision = format!("{written}-{version}");
+                twice = true;
             }
+        }
+        if versions.back().is_none_or(|last| last != version) {
+            versions.push_back(version.to_owned());
+        }
+        while versions.len() > VERSIONS {
+            versions.pop_front();
         }
         Self {
             facts,
             content,
-            versions: since..=version,
+            written,
+            twice,
+            versions,
         }
     }
 
     /// What it is for a worker that was told this of it before: as long as it holds the same, that stays, whoever leads.
-    fn beside(&self, told: Option<&(u64, String)>) -> (u64, SecretFacts) {
+    fn beside(&self, told: Option<&Mark>) -> (Mark, SecretFacts) {
+        let same = |told: &&Mark| {
+            self.versions.contains(&told.version) || !self.twice && told.written == self.written
+        };
         let mut facts = self.facts.clone();
-        if let Some((_, revision)) = told.filter(|(at, _)| self.versions.contains(at)) {
-            facts.revision.clone_from(revision);
+        if let Some(told) = told.filter(same) {
+            facts.revision.clone_from(&told.revision);
         }
-        (*self.versions.end(), facts)
+        let mark = Mark {
+            version: self.versions.back().cloned().unwrap_or_default(),
+            written: self.written.clone(),
+            revision: facts.revision.clone(),
+        };
+        (mark, facts)
     }
 }
 
@@ -124,14 +150,17 @@ impl Secrets {
             !entry.users.is_empty()
         });
         for name in names {
-            let entry = entries
-                .entry((key.namespace.clone(), name.clone()))
-                .or_default();
+            let new = || Entry {
+                due: Some(Instant::now()),
+                ..Entry::default()
+            };
+            let place = (key.namespace.clone(), name.clone());
+            let entry = entries.entry(place).or_insert_with(new);
             entry.users.insert(key.clone());
         }
     }
 
-    /// The resourceVersion of a Secret, and what it is for a worker that was told this of it before. None if it is not there.
+    /// What a Secret is for a worker that was told this of it before, and what to note of that. None if it is not there.
     ///
     /// # Errors
     /// It cannot be read.
@@ -139,8 +168,8 @@ impl Secrets {
         &self,
         namespace: &str,
         name: &str,
-        told: Option<&(u64, String)>,
-    ) -> Result<Option<(u64, SecretFacts)>, ApiError> {
+        told: Option<&Mark>,
+    ) -> Result<Option<(Mark, SecretFacts)>, ApiError> {
         let place = (namespace.to_owned(), name.to_owned());
         self.read(&place).await?;
         Ok(self
@@ -304,14 +333,43 @@ mod tests {
         let same = Reading::now(&again, Some(&second), &keyed);
         assert_eq!(same.facts.revision, second.facts.revision);
         assert_ne!(revision(&secret("Yg==", "4", 2)), first.facts.revision);
-        // What was told of any version that holds the same goes on, and what was told of another one does not.
-        let told = |reading: &Reading, at| reading.beside(Some(&(at, "told".into()))).1.revision;
-        let labelled = Reading::now(&secret("YQ==", "5", 3), Some(&first), &keyed);
-        for at in [1, 5] {
-            assert_eq!(told(&labelled, at), "told");
-        }
-        assert_eq!(told(&labelled, 6), first.facts.revision);
-        assert_eq!(told(&second, 1), second.facts.revision);
+        let third = Reading::now(&secret("Yw==", "4", 0), Some(&second), &keyed);
+        assert_ne!(third.facts.revision, first.facts.revision);
+        assert_ne!(third.facts.revision, second.facts.revision);
+    }
+
+    /// What a worker was told goes on for what holds the same, and for nothing else.
+    #[test]
+    fn what_was_told_stays_while_a_secret_holds_the_same() {
+        let keyed = RandomState::new();
+        let read = |value: &str, version: &str, who: &str, last: Option<&Reading>| {
+            let wrote = json!([{"manager": who, "operation": "Apply", "time": "t", "fieldsV1": {"f:data": {}}}]);
+            let metadata = json!({"uid": "u", "resourceVersion": version, "managedFields": wrote});
+            let secret = json!({"metadata": metadata, "data": {"password": value}});
+            Reading::now(&secret, last, &keyed)
+        };
+        let told = |reading: &Reading, version: &str, written: &str| {
+            let (version, written) = (version.to_owned(), written.to_owned());
+            let revision = "told".to_owned();
+            let mark = Mark {
+                version,
+                written,
+                revision,
+            };
+            reading.beside(Some(&mark)).1.revision == "told"
+        };
+        let first = read("YQ==", "5", "helm", None);
+        // Read as 5 and as 7; what 6 was, another operator has read.
+        let again = read("YQ==", "7", "flux", Some(&first));
+        assert_eq!(again.facts.revision, first.facts.revision);
+        assert!(told(&again, "5", "") && told(&again, "7", ""));
+        assert!(!told(&again, "6", ""));
+        // Nobody has written the data since, whatever else was done to it.
+        assert!(told(&again, "8", &again.written));
+        // It was, within the same second.
+        let other = read("Yg==", "9", "flux", Some(&again));
+        assert!(!told(&other, "8", &other.written) && !told(&other, "7", ""));
+        assert!(told(&other, "9", ""));
     }
 
     #[test]

@@ -78,10 +78,10 @@ pub const KEY_SEPARATOR_PATTERN: &str = r"^[A-Za-z0-9_.:#/|-]*$";
 #[schemars(extend("x-kubernetes-validations" = [json!({
     // A transition rule: there is nothing to compare with in a file.
     "rule": "self == oldSelf",
-    "message": "the volume was made with these and keeps them: enlarge its PersistentVolumeClaim, or make the resource anew",
+    "message": "a volume keeps what it was made with: enlarge its PersistentVolumeClaim, or delete the resource and the claim",
 })]))]
 pub struct StateVolume {
-    /// Size of the volume on a cluster; it is taken when the volume is made, and cannot be changed after that. Default `1Gi`.
+    /// Size of the volume on a cluster. It is taken when its claim is made, and cannot be changed after that. Default `1Gi`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(with = "Option<VolumeSize>")]
     pub size: Option<Size>,

@@ -4,6 +4,7 @@ use crate::context::{Live, SecretFacts};
 use crate::hash::hash;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use vumi_api::SecretUse;
@@ -33,8 +34,19 @@ pub fn unread(name: &str, used: SecretUse, live: Option<&Live>) -> SecretFacts {
     facts
 }
 
-/// What a worker was told of its Secrets, by name: the resourceVersion of each, and which revision that is.
-pub type Told = BTreeMap<String, (u64, String)>;
+/// What a worker was told of its Secrets, by name.
+pub type Told = BTreeMap<String, Mark>;
+
+/// What it was told of one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// Its resourceVersion then.
+    pub version: String,
+    /// Who had written its data, and when: the revision of [`facts`].
+    pub written: String,
+    /// The revision of which it was told.
+    pub revision: String,
+}
 
 /// What the annotation [`SECRET_REVISION`](crate::names::SECRET_REVISION) of a ServiceAccount says of each Secret. Most are marked with
 /// one word, which says nothing of each.
@@ -42,10 +54,10 @@ pub fn told(mark: &str) -> Told {
     serde_json::from_str(mark).unwrap_or_default()
 }
 
-/// Its resourceVersion, which counts upwards.
-pub fn version(secret: &Value) -> u64 {
+/// Its resourceVersion.
+pub fn version(secret: &Value) -> &str {
     let version = secret["metadata"]["resourceVersion"].as_str();
-    version.unwrap_or_default().parse().unwrap_or_default()
+    version.unwrap_or_default()
 }
 
 /// What changes with what it holds, and with no label: who has written its data, and when. A hash of the values themselves would let

@@ -286,6 +286,9 @@ impl Look<'_> {
 
     /// The annotation asks for it.
     async fn leave_alone(&self) -> Result<Looked, ApiError> {
+        // By these its broker is asked.
+        let secrets = self.resource.secrets().into_keys().collect();
+        self.engine.secrets.used_by(self.key, &secrets);
         let message = format!("nothing is touched while the annotation {PAUSED} says true");
         let refusal = refusal(Outcome::Waiting, Reason::ReconciliationPaused, message);
         let finding = Finding {

@@ -10,6 +10,7 @@ use futures::StreamExt;
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{Config, DefaultBackoff, Event, watcher};
 use kube::{Api, Client};
+use rand::RngExt;
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +20,9 @@ use vumi_plan::names::MANAGER;
 const TOGETHER: Duration = Duration::from_millis(200);
 /// Objects in a page of a list: what is in memory at one time beside the stores.
 const PAGE: u32 = 200;
-/// A watch begins again after so many seconds, and if nothing has come for five more: so long nobody notices a connection that died
-/// without a word.
-const WATCHED: u32 = 60;
+/// A watch begins again after so many seconds, and five later at the latest: so long nobody notices a connection that died without a
+/// word. Not all at the same time.
+const WATCHED: std::ops::RangeInclusive<u32> = 50..=60;
 
 /// Follows the objects of a kind, in one namespace or all, for as long as it is polled.
 pub async fn follow(
@@ -49,7 +50,9 @@ async fn observe<const META: bool>(
         Some(namespace) => Api::namespaced_with(client, namespace, &resource),
         None => Api::all_with(client, &resource),
     };
-    let mut config = Config::default().page_size(PAGE).timeout(WATCHED);
+    let mut config = Config::default()
+        .page_size(PAGE)
+        .timeout(rand::rng().random_range(WATCHED));
     if !matches!(kind.part, Part::Resource(_)) {
         config = config.labels(&format!("app.kubernetes.io/managed-by={MANAGER}"));
     }

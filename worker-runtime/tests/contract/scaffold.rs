@@ -99,14 +99,18 @@ const BUILT: [&str; 6] = [
 ];
 
 /// Arguments that give every package of the workspace a profile of its own. To Cargo a package of the copy is the same
-/// as the one it was copied from, and in a shared folder each would overwrite the other; another profile is another package.
+/// as the one it was copied from, and in a shared folder each would overwrite the other; another profile is another package. It is one
+/// that is soon built: little runs here.
 fn apart(copy: &Path) -> Vec<String> {
     let arguments = ["metadata", "--no-deps", "--format-version", "1"];
     let metadata: Value = serde_json::from_str(&run(&mut cargo(copy, &arguments))).unwrap();
     let names = metadata["packages"].as_array().unwrap().iter();
     names
         .map(|package| package["name"].as_str().unwrap())
-        .map(|name| format!("--config=profile.dev.package.{name}.debug=false"))
+        .flat_map(|name| {
+            ["debug=false", "opt-level=0"]
+                .map(|set| format!("--config=profile.dev.package.{name}.{set}"))
+        })
         .collect()
 }
 

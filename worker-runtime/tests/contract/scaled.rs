@@ -188,7 +188,7 @@ fn a_volume_keeps_what_it_was_made_with(server: &ApiServer) {
         let message = answer["message"].as_str().unwrap_or_default();
         assert_eq!(code, 422, "{message}");
         assert!(
-            message.contains("the volume was made with these"),
+            message.contains("a volume keeps what it was made with"),
             "{message}"
         );
     }

@@ -1,8 +1,9 @@
-//! Every worker type against the conformance suite on real RabbitMQ: both versions, 4.0 where quorum queues are the
-//! default, and both profiles.
+//! Worker types against the conformance suite on real RabbitMQ: every one on both versions and in both profiles, one of each kind where
+//! quorum queues are the default.
 
 use crate::harness::{PATIENCE, shared_broker, vhost_with};
 use async_trait::async_trait;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use tokio::runtime::Runtime;
 use vumi_core::broker::amqp::{AmqpBroker, AmqpConfig};
@@ -44,15 +45,24 @@ impl BrokerSource for Source<'_> {
     }
 }
 
-impl Source<'_> {
-    fn demand_everything(&self) {
-        let registrations: Vec<Registration> = vumi::registry::all().copied().collect();
-        check_on(&registrations, &[self]);
-    }
+fn every_type() -> Vec<Registration> {
+    vumi::registry::all().copied().collect()
+}
+
+fn one_of_each_kind() -> Vec<Registration> {
+    let mut kinds = BTreeSet::new();
+    let first = |one: &&Registration| kinds.insert(one.kind.as_str());
+    vumi::registry::all().filter(first).copied().collect()
 }
 
 /// On the broker that all tests share.
-fn conforms(name: &str, vhost: &str, default_queue_type: Option<&str>, parameters: &str) {
+fn conforms(
+    name: &str,
+    vhost: &str,
+    default_queue_type: Option<&str>,
+    parameters: &str,
+    registrations: &[Registration],
+) {
     let runtime = Runtime::new().unwrap();
     let Some(server) = runtime.block_on(shared_broker()) else {
         return;
@@ -64,7 +74,7 @@ fn conforms(name: &str, vhost: &str, default_queue_type: Option<&str>, parameter
         vhost,
         parameters,
     };
-    source.demand_everything();
+    check_on(registrations, &[&source]);
 }
 
 #[test]
@@ -82,22 +92,30 @@ fn every_worker_type_conforms_on_rabbitmq_3() {
         vhost,
         parameters: "",
     };
-    source.demand_everything();
+    check_on(&every_type(), &[&source]);
 }
 
 #[test]
 fn every_worker_type_conforms_on_rabbitmq_4() {
-    conforms("RabbitMQ 4.0", "conformance", None, "");
-}
-
-#[test]
-fn every_worker_type_conforms_where_quorum_queues_are_the_default() {
-    let name = "RabbitMQ 4.0 with quorum queues";
-    conforms(name, "conformance-quorum", Some("quorum"), "");
+    let name = "RabbitMQ 4.0";
+    conforms(name, "conformance", None, "", &every_type());
 }
 
 #[test]
 fn every_worker_type_conforms_in_profile_quorum() {
-    let name = "RabbitMQ 4.0, profile quorum";
-    conforms(name, "conformance-profile", None, "?profile=quorum");
+    let (name, vhost) = ("RabbitMQ 4.0, profile quorum", "conformance-profile");
+    conforms(name, vhost, None, "?profile=quorum", &every_type());
+}
+
+/// Every queue is declared with its type, so that the default makes none of ours another one (R1), whatever reads it.
+#[test]
+fn a_worker_of_each_kind_conforms_where_quorum_queues_are_the_default() {
+    let name = "RabbitMQ 4.0 where quorum queues are the default";
+    conforms(
+        name,
+        "conformance-quorum",
+        Some("quorum"),
+        "",
+        &one_of_each_kind(),
+    );
 }

@@ -13,6 +13,7 @@ use vumi_cli::error::CliError;
 use vumi_cli::output;
 use vumi_plan::kept::{config_maps, stays};
 use vumi_plan::names::{MANAGER, PAUSED, RESTARTED, SECRET_REVISION};
+use vumi_plan::secret::Mark;
 use vumi_plan::{
     CHILDREN, Context, Desired, Found, Live, Names, Platform, Reason, SecretFacts, Settings, build,
     own_template, secret, validate,
@@ -306,9 +307,11 @@ async fn context(
         let facts = match cluster.get(&path).await {
             Ok(Some(found)) => {
                 let mut facts = secret::facts(&found);
-                let told = told.get(&name);
-                if let Some((_, revision)) = told.filter(|(at, _)| *at == secret::version(&found)) {
-                    facts.revision.clone_from(revision);
+                let same = |told: &&Mark| {
+                    told.written == facts.revision || told.version == secret::version(&found)
+                };
+                if let Some(told) = told.get(&name).filter(same) {
+                    facts.revision.clone_from(&told.revision);
                 }
                 Some(facts)
             }

@@ -252,20 +252,15 @@ pub fn conditions(
         None => Wish::Gone,
     };
     let paused = health.while_said("too_many_parked", Reason::TooManyParked);
-    let left_alone = Reason::ReconciliationPaused.as_str();
     let was_left = previous
         .condition(T::Paused)
-        .is_some_and(|c| c.reason == left_alone);
+        .is_some_and(|c| c.reason == Reason::ReconciliationPaused.as_str());
     let taken_up = match was_left {
         true => SignedDuration::ZERO,
         false => over,
     };
     let pause = match seen.left_alone {
-        true => Wish::Is(Candidate::new(
-            Truth::True,
-            Reason::ReconciliationPaused,
-            "an annotation asks the operator to leave it alone; edits have no effect".to_owned(),
-        )),
+        true => Wish::Is(left_alone()),
         false => said(T::Paused, paused.clone()),
     };
     let link = health.link(&seen.sight).map(|(candidate, _)| candidate);
@@ -291,6 +286,12 @@ pub fn conditions(
     ]
 }
 
+/// That an annotation asks for it.
+pub(super) fn left_alone() -> Candidate {
+    let text = "an annotation asks the operator to leave it alone; edits have no effect";
+    Candidate::new(Truth::True, Reason::ReconciliationPaused, text.to_owned())
+}
+
 /// Whether depths can be read. While nobody has looked, it stays as it was.
 fn known(seen: &Observed<'_>) -> Wish {
     let (truth, reason, text) = match &seen.sight.broker.unread {
@@ -307,19 +308,17 @@ fn known(seen: &Observed<'_>) -> Wish {
 }
 
 /// More consumers than pods: each pod has one on a queue at most. That is how a migration looks. A program that is not ours may have
-/// as many as it likes.
+/// as many as it likes: there it shows only while it has no pods.
 fn foreign(seen: &Observed<'_>) -> Wish {
-    if seen.sight.resource.in_container() {
-        return Wish::Gone;
-    }
     if seen.sight.broker.unread == Some(Unread::NotYet) {
         return Wish::Keep;
     }
     let pods = u32::try_from(seen.sight.pods.len()).unwrap_or(u32::MAX);
+    let ours = !seen.sight.resource.in_container();
     let consumers = seen.sight.broker.consumers(seen.sight.resource);
     let shared: BTreeSet<&str> = consumers
         .iter()
-        .filter(|(_, consumers)| *consumers > pods)
+        .filter(|(_, consumers)| *consumers > pods && (pods == 0 || ours))
         .map(|(queue, _)| queue.as_str())
         .collect();
     if shared.is_empty() {

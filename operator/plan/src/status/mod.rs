@@ -79,16 +79,10 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
         return None;
     }
     let mut settling = Settling::new(memory, seen.sight.now);
-    // An edit of whom is left alone is not looked at.
-    let observed_generation = match seen.left_alone {
-        true => previous.observed_generation,
-        false => seen.generation,
-    };
-    // Of conditions it cannot be less than 0.
-    let seen = &Observed {
-        generation: observed_generation.max(0),
-        ..*seen
-    };
+    // What runs is not what was written since, and cannot be judged by that.
+    if seen.left_alone && seen.generation != previous.observed_generation {
+        return Some(outlook(as_it_was(seen, previous), settling));
+    }
     let applied = seen.plan.is_ok() && seen.failure.is_none();
     let behind = |workload: &Workload| applied && !ready::is_current(workload, seen);
     // Of a new resource nothing was said that could stay.
@@ -127,7 +121,7 @@ pub fn status(seen: &Observed<'_>, previous: &Status, memory: &Memory) -> Option
     let selector: Vec<String> = selector.iter().map(|(k, v)| format!("{k}={v}")).collect();
     let desired = seen.plan.ok();
     let mut status = Status {
-        observed_generation,
+        observed_generation: seen.generation,
         applied_generation: match applied {
             true => Some(seen.generation),
             false => previous.applied_generation,
@@ -184,6 +178,21 @@ fn outlook(status: Status, settling: Settling) -> Outlook {
         again: settling.again,
         memory: settling.memory(),
     }
+}
+
+/// Of a resource whose edit is not looked at, only that, and how many pods there are.
+fn as_it_was(seen: &Observed<'_>, previous: &Status) -> Status {
+    let before = previous.condition(ConditionType::Paused);
+    let paused = wish::written(ConditionType::Paused, health::left_alone(), before, seen);
+    let mut status = previous.clone();
+    status
+        .conditions
+        .retain(|condition| condition.kind != paused.kind);
+    status.conditions.push(paused);
+    status.replicas = seen.workload.map_or(0, |workload| workload.total);
+    status.ready_replicas = seen.workload.map_or(0, |workload| workload.ready);
+    status.why = why(&status);
+    status
 }
 
 /// The word for the peer. It follows the condition: what is too short for that is too short for the word.

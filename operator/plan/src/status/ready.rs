@@ -7,7 +7,7 @@ use crate::observed::{Pod, Problem, Unread, Workload};
 use crate::reasons::Reason;
 use crate::validate::{Outcome, Refusal};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use vumi_api::{ConditionType, Status, Truth};
+use vumi_api::{Condition, ConditionType, Status, Truth};
 
 /// A pod that is not ready for a moment, or one of several that starts, is no news.
 const A_MOMENT: SignedDuration = SignedDuration::from_secs(15);
@@ -111,9 +111,8 @@ pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) ->
         }
     };
     // What is as it was applied last is judged by its pods, whatever is missing now.
-    let same = previous.applied_generation == Some(seen.generation);
     let in_the_way = refusal.reason == Reason::ObjectLeaving && seen.workload.is_none();
-    let by_pods = same && refusal.reason != Reason::QueueClash && !in_the_way;
+    let by_pods = is_applied(seen, previous) && refusal.reason != Reason::QueueClash && !in_the_way;
     let readiness = match by_pods {
         true => of_pods(seen, previous, health),
         false => Readiness::ready(as_refused(not_ready(refusal.reason, &refusal.message))),
@@ -125,20 +124,51 @@ pub fn readiness(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) ->
     }
 }
 
-/// Of whom is left alone: what runs is judged as ever, what was pending or stalled stays so.
+/// Of whom is left alone, and runs as it is written: what pods do is judged as ever, and what else was said stays.
 fn left_alone(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readiness {
-    let none = "its pods are gone, and none are made while the operator leaves it alone";
-    let ready = match (seen.workload, previous.applied_generation) {
-        (Some(_), _) => of_pods(seen, previous, health).ready,
-        (None, Some(_)) => Wish::Is(not_ready(Reason::PodsNotReady, none)),
-        // Nothing of it was ever made.
-        (None, None) => Wish::Keep,
-    };
-    Readiness {
-        ready,
-        reconciling: Wish::Keep,
-        stalled: Wish::Keep,
+    let [ready, reconciling, stalled] = [
+        ConditionType::Ready,
+        ConditionType::Reconciling,
+        ConditionType::Stalled,
+    ]
+    .map(|kind| previous.condition(kind));
+    let gave_way = stalled.is_some_and(|c| c.reason == Reason::QueueClash.as_str());
+    if !is_applied(seen, previous) || gave_way {
+        return Readiness {
+            ready: Wish::Keep,
+            reconciling: Wish::Keep,
+            stalled: Wish::Keep,
+        };
     }
+    let none = "its pods are gone, and none are made while the operator leaves it alone";
+    let by_pods = match seen.workload {
+        Some(_) => of_pods(seen, previous, health),
+        None => Readiness::ready(not_ready(Reason::PodsNotReady, none)),
+    };
+    // Pods that cannot work stall it for the reason for which it is not ready.
+    let refused = stalled.is_some_and(|s| ready.is_none_or(|ready| ready.reason != s.reason));
+    Readiness {
+        reconciling: match reconciling.is_some_and(waits) {
+            true => Wish::Keep,
+            false => by_pods.reconciling,
+        },
+        stalled: match refused {
+            true => Wish::Keep,
+            false => by_pods.stalled,
+        },
+        ready: by_pods.ready,
+    }
+}
+
+/// Whether what is written is what was applied last.
+fn is_applied(seen: &Observed<'_>, previous: &Status) -> bool {
+    previous.applied_generation == Some(seen.generation)
+}
+
+/// Whether a condition is about something else than a roll.
+fn waits(reconciling: &Condition) -> bool {
+    let mut reasons = WAITS.iter();
+    reasons.any(|reason| reconciling.reason == reason.as_str())
 }
 
 /// The sentence of a refusal, and what runs meanwhile (K3).
@@ -175,11 +205,10 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
     let rolls = replaced || old_pods_end(seen);
     // A roll ends when its pods are ready; more or fewer pods are none.
     let reconciling = previous.condition(ConditionType::Reconciling);
-    let rolled =
-        reconciling.is_some_and(|c| !WAITS.iter().any(|reason| c.reason == reason.as_str()));
+    let rolled = reconciling.is_some_and(|c| !waits(c));
     let unfinished = first || rolled;
     let pending = rolls || unfinished && workload.ready < wanted;
-    let starting = |c: &vumi_api::Condition| c.reason == Reason::Starting.as_str();
+    let starting = |c: &Condition| c.reason == Reason::Starting.as_str();
     let ready = previous.condition(ConditionType::Ready);
     let starts = ready.is_none_or(starting) || reconciling.is_some_and(starting);
     let (reason, text) = match starts {

@@ -1,6 +1,6 @@
 //! What resources say in their statuses: of what these are about, of brokers, credentials and versions.
 
-use super::operator::Operator;
+use super::operator::{Leader, Operator};
 use super::{brokers, not_seen, some, statuses, versions};
 use crate::cluster::{self, Cluster};
 use crate::named::of;
@@ -34,7 +34,9 @@ pub(super) async fn said(
     let mut found = statuses::judge(&named, operator.leader, now);
     found.extend(brokers::judge(&named, operator.leader, now));
     found.extend(credentials(&named));
-    found.extend(versions::judge(&named, operator.version.as_deref()));
+    let version = operator.version.as_deref();
+    let version = version.filter(|_| operator.leader == Leader::Lives);
+    found.extend(versions::judge(&named, version));
     Ok(found)
 }
 

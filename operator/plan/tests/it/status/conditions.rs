@@ -423,6 +423,18 @@ fn more_consumers_than_pods_are_somebody_elses() {
     assert_eq!(world.is(T::ForeignConsumer), "");
 }
 
+/// Each of its pods may have several; while it has none, they are somebody else's.
+#[test]
+fn a_program_of_somebody_else_may_have_as_many_consumers_as_it_likes() {
+    let mut world = World::running("Transport", "custom: {image: a}, transportName: one");
+    world.reads(0, 3);
+    world.pass(95);
+    assert_eq!(world.is(T::ForeignConsumer), "");
+    world.pods.clear();
+    world.pass(95);
+    assert_eq!(world.is(T::ForeignConsumer), "True/OtherConsumers");
+}
+
 #[test]
 fn who_cannot_read_depths_says_so_and_nothing_becomes_zero() {
     let mut world = transport();

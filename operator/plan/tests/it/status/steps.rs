@@ -258,11 +258,17 @@ fn an_object_that_lost_its_type_is_not_written_to() {
     );
 }
 
-/// Edits have no effect; what runs is told as ever (K13).
+/// From now on it is left alone, or not any more.
+fn leave_alone(world: &mut World, alone: bool) {
+    world.left_alone = alone;
+    world.refusal = alone.then(|| refused(Outcome::Waiting, Reason::ReconciliationPaused));
+}
+
+/// What runs is told as ever (K13).
 #[test]
-fn who_is_left_alone_is_looked_at_and_not_edited() {
+fn who_is_left_alone_is_looked_at() {
     let mut world = World::running("Application", ECHO);
-    world.left_alone = true;
+    leave_alone(&mut world, true);
     world.look();
     assert_eq!(world.is(T::Paused), "True/ReconciliationPaused");
     assert_eq!(
@@ -281,16 +287,41 @@ fn who_is_left_alone_is_looked_at_and_not_edited() {
         (world.kstatus(), world.status.ready_replicas),
         ("InProgress", 0)
     );
-    world.generation = 2;
     world.runs(1);
     world.reads(0, 1);
     world.pass(20);
     assert_eq!(world.is(T::Ready), "True/Running");
-    assert_eq!(
-        (world.status.observed_generation, world.kstatus()),
-        (1, "InProgress")
+    // Somebody deletes the workload.
+    world.workload = None;
+    world.pods.clear();
+    world.look();
+    assert_eq!(world.three(), ["False/PodsNotReady", "", ""]);
+}
+
+/// What runs is not judged by an edit that has no effect.
+#[test]
+fn an_edit_of_whom_is_left_alone_changes_nothing_but_whom_it_is_for() {
+    let mut world = World::running("Application", ECHO);
+    leave_alone(&mut world, true);
+    world.look();
+    let (writes, backlog) = (world.writes, world.status.backlog.clone());
+    world.generation = 2;
+    world.resource = resource(
+        "Application",
+        "echo: {}, transportName: other, suspend: true",
     );
-    world.left_alone = false;
+    world.pass(120);
+    assert_eq!(world.three(), ["True/Running", "", ""]);
+    assert_eq!(world.status.backlog, backlog);
+    // That it is for this edit.
+    assert_eq!(world.writes, writes + 1);
+    assert_eq!(world.kstatus(), "InProgress");
+    world.workload.as_mut().unwrap().ready = 0;
+    world.look();
+    assert_eq!(world.status.ready_replicas, 0);
+    leave_alone(&mut world, false);
+    world.resource = resource("Application", ECHO);
+    world.runs(1);
     world.pass(15);
     assert_eq!(
         (world.is(T::Paused), world.kstatus()),
@@ -299,25 +330,59 @@ fn who_is_left_alone_is_looked_at_and_not_edited() {
 }
 
 #[test]
-fn who_is_left_alone_without_pods_is_not_ready() {
+fn who_was_left_alone_from_the_beginning_is_told_nothing_else() {
     let mut world = World::new("Application", ECHO);
-    world.left_alone = true;
+    leave_alone(&mut world, true);
     world.look();
     assert_eq!(world.three(), ["", "", ""]);
     assert_eq!(
         (world.status.observed_generation, world.kstatus()),
         (-1, "InProgress")
     );
-    world.left_alone = false;
+    leave_alone(&mut world, false);
     world.look();
     assert_eq!(world.three(), ["False/Starting", "True/Starting", ""]);
-    // Somebody deletes the workload.
+}
+
+#[test]
+fn who_is_left_alone_while_something_else_is_wrong_does_not_get_ready_by_that() {
+    // Another one reads its queue, so that it has no pods.
     let mut world = World::running("Application", ECHO);
-    world.left_alone = true;
-    world.workload = None;
-    world.pods.clear();
+    world.refusal = Some(refused(Outcome::Stalled, Reason::QueueClash));
+    world.workload.as_mut().unwrap().wanted = 0;
     world.look();
-    assert_eq!(world.three(), ["False/PodsNotReady", "", ""]);
+    leave_alone(&mut world, true);
+    world.pass(20);
+    assert_eq!(world.three(), ["False/QueueClash", "", "True/QueueClash"]);
+    // Its newest edit was refused.
+    let mut world = World::running("Application", ECHO);
+    world.generation = 2;
+    world.refusal = Some(refused(Outcome::Stalled, Reason::Invalid));
+    world.look();
+    leave_alone(&mut world, true);
+    world.pass(20);
+    assert_eq!(world.three(), ["False/Invalid", "", "True/Invalid"]);
+    // It waits for a Secret, and its pods run on.
+    let mut world = World::running("Application", ECHO);
+    world.refusal = Some(refused(Outcome::Waiting, Reason::SecretMissing));
+    world.look();
+    leave_alone(&mut world, true);
+    world.pass(20);
+    assert_eq!(world.three(), ["True/Running", "True/SecretMissing", ""]);
+}
+
+#[test]
+fn a_roll_ends_also_while_the_operator_leaves_it_alone() {
+    let mut world = World::running("Application", ECHO);
+    world.workload.as_mut().unwrap().updated = 0;
+    world.look();
+    assert_eq!(world.is(T::Reconciling), "True/RollingOut");
+    leave_alone(&mut world, true);
+    world.look();
+    assert_eq!(world.is(T::Reconciling), "True/RollingOut");
+    world.runs(1);
+    world.pass(20);
+    assert_eq!(world.three(), ["True/Running", "", ""]);
 }
 
 #[test]

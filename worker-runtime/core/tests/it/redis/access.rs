@@ -161,8 +161,9 @@ async fn passwords_rotate_while_running() {
     assert!(!health.has_changed().expect("open"));
     let admin = format!("redis://:new-hush@localhost:{port}/0");
     let admin = redis::Client::open(admin).expect("url");
+    let patient = redis::AsyncConnectionConfig::new().set_response_timeout(None);
     let mut admin = admin
-        .get_multiplexed_async_connection()
+        .get_multiplexed_async_connection_with_config(&patient)
         .await
         .expect("connected");
     let () = redis::cmd("CLIENT")
