@@ -103,7 +103,7 @@ impl ApiServer {
                 .args(["--authorization-mode", "RBAC"])
                 // Without a controller manager, no namespace ever gets its default account.
                 .args(["--disable-admission-plugins", "ServiceAccount"])
-                .args(["--service-cluster-ip-range", "10.0.0.0/24"]),
+                .args(["--service-cluster-ip-range", "10.0.0.0/16"]),
             "kube-apiserver",
             &at("kube-apiserver.log"),
         )?;
