@@ -2,8 +2,11 @@
 //! for as long as the connection lives, and hands it to whoever gets that number next: thousands of channels later an
 //! error about one queue would be told of another. Such a number is given up; when all are, the connection is.
 
+use lapin::options::QueueDeleteOptions;
+use lapin::types::ShortString;
 use lapin::{Channel, Connection, Error, ErrorKind, Result};
 use std::ops::Deref;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::time::timeout;
@@ -12,27 +15,54 @@ use tokio::time::timeout;
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// A channel that ends when nobody has it any more. lapin's own does not where a consumer was asked for and nobody waited
-/// for the answer: the broker would go on delivering to a consumer that nobody reads.
+/// for the answer: the broker would go on delivering to a consumer that nobody reads. A queue of this connection alone, which
+/// goes with its last consumer, goes with the channel where it never got one: it would stay as long as the connection, filled
+/// by whoever publishes to it, and a lock that nobody has and nobody else can take.
 #[derive(Debug)]
-pub(super) struct OpenChannel(Channel);
+pub(super) struct OpenChannel {
+    channel: Channel,
+    unread: Mutex<Option<ShortString>>,
+}
+
+impl OpenChannel {
+    fn new(channel: Channel) -> Self {
+        Self {
+            channel,
+            unread: Mutex::default(),
+        }
+    }
+
+    /// Just before a queue of this connection alone is declared here, to be read here: its name, or none once it is read.
+    pub(super) fn unread(&self, queue: Option<ShortString>) {
+        *self.unread.lock().unwrap_or_else(PoisonError::into_inner) = queue;
+    }
+}
 
 impl Deref for OpenChannel {
     type Target = Channel;
 
     fn deref(&self) -> &Channel {
-        &self.0
+        &self.channel
     }
 }
 
 impl Drop for OpenChannel {
     fn drop(&mut self) {
-        if !self.0.status().connected() {
+        if !self.channel.status().connected() {
             return;
         }
         // Where nothing runs any more, the connection ends as well.
         if let Ok(runtime) = Handle::try_current() {
-            let channel = self.0.clone();
+            let channel = self.channel.clone();
+            let unread = self.unread.get_mut();
+            let unread = unread.unwrap_or_else(PoisonError::into_inner).take();
             runtime.spawn(async move {
+                if let Some(queue) = unread {
+                    // Waited for as long as the connection lives: so long nobody else can remove it. It is no error where the
+                    // queue is not there.
+                    let deleting = channel.queue_delete(queue, QueueDeleteOptions::default());
+                    let _ = deleting.await;
+                }
                 let _ = timeout(CLOSING, channel.close(200, "nobody reads".into())).await;
             });
         }
@@ -52,7 +82,7 @@ pub(super) async fn open(connection: &Connection) -> Result<OpenChannel> {
                 let _ = closing.await;
                 return Err(error);
             }
-            opened => return opened.map(OpenChannel),
+            opened => return opened.map(OpenChannel::new),
         }
     }
 }
@@ -68,8 +98,10 @@ fn is_stale(error: &Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::errors::Trouble;
-    use super::super::topology;
+    use super::super::profile::Profile;
+    use super::super::{fence, topology};
     use super::*;
+    use crate::broker::{EXCHANGE, QueueSpec};
     use lapin::ConnectionProperties;
     use lapin::options::QueueDeclareOptions;
     use lapin::types::FieldTable;
@@ -116,5 +148,49 @@ mod tests {
             "{error}"
         );
         assert!(!connection.status().connected());
+    }
+
+    /// Queues of one connection go with the channel that should have read them, and else with their reader.
+    #[tokio::test]
+    async fn a_queue_that_nobody_came_to_read_goes_with_its_channel() {
+        let Some(server) = RabbitMq::start_or_skip(Version::V4_0, Options::default()).await else {
+            return;
+        };
+        let url = server.url("/");
+        let connected = Connection::connect(&url, ConnectionProperties::default());
+        let connection = connected.await.unwrap();
+        let copy = |name: &str| QueueSpec::Copy {
+            name: name.into(),
+            exchange: EXCHANGE.into(),
+            keys: vec!["spoken".into()],
+        };
+        for queue in [QueueSpec::Reply("reply".into()), copy("copy")] {
+            let gone = async || {
+                let there = open(&connection).await.unwrap();
+                let depth = topology::depth(&there, queue.name()).await;
+                matches!(depth, Err(Trouble::Missing(_)))
+            };
+            let declared = async || {
+                let channel = open(&connection).await.unwrap();
+                let declaring = topology::declare_to_read(&channel, Profile::default(), &queue);
+                declaring.await.unwrap();
+                channel
+            };
+            let channel = declared().await;
+            assert!(!gone().await);
+            drop(channel);
+            let waited = timeout(CLOSING, async {
+                while !gone().await {
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            });
+            assert!(waited.await.is_ok(), "{queue:?} stays");
+
+            let channel = declared().await;
+            let started = fence::start(&channel, queue.name(), "reader", Default::default());
+            let _reader = started.await.unwrap();
+            channel.unread(None);
+            assert!(!gone().await);
+        }
     }
 }

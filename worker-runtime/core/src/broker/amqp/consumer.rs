@@ -220,10 +220,11 @@ impl Keeper {
             topology::declare_queue(&asking, self.profile, queue).await?;
         }
         let declaring = open(&connection, self.prefetch).await?;
-        topology::declare_queue(&declaring, self.profile, queue).await?;
+        topology::declare_to_read(&declaring, self.profile, queue).await?;
         let declared = Instant::now();
         let taking = self.take(&connection, declaring, queue.name(), declared);
         let (channel, taken) = taking.await?;
+        channel.unread(None);
         let mut beside = Beside::of(queue);
         if let Some(beside) = &mut beside {
             beside.look((&connection, &self.spare), &channel).await?;

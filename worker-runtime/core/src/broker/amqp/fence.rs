@@ -143,12 +143,15 @@ impl Lock {
         let channel = opened.map_err(|e| Trouble::of(&e))?;
         // Exclusive and gone with its only consumer, in every profile.
         let spec = QueueSpec::Reply(name.clone());
-        topology::declare_queue(&channel, Profile::default(), &spec).await?;
+        topology::declare_to_read(&channel, Profile::default(), &spec).await?;
         match start(&channel, &name, tag, exclusive()).await {
-            Ok(consumer) => Ok(Self {
-                channel,
-                _consumer: consumer,
-            }),
+            Ok(consumer) => {
+                channel.unread(None);
+                Ok(Self {
+                    channel,
+                    _consumer: consumer,
+                })
+            }
             // It went with its holder after we declared it.
             Err(Trouble::Missing(text)) => Err(Trouble::Held(text)),
             Err(other) => Err(other),
@@ -215,7 +218,68 @@ mod tests {
     use lapin::ConnectionProperties;
     use lapin::options::QueueDeclareOptions;
     use lapin::types::AMQPValue;
+    use std::future::poll_fn;
+    use std::task::Poll;
+    use tokio::time::{sleep, timeout};
     use vumi_testkit::rabbitmq::{Options, RabbitMq, Version};
+
+    /// `future`, which is given up when it has waited `waits` times and would once more.
+    async fn cut<T>(future: impl Future<Output = T>, mut waits: usize) -> Option<T> {
+        let mut future = Box::pin(future);
+        poll_fn(|context| match future.as_mut().poll(context) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if waits == 0 => Poll::Ready(None),
+            Poll::Pending => {
+                waits -= 1;
+                Poll::Pending
+            }
+        })
+        .await
+    }
+
+    /// Whoever is told to stop while it takes a lock, at whatever point, leaves nothing that keeps others out.
+    #[tokio::test]
+    async fn a_lock_that_was_given_up_half_way_is_free() {
+        for version in [Version::V3_10, Version::V4_0] {
+            let Some(server) = RabbitMq::start_or_skip(version, Options::default()).await else {
+                return;
+            };
+            let url = server.url("/");
+            let connected = async || {
+                let connected = Connection::connect(&url, ConnectionProperties::default());
+                connected.await.unwrap()
+            };
+            let (first, second) = (connected().await, connected().await);
+            let in_time = async |what: &str, connection| {
+                let taking = async {
+                    loop {
+                        match Lock::take(connection, "data", "test").await {
+                            Ok(lock) => return lock,
+                            Err(Trouble::Held(_)) => sleep(Duration::from_millis(20)).await,
+                            Err(trouble) => panic!("{what}: {trouble:?}"),
+                        }
+                    }
+                };
+                let taken = timeout(Duration::from_secs(10), taking).await;
+                taken.unwrap_or_else(|_| panic!("{what}: it is still held on {version:?}"))
+            };
+            let mut waits = 0;
+            loop {
+                match cut(Lock::take(&first, "data", "first"), waits).await {
+                    Some(Ok(_)) => break,
+                    // The second one's goes.
+                    Some(Err(_)) => drop(in_time("once more", &first).await),
+                    None => {
+                        let what = format!("given up at wait {waits}");
+                        drop(in_time(&what, &second).await);
+                        waits += 1;
+                    }
+                }
+            }
+            // A channel, the queue, its consumer.
+            assert!(waits >= 3, "{waits}");
+        }
+    }
 
     async fn declare(channel: &Channel, queue: &str, kind: &str) {
         let mut arguments = FieldTable::default();

@@ -112,13 +112,14 @@ impl Herald {
             keys: vec![self.key()],
         };
         // A copy is the same in every profile.
-        topology::declare_queue(&channel, Profile::default(), &copy).await?;
+        topology::declare_to_read(&channel, Profile::default(), &copy).await?;
         let options = BasicConsumeOptions {
             no_ack: true,
             ..BasicConsumeOptions::default()
         };
         // With the consumer the queue goes.
         let heard = fence::start(&channel, copy.name(), &self.name, options).await?;
+        channel.unread(None);
         Ok((heard, channel))
     }
 }

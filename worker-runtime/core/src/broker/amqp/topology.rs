@@ -1,6 +1,7 @@
 //! Declarations (R1, R12): direct durable exchanges, and durable queues bound by their own name, with the arguments of
 //! the profile. Those of profile `vumi` equal Vumi's own.
 
+use super::channels::OpenChannel;
 use super::errors::Trouble;
 use super::profile::{self, Profile};
 use crate::broker::{EXCHANGE, QueueDepth, QueueSpec};
@@ -50,6 +51,27 @@ pub(super) async fn declare_queue(
     }
 }
 
+/// The same on the channel that is going to read the queue, and says so when it does: `channel.unread(None)`.
+pub(super) async fn declare_to_read(
+    channel: &OpenChannel,
+    profile: Profile,
+    queue: &QueueSpec,
+) -> Result<(), Trouble> {
+    if is_ours_alone(queue) {
+        let name = short(queue.name()).map_err(|e| Trouble::of(&e))?;
+        channel.unread(Some(name));
+    }
+    declare_queue(channel, profile, queue).await
+}
+
+/// Whether only this connection has the queue, and it ends with its last consumer.
+fn is_ours_alone(queue: &QueueSpec) -> bool {
+    match queue {
+        QueueSpec::Data(_) | QueueSpec::Parking(_) => false,
+        QueueSpec::Reply(_) | QueueSpec::Copy { .. } | QueueSpec::Tap { .. } => true,
+    }
+}
+
 /// The answer to a question about a queue. RabbitMQ says nothing for a minute where the queue's node is away, and that is
 /// worth knowing earlier.
 async fn answered<T>(
@@ -70,10 +92,7 @@ async fn declare_and_bind(
     profile: Profile,
     queue: &QueueSpec,
 ) -> lapin::Result<()> {
-    let ours_alone = match queue {
-        QueueSpec::Data(_) | QueueSpec::Parking(_) => false,
-        QueueSpec::Reply(_) | QueueSpec::Copy { .. } | QueueSpec::Tap { .. } => true,
-    };
+    let ours_alone = is_ours_alone(queue);
     let options = QueueDeclareOptions {
         durable: !ours_alone,
         exclusive: ours_alone,
