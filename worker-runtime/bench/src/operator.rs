@@ -40,7 +40,7 @@ pub struct Options {
     write: Option<PathBuf>,
 }
 
-/// The verdict over a size or a time. An unoptimized build is not judged by it.
+/// The verdict over a size or a time. An unoptimized build, beside which other things run in CI, is not judged by it.
 fn met(holds: bool) -> Option<bool> {
     (!cfg!(debug_assertions)).then_some(holds)
 }
@@ -365,7 +365,7 @@ impl Bench {
             &format!("{count} resources: from kill -9 of the leader until the other leads"),
             format!("{took:.1} s"),
             "≤ 20 s",
-            Some(took <= 20.0),
+            met(took <= 20.0),
         );
         let third = self.operator("vumi-operator", NAMESPACE)?;
         third.until("stand by", Metrics::synced).await?;

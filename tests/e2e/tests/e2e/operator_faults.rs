@@ -97,9 +97,9 @@ fn kill(here: &Namespace, pods: impl Fn() -> Vec<Pod>) {
     });
 }
 
-/// A pod, all containers, the leader of the operators, the API server and the broker are killed, and a pod is frozen, each while
-/// numbered messages come through a dispatcher: every one is answered, each user's in order, few twice and those under the same
-/// id, and the status is true again.
+/// A pod, all containers, the leader of the operators, the API server and the broker are killed, and a pod and the broker are
+/// frozen, each while numbered messages come through a dispatcher: every one is answered, each user's in order, few twice and those
+/// under the same id. The status says that the broker is away, and is true again when it is back.
 #[test]
 fn nothing_is_lost_or_out_of_order_while_parts_die_and_the_status_is_true_again() {
     if !own_cluster() {
@@ -181,6 +181,15 @@ fn nothing_is_lost_or_out_of_order_while_parts_die_and_the_status_is_true_again(
     });
     while_loaded("broker", 3, &|| {
         kill(&here, || here.pods_by("app=rabbitmq"))
+    });
+    while_loaded("silence", 3, &|| {
+        let broker = here.pods_by("app=rabbitmq").remove(0);
+        freeze(&broker);
+        for resource in [ECHO, EDGE] {
+            let why = here.condition(resource, "Ready", "False", 120);
+            assert!(why.starts_with("BrokerUnreachable: "), "{resource}: {why}");
+        }
+        thaw(&broker);
     });
 
     here.wait_for("each message is answered", 180, || {
