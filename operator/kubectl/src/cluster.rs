@@ -130,15 +130,38 @@ impl Cluster {
             None => request.body(Vec::new()),
         };
         let request = request.map_err(|error| failed(error.to_string()))?;
-        let sent = tokio::time::timeout(DEADLINE, self.client.request_text(request));
-        let answer = sent.await.map_err(|_| {
-            failed(format!(
-                "the API server did not answer within {} s",
-                DEADLINE.as_secs()
-            ))
-        })?;
-        serde_json::from_str(&answer?)
+        let answer = self.answer(request, DEADLINE).await?;
+        serde_json::from_str(&answer)
             .map_err(|error| failed(format!("the API server's answer cannot be read: {error}")))
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Vec<u8>>,
+        deadline: Duration,
+    ) -> Result<String, Failed> {
+        let sent = tokio::time::timeout(deadline, self.client.request_text(request));
+        let answer = sent.await.map_err(|_| Failed {
+            code: None,
+            text: format!(
+                "the API server did not answer within {} s",
+                deadline.as_secs()
+            ),
+        })?;
+        Ok(answer?)
+    }
+
+    /// What somebody behind the API server answers, who has a time of their own.
+    ///
+    /// # Errors
+    /// See [`Failed`].
+    pub async fn text(&self, path: &str, deadline: Duration) -> Result<String, Failed> {
+        let request = Request::get(path).body(Vec::new());
+        let request = request.map_err(|error| Failed {
+            code: None,
+            text: error.to_string(),
+        })?;
+        self.answer(request, deadline).await
     }
 
     /// An object, or anything else that is JSON. None if it is not there.

@@ -7,6 +7,7 @@ mod rights;
 mod statuses;
 mod versions;
 
+use super::some;
 use crate::cluster::{Cluster, Connection};
 use vumi_api::crds::lacking;
 use vumi_cli::error::CliError;
@@ -16,8 +17,6 @@ use vumi_core::checkup::{Finding, Level};
 
 /// The oldest Kubernetes that is supported: minor version of 1.
 const OLDEST: u32 = 33;
-/// Names that are shown of many.
-const NAMED: usize = 5;
 
 /// Arguments of `kubectl vumi doctor`.
 #[derive(clap::Args, Debug)]
@@ -122,18 +121,4 @@ fn not_seen(about: &str, why: &str) -> Finding {
         format!("not looked at: {why}"),
         "Ask somebody with that right to run this.",
     )
-}
-
-/// The first of many.
-fn some(names: &[String]) -> String {
-    let shown = names
-        .iter()
-        .take(NAMED)
-        .cloned()
-        .collect::<Vec<_>>()
-        .join(", ");
-    match names.len().saturating_sub(NAMED) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
 }

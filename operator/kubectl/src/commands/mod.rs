@@ -27,6 +27,8 @@ use vumi_plan::names::PAUSED;
 
 /// Between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_secs(1);
+/// Names that are shown of many.
+const NAMED: usize = 5;
 
 /// These resources, as the cluster has them; if none are named, all of a namespace or of every one, of all kinds.
 async fn chosen(
@@ -132,6 +134,20 @@ async fn until(
             told = missing;
         }
         tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The first of many.
+fn some(names: &[String]) -> String {
+    let shown = names
+        .iter()
+        .take(NAMED)
+        .cloned()
+        .collect::<Vec<_>>()
+        .join(", ");
+    match names.len().saturating_sub(NAMED) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 

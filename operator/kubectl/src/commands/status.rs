@@ -1,8 +1,14 @@
 //! `kubectl vumi status`: the resources of all kinds in one table, and what is wrong with them in sentences.
 
+mod figures;
+mod live;
+mod metrics;
+
 use crate::cluster::{Cluster, Connection};
 use crate::named::{Named, of};
+use figures::HEAD;
 use k8s_openapi::jiff::Timestamp;
+use live::Live;
 use serde_json::{Value, json};
 use vumi_api::{Condition, ConditionType, Kind, Status, Truth};
 use vumi_cli::error::CliError;
@@ -14,10 +20,20 @@ use vumi_cli::table::aligned;
 #[command(after_help = "Examples:
   kubectl vumi status
   kubectl vumi status --all-namespaces
+  kubectl vumi status --live
   kubectl vumi status transport/sms --format json | jq '.[].conditions'
 
 The table has what `kubectl get vumi -o wide` has of the status; below it stands every condition that is not as it
 should be, with its sentence and since when. `vumi explain REASON` says more of a reason.
+In JSON, `why` has these sentences.
+
+With --live, exact figures stand in place of the classes, read from the metrics of the pods that run, twice, a second apart
+(rights: list pods, get pods/proxy). QUEUE: messages in its queues on the broker; WAIT: in the journal, waiting for a retry, their
+turn or a release; FLIGHT: in hand, retries included; OLDEST: age of the oldest message that its pods hold; PARKED: set aside from
+its queues. IN/S and OUT/S: messages taken from its queues and published, a second. Workers look at the broker every five seconds.
+What is not known is -, and a line below the table says why.
+In JSON they are `live`: `queued`, `waiting`, `inFlight` and `parked` are messages, `oldestSeconds` is in seconds, `inPerSecond` and
+`outPerSecond` are messages a second; null is not known, and `notes` say why.
 Exit codes: 0 every resource is ready · 1 some are not · 3 they cannot be read.")]
 pub struct Arguments {
     /// Only these: transport/NAME, application/NAME, … [default: all of the namespace]
@@ -26,6 +42,9 @@ pub struct Arguments {
     /// Those of all namespaces
     #[arg(short = 'A', long)]
     pub all_namespaces: bool,
+    /// Exact figures of now, read from the pods (right: get pods/proxy)
+    #[arg(long)]
+    pub live: bool,
     /// How they are printed
     #[arg(long, value_enum, default_value_t = Format::Table)]
     pub format: Format,
@@ -39,10 +58,18 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
     let cluster = Cluster::open(at).await?;
     let place = (!arguments.all_namespaces).then_some(cluster.namespace.as_str());
     let found = super::chosen(&cluster, place, &arguments.workers).await?;
+    let live = match arguments.live {
+        true => Some(live::look(&cluster, &found).await),
+        false => None,
+    };
+    let now = Timestamp::now();
     let text = match (arguments.format, found.is_empty()) {
         (Format::Json, _) => {
-            let all: Vec<Value> = found.iter().map(|(kind, o)| object(*kind, o)).collect();
-            format!("{:#}\n", Value::from(all))
+            // None of them without --live.
+            let mut live = live.iter().flatten();
+            let all = found.iter();
+            let all = all.map(|(kind, resource)| object(*kind, resource, live.next(), now));
+            format!("{:#}\n", Value::from(all.collect::<Vec<_>>()))
         }
         (Format::Table, true) => {
             output::note(&match arguments.all_namespaces {
@@ -51,7 +78,7 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
             });
             String::new()
         }
-        (Format::Table, false) => table(&found, arguments.all_namespaces, Timestamp::now()),
+        (Format::Table, false) => table(&found, live.as_deref(), arguments.all_namespaces, now),
     };
     output::print(&text)?;
     let ready = |(_, object): &(Kind, Value)| is_ready(object);
@@ -69,38 +96,55 @@ fn is_ready(object: &Value) -> bool {
 }
 
 /// What is told of a resource.
-fn object(kind: Kind, object: &Value) -> Value {
+fn object(kind: Kind, object: &Value, live: Option<&Live>, now: Timestamp) -> Value {
     let status = &object["status"];
-    json!({
+    let mut told = json!({
         "namespace": object["metadata"]["namespace"],
         "kind": kind.as_str(),
         "name": object["metadata"]["name"],
+        "generation": object["metadata"]["generation"],
+        "observedGeneration": status["observedGeneration"],
         "type": status["type"],
         "ready": is_ready(object),
+        "why": sentences(object, &Status::of(object), now),
         "link": status["link"],
+        "address": status["address"],
+        "url": status["url"],
         "replicas": status["replicas"],
         "readyReplicas": status["readyReplicas"],
+        "autoscaling": status["autoscaling"],
         "backlog": status["backlog"],
         "parked": status["parked"],
         "broker": status["broker"],
         "runtimeVersion": status["runtimeVersion"],
         "conditions": status["conditions"],
-    })
+    });
+    if let Some(live) = live {
+        told["live"] = json!(live);
+    }
+    told
 }
 
-fn table(found: &[(Kind, Value)], namespaces: bool, now: Timestamp) -> String {
-    let mut head: Vec<String> = Vec::new();
+fn table(
+    found: &[(Kind, Value)],
+    live: Option<&[Live]>,
+    namespaces: bool,
+    now: Timestamp,
+) -> String {
+    let mut head: Vec<&str> = Vec::new();
     if namespaces {
-        head.push("NAMESPACE".into());
+        head.push("NAMESPACE");
     }
-    head.extend(
-        [
-            "NAME", "TYPE", "READY", "LINK", "PODS", "BACKLOG", "PARKED", "BROKER", "RUNTIME",
-        ]
-        .map(str::to_owned),
-    );
-    let mut rows = vec![head];
+    head.extend(["NAME", "TYPE", "READY", "LINK", "PODS"]);
+    match live {
+        Some(_) => head.extend(HEAD),
+        None => head.extend(["BACKLOG", "PARKED", "BROKER", "RUNTIME"]),
+    }
+    let mut rows: Vec<Vec<String>> = vec![head.into_iter().map(str::to_owned).collect()];
+    let mut live = live.into_iter().flatten();
     let mut notes = String::new();
+    // What is said of several is said once: one missing right leaves all of them unknown.
+    let mut unknown: Vec<(&str, Vec<String>)> = Vec::new();
     for (kind, object) in found {
         let status = Status::of(object);
         let named = of(*kind, object).to_string();
@@ -117,12 +161,7 @@ fn table(found: &[(Kind, Value)], namespaces: bool, now: Timestamp) -> String {
             ready.map_or("Unknown".into(), |ready| format!("{:?}", ready.status)),
             or_none(&status.link),
             format!("{}/{}", status.ready_replicas, status.replicas),
-            or_none(&status.backlog),
-            or_none(&status.parked),
-            or_none(&status.broker),
-            or_none(&status.runtime_version),
         ]);
-        rows.push(row);
         let place = match namespaces {
             true => format!("{namespace} {named}"),
             false => named,
@@ -130,6 +169,27 @@ fn table(found: &[(Kind, Value)], namespaces: bool, now: Timestamp) -> String {
         for sentence in sentences(object, &status, now) {
             notes += &format!("{place}: {sentence}\n");
         }
+        match live.next() {
+            Some(live) => {
+                row.extend(live.figures.row());
+                for note in &live.notes {
+                    match unknown.iter_mut().find(|(said, _)| said == note) {
+                        Some((_, places)) => places.push(place.clone()),
+                        None => unknown.push((note, vec![place.clone()])),
+                    }
+                }
+            }
+            None => row.extend([
+                or_none(&status.backlog),
+                or_none(&status.parked),
+                or_none(&status.broker),
+                or_none(&status.runtime_version),
+            ]),
+        }
+        rows.push(row);
+    }
+    for (note, places) in unknown {
+        notes += &format!("{}: {note}\n", super::some(&places));
     }
     let mut text = aligned(&rows);
     if !notes.is_empty() {
@@ -215,7 +275,8 @@ mod tests {
         ]));
         assert!(!is_ready(&object));
         let now = "2026-11-26T12:05:00Z".parse().unwrap();
-        let text = table(&[(Kind::Transport, object)], false, now);
+        let found = [(Kind::Transport, object)];
+        let text = table(&found, None, false, now);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("NAME"), "{text}");
         assert!(
@@ -230,6 +291,67 @@ mod tests {
                 "transport/sms: nobody knows whether StateHealthy for 5m0s: nothing was heard [Silent]",
             ]
         );
+        // Programs are told the same.
+        let said = super::object(found[0].0, &found[0].1, None, now);
+        assert_eq!(said["why"].as_array().map(Vec::len), Some(3), "{said}");
+        assert_eq!(
+            format!("transport/sms: {}", said["why"][1].as_str().unwrap()),
+            lines[4]
+        );
+        assert_eq!(said.get("live"), None);
+    }
+
+    #[test]
+    fn exact_figures_stand_in_place_of_the_classes() {
+        let names = ["sms", "ussd"].map(|name| {
+            let mut object = resource(json!([condition("Ready", "True", "Running", "")]));
+            object["metadata"]["name"] = name.into();
+            (Kind::Transport, object)
+        });
+        let known = Live {
+            figures: figures::Figures {
+                queued: Some(12),
+                ..figures::Figures::default()
+            },
+            notes: Vec::new(),
+        };
+        let unknown = |note: &str| Live {
+            notes: vec![note.to_owned()],
+            ..Live::default()
+        };
+        let now = Timestamp::now();
+        let text = table(&names, Some(&[known, unknown("why")]), false, now);
+        assert_eq!(
+            text,
+            "NAME            TYPE     READY  LINK  PODS  QUEUE  WAIT  FLIGHT  OLDEST  PARKED  IN/S  OUT/S
+transport/sms   httpApi  True   UP    1/2   12     -     -       -       -       -     -
+transport/ussd  httpApi  True   UP    1/2   -      -     -       -       -       -     -
+
+transport/ussd: why
+"
+        );
+        let text = table(&names, Some(&[unknown("why"), unknown("why")]), false, now);
+        assert!(
+            text.ends_with("\n\ntransport/sms, transport/ussd: why\n"),
+            "{text}"
+        );
+        let said = object(names[0].0, &names[0].1, Some(&unknown("why")), now);
+        assert_eq!(
+            said["live"],
+            json!({
+                "queued": null, "waiting": null, "inFlight": null, "oldestSeconds": null, "parked": null,
+                "inPerSecond": null, "outPerSecond": null, "notes": ["why"],
+            })
+        );
+        for (field, value) in [
+            ("generation", json!(2)),
+            ("observedGeneration", json!(2)),
+            ("backlog", json!("1+")),
+            ("url", Value::Null),
+            ("why", json!([])),
+        ] {
+            assert_eq!(said[field], value, "{field}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used)] // a test that cannot go on panics
 
 mod doctor;
+mod live;
 mod man;
 mod people;
 mod place;
@@ -51,6 +52,7 @@ async fn what_people_ask_of_a_cluster() {
     purge::leaves_what_others_are_to_read(&place, &rabbit).await;
     purge::is_refused_by_the_broker_once_somebody_uses_a_queue(&rabbit).await;
     unread::diff_goes_by_what_runs(&place);
+    live::figures_come_through_the_api_server(&place).await;
     operator.end().await;
 }
 

@@ -1,10 +1,10 @@
-//! What people see who may do anything but read Secrets.
+//! What people see who may do anything but read Secrets and what pods serve.
 
 use crate::place::{NAMESPACE, Place};
 use serde_json::{Value, json};
 
-/// The kubeconfig of somebody who may not read Secrets.
-fn reader(place: &Place) -> String {
+/// The kubeconfig of somebody who may not read Secrets, nor what pods serve.
+pub fn reader(place: &Place) -> String {
     let group = "rbac.authorization.k8s.io";
     let api_version = format!("{group}/v1");
     let whom = json!({"kind": "ServiceAccount", "name": "reader", "namespace": NAMESPACE});

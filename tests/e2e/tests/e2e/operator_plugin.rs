@@ -1,8 +1,10 @@
 //! `kubectl vumi` where there are pods: what needs a kubelet. The rest is tested before an API server alone.
 
 use crate::operator::{ECHO, TELNET, call, campaign};
-use serde_json::json;
+use serde_json::{Value, json};
 use std::process::Output;
+use std::sync::mpsc::{self, RecvTimeoutError};
+use std::time::Duration;
 use vumi_e2e::{Namespace, Operator, RabbitMq};
 
 /// Exit code, output and errors.
@@ -15,7 +17,7 @@ fn said(output: &Output) -> (Option<i32>, String, String) {
     )
 }
 
-/// Looking at messages and logs, new pods, a stop, and the queues that are left.
+/// Exact figures, looking at messages and logs, new pods, a stop, and the queues that are left.
 #[test]
 fn the_plugin_taps_logs_restarts_drains_and_purges() {
     let here = Namespace::create("plugin");
@@ -34,10 +36,42 @@ fn the_plugin_taps_logs_restarts_drains_and_purges() {
     });
     assert!(out.contains("the operator reads it"), "{out}");
 
+    counts(&here);
     taps(&here);
     logs(&here);
     restarts(&here);
     drains_and_purges(&here);
+}
+
+/// Exact figures of both workers, from their pods, while somebody talks to them.
+fn counts(here: &Namespace) {
+    let (mut ann, _) = call(here, TELNET);
+    let (talk, ended) = mpsc::channel::<()>();
+    let talking = std::thread::spawn(move || {
+        let pause = Duration::from_millis(100);
+        while ended.recv_timeout(pause) == Err(RecvTimeoutError::Timeout) {
+            ann.send("counted");
+        }
+    });
+    here.wait_for("figures of both workers", 60, || {
+        let (_, out, err) = said(&here.vumi(&["status", "--live", "--format", "json"]));
+        let all: Vec<Value> = serde_json::from_str(&out).unwrap_or_default();
+        let counted = |worker: &Value| {
+            let live = &worker["live"];
+            let moves = |rate: &str| live[rate].as_f64().is_some_and(|rate| rate > 0.0);
+            let depths = ["queued", "waiting", "inFlight", "parked"];
+            let known = depths.iter().all(|name| live[name].is_u64());
+            let known = known && live["oldestSeconds"].is_f64() && live["notes"] == json!([]);
+            known && moves("inPerSecond") && moves("outPerSecond")
+        };
+        let done = all.len() == 2 && all.iter().all(counted);
+        done.then_some(()).ok_or(out + &err)
+    });
+    drop(talk);
+    talking.join().unwrap();
+    let (code, out, err) = said(&here.vumi(&["status", TELNET, "--live"]));
+    assert_eq!(code, Some(0), "{out}{err}");
+    assert!(out.contains("QUEUE  WAIT  FLIGHT"), "{out}");
 }
 
 fn taps(here: &Namespace) {
@@ -104,6 +138,8 @@ fn drains_and_purges(here: &Namespace) {
     assert_eq!(code, Some(0), "{out}{err}");
     assert!(out.contains("no pod is left"), "{out}");
     assert!(here.pods(ECHO).is_empty());
+    let (_, out, err) = said(&here.vumi(&["status", ECHO, "--live"]));
+    assert!(out.contains("no pod runs"), "{out}{err}");
     // What comes meanwhile waits, and is answered afterwards.
     ann.send("patience");
     let (code, out, err) = said(&here.vumi(&["drain", ECHO, "--undo"]));
