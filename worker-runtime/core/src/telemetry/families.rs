@@ -66,7 +66,7 @@ metrics! {
     handling: HistogramVec = "vumi_handling_seconds" ["worker", "queue"]
         "Time from delivery to verdict, in seconds.";
     oldest: GaugeVec = "vumi_oldest_message_seconds" ["worker", "queue"]
-        "Age of the oldest message that waits, in seconds; 0 when none does.";
+        "Age of the oldest message that waits, in seconds; 0 when none does, and where another replica reads the queue.";
     ready: IntGaugeVec = "vumi_queue_ready" ["worker", "queue"]
         "Messages ready in a consumed queue, as the broker says.";
     kept: IntGaugeVec = "vumi_parked_kept" ["worker", "queue"]

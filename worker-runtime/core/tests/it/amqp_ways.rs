@@ -216,3 +216,28 @@ async fn what_the_broker_refuses_costs_consumers_nothing() {
     assert_eq!(holder.acker.generation(), Some(first.generation));
     assert!(holder.acker.ack(first.generation, first.tag, false));
 }
+
+/// The broker tells of a queue of one connection to that connection alone, also when other questions go elsewhere by then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_depth_of_a_queue_of_our_own_is_known_after_a_refusal() {
+    for version in [Version::V3_10, Version::V4_0] {
+        let Some(url) = vhost(version, None).await else {
+            return;
+        };
+        let broker = connect(&url).await;
+        let name = unique("reply");
+        let reading = Subscribe {
+            queue: QueueSpec::Reply(name.clone()),
+            prefetch: 10,
+            access: Access::Shared,
+            tag: "replies".into(),
+        };
+        let replies = broker.subscribe(reading).await;
+        consuming(&replies).await;
+        for _ in 0..3 {
+            assert_eq!(broker.depth("missing").await.expect("told"), None);
+            let depth = broker.depth(&name).await.expect("told").expect("is there");
+            assert_eq!((depth.ready, depth.consumers), (0, 1), "{version:?}");
+        }
+    }
+}

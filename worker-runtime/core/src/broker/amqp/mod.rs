@@ -36,7 +36,8 @@ use lapin::Channel;
 use link::{Hub, Line};
 use publisher::Publisher;
 use spare::{KeptChannel, Spare};
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,8 @@ pub struct AmqpBroker {
     consuming: Line,
     publisher: Publisher,
     errands: Mutex<Errands>,
+    /// Names of queues that end with the connection that consumes them: the broker tells no other connection of them.
+    own: std::sync::Mutex<HashSet<String>>,
     spare: Arc<Spare>,
     consumers: TaskTracker,
     lines: TaskTracker,
@@ -104,6 +107,7 @@ impl AmqpBroker {
             hub,
             consuming,
             errands: Mutex::default(),
+            own: std::sync::Mutex::default(),
             consumers: TaskTracker::new(),
             lines,
             stop_consumers: stop_lines.child_token(),
@@ -135,11 +139,31 @@ impl AmqpBroker {
             errands.channel = Some(channel);
             answer
         };
+        self.in_time(what, asked).await
+    }
+
+    async fn in_time<T>(
+        &self,
+        what: &str,
+        asked: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, (Trouble, String)> {
         let answer = match tokio::time::timeout(PATIENCE, asked).await {
             Ok(answer) => answer,
             Err(_) => Err(Trouble::Lost(self.hub.last_error())),
         };
         answer.map_err(|trouble| (trouble, what.to_owned()))
+    }
+
+    fn own(&self) -> std::sync::MutexGuard<'_, HashSet<String>> {
+        self.own.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The depth of a queue that only the consuming connection may ask for.
+    async fn own_depth(&self, queue: &str) -> Result<QueueDepth, Trouble> {
+        let consuming = self.consuming.clone().connection().await?;
+        let opened = channels::open(&consuming).await;
+        let channel = opened.map_err(|e| Trouble::of(&e))?;
+        topology::depth(&channel, queue).await
     }
 }
 
@@ -179,6 +203,9 @@ impl Broker for AmqpBroker {
             self.hub.watch(),
             self.config.holder_silence(),
         );
+        if topology::is_ours_alone(&subscribe.queue) {
+            self.own().insert(subscribe.queue.name().to_owned());
+        }
         let (subscription, task) = consumer::subscription(
             subscribe,
             self.config.profile(),
@@ -200,9 +227,14 @@ impl Broker for AmqpBroker {
     }
 
     async fn depth(&self, queue: &str) -> Result<Option<QueueDepth>, WorkError> {
-        let asked = self
-            .errand(queue, async |channel| topology::depth(channel, queue).await)
-            .await;
+        let is_own = self.own().contains(queue);
+        let asked = match is_own {
+            true => self.in_time(queue, self.own_depth(queue)).await,
+            false => {
+                self.errand(queue, async |channel| topology::depth(channel, queue).await)
+                    .await
+            }
+        };
         match asked {
             Ok(depth) => Ok(Some(depth)),
             Err((Trouble::Missing(_), _)) => Ok(None),

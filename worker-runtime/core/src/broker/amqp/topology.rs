@@ -65,7 +65,7 @@ pub(super) async fn declare_to_read(
 }
 
 /// Whether only this connection has the queue, and it ends with its last consumer.
-fn is_ours_alone(queue: &QueueSpec) -> bool {
+pub(super) fn is_ours_alone(queue: &QueueSpec) -> bool {
     match queue {
         QueueSpec::Data(_) | QueueSpec::Parking(_) => false,
         QueueSpec::Reply(_) | QueueSpec::Copy { .. } | QueueSpec::Tap { .. } => true,

@@ -415,11 +415,12 @@ impl Consumer {
         self.counters.add_to(&mut counts);
         let busy = self.running.len() >= usize::from(self.prefetch) || self.paused_at.is_some();
         let waits = !self.deliveries.is_empty();
+        let stands_by = matches!(*self.state.borrow(), ConsumerState::Standby(_));
         self.standing.tick(
             self.running.len(),
             counts.in_flight,
             self.window.age(self.desk.port.flow),
-            waits,
+            (waits, !stands_by),
         );
         let consuming = *self.state.borrow() == ConsumerState::Consuming;
         let open = self.journal.as_ref().is_none_or(LaneJournal::is_open);

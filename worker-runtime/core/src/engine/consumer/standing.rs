@@ -134,8 +134,14 @@ impl Standing {
     }
 
     /// Refreshes the gauges. `runs`: messages that are worked on here; `age` is that of the oldest message in hand; `waits`:
-    /// more have come and are not begun.
-    pub(super) fn tick(&mut self, runs: usize, in_flight: u64, age: Option<f64>, waits: bool) {
+    /// more have come and are not begun; `reads`: the broker sends us what is in the queue.
+    pub(super) fn tick(
+        &mut self,
+        runs: usize,
+        in_flight: u64,
+        age: Option<f64>,
+        (waits, reads): (bool, bool),
+    ) {
         let metrics = &self.desk.metrics;
         if let Some(oldest) = &self.oldest {
             let age = age.filter(|_| runs > 0 || waits).unwrap_or(0.0);
@@ -145,8 +151,8 @@ impl Standing {
         metrics
             .in_flight
             .set(in_flight.try_into().unwrap_or(i64::MAX));
-        // Whatever waits at the broker while nothing is in hand waits at least since we noticed.
-        let stalled = in_flight == 0 && (waits || metrics.ready.get() > 0);
+        // Whatever waits at the broker while nothing is in hand waits at least since we noticed, unless somebody else takes it.
+        let stalled = in_flight == 0 && (waits || reads && metrics.ready.get() > 0);
         let since = stalled.then(|| *self.stalled_since.get_or_insert_with(Instant::now));
         self.stalled_since = since;
         let oldest = match (in_flight, since) {

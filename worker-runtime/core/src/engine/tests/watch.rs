@@ -63,3 +63,36 @@ async fn a_failure_worker_that_does_not_run_is_told_after_five_minutes() {
     assert_eq!(said(300).await, Some(NO_CONSUMER.name.to_owned()));
     watching.abort();
 }
+
+/// A standby sees what waits and not who takes it: an alert on the age would go off wherever a queue is never empty.
+#[tokio::test(start_paused = true)]
+async fn what_another_replica_reads_does_not_grow_old_at_the_standby() {
+    let setup = Setup::new(json!({}));
+    let holder = Subscribe {
+        queue: QueueSpec::Data("t.inbound".into()),
+        prefetch: 1,
+        access: Access::Fenced,
+        tag: "holder".into(),
+    };
+    let mut holder = setup.broker.subscribe(holder).await;
+    let held = holder.state.wait_for(|s| *s == ConsumerState::Consuming);
+    drop(held.await.unwrap());
+    let rig = Rig::on(setup, |i, cx| async move { Ok(echo(&i, &cx)) }).await;
+    for n in 0..3 {
+        rig.send("u", &n.to_string()).await;
+    }
+    let metric = |name: &str| {
+        let text = rig.telemetry.render();
+        let series = format!("vumi_{name}{{queue=\"t.inbound\"");
+        let found = text.lines().find(|line| line.starts_with(&series));
+        let value = found.and_then(|line| line.rsplit(' ').next());
+        value.and_then(|value| value.parse::<f64>().ok())
+    };
+    let minute = || tokio::time::sleep(Duration::from_secs(60));
+    minute().await;
+    assert_eq!(metric("queue_ready"), Some(2.0));
+    assert_eq!(metric("oldest_message_seconds"), Some(0.0));
+    holder.acker.close();
+    rig.until("all are handled", |s| s.counts.done == 3).await;
+    rig.stop_now().await;
+}
