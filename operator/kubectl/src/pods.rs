@@ -30,7 +30,8 @@ pub struct Pod {
 }
 
 impl Pod {
-    fn of(object: &Value) -> Option<Self> {
+    /// What a Pod says of itself; none of one that has ended for good.
+    pub(crate) fn of(object: &Value) -> Option<Self> {
         let seen = vumi_plan::Pod::of(object)?;
         let states = object["status"]["containerStatuses"].as_array();
         let mut states = states.into_iter().flatten();

@@ -156,7 +156,7 @@ async fn serve(
     let mut tick = tokio::time::interval(EVERY);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut next, mut count) = (Instant::now(), Count::default());
-    let mut refused_since = None;
+    let (mut refused_since, mut before) = (None, Duration::ZERO);
     loop {
         let in_time = tokio::select! {
             _ = tick.tick() => true,
@@ -234,7 +234,9 @@ async fn serve(
             Ok(management) => management.queues().await,
             Err(why) => Err(why.clone()),
         };
-        next = Instant::now() + (began.elapsed() * SHARE).max(EVERY / 2);
+        let lasted = began.elapsed();
+        next = Instant::now() + pause(lasted, before);
+        before = lasted;
         let outcome = match &read {
             Ok(_) => "ok",
             Err(Unread::Forbidden(_)) => "forbidden",
@@ -262,6 +264,12 @@ async fn serve(
         took(engine, &links, |_| Arc::clone(&said));
     }
     broker.close(Duration::from_secs(1)).await;
+}
+
+/// How long the next reading waits at least, after one that took so long, and the one before it. A large broker is slow twice; one that
+/// was busy for a moment must not hold up what waits for news of all resources.
+fn pause(lasted: Duration, before: Duration) -> Duration {
+    (lasted.min(before) * SHARE).max(EVERY / 2)
 }
 
 /// Which broker is away, why, and what to do. No credentials stand in it.
@@ -374,6 +382,14 @@ mod tests {
         assert!(
             matches!(said, Unread::Refused(text) if text.contains("refuses us") && text.contains("vumi-broker"))
         );
+    }
+
+    #[test]
+    fn one_slow_answer_is_no_large_broker() {
+        let [fast, slow] = [20, 5_000].map(Duration::from_millis);
+        let pauses = [(fast, fast), (slow, fast), (fast, slow), (slow, slow)];
+        let pauses = pauses.map(|(lasted, before)| pause(lasted, before).as_millis());
+        assert_eq!(pauses, [2_500, 2_500, 2_500, 50_000]);
     }
 
     #[test]

@@ -254,8 +254,13 @@ pub fn is_refusal(error: &ApiError) -> bool {
     error.is_about_the_object() && error.code() != Some(403)
 }
 
-/// Writes what is planned, one after the other, and says what was written, even if something went wrong then.
-pub async fn apply(engine: &Engine, key: &Key, plan: &Plan<'_>) -> (Vec<Written>, Option<Fault>) {
+/// Writes what is planned for a resource, one after the other, and says what was written, even if something went wrong then.
+pub async fn apply(
+    engine: &Engine,
+    key: &Key,
+    resource: &Held,
+    plan: &Plan<'_>,
+) -> (Vec<Written>, Option<Fault>) {
     let mut written = Vec::new();
     let mut leaving = Vec::new();
     for (kind, child, object, need) in &plan.steps {
@@ -267,13 +272,13 @@ pub async fn apply(engine: &Engine, key: &Key, plan: &Plan<'_>) -> (Vec<Written>
         // A new one must not take over what somebody else made.
         let force = *need != Need::Create;
         let path = kind.path(&key.namespace, &child.name);
-        let how = Apply {
-            force,
-            dry_run: false,
+        let answer = match force {
+            true => insist(engine, kind, &path, object).await,
+            false => create(engine, key, resource, &path, object).await,
         };
-        let answer = async { engine.writer().await?.apply(&path, object, how).await }.await;
         match answer {
-            Ok(now) => {
+            Ok(None) => return (written, Some(Fault::Taken(named))),
+            Ok(Some(now)) => {
                 engine.metrics.wrote(match need {
                     Need::Create => "create",
                     Need::Drift(_) => "drift",
@@ -304,6 +309,76 @@ pub async fn apply(engine: &Engine, key: &Key, plan: &Plan<'_>) -> (Vec<Written>
         written,
         (!leaving.is_empty()).then_some(Fault::Leaving(leaving)),
     )
+}
+
+/// Makes an object. None if somebody else's has its name: one with other fields refuses ours, and one without, as a ServiceAccount
+/// often is, is older than the resource.
+async fn create(
+    engine: &Engine,
+    key: &Key,
+    resource: &Held,
+    path: &str,
+    object: &Value,
+) -> Result<Option<Value>, ApiError> {
+    let is_older = |answer: &Value| {
+        let made = answer["metadata"]["creationTimestamp"].as_str();
+        let made = made.and_then(|made| made.parse::<Timestamp>().ok());
+        made.zip(resource.created)
+            .is_some_and(|(made, created)| made < created)
+    };
+    let how = |force: bool, dry_run: bool| Apply { force, dry_run };
+    let taken = |path: Option<String>| {
+        let recall = &engine.recall;
+        recall.with(key, &resource.uid, |known| {
+            std::mem::replace(&mut known.taken, path)
+        })
+    };
+    let api = engine.writer().await?;
+    // What is known to be somebody else's is not written to again.
+    if taken(None).as_deref() == Some(path) {
+        engine.metrics.wrote("dry-run");
+        if is_older(&api.apply(path, object, how(false, true)).await?) {
+            taken(Some(path.to_owned()));
+            return Ok(None);
+        }
+    }
+    let now = api.apply(path, object, how(false, false)).await?;
+    if !is_older(&now) {
+        return Ok(Some(now));
+    }
+    taken(Some(path.to_owned()));
+    engine.metrics.wrote("change");
+    // Of what is applied without any field, none stays ours.
+    let nothing = json!({
+        "apiVersion": object["apiVersion"],
+        "kind": object["kind"],
+        "metadata": {"name": object["metadata"]["name"]},
+    });
+    api.apply(path, &nothing, how(true, false)).await?;
+    Ok(None)
+}
+
+/// Writes an object of ours.
+async fn insist(
+    engine: &Engine,
+    kind: &ObjectKind,
+    path: &str,
+    object: &Value,
+) -> Result<Option<Value>, ApiError> {
+    let how = Apply {
+        force: true,
+        dry_run: false,
+    };
+    let api = engine.writer().await?;
+    match api.apply(path, object, how).await {
+        // Ports are told apart by their numbers. One to which somebody gave another number is not ours any more and still has its name.
+        Err(error) if kind.kind == "Service" && error.code() == Some(422) => {
+            let ports = json!({"spec": {"ports": object["spec"]["ports"]}});
+            api.merge(path, &ports).await?;
+            api.apply(path, object, how).await.map(Some)
+        }
+        answer => answer.map(Some),
+    }
 }
 
 /// Takes the pods of what runs away, whatever the rest of the resource says. Nothing else is known to be right, so nothing else is

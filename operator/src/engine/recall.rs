@@ -18,6 +18,8 @@ pub struct Remembered {
     pub reading: u64,
     /// Its workload, as the API server has refused it last.
     pub refused: Option<Box<Refused>>,
+    /// Path of an object of somebody else that has the name of one of its own.
+    pub taken: Option<String>,
     /// How many looks in a row have failed.
     pub failures: u32,
 }

@@ -152,7 +152,7 @@ impl Look<'_> {
             return self.failed(Some(&desired), trouble, scaling).await;
         }
         let before = self.running(family, &desired);
-        let (written, fault) = apply::apply(engine, key, &plan).await;
+        let (written, fault) = apply::apply(engine, key, held, &plan).await;
         let after = self.running(&engine.stores.family(key), &desired);
         for event in written::events(before.as_ref(), after.as_ref(), &written) {
             engine.events.tell(key, &held.uid, event).await;

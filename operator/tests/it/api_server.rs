@@ -321,6 +321,12 @@ async fn edits_and_drift(
     })
     .await;
     let service = child("Service", "transport-telnet");
+    let ports = || cluster.get(&service).unwrap()["spec"]["ports"].clone();
+    let right = ports();
+    let mut wrong = right.clone();
+    wrong[0]["port"] = 9999.into();
+    cluster.merge(&service, &json!({"spec": {"ports": wrong}}));
+    until("its port to be put back", || ports() == right).await;
     let (status, _) = cluster.server.request("DELETE", &service, None).unwrap();
     assert_eq!(status, 200);
     until("the Service to be made anew", || {
@@ -373,6 +379,44 @@ async fn edits_and_drift(
     })
     .await;
     operator.idle().await;
+    what_was_there_before_is_not_taken_over(cluster).await;
+    operator.idle().await;
+}
+
+/// A ServiceAccount that somebody prepared has no field that would refuse ours.
+async fn what_was_there_before_is_not_taken_over(cluster: &Cluster) {
+    let account = child("ServiceAccount", "transport-foreign");
+    let theirs = json!({
+        "apiVersion": "v1", "kind": "ServiceAccount",
+        "metadata": {"name": "transport-foreign", "namespace": NAMESPACE},
+    });
+    cluster.apply(&account, &theirs);
+    // The API server tells times in seconds.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let resource = "/apis/vumi.dev/v1alpha1/namespaces/campaign/transports/foreign";
+    let transport = json!({
+        "apiVersion": "vumi.dev/v1alpha1", "kind": "Transport",
+        "metadata": {"name": "foreign", "namespace": NAMESPACE}, "spec": {"devNull": {}, "replicas": 0},
+    });
+    cluster.apply(resource, &transport);
+    let status = || cluster.get(resource).unwrap()["status"].clone();
+    let said = "ServiceAccount transport-foreign exists already and is not ours";
+    until("it to be told", || status().to_string().contains(said)).await;
+    let untouched = || {
+        let metadata = cluster.get(&account).unwrap()["metadata"].clone();
+        assert!(metadata["ownerReferences"].is_null(), "{metadata:#}");
+        assert!(metadata["labels"].is_null(), "{metadata:#}");
+        metadata["resourceVersion"].clone()
+    };
+    let version = untouched();
+    // It is tried again, and asked before.
+    tokio::time::sleep(Duration::from_secs(25)).await;
+    assert_eq!(untouched(), version);
+    let (code, _) = cluster.server.request("DELETE", &account, None).unwrap();
+    assert_eq!(code, 200);
+    until("it to be applied", || status()["appliedGeneration"] == 1).await;
+    let (code, _) = cluster.server.request("DELETE", resource, None).unwrap();
+    assert_eq!(code, 200);
 }
 
 async fn faults(cluster: &Cluster, proxy: &Proxy, operator: &Running, observed: &mut Observed) {

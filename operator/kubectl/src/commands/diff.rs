@@ -1,7 +1,7 @@
 //! `kubectl vumi diff`: what the operator would change, computed here from manifests or from what is on the cluster, and
 //! compared with its objects. The API server is asked what they would be (a dry run), so that its defaults are no difference.
 
-use crate::cluster::{Cluster, Connection, objects};
+use crate::cluster::{Cluster, Connection, Failed, objects};
 use crate::named::{self, Named, of};
 use serde_json::Value;
 use similar::TextDiff;
@@ -253,20 +253,9 @@ async fn difference(
                     Reason::ApplyFailed.as_str()
                 )));
             }
-            after => after,
+            Err(failed) => return refusal(&key, &named, failed).map(Err),
+            Ok(after) => after,
         };
-        let after = after.map_err(|failed| {
-            match failed.is_forbidden() {
-                true => CliError::environment(format!(
-                    "{key}: what {named} would be may not be asked: {}; it takes the right to patch it (nothing is stored)",
-                    failed.text
-                )),
-                false => CliError::validation(format!(
-                    "{key}: the API server refuses {named}: {}",
-                    failed.text
-                )),
-            }
-        })?;
         let name = format!("{namespace}/{} {}", child.kind, child.name);
         text += &unified(&name, before.as_ref(), Some(&after));
     }
@@ -278,6 +267,21 @@ async fn difference(
         }
     }
     Ok(Ok(text))
+}
+
+/// What the API server says to an object, if it refuses that: others of them may be as they should.
+///
+/// # Errors
+/// It was not asked.
+fn refusal(key: &str, named: &str, failed: Failed) -> Result<String, CliError> {
+    let text = &failed.text;
+    match failed.code {
+        None => Err(failed.into()),
+        Some(_) if failed.is_forbidden() => Err(CliError::environment(format!(
+            "{key}: what {named} would be may not be asked: {text}; it takes the right to patch it (nothing is stored)"
+        ))),
+        Some(_) => Ok(format!("\n  {key}: the API server refuses {named}: {text}")),
+    }
 }
 
 /// The surroundings of a resource, as the operator reads them.
@@ -466,6 +470,25 @@ fn sorted(value: Value) -> Value {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn what_is_refused_ends_nothing() {
+        let refused = |code| {
+            let text = "unknown field \"spec.template.spec.contaners\"".to_owned();
+            refusal("transport/sms", "Deployment d", Failed { code, text })
+        };
+        for code in [400, 422, 500] {
+            let said = refused(Some(code)).unwrap();
+            assert!(
+                said.starts_with("\n  transport/sms: the API server refuses Deployment d: unknown"),
+                "{said}"
+            );
+        }
+        // Of the next one, that would be the same.
+        for code in [None, Some(403)] {
+            assert_eq!(refused(code).unwrap_err().code, CliError::ENVIRONMENT);
+        }
+    }
 
     #[test]
     fn only_what_people_mean_is_a_difference() {

@@ -112,6 +112,15 @@ fn lasting(since: Option<Timestamp>, now: Timestamp) -> String {
     })
 }
 
+/// Of a resource that is being deleted, for how long it is, and what holds it. Nobody writes its status any more.
+fn leaving(object: &Value, now: Timestamp) -> Option<(String, String)> {
+    let metadata = &object["metadata"];
+    let since = metadata["deletionTimestamp"].as_str()?;
+    let held = metadata["finalizers"].as_array().into_iter().flatten();
+    let held: Vec<&str> = held.filter_map(Value::as_str).collect();
+    Some((lasting(since.parse().ok(), now), held.join(", ")))
+}
+
 /// Looks again and again until something holds; `look` says what is still missing, which is told when it changes.
 async fn until(
     timeout: Duration,

@@ -3,6 +3,7 @@
 
 use crate::cluster::{Cluster, Connection, objects};
 use crate::named::{Named, read};
+use crate::pods::{self, Pod};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use vumi_api::{Duration, Status};
@@ -17,7 +18,7 @@ use vumi_plan::names::RESTARTED;
   kubectl vumi restart transport/sms
   kubectl vumi restart application/echo application/menu --wait
 
-Writes the annotation vumi.dev/restarted-at of the resource (right: patch). The operator replaces its pods as after an edit: the
+Writes the annotation vumi.dev/restarted-at of the resource (right: patch; to wait, list pods as well). The operator replaces its pods as after an edit: the
 new pod first, as a standby, then the old one goes; with state.volume the old one goes first, since both cannot have the volume. Pods
 keep the version of the runtime that they have.
 Exit codes: 0 asked for, or done with --wait · 1 not done within --timeout · 2 it must not be written now · 3 there is no such resource, or it cannot be written.")]
@@ -74,14 +75,15 @@ async fn rolled(cluster: &Cluster, worker: &Named, at: &str) -> Result<Option<St
     for kind in ["Deployment", "StatefulSet"] {
         let path = objects("apps/v1", kind, &cluster.namespace);
         if let Some(workload) = cluster.get(&format!("{path}/{child}")).await? {
-            return Ok(missing(&workload, at).map(|what| format!("{worker}: {what}")));
+            let pods = pods::of(cluster, worker).await?;
+            return Ok(missing(&workload, &pods, at).map(|what| format!("{worker}: {what}")));
         }
     }
     Ok(Some(format!("{worker} has no Deployment or StatefulSet")))
 }
 
-/// What is still missing of a workload.
-fn missing(workload: &Value, at: &str) -> Option<String> {
+/// What is still missing of a workload with these pods.
+fn missing(workload: &Value, pods: &[Pod], at: &str) -> Option<String> {
     let annotations = &workload["spec"]["template"]["metadata"]["annotations"];
     if annotations[RESTARTED] != at {
         return Some(
@@ -95,11 +97,9 @@ fn missing(workload: &Value, at: &str) -> Option<String> {
     if status["observedGeneration"] != workload["metadata"]["generation"] {
         return Some("Kubernetes has not taken it up yet".into());
     }
-    let (new, ready, all) = (
-        number("updatedReplicas"),
-        number("readyReplicas"),
-        number("replicas"),
-    );
+    let (new, ready) = (number("updatedReplicas"), number("readyReplicas"));
+    // A Deployment counts no pod that is on its way out: that one still has messages in hand.
+    let all = number("replicas").max(pods.len() as u64);
     let done = new >= wanted && ready >= wanted && all <= wanted;
     (!done).then(|| format!("{new} of {wanted} pods are new, {ready} are ready, {all} are there"))
 }
@@ -109,23 +109,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn it_is_done_when_all_pods_are_new_and_ready() {
+    fn it_is_done_when_all_pods_are_new_and_ready_and_the_old_ones_gone() {
         let mut workload = json!({
             "metadata": {"generation": 3},
             "spec": {"replicas": 2, "template": {"metadata": {"annotations": {RESTARTED: "old"}}}},
             "status": {"observedGeneration": 3, "replicas": 2, "updatedReplicas": 2, "readyReplicas": 2},
         });
-        assert!(missing(&workload, "noon").is_some());
+        let pod = |leaving| {
+            let end = if leaving {
+                json!("2026-11-26T12:00:00Z")
+            } else {
+                Value::Null
+            };
+            Pod::of(&json!({"metadata": {"name": "p", "deletionTimestamp": end}})).unwrap()
+        };
+        let mut pods = vec![pod(false), pod(false)];
+        assert!(missing(&workload, &pods, "noon").is_some());
         workload["spec"]["template"]["metadata"]["annotations"][RESTARTED] = "noon".into();
-        assert_eq!(missing(&workload, "noon"), None);
+        assert_eq!(missing(&workload, &pods, "noon"), None);
+        // The Deployment does not count it any more, and it works on.
+        pods.push(pod(true));
+        let said = missing(&workload, &pods, "noon").unwrap();
+        assert_eq!(said, "2 of 2 pods are new, 2 are ready, 3 are there");
+        pods.pop();
         workload["status"]["replicas"] = 3.into();
-        let said = missing(&workload, "noon").unwrap();
+        let said = missing(&workload, &pods, "noon").unwrap();
         assert!(said.contains("3 are there"), "{said}");
         workload["status"]["observedGeneration"] = 2.into();
-        assert!(
-            missing(&workload, "noon")
-                .unwrap()
-                .contains("not taken it up")
-        );
+        let said = missing(&workload, &pods, "noon").unwrap();
+        assert!(said.contains("not taken it up"), "{said}");
     }
 }

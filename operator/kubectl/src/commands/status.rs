@@ -88,11 +88,12 @@ pub async fn run(arguments: &Arguments, at: &Connection) -> Result<(), CliError>
     }
 }
 
-/// Whether a resource is ready as it is written now.
+/// Whether a resource is ready as it is written now, and stays.
 fn is_ready(object: &Value) -> bool {
-    let status = Status::of(object);
+    let (status, metadata) = (Status::of(object), &object["metadata"]);
     status.is(ConditionType::Ready)
-        && object["metadata"]["generation"] == status.observed_generation
+        && metadata["generation"] == status.observed_generation
+        && metadata["deletionTimestamp"].is_null()
 }
 
 /// What is told of a resource.
@@ -202,7 +203,10 @@ fn table(
 fn sentences(object: &Value, status: &Status, now: Timestamp) -> Vec<String> {
     let generation = &object["metadata"]["generation"];
     let mut said = Vec::new();
-    if status.observed_generation < 0 {
+    if let Some((since, held)) = super::leaving(object, now) {
+        // To be deleted makes a generation of its own, which nobody is to see.
+        said.push(goes(&since, &held));
+    } else if status.observed_generation < 0 {
         said.push("no operator has seen it yet; `kubectl vumi doctor` says why".to_owned());
     } else if *generation != status.observed_generation {
         said.push(format!(
@@ -227,6 +231,21 @@ fn sentences(object: &Value, status: &Status, now: Timestamp) -> Vec<String> {
         }
     }
     said
+}
+
+/// That it is being deleted, and what has to happen.
+fn goes(since: &str, held: &str) -> String {
+    let holds = match held {
+        "" => String::new(),
+        // Set by Kubernetes, and taken off by it.
+        "foregroundDeletion" => {
+            ", held by foregroundDeletion until what it owns is gone".to_owned()
+        }
+        held => format!(
+            ", held by the finalizers {held}: whoever set them has to take them off; its pods run until it is gone"
+        ),
+    };
+    format!("is being deleted{since}{holds}; its status stays as it was")
 }
 
 fn sentence(kind: ConditionType, condition: &Condition, now: Timestamp) -> String {
@@ -365,5 +384,29 @@ transport/ussd: why
         assert!(said[0].contains("generation 3"), "{said:?}");
         let said = sentences(&object, &Status::default(), now);
         assert!(said[0].contains("no operator has seen it"), "{said:?}");
+    }
+
+    #[test]
+    fn what_is_being_deleted_is_not_ready_and_waits_for_no_operator() {
+        let mut object = resource(json!([condition("Ready", "True", "Running", "")]));
+        let metadata = &mut object["metadata"];
+        metadata["generation"] = 3.into();
+        metadata["deletionTimestamp"] = "2026-11-26T12:00:00Z".into();
+        let now = "2026-11-26T12:01:05Z".parse().unwrap();
+        let said = |object: &Value| sentences(object, &Status::of(object), now);
+        assert_eq!(
+            said(&object),
+            ["is being deleted for 1m5s; its status stays as it was"]
+        );
+        object["metadata"]["finalizers"] = json!(["a/b", "c/d"]);
+        let told = said(&object);
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(
+            told[0]
+                .starts_with("is being deleted for 1m5s, held by the finalizers a/b, c/d: whoever"),
+            "{told:?}"
+        );
+        object["metadata"]["generation"] = 2.into();
+        assert!(!is_ready(&object));
     }
 }

@@ -206,11 +206,19 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
     // A roll ends when its pods are ready; more or fewer pods are none.
     let reconciling = previous.condition(ConditionType::Reconciling);
     let rolled = reconciling.is_some_and(|c| !waits(c));
-    let unfinished = first || rolled;
+    // An edit after which no pod is ready has to bring its own: from none, or where the old ones had to go first. A worker that the
+    // scaler wakes was ready with none.
+    let from_none = workload.ready == 0 && !is_applied(seen, previous);
+    let unfinished = first || rolled || from_none;
     let pending = rolls || unfinished && workload.ready < wanted;
     let starting = |c: &Condition| c.reason == Reason::Starting.as_str();
     let ready = previous.condition(ConditionType::Ready);
-    let starts = ready.is_none_or(starting) || reconciling.is_some_and(starting);
+    let had_none = |c: &Condition| {
+        let reasons = [Reason::ScaledToZero, Reason::Suspended];
+        reasons.iter().any(|reason| c.reason == reason.as_str())
+    };
+    let woken = ready.is_some_and(had_none);
+    let starts = ready.is_none_or(starting) || reconciling.is_some_and(starting) || woken;
     let (reason, text) = match starts {
         true => (Reason::Starting, "the first pods start"),
         false if replaced || workload.ready < wanted => (
@@ -248,11 +256,6 @@ fn of_pods(seen: &Observed<'_>, previous: &Status, health: &Health<'_>) -> Readi
         }
         None if pending => Readiness::ready(not_ready(reason, text)),
         None => {
-            let woken = previous
-                .condition(ConditionType::Ready)
-                .is_some_and(|ready| {
-                    ["ScaledToZero", "Suspended"].contains(&ready.reason.as_str())
-                });
             let after = match workload.ready > 0 || woken {
                 true => A_START,
                 false => A_MOMENT,

@@ -25,9 +25,21 @@ struct Said {
 
 /// Whom a complaint is about, and since when.
 #[derive(Default)]
-struct Complaint {
-    of: Vec<String>,
-    since: Option<Timestamp>,
+pub(super) struct Complaint {
+    pub(super) of: Vec<String>,
+    pub(super) since: Option<Timestamp>,
+}
+
+impl Complaint {
+    /// A condition of this resource says it too.
+    pub(super) fn add(&mut self, name: &str, condition: &Condition) {
+        // Of Ready and BacklogKnown, both say it of the same resource.
+        if self.of.last().is_none_or(|last| last != name) {
+            self.of.push(name.to_owned());
+        }
+        let since: Option<Timestamp> = condition.last_transition_time.parse().ok();
+        self.since = self.since.into_iter().chain(since).min();
+    }
 }
 
 /// What statuses say of brokers. `all` are resources with their names for people.
@@ -50,12 +62,7 @@ pub(super) fn judge(
         for condition in complaints(&status, &secret) {
             let key = (condition.reason.clone(), condition.message.clone());
             let complaint = said.complaints.entry(key).or_default();
-            // Of Ready and BacklogKnown, both say it of the same resource.
-            if complaint.of.last() != Some(name) {
-                complaint.of.push(name.clone());
-            }
-            let since: Option<Timestamp> = condition.last_transition_time.parse().ok();
-            complaint.since = complaint.since.into_iter().chain(since).min();
+            complaint.add(name, condition);
         }
     }
     let findings = brokers.into_iter();
@@ -94,21 +101,37 @@ fn complaints<'a>(status: &'a Status, secret: &str) -> Vec<&'a Condition> {
         Reason::BrokerUnreachable,
         Reason::BrokerRefuses,
         Reason::BrokerBlocked,
-        Reason::BrokerKeys,
     ];
-    let of_secret = |condition: &Condition| {
-        is(
-            condition,
-            &[Reason::SecretMissing, Reason::SecretKeyMissing],
-        ) && names(&condition.message, secret)
-    };
-    let ready = of(T::Ready, Truth::False).filter(|c| is(c, &of_broker) || of_secret(c));
+    let of_secret = [
+        Reason::SecretMissing,
+        Reason::SecretKeyMissing,
+        Reason::BrokerKeys,
+        // The operator may not read it.
+        Reason::ApplyFailed,
+    ];
+    let of_secret = |c: &&Condition| is(c, &of_secret) && names(&c.message, secret);
     // Ready may be about what runs already, while the Secret is gone.
-    let ready = ready.or_else(|| of(T::Reconciling, Truth::True).filter(|c| of_secret(c)));
+    let mut places = [
+        (T::Ready, Truth::False),
+        (T::Reconciling, Truth::True),
+        (T::Stalled, Truth::True),
+    ]
+    .into_iter();
+    // Without the Secret nobody asks the broker: what else is said only follows from that.
+    if let Some(lacks) = places.find_map(|(kind, truth)| of(kind, truth).filter(of_secret)) {
+        return vec![lacks];
+    }
+    let ready = of(T::Ready, Truth::False).filter(|c| is(c, &of_broker));
     let unread = of(T::BacklogKnown, Truth::False);
     // A silent worker: it, or the operator, may not reach the broker.
     let silent = of(T::LinkUp, Truth::Unknown).filter(|c| is(c, &[Reason::NoReports]));
     [ready, unread, silent].into_iter().flatten().collect()
+}
+
+/// Whether it is told here why a condition is as it is.
+pub(super) fn tell_of(object: &Value, status: &Status, condition: &Condition) -> bool {
+    let told = complaints(status, &secret(object));
+    told.iter().any(|told| told.reason == condition.reason)
 }
 
 /// Whether a sentence names a Secret.
@@ -280,6 +303,30 @@ mod tests {
                 .all(|f| f.level == Level::Good || !f.fix.is_empty()),
             "{found:?}"
         );
+    }
+
+    #[test]
+    fn what_follows_from_a_secret_is_not_told_beside_it() {
+        for (reason, message) in [
+            ("SecretMissing", "waiting for the Secret broker-of-a"),
+            (
+                "SecretKeyMissing",
+                "the Secret broker-of-a has no value in its key host",
+            ),
+            (
+                "ApplyFailed",
+                "the Secret broker-of-a cannot be read: forbidden",
+            ),
+        ] {
+            let unread = condition("BacklogKnown", "False", "BrokerUnreachable", "the Secret");
+            for kind in [("Ready", "False"), ("Reconciling", "True")] {
+                let lacks = condition(kind.0, kind.1, reason, message);
+                let all = [resource("a", None, json!([unread, lacks]))];
+                let found = judged(&all, Leader::Lives);
+                assert_eq!(found.len(), 1, "{found:?}");
+                assert!(found[0].says.contains(reason), "{found:?}");
+            }
+        }
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! What resources say in their statuses: of what these are about, of brokers, credentials and versions.
 
 use super::operator::{Leader, Operator};
-use super::{brokers, not_seen, some, statuses, versions};
+use super::{brokers, not_seen, some, statuses, unready, versions};
 use crate::cluster::{self, Cluster};
+use crate::commands::leaving;
 use crate::named::of;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
@@ -26,12 +27,15 @@ pub(super) async fn said(
             Err(failed) => return Err(failed.into()),
         }
     }
-    let named: Vec<(Kind, String, &Value)> = all
+    let mut named: Vec<(Kind, String, &Value)> = all
         .iter()
         .map(|(kind, object)| (*kind, name(*kind, object, place.is_none()), object))
         .collect();
     let now = Timestamp::now();
     let mut found = statuses::judge(&named, operator.leader, now);
+    // What is being deleted says how it was before.
+    named.retain(|(_, _, object)| leaving(object, now).is_none());
+    found.extend(unready::judge(&named, now));
     found.extend(brokers::judge(&named, operator.leader, now));
     found.extend(credentials(&named));
     let version = operator.version.as_deref();

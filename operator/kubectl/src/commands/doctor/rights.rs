@@ -18,7 +18,12 @@ const REVIEWS: &str = "/apis/authorization.k8s.io/v1";
 /// What the commands of this program need beside reading and writing our resources: verb, group, resource, and which command that is.
 const OWN: &[(&str, &str, &str, &str)] = &[
     ("get", "", "secrets", "diff, purge"),
-    ("list", "", "pods", "logs, tap, drain, purge, status --live"),
+    (
+        "list",
+        "",
+        "pods",
+        "logs, tap, drain, restart --wait, purge, status --live",
+    ),
     ("get", "", "pods/log", "logs"),
     ("get", "", "pods/proxy", "status --live"),
     ("create", "", "pods/exec", "tap"),

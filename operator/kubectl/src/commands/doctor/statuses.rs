@@ -2,7 +2,7 @@
 
 use super::operator::Leader;
 use super::some;
-use crate::commands::lasting;
+use crate::commands::{lasting, leaving};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use vumi_api::{ConditionType, Kind, Status};
@@ -22,6 +22,7 @@ pub(super) fn judge(
 ) -> Vec<Finding> {
     let (mut reserved, mut unseen, mut behind) = (Vec::new(), Vec::new(), Vec::new());
     let (mut paused, mut young, mut seen) = (Vec::new(), Vec::new(), 0);
+    let mut held = Vec::new();
     for (kind, name, object) in all {
         let status = Status::of(object);
         let observed = status.observed_generation;
@@ -31,6 +32,13 @@ pub(super) fn judge(
         let is_young = age.is_some_and(|age| age < SOON);
         if kind.worker_types().is_empty() {
             reserved.push(format!("{name} ({kind})"));
+            continue;
+        }
+        // The operator leaves it as it is, and its status too.
+        if let Some((since, by)) = leaving(object, now) {
+            if !by.is_empty() {
+                held.push(format!("{name}{since} (by {by})"));
+            }
             continue;
         }
         seen += usize::from(observed >= 0);
@@ -83,6 +91,12 @@ pub(super) fn judge(
         &paused,
         &format!("the annotation {PAUSED} keeps the operator from the last edit of"),
         "Remove the annotation if the edit is to have an effect.",
+    );
+    tell(
+        Level::Warning,
+        &held,
+        "finalizers hold what is being deleted, and its pods run until it is gone:",
+        "Whoever set them has to take them off; if that program is gone for good, take them off with kubectl edit. foregroundDeletion goes by itself, once what it owns is gone.",
     );
     tell(
         Level::Warning,
@@ -194,6 +208,20 @@ mod tests {
         // Who may not see the lease is told nothing of it here.
         assert_eq!(level(Leader::Unseen), Level::Good);
         assert_eq!(level(Leader::Gone), Level::Problem);
+    }
+
+    #[test]
+    fn what_is_being_deleted_waits_for_no_operator() {
+        let mut object = resource(2, 1, "2026-11-26T12:00:00Z");
+        object["metadata"]["deletionTimestamp"] = "2026-11-26T12:03:55Z".into();
+        let found = judged(Kind::Transport, &object, Leader::Lives);
+        assert_eq!(found, [], "it goes by itself");
+        object["metadata"]["finalizers"] = json!(["a/b", "c/d"]);
+        let found = judged(Kind::Transport, &object, Leader::Lives);
+        let told = (found.len(), found[0].level);
+        assert_eq!(told, (1, Level::Warning), "{found:?}");
+        let says = &found[0].says;
+        assert!(says.ends_with(" it for 1m5s (by a/b, c/d)"), "{found:?}");
     }
 
     #[test]

@@ -437,6 +437,43 @@ fn scaling_is_no_roll_and_waking_is_no_failure() {
     assert_eq!(world.three(), ["True/Running", "", ""]);
 }
 
+/// Whoever waits for `Ready` after an edit waits for pods of it: from none, and where the old ones have to go before.
+#[test]
+fn an_edit_that_leaves_no_pod_ready_is_not_ready() {
+    for (before, none) in [
+        ("replicas: 0", "ScaledToZero"),
+        ("suspend: true", "Suspended"),
+    ] {
+        let mut world = World::new("Transport", &format!("devNull: {{}}, {before}"));
+        world.runs(0);
+        world.look();
+        assert_eq!(world.is(T::Ready), format!("True/{none}"));
+        world.resource = resource("Transport", "devNull: {}");
+        world.desired = built(&world.resource, &context(&world.resource));
+        world.generation = 2;
+        world.runs(1);
+        world.workload.as_mut().unwrap().ready = 0;
+        world.look();
+        assert_eq!(world.three(), ["False/Starting", "True/Starting", ""]);
+        world.pass(20);
+        assert_eq!(world.three(), ["False/Starting", "True/Starting", ""]);
+        world.runs(1);
+        world.reads(0, 1);
+        world.pass(5);
+        assert_eq!(world.three(), ["True/Running", "", ""]);
+    }
+    let mut world = World::running("Transport", "devNull: {}");
+    world.generation = 2;
+    let workload = world.workload.as_mut().unwrap();
+    (workload.total, workload.updated, workload.ready) = (0, 0, 0);
+    world.pods.clear();
+    world.look();
+    assert_eq!(world.three(), ["False/RollingOut", "True/RollingOut", ""]);
+    world.runs(1);
+    world.pass(5);
+    assert_eq!(world.three(), ["True/Running", "", ""]);
+}
+
 /// A problem of a pod, and the three conditions: in a roll, when the roll is late, and of a worker that ran.
 #[test]
 fn what_is_wrong_with_pods_has_its_reason() {
