@@ -14,7 +14,7 @@ use vumi_plan::{Context, Live, Names, Platform, SecretFacts, Settings, build, se
 #[derive(clap::Args, Debug)]
 #[command(after_help = "Examples:
   vumi render examples/telnet-echo
-  vumi render -f campaign/ --namespace campaign | kubectl diff --server-side -f -
+  vumi render -f campaign/ --namespace campaign | kubectl diff --server-side --field-manager vumi-operator --force-conflicts -f -
   vumi render campaign/ --settings operator.yaml > objects.yaml
   kubectl get deployments,statefulsets -o yaml | vumi render campaign/ --running -
 
