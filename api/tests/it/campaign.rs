@@ -80,9 +80,7 @@ fn every_example_alone_has_no_error() {
         for target in [Target::Local, Target::Cluster] {
             let read = load(&[(&file, &text)], target);
             assert_eq!(read.findings, [], "{file}");
-            // A Secret may have a file of its own.
-            let one = text.contains("apiVersion: vumi.dev/");
-            assert_eq!(read.resources.len(), usize::from(one), "{file}");
+            assert_eq!(read.resources.len(), 1, "{file}");
             // One worker alone lacks the other side, and nothing else.
             for finding in campaign_findings(&read) {
                 assert_eq!(finding.code, "campaign.no_consumer", "{finding}");
