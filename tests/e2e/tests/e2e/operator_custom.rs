@@ -74,17 +74,19 @@ fn apply_transport(here: &Namespace) {
     let example = |file: &str| root().join("examples/custom-transport").join(file);
     let program = format!("--from-file={}", example("web.py").display());
     here.succeed(&["create", "configmap", "web-program", &program], "");
-    let mut web = documents(&file("examples/custom-transport/web.yaml")).remove(0);
+    let mut all = documents(&file("examples/custom-transport/web.yaml"));
+    let web = &mut all[0];
     web["spec"]["custom"]["image"] = image(PYTHON).into();
     let mount = json!({"name": "program", "mountPath": "/app/web.py", "subPath": "web.py"});
     web["spec"]["overrides"] = json!({"spec": {
         "volumes": [{"name": "program", "configMap": {"name": "web-program"}}],
         "containers": [{"name": "worker", "volumeMounts": [mount]}],
     }});
-    here.succeed(&["apply", "-f", "-"], &web.to_string());
-    for file in ["secret.yaml", "echo.yaml"] {
-        here.succeed(&["apply", "-f", &example(file).to_string_lossy()], "");
+    for document in all {
+        here.succeed(&["apply", "-f", "-"], &document.to_string());
     }
+    let echo = example("echo.yaml");
+    here.succeed(&["apply", "-f", &echo.to_string_lossy()], "");
 }
 
 /// It has the broker from its arguments, its name and settings from its file, and a Service with callers, whom it gives what the
