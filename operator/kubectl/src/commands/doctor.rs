@@ -27,9 +27,9 @@ const OLDEST: u32 = 33;
   kubectl vumi doctor --all-namespaces --format json | jq '.[] | select(.level == \"problem\")'
 
 Looks at the version of Kubernetes, the definitions (CRDs), the rights of the operator's account and your own, the operator's pods and
-its lease, whether statuses are about what is written now and say that all works, what they say of the brokers (which are not asked from here), and the
-versions of operator and workers. It changes nothing. Which lease and which account are the operator's, its Deployment says; where that
-cannot be read, both are taken to be called as it is.
+its lease, whether statuses are about what is written now and say that all works, what they say of the brokers (which are not asked
+from here), and the versions of operator and workers. It changes nothing. Which lease and which account are the operator's, its
+Deployment says; where that cannot be read, both are taken to be called as it is.
 Exit codes: 0 no problem · 1 a problem · 3 the cluster cannot be reached.")]
 pub struct Arguments {
     /// Namespace of the operator

@@ -18,9 +18,9 @@ use vumi_plan::names::RESTARTED;
   kubectl vumi restart transport/sms
   kubectl vumi restart application/echo application/menu --wait
 
-Writes the annotation vumi.dev/restarted-at of the resource (right: patch; to wait, list pods as well). The operator replaces its pods as after an edit: the
-new pod first, as a standby, then the old one goes; with state.volume the old one goes first, since both cannot have the volume. Pods
-keep the version of the runtime that they have.
+Writes the annotation vumi.dev/restarted-at of the resource (right: patch; to wait, list pods as well). The operator replaces its pods
+as after an edit: the new pod first, as a standby, then the old one goes; with state.volume the old one goes first, since both cannot
+have the volume. Pods keep the version of the runtime that they have.
 Exit codes: 0 asked for, or done with --wait · 1 not done within --timeout · 2 it must not be written now · 3 there is no such resource, or it cannot be written.")]
 pub struct Arguments {
     /// The workers: transport/NAME, application/NAME, …

@@ -1,6 +1,6 @@
 //! `kubectl vumi status --live` through a real API server, which leads to what a pod serves: a port of this machine.
 
-use crate::place::{NAMESPACE, Place};
+use crate::place::Place;
 use crate::unread::reader;
 use serde_json::{Value, json};
 use std::net::{IpAddr, UdpSocket};
@@ -20,17 +20,9 @@ fn address() -> Option<IpAddr> {
     (!address.is_loopback() && !address.is_unspecified()).then_some(address)
 }
 
-/// A pod that runs, as a kubelet tells of it.
-fn pod(place: &Place, address: IpAddr) {
-    let labels = json!({"vumi.dev/kind": "Application", "vumi.dev/name": "echo"});
-    place.put(&json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "live", "namespace": NAMESPACE, "labels": labels},
-        "spec": {
-            "serviceAccountName": "application-echo",
-            "containers": [{"name": "worker", "image": "vumi"}],
-        },
-    }));
+/// A pod that runs, as a kubelet tells of it. Returns its path.
+fn pod(place: &Place, address: IpAddr) -> String {
+    let pod = place.pod("live", "Application", "echo");
     let container = json!({
         "name": "worker", "image": "vumi", "imageID": "", "ready": true, "restartCount": 0,
         "state": {"running": {}},
@@ -39,8 +31,8 @@ fn pod(place: &Place, address: IpAddr) {
     let status = json!({
         "phase": "Running", "podIP": address, "podIPs": [{"ip": address}], "containerStatuses": [container],
     });
-    let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/live/status");
-    place.merge(&path, &json!({"status": status}));
+    place.merge(&format!("{pod}/status"), &json!({"status": status}));
+    pod
 }
 
 pub async fn figures_come_through_the_api_server(place: &Place) {
@@ -53,7 +45,7 @@ pub async fn figures_come_through_the_api_server(place: &Place) {
     let Some(address) = address() else {
         return vumi_testkit::skip("this machine has no address at which a pod may be");
     };
-    pod(place, address);
+    let pod = pod(place, address);
     let asked = place.vumi(&["status", WORKER, "--live"]);
     asked.says(&["application/echo: no metrics of live: ", "refused"]);
     let Ok(listener) = TcpListener::bind((address, ADMIN_PORT)).await else {
@@ -96,5 +88,5 @@ pub async fn figures_come_through_the_api_server(place: &Place) {
     let asked = place.vumi(&["status", WORKER, "--live", "--kubeconfig", &kubeconfig]);
     asked.says(&["application/echo: you may not get pods/proxy in namespace campaign"]);
     serving.abort();
-    place.delete(&format!("/api/v1/namespaces/{NAMESPACE}/pods/live"));
+    place.delete(&pod);
 }

@@ -91,6 +91,20 @@ impl Place {
         assert!(done, "{object}: {status} {}", answer["message"]);
     }
 
+    /// A pod of a worker, which nobody runs here. Returns its path.
+    pub fn pod(&self, name: &str, kind: &str, worker: &str) -> String {
+        let labels = json!({"vumi.dev/kind": kind, "vumi.dev/name": worker});
+        self.put(&json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": labels},
+            "spec": {
+                "serviceAccountName": "application-echo",
+                "containers": [{"name": "worker", "image": "vumi"}],
+            },
+        }));
+        format!("/api/v1/namespaces/{NAMESPACE}/pods/{name}")
+    }
+
     pub fn get(&self, path: &str) -> Value {
         let (status, object) = self.server.request("GET", path, None).unwrap();
         if status == 200 { object } else { Value::Null }

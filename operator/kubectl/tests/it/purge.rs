@@ -86,16 +86,7 @@ pub async fn takes_what_nobody_needs(place: &Place, rabbit: &RabbitMq) {
     });
     let manifest = place.telnet();
     // Its last pod has messages in hand.
-    let pod = format!("/api/v1/namespaces/{NAMESPACE}/pods/last");
-    let labels = json!({"vumi.dev/kind": "Transport", "vumi.dev/name": "telnet"});
-    place.put(&json!({
-        "apiVersion": "v1", "kind": "Pod",
-        "metadata": {"name": "last", "namespace": NAMESPACE, "labels": labels},
-        "spec": {
-            "serviceAccountName": "application-echo",
-            "containers": [{"name": "worker", "image": "vumi"}],
-        },
-    }));
+    let pod = place.pod("last", "Transport", "telnet");
     let arguments = ["purge", "-f", &manifest, "--yes", "--with-messages"];
     let asked = place.vumi(&arguments);
     assert_eq!(asked.code, 2, "{asked:?}");
